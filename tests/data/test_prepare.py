@@ -1,0 +1,335 @@
+"""The door that writes ArrayRecord folders and vocabularies, and the reader of such folders."""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tokenizers
+from array_record.python.array_record_module import ArrayRecordReader
+from PIL import Image
+
+from vlp_jax import prepare
+from vlp_jax.data.example import decode_example, encode_example
+from vlp_jax.data.samples import Reason, SampleError
+from vlp_jax.data.sources import open_source
+from vlp_jax.errors import DataError, UserError
+
+
+def picture(number, mode="RGBA"):
+    """A picture with soft edges; what lies under alpha 0 is noise."""
+    draw = np.random.default_rng(number)
+    pixels = draw.integers(0, 256, (9, 7, 4), dtype=np.uint8)
+    pixels[:3, :, 3], pixels[3:6, :, 3] = 0, 255
+    file = io.BytesIO()
+    Image.fromarray(pixels, "RGBA").convert(mode).save(file, "PNG")
+    return file.getvalue()
+
+
+def rgba(data):
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
+
+
+def write_tar(path, samples):
+    with tarfile.open(path, "w") as tar:
+        for key, image, fields in samples:
+            for name, data in ((f"{key}.png", image), (f"{key}.json", json.dumps(fields).encode())):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def fields_of(number, **more):
+    return {"caption": f"thing number {number}", "keywords": ["a", "b"][: number % 3], "group": None, "rank": number} | more
+
+
+@pytest.fixture
+def tar(tmp_path):
+    samples = [(f"k{n}", picture(n), fields_of(n)) for n in range(10)]
+    return write_tar(tmp_path / "in.tar", samples)
+
+
+def run(*arguments):
+    prepare.run([str(argument) for argument in arguments])
+
+
+def digests(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def test_what_is_written_is_read_back_in_order(tar, tmp_path):
+    run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out", "--shards=3")
+    before, after = open_source(f"webdataset:{tar}"), open_source(f"arrayrecord:{tmp_path}/out/train")
+    assert len(after) == 10
+    for old, new in zip(before, after, strict=True):
+        assert (new.key, new.image, new.captions) == (old.key, old.image, old.captions)
+        assert new.metadata == old.metadata | {"group": ""}  # None is stored as the empty string
+    assert after.lengths == [3, 3, 4]
+
+
+def test_tfds_reads_the_folder_without_tensorflow(tar, tmp_path):
+    run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out", "--split=small", "--image-format=webp", "--shards=2")
+    code = (
+        "import sys, numpy, tensorflow_datasets as tfds\n"
+        f"data = tfds.builder_from_directory({str(tmp_path / 'out')!r}).as_data_source('small')\n"
+        "records = [data[i] for i in range(len(data))]\n"
+        "assert 'tensorflow' not in sys.modules\n"
+        "numpy.savez(sys.argv[1], *[record['image'] for record in records])\n"
+        "print([(r['key'].decode(), r['caption'].decode(), [k.decode() for k in r['keywords']], int(r['rank']))"
+        " for r in records])\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "images.npz")]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    expected = [(f"k{n}", f"thing number {n}", ["a", "b"][: n % 3], n) for n in range(10)]
+    assert printed.strip() == str(expected)
+    for number, image in enumerate(np.load(tmp_path / "images.npz").values()):
+        visible = rgba(picture(number))[..., 3] > 0
+        np.testing.assert_array_equal(image[visible], rgba(picture(number))[visible])
+
+
+@pytest.mark.parametrize("image_format", ["webp", "png"])
+def test_lossless_images_keep_alpha_and_every_visible_pixel(tar, tmp_path, image_format):
+    run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out", f"--image-format={image_format}")
+    for number, sample in enumerate(open_source(f"arrayrecord:{tmp_path}/out/train")):
+        old, new = rgba(picture(number)), rgba(sample.image)
+        assert Image.open(io.BytesIO(sample.image)).format == image_format.upper()
+        np.testing.assert_array_equal(new[..., 3], old[..., 3])
+        np.testing.assert_array_equal(new[old[..., 3] > 0], old[old[..., 3] > 0])
+
+
+def test_keep_leaves_the_bytes_alone_but_expands_palettes(tmp_path):
+    samples = [("rgb", picture(1, "RGB"), fields_of(1)), ("palette", picture(2, "P"), fields_of(2))]
+    run(f"--source=webdataset:{write_tar(tmp_path / 'in.tar', samples)}", f"--output={tmp_path}/out")
+    first, second = open_source(f"arrayrecord:{tmp_path}/out/train")
+    assert first.image == picture(1, "RGB")
+    assert Image.open(io.BytesIO(second.image)).mode == "RGBA"  # TFDS would give indices of the palette
+    np.testing.assert_array_equal(rgba(second.image), rgba(picture(2, "P")))
+
+
+def test_the_same_source_gives_the_same_bytes_whatever_the_workers(tar, tmp_path):
+    arguments = [f"--source=webdataset:{tar}", "--name=x", "--shards=2", "--image-format=webp", "--compression=brotli"]
+    for name, workers in (("a", 1), ("b", 1), ("c", 2)):
+        run(*arguments, f"--output={tmp_path}/{name}", f"--workers={workers}")
+    assert digests(tmp_path / "a") == digests(tmp_path / "b") == digests(tmp_path / "c")
+
+
+def test_several_splits_go_into_one_folder_with_a_manifest_that_adds_up(tar, tmp_path):
+    run(f"--split=one=webdataset:{tar}", f"--split=two=webdataset:{tar}", f"--output={tmp_path}/out")
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert list(manifest["splits"]) == ["one", "two"]
+    for split, entry in manifest["splits"].items():
+        source = open_source(f"arrayrecord:{tmp_path}/out/{split}")
+        records = [r for path in source.paths for r in ArrayRecordReader(path).read_all()]
+        assert (entry["count"], entry["bytes"]) == (10, sum(map(len, records)))
+        assert entry["source"] == f"webdataset:{tar}"
+        assert entry["fingerprint"] == open_source(f"webdataset:{tar}").fingerprint()
+        for shard in entry["shards"]:
+            data = (tmp_path / "out" / shard["file"]).read_bytes()
+            assert hashlib.sha256(data).hexdigest() == shard["sha256"]
+
+
+def test_bad_samples_are_left_out_and_counted(tmp_path, capsys):
+    samples = [(f"k{n}", picture(n), fields_of(n)) for n in range(6)]
+    samples[1] = ("k1", b"not a picture", fields_of(1))
+    samples[2] = ("k2", picture(2), {"keywords": []})
+    samples[4] = ("k4", picture(4), fields_of(4, caption=" "))
+    run(f"--source=webdataset:{write_tar(tmp_path / 'in.tar', samples)}", f"--output={tmp_path}/out")
+    assert [s.key for s in open_source(f"arrayrecord:{tmp_path}/out/train")] == ["k0", "k3", "k5"]
+    entry = json.loads((tmp_path / "out/manifest.json").read_text())["splits"]["train"]
+    assert entry["skipped"] == {"damaged_image": 1, "empty_caption": 1, "missing_caption": 1}
+    assert [text.split(":")[0] for text in entry["skipped_samples"]] == ["k1", "k2", "k4"]
+    assert "skipped: 1 damaged_image, 1 empty_caption, 1 missing_caption" in capsys.readouterr().out
+
+
+def test_fields_of_any_type_come_back_as_they_were(tmp_path):
+    more = [
+        {"n": 1, "x": 1, "mixed": 1, "tree": {"a": [1]}, "sometimes": 3, "key": "other", "captions": {"de": "Ding"}},
+        {"n": 2, "x": 0.5, "mixed": "one", "tree": [1, "a"], "key": "another", "captions": {"de": "Sache"}},
+    ]
+    samples = [(f"k{n}", picture(n), fields_of(n, **fields)) for n, fields in enumerate(more)]
+    run(f"--source=webdataset:{write_tar(tmp_path / 'in.tar', samples)}", f"--output={tmp_path}/out")
+    for sample, fields in zip(open_source(f"arrayrecord:{tmp_path}/out/train"), more, strict=True):
+        back = {name: sample.metadata[name] for name in ("n", "x", "mixed", "tree")}
+        assert back == {name: fields[name] for name in back}
+        assert sample.metadata["sometimes"] == fields.get("sometimes")
+        assert (sample.metadata["source_key"], sample.metadata["source_captions"]) == (fields["key"], fields["captions"])
+
+
+def test_several_captions_a_sample_are_all_kept(tmp_path):
+    samples = [("a", picture(1), {"captions": ["one", "two"]}), ("b", picture(2), {"caption": "three"})]
+    run(f"--source=webdataset:{write_tar(tmp_path / 'in.tar', samples)}", f"--output={tmp_path}/out")
+    assert [s.captions for s in open_source(f"arrayrecord:{tmp_path}/out/train")] == [("one", "two"), ("three",)]
+
+
+def test_an_arrayrecord_source_pickles_forks_and_is_read_from_threads(tar, tmp_path):
+    run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out", "--shards=2")
+    source = open_source(f"arrayrecord:{tmp_path}/out/train")
+    expected = [source[i].key for i in range(10)]
+    copy = pickle.loads(pickle.dumps(source))
+    assert [copy[i].key for i in range(10)] == expected
+    assert copy.fingerprint() == source.fingerprint()
+    order = np.random.default_rng(2).integers(0, 10, 1000)
+    with ThreadPoolExecutor(8) as pool:
+        assert [s.key for s in pool.map(source.__getitem__, order)] == [expected[i] for i in order]
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if [source[i].key for i in range(10)] == expected else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def break_folder(folder, how):
+    shard = folder / "out-train.array_record-00001-of-00002"
+    if how == "missing":
+        shard.unlink()
+    elif how == "cut":
+        shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+    elif how == "short":
+        shutil.copy(folder / "out-train.array_record-00000-of-00002", shard)
+    elif how == "format":
+        (folder / "dataset_info.json").write_text('{"name": "out", "splits": []}')
+    elif how == "no caption":
+        (folder / "features.json").write_text((folder / "features.json").read_text().replace('"caption"', '"title"'))
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("missing", "out-train.array_record-00001-of-00002 is missing; 1 of 2 shards found"),
+        ("cut", "00001-of-00002 is damaged or not an ArrayRecord file"),
+        ("short", "00001-of-00002 holds 3 records; dataset_info.json says 6"),
+        ("format", "written as tfrecord; only array_record is read"),
+        ("no caption", "no caption field in features.json (fields: "),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_an_error_that_names_the_shard(tmp_path, how, message):
+    samples = [(f"k{n}", picture(n), fields_of(n)) for n in range(9)]
+    samples[0] = ("k0", b"", fields_of(0))  # left out, so that the shards differ in length
+    write_tar(tmp_path / "in.tar", samples)
+    run(f"--source=webdataset:{tmp_path}/in.tar", f"--output={tmp_path}/out", "--shards=2")
+    folder = tmp_path / "out"
+    (folder / "dataset_info.json").write_text(
+        (folder / "dataset_info.json").read_text().replace('"5"', '"6"') if how == "short"
+        else (folder / "dataset_info.json").read_text()
+    )
+    break_folder(folder, how)
+    with pytest.raises(DataError) as caught:
+        open_source(f"arrayrecord:{folder}/train")
+    assert message in str(caught.value)
+
+
+def test_an_unknown_split_is_answered_with_those_there_are(tar, tmp_path):
+    run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out")
+    with pytest.raises(DataError, match="no split 'val'; splits: train"):
+        open_source(f"arrayrecord:{tmp_path}/out/val")
+
+
+def test_a_damaged_record_is_one_bad_sample(tar, tmp_path):
+    run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out", "--shards=1")
+    source = open_source(f"arrayrecord:{tmp_path}/out/train")
+    path = source.paths[0]
+    data = bytearray(open(path, "rb").read())
+    place = data.index(source[4].image[8:])
+    data[place : place + 8] = b"\x00" * 8
+    open(path, "wb").write(data)
+    fresh = open_source(f"arrayrecord:{tmp_path}/out/train")
+    with pytest.raises(SampleError) as caught:
+        fresh[4]
+    assert caught.value.reason == Reason.DAMAGED_RECORD
+    assert [fresh[i].key for i in (3, 5)] == ["k3", "k5"]
+
+
+def test_records_are_those_of_tensorflow():
+    tf_example = pytest.importorskip("tensorflow_datasets.proto.tf_example_pb2")
+    fields = {"text": ["größe", "b"], "raw": [b"\xff"], "n": [-1, 2**40], "x": [0.5, -2.0], "none": []}
+    parsed = tf_example.Example.FromString(encode_example(fields)).features.feature
+    assert list(parsed["text"].bytes_list.value) == ["größe".encode(), b"b"]
+    assert list(parsed["n"].int64_list.value) == [-1, 2**40]
+    assert list(parsed["x"].float_list.value) == [0.5, -2.0]
+    theirs = tf_example.Example()
+    for name in parsed:
+        theirs.features.feature[name].CopyFrom(parsed[name])
+    assert decode_example(theirs.SerializeToString()) == fields | {"text": ["größe".encode(), b"b"]}
+    with pytest.raises(ValueError, match="not a tf.train.Example"):
+        decode_example(b"\xff\xff\xff")
+
+
+def test_output_appears_only_when_it_is_whole(tar, tmp_path, monkeypatch):
+    def fails(*arguments):
+        assert not (tmp_path / "out").exists()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("vlp_jax.data.writer._dataset_info", fails)
+        run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out")
+    assert not (tmp_path / "out").exists()
+    run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tar", "out"]
+
+
+def wrong_commands(tar):
+    source = f"--source=webdataset:{tar}"
+    return [
+        ([source, source, "--output=O"], "--source is given twice; quote brace patterns"),
+        ([f"--split=a=webdataset:{tar}", f"--split=a=webdataset:{tar}", "--output=O"], "--split=a is given twice; quote"),
+        ([source], "nothing to write"),
+        (["--output=O"], "nothing to read"),
+        ([source, f"--output={tar.parent}"], "exists; name a new folder"),
+        ([source, "--output=O", "--name=1 2"], "use letters, digits and _"),
+        ([source, "--output=O", "--shards=none"], "--shards"),
+        ([source, "--output=O", "--image-format=gif"], "--image-format"),
+        ([source, "--otput=O"], "--otput"),
+        ([source, "--train-tokenizer=T", "--vocab-size=10"], "at least 259"),
+        (["--source=webdataset:/nowhere.tar", "--output=O"], "no such file"),
+        (["--split=val", "--output=O"], "needs --source"),
+    ]
+
+
+def test_a_wrong_command_is_one_line_and_writes_nothing(tar, tmp_path, monkeypatch):
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    for arguments, message in wrong_commands(tar):
+        with pytest.raises(UserError) as caught:
+            run(*arguments)
+        assert message in str(caught.value), arguments
+        assert "\n" not in str(caught.value), arguments
+        assert not os.listdir(), arguments
+
+
+def test_the_door_exits_with_2_and_one_line():
+    command = [sys.executable, "-m", "vlp_jax.prepare", "--source=webdatset:x", "--output=O"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("data error: ") and done.stderr.count("\n") == 1
+
+
+def test_a_set_without_a_good_sample_is_an_error(tmp_path):
+    write_tar(tmp_path / "in.tar", [("a", b"", fields_of(1))])
+    with pytest.raises(DataError, match="none of its 1 samples is good; the first: a: "):
+        run(f"--source=webdataset:{tmp_path}/in.tar", f"--output={tmp_path}/out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_trained_vocabulary_knows_every_text_and_is_the_same_each_time(tmp_path):
+    words = ["smiling cat", "Grinning CAT", "cat face", "man’s shoe", "dog face with tears"]
+    samples = [(f"k{n}", picture(n), {"caption": word, "keywords": ["zebra"]}) for n, word in enumerate(words * 3)]
+    write_tar(tmp_path / "in.tar", samples)
+    for name in ("a.json", "b.json"):
+        run(f"--source=webdataset:{tmp_path}/in.tar", f"--train-tokenizer={tmp_path}/{name}", "--vocab-size=300")
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "a.json"))
+    assert [tokenizer.token_to_id(token) for token in ("<pad>", "<start>", "<end>")] == [0, 1, 2]
+    assert tokenizer.get_vocab_size() == 300
+    assert tokenizer.encode("Zebra").tokens == ["Ġzebra"]  # from the keywords
+    for text in ("cat", "日本 🔝 ñ", "o'clock \x00 <x>"):
+        assert tokenizer.decode(tokenizer.encode(text).ids).strip() == text
+    assert tokenizer.encode("  SMILING\n\tcat ").ids == tokenizer.encode("smiling cat").ids
+    assert tokenizer.encode("").ids == []

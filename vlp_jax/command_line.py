@@ -1,0 +1,85 @@
+"""What the doors share: flags, `--config.section.key=value` overrides, and errors as one line."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import jax
+
+from vlp_jax.errors import ConfigError, UserError
+
+
+class Flags(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, and that takes each flag once."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see python -m vlp_jax.{os.path.basename(self.prog).removesuffix('.py')} --help")
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Raises: ConfigError for an unknown flag, a bad value, or a flag given twice."""
+        check_given_once(arguments)
+        return self.parse_args(arguments)
+
+    def parse_with_overrides(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
+        """The flags, and the (dotted key, text) pairs of `--config.KEY=VALUE` in order."""
+        check_given_once(arguments)
+        rest, overrides = split_overrides(arguments)
+        return self.parse_args(rest), overrides
+
+
+def check_given_once(arguments: Sequence[str]) -> None:
+    """Raises: ConfigError for a flag that stands twice, as an unquoted brace pattern makes it."""
+    seen = set()
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        if not argument.startswith("--"):
+            continue
+        if name in seen:
+            raise ConfigError(f"{name} is given twice; if its value has braces, quote it so that the shell does not expand "
+                              f"it: '{name}=webdataset:/data/{{000000..000331}}.tar'")
+        seen.add(name)
+
+
+def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Takes `--config.KEY=VALUE` and `--config.KEY VALUE` out of a command line."""
+    rest, overrides, waiting = [], [], None
+    for argument in arguments:
+        if waiting is not None:
+            overrides.append((waiting, argument))
+            waiting = None
+        elif argument.startswith("--config."):
+            name, equals, value = argument.removeprefix("--config.").partition("=")
+            if equals:
+                overrides.append((name, value))
+            else:
+                waiting = name
+        else:
+            rest.append(argument)
+    if waiting is not None:
+        raise ConfigError(f"--config.{waiting}: a value is missing")
+    return rest, overrides
+
+
+def run_door(door: Callable[[list[str]], int]) -> NoReturn:
+    """Calls a door with the command line and exits with its status; what a user can mend is one line and status 2."""
+    try:
+        status = door(sys.argv[1:])
+    except UserError as error:
+        sys.stdout.flush()
+        print(str(error).replace("\n", " "), file=sys.stderr, flush=True)
+        status = 2
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+def use_compilation_cache() -> None:
+    """Compiled programs are kept between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/vlp_jax."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        cache_home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(cache_home, "vlp_jax"))

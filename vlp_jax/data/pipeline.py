@@ -1,0 +1,142 @@
+"""The training input: the k-th global batch as a pure function of (config, seed, k).
+
+Position p of the run (p = k * batch_size + row) decides everything about a row: which sample the shuffled epoch has
+there, and every random draw of its transform. Grain only chooses which thread or process computes it.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+
+from vlp_jax.config import schema
+from vlp_jax.data.images import decode, training_pixels
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.samples import Reason, Sample, SampleError, Source, fingerprint_of
+from vlp_jax.errors import DataError
+
+ATTEMPTS = 100
+REASONS = tuple(Reason)  # code r > 0 in a batch stands for REASONS[r - 1]; 0 is a good row
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainRows:
+    """Makes the row at any position of an endless run. Pickles into worker processes."""
+
+    source: Source
+    preprocessor: Preprocessor
+    augmentation: schema.Augmentation
+    text: schema.TrainSource
+    seed: int
+
+    def __call__(self, position: int) -> dict[str, np.ndarray]:
+        """image uint8 [S, S, 3]; text int32 [L]; text_mask bool [L]; truncated bool; caption_id, image_id int32 [2];
+        reason int32 and bad_sample str: 0 and "", or why the sample that belongs here is bad, its row being filled by
+        a substitute drawn from (seed, position, attempt).
+
+        Raises: DataError after ATTEMPTS bad samples in a row.
+        """
+        index = self.order()[position]
+        reason, bad_sample = 0, ""
+        for attempt in range(ATTEMPTS):
+            try:
+                row = self.transform(self.source[index], random_generator(self.seed, position, attempt))
+                return row | {"reason": np.int32(reason), "bad_sample": np.str_(bad_sample)}
+            except SampleError as error:
+                if not reason:
+                    reason, bad_sample = REASONS.index(error.reason) + 1, f"{error.key}: {error.message}"
+                index = int(random_generator(self.seed, position, attempt, 1).integers(len(self.source)))
+        raise DataError(f"{self.source.spec}: {ATTEMPTS} bad samples in a row, the first is {bad_sample}")
+
+    def order(self) -> grain.MapDataset:
+        """Position -> index into the source: every epoch is another global shuffle."""
+        return grain.MapDataset.range(len(self.source)).shuffle(seed=derived_seed(self.seed)).repeat(None)
+
+    def transform(self, sample: Sample, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        spec = self.preprocessor.images
+        image = decode(sample.image, sample.key, spec.maximum_pixels)
+        caption = sample.captions[int(rng.integers(len(sample.captions)))]
+        ids, mask, truncated = self.preprocessor.tokenizer([choose_text(caption, sample, self.text, rng)])
+        return {"image": training_pixels(image, self.preprocessor.image_size, spec, self.augmentation, rng),
+                "text": ids[0], "text_mask": mask[0], "truncated": truncated[0],
+                "caption_id": identity(caption.encode()), "image_id": identity(sample.image)}
+
+
+def choose_text(caption: str, sample: Sample, weights: schema.TrainSource, rng: np.random.Generator) -> str:
+    """The caption, the caption with some of its keywords, or keywords alone, by their weights in the config. A sample
+    without keywords gives its caption."""
+    keywords = sample.metadata.get("keywords") or []
+    kinds = np.array([weights.caption, weights.caption_and_keywords, weights.keywords])
+    if not keywords or not isinstance(keywords, (list, tuple)):
+        return caption
+    kind = rng.choice(3, p=kinds / kinds.sum())
+    if kind == 0:
+        return caption
+    chosen = [str(keywords[i]) for i in rng.permutation(len(keywords))[:rng.integers(1, len(keywords) + 1)]]
+    return ", ".join(([caption] if kind == 1 else []) + chosen)
+
+
+def identity(data: bytes) -> np.ndarray:
+    """A 64-bit fingerprint as int32 [2]: equal bytes, equal fingerprints."""
+    return np.frombuffer(hashlib.blake2b(data, digest_size=8).digest(), np.int32)
+
+
+def random_generator(*key: int) -> np.random.Generator:
+    """Draws that depend on `key` alone."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+def derived_seed(seed: int) -> int:
+    """Grain shuffles epoch e with seed + e; hashing keeps the epochs of neighbouring seeds apart."""
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
+
+
+def collate(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Rows [...] -> arrays [b, ...]."""
+    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+def input_fingerprint(config: schema.Config, source: Source) -> str:
+    """Stands for everything that decides the k-th batch; kept with a checkpoint."""
+    return fingerprint_of(config.seed, config.data.batch_size, source.fingerprint())
+
+
+class Batches(Iterator):
+    """This host's rows of the global batches from `position` (in batches) on.
+
+    `next(batches)` gives the arrays of `TrainRows` with a leading axis; `position` counts the batches handed out.
+    Closing stops threads and worker processes.
+    """
+
+    def __init__(self, rows: TrainRows, data: schema.Data, position: int = 0, host: int = 0, hosts: int = 1):
+        local = data.batch_size // hosts
+        first_row = host * local
+
+        def row_of(i: int) -> dict[str, np.ndarray]:
+            batch, row = divmod(i, local)
+            return rows((position + batch) * data.batch_size + first_row + row)
+
+        endless = np.iinfo(np.int64).max // data.batch_size // 2 * local
+        dataset = grain.MapDataset.range(endless).map(row_of).batch(local, batch_fn=collate)
+        dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.prefetch))
+        if data.workers:
+            dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(data.workers, per_worker_buffer_size=data.prefetch))
+        self.position = position
+        self.iterator = iter(dataset)
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        batch = next(self.iterator)
+        self.position += 1
+        return batch
+
+    def close(self) -> None:
+        """Stops reading ahead."""
+        self.iterator.close()
+
+
+def check_train_text(text: schema.TrainSource) -> None:
+    """Raises: DataError unless some text has a weight."""
+    if text.caption + text.caption_and_keywords + text.keywords <= 0:
+        raise DataError("data.train.caption, caption_and_keywords, keywords: at least one weight must be above 0")

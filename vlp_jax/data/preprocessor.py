@@ -1,0 +1,79 @@
+"""The one object that turns pictures and captions into a model's input: shared by training, evaluation and export,
+and stored with every checkpoint."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vlp_jax.config import schema
+from vlp_jax.config.parse import to_tree
+from vlp_jax.data.images import decode, evaluation_pixels, normalise, to_rgb_or_rgba
+from vlp_jax.data.text import Tokenizer, load_tokenizer
+
+Picture = Image.Image | np.ndarray | bytes | str | os.PathLike
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessor:
+    """Evaluation's view of pictures and captions.
+
+    `preprocess(images=[...], texts=[...])` returns the arguments of `embed` by name: image float32 [B, H, W, 3],
+    text int32 [B, L] and text_mask bool [B, L], each only where its input was given.
+    """
+
+    image_size: int
+    images: schema.Images
+    tokenizer: Tokenizer
+
+    def __call__(self, images: Picture | Sequence[Picture] | None = None,
+                 texts: str | Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """images: Pillow images, uint8 arrays [H, W, 3 or 4], encoded bytes, or paths. One item makes a batch of one.
+
+        Raises: DataError naming a picture that cannot be read.
+        """
+        arrays = {}
+        if images is not None:
+            single = isinstance(images, (Image.Image, bytes, str, os.PathLike)) or (
+                isinstance(images, np.ndarray) and images.ndim == 3)
+            pixels = [self.pixels(picture) for picture in ([images] if single else images)]
+            stacked = np.stack(pixels) if pixels else np.zeros((0, self.image_size, self.image_size, 3), np.uint8)
+            arrays["image"] = normalise(stacked, self.images.mean, self.images.std)
+        if texts is not None:
+            ids, mask, _ = self.tokenizer([texts] if isinstance(texts, str) else texts)
+            arrays |= {"text": ids, "text_mask": mask}
+        return arrays
+
+    def pixels(self, picture: Picture, key: str | None = None) -> np.ndarray:
+        """uint8 [H, W, 3] of one picture; `key` names it in errors."""
+        if isinstance(picture, (str, os.PathLike)):
+            key = key or os.fspath(picture)
+            with open(picture, "rb") as file:
+                picture = file.read()
+        if isinstance(picture, bytes):
+            picture = decode(picture, key or "image", self.images.maximum_pixels)
+        elif isinstance(picture, np.ndarray):
+            picture = Image.fromarray(picture)
+        return evaluation_pixels(to_rgb_or_rgba(picture), self.image_size, self.images)
+
+    def to_json(self) -> dict[str, Any]:
+        """All that `from_json` needs, tokenizer included."""
+        return {"image_size": self.image_size, "images": to_tree(self.images), "text": to_tree(self.tokenizer.spec),
+                "length": self.tokenizer.length, "tokenizer": self.tokenizer.definition}
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> "Preprocessor":
+        """The preprocessor that `to_json` described."""
+        images = {key: tuple(value) if isinstance(value, list) else value for key, value in tree["images"].items()}
+        return cls(tree["image_size"], schema.Images(**images),
+                   Tokenizer(tree["tokenizer"], schema.Text(**tree["text"]), tree["length"]))
+
+    @classmethod
+    def from_config(cls, config: schema.Config) -> "Preprocessor":
+        """The preprocessor of an experiment. Raises: ConfigError, as `load_tokenizer` does."""
+        text = config.model.text
+        return cls(config.model.image.image_size, config.data.images,
+                   load_tokenizer(config.data.text, text.length, text.vocab_size))

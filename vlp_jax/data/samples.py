@@ -1,0 +1,104 @@
+"""What every source yields: a `Sample`, or a `SampleError` that says why there is none."""
+
+import dataclasses
+import enum
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
+
+from vlp_jax.errors import DataError
+
+
+class Reason(enum.StrEnum):
+    """Why a sample cannot be used; the codes that the pipeline counts."""
+
+    MISSING_IMAGE = "missing_image"
+    MISSING_CAPTION = "missing_caption"
+    EMPTY_CAPTION = "empty_caption"
+    WRONG_TYPE = "wrong_type"
+    DAMAGED_IMAGE = "damaged_image"
+    DAMAGED_TEXT = "damaged_text"
+    DAMAGED_RECORD = "damaged_record"
+    TOO_LARGE = "too_large"
+
+
+class SampleError(DataError):
+    """One sample is bad. The pipeline decides whether to fill its row with another or to stop.
+
+    Attributes: reason (a `Reason`), key (the sample's), message.
+    """
+
+    def __init__(self, reason: Reason, key: str, message: str):
+        super().__init__(reason, key, message)
+        self.reason, self.key, self.message = reason, key, message
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.key}: {self.message} ({self.reason})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One image with its captions.
+
+    key: the sample's name, unique in its source. image: the encoded file. captions: one or more, none of them empty.
+    metadata: every other field the source has for it (keywords, vendor, group, ...).
+    """
+
+    key: str
+    image: bytes
+    captions: tuple[str, ...]
+    metadata: dict[str, Any]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A random-access set of samples. It pickles, and may be read from several threads.
+
+    `source[i]` raises `SampleError` for a bad sample and IndexError past the end. `fingerprint()` is a short stable
+    hash of what the source holds (names, counts, sizes, not where it lies), kept to check a resumed run.
+    """
+
+    spec: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def fingerprint(self) -> str: ...
+
+
+def check_index(index: int, length: int) -> int:
+    """`index` as a place in [0, length), negative ones counted from the end; IndexError outside."""
+    if not -length <= index < length:
+        raise IndexError(f"sample {index} of a source with {length}")
+    return int(index) % length
+
+
+def fingerprint_of(*parts: Any) -> str:
+    """16 hexadecimal digits that stand for `parts` (anything JSON can hold)."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_captions(captions: Any, key: str) -> tuple[str, ...]:
+    """The non-empty captions among `captions` (a string, a list of them or None), stripped, each once.
+
+    Raises: SampleError with MISSING_CAPTION, EMPTY_CAPTION or WRONG_TYPE.
+    """
+    if captions is None:
+        raise SampleError(Reason.MISSING_CAPTION, key, "has no caption")
+    if isinstance(captions, str):
+        captions = [captions]
+    if not isinstance(captions, Iterable) or isinstance(captions, dict | bytes):
+        raise SampleError(Reason.WRONG_TYPE, key, f"its caption is {type(captions).__name__}, not text")
+    captions = list(captions)
+    for caption in captions:
+        if not isinstance(caption, str):
+            raise SampleError(Reason.WRONG_TYPE, key, f"its caption holds {type(caption).__name__}, not text")
+    if not captions:
+        raise SampleError(Reason.MISSING_CAPTION, key, "its list of captions is empty")
+    stripped = dict.fromkeys(caption.strip() for caption in captions)
+    stripped.pop("", None)
+    if not stripped:
+        raise SampleError(Reason.EMPTY_CAPTION, key, "its caption is empty")
+    return tuple(stripped)

@@ -1,0 +1,78 @@
+"""Evaluate a checkpoint: `python -m vlp_jax.evaluate --workdir=DIR '--source=webdataset:/path/{000000..000003}.tar'`."""
+
+import dataclasses
+import json
+import logging
+import os
+
+from vlp_jax.command_line import Flags, run_door, use_compilation_cache
+from vlp_jax.config import schema
+from vlp_jax.data.sources import open_source
+from vlp_jax.errors import ConfigError
+from vlp_jax.evaluators.evaluation_set import EvaluationSet
+from vlp_jax.evaluators.suite import evaluate_set
+from vlp_jax.loading import class_descriptions, load
+from vlp_jax.sharding.mesh import make_mesh
+from vlp_jax.training.assembly import make_embedder
+from vlp_jax.training.writers import write_atomically
+
+TASKS = ("retrieval", "zero_shot")
+
+
+def main(arguments: list[str]) -> int:
+    """Prints the metrics as JSON and writes them to --output. Raises: UserError."""
+    flags = Flags(prog="evaluate", description=__doc__)
+    flags.add_argument("--workdir", required=True, help="a run's folder")
+    flags.add_argument("--step", type=int, help="which checkpoint; the newest by default")
+    flags.add_argument("--ema", choices=("auto", "yes", "no"), default="auto", help="averaged parameters; auto: if there are any")
+    flags.add_argument("--source", required=True, help="KIND:PATTERN, quoted where it has braces")
+    flags.add_argument("--evaluators", default="retrieval", help=f"comma-separated: {', '.join(TASKS)}")
+    flags.add_argument("--class-field", help="metadata field that names the class for zero_shot")
+    flags.add_argument("--batch-size", type=int, default=256)
+    flags.add_argument("--output", help="a JSON file to write")
+    given = flags.parse(arguments)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    use_compilation_cache()
+    tasks = check_tasks(given.evaluators)
+    check_output(given.output)
+    model, variables, preprocessor = load(given.workdir, given.step, {"auto": None, "yes": True, "no": False}[given.ema])
+    data = EvaluationSet(open_source(given.source))
+    spec = dataclasses.replace(zero_shot_spec(model.config), source=given.source, tasks=tasks, batch_size=given.batch_size)
+    if given.class_field:
+        spec = dataclasses.replace(spec, class_field=given.class_field)
+    mesh = make_mesh(schema.Mesh())
+    results = evaluate_set(data, spec, make_embedder(model.module, preprocessor, mesh), variables,
+                           class_descriptions(given.workdir, given.step), model.config.data.threads)
+    text = json.dumps(results, indent=2)
+    print(text)
+    if given.output:
+        write_atomically(given.output, text + "\n")
+    return 0
+
+
+def check_tasks(text: str) -> tuple[str, ...]:
+    """Raises: ConfigError for a task that does not exist."""
+    tasks = tuple(task for task in text.split(",") if task)
+    for task in tasks:
+        if task not in TASKS:
+            raise ConfigError(f"--evaluators: unknown evaluator {task!r}; there are {', '.join(TASKS)}")
+    if not tasks:
+        raise ConfigError(f"--evaluators: name at least one of {', '.join(TASKS)}")
+    return tasks
+
+
+def check_output(path: str | None) -> None:
+    """Raises: ConfigError, before minutes of work, for a place that cannot be written."""
+    folder = os.path.dirname(os.path.abspath(path or "."))
+    if path and (not os.path.isdir(folder) or os.path.isdir(path)):
+        raise ConfigError(f"--output: {path} cannot be written: {folder if not os.path.isdir(folder) else path} is "
+                          f"{'no folder' if not os.path.isdir(folder) else 'a folder'}")
+
+
+def zero_shot_spec(config: schema.Config) -> schema.Evaluator:
+    """The prompts and class field of the config's zero-shot evaluator, or the defaults where it has none."""
+    return next((spec for spec in config.evaluators.values() if "zero_shot" in spec.tasks), schema.Evaluator())
+
+
+if __name__ == "__main__":
+    run_door(main)

@@ -1,0 +1,83 @@
+"""A set to evaluate on: its pictures in order, its distinct captions, and which belong together."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.sources import Source
+from vlp_jax.errors import DataError
+
+
+class EvaluationSet:
+    """Everything but the pixels, read once; pixels are decoded anew for each evaluation.
+
+    Attributes: source; captions (the distinct ones, in order of appearance); captions_of_image (for each picture,
+      indices into `captions`); images_of_caption (the inverse); metadata (one dictionary a picture).
+    Raises: DataError naming a sample that cannot be read: a score over part of a set would be another score.
+    """
+
+    def __init__(self, source: Source):
+        self.source = source
+        if not len(source):
+            raise DataError(f"{source.spec}: holds no samples")
+        index: dict[str, int] = {}
+        self.captions_of_image: list[list[int]] = []
+        self.metadata: list[dict] = []
+        for i in range(len(source)):
+            sample = source[i]
+            self.captions_of_image.append([index.setdefault(caption, len(index)) for caption in sample.captions])
+            self.metadata.append(sample.metadata)
+        self.captions = list(index)
+        self.images_of_caption: list[list[int]] = [[] for _ in self.captions]
+        for image, captions in enumerate(self.captions_of_image):
+            for caption in captions:
+                self.images_of_caption[caption].append(image)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def pixels(self, preprocessor: Preprocessor, threads: int) -> Iterator[np.ndarray]:
+        """uint8 [H, W, 3] of every picture, in order."""
+        def load(i: int) -> np.ndarray:
+            sample = self.source[i]
+            return preprocessor.pixels(sample.image, sample.key)
+
+        dataset = grain.MapDataset.range(len(self)).map(load)
+        yield from dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=256))
+
+    def labels(self, field: str) -> tuple[list[str], np.ndarray]:
+        """The set's class names, sorted, and each picture's class as an index among them.
+
+        Raises: DataError for a picture without the field.
+        """
+        values = [metadata.get(field) for metadata in self.metadata]
+        for i, value in enumerate(values):
+            if not isinstance(value, str) or not value:
+                known = ", ".join(sorted(self.metadata[i])) or "none"
+                raise DataError(f"{self.source.spec}: {self.source[i].key}: zero_shot needs the metadata field {field!r} "
+                                f"(class_field), there are: {known}")
+        names = sorted(set(values))
+        return names, np.array([names.index(value) for value in values])
+
+
+def class_descriptions(source: Source, field: str, captions_per_class: int, samples: int = 50_000) -> dict[str, list[str]]:
+    """{class: up to `captions_per_class` distinct captions} from a training source, evenly from its first to its last
+    sample (at most `samples` of them are read). Bad samples and those without the field are passed over."""
+    found: dict[str, Counter] = {}
+    for i in np.unique(np.linspace(0, len(source) - 1, min(len(source), samples)).round().astype(int)):
+        try:
+            sample = source[int(i)]
+        except DataError:
+            continue
+        name = sample.metadata.get(field)
+        if isinstance(name, str) and name:
+            found.setdefault(name, Counter()).update(sample.captions)
+    spread = {}
+    for name, captions in sorted(found.items()):
+        distinct = list(captions)
+        kept = np.unique(np.linspace(0, len(distinct) - 1, min(len(distinct), captions_per_class)).round().astype(int))
+        spread[name] = [distinct[i] for i in kept]
+    return spread

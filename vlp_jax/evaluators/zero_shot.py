@@ -1,0 +1,34 @@
+"""Zero-shot classification: a picture's class is the one whose texts are nearest (Radford et al. 2021, section 3.1)."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from vlp_jax.metrics.classification import accuracy, majority
+
+
+def zero_shot(images: np.ndarray, labels: np.ndarray, names: Sequence[str], embed_texts: Callable[[list[str]], np.ndarray],
+              templates: Sequence[str], class_names: Mapping[str, str],
+              descriptions: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """`zero_shot_accuracy` by prompts, `zero_shot_accuracy_descriptions` by training captions, `classes`, `majority`.
+
+    images: [N, E]; labels: int [N], indices into `names`; embed_texts: captions -> [M, E] unit vectors.
+    templates: prompts with `{}` for the class; class_names: words to put there instead of the bare name.
+    descriptions: training captions by class; their accuracy is left out unless every class has some.
+    A class is represented by the mean of its texts' embeddings, scaled to length 1.
+    """
+    prompts = {name: [template.format(class_names.get(name, name)) for template in templates] for name in names}
+    results: dict[str, float] = {"classes": len(names), "majority": majority(labels),
+                                 "zero_shot_accuracy": accuracy(images @ class_means(prompts, embed_texts).T, labels)}
+    if all(descriptions.get(name) for name in names):
+        means = class_means({name: descriptions[name] for name in names}, embed_texts)
+        results["zero_shot_accuracy_descriptions"] = accuracy(images @ means.T, labels)
+    return results
+
+
+def class_means(texts: Mapping[str, Sequence[str]], embed_texts: Callable[[list[str]], np.ndarray]) -> np.ndarray:
+    """{class: texts} -> unit vectors [C, E], in the mapping's order."""
+    embedded = embed_texts([text for group in texts.values() for text in group])
+    ends = np.cumsum([len(group) for group in texts.values()])
+    means = np.stack([part.mean(axis=0) for part in np.split(embedded, ends[:-1])])
+    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,79 @@
+"""A trained model in Python: `model, params, preprocess = vlp_jax.load(DIR)`."""
+
+import dataclasses
+import functools
+import os
+from typing import Any
+
+import jax
+import numpy as np
+
+from vlp_jax.config import to_config
+from vlp_jax.config.schema import Config
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.errors import CheckpointError
+from vlp_jax.objectives.module import PretrainingModule
+from vlp_jax.training.assembly import make_module
+from vlp_jax.training.checkpoint import checkpoint_folder, finished_steps, read_metadata, restore_arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A Linen module with the config and preprocessor it was trained with. It holds no parameters.
+
+    module: a `PretrainingModule`, whose `model` is the `VisionLanguageModel`.
+    """
+
+    module: PretrainingModule
+    config: Config
+    preprocessor: Preprocessor
+
+    def embed(self, params: dict, image: jax.Array | np.ndarray | None = None, text: jax.Array | np.ndarray | None = None,
+              text_mask: jax.Array | np.ndarray | None = None) -> tuple[jax.Array | None, jax.Array | None]:
+        """Unit vectors (image_embeddings, text_embeddings), each float32 [B, E], None for what is not given.
+
+        params: the variables as `load` gives them. image: float [B, H, W, 3] and text: int [B, L], as the
+        preprocessor makes them. text_mask: bool [B, L]; without one it is derived from the ids by the tokenizer's rule.
+        Raises: ValueError for pictures of another size.
+        """
+        if text is not None and text_mask is None:
+            text_mask = self.preprocessor.tokenizer.mask_of(np.asarray(text))
+        return _embed(self.module, params, image, text, text_mask)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _embed(module: PretrainingModule, variables: dict, image, text, mask):
+    return module.apply(variables, image, text, mask, method="embed")
+
+
+def load(folder: str, step: int | None = None, ema: bool | None = None,
+         compute: str = "float32") -> tuple[Model, dict[str, Any], Preprocessor]:
+    """The model of a workdir, its variables and its preprocessor.
+
+    step: which checkpoint; the newest if None. ema: True for the averaged parameters, False for the last ones; if None,
+    the averaged ones where the config keeps an average. compute: "float32" or "bfloat16".
+    Raises: CheckpointError where there is no such checkpoint, no average, or the files are damaged.
+    """
+    checkpoints = checkpoint_folder(folder)
+    steps = finished_steps(checkpoints)
+    if not steps:
+        raise CheckpointError(f"{folder}: holds no checkpoint (looked in {checkpoints})")
+    if step is None:
+        step = steps[-1]
+    elif step not in steps:
+        raise CheckpointError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+    metadata = read_metadata(checkpoints, step)
+    config = to_config(metadata["config"], place=os.path.join(checkpoints, str(step)))
+    if ema is None:
+        ema = config.ema is not None
+    if ema and config.ema is None:
+        raise CheckpointError(f"{folder}: keeps no average of its parameters (config key ema); load it with ema=False")
+    preprocessor = Preprocessor.from_json(metadata["preprocessor"])
+    params = restore_arrays(checkpoints, step, "average" if ema else "params")
+    return Model(make_module(config, compute), config, preprocessor), {"params": params}, preprocessor
+
+
+def class_descriptions(folder: str, step: int | None = None) -> dict:
+    """The training captions by class that a checkpoint keeps for zero-shot evaluation."""
+    checkpoints = checkpoint_folder(folder)
+    return read_metadata(checkpoints, finished_steps(checkpoints)[-1] if step is None else step)["class_descriptions"]

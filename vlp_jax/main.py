@@ -1,0 +1,43 @@
+"""Train: `python -m vlp_jax.main --config=configs/clip_emoji.py --workdir=DIR [--config.section.key=value ...]`."""
+
+import logging
+
+from vlp_jax.command_line import Flags, run_door, use_compilation_cache
+from vlp_jax.config import load_config
+from vlp_jax.training.loop import Outcome, train
+from vlp_jax.training.writers import format_seconds
+
+
+def main(arguments: list[str]) -> int:
+    """Trains, or goes on with a run that was stopped. Returns the exit status: 0 for a finished run, 143 after SIGTERM.
+
+    Raises: UserError for what the user can mend.
+    """
+    flags = Flags(prog="main", description=__doc__)
+    flags.add_argument("--config", required=True, help="a file with get_config(), as configs/NAME.py or configs/NAME.py:VARIANT")
+    flags.add_argument("--workdir", required=True, help="folder of the run; given again, the run goes on")
+    flags.add_argument("--accept-changes", action="store_true", help="go on in a workdir whose config differs")
+    given, overrides = flags.parse_with_overrides(arguments)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each save at length
+    use_compilation_cache()
+    outcome = train(load_config(given.config, overrides), given.workdir, given.accept_changes)
+    print(final_table(outcome, given.workdir), flush=True)
+    if outcome.exit_status:
+        print(f"stopped after step {outcome.step} of {outcome.steps}, saved; run the same command again to go on", flush=True)
+    return outcome.exit_status
+
+
+def final_table(outcome: Outcome, workdir: str) -> str:
+    """The run in numbers: its cost (children included), and the newest value of each evaluation metric."""
+    rows = {"workdir": workdir, "steps": f"{outcome.step} of {outcome.steps}", "parameters": f"{outcome.parameters:,}",
+            "parameter fingerprint": outcome.parameter_fingerprint,
+            "wall seconds": f"{outcome.wall_seconds:.1f} ({format_seconds(outcome.wall_seconds)})",
+            "CPU seconds": f"{outcome.cpu_seconds:.1f} ({format_seconds(outcome.cpu_seconds)})"}
+    shown = {key: value for key, value in outcome.metrics.items() if key == "train/loss" or "/" in key and not key.startswith("train/")}
+    rows |= {key: f"{value:.4f}" if isinstance(value, float) else str(value) for key, value in shown.items()}
+    width = max(len(key) for key in rows)
+    return "\n".join(["", *(f"{key:<{width}}  {value}" for key, value in rows.items())])
+
+
+if __name__ == "__main__":
+    run_door(main)

@@ -1,0 +1,38 @@
+"""Retrieval metrics. Ties always count against the model."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def ranks(queries: np.ndarray, candidates: np.ndarray, positives: Sequence[Sequence[int]], rows: int = 1024) -> np.ndarray:
+    """The rank, from 1, of each query's best positive among the candidates.
+
+    queries: [Q, E], candidates: [C, E]; similarity is the inner product in float32. positives: for each query the
+      indices of its candidates, at least one. A candidate that is no positive stands before a positive of the same
+      similarity; a query's other positives stand in nobody's way.
+    Returns: int64 [Q]. rows: how many queries are compared at a time.
+    Raises: ValueError for a query without positives, and for embeddings that are not finite.
+    """
+    if not (np.isfinite(queries).all() and np.isfinite(candidates).all()):
+        raise ValueError("embeddings are not finite")
+    result = np.empty(len(queries), np.int64)
+    for start in range(0, len(queries), rows):
+        similarity = queries[start:start + rows] @ candidates.T
+        for row, scores in enumerate(similarity, start=start):
+            own = np.asarray(positives[row], np.int64)
+            if not own.size:
+                raise ValueError(f"query {row} has no positive")
+            best = scores[own].max()
+            result[row] = 1 + (scores >= best).sum() - (scores[own] >= best).sum()
+    return result
+
+
+def recall_at(ranks_of_queries: np.ndarray, k: int) -> float:
+    """The fraction of queries with a positive among the first k."""
+    return float((ranks_of_queries <= k).mean())
+
+
+def chance_at_1(positives: Sequence[Sequence[int]], candidates: int) -> float:
+    """Recall@1 of a random order: the mean over queries of positives / candidates."""
+    return float(np.mean([len(set(own)) for own in positives]) / candidates)

@@ -1,0 +1,64 @@
+"""A transformer over token ids: CLIP's causal text tower, SigLIP's bidirectional one, and what lies between."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Transformer, masked_mean
+
+
+class TextTransformer(nn.Module):
+    """A text encoder. Whether it is causal stands in `options`.
+
+    Args of the call:
+      text: int32 [B, L] token ids, L at most `length`.
+      mask: [B, L] bool, True for real tokens (a prefix of each row); None: all are real.
+      train: whether to drop branches and activations; needs a "dropout" rng then.
+    Returns: Encoding with tokens [B, L, D] (one more, in front, with pooling "cls"), their mask, pooled [B, D].
+
+    Pooling: `end` the last real token, `last` the last position whatever it holds, `cls` a learned token in front,
+    `mean` over real tokens, `map` attention pooling. An empty row pools its first position, or zeros for `mean`.
+    """
+
+    options: LayerOptions
+    vocab_size: int
+    length: int
+    pooling: str = "end"
+    padding_mask: bool = True
+    stochastic_depth: float = 0.0
+    scan: bool = False
+    rematerialisation: str = "none"
+
+    @nn.compact
+    def __call__(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False) -> Encoding:
+        options, precision = self.options, self.options.precision
+        if mask is None:
+            mask = jnp.ones(text.shape, bool)
+        x = nn.Embed(self.vocab_size, options.width, dtype=precision.compute, param_dtype=jnp.float32, name="tokens",
+                     embedding_init=nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed")))(text)
+        x = x + self.learned("position", (1, self.length, options.width))[:, :text.shape[1]]
+        if self.pooling == "cls":
+            token = self.learned("class_token", (1, 1, options.width))
+            x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, options.width)), x], axis=1)
+            mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+        x = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, train, name="transformer")(
+            x, mask if self.padding_mask else None)
+        x = precision.layer_norm(options.norm_epsilon, "norm")(x)
+        return Encoding(x, mask, self.pool(x, mask))
+
+    def learned(self, name: str, shape: tuple[int, ...]) -> jax.Array:
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.01), (None, None, "embed"))
+        return self.param(name, init, shape, jnp.float32).astype(self.options.precision.compute)
+
+    def pool(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """[B, L, D] -> [B, D]."""
+        if self.pooling == "cls":
+            return x[:, 0]
+        if self.pooling == "last":
+            return x[:, -1]
+        if self.pooling == "mean":
+            return masked_mean(x, mask).astype(x.dtype)
+        if self.pooling == "map":
+            return AttentionPooling(self.options, name="pooling_head")(x, mask if self.padding_mask else None)
+        last = jnp.maximum(mask.sum(axis=1) - 1, 0)
+        return jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]

@@ -1,0 +1,109 @@
+"""Contrastive losses as plain functions, and as objectives with a learned scale (and bias)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vlp_jax.objectives.objective import Loss, Objective
+
+
+def softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, positives: jax.Array | None = None,
+                        label_smoothing: float = 0.0) -> jax.Array:
+    """InfoNCE both ways (Radford et al. 2021, figure 3): which text belongs to an image, and which image to a text.
+
+    image, text: [B, E] unit vectors. scale: scalar that multiplies their cosines (an inverse temperature).
+    positives: [B, B] bool, True where image i and text j belong together, at least one in every row and column;
+      a row's target is uniform over its positives (Khosla et al. 2020 with the sum outside the logarithm). The identity
+      if None.
+    label_smoothing: mixes the targets with the uniform distribution.
+    Returns: the mean over examples and directions, float32.
+    """
+    logits = scale * jnp.einsum("id,jd->ij", image, text, preferred_element_type=jnp.float32,
+                                precision=jax.lax.Precision.HIGHEST)
+    targets = jnp.eye(len(image)) if positives is None else positives.astype(logits.dtype)
+
+    def one_way(logits, targets):
+        targets = targets / targets.sum(axis=-1, keepdims=True)
+        targets = (1.0 - label_smoothing) * targets + label_smoothing / targets.shape[-1]
+        return -(targets * jax.nn.log_softmax(logits)).sum(axis=-1).mean()
+
+    return 0.5 * (one_way(logits, targets) + one_way(logits.T, targets.T))
+
+
+def sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, bias: jax.Array,
+                        positives: jax.Array | None = None) -> jax.Array:
+    """Pairwise sigmoid loss (Zhai et al. 2023, eq. 1): every pair is its own yes/no question.
+
+    image, text: [B, E] unit vectors; scale, bias: scalars; positives: [B, B] bool, the identity if None.
+    Returns: the sum over pairs divided by B, float32.
+    """
+    logits = scale * jnp.einsum("id,jd->ij", image, text, preferred_element_type=jnp.float32,
+                                precision=jax.lax.Precision.HIGHEST) + bias
+    signs = jnp.where(jnp.eye(len(image), dtype=bool) if positives is None else positives, 1.0, -1.0)
+    return -jax.nn.log_sigmoid(signs * logits).sum() / len(image)
+
+
+def shared_positives(batch: dict[str, jax.Array], kinds: tuple[str, ...]) -> jax.Array:
+    """[B, B] bool: the pairs (image i, text j) that belong together: the diagonal, and pairs whose examples share a
+    caption or an image, as `kinds` says. `caption_id` and `image_id` are int32 [B, 2] fingerprints."""
+    positives = jnp.eye(len(batch["text"]), dtype=bool)
+    for kind in kinds:
+        identity = batch[f"{kind}_id"]
+        positives |= (identity[:, None] == identity[None, :]).all(axis=-1)
+    return positives
+
+
+def top1_accuracy(image: jax.Array, text: jax.Array, positives: jax.Array) -> jax.Array:
+    """How often an image's nearest text in the batch is one of its own; a scalar in [0, 1]."""
+    nearest = jnp.argmax(image @ text.T, axis=1)
+    return jnp.take_along_axis(positives, nearest[:, None], axis=1).mean()
+
+
+class ContrastiveObjective(Objective):
+    """Pulls the embeddings of an image and its text together and pushes those of others apart.
+
+    The scale is kept as its logarithm and clamped after each update.
+    """
+
+    initial_scale: float = 1 / 0.07
+    maximum_scale: float = 100.0
+    positives: tuple[str, ...] = ("caption", "image")
+
+    needs = ("image_embedding", "text_embedding")
+    couples_batch = True
+
+    def log_scale(self) -> jax.Array:
+        return self.param("log_scale", nn.initializers.constant(jnp.log(self.initial_scale)), (), jnp.float32)
+
+    def constrain(self, params: dict) -> dict:
+        return {**params, "log_scale": jnp.clip(params["log_scale"], 0.0, jnp.log(self.maximum_scale))}
+
+
+class SoftmaxContrastive(ContrastiveObjective):
+    """`softmax_contrastive` on a batch."""
+
+    label_smoothing: float = 0.0
+
+    @nn.compact
+    def __call__(self, encodings: dict, batch: dict[str, jax.Array]) -> Loss:
+        image, text = encodings["image_embedding"], encodings["text_embedding"]
+        positives = shared_positives(batch, self.positives)
+        scale = jnp.exp(self.log_scale())
+        loss = softmax_contrastive(image, text, scale, positives, self.label_smoothing)
+        return Loss(loss, {"scale": scale, "batch_accuracy": top1_accuracy(image, text, positives)})
+
+
+class SigmoidContrastive(ContrastiveObjective):
+    """`sigmoid_contrastive` on a batch."""
+
+    initial_bias: float = -10.0
+
+    @nn.compact
+    def __call__(self, encodings: dict, batch: dict[str, jax.Array]) -> Loss:
+        image, text = encodings["image_embedding"], encodings["text_embedding"]
+        positives = shared_positives(batch, self.positives)
+        scale = jnp.exp(self.log_scale())
+        bias = self.param("bias", nn.initializers.constant(self.initial_bias), (), jnp.float32)
+        loss = sigmoid_contrastive(image, text, scale, bias, positives)
+        accuracy = top1_accuracy(image, text, positives)
+        return Loss(loss, {"scale": scale, "bias": bias, "batch_accuracy": accuracy})

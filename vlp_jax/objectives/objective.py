@@ -1,0 +1,31 @@
+"""What an objective is: a Linen module with its own head that turns encodings into a loss, and declares its needs."""
+
+from typing import ClassVar
+
+import flax.linen as nn
+import flax.struct
+import jax
+
+
+@flax.struct.dataclass
+class Loss:
+    """A scalar to minimise, float32, and scalars to report beside it."""
+
+    value: jax.Array
+    metrics: dict[str, jax.Array]
+
+
+class Objective(nn.Module):
+    """Base of all objectives. `__call__(encodings, batch) -> Loss`.
+
+    needs: names of the encodings it reads (`module.py` lists them); each is computed once a step for all objectives.
+    couples_batch: whether an example's loss depends on the rest of the batch, so that the mean of the microbatches'
+      losses is not the loss of the batch.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    couples_batch: ClassVar[bool] = False
+
+    def constrain(self, params: dict) -> dict:
+        """The objective's own parameters after an update, brought back into their allowed range."""
+        return params

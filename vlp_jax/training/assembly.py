@@ -1,0 +1,115 @@
+"""Everything a run needs, built from its config. What is wrong with the config is found here, before a file is written."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vlp_jax.config import schema
+from vlp_jax.data.pipeline import Batches, TrainRows, check_train_text, input_fingerprint
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.sources import Source, open_source
+from vlp_jax.evaluators.embedder import Embedder
+from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions
+from vlp_jax.models.layers import Precision
+from vlp_jax.objectives.module import PretrainingModule
+from vlp_jax.sharding.mesh import batch_sharding, check_batch, make_mesh
+from vlp_jax.training.optimizer import make_optimizer
+from vlp_jax.training.schedule import make_schedule, total_steps
+from vlp_jax.training.state import abstract_parameters, abstract_state, make_state
+from vlp_jax.training.step import make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The parts of one training run, and the compiled update."""
+
+    config: schema.Config
+    mesh: jax.sharding.Mesh
+    source: Source
+    preprocessor: Preprocessor
+    module: PretrainingModule
+    optimizer: optax.GradientTransformation
+    steps: int
+    shapes: Any
+    shardings: Any
+    train_step: Any
+
+    def initial_state(self) -> Any:
+        """The state before the first update, made where it will lie."""
+        batch, config = example_batch(self.config), self.config
+        return jax.jit(lambda: make_state(self.module, batch, self.optimizer, config.seed, config.ema is not None),
+                       out_shardings=self.shardings)()
+
+    def batches(self, position: int) -> Batches:
+        """This host's part of the input from batch `position` on."""
+        rows = TrainRows(self.source, self.preprocessor, self.config.data.augmentation, self.config.data.train, self.config.seed)
+        return Batches(rows, self.config.data, position, jax.process_index(), jax.process_count())
+
+    def to_device(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """The arrays of this host's rows as parts of global arrays; starts the transfer and returns."""
+        sharding = batch_sharding(self.mesh)
+        return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()
+                if key in DEVICE_KEYS}
+
+    def input_fingerprint(self) -> str:
+        return input_fingerprint(self.config, self.source)
+
+    def evaluation(self, descriptions: dict | None) -> EvaluationSuite:
+        """The config's evaluators; `descriptions` as stored with a checkpoint, or collected from the training set."""
+        specs = self.config.evaluators
+        if descriptions is None:
+            descriptions = collect_descriptions(specs, self.source)
+        return EvaluationSuite(specs, make_embedder(self.module, self.preprocessor, self.mesh), descriptions,
+                               self.config.data.threads)
+
+    def evaluated_variables(self, state: Any) -> dict:
+        """The averaged parameters where the config keeps an average, else the parameters."""
+        return {"params": state.params if state.average is None else state.average, **state.collections}
+
+
+DEVICE_KEYS = ("image", "text", "text_mask", "caption_id", "image_id")
+
+
+def make_module(config: schema.Config, compute: str | None = None) -> PretrainingModule:
+    """The module that a config describes; `compute` overrides its precision."""
+    precision = Precision(jnp.dtype(compute or config.precision.compute))
+    return PretrainingModule(config.model, config.objectives, precision)
+
+
+def make_embedder(module: PretrainingModule, preprocessor: Preprocessor, mesh: jax.sharding.Mesh) -> Embedder:
+    def embed(variables, image, text, mask):
+        return module.apply(variables, image, text, mask, method="embed")
+
+    return Embedder(embed, preprocessor, mesh)
+
+
+def example_batch(config: schema.Config, rows: int = 2) -> dict[str, jax.Array]:
+    """Zeros of a batch's shapes, to initialise the module with."""
+    size, length = config.model.image.image_size, config.model.text.length
+    return {"image": jnp.zeros((rows, size, size, 3)), "text": jnp.zeros((rows, length), jnp.int32),
+            "text_mask": jnp.ones((rows, length), bool), "caption_id": jnp.zeros((rows, 2), jnp.int32),
+            "image_id": jnp.zeros((rows, 2), jnp.int32)}
+
+
+def assemble(config: schema.Config) -> Run:
+    """Raises: ConfigError, MeshError or DataError for whatever cannot work."""
+    mesh = make_mesh(config.mesh)
+    check_batch(config.data.batch_size, mesh)
+    check_batch(config.data.batch_size // config.accumulation.microbatches, mesh, "a microbatch of")
+    check_train_text(config.data.train)
+    module = make_module(config)
+    batch = example_batch(config)
+    parameters = abstract_parameters(module, batch)
+    preprocessor = Preprocessor.from_config(config)
+    source = open_source(config.data.train.source)
+    steps = total_steps(config, len(source))
+    schedule = make_schedule(config.optimizer.schedule, config.optimizer.rate, steps)
+    optimizer = make_optimizer(config.optimizer, schedule, parameters)
+    shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, mesh)
+    step = make_train_step(config, module, optimizer, schedule)
+    compiled = jax.jit(step, donate_argnums=0, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=(shardings, None))
+    return Run(config, mesh, source, preprocessor, module, optimizer, steps, shapes, shardings, compiled)

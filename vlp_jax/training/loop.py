@@ -1,0 +1,180 @@
+"""The training loop. `step` is the number of completed updates; row s of metrics.jsonl holds update s."""
+
+import dataclasses
+import math
+import os
+import time
+from typing import Any
+
+import jax
+
+from vlp_jax.config import schema, to_tree
+from vlp_jax.errors import CheckpointError, TrainingError
+from vlp_jax.training.assembly import Run, assemble
+from vlp_jax.training.checkpoint import Checkpoints
+from vlp_jax.training.clock import Clock
+from vlp_jax.training.input_counts import InputCounts
+from vlp_jax.training.signals import StopSignal
+from vlp_jax.training.state import fingerprint
+from vlp_jax.training.workdir import check_workdir, claim_workdir
+from vlp_jax.training.writers import MetricsFile, Progress, TensorBoard
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a sitting ended: completed steps of how many, the run's cost so far, the newest metrics, and the status to
+    exit with (0 only for a finished run)."""
+
+    step: int
+    steps: int
+    wall_seconds: float
+    cpu_seconds: float
+    metrics: dict[str, float]
+    parameters: int
+    parameter_fingerprint: str
+    exit_status: int
+
+
+def train(config: schema.Config, workdir: str, accept_changes: bool = False) -> Outcome:
+    """Trains to the end, or until told to stop; goes on from the newest whole checkpoint in `workdir`.
+
+    Writes config.json, metrics.jsonl, tensorboard/ and checkpoints/ there.
+    Raises: UserError for what cannot work, before anything is written where that can be known.
+    """
+    changes = check_workdir(workdir, config, accept_changes)
+    run = assemble(config)
+    claim_workdir(workdir, config)
+    for change in changes:
+        print(f"config changed: {change}", flush=True)
+    with StopSignal() as stop:
+        sitting = Sitting(run, workdir, stop)
+        try:
+            return sitting.train()
+        finally:
+            sitting.close()
+
+
+class Sitting:
+    """One process's part of a run: the state, the open files, and the loop over them."""
+
+    def __init__(self, run: Run, workdir: str, stop: StopSignal):
+        self.run, self.workdir, self.stop = run, workdir, stop
+        self.config = run.config
+        self.checkpoints = Checkpoints(workdir, self.config.checkpoint)
+        stored = self.restore_or_start()
+        self.clock = Clock(stored["clock"]["wall_seconds"], stored["clock"]["cpu_seconds"])
+        self.counts = InputCounts(self.config.data.max_bad_fraction, stored["input_counts"])
+        self.evaluation = run.evaluation(stored["class_descriptions"])
+        self.rows = MetricsFile(os.path.join(workdir, "metrics.jsonl"), keep_up_to=self.step)
+        self.tensorboard = TensorBoard(workdir, self.step)
+        self.progress = Progress(run.steps)
+        self.batches = run.batches(stored["position"])
+        self.metrics = {key: value for row in self.rows.rows for key, value in row.items()}  # the newest of each
+        self.last_save = time.monotonic()
+
+    def restore_or_start(self) -> dict[str, Any]:
+        """Sets `state` and `step`; returns the checkpoint's metadata, or that of a fresh start."""
+        restored = self.checkpoints.restore_newest(self.run.shapes, self.run.shardings)
+        if restored is None:
+            self.step, self.state = 0, self.run.initial_state()
+            return {"clock": {"wall_seconds": 0.0, "cpu_seconds": 0.0}, "input_counts": None, "position": 0,
+                    "class_descriptions": None}
+        if restored.metadata["input_fingerprint"] != self.run.input_fingerprint():
+            raise CheckpointError(f"{self.checkpoints.folder}/{restored.step}: was trained on other input: data.batch_size, seed "
+                                  "or the samples of data.train.source have changed, so its position in them means nothing now")
+        self.step, self.state = restored.step, restored.state
+        print(f"resumed from step {self.step}", flush=True)
+        return restored.metadata
+
+    def train(self) -> Outcome:
+        """The loop. The row of an update is written one turn later, so that the host never waits for the device."""
+        held = None
+        self.clock.begin_lap()
+        while self.step < self.run.steps:
+            start = time.monotonic()
+            batch = next(self.batches)
+            waited = time.monotonic() - start
+            self.state, metrics = self.run.train_step(self.state, self.run.to_device(batch))
+            self.step += 1
+            for message in self.counts.observe(batch):
+                self.progress.message(message)
+            if held is not None:
+                self.write(*held)
+            self.clock.count_step(waited)
+            held = (self.step, metrics)
+            stopping = self.stop.number is not None
+            evaluators = self.evaluation.due(self.step, self.run.steps)
+            if stopping or evaluators or self.save_is_due():
+                measured = self.checked(self.step, metrics)
+                if not stopping or self.step == self.run.steps:
+                    measured |= self.evaluation.run(evaluators, self.run.evaluated_variables(self.state))
+                self.write_row(self.step, measured)
+                if stopping or self.save_is_due() or self.best_value(measured) is not None:
+                    self.save(self.best_value(measured))
+                held = None
+                self.clock.begin_lap()
+            if stopping:
+                break
+        self.checkpoints.finish()
+        return self.outcome()
+
+    def save_is_due(self) -> bool:
+        every = self.config.checkpoint
+        minutes = (time.monotonic() - self.last_save) / 60
+        return (self.step == self.run.steps or (every.every_steps is not None and self.step % every.every_steps == 0)
+                or (every.every_minutes is not None and minutes >= every.every_minutes))
+
+    def write(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """The row of an earlier update, where one is due; waits for that update otherwise, so that the host is never
+        more than one ahead."""
+        if step == 1 or step % self.config.log_every == 0:
+            self.write_row(step, self.checked(step, metrics))
+            self.clock.begin_lap()
+        else:
+            jax.block_until_ready(metrics)
+
+    def checked(self, step: int, metrics: dict[str, jax.Array]) -> dict[str, float]:
+        """An update's metrics on the host. Raises: TrainingError if the loss or the gradient is not finite."""
+        values = {f"train/{key}": float(value) for key, value in jax.device_get(metrics).items()}
+        for key in ("train/loss", "train/gradient_norm"):
+            if not math.isfinite(values[key]):
+                raise TrainingError(f"{key} is {values[key]} at step {step}; {self.checkpoints.last_good()}; a lower "
+                                    "optimizer.rate, a longer warm-up or optimizer.clip_norm may help")
+        return values
+
+    def write_row(self, step: int, measured: dict[str, float]) -> None:
+        speed = self.clock.lap(self.config.data.batch_size)
+        row = {"step": step, **measured, **{f"train/{key}": value for key, value in speed.items()},
+               "train/epoch": step * self.config.data.batch_size / len(self.run.source), **self.counts.row(),
+               **self.clock.to_json()}
+        self.rows.write(row)
+        self.tensorboard.write(row)
+        self.metrics |= row
+        left = (self.run.steps - step) * self.config.data.batch_size / max(speed["examples_per_second"], 1e-9)
+        self.progress.update(step, row["train/loss"], speed["examples_per_second"], left)
+
+    def best_value(self, measured: dict[str, float]) -> float | None:
+        """The metric that ranks checkpoints, if it was measured after this update."""
+        every = self.config.checkpoint
+        return measured.get(every.best_metric) if every.keep_best and every.best_metric else None
+
+    def save(self, best: float | None) -> None:
+        metadata = {"position": self.batches.position, "input_fingerprint": self.run.input_fingerprint(),
+                    "clock": self.clock.to_json(), "input_counts": self.counts.to_json(), "config": to_tree(self.config),
+                    "preprocessor": self.run.preprocessor.to_json(), "class_descriptions": self.evaluation.descriptions}
+        self.checkpoints.save(self.step, self.state, metadata, best)
+        self.last_save = time.monotonic()
+
+    def outcome(self) -> Outcome:
+        finished = self.step >= self.run.steps
+        self.batches.close()
+        leaves = jax.tree.leaves(self.state.params)
+        return Outcome(self.step, self.run.steps, self.clock.wall_seconds(), self.clock.cpu_seconds(), self.metrics,
+                       sum(leaf.size for leaf in leaves), f"{int(fingerprint(self.state.params)):08x}",
+                       0 if finished else self.stop.exit_status)
+
+    def close(self) -> None:
+        self.batches.close()
+        self.rows.close()
+        self.tensorboard.close()
+        self.checkpoints.manager.close()

@@ -1,0 +1,103 @@
+"""The Optax chain that a config describes, with per-parameter rules by regex."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+
+
+def make_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: Any) -> optax.GradientTransformation:
+    """Clip by global norm, scale by moments, add decoupled weight decay, multiply by the learning rate.
+
+    params: the parameters or their shapes; only their paths and structure are read. Frozen parameters have no moments,
+      count in no norm, and never change.
+    Raises: ConfigError naming a rule that is no regex or matches no parameter.
+    """
+    if config.kind == "adam" and config.weight_decay:
+        raise ConfigError("optimizer.weight_decay: must be 0 with kind='adam'; with weight decay use kind='adamw'")
+    frozen = match_rules("optimizer.frozen", [(pattern, 1.0) for pattern in config.frozen], params, default=0.0)
+    decay = match_rules("optimizer.decay_rules", config.decay_rules, params, default=1.0)
+    rates = match_rules("optimizer.rate_rules", config.rate_rules, params, default=1.0)
+    chain = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm is not None else []
+    chain += scale_by_moments(config)
+    if config.weight_decay:
+        chain.append(add_weight_decay(jax.tree.map(lambda factor: factor * config.weight_decay, decay)))
+    if config.rate_rules:
+        chain.append(optax.stateless(lambda updates, _: jax.tree.map(_times, updates, rates, is_leaf=_is_masked)))
+    chain.append(optax.scale_by_learning_rate(schedule))
+    if not config.frozen:
+        return optax.chain(*chain)
+    labels = jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", frozen)
+    return optax.partition({"trained": optax.chain(*chain), "frozen": optax.set_to_zero()}, labels)
+
+
+def zero_frozen(gradients: Any, frozen: Sequence[str]) -> Any:
+    """`gradients` with those of frozen parameters set to zero, so that nothing is spent on computing them."""
+    if not frozen:
+        return gradients
+
+    def keep(path, gradient):
+        name = path_of(path)
+        return jnp.zeros_like(gradient) if any(re.search(pattern, name) for pattern in frozen) else gradient
+
+    return jax.tree_util.tree_map_with_path(keep, gradients)
+
+
+def scale_by_moments(config: schema.Optimizer) -> list[optax.GradientTransformation]:
+    """What turns a gradient into a direction, by `config.kind`."""
+    if config.kind in ("adam", "adamw"):
+        return [optax.scale_by_adam(config.b1, config.b2, config.epsilon)]
+    if config.kind == "sgd":
+        return [optax.trace(config.momentum)] if config.momentum else []
+    if config.kind == "lion":
+        return [optax.scale_by_lion(config.b1, config.b2)]
+    # Adafactor without its relative step size: second moments factored, updates clipped, momentum b1
+    # (Shazeer & Stern 2018; with momentum as Zhai et al. 2022 use it).
+    momentum = [optax.ema(config.b1, debias=False)] if config.b1 else []
+    return [optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), *momentum]
+
+
+def add_weight_decay(factors: Any) -> optax.GradientTransformation:
+    """Adds factor * parameter to each update (Loshchilov & Hutter 2019)."""
+    def update(updates, params):
+        return jax.tree.map(lambda update, param, factor: update if _is_masked(update) else update + factor * param,
+                            updates, params, factors, is_leaf=_is_masked)
+
+    return optax.stateless(update)
+
+
+def match_rules(name: str, rules: Sequence[tuple[str, float]], params: Any, default: float) -> Any:
+    """A tree like `params` holding, for each, the value of the first rule whose regex is found in its path."""
+    paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for pattern, _ in rules:
+        try:
+            found = any(re.search(pattern, path) for path in paths)
+        except re.error as error:
+            raise ConfigError(f"{name}: {pattern!r} is not a regular expression: {error}") from error
+        if not found:
+            raise ConfigError(f"{name}: {pattern!r} matches no parameter; paths look like {paths[0]}")
+
+    def value(path, _):
+        return next((value for pattern, value in rules if re.search(pattern, path_of(path))), default)
+
+    return jax.tree_util.tree_map_with_path(value, params)
+
+
+def path_of(path: tuple) -> str:
+    """`model/image/norm/scale` for a key path."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _is_masked(leaf: Any) -> bool:
+    """Whether `optax.partition` has taken this leaf out."""
+    return isinstance(leaf, optax.MaskedNode)
+
+
+def _times(update: Any, factor: float) -> Any:
+    return update if _is_masked(update) else update * factor

@@ -1,0 +1,54 @@
+"""Learning-rate schedules, and the length of a run."""
+
+import math
+
+import jax.numpy as jnp
+import optax
+
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+
+
+def total_steps(config: schema.Config, examples_per_epoch: int) -> int:
+    """The run's length in steps, from whichever of steps, examples and epochs the config states (rounded up)."""
+    if config.steps is not None:
+        return config.steps
+    examples = config.examples if config.examples is not None else config.epochs * examples_per_epoch
+    return max(1, math.ceil(examples / config.data.batch_size))
+
+
+def make_schedule(config: schema.Schedule, rate: float, steps: int) -> optax.Schedule:
+    """step -> learning rate; step counts completed updates, from 0.
+
+    All kinds start with a linear warm-up from 0. Then `cosine` and `linear` fall to `final` at the last step,
+    `constant` stays, `rsqrt` is sqrt(timescale / (timescale + t)) for t steps after the warm-up (Zhai et al. 2022) with
+    a linear cooldown to `final`, and `warmup_stable_decay` stays and falls linearly to `final` (Hu et al. 2024).
+    Raises: ConfigError where warm-up and decay are longer than the run.
+    """
+    warmup = _length(config.warmup, steps)
+    decay = _length(config.decay, steps) if config.kind in ("rsqrt", "warmup_stable_decay") else 0
+    if warmup + decay > steps:
+        raise ConfigError(f"optimizer.schedule: warmup ({warmup} steps) and decay ({decay}) are longer than the run ({steps})")
+    final = config.final
+
+    def schedule(step):
+        step = jnp.asarray(step, jnp.float32)
+        rising = jnp.minimum(step / warmup, 1.0) if warmup else 1.0
+        after = jnp.maximum(step - warmup, 0.0)
+        progress = jnp.clip(after / max(steps - warmup, 1), 0.0, 1.0)
+        cooling = jnp.clip((steps - step) / decay, 0.0, 1.0) if decay else 1.0
+        shape = {
+            "cosine": final + (1.0 - final) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress)),
+            "linear": final + (1.0 - final) * (1.0 - progress),
+            "constant": 1.0,
+            "rsqrt": jnp.sqrt(config.timescale / (config.timescale + after)) * (final + (1.0 - final) * cooling),
+            "warmup_stable_decay": final + (1.0 - final) * cooling,
+        }[config.kind]
+        return rate * rising * shape
+
+    return schedule
+
+
+def _length(value: float, steps: int) -> int:
+    """Steps, from a fraction of the run (below 1) or a number of steps."""
+    return round(value * steps) if value < 1 else round(value)

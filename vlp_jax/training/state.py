@@ -1,0 +1,77 @@
+"""The training state as a value: everything an update reads and writes."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from vlp_jax.sharding.mesh import replicated
+from vlp_jax.sharding.rules import parameter_shardings, shardings_like
+
+
+@flax.struct.dataclass
+class TrainState:
+    """step: int32, completed updates. params: float32. optimizer: Optax state. average: exponential moving average of
+    params, or None. collections: mutable variables other than params. rng: uint32 [2], the run's key, never changed."""
+
+    step: jax.Array
+    params: Any
+    optimizer: Any
+    average: Any
+    collections: dict
+    rng: jax.Array
+
+
+def initial_variables(module: nn.Module, batch: dict[str, jax.Array], seed: int) -> dict:
+    """The module's variables for a batch's shapes, with their logical axes boxed; a function to trace."""
+    return module.init({"params": jax.random.key(seed)}, batch, train=False)
+
+
+def abstract_parameters(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:
+    """Shapes of the parameters, without computing any."""
+    return nn.meta.unbox(jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch))["params"]
+
+
+def abstract_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransformation, seed: int,
+                   with_average: bool, mesh: jax.sharding.Mesh) -> tuple[Any, Any]:
+    """Shapes and shardings of the state, each as a TrainState."""
+    boxed = jax.eval_shape(lambda batch: initial_variables(module, batch, seed), batch)
+    parameters = parameter_shardings(boxed, mesh)["params"]
+    shapes = jax.eval_shape(lambda batch: make_state(module, batch, optimizer, seed, with_average), batch)
+    everywhere = replicated(mesh)
+    shardings = TrainState(
+        step=everywhere, params=parameters,
+        optimizer=shardings_like(shapes.optimizer, shapes.params, parameters, mesh),
+        average=parameters if with_average else None,
+        collections=jax.tree.map(lambda _: everywhere, shapes.collections), rng=everywhere)
+    return shapes, shardings
+
+
+def make_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransformation, seed: int,
+               with_average: bool) -> TrainState:
+    """The state before the first update."""
+    variables = dict(nn.meta.unbox(initial_variables(module, batch, seed)))
+    params = variables.pop("params")
+    average = jax.tree.map(jnp.copy, params) if with_average else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average, variables,
+                      jax.random.key_data(jax.random.key(seed)))
+
+
+@jax.jit
+def fingerprint(tree: Any) -> jax.Array:
+    """uint32 that changes with any bit of any leaf, and with their order: a sum of words times odd, place-dependent
+    factors, modulo 2^32. It tells a damaged checkpoint from a whole one; it is no defence against forgery."""
+    total = jnp.uint32(0)
+    for place, leaf in enumerate(jax.tree.leaves(tree)):
+        leaf = jnp.atleast_1d(leaf)
+        width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+        words = leaf.view(width).astype(jnp.uint32) if leaf.dtype != bool else leaf.astype(jnp.uint32)
+        factors = jnp.uint32(2 * place + 1)
+        for axis in range(words.ndim):
+            index = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+            factors = factors * jnp.uint32(0x9E3779B1) + 2 * index
+        total += (words * (factors | 1)).sum(dtype=jnp.uint32)
+    return total

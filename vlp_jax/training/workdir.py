@@ -1,0 +1,53 @@
+"""The folder of a run: its config, and the refusal to mix two experiments in it."""
+
+import json
+import os
+
+from vlp_jax.config import flatten, to_tree
+from vlp_jax.config.schema import Config
+from vlp_jax.errors import ConfigError
+from vlp_jax.training.writers import write_atomically
+
+
+def check_workdir(workdir: str, config: Config, accept_changes: bool) -> list[str]:
+    """What differs between `config` and the one the workdir was started with, as lines `key: old -> new`.
+
+    Raises: ConfigError where the folder cannot exist, or something differs and `accept_changes` is False.
+    """
+    place = os.path.abspath(workdir)
+    while not os.path.isdir(place):
+        if os.path.lexists(place):
+            raise ConfigError(f"--workdir: {place} is a file, not a folder; choose another path")
+        place = os.path.dirname(place)
+    if not os.access(place, os.W_OK):
+        raise ConfigError(f"--workdir: no permission to write in {place}")
+    changes = config_changes(workdir, config)
+    if changes and not accept_changes:
+        raise ConfigError(f"--workdir: {workdir} was started with another config: {'; '.join(changes)}; use the old values, "
+                          "another workdir, or --accept-changes to go on with the new ones")
+    return changes
+
+
+def config_changes(workdir: str, config: Config) -> list[str]:
+    """Lines `key: old -> new`; none in a fresh folder."""
+    path = os.path.join(workdir, "config.json")
+    if not os.path.isfile(path):
+        return []
+    try:
+        with open(path) as file:
+            old = flatten(json.load(file))
+    except ValueError as error:
+        raise ConfigError(f"{path}: cannot be read as JSON ({error}); remove it to go on with the config given") from error
+    new = flatten(json.loads(json.dumps(to_tree(config))))
+    absent = object()
+    return [f"{key}: {old.get(key, '(absent)')!r} -> {new.get(key, '(absent)')!r}" for key in sorted(old.keys() | new.keys())
+            if old.get(key, absent) != new.get(key, absent)]
+
+
+def claim_workdir(workdir: str, config: Config) -> None:
+    """Makes the folder and writes `config.json`. Raises: ConfigError where the disk refuses."""
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        write_atomically(os.path.join(workdir, "config.json"), json.dumps(to_tree(config), indent=2) + "\n")
+    except OSError as error:
+        raise ConfigError(f"--workdir: {workdir} cannot be written: {error.strerror}") from error

@@ -1,0 +1,103 @@
+"""Where a run's numbers go: metrics.jsonl, TensorBoard, and a line on the terminal. Only the first host writes."""
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from vlp_jax.errors import CheckpointError
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one JSON object a line with `step` first; every line is flushed as it is written."""
+
+    def __init__(self, path: str, keep_up_to: int):
+        """Opens the file for appending, cut back to the rows of steps <= keep_up_to (and to whole lines)."""
+        self.path = path
+        self.rows = [row for row in read_rows(path) if row["step"] <= keep_up_to]
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        self.file = open(path, "a")  # noqa: SIM115 - open for the whole run
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Appends a row. Raises: CheckpointError where the disk is full or gone."""
+        try:
+            self.file.write(json.dumps(row) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def read_rows(path: str) -> list[dict[str, Any]]:
+    """The whole rows of a metrics.jsonl, up to a torn line; none if there is no file."""
+    rows = []
+    if os.path.isfile(path):
+        with open(path) as file:
+            for line in file:
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    break
+                rows.append(row)
+    return rows
+
+
+def write_atomically(path: str, text: str) -> None:
+    """Replaces a file in one rename: readers see the old text or the new, never a part."""
+    temporary = f"{path}.partial"
+    with open(temporary, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+class TensorBoard:
+    """Scalars as TensorBoard events under `DIR/tensorboard`; rows after a resumed step replace older ones."""
+
+    def __init__(self, workdir: str, resumed_step: int):
+        self.writer = SummaryWriter(os.path.join(workdir, "tensorboard"), purge_step=resumed_step + 1 if resumed_step else None)
+
+    def write(self, row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            if isinstance(value, (int, float)) and name != "step":
+                self.writer.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class Progress:
+    """A live line: step, loss, examples a second, time left. On a terminal it is redrawn; elsewhere it is printed at
+    most every few seconds."""
+
+    def __init__(self, total_steps: int, seconds_between_lines: float = 5.0):
+        self.total_steps, self.pause = total_steps, seconds_between_lines
+        self.last_print = float("-inf")
+        self.terminal = sys.stdout.isatty()
+
+    def update(self, step: int, loss: float, examples_per_second: float, seconds_left: float) -> None:
+        line = (f"step {step}/{self.total_steps}  loss {loss:.4f}  {examples_per_second:.0f} examples/s  "
+                f"{format_seconds(seconds_left)} left")
+        now = time.monotonic()
+        if self.terminal:
+            print(f"\r\x1b[2K{line}", end="", flush=True)
+        elif now - self.last_print >= self.pause or step == self.total_steps:
+            print(line, flush=True)
+            self.last_print = now
+
+    def message(self, text: str) -> None:
+        """A line that stays."""
+        print(f"\r\x1b[2K{text}" if self.terminal else text, flush=True)
+
+
+def format_seconds(seconds: float) -> str:
+    """75 -> 1:15; 3700 -> 1:01:40."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
