@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import pathlib
 import pickle
 import shutil
 import subprocess
@@ -205,7 +206,7 @@ def break_folder(folder, how):
     [
         ("missing", "out-train.array_record-00001-of-00002 is missing; 1 of 2 shards found"),
         ("cut", "00001-of-00002 is damaged or not an ArrayRecord file"),
-        ("short", "00001-of-00002 holds 3 records; dataset_info.json says 6"),
+        ("short", "00001-of-00002 holds 3 records; dataset_info.json says 5"),
         ("format", "written as tfrecord; only array_record is read"),
         ("no caption", "no caption field in features.json (fields: "),
     ],
@@ -216,10 +217,6 @@ def test_a_folder_that_is_not_whole_is_an_error_that_names_the_shard(tmp_path, h
     write_tar(tmp_path / "in.tar", samples)
     run(f"--source=webdataset:{tmp_path}/in.tar", f"--output={tmp_path}/out", "--shards=2")
     folder = tmp_path / "out"
-    (folder / "dataset_info.json").write_text(
-        (folder / "dataset_info.json").read_text().replace('"5"', '"6"') if how == "short"
-        else (folder / "dataset_info.json").read_text()
-    )
     break_folder(folder, how)
     with pytest.raises(DataError) as caught:
         open_source(f"arrayrecord:{folder}/train")
@@ -235,11 +232,11 @@ def test_an_unknown_split_is_answered_with_those_there_are(tar, tmp_path):
 def test_a_damaged_record_is_one_bad_sample(tar, tmp_path):
     run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out", "--shards=1")
     source = open_source(f"arrayrecord:{tmp_path}/out/train")
-    path = source.paths[0]
-    data = bytearray(open(path, "rb").read())
+    path = pathlib.Path(source.paths[0])
+    data = bytearray(path.read_bytes())
     place = data.index(source[4].image[8:])
     data[place : place + 8] = b"\x00" * 8
-    open(path, "wb").write(data)
+    path.write_bytes(data)
     fresh = open_source(f"arrayrecord:{tmp_path}/out/train")
     with pytest.raises(SampleError) as caught:
         fresh[4]
@@ -248,7 +245,7 @@ def test_a_damaged_record_is_one_bad_sample(tar, tmp_path):
 
 
 def test_records_are_those_of_tensorflow():
-    tf_example = pytest.importorskip("tensorflow_datasets.proto.tf_example_pb2")
+    tf_example = pytest.importorskip("tensorflow_datasets.proto").tf_example_pb2
     fields = {"text": ["größe", "b"], "raw": [b"\xff"], "n": [-1, 2**40], "x": [0.5, -2.0], "none": []}
     parsed = tf_example.Example.FromString(encode_example(fields)).features.feature
     assert list(parsed["text"].bytes_list.value) == ["größe".encode(), b"b"]

@@ -45,8 +45,8 @@ def shards(tmp_path):
     """Three tars of 4, 3 and 5 samples, and their pattern."""
     number = 0
     for shard, count in enumerate((4, 3, 5)):
-        members = [sample_members(n, place=n) for n in range(number, number + count)]
-        write_tar(tmp_path / f"part-{shard:02d}.tar", sum(members, []))
+        members = [member for n in range(number, number + count) for member in sample_members(n, place=n)]
+        write_tar(tmp_path / f"part-{shard:02d}.tar", members)
         number += count
     return f"webdataset:{tmp_path}/part-{{00..02}}.tar"
 

@@ -25,7 +25,8 @@ CAPTION_FIELDS = ("captions", "caption", "text")
 
 def shard_name(dataset: str, split: str, shard: int, shards: int, template: str = TEMPLATE) -> str:
     """The file name of one shard, as TFDS forms it."""
-    parts = dict(DATASET=dataset, SPLIT=split, FILEFORMAT="array_record", SHARD_X_OF_Y=f"{shard:05d}-of-{shards:05d}")
+    of = f"{shard:05d}-of-{shards:05d}"
+    parts = {"DATASET": dataset, "SPLIT": split, "FILEFORMAT": "array_record", "SHARD_X_OF_Y": of}
     for name, value in parts.items():
         template = template.replace("{" + name + "}", value)
     return template
@@ -92,10 +93,10 @@ class ArrayRecordSource:
             present = sum(map(os.path.isfile, self.paths))
             raise DataError(f"{self.spec}: {name} is missing; {present} of {len(self.paths)} shards found")
         reader = array_record_module.ArrayRecordReader(path)
-        found = reader.num_records() if reader.ok() else None
-        reader.close()
-        if found is None:
+        if not reader.ok():
             raise DataError(f"{self.spec}: {name} is damaged or not an ArrayRecord file")
+        found = reader.num_records()
+        reader.close()
         if found != length:
             raise DataError(f"{self.spec}: {name} holds {found} records; dataset_info.json says {length}")
         return os.path.getsize(path)

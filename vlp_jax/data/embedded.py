@@ -1,8 +1,8 @@
 """The image-text sets inside this package: `embedded:emoji/train`."""
 
-import gzip
 import importlib.resources
 import json
+import lzma
 import pathlib
 
 from vlp_jax.data import arrayrecord
@@ -27,6 +27,10 @@ def open_embedded(rest: str) -> arrayrecord.ArrayRecordSource:
 
 
 def captions_by_concept(name: str) -> dict[str, dict[str, str]]:
-    """For every concept (`hexcode` in the metadata of a sample) its caption in 26 languages, by language code."""
-    with gzip.open(folder(name) / "concepts.jsonl.gz", "rt", encoding="utf-8") as rows:
-        return {row["hexcode"]: row["captions"] for row in map(json.loads, rows)}
+    """For every concept (the `hexcode` of a sample) its caption in languages other than English, by language code."""
+    table = json.loads(lzma.decompress((folder(name) / "concepts.json.xz").read_bytes()))
+    languages = table["captions"]
+    return {
+        concept: {language: captions[row] for language, captions in languages.items()}
+        for row, concept in enumerate(table["hexcode"])
+    }

@@ -20,7 +20,7 @@ from vlp_jax.errors import ConfigError, DataError
 
 SURVEYED = 10_000  # samples a split that decide the types of the fields
 SAMPLES_A_SHARD = 2_500
-COMPRESSIONS = {"none": "uncompressed", "zstd": "zstd:3", "brotli": "brotli:11"}
+COMPRESSIONS = {"none": "uncompressed", "zstd": "zstd:3", "brotli": "brotli:11,transpose:true"}
 LISTED = 100  # keys of skipped samples that the manifest names
 
 Progress = Callable[[str, int, int], None]
