@@ -1,7 +1,7 @@
 """Experiments as data: the schema, the parser with its error messages, and reading a config file."""
 
 from vlp_jax.config.experiment import base as base
-from vlp_jax.config.experiment import smoke as smoke
+from vlp_jax.config.experiment import variant_of as variant_of
 from vlp_jax.config.load import load_config as load_config
 from vlp_jax.config.parse import flatten as flatten
 from vlp_jax.config.parse import to_config as to_config

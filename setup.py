@@ -1,0 +1,38 @@
+"""Packaging of vlp_jax; the version ranges are those it was tested with."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="vlp-jax",
+    version="0.1.0",
+    description="Pretraining vision-language models in JAX/Flax",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["vlp_jax", "vlp_jax.*"]),
+    package_data={"vlp_jax.data": ["emoji/*"]},
+    install_requires=[
+        "jax>=0.10.2,<0.11",
+        "flax>=0.12.8,<0.13",
+        "optax>=0.2.8,<0.3",
+        "orbax-checkpoint>=0.12.8,<0.13",
+        "grain>=0.2.18,<0.3",
+        "array_record>=0.8.6,<0.9",
+        "tensorflow-datasets>=4.9.10,<5",
+        "importlib_resources",  # which tensorflow-datasets needs and does not declare
+        "transformers>=5.23,<6",
+        "tokenizers>=0.22,<0.24",
+        "einops>=0.8.2,<0.9",
+        "ml_collections>=1.1,<2",
+        "numpy>=2.0,<3",
+        "pillow>=11",
+        "protobuf>=5",
+        "tensorboardX>=2.6.5,<3",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]>=0.10.2,<0.11"],
+        "cuda12": ["jax[cuda12]>=0.10.2,<0.11"],
+        "test": ["pytest>=9", "ruff>=0.17", "webdataset>=1"],
+        "notebook": ["jupyterlab", "matplotlib"],
+        "parity": ["torch==2.13.0", "safetensors"],
+    },
+)
