@@ -10,7 +10,8 @@ TEMPLATES = ("{}", "{} emoji", "a picture of {}", "{} symbol", "an icon of {}")
 
 def get_config(variant="full"):
     config = base()
-    config.epochs = 28.0
+    config.epochs = 16.0
+    config.ema = 0.99
     config.log_every = 50
     config.data.batch_size = 128
     config.data.train.update(caption=0.5, caption_and_keywords=0.35, keywords=0.15)

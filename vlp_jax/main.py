@@ -33,7 +33,8 @@ def final_table(outcome: Outcome, workdir: str) -> str:
             "parameter fingerprint": outcome.parameter_fingerprint,
             "wall seconds": f"{outcome.wall_seconds:.1f} ({format_seconds(outcome.wall_seconds)})",
             "CPU seconds": f"{outcome.cpu_seconds:.1f} ({format_seconds(outcome.cpu_seconds)})"}
-    shown = {key: value for key, value in outcome.metrics.items() if key == "train/loss" or "/" in key and not key.startswith("train/")}
+    shown = {key: value for key, value in outcome.metrics.items()
+             if key == "train/loss" or ("/" in key and not key.startswith("train/"))}
     rows |= {key: f"{value:.4f}" if isinstance(value, float) else str(value) for key, value in shown.items()}
     width = max(len(key) for key in rows)
     return "\n".join(["", *(f"{key:<{width}}  {value}" for key, value in rows.items())])

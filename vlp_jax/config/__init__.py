@@ -1,6 +1,8 @@
 """Experiments as data: the schema, the parser with its error messages, and reading a config file."""
 
 from vlp_jax.config.experiment import base as base
+from vlp_jax.config.experiment import clip as clip
+from vlp_jax.config.experiment import siglip as siglip
 from vlp_jax.config.experiment import variant_of as variant_of
 from vlp_jax.config.load import load_config as load_config
 from vlp_jax.config.parse import flatten as flatten

@@ -25,6 +25,50 @@ def variant_of(config: ml_collections.ConfigDict, variant: str) -> ml_collection
     raise ConfigError(f"unknown variant {variant!r}, expected 'full' or 'smoke'")
 
 
+def clip() -> ml_collections.ConfigDict:
+    """What CLIP's ViTs share (Radford et al. 2021, tables 18 and 19): batch 32,768, 32 epochs of 400M pairs, AdamW with
+    b2 0.98, epsilon 1e-6 and weight decay 0.2, 2,000 warm-up steps, cosine; BPE of 49,408 tokens, length 77."""
+    config = base()
+    config.examples = 12_800_000_000
+    config.data.update(batch_size=32_768, workers=16)
+    config.data.augmentation.scale = (0.9, 1.0)
+    config.data.train.source = WEB_SOURCE
+    config.data.text.update(tokenizer="tokenizers/clip", lower_case=True, start_token="<|startoftext|>",
+                            end_token="<|endoftext|>", padding_token="<|endoftext|>")
+    towers = dict(norm_epsilon=1e-5, activation="quick_gelu", initialization="clip", scan=True, rematerialisation="full")
+    config.model.image.update(towers, pooling="cls", embedding_norm=True, patch_bias=False)
+    config.model.text.update(towers, vocab_size=49408, length=77, causal=True, pooling="end")
+    config.objectives = dict(contrastive=dict(kind="softmax"))
+    config.optimizer.update(rate=5e-4, b1=0.9, b2=0.98, epsilon=1e-6, weight_decay=0.2)
+    config.optimizer.schedule.update(kind="cosine", warmup=2000.0)
+    config.precision.compute = "bfloat16"
+    return config
+
+
+def siglip() -> ml_collections.ConfigDict:
+    """What SigLIP's models share (Zhai et al. 2023; text length, activation and pooling as in the released checkpoints):
+    batch 32,768, rate 1e-3, weight decay 1e-4, b2 0.95, SentencePiece of 32,000 tokens, length 64, MAP pooling."""
+    config = base()
+    config.examples = 9_000_000_000
+    config.data.update(batch_size=32_768, workers=16)
+    config.data.images.update(resize="squash", interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3)
+    config.data.train.source = WEB_SOURCE
+    config.data.text.update(tokenizer="tokenizers/siglip", lower_case=True, start_token=None, end_token="</s>",
+                            padding_token="</s>")
+    towers = dict(norm_epsilon=1e-6, activation="gelu_tanh", scan=True, rematerialisation="full")
+    config.model.image.update(towers, pooling="map", projection="none")
+    config.model.text.update(towers, preset="B", vocab_size=32_000, length=64, causal=False, padding_mask=False,
+                             pooling="last", projection="linear_with_bias")
+    config.objectives = dict(contrastive=dict(kind="sigmoid"))
+    config.optimizer.update(rate=1e-3, b1=0.9, b2=0.95, weight_decay=1e-4, clip_norm=1.0)
+    config.optimizer.schedule.update(kind="cosine", warmup=0.02)
+    config.precision.compute = "bfloat16"
+    return config
+
+
+WEB_SOURCE = "webdataset:/data/pairs/{00000..41407}.tar"  # a place to be overridden
+
+
 def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The same experiment shrunk for a laptop's CPU and the embedded data: two narrow layers a tower, small pictures, 42
     steps, every one logged, a checkpoint every 7. What makes the experiment itself (objectives, pooling, norms,
@@ -38,6 +82,7 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     if config.model.image.stem == "patch":
         config.model.image.update(patch_size=8, image_size=32)
     config.model.text.update(narrow, length=min(config.model.text.length, 24), vocab_size=EMBEDDED_VOCABULARY)
+    config.model.image.preset = config.model.text.preset = "Ti"
     config.model.embedding_dim = 64
     config.optimizer.rate = 1e-3
     config.optimizer.schedule.update(warmup=0.1, decay=0.1)

@@ -1,0 +1,16 @@
+"""CLIP ViT-L/14 (Radford et al. 2021, tables 18 to 20).
+
+python -m vlp_jax.main --config=configs/clip_l14.py --workdir=DIR '--config.data.train.source=webdataset:...' \\
+    --config.data.text.tokenizer=FOLDER
+Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
+"""
+
+from vlp_jax.config import clip, variant_of
+
+
+def get_config(variant="full"):
+    config = clip()
+    config.model.image.preset = "L/14"
+    config.model.text.preset = "clip-L"
+    config.optimizer.rate = 4e-4
+    return variant_of(config, variant)

@@ -1,0 +1,14 @@
+"""SigLIP B/16 (Zhai et al. 2023).
+
+python -m vlp_jax.main --config=configs/siglip_b16.py --workdir=DIR '--config.data.train.source=webdataset:...' \\
+    --config.data.text.tokenizer=FOLDER
+Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
+"""
+
+from vlp_jax.config import siglip, variant_of
+
+
+def get_config(variant="full"):
+    config = siglip()
+    config.model.image.preset = "B/16"
+    return variant_of(config, variant)

@@ -1,0 +1,63 @@
+"""Configs: every file parses, is what its golden text says, and mistakes are named."""
+
+import pathlib
+
+import jax
+import pytest
+
+from vlp_jax.config import flatten, load_config, to_tree
+from vlp_jax.errors import ConfigError
+from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.state import abstract_parameters
+
+ROOT = pathlib.Path(__file__).parents[2]
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+GOLDEN = ROOT / "tests/golden/configs"
+
+
+def flat_text(name: str) -> str:
+    tree = flatten(to_tree(load_config(str(ROOT / "configs" / f"{name}.py"))))
+    return "".join(f"{key} = {value!r}\n" for key, value in tree.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_is_what_its_golden_text_says(name):
+    """To accept a change: python tests/golden/make_configs.py."""
+    assert flat_text(name) == (GOLDEN / f"{name}.txt").read_text()
+
+
+@pytest.mark.parametrize("variant", ["", ":smoke"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_describes_a_model_that_can_be_built(name, variant):
+    config = load_config(str(ROOT / "configs" / f"{name}.py{variant}"))
+    parameters = abstract_parameters(make_module(config), example_batch(config))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(parameters)} == {"float32"}
+
+
+@pytest.mark.parametrize(("name", "millions"), [("clip_b32", 151.3), ("clip_b16", 149.6), ("clip_l14", 427.6),
+                                                ("siglip_b16", 203.2)])
+def test_parameter_counts_are_the_published_ones(name, millions):
+    config = load_config(str(ROOT / "configs" / f"{name}.py"))
+    parameters = abstract_parameters(make_module(config), example_batch(config))
+    assert sum(leaf.size for leaf in jax.tree.leaves(parameters)) / 1e6 == pytest.approx(millions, abs=0.06)
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    (("model.image.depht", "3"), "did you mean 'depth'?"),
+    (("optimizer.ratee", "3"), "did you mean 'rate'?"),
+    (("data.batch_size", "many"), "expected a whole number"),
+    (("data.batch_size", "0"), "must be at least 1"),
+    (("precision.compute", "float16"), "did you mean 'bfloat16'?"),
+    (("objectives.contrastive.kind", "hinge"), "must be one of"),
+    (("seed.x", "1"), "is a single value"),
+])
+def test_a_mistaken_override_is_named_with_the_way_out(override, message):
+    with pytest.raises(ConfigError, match="config error: ") as caught:
+        load_config(str(ROOT / "configs/clip_emoji.py"), [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_setting_one_duration_replaces_the_others():
+    config = load_config(str(ROOT / "configs/clip_emoji.py"), [("steps", "7")])
+    assert (config.steps, config.examples, config.epochs) == (7, None, None)

@@ -1,0 +1,11 @@
+"""Writes tests/golden/configs/NAME.txt for every config: `python tests/golden/make_configs.py`."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "config"))
+
+from test_config import GOLDEN, NAMES, flat_text  # noqa: E402
+
+for name in NAMES:
+    (GOLDEN / f"{name}.txt").write_text(flat_text(name))
