@@ -18,9 +18,8 @@ def softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, pos
     label_smoothing: mixes the targets with the uniform distribution.
     Returns: the mean over examples and directions, float32.
     """
-    logits = scale * jnp.einsum("id,jd->ij", image, text, preferred_element_type=jnp.float32,
-                                precision=jax.lax.Precision.HIGHEST)
-    targets = jnp.eye(len(image)) if positives is None else positives.astype(logits.dtype)
+    logits = scale * cosines(image, text)
+    targets = jnp.eye(len(image), dtype=logits.dtype) if positives is None else positives.astype(logits.dtype)
 
     def one_way(logits, targets):
         targets = targets / targets.sum(axis=-1, keepdims=True)
@@ -37,10 +36,15 @@ def sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, bia
     image, text: [B, E] unit vectors; scale, bias: scalars; positives: [B, B] bool, the identity if None.
     Returns: the sum over pairs divided by B, float32.
     """
-    logits = scale * jnp.einsum("id,jd->ij", image, text, preferred_element_type=jnp.float32,
-                                precision=jax.lax.Precision.HIGHEST) + bias
+    logits = scale * cosines(image, text) + bias
     signs = jnp.where(jnp.eye(len(image), dtype=bool) if positives is None else positives, 1.0, -1.0)
     return -jax.nn.log_sigmoid(signs * logits).sum() / len(image)
+
+
+def cosines(image: jax.Array, text: jax.Array) -> jax.Array:
+    """Inner products [B, B] of unit vectors, in float32 at least, whatever the inputs' dtype."""
+    dtype = jnp.promote_types(jnp.result_type(image, text), jnp.float32)
+    return jnp.einsum("id,jd->ij", image, text, preferred_element_type=dtype, precision=jax.lax.Precision.HIGHEST)
 
 
 def shared_positives(batch: dict[str, jax.Array], kinds: tuple[str, ...]) -> jax.Array:

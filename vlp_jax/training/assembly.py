@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,7 +78,7 @@ DEVICE_KEYS = ("image", "text", "text_mask", "caption_id", "image_id")
 def make_module(config: schema.Config, compute: str | None = None) -> PretrainingModule:
     """The module that a config describes; `compute` overrides its precision."""
     precision = Precision(jnp.dtype(compute or config.precision.compute))
-    return PretrainingModule(config.model, config.objectives, precision)
+    return PretrainingModule(config.model, flax.core.freeze(config.objectives), precision)  # frozen, so that it hashes
 
 
 def make_embedder(module: PretrainingModule, preprocessor: Preprocessor, mesh: jax.sharding.Mesh) -> Embedder:

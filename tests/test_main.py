@@ -1,0 +1,129 @@
+"""The doors, end to end, in processes of their own as a user starts them."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import vlp_jax
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL = ["--config.steps=12", "--config.log_every=1", "--config.checkpoint.every_steps=3", "--config.data.batch_size=16",
+         "--config.evaluators={}"]
+
+
+def command(workdir, *overrides):
+    return [sys.executable, "-m", "vlp_jax.main", f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={workdir}",
+            *SMALL, *overrides]
+
+
+def run(*arguments, devices=1):
+    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    return subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, env=environment)
+
+
+def rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(workdir):
+    return {row["step"]: row["train/loss"] for row in rows(workdir)}
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("unbroken") / "run"
+    result = run(*command(workdir))
+    assert result.returncode == 0, result.stderr
+    return workdir, fingerprint(result.stdout)
+
+
+def fingerprint(stdout):
+    return next(line for line in stdout.splitlines() if line.startswith("parameter fingerprint"))
+
+
+def test_every_step_has_one_row(unbroken):
+    assert [row["step"] for row in rows(unbroken[0])] == list(range(1, 13))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_run_goes_on_bit_for_bit(unbroken, tmp_path, number):
+    process = subprocess.Popen(command(tmp_path / "run"), cwd=ROOT, stdout=subprocess.PIPE, text=True,
+                               env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"})
+    while process.poll() is None and not (tmp_path / "run/checkpoints/3").exists():
+        time.sleep(0.02)
+    process.send_signal(number)
+    process.wait()
+    assert process.returncode == (143 if number == signal.SIGTERM else -9)
+    result = run(*command(tmp_path / "run"))
+    assert result.returncode == 0, result.stderr
+    assert "resumed from step" in result.stdout
+    assert losses(tmp_path / "run") == losses(unbroken[0])
+    assert len(rows(tmp_path / "run")) == 12
+    assert fingerprint(result.stdout) == unbroken[1]
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(unbroken, tmp_path):
+    workdir = tmp_path / "run"
+    assert run("cp", "-r", str(unbroken[0]), str(workdir)).returncode == 0
+    largest = max((workdir / "checkpoints/12").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else -1)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    largest.write_bytes(content)
+    result = run(*command(workdir))
+    assert result.returncode == 0, result.stderr
+    assert "checkpoint 12 is damaged" in result.stdout
+    assert "resumed from step 9" in result.stdout
+    assert fingerprint(result.stdout) == unbroken[1]
+
+
+def test_one_device_and_eight_give_the_same_first_losses(unbroken, tmp_path):
+    result = run(*command(tmp_path / "run"), devices=8)
+    assert result.returncode == 0, result.stderr
+    one, eight = losses(unbroken[0]), losses(tmp_path / "run")
+    np.testing.assert_allclose([eight[step] for step in range(1, 6)], [one[step] for step in range(1, 6)], rtol=1e-5)
+
+
+def test_a_changed_config_is_refused_and_named(unbroken):
+    result = run(*command(unbroken[0], "--config.optimizer.rate=5e-4"))
+    assert result.returncode == 2
+    assert "optimizer.rate: 0.001 -> 0.0005" in result.stderr
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("--config.data.batch_size=12", "is given twice"),
+    ("--config.data.train.source=webdataset:/nowhere/{0..3}.tar", "data error"),
+    ("--config.data.text.tokenizer=/nowhere", "'/nowhere' is not there"),
+    ("--config.mesh.data=3", "mesh error"),
+])
+def test_what_cannot_work_is_one_line_and_status_2(tmp_path, override, message):
+    result = run(*command(tmp_path / "run", override))
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_trained_model_embeds_pictures_and_captions(unbroken):
+    model, params, preprocess = vlp_jax.load(str(unbroken[0]))
+    picture = np.zeros((40, 30, 3), np.uint8)
+    arrays = preprocess(images=[picture], texts=["red apple", ""])
+    image, text = model.embed(params, **arrays)
+    np.testing.assert_allclose(np.linalg.norm(np.concatenate([image, text]), axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_array_equal(model.embed(params, text=arrays["text"])[1], text)
+
+
+def test_evaluate_and_inspect_read_a_run(unbroken, tmp_path):
+    output = tmp_path / "metrics.json"
+    result = run(sys.executable, "-m", "vlp_jax.evaluate", f"--workdir={unbroken[0]}", "--source=embedded:emoji/val_concept",
+                 f"--output={output}")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(output.read_text())["images"] == 1494
+    result = run(sys.executable, "-m", "vlp_jax.inspect", f"--workdir={unbroken[0]}")
+    assert result.stdout.splitlines()[-1].startswith("total")
