@@ -76,9 +76,9 @@ DEVICE_KEYS = ("image", "text", "text_mask", "caption_id", "image_id")
 
 
 def make_module(config: schema.Config, compute: str | None = None) -> PretrainingModule:
-    """The module that a config describes; `compute` overrides its precision."""
+    """The module that a config describes, hashable; `compute` overrides its precision."""
     precision = Precision(jnp.dtype(compute or config.precision.compute))
-    return PretrainingModule(config.model, flax.core.freeze(config.objectives), precision)  # frozen, so that it hashes
+    return PretrainingModule(config.model, flax.core.freeze(config.objectives), precision)
 
 
 def make_embedder(module: PretrainingModule, preprocessor: Preprocessor, mesh: jax.sharding.Mesh) -> Embedder:
