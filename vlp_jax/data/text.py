@@ -110,7 +110,8 @@ def read_definition(name: str) -> str:
     if name.startswith("embedded:"):
         resource = importlib.resources.files("vlp_jax.data") / name.removeprefix("embedded:") / "tokenizer.json"
         if not resource.is_file():
-            raise ConfigError(f"data.text.tokenizer: no embedded tokenizer {name!r} in this package; the one that ships is 'embedded:emoji'")
+            raise ConfigError(f"data.text.tokenizer: no embedded tokenizer {name!r}; "
+                              "the one that ships is 'embedded:emoji'")
         return resource.read_text()
     if os.path.isdir(name):
         file = os.path.join(name, "tokenizer.json")
