@@ -5,20 +5,39 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlp_jax.objectives.contrastive import shared_positives, sigmoid_contrastive, softmax_contrastive
+from vlp_jax.config import schema
+from vlp_jax.objectives.contrastive import (
+    SigmoidContrastive,
+    SoftmaxContrastive,
+    shared_positives,
+    sigmoid_contrastive,
+    softmax_contrastive,
+    top1_accuracy,
+)
+from vlp_jax.objectives.module import build_objectives
 
 
-def pairs(batch=12, dim=16, seed=0):
+def unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def pairs(noise=None, batch=12, dim=16, seed=0):
+    """Unit vectors, unrelated or (with `noise`) a text each and its image nearby; and positives, some beside the diagonal."""
     rng = np.random.default_rng(seed)
-    image, text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in rng.normal(size=(2, batch, dim)))
+    image, text = rng.normal(size=(2, batch, dim))
     positives = np.eye(batch, dtype=bool)
-    positives[0, 3] = positives[3, 0] = positives[5, 6] = positives[6, 5] = True
-    return image, text, positives
+    if noise is None:
+        positives[0, 3] = positives[3, 0] = positives[5, 6] = positives[6, 5] = True
+    else:
+        image = text + noise * image
+    return unit(image), unit(text), positives
 
 
 def log_softmax(x):
-    x = x - x.max(axis=1, keepdims=True)
-    return x - np.log(np.exp(x).sum(axis=1, keepdims=True))
+    """-log(1 + sum_k exp(x_k - x_j)) over k other than j: as exact where a probability is close to 1 as elsewhere."""
+    with np.errstate(over="ignore"):
+        others = np.exp(x[:, None, :] - x[:, :, None]) * ~np.eye(x.shape[1], dtype=bool)
+    return -np.log1p(others.sum(axis=-1))
 
 
 def softmax_oracle(image, text, scale, positives, smoothing):
@@ -29,7 +48,7 @@ def softmax_oracle(image, text, scale, positives, smoothing):
         x, hit = (logits.T, positives.T) if transpose else (logits, positives)
         target = hit / hit.sum(axis=1, keepdims=True) * (1 - smoothing) + smoothing / batch
         value += -(target * log_softmax(x)).sum() / batch / 2
-        difference = (np.exp(log_softmax(x)) - target) / batch / 2
+        difference = np.where(target == 1, np.expm1(log_softmax(x)), np.exp(log_softmax(x)) - target) / batch / 2
         slope += difference.T if transpose else difference
     return value, (scale * slope @ text, scale * slope.T @ image, (slope * (image @ text.T)).sum())
 
@@ -50,8 +69,9 @@ def relative_error(a, b):
 @pytest.mark.parametrize("scale", [1.0, 14.3, 100.0])
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("float64", 1e-10)])
 @pytest.mark.parametrize("kind", ["softmax", "softmax smoothed", "sigmoid"])
-def test_value_and_gradients_equal_float64_numpy(kind, dtype, bound, scale):
-    image, text, positives = pairs()
+@pytest.mark.parametrize("noise", [None, 0.5], ids=["unrelated", "aligned"])
+def test_value_and_gradients_equal_float64_numpy(kind, noise, dtype, bound, scale):
+    image, text, positives = pairs(noise)
     with jax.enable_x64(dtype == "float64"):
         arrays = [jnp.asarray(x, dtype) for x in (image, text, scale)]
         image, text, scale = (np.asarray(x, np.float64) for x in arrays)  # what the arrays hold after rounding
@@ -77,3 +97,87 @@ def test_examples_that_share_a_caption_or_an_image_are_each_others_positives():
     both[0, 1] = both[1, 0] = both[2, 3] = both[3, 2] = True
     np.testing.assert_array_equal(shared_positives(batch, ("caption", "image")), both)
     np.testing.assert_array_equal(shared_positives(batch, ()), np.eye(4, dtype=bool))
+
+
+@pytest.mark.parametrize("scale", [14.3, 100.0])
+def test_float32_is_exact_where_nearly_every_pair_is_solved_and_the_loss_is_tiny(scale):
+    image, text, positives = pairs(noise=1.0 if scale == 100 else 0.2, batch=48, dim=64)
+    arrays = [jnp.asarray(x, jnp.float32) for x in (image, text, scale)]
+    expected = softmax_oracle(*(np.asarray(x, np.float64) for x in arrays), positives, 0.0)
+    assert expected[0] < 1e-3
+    value, gradients = jax.value_and_grad(softmax_contrastive, argnums=(0, 1, 2))(*arrays)
+    errors = [relative_error(a, b) for a, b in zip((value, *gradients), (expected[0], *expected[1]), strict=True)]
+    assert max(errors) <= 1e-5, errors
+
+
+@pytest.mark.parametrize("loss", [softmax_contrastive, lambda *x: sigmoid_contrastive(*x[:3], -10.0, *x[3:])])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_losses_and_gradients_are_finite_at_the_ends(loss, sign):
+    """All pairs as right or as wrong as they can be, alone in the batch, and everybody's positive."""
+    vectors = jnp.asarray(np.concatenate([np.eye(4), -np.eye(4)]), jnp.float32)
+    for image, positives in ((vectors, jnp.eye(8, dtype=bool)), (vectors, jnp.ones((8, 8), bool)), (vectors[:1], None)):
+        value, gradients = jax.value_and_grad(loss, argnums=(0, 1, 2))(image, sign * image, jnp.float32(100.0), positives)
+        assert np.isfinite(value) and value >= 0.0
+        assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_without_positives_the_diagonal_is_meant():
+    image, text, _ = (jnp.asarray(x) for x in pairs())
+    assert softmax_contrastive(image, text, 5.0) == softmax_contrastive(image, text, 5.0, jnp.eye(12, dtype=bool))
+    assert sigmoid_contrastive(image, text, 5.0, -1.0) == sigmoid_contrastive(image, text, 5.0, -1.0, jnp.eye(12, dtype=bool))
+
+
+def test_losses_of_bfloat16_embeddings_are_computed_in_float32():
+    image, text, _ = (jnp.asarray(x, jnp.bfloat16) for x in pairs())
+    wide = image.astype(jnp.float32), text.astype(jnp.float32)
+    for loss in (softmax_contrastive, lambda *x: sigmoid_contrastive(*x, -10.0)):
+        assert loss(image, text, jnp.float32(14.3)).dtype == jnp.float32
+        np.testing.assert_allclose(loss(image, text, jnp.float32(14.3)), loss(*wide, jnp.float32(14.3)), rtol=1e-6)
+
+
+def encodings_and_batch():
+    image, text, _ = pairs()
+    ids = np.stack([np.arange(12), np.zeros(12)], axis=1).astype(np.int32)
+    caption = ids.copy()
+    caption[4] = caption[9]
+    batch = {"text": jnp.zeros((12, 3)), "caption_id": jnp.asarray(caption), "image_id": jnp.asarray(ids)}
+    return {"image_embedding": jnp.asarray(image, jnp.float32), "text_embedding": jnp.asarray(text, jnp.float32)}, batch
+
+
+def test_objectives_start_at_the_published_values_and_count_shared_captions_as_positives():
+    encodings, batch = encodings_and_batch()
+    positives = np.eye(12, dtype=bool)
+    positives[4, 9] = positives[9, 4] = True
+    images, texts = encodings["image_embedding"], encodings["text_embedding"]
+
+    loss, variables = SoftmaxContrastive().init_with_output(jax.random.key(0), encodings, batch)
+    assert variables["params"].keys() == {"log_scale"}
+    np.testing.assert_allclose(loss.metrics["scale"], 1 / 0.07, rtol=1e-6)
+    np.testing.assert_allclose(loss.value, softmax_oracle(images, texts, 1 / 0.07, positives, 0.0)[0], rtol=1e-5)
+    alone, _ = SoftmaxContrastive(positives=("image",)).init_with_output(jax.random.key(0), encodings, batch)
+    np.testing.assert_allclose(alone.value, softmax_oracle(images, texts, 1 / 0.07, np.eye(12, dtype=bool), 0.0)[0], rtol=1e-5)
+
+    loss, variables = SigmoidContrastive(initial_scale=10.0).init_with_output(jax.random.key(0), encodings, batch)
+    assert variables["params"].keys() == {"log_scale", "bias"}
+    np.testing.assert_allclose([loss.metrics["scale"], loss.metrics["bias"]], [10.0, -10.0], rtol=1e-6)
+    np.testing.assert_allclose(loss.value, sigmoid_oracle(images, texts, 10.0, -10.0, positives)[0], rtol=1e-5)
+
+
+def test_the_configs_sigmoid_objective_starts_at_scale_10_and_bias_minus_10_and_softmax_is_clamped_at_100():
+    objectives = build_objectives({"a": schema.SigmoidContrastive(), "b": schema.SoftmaxContrastive()})
+    assert (objectives["a"].initial_scale, objectives["a"].initial_bias) == (10.0, -10.0)
+    assert (objectives["b"].initial_scale, objectives["b"].maximum_scale) == (1 / 0.07, 100.0)
+
+
+@pytest.mark.parametrize(("scale", "kept"), [(0.5, 1.0), (20.0, 20.0), (150.0, 100.0)])
+def test_the_scale_is_clamped_and_the_bias_is_not(scale, kept):
+    params = {"log_scale": jnp.log(scale), "bias": jnp.float32(-300.0)}
+    constrained = SigmoidContrastive(maximum_scale=100.0).constrain(params)
+    np.testing.assert_allclose(jnp.exp(constrained["log_scale"]), kept, rtol=1e-6)
+    assert constrained["bias"] == -300.0
+
+
+def test_batch_accuracy_counts_every_positive():
+    image = text = jnp.eye(3)
+    assert top1_accuracy(image, text[jnp.array([1, 0, 2])], jnp.eye(3, dtype=bool)) == pytest.approx(1 / 3)
+    assert top1_accuracy(image, text[jnp.array([1, 0, 2])], jnp.ones((3, 3), bool)) == 1.0

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from vlp_jax.metrics.classification import accuracy, majority
+from vlp_jax.metrics.ranking import similarities
 
 
 def zero_shot(images: np.ndarray, labels: np.ndarray, names: Sequence[str], embed_texts: Callable[[list[str]], np.ndarray],
@@ -19,16 +20,16 @@ def zero_shot(images: np.ndarray, labels: np.ndarray, names: Sequence[str], embe
     """
     prompts = {name: [template.format(class_names.get(name, name)) for template in templates] for name in names}
     results: dict[str, float] = {"classes": len(names), "majority": majority(labels),
-                                 "zero_shot_accuracy": accuracy(images @ class_means(prompts, embed_texts).T, labels)}
+                                 "zero_shot_accuracy": accuracy(similarities(images, class_means(prompts, embed_texts)), labels)}
     if all(descriptions.get(name) for name in names):
         means = class_means({name: descriptions[name] for name in names}, embed_texts)
-        results["zero_shot_accuracy_descriptions"] = accuracy(images @ means.T, labels)
+        results["zero_shot_accuracy_descriptions"] = accuracy(similarities(images, means), labels)
     return results
 
 
 def class_means(texts: Mapping[str, Sequence[str]], embed_texts: Callable[[list[str]], np.ndarray]) -> np.ndarray:
-    """{class: texts} -> unit vectors [C, E], in the mapping's order."""
+    """{class: texts} -> unit vectors [C, E], float64, in the mapping's order."""
     embedded = embed_texts([text for group in texts.values() for text in group])
     ends = np.cumsum([len(group) for group in texts.values()])
-    means = np.stack([part.mean(axis=0) for part in np.split(embedded, ends[:-1])])
+    means = np.stack([part.mean(axis=0, dtype=np.float64) for part in np.split(embedded, ends[:-1])])
     return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)

@@ -5,12 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 
 
+def similarities(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Inner products [Q, C], float32, of [Q, E] and [C, E]. Multiplied in float64 and then rounded: in float32 the matrix
+    product rounds equal candidates differently by their place, and what should tie does not."""
+    return (queries.astype(np.float64) @ candidates.astype(np.float64).T).astype(np.float32)
+
+
 def ranks(queries: np.ndarray, candidates: np.ndarray, positives: Sequence[Sequence[int]], rows: int = 1024) -> np.ndarray:
     """The rank, from 1, of each query's best positive among the candidates.
 
-    queries: [Q, E], candidates: [C, E]; similarity is the inner product in float32. positives: for each query the
-      indices of its candidates, at least one. A candidate that is no positive stands before a positive of the same
-      similarity; a query's other positives stand in nobody's way.
+    queries: [Q, E], candidates: [C, E]; compared by `similarities`. positives: for each query the indices of its
+      candidates, at least one. A candidate that is no positive stands before a positive of the same similarity; a query's
+      other positives stand in nobody's way.
     Returns: int64 [Q]. rows: how many queries are compared at a time.
     Raises: ValueError for a query without positives, and for embeddings that are not finite.
     """
@@ -18,9 +24,8 @@ def ranks(queries: np.ndarray, candidates: np.ndarray, positives: Sequence[Seque
         raise ValueError("embeddings are not finite")
     result = np.empty(len(queries), np.int64)
     for start in range(0, len(queries), rows):
-        similarity = queries[start:start + rows] @ candidates.T
-        for row, scores in enumerate(similarity, start=start):
-            own = np.asarray(positives[row], np.int64)
+        for row, scores in enumerate(similarities(queries[start:start + rows], candidates), start=start):
+            own = np.unique(np.asarray(positives[row], np.int64))
             if not own.size:
                 raise ValueError(f"query {row} has no positive")
             best = scores[own].max()

@@ -19,14 +19,22 @@ def softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, pos
     Returns: the mean over examples and directions, float32.
     """
     logits = scale * cosines(image, text)
-    targets = jnp.eye(len(image), dtype=logits.dtype) if positives is None else positives.astype(logits.dtype)
+    positives = jnp.eye(len(image), dtype=bool) if positives is None else positives
+    return 0.5 * (cross_entropy(logits, positives, label_smoothing) + cross_entropy(logits.T, positives.T, label_smoothing))
 
-    def one_way(logits, targets):
-        targets = targets / targets.sum(axis=-1, keepdims=True)
-        targets = (1.0 - label_smoothing) * targets + label_smoothing / targets.shape[-1]
-        return -(targets * jax.nn.log_softmax(logits)).sum(axis=-1).mean()
 
-    return 0.5 * (one_way(logits, targets) + one_way(logits.T, targets.T))
+def cross_entropy(logits: jax.Array, positives: jax.Array, label_smoothing: float) -> jax.Array:
+    """The mean over rows of -sum_j t_j log softmax(logits)_j, where t mixes the positives' mean with the row's.
+
+    logits: [B, C]; positives: [B, C] bool. With p and n the log-sum-exp of the positive and of the other logits this is
+    log(1 + exp(n - p)) + (p - mean of the positives) + label_smoothing (mean of the positives - mean of all). Unlike
+    log_softmax it stays exact, gradients included, where a row's one positive is all but certain and the loss is tiny.
+    """
+    own, others = (jax.nn.logsumexp(jnp.where(kept, logits, -1e30), axis=-1) for kept in (positives, ~positives))
+    count = positives.sum(axis=-1)
+    mean = jnp.where(positives, logits, 0.0).sum(axis=-1) / count
+    spread = jnp.where(count > 1, own - mean, 0.0)  # 0 for one positive; the rounding of its gradient would drown the rest
+    return (jax.nn.softplus(others - own) + spread + label_smoothing * (mean - logits.mean(axis=-1))).mean()
 
 
 def sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, bias: jax.Array,

@@ -62,16 +62,22 @@ def make_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransfor
 
 @jax.jit
 def fingerprint(tree: Any) -> jax.Array:
-    """uint32 that changes with any bit of any leaf, and with their order: a sum of words times odd, place-dependent
-    factors, modulo 2^32. It tells a damaged checkpoint from a whole one; it is no defence against forgery."""
+    """uint32 that changes with any bit of any leaf, and (but for one chance in 2^32) with their order: the sum modulo 2^32
+    of every word mixed with its place. It tells a damaged checkpoint from a whole one; it is no defence against forgery."""
     total = jnp.uint32(0)
-    for place, leaf in enumerate(jax.tree.leaves(tree)):
+    for number, leaf in enumerate(jax.tree.leaves(tree)):
         leaf = jnp.atleast_1d(leaf)
         width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
         words = leaf.view(width).astype(jnp.uint32) if leaf.dtype != bool else leaf.astype(jnp.uint32)
-        factors = jnp.uint32(2 * place + 1)
+        place = jnp.uint32(number + 1)
         for axis in range(words.ndim):
-            index = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-            factors = factors * jnp.uint32(0x9E3779B1) + 2 * index
-        total += (words * (factors | 1)).sum(dtype=jnp.uint32)
+            place = mixed(place) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+        total += mixed(words ^ mixed(place)).sum(dtype=jnp.uint32)
     return total
+
+
+def mixed(words: jax.Array) -> jax.Array:
+    """A one-to-one map of uint32 in which every bit moves all others (the finaliser of Appleby's MurmurHash3)."""
+    words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
+    words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
+    return words ^ (words >> 16)

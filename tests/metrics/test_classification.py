@@ -1,0 +1,37 @@
+"""Accuracy against a slow rewriting of its definition, and on cases worked out by hand."""
+
+import numpy as np
+import pytest
+
+from vlp_jax.metrics.classification import accuracy, majority
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_accuracy_is_what_the_definition_says_with_many_ties(seed):
+    rng = np.random.default_rng(seed)
+    scores, labels = rng.integers(0, 4, (60, 5)).astype(np.float32), rng.integers(0, 5, 60)
+    won = [all(row[label] > row[other] for other in range(5) if other != label)
+           for row, label in zip(scores, labels, strict=True)]
+    assert 0 < sum(won) < 60
+    assert accuracy(scores, labels) == pytest.approx(sum(won) / 60)
+
+
+def test_accuracy_needs_a_strict_winner():
+    scores, labels = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]]), np.array([0, 0, 1])
+    assert accuracy(scores, labels) == pytest.approx(2 / 3)
+
+
+def test_a_model_that_scores_everything_alike_gets_nothing_right():
+    assert accuracy(np.full((8, 3), 0.5), np.arange(8) % 3) == 0.0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_an_error(value):
+    scores = np.zeros((3, 2))
+    scores[2, 1] = value
+    with pytest.raises(ValueError, match="not finite"):
+        accuracy(scores, np.zeros(3, int))
+
+
+def test_majority_is_the_share_of_the_most_frequent_class():
+    assert majority(np.array([2, 0, 2, 1, 2])) == 0.6

@@ -1,0 +1,136 @@
+"""The Optax chain: each kind, and the rules that say which parameters decay, move slower, or do not move at all."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+from vlp_jax.training.optimizer import make_optimizer, zero_frozen
+
+RNG = np.random.default_rng(0)
+PARAMS = {"model": {"image": {"kernel": jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32), "bias": jnp.ones(3)},
+                    "text": {"kernel": jnp.asarray(RNG.normal(size=(3, 2)), jnp.float32)}},
+          "objectives_contrastive": {"log_scale": jnp.float32(2.0)}}
+ZEROS = jax.tree.map(jnp.zeros_like, PARAMS)
+INPUT, TARGET = jnp.asarray(RNG.normal(size=(16, 4)), jnp.float32), jnp.asarray(RNG.normal(size=(16, 2)), jnp.float32)
+
+
+def loss(params):
+    image, text = params["model"]["image"], params["model"]["text"]
+    output = (INPUT @ image["kernel"] + image["bias"]) @ text["kernel"] * params["objectives_contrastive"]["log_scale"]
+    return jnp.square(output - TARGET).mean()
+
+
+def run(optimizer, steps, params=PARAMS):
+    @jax.jit
+    def step(params, state):
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = optimizer.init(params)
+    for _ in range(steps):
+        params, state = step(params, state)
+    return params, state
+
+
+def built(rate=0.01, **fields):
+    return make_optimizer(schema.Optimizer(**fields), optax.constant_schedule(rate), PARAMS)
+
+
+def assert_equal_trees(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("fields", [dict(kind="adamw", weight_decay=0.01), dict(kind="adam"), dict(kind="sgd"),
+                                    dict(kind="sgd", momentum=0.0), dict(kind="lion", weight_decay=0.01),
+                                    dict(kind="adafactor"), dict(kind="adafactor", b1=0.0)], ids=str)
+def test_every_kind_brings_a_loss_down(fields):
+    params, _ = run(built(**fields), 60)
+    assert float(loss(params)) < 0.7 * float(loss(PARAMS))
+
+
+MASK = {"model": {"image": {"kernel": True, "bias": False}, "text": {"kernel": True}},
+        "objectives_contrastive": {"log_scale": False}}
+
+
+@pytest.mark.parametrize(("fields", "theirs"), [
+    (dict(kind="adamw", b1=0.8, b2=0.95, epsilon=1e-4, weight_decay=0.3),
+     lambda rate: optax.adamw(rate, 0.8, 0.95, 1e-4, weight_decay=0.3, mask=MASK)),
+    (dict(kind="adam", b1=0.8, b2=0.95, epsilon=1e-4), lambda rate: optax.adam(rate, 0.8, 0.95, 1e-4)),
+    (dict(kind="sgd", momentum=0.7), lambda rate: optax.sgd(rate, 0.7)),
+    (dict(kind="sgd", momentum=0.0, clip_norm=0.1),
+     lambda rate: optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(rate))),
+    (dict(kind="lion", b1=0.8, b2=0.95, weight_decay=0.3),
+     lambda rate: optax.lion(rate, 0.8, 0.95, weight_decay=0.3, mask=MASK)),
+], ids=lambda value: value["kind"] if isinstance(value, dict) else "")
+def test_the_chain_is_that_of_optax(fields, theirs):
+    rate = optax.linear_schedule(0.05, 0.01, 6)
+    ours = make_optimizer(schema.Optimizer(**fields), rate, PARAMS)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), run(ours, 6)[0], run(theirs(rate), 6)[0])
+
+
+def test_decay_rules_are_multiples_and_the_first_match_decides():
+    rules = ((r"bias$", 0.0), (r"image/", 0.5), (r"kernel$", 1.0), (r"log_scale", 2.0))
+    optimizer = built(rate=0.1, kind="sgd", weight_decay=0.4, decay_rules=rules)
+    updates, _ = optimizer.update(ZEROS, optimizer.init(PARAMS), PARAMS)
+    factors = {"model": {"image": {"kernel": 0.5, "bias": 0.0}, "text": {"kernel": 1.0}},
+               "objectives_contrastive": {"log_scale": 2.0}}
+    jax.tree.map(lambda update, param, factor: np.testing.assert_allclose(update, -0.1 * 0.4 * factor * param, rtol=1e-6),
+                 updates, PARAMS, factors)
+
+
+def test_by_default_neither_biases_nor_scales_decay():
+    optimizer = built(rate=0.1, weight_decay=0.4)
+    updates, _ = optimizer.update(ZEROS, optimizer.init(PARAMS), PARAMS)
+    moved = jax.tree.map(lambda update: bool(jnp.abs(update).max() > 0), updates)
+    assert moved == MASK
+
+
+def test_rate_rules_multiply_the_whole_update():
+    gradients = jax.tree.map(jnp.ones_like, PARAMS)
+    fields = dict(kind="adamw", weight_decay=0.2)
+    plain, slower = (optimizer.update(gradients, optimizer.init(PARAMS), PARAMS)[0] for optimizer in
+                     (built(**fields), built(**fields, rate_rules=((r"model/image/", 0.25), (r"log_scale", 3.0)))))
+    factors = {"model": {"image": {"kernel": 0.25, "bias": 0.25}, "text": {"kernel": 1.0}},
+               "objectives_contrastive": {"log_scale": 3.0}}
+    jax.tree.map(lambda a, b, factor: np.testing.assert_allclose(a, factor * b, rtol=1e-6), slower, plain, factors)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd", "lion", "adafactor"])
+def test_frozen_parameters_keep_every_bit_and_have_no_moments(kind):
+    fields = dict(kind=kind, weight_decay=0.3, clip_norm=1.0, rate_rules=((r"text/", 0.5),))
+    params, state = run(built(**fields, frozen=(r"model/image/",)), 5)
+    assert_equal_trees(params["model"]["image"], PARAMS["model"]["image"])
+    assert not np.allclose(params["model"]["text"]["kernel"], PARAMS["model"]["text"]["kernel"])
+    assert float(params["objectives_contrastive"]["log_scale"]) != 2.0
+    kept = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+    assert any("text" in path for path in kept) and not any("image" in path for path in kept)
+
+
+def test_frozen_parameters_do_not_count_in_the_clipped_norm():
+    gradients = {**jax.tree.map(lambda leaf: 1e6 * jnp.ones_like(leaf), PARAMS),
+                 "objectives_contrastive": {"log_scale": jnp.float32(0.5)}}
+    optimizer = built(rate=1.0, kind="sgd", momentum=0.0, clip_norm=1.0, frozen=(r"^model/",))
+    updates, _ = optimizer.update(gradients, optimizer.init(PARAMS), PARAMS)
+    assert updates["objectives_contrastive"]["log_scale"] == -0.5
+    zeroed = zero_frozen(gradients, (r"^model/",))
+    assert_equal_trees(zeroed["model"], jax.tree.map(jnp.zeros_like, PARAMS["model"]))
+    assert zeroed["objectives_contrastive"]["log_scale"] == 0.5
+    assert zero_frozen(gradients, ()) is gradients
+
+
+@pytest.mark.parametrize("rules", ["frozen", "decay_rules", "rate_rules"])
+@pytest.mark.parametrize(("pattern", "message"), [("modle/", "matches no parameter; paths look like model/image/bias"),
+                                                  ("(", "is not a regular expression")])
+def test_a_rule_that_can_match_nothing_is_a_config_error_that_names_it(rules, pattern, message):
+    value = (pattern,) if rules == "frozen" else ((r"kernel", 1.0), (pattern, 0.5))
+    with pytest.raises(ConfigError, match=f"optimizer.{rules}: .*{message}"):
+        built(**{rules: value})
+
+
+def test_adam_with_weight_decay_is_a_config_error():
+    with pytest.raises(ConfigError, match="kind='adamw'"):
+        built(kind="adam", weight_decay=0.1)
