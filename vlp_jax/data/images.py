@@ -4,6 +4,7 @@ Everything works on Pillow images of mode RGB or RGBA, so that transparency surv
 chosen; the transform's last step composites.
 """
 
+import contextlib
 import io
 import math
 import warnings
@@ -31,16 +32,23 @@ def decode(data: bytes, key: str, maximum_pixels: int) -> Image.Image:
             raise SampleError(Reason.TOO_LARGE, key, f"has {image.width}x{image.height} pixels, "
                               f"more than data.images.maximum_pixels={maximum_pixels}")
         image.load()
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError, EOFError) as error:
+        with contextlib.suppress(Exception):  # of damaged Exif: the picture is shown as it is stored
+            if image.getexif().get(0x0112, 1) != 1:
+                image = ImageOps.exif_transpose(image)
+        return to_rgb_or_rgba(image)
+    except SampleError:
+        raise
+    except UnidentifiedImageError as error:  # its own message names an object in memory, another one each time
+        raise SampleError(Reason.DAMAGED_IMAGE, key, "image is of no format that Pillow knows") from error
+    except Image.DecompressionBombError as error:
+        raise SampleError(Reason.TOO_LARGE, key, str(error)) from error
+    except Exception as error:  # decoders raise OSError, SyntaxError, RuntimeError, struct.error, NotImplementedError, ...
         raise SampleError(Reason.DAMAGED_IMAGE, key, f"image cannot be decoded: {error}") from error
-    if image.getexif().get(0x0112, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    return to_rgb_or_rgba(image)
 
 
 def to_rgb_or_rgba(image: Image.Image) -> Image.Image:
     """Palettes, greys, CMYK and 16-bit greys as RGB; RGBA where anything may be transparent."""
-    if image.mode in ("RGB", "RGBA"):
+    if image.mode == "RGBA" or image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
         image = Image.fromarray((np.asarray(image, np.uint32) >> 8).clip(0, 255).astype(np.uint8))
@@ -57,8 +65,7 @@ def evaluation_pixels(image: Image.Image, size: int, spec: Images) -> np.ndarray
     image = crop_to_content(image, spec.content_margin) if spec.crop_to_content else image
     width, height = image.size
     if spec.resize == "shortest_side_crop":
-        scale = size / min(width, height)
-        shape = (size, int(scale * height)) if width <= height else (int(scale * width), size)
+        shape = (size, size * height // width) if width <= height else (size * width // height, size)
     elif spec.resize == "letterbox":
         scale = size / max(width, height)
         shape = max(1, round(width * scale)), max(1, round(height * scale))
@@ -109,7 +116,8 @@ def composite(image: Image.Image, background: tuple[int, int, int]) -> Image.Ima
 def crop_to_content(image: Image.Image, margin: float) -> Image.Image:
     """The smallest centred square around what is not transparent, grown by `margin` of its side on each side; the
     image itself where nothing is transparent, or everything."""
-    box = image.getchannel("A").getbbox() if image.mode == "RGBA" else None
+    alpha = image.getchannel("A") if image.mode == "RGBA" else None
+    box = alpha.getbbox() if alpha and alpha.getextrema() != (255, 255) else None
     if box is None:
         return image
     left, top, right, bottom = box

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import grain
 import numpy as np
+from absl import flags
 
 from vlp_jax.config import schema
 from vlp_jax.data.images import decode, training_pixels
@@ -122,6 +123,7 @@ class Batches(Iterator):
         dataset = grain.MapDataset.range(endless).map(row_of).batch(local, batch_fn=collate)
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.prefetch))
         if data.workers:
+            flags.FLAGS.mark_as_parsed()  # Grain reads a flag of its own as it starts a worker; no door here parses absl's
             dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(data.workers, per_worker_buffer_size=data.prefetch))
         self.position = position
         self.iterator = iter(dataset)

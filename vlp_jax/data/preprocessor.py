@@ -12,6 +12,7 @@ from PIL import Image
 from vlp_jax.config import schema
 from vlp_jax.config.parse import to_tree
 from vlp_jax.data.images import decode, evaluation_pixels, normalise, to_rgb_or_rgba
+from vlp_jax.data.samples import Reason, SampleError
 from vlp_jax.data.text import Tokenizer, load_tokenizer
 
 Picture = Image.Image | np.ndarray | bytes | str | os.PathLike
@@ -51,8 +52,11 @@ class Preprocessor:
         """uint8 [H, W, 3] of one picture; `key` names it in errors."""
         if isinstance(picture, (str, os.PathLike)):
             key = key or os.fspath(picture)
-            with open(picture, "rb") as file:
-                picture = file.read()
+            try:
+                with open(picture, "rb") as file:
+                    picture = file.read()
+            except OSError as error:
+                raise SampleError(Reason.MISSING_IMAGE, key, f"image cannot be read: {error.strerror}") from error
         if isinstance(picture, bytes):
             picture = decode(picture, key or "image", self.images.maximum_pixels)
         elif isinstance(picture, np.ndarray):

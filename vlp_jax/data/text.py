@@ -80,8 +80,8 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Ids run from 0 to this, exclusive."""
-        return self.backend.get_vocab_size(with_added_tokens=True)
+        """Ids run from 0 to this, exclusive; there may be gaps."""
+        return 1 + max(self.backend.get_vocab(with_added_tokens=True).values())
 
     def __getstate__(self):
         return {"definition": self.definition, "spec": self.spec, "length": self.length}

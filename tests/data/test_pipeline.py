@@ -1,0 +1,305 @@
+"""The training input: the k-th batch is what (config, seed, k) say, whoever computes it and whatever is damaged."""
+
+import collections
+import io
+import itertools
+import json
+import multiprocessing
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlp_jax.config import schema
+from vlp_jax.data.pipeline import (
+    REASONS,
+    Batches,
+    TrainRows,
+    check_train_text,
+    choose_text,
+    identity,
+    input_fingerprint,
+    random_generator,
+)
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.samples import Reason, Sample
+from vlp_jax.data.sources import open_source
+from vlp_jax.data.text import load_tokenizer
+from vlp_jax.errors import DataError
+
+SIZE, LENGTH, COUNT, BATCH = 8, 12, 14, 4  # 14 samples in batches of 4: epochs end inside a batch
+
+
+def png(number):
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(number).integers(0, 256, (10, 12, 3), dtype=np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_source(path, damaged=()):
+    """COUNT samples; a picture among `damaged` is cut in half."""
+    with tarfile.open(path, "w") as tar:
+        for number in range(COUNT):
+            picture = png(number)
+            fields = {"captions": [f"caption {number}", f"picture {number}"], "keywords": ["red", "big", f"word {number}"]}
+            members = {"png": picture[:len(picture) // 2] if number in damaged else picture, "json": json.dumps(fields).encode()}
+            for ending, data in members.items():
+                info = tarfile.TarInfo(f"s{number:02d}.{ending}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return open_source(f"webdataset:{path}")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return write_source(tmp_path_factory.mktemp("whole") / "x.tar")
+
+
+@pytest.fixture(scope="module")
+def damaged_source(tmp_path_factory):
+    return write_source(tmp_path_factory.mktemp("damaged") / "x.tar", damaged=(3, 8))
+
+
+@pytest.fixture(scope="module")
+def bad_source(tmp_path_factory):
+    return write_source(tmp_path_factory.mktemp("bad") / "x.tar", damaged=range(COUNT))
+
+
+def rows_of(source, seed=0):
+    tokenizer = load_tokenizer(schema.Text(), LENGTH, 4096)
+    augmentation = schema.Augmentation(scale=(0.5, 1.5), flip=0.5, hue=0.1, erase=0.3)
+    text = schema.TrainSource(caption=1.0, caption_and_keywords=1.0, keywords=1.0)
+    return TrainRows(source, Preprocessor(SIZE, schema.Images(), tokenizer), augmentation, text, seed)
+
+
+def batches_of(rows, count, position=0, host=0, hosts=1, **data):
+    batches = Batches(rows, schema.Data(batch_size=BATCH, **data), position, host, hosts)
+    try:
+        return list(itertools.islice(batches, count))
+    finally:
+        batches.close()
+
+
+def expected_batch(rows, k):
+    """The k-th batch as its rows, one after the other, without Grain."""
+    made = [rows(position) for position in range(k * BATCH, (k + 1) * BATCH)]
+    return {name: np.stack([row[name] for row in made]) for name in made[0]}
+
+
+def assert_same(found, expected):
+    assert set(found) == set(expected)
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+def image_ids(rows, positions):
+    return [tuple(rows(position)["image_id"]) for position in positions]
+
+
+# What a batch is a function of
+
+@pytest.mark.parametrize("data", [{"threads": 1, "prefetch": 1}, {"threads": 8, "prefetch": 5}, {"workers": 2, "prefetch": 2}],
+                         ids=["one thread", "threads", "worker processes"])
+def test_the_kth_batch_does_not_depend_on_who_computes_it(damaged_source, data):
+    rows = rows_of(damaged_source)
+    found = batches_of(rows, 9, **data)
+    assert sum((batch["reason"] > 0).sum() for batch in found) >= 4  # the texts of bad samples cross processes too
+    for k, batch in enumerate(found):
+        assert_same(batch, expected_batch(rows, k))
+
+
+def test_a_pipeline_rebuilt_in_the_middle_of_an_epoch_goes_on_as_the_old_one_would(source):
+    continued = batches_of(rows_of(source), 12)
+    for position in (2, 5):
+        rebuilt = batches_of(rows_of(source), 12 - position, position)
+        for found, expected in zip(rebuilt, continued[position:], strict=True):
+            assert_same(found, expected)
+
+
+def test_the_position_counts_the_batches_handed_out_and_not_those_read_ahead(source):
+    batches = Batches(rows_of(source), schema.Data(batch_size=BATCH, prefetch=8), position=5)
+    assert batches.position == 5
+    next(batches), next(batches)
+    assert batches.position == 7
+    batches.close()
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_the_rows_of_several_hosts_are_those_of_one(source, hosts):
+    whole = batches_of(rows_of(source), 6, position=3)
+    parts = [batches_of(rows_of(source), 6, position=3, host=host, hosts=hosts) for host in range(hosts)]
+    for batch, *of_hosts in zip(whole, *parts, strict=True):
+        assert_same({name: np.concatenate([part[name] for part in of_hosts]) for name in batch}, batch)
+
+
+def test_a_batch_far_into_a_run_is_reached_directly(source):
+    batch, = batches_of(rows_of(source), 1, position=10**9)
+    assert_same(batch, expected_batch(rows_of(source), 10**9))
+
+
+def test_a_batch_has_the_promised_shapes_and_types(source):
+    batch, = batches_of(rows_of(source), 1)
+    assert {name: (array.shape, array.dtype) for name, array in batch.items() if name != "bad_sample"} == {
+        "image": ((BATCH, SIZE, SIZE, 3), np.uint8), "text": ((BATCH, LENGTH), np.int32), "text_mask": ((BATCH, LENGTH), np.bool_),
+        "truncated": ((BATCH,), np.bool_), "caption_id": ((BATCH, 2), np.int32), "image_id": ((BATCH, 2), np.int32),
+        "reason": ((BATCH,), np.int32),
+    }
+    assert batch["bad_sample"].tolist() == [""] * BATCH
+
+
+# Epochs
+
+@pytest.mark.parametrize("epoch", [0, 1, 7])
+def test_an_epoch_visits_every_sample_exactly_once(source, epoch):
+    found = image_ids(rows_of(source), range(epoch * COUNT, (epoch + 1) * COUNT))
+    assert collections.Counter(found) == {tuple(identity(png(number))): 1 for number in range(COUNT)}
+
+
+def test_batches_visit_every_sample_once_an_epoch(source):
+    found = np.concatenate([batch["image_id"] for batch in batches_of(rows_of(source), 7)])  # 28 rows: two epochs
+    for epoch in (found[:COUNT], found[COUNT:]):
+        assert len({tuple(row) for row in epoch}) == COUNT
+
+
+def test_every_epoch_has_another_order(source):
+    orders = [tuple(image_ids(rows_of(source), range(epoch * COUNT, (epoch + 1) * COUNT))) for epoch in range(4)]
+    assert len(set(orders)) == 4
+
+
+def test_another_seed_gives_another_order(source):
+    orders = {tuple(image_ids(rows_of(source, seed), range(COUNT))) for seed in range(8)}
+    assert len(orders) == 8
+
+
+def test_a_neighbouring_seed_does_not_repeat_another_seed_s_epochs(source):
+    """Grain shuffles epoch e with seed + e: unhashed, epoch 1 of seed 0 would be epoch 0 of seed 1."""
+    orders = [tuple(image_ids(rows_of(source, seed), range(epoch * COUNT, (epoch + 1) * COUNT)))
+              for seed in range(4) for epoch in range(4)]
+    assert len(set(orders)) == 16
+
+
+def test_a_sample_looks_different_in_every_epoch_and_with_every_seed(source):
+    name = tuple(identity(png(0)))
+    views = [row["image"].tobytes() for seed in (0, 1) for row in map(rows_of(source, seed), range(3 * COUNT))
+             if tuple(row["image_id"]) == name]
+    assert len(views) == 6 and len(set(views)) == 6
+
+
+def test_where_two_seeds_have_the_same_sample_at_a_place_it_is_transformed_differently(source):
+    pairs = zip(map(rows_of(source, 0), range(5 * COUNT)), map(rows_of(source, 1), range(5 * COUNT)), strict=True)
+    same = [(a["image"], b["image"]) for a, b in pairs if (a["image_id"] == b["image_id"]).all()]
+    assert same and all((a != b).any() for a, b in same)
+
+
+def test_all_captions_of_a_sample_are_drawn(source):
+    rows = rows_of(source)
+    drawn = {tuple(rows(position)["caption_id"]) for position in range(10 * COUNT)}
+    assert drawn == {tuple(identity(f"{word} {n}".encode())) for word in ("caption", "picture") for n in range(COUNT)}
+
+
+def test_the_fingerprint_of_the_input_tells_seed_batch_size_and_source(source, damaged_source):
+    def fingerprint(source, seed=0, batch_size=BATCH):
+        return input_fingerprint(schema.Config(seed=seed, data=schema.Data(batch_size=batch_size)), source)
+
+    different = [fingerprint(source), fingerprint(source, seed=1), fingerprint(source, batch_size=8), fingerprint(damaged_source)]
+    assert len(set(different)) == 4 and fingerprint(source) == different[0]
+
+
+# Damaged samples
+
+def test_a_damaged_sample_is_replaced_and_reported_with_its_reason_and_key(damaged_source):
+    rows = rows_of(damaged_source)
+    epoch = [rows(position) for position in range(COUNT)]
+    bad = [row for row in epoch if row["reason"]]
+    assert sorted(str(row["bad_sample"])[:5] for row in bad) == ["s03: ", "s08: "]
+    assert {REASONS[row["reason"] - 1] for row in bad} == {Reason.DAMAGED_IMAGE}
+    assert all("image" in str(row["bad_sample"]) for row in bad)
+
+
+def test_a_substitute_is_a_good_sample_and_every_other_row_is_what_it_would_have_been(source, damaged_source):
+    good = {tuple(identity(png(number))) for number in range(COUNT)}
+    for position in range(3 * COUNT):
+        whole, row = rows_of(source)(position), rows_of(damaged_source)(position)
+        if row["reason"]:
+            assert tuple(row["image_id"]) in good and (row["image_id"] != whole["image_id"]).any()
+        else:
+            assert_same(row, whole)
+
+
+def test_a_substitute_is_another_one_each_time_and_the_same_when_asked_again(damaged_source):
+    rows = rows_of(damaged_source)
+    found = [(position, row) for position, row in enumerate(map(rows, range(10 * COUNT))) if row["reason"]]
+    assert len(found) == 20
+    assert len({tuple(row["image_id"]) for _, row in found}) > 5
+    for position, row in found:
+        assert_same(rows_of(damaged_source)(position), row)
+
+
+def test_a_source_with_nothing_but_bad_samples_is_an_error_that_names_it_and_the_first(bad_source):
+    with pytest.raises(DataError, match="100 bad samples in a row, the first is s") as caught:
+        rows_of(bad_source)(0)
+    assert str(caught.value).startswith(f"data error: {bad_source.spec}: ")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_error_of_a_bad_source_arrives_where_the_batches_are_used(bad_source, workers):
+    with pytest.raises(DataError, match="100 bad samples in a row"):
+        batches_of(rows_of(bad_source), 1, workers=workers)
+
+
+def test_closing_leaves_no_worker_process(source):
+    batches = Batches(rows_of(source), schema.Data(batch_size=BATCH, workers=1))
+    next(batches)
+    before = multiprocessing.active_children()
+    batches.close()
+    assert before
+    for process in before:
+        process.join(10)
+    assert not any(process.is_alive() for process in before)
+
+
+# Texts
+
+CAPTION, BOTH, KEYWORDS = (schema.TrainSource(**{"caption": 0.0} | {kind: 1.0})
+                           for kind in ("caption", "caption_and_keywords", "keywords"))
+
+
+def texts(weights, keywords=("red", "big", "round"), count=300):
+    sample = Sample("k", b"", ("a heart",), {} if keywords is None else {"keywords": keywords})
+    return [choose_text("a heart", sample, weights, random_generator(0, draw)) for draw in range(count)]
+
+
+def test_captions_only():
+    assert set(texts(CAPTION)) == {"a heart"}
+
+
+def test_keywords_only_are_some_keywords_each_once_in_any_order():
+    expected = {", ".join(some) for length in (1, 2, 3) for some in itertools.permutations(("red", "big", "round"), length)}
+    assert set(texts(KEYWORDS)) == expected
+
+
+def test_a_caption_with_keywords_starts_with_the_caption():
+    assert set(texts(BOTH)) == {f"a heart, {some}" for some in texts(KEYWORDS)}
+
+
+def test_weights_are_relative():
+    found = texts(schema.TrainSource(caption=2.0, caption_and_keywords=2.0, keywords=4.0), count=2000)
+    plain, alone = found.count("a heart"), sum(not text.startswith("a heart") for text in found)
+    assert abs(plain - 500) < 100 and abs(alone - 1000) < 110  # five standard deviations
+
+
+@pytest.mark.parametrize("keywords", [None, [], (), "red", 7])
+@pytest.mark.parametrize("weights", [KEYWORDS, BOTH], ids=["keywords", "caption and keywords"])
+def test_a_sample_without_a_list_of_keywords_gives_its_caption(keywords, weights):
+    assert set(texts(weights, keywords, count=20)) == {"a heart"}
+
+
+@pytest.mark.parametrize("weights", [CAPTION, BOTH, KEYWORDS])
+def test_one_weight_above_0_is_enough(weights):
+    check_train_text(weights)
+
+
+def test_weights_that_leave_no_text_are_an_error():
+    with pytest.raises(DataError, match="data.train.caption, caption_and_keywords, keywords: at least one weight"):
+        check_train_text(schema.TrainSource(caption=0.0))
