@@ -14,7 +14,17 @@ from vlp_jax.errors import ConfigError
 
 
 class Raw(str):
-    """A value as typed on the command line; its meaning depends on the type of the field it is for."""
+    """A value as typed on the command line; its meaning depends on the type of the field it is for.
+
+    flag: the whole override, for messages.
+    """
+
+    flag: str
+
+    def __new__(cls, path: str, text: str):
+        raw = super().__new__(cls, text)
+        raw.flag = f"--config.{path}={text}"
+        return raw
 
 
 def to_config(tree: Mapping, place: str = "") -> schema.Config:
@@ -68,7 +78,7 @@ def apply_overrides(tree: dict, overrides: Sequence[tuple[str, str]]) -> dict:
             if not isinstance(node, dict):
                 raise ConfigError(f"{'.'.join(parents[:depth + 1])}: is a single value and has no key "
                                   f"{'.'.join([*parents, last][depth + 1:])!r} (--config.{path})")
-        node[last] = Raw(text)
+        node[last] = Raw(path, text)
     return tree
 
 
@@ -83,7 +93,7 @@ class _Parser:
         self.place = place
 
     def fail(self, path: str, text: str, value: Any = None) -> typing.NoReturn:
-        place = f"--config.{path}={value}" if isinstance(value, Raw) else self.place
+        place = ", ".join(part for part in (value.flag if isinstance(value, Raw) else "", self.place) if part)
         raise ConfigError(f"{path}: {text}{_at(place)}")
 
     def dataclass(self, kind: type, tree: Any, path: str) -> Any:

@@ -200,7 +200,7 @@ class Optimizer:
     decides, and a rule that matches nothing is an error.
     """
 
-    kind: Literal["adamw", "adam", "sgd", "adafactor", "lion"] = "adamw"
+    kind: Literal["adamw", "adam", "sgd", "adafactor", "lion", "muon"] = "adamw"
     rate: float = between(1e-3, 0.0)
     b1: float = between(0.9, 0.0, 1.0)
     b2: float = between(0.98, 0.0, 1.0)

@@ -117,11 +117,12 @@ class ConvolutionStem(nn.Module):
         along_channels = {"scale_init": nn.with_logical_partitioning(nn.initializers.ones, ("embed",)),
                           "bias_init": nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))}
         for i, (channels, stride) in enumerate(zip(self.channels, self.strides, strict=True)):
-            x = nn.Conv(channels, (3, 3), stride, use_bias=False, dtype=compute, param_dtype=jnp.float32,
+            y = nn.Conv(channels, (3, 3), stride, use_bias=False, dtype=compute, param_dtype=jnp.float32,
                         kernel_init=kernel_init, name=f"convolution_{i}")(x)
-            x = nn.GroupNorm(num_groups=math.gcd(8, channels), dtype=compute, param_dtype=jnp.float32,
-                             name=f"norm_{i}", **along_channels)(x)
-            x = jax.nn.gelu(x)
+            y = nn.GroupNorm(num_groups=math.gcd(8, channels), dtype=compute, param_dtype=jnp.float32,
+                             name=f"norm_{i}", **along_channels)(y)
+            y = jax.nn.relu(y)
+            x = x + y if y.shape == x.shape else y
         return x
 
 

@@ -116,6 +116,8 @@ class Sitting:
             if stopping:
                 break
         self.checkpoints.finish()
+        if self.step >= self.run.steps:
+            self.counts.check()  # what a short run's grace let pass
         return self.outcome()
 
     def save_is_due(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
@@ -55,12 +56,35 @@ def scale_by_moments(config: schema.Optimizer) -> list[optax.GradientTransformat
         return [optax.scale_by_adam(config.b1, config.b2, config.epsilon)]
     if config.kind == "sgd":
         return [optax.trace(config.momentum)] if config.momentum else []
+    if config.kind == "muon":
+        # A learning rate of -1: the chain multiplies by the real one, and by -1, at its end. consistent_rms gives matrices
+        # Adam's update size, so that one rate serves both (Liu et al. 2025, "Muon is scalable for LLM training", eq. 4).
+        return [optax.contrib.muon(-1.0, beta=config.b1, adam_b1=config.b1, adam_b2=config.b2, adam_learning_rate=-1.0,
+                                   muon_weight_dimension_numbers=matrix_axes, consistent_rms=0.2)]
     if config.kind == "lion":
         return [optax.scale_by_lion(config.b1, config.b2)]
     # Adafactor without its relative step size: second moments factored, updates clipped, momentum b1
     # (Shazeer & Stern 2018; with momentum as Zhai et al. 2022 use it).
     momentum = [optax.ema(config.b1, debias=False)] if config.b1 else []
     return [optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), *momentum]
+
+
+def matrix_axes(params: Any) -> Any:
+    """Which axes of each kernel are its inputs and outputs, for Muon; None for what is not a matrix: embeddings, biases,
+    scales. Convolution kernels take height, width and channels as inputs; a leading axis of layers stands apart."""
+    def axes(path, leaf):
+        name = path_of(path)
+        if not name.endswith("kernel"):
+            return None
+        if re.search(r"/(query|key|value)/kernel$", name):
+            return optax.contrib.MuonDimensionNumbers((-3,), (-2, -1))
+        if re.search(r"/out/kernel$", name) and not name.endswith("mlp/out/kernel"):
+            return optax.contrib.MuonDimensionNumbers((-3, -2), (-1,))
+        if "/convolution" in name:
+            return optax.contrib.MuonDimensionNumbers((-4, -3, -2), (-1,))
+        return optax.contrib.MuonDimensionNumbers((-2,), (-1,))
+
+    return jax.tree_util.tree_map_with_path(axes, params)
 
 
 def add_weight_decay(factors: Any) -> optax.GradientTransformation:

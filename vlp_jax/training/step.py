@@ -37,7 +37,7 @@ def make_train_step(config: schema.Config, module: PretrainingModule, optimizer:
         average = state.average
         if average is not None:
             average = optax.incremental_update(params, average, 1.0 - config.ema)
-        metrics |= {"gradient_norm": optax.global_norm(gradients), "learning_rate": schedule(state.step)}
+        metrics |= {"gradient_norm": optax.tree.norm(gradients), "learning_rate": schedule(state.step)}
         return state.replace(step=state.step + 1, params=params, optimizer=optimizer_state, average=average), metrics
 
     return step
