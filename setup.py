@@ -23,9 +23,11 @@ setup(
         "tokenizers>=0.22,<0.24",
         "einops>=0.8.2,<0.9",
         "ml_collections>=1.1,<2",
+        "absl-py>=2",
         "numpy>=2.0,<3",
         "pillow>=11",
         "protobuf>=5",
+        "psutil>=6",
         "tensorboardX>=2.6.5,<3",
     ],
     extras_require={

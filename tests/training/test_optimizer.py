@@ -46,7 +46,7 @@ def assert_equal_trees(a, b):
 
 @pytest.mark.parametrize("fields", [dict(kind="adamw", weight_decay=0.01), dict(kind="adam"), dict(kind="sgd"),
                                     dict(kind="sgd", momentum=0.0), dict(kind="lion", weight_decay=0.01),
-                                    dict(kind="adafactor"), dict(kind="adafactor", b1=0.0)], ids=str)
+                                    dict(kind="muon", weight_decay=0.01), dict(kind="adafactor"), dict(kind="adafactor", b1=0.0)], ids=str)
 def test_every_kind_brings_a_loss_down(fields):
     params, _ = run(built(**fields), 60)
     assert float(loss(params)) < 0.7 * float(loss(PARAMS))
@@ -134,3 +134,31 @@ def test_a_rule_that_can_match_nothing_is_a_config_error_that_names_it(rules, pa
 def test_adam_with_weight_decay_is_a_config_error():
     with pytest.raises(ConfigError, match="kind='adamw'"):
         built(kind="adam", weight_decay=0.1)
+
+
+MATRICES = {"attention/query/kernel": ((4, 2, 3), (4, 6)), "attention/out/kernel": ((2, 3, 4), (6, 4)),
+            "mlp/out/kernel": ((6, 4), (6, 4)), "stem/convolution_0/kernel": ((3, 3, 2, 4), (18, 4)),
+            "layers/mlp/in/kernel": ((5, 4, 6), None)}
+
+
+@pytest.mark.parametrize("path", MATRICES)
+def test_muon_moves_a_kernel_by_an_almost_orthogonal_matrix(path):
+    """Singular values after five Newton-Schulz steps lie about 1 (Jordan 2024), times 0.2 sqrt of the longer side."""
+    shape, matrix = MATRICES[path]
+    params = {"model": {path: jnp.zeros(shape)}}
+    optimizer = make_optimizer(schema.Optimizer(kind="muon", decay_rules=()), optax.constant_schedule(1.0), params)
+    gradients = {"model": {path: jnp.asarray(RNG.normal(size=shape) * 1e-3, jnp.float32)}}
+    update = np.asarray(optimizer.update(gradients, optimizer.init(params), params)[0]["model"][path])
+    for layer in (update.reshape(matrix)[None] if matrix else update):
+        values = np.linalg.svd(layer / (0.2 * max(layer.shape)**0.5), compute_uv=False)
+        assert 0.5 < values.min() and values.max() < 1.3
+
+
+def test_muon_leaves_embeddings_and_biases_to_adam_with_nesterov_momentum():
+    params = {"tokens": {"embedding": jnp.zeros((7, 4))}, "norm": {"bias": jnp.zeros(4)}}
+    gradients = jax.tree.map(lambda leaf: jnp.asarray(RNG.normal(size=leaf.shape), jnp.float32), params)
+    ours = make_optimizer(schema.Optimizer(kind="muon", b1=0.9, b2=0.99, epsilon=1e-8, decay_rules=()),
+                          optax.constant_schedule(0.1), params)
+    theirs = optax.nadam(0.1, 0.9, 0.99, 1e-8)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+                 ours.update(gradients, ours.init(params), params)[0], theirs.update(gradients, theirs.init(params), params)[0])

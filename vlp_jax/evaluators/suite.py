@@ -9,9 +9,12 @@ from vlp_jax.data.sources import Source, open_source
 from vlp_jax.errors import EvaluationError
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, class_descriptions
+from vlp_jax.evaluators import retrieval as retrieval_task
+from vlp_jax.evaluators import zero_shot as zero_shot_task
 from vlp_jax.evaluators.retrieval import retrieval
 from vlp_jax.evaluators.zero_shot import zero_shot
 
+TASK_METRICS = {"retrieval": retrieval_task.METRICS, "zero_shot": zero_shot_task.METRICS}
 Descriptions = Mapping[str, Mapping[str, Sequence[str]]]  # {class field: {class: training captions}}
 
 
@@ -56,6 +59,11 @@ class EvaluationSuite:
             metrics = evaluate_set(self.sets[name], self.specs[name], self.embedder, variables, self.descriptions, self.threads)
             results |= {f"{name}/{key}": value for key, value in metrics.items()}
         return results
+
+
+def metric_names(specs: Mapping[str, schema.Evaluator]) -> list[str]:
+    """Every name that `EvaluationSuite.run` can give for these evaluators."""
+    return [f"{name}/{metric}" for name, spec in specs.items() for task in spec.tasks for metric in TASK_METRICS[task]]
 
 
 def collect_descriptions(specs: Mapping[str, schema.Evaluator], train: Source) -> dict[str, dict[str, list[str]]]:

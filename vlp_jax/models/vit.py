@@ -100,7 +100,7 @@ class ViT(nn.Module):
 
 
 class ConvolutionStem(nn.Module):
-    """3x3 convolutions, each followed by GroupNorm and GELU, instead of one patch projection ("Early convolutions help
+    """3x3 convolutions, each followed by GroupNorm and ReLU, instead of one patch projection ("Early convolutions help
     transformers see better", Xiao et al. 2021; GroupNorm because it needs no statistics over the batch).
 
     image [B, H, W, C] -> [B, H/s, W/s, channels[-1]], s the product of the strides.
@@ -117,12 +117,11 @@ class ConvolutionStem(nn.Module):
         along_channels = {"scale_init": nn.with_logical_partitioning(nn.initializers.ones, ("embed",)),
                           "bias_init": nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))}
         for i, (channels, stride) in enumerate(zip(self.channels, self.strides, strict=True)):
-            y = nn.Conv(channels, (3, 3), stride, use_bias=False, dtype=compute, param_dtype=jnp.float32,
+            x = nn.Conv(channels, (3, 3), stride, use_bias=False, dtype=compute, param_dtype=jnp.float32,
                         kernel_init=kernel_init, name=f"convolution_{i}")(x)
-            y = nn.GroupNorm(num_groups=math.gcd(8, channels), dtype=compute, param_dtype=jnp.float32,
-                             name=f"norm_{i}", **along_channels)(y)
-            y = jax.nn.relu(y)
-            x = x + y if y.shape == x.shape else y
+            x = nn.GroupNorm(num_groups=math.gcd(8, channels), dtype=compute, param_dtype=jnp.float32,
+                             name=f"norm_{i}", **along_channels)(x)
+            x = jax.nn.relu(x)
         return x
 
 

@@ -1,6 +1,7 @@
 """Everything a run needs, built from its config. What is wrong with the config is found here, before a file is written."""
 
 import dataclasses
+import difflib
 from typing import Any
 
 import flax
@@ -13,8 +14,9 @@ from vlp_jax.config import schema
 from vlp_jax.data.pipeline import Batches, TrainRows, check_train_text, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.sources import Source, open_source
+from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.embedder import Embedder
-from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions
+from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions, metric_names
 from vlp_jax.models.layers import Precision
 from vlp_jax.objectives.module import PretrainingModule
 from vlp_jax.sharding.mesh import batch_sharding, check_batch, make_mesh
@@ -96,12 +98,23 @@ def example_batch(config: schema.Config, rows: int = 2) -> dict[str, jax.Array]:
             "image_id": jnp.zeros((rows, 2), jnp.int32)}
 
 
+def check_best_metric(config: schema.Config) -> None:
+    """Raises: ConfigError if the best checkpoints are to be kept by something that no evaluator measures."""
+    metric, names = config.checkpoint.best_metric, metric_names(config.evaluators)
+    if metric in names or (metric is None and not config.checkpoint.keep_best):
+        return
+    closest = difflib.get_close_matches(metric or "", names, n=1, cutoff=0.0)
+    advice = f"did you mean {closest[0]!r}?" if closest and metric else f"known: {', '.join(names) or 'none, there is no evaluator'}"
+    raise ConfigError(f"checkpoint.best_metric: {metric!r} is not measured by the config's evaluators ({advice})")
+
+
 def assemble(config: schema.Config) -> Run:
     """Raises: ConfigError, MeshError or DataError for whatever cannot work."""
     mesh = make_mesh(config.mesh)
     check_batch(config.data.batch_size, mesh)
     check_batch(config.data.batch_size // config.accumulation.microbatches, mesh, "a microbatch of")
     check_train_text(config.data.train)
+    check_best_metric(config)
     module = make_module(config)
     batch = example_batch(config)
     parameters = abstract_parameters(module, batch)

@@ -43,7 +43,7 @@ class Checkpoints:
         policies = [preservation_policy.LatestN(config.keep)]
         if config.keep_best:
             policies.append(preservation_policy.BestN(
-                lambda metrics: metrics["value"], reverse=config.best_mode == "min", n=config.keep_best,
+                get_metric_fn=lambda metrics: metrics["value"], reverse=config.best_mode == "min", n=config.keep_best,
                 keep_checkpoints_without_metrics=False))
         self.manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy(policies), cleanup_tmp_directories=True,
@@ -101,7 +101,9 @@ class Checkpoints:
         return os.path.join(os.path.dirname(self.folder), "damaged_checkpoints")
 
     def last_good(self) -> str:
-        """The newest finished checkpoint, in words for a message."""
+        """The newest finished checkpoint, in words for a message; one still being written is waited for."""
+        with contextlib.suppress(Exception):  # a message about one failure should not end in another
+            self.manager.wait_until_finished()
         steps = finished_steps(self.folder)
         return f"the last good checkpoint is {os.path.join(self.folder, str(steps[-1]))}" if steps else "no checkpoint was written"
 

@@ -4,6 +4,13 @@ import dataclasses
 import resource
 import time
 
+import psutil
+
+
+def wall_seconds() -> float:
+    """Seconds since this process was started, imports included."""
+    return time.time() - psutil.Process().create_time()
+
 
 def cpu_seconds() -> float:
     """CPU time of this process and of the children it has waited for."""
@@ -20,13 +27,12 @@ class Clock:
 
     earlier_wall: float = 0.0
     earlier_cpu: float = 0.0
-    start: float = dataclasses.field(default_factory=time.monotonic)
     lap_start: float = dataclasses.field(default_factory=time.monotonic)
     lap_steps: int = 0
     lap_waited: float = 0.0
 
     def wall_seconds(self) -> float:
-        return self.earlier_wall + time.monotonic() - self.start
+        return self.earlier_wall + wall_seconds()
 
     def cpu_seconds(self) -> float:
         return self.earlier_cpu + cpu_seconds()

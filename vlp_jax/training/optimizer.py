@@ -59,7 +59,8 @@ def scale_by_moments(config: schema.Optimizer) -> list[optax.GradientTransformat
     if config.kind == "muon":
         # A learning rate of -1: the chain multiplies by the real one, and by -1, at its end. consistent_rms gives matrices
         # Adam's update size, so that one rate serves both (Liu et al. 2025, "Muon is scalable for LLM training", eq. 4).
-        return [optax.contrib.muon(-1.0, beta=config.b1, adam_b1=config.b1, adam_b2=config.b2, adam_learning_rate=-1.0,
+        # What is no matrix goes through Adam with Nesterov's momentum.
+        return [optax.contrib.muon(-1.0, beta=config.b1, eps=config.epsilon, adam_b1=config.b1, adam_b2=config.b2,
                                    muon_weight_dimension_numbers=matrix_axes, consistent_rms=0.2)]
     if config.kind == "lion":
         return [optax.scale_by_lion(config.b1, config.b2)]
