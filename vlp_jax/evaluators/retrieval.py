@@ -5,8 +5,8 @@ import numpy as np
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.metrics.ranking import chance_at_1, ranks, recall_at
 
-METRICS = ("images", "texts", *(f"{way}_{metric}" for way in ("text_to_image", "image_to_text")
-                                for metric in ("recall@1", "recall@5", "recall@10", "median_rank", "chance@1")))
+RETRIEVAL_METRICS = ("images", "texts", *(f"{way}_{metric}" for way in ("text_to_image", "image_to_text")
+                                          for metric in ("recall@1", "recall@5", "recall@10", "median_rank", "chance@1")))
 
 
 def retrieval(images: np.ndarray, texts: np.ndarray, data: EvaluationSet) -> dict[str, float]:

@@ -9,12 +9,10 @@ from vlp_jax.data.sources import Source, open_source
 from vlp_jax.errors import EvaluationError
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, class_descriptions
-from vlp_jax.evaluators import retrieval as retrieval_task
-from vlp_jax.evaluators import zero_shot as zero_shot_task
-from vlp_jax.evaluators.retrieval import retrieval
-from vlp_jax.evaluators.zero_shot import zero_shot
+from vlp_jax.evaluators.retrieval import RETRIEVAL_METRICS, retrieval
+from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, zero_shot
 
-TASK_METRICS = {"retrieval": retrieval_task.METRICS, "zero_shot": zero_shot_task.METRICS}
+TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS}
 Descriptions = Mapping[str, Mapping[str, Sequence[str]]]  # {class field: {class: training captions}}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from vlp_jax.metrics.classification import accuracy, majority
 from vlp_jax.metrics.ranking import similarities
 
-METRICS = ("classes", "majority", "zero_shot_accuracy", "zero_shot_accuracy_descriptions")
+ZERO_SHOT_METRICS = ("classes", "majority", "zero_shot_accuracy", "zero_shot_accuracy_descriptions")
 
 
 def zero_shot(images: np.ndarray, labels: np.ndarray, names: Sequence[str], embed_texts: Callable[[list[str]], np.ndarray],

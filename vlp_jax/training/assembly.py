@@ -104,7 +104,8 @@ def check_best_metric(config: schema.Config) -> None:
     if metric in names or (metric is None and not config.checkpoint.keep_best):
         return
     closest = difflib.get_close_matches(metric or "", names, n=1, cutoff=0.0)
-    advice = f"did you mean {closest[0]!r}?" if closest and metric else f"known: {', '.join(names) or 'none, there is no evaluator'}"
+    known = ", ".join(names) or "nothing, there is no evaluator"
+    advice = f"did you mean {closest[0]!r}?" if closest and metric else f"they measure {known}"
     raise ConfigError(f"checkpoint.best_metric: {metric!r} is not measured by the config's evaluators ({advice})")
 
 
