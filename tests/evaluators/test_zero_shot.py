@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vlp_jax.evaluators.zero_shot import class_means, zero_shot
+from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, class_means, zero_shot
 
 PLACES = {"a red apple": [1.0, 0.0, 0.0], "a green apple": [0.0, 1.0, 0.0], "a pear": [0.0, 0.0, 1.0]}
 
@@ -21,6 +21,7 @@ def test_prompts_use_the_better_name_and_descriptions_are_scored_beside_them():
     arguments = dict(templates=("a {}",), class_names={"apple": "red apple"})
     results = zero_shot(images, labels, ["apple", "pear"], embed, **arguments,
                         descriptions={"apple": ["a red apple", "a green apple"], "pear": ["a pear"]})
+    assert set(results) == set(ZERO_SHOT_METRICS)
     assert results == {"classes": 2, "majority": 2 / 3, "zero_shot_accuracy": 2 / 3, "zero_shot_accuracy_descriptions": 1.0}
     assert "zero_shot_accuracy_descriptions" not in zero_shot(images, labels, ["apple", "pear"], embed, **arguments,
                                                               descriptions={"apple": ["a red apple"]})

@@ -45,12 +45,12 @@ class Embedder:
         return self.batched(embed, captions, batch_size)
 
     def batched(self, embed: Callable, items: Iterable, batch_size: int) -> np.ndarray:
-        """Embeds `items` in batches; the rows that fill up the last one are dropped."""
+        """Embeds `items` in batches; the rows that `place` fills them up with are dropped."""
         embedded, rows = [], []
         for item in items:
             rows.append(item)
             if len(rows) == batch_size:
-                embedded.append(embed(rows))
+                embedded.append(embed(rows)[:len(rows)])
                 rows = []
         if rows:
             embedded.append(embed(rows)[:len(rows)])
