@@ -260,8 +260,8 @@ class Evaluator:
     batch_size: int = between(256, 1)
     class_field: str = "group"  # zero_shot: the metadata field that names the class
     templates: tuple[str, ...] = ("{}",)
-    class_names: dict[str, str] = section(dict)  # zero_shot: better words for a class than its bare name
-    captions_per_class: int = between(200, 0)  # zero_shot by descriptions: training captions kept for a class
+    class_names: dict[str, tuple[str, ...]] = section(dict)  # zero_shot: better words for a class than its bare name
+    captions_per_class: int = between(400, 0)  # zero_shot by descriptions: training captions kept for a class
 
 
 @dataclasses.dataclass(frozen=True)

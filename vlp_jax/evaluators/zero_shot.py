@@ -11,16 +11,17 @@ ZERO_SHOT_METRICS = ("classes", "majority", "zero_shot_accuracy", "zero_shot_acc
 
 
 def zero_shot(images: np.ndarray, labels: np.ndarray, names: Sequence[str], embed_texts: Callable[[list[str]], np.ndarray],
-              templates: Sequence[str], class_names: Mapping[str, str],
+              templates: Sequence[str], class_names: Mapping[str, Sequence[str]],
               descriptions: Mapping[str, Sequence[str]]) -> dict[str, float]:
     """`zero_shot_accuracy` by prompts, `zero_shot_accuracy_descriptions` by training captions, `classes`, `majority`.
 
     images: [N, E]; labels: int [N], indices into `names`; embed_texts: captions -> [M, E] unit vectors.
-    templates: prompts with `{}` for the class; class_names: words to put there instead of the bare name.
+    templates: prompts with `{}` for the class; class_names: words to put there instead of the bare name, one after another.
     descriptions: training captions by class; their accuracy is left out unless every class has some.
     A class is represented by the mean of its texts' embeddings, scaled to length 1.
     """
-    prompts = {name: [template.format(class_names.get(name, name)) for template in templates] for name in names}
+    prompts = {name: [template.format(word) for word in class_names.get(name, (name,)) for template in templates]
+               for name in names}
     results: dict[str, float] = {"classes": len(names), "majority": majority(labels),
                                  "zero_shot_accuracy": accuracy(similarities(images, class_means(prompts, embed_texts)), labels)}
     if all(descriptions.get(name) for name in names):
