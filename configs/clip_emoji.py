@@ -19,11 +19,11 @@ GROUPS = {"smileys & emotion": ("face", "smiling face", "sad face", "heart", "em
 
 def get_config(variant="full"):
     config = base()
-    config.epochs = 30.0
+    config.epochs = 28.0
     config.ema = 0.995
     config.log_every = 50
     config.data.batch_size = 128
-    config.data.train.update(caption=0.45, caption_and_keywords=0.35, keywords=0.2)
+    config.data.train.update(caption=0.6, caption_and_keywords=0.3, keywords=0.1)
     config.data.images.update(crop_to_content=True, content_margin=0.04, resize="squash", interpolation="bilinear",
                               mean=(0.5, 0.5, 0.5), std=(0.3, 0.3, 0.3))
     # No flip (arrows, "facing right") and no hue (colour names): captions tell them apart.
@@ -36,7 +36,7 @@ def get_config(variant="full"):
     config.model.text.update(preset="Ti", width=128, depth=2, heads=2, mlp_dim=256, length=12, vocab_size=4096,
                              causal=False, pooling="mean", activation="gelu_tanh")
     config.objectives = dict(contrastive=dict(kind="softmax"))
-    config.optimizer.update(kind="muon", rate=5e-3, b1=0.95, b2=0.95, weight_decay=0.1, clip_norm=1.0)
+    config.optimizer.update(kind="muon", rate=5e-3, b1=0.95, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0)
     config.optimizer.schedule.update(warmup=0.05)
     config.checkpoint.every_steps = 500
     config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval", "zero_shot"),
