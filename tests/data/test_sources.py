@@ -246,7 +246,8 @@ def test_a_tar_that_shrinks_after_it_was_opened_is_a_damaged_record(tmp_path):
         ("webdataset:/nowhere/*.tar", "no file matches"),
         ("webdataset:/nowhere/x.tar", "no such file"),
         ("webdataset:/", "/ is a folder"),
-        ("webdataset:gs://bucket/x.tar", "only local paths are read; mount the bucket"),
+        ("webdataset:gs://bucket/x.tar", "install gcsfs"),
+        ("arrayrecord:s3://bucket/x/train", "arrayrecord reads local paths and gs:// only; mount it (with mount-s3)"),
         ("arrayrecord:/nowhere/train", "dataset_info.json is missing"),
         ("arrayrecord:train", "write DIR/SPLIT"),
         ("embedded:faces/train", "no such set; write embedded:SET/SPLIT, sets: emoji"),
@@ -266,7 +267,7 @@ def test_an_unknown_kind_is_answered_with_the_list_of_kinds():
 
 
 def test_sources_import_neither_jax_nor_tensorflow_nor_tfds():
-    modules = "vlp_jax.data.webdataset, vlp_jax.data.arrayrecord, vlp_jax.data.embedded, vlp_jax.data.writer"
-    heavy = "{'jax', 'tensorflow', 'tensorflow_datasets', 'torch', 'grain'}"
+    modules = ", ".join(["vlp_jax.data.writer", *sorted({place.partition(":")[0] for place in KINDS.values()})])
+    heavy = "{'jax', 'tensorflow', 'tensorflow_datasets', 'torch', 'grain', 'pyarrow', 'fsspec'}"
     code = f"import sys, {modules}; found = {heavy} & set(sys.modules); assert not found, found"
     subprocess.run([sys.executable, "-c", code], check=True)

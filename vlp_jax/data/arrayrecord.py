@@ -2,25 +2,22 @@
 
 dataset_info.json holds the splits and the number of records of every shard, features.json the type of every field,
 NAME-SPLIT.array_record-00000-of-00004 the records (tf.train.Example); `prepare` adds manifest.json. Neither TFDS nor
-TensorFlow is needed to read them.
+TensorFlow is needed to read them. A folder may lie in `gs://`, which ArrayRecord reads itself (the JSON needs gcsfs).
 """
 
-import json
 import os
-import pathlib
 import threading
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from array_record.python import array_record_module
 
 from vlp_jax.data.example import decode_example
-from vlp_jax.data.samples import Reason, Sample, SampleError, check_captions, check_index, fingerprint_of
+from vlp_jax.data.record_fields import read_fields, read_json
+from vlp_jax.data.samples import Reason, Sample, SampleError, check_index, fingerprint_of
+from vlp_jax.data.storage import join, refuse_remote, size_or_none
 from vlp_jax.errors import DataError
 
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-CAPTION_FIELDS = ("captions", "caption", "text")
 
 
 def shard_name(dataset: str, split: str, shard: int, shards: int, template: str = TEMPLATE) -> str:
@@ -32,13 +29,24 @@ def shard_name(dataset: str, split: str, shard: int, shards: int, template: str 
     return template
 
 
-def _read_json(path: pathlib.Path, spec: str) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{spec}: {path} is missing; expected a folder written by vlp_jax.prepare or by TFDS") from None
-    except (ValueError, OSError) as error:
-        raise DataError(f"{spec}: {path} cannot be read: {error}") from error
+def check_shards(paths: list[str], lengths: list[int], spec: str) -> list[int]:
+    """The sizes of ArrayRecord files. Raises: DataError if one is missing, damaged, or not of its length."""
+    return [_check_shard(path, length, paths, spec) for path, length in zip(paths, lengths, strict=True)]
+
+
+def _check_shard(path: str, length: int, paths: list[str], spec: str) -> int:
+    size, name = size_or_none(path), os.path.basename(path)
+    if size is None:  # the reader of a missing file raises nothing
+        present = sum(size_or_none(path) is not None for path in paths)
+        raise DataError(f"{spec}: {name} is missing; {present} of {len(paths)} shards found")
+    reader = array_record_module.ArrayRecordReader(path)
+    if not reader.ok():
+        raise DataError(f"{spec}: {name} is damaged or not an ArrayRecord file")
+    found = reader.num_records()
+    reader.close()
+    if found != length:
+        raise DataError(f"{spec}: {name} holds {found} records; dataset_info.json says {length}")
+    return size
 
 
 class ArrayRecordSource:
@@ -50,9 +58,9 @@ class ArrayRecordSource:
     """
 
     def __init__(self, directory: str | os.PathLike, split: str, spec: str | None = None):
-        directory = pathlib.Path(directory)
+        directory = os.fspath(directory)
         self.spec = spec or f"arrayrecord:{directory}/{split}"
-        info = _read_json(directory / "dataset_info.json", self.spec)
+        info = read_json(join(directory, "dataset_info.json"), self.spec)
         if info.get("fileFormat") != "array_record":
             raise DataError(f"{self.spec}: written as {info.get('fileFormat', 'tfrecord')}; only array_record is read")
         splits = {entry["name"]: entry for entry in info.get("splits", ())}
@@ -62,10 +70,10 @@ class ArrayRecordSource:
         self.lengths = [int(length) for length in splits[split].get("shardLengths", ())]
         template = splits[split].get("filepathTemplate", TEMPLATE)
         count = len(self.lengths)
-        self.paths = [str(directory / shard_name(info["name"], split, i, count, template)) for i in range(count)]
+        self.paths = [join(directory, shard_name(info["name"], split, i, count, template)) for i in range(count)]
         self.starts = np.cumsum([0, *self.lengths])
         self.fields = read_fields(directory, self.spec)
-        self._bytes = [self._check_shard(path, length) for path, length in zip(self.paths, self.lengths, strict=True)]
+        self._bytes = check_shards(self.paths, self.lengths, self.spec)
         self.__setstate__({})
 
     def __len__(self) -> int:
@@ -87,20 +95,6 @@ class ArrayRecordSource:
         names = [os.path.basename(path) for path in self.paths]
         return fingerprint_of("arrayrecord", names, self.lengths, self._bytes)
 
-    def _check_shard(self, path: str, length: int) -> int:
-        name = os.path.basename(path)
-        if not os.path.isfile(path):  # the reader of a missing file raises nothing
-            present = sum(map(os.path.isfile, self.paths))
-            raise DataError(f"{self.spec}: {name} is missing; {present} of {len(self.paths)} shards found")
-        reader = array_record_module.ArrayRecordReader(path)
-        if not reader.ok():
-            raise DataError(f"{self.spec}: {name} is damaged or not an ArrayRecord file")
-        found = reader.num_records()
-        reader.close()
-        if found != length:
-            raise DataError(f"{self.spec}: {name} holds {found} records; dataset_info.json says {length}")
-        return os.path.getsize(path)
-
     def _reader(self, shard: int):
         if self._process != os.getpid():  # a forked process must not use the threads and files of its parent
             self.__setstate__({})
@@ -121,79 +115,9 @@ class ArrayRecordSource:
         self.__dict__.update(state, _readers={}, _lock=threading.Lock(), _process=os.getpid())
 
 
-class Fields:
-    """How the fields of a record become a sample: which is the image, which the caption, and how to read the others."""
-
-    def __init__(self, image: str, caption: str, readers: dict[str, Callable[[list], Any]]):
-        self.image, self.caption, self.readers = image, caption, readers
-
-    def sample(self, name: str, values: dict[str, list]) -> Sample:
-        """The sample in a record. Raises: SampleError if its image or caption is missing, empty or damaged."""
-        try:
-            key = values["key"][0].decode() if values.get("key") and "key" in self.readers else name
-            metadata = {
-                field: read(values[field])
-                for field, read in self.readers.items()
-                if field not in ("key", "caption", "captions", self.caption) and field in values
-            }
-            captions = [text.decode() for text in values.get(self.caption, ())]
-        except (ValueError, AttributeError, IndexError) as error:
-            raise SampleError(Reason.DAMAGED_TEXT, name, f"a field cannot be read: {error}") from error
-        image = values.get(self.image) or [b""]
-        if not image[0]:
-            raise SampleError(Reason.MISSING_IMAGE, key, "has no image")
-        return Sample(key, image[0], check_captions(captions, key), metadata)
-
-
-def read_fields(directory: pathlib.Path, spec: str) -> Fields:
-    """The fields of a folder, from its features.json and, where `prepare` wrote it, manifest.json.
-
-    Raises: DataError if there is no image or no caption among them.
-    """
-    features = _read_json(directory / "features.json", spec).get("featuresDict", {}).get("features", {})
-    manifest = _read_json(directory / "manifest.json", spec) if (directory / "manifest.json").exists() else {}
-    kinds = manifest.get("fields", {})
-    images = [name for name, feature in features.items() if feature["pythonClassName"].endswith(".Image")]
-    captions = [name for name in CAPTION_FIELDS if name in features]
-    for what, found in (("image", images), ("caption", captions)):
-        if not found:
-            raise DataError(f"{spec}: no {what} field in features.json (fields: {', '.join(features) or 'none'})")
-    readers = {name: _field_reader(directory, name, feature, kinds.get(name)) for name, feature in features.items()}
-    image = "image" if "image" in images else images[0]
-    return Fields(image, captions[0], {name: read for name, read in readers.items() if read and name not in images})
-
-
-class _Scalar:
-    """Reads one text or number; with `names`, a class label by its name; with `as_json`, JSON kept in a text."""
-
-    def __init__(self, names: list[str] | None = None, as_json: bool = False):
-        self.names, self.as_json = names, as_json
-
-    def __call__(self, values: list) -> Any:
-        value = values[0].decode() if isinstance(values[0], bytes) else values[0]
-        if self.as_json:
-            return json.loads(value) if value else None
-        return self.names[value] if self.names and 0 <= value < len(self.names) else value
-
-
-def _read_list(values: list) -> list:
-    return [value.decode() if isinstance(value, bytes) else value for value in values]
-
-
-def _field_reader(directory: pathlib.Path, name: str, feature: dict, kind: str | None) -> Callable | None:
-    """A reader of flat fields; None for the others (nested features, tensors), which no sample carries."""
-    python_class = feature["pythonClassName"].rsplit(".", 1)[-1]
-    if python_class == "ClassLabel":
-        labels = directory / f"{name}.labels.txt"
-        return _Scalar(names=labels.read_text(encoding="utf-8").split("\n") if labels.exists() else None)
-    if python_class in ("Text", "Scalar") or (python_class == "Tensor" and not feature["tensor"].get("shape")):
-        return _Scalar(as_json=kind == "json")
-    inner = feature.get("sequence", {}).get("feature", {}).get("pythonClassName", "").rsplit(".", 1)[-1]
-    return _read_list if inner in ("Text", "Scalar", "ClassLabel", "Tensor") else None
-
-
 def open_arrayrecord(rest: str) -> ArrayRecordSource:
     """The split DIR/SPLIT. Raises: DataError; see `ArrayRecordSource`."""
+    refuse_remote(rest, f"arrayrecord:{rest}", supported=("gs",))
     directory, _, split = rest.rstrip("/").rpartition("/")
     if not directory:
         raise DataError(f"arrayrecord:{rest}: write DIR/SPLIT, such as arrayrecord:{rest}/train")

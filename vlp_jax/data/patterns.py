@@ -3,12 +3,13 @@
 import glob
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 
+from vlp_jax.data.storage import is_folder, refuse_remote, remote_matches, scheme_of
 from vlp_jax.errors import DataError
 
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _INNERMOST = re.compile(r"\{([^{}]*)\}")
-_REMOTE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -40,28 +41,44 @@ def _choices(inside: str, pattern: str) -> list[str]:
     return [str(number).zfill(padded) for number in range(int(first), int(last) + 1)]
 
 
-def find_files(pattern: str, kind: str) -> list[str]:
+def find_files(pattern: str, kind: str, remote: bool = False) -> list[str]:
     """The sorted files of a pattern. Every file a brace names must exist; a glob must match something.
 
+    Remote ones are URLs that fsspec reads, where the kind can (`remote`).
     Raises: DataError naming the pattern, the first missing file and how many were found.
     """
     spec = f"{kind}:{pattern}"
-    if _REMOTE.match(pattern):
-        raise DataError(f"{spec}: only local paths are read; mount the bucket and give the mounted path")
-    found, missing = set(), []
+    if not remote:
+        refuse_remote(pattern, spec)
     expanded = expand_braces(os.path.expanduser(pattern))
-    for name in expanded:
-        matches = [name] if os.path.exists(name) else glob.glob(name) if glob.has_magic(name) else []
-        found.update(matches)
-        if not matches:
-            missing.append(name)
+    try:
+        matches = dict(zip(expanded, _matches(expanded), strict=True))
+    except DataError as error:
+        raise DataError(f"{spec}: {error.args[0]}") from error
+    missing = [name for name in expanded if not matches[name]]
     if missing and len(expanded) == 1:
         raise DataError(f"{spec}: {'no file matches' if glob.has_magic(pattern) else 'no such file'}")
     if missing:
         shards = len(expanded)
         name = os.path.basename(missing[0])
         raise DataError(f"{spec}: {name} is missing; {shards - len(missing)} of {shards} shards found")
-    for path in sorted(found):
-        if os.path.isdir(path):
-            raise DataError(f"{spec}: {path} is a folder, not a file; name the files in it, such as '{path}/*.tar'")
-    return sorted(found)
+    found = sorted({path for paths in matches.values() for path in paths})
+    for path in found:
+        if is_folder(path):
+            raise DataError(f"{spec}: {path} is a folder, not a file; name the files in it, such as '{path}/*'")
+    return found
+
+
+def _matches(names: list[str]) -> list[list[str]]:
+    """For each name the files it stands for; a question to a remote storage takes long, so many are asked at once."""
+    if scheme_of(names[0]):
+        with ThreadPoolExecutor(32) as pool:
+            return list(pool.map(remote_matches, names))
+    return [[name] if os.path.exists(name) else glob.glob(name) if glob.has_magic(name) else [] for name in names]
+
+
+def short_names(paths: list[str]) -> list[str]:
+    """The paths without the folders they all lie in."""
+    parts = [path.split("/") for path in paths]
+    shared = len(os.path.commonprefix([folders for *folders, _ in parts]))
+    return ["/".join(path[shared:]) for path in parts]

@@ -21,6 +21,7 @@ class Reason(enum.StrEnum):
     DAMAGED_TEXT = "damaged_text"
     DAMAGED_RECORD = "damaged_record"
     TOO_LARGE = "too_large"
+    FORBIDDEN_PATH = "forbidden_path"
 
 
 class SampleError(DataError):

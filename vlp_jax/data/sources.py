@@ -13,17 +13,35 @@ __all__ = ["KINDS", "Sample", "SampleError", "Source", "open_source"]
 
 KINDS = {
     "arrayrecord": "vlp_jax.data.arrayrecord:open_arrayrecord",
+    "csv": "vlp_jax.data.csv_rows:open_csv",
     "embedded": "vlp_jax.data.embedded:open_embedded",
+    "folder": "vlp_jax.data.folder:open_folder",
+    "jsonl": "vlp_jax.data.jsonl:open_jsonl",
+    "parquet": "vlp_jax.data.parquet:open_parquet",
+    "synthetic": "vlp_jax.data.synthetic:open_synthetic",
+    "tfds": "vlp_jax.data.tfds:open_tfds",
     "webdataset": "vlp_jax.data.webdataset:open_webdataset",
 }
 
 
 def open_source(spec: str) -> Source:
-    """The source that `spec`, KIND:PATTERN, names; its index is built or read now, its samples when asked for.
+    """The source that `spec` names; its index is built or read now, its samples when asked for.
 
-    webdataset:PATTERN       tar files; PATTERN may hold braces {000000..000331}, {a,b} and globs
-    arrayrecord:DIR/SPLIT    a folder written by `python -m vlp_jax.prepare` or by TFDS
-    embedded:emoji/SPLIT     the set inside this package: train, val_vendor, val_concept
+    webdataset:PATTERN              tar files with images and captions
+    parquet:PATTERN?OPTIONS         Parquet files with the images inside, as Hugging Face `datasets` writes them
+    jsonl:PATTERN?OPTIONS           JSON objects, one a line, that name image files
+    csv:PATTERN?OPTIONS             tables with a header that name image files; option delimiter=;
+    folder:DIR?prompt=..            DIR/CLASS/IMAGE, the caption being the class
+    arrayrecord:DIR/SPLIT           a folder written by `python -m vlp_jax.prepare` or by TFDS
+    tfds:DIR/SPLIT?OPTIONS          a folder written by TFDS as ArrayRecord, read by TFDS; or NAME/SPLIT of one it has built
+    embedded:emoji/SPLIT            the set inside this package: train, val_vendor, val_concept
+    synthetic:N?height=..&width=..  made-up samples for benchmarks; option caption_words=8
+
+    PATTERN: files, in the order of their names, with braces {000000..000331}, {a,b} and globs; a file that a brace names
+    must be there. It may be remote, any URL that fsspec reads; of the others only arrayrecord and tfds, on gs://.
+    OPTIONS (the notation is in `options.py`): ?image=COLUMN (default image), &caption=COLUMN|COLUMN (default caption), a
+    dot reaching into a nested field; &prompt=a photo of a {}|a drawing of a {}, which captions are put in, one sample
+    then having as many. Image paths in a file are relative to its folder and may not leave it.
     Raises: DataError for an unknown kind, files that are missing or damaged, and a pattern that matches nothing.
     """
     kind, colon, rest = spec.partition(":")

@@ -1,0 +1,266 @@
+"""The same 64 samples in every format, written by the format's own library: the same bytes, captions and batches."""
+
+import csv
+import io
+import itertools
+import json
+import pathlib
+import pickle
+import re
+import tarfile
+
+import numpy as np
+import pytest
+
+from vlp_jax import main, prepare
+from vlp_jax.config import schema
+from vlp_jax.data.pipeline import Batches, TrainRows
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.sources import KINDS, open_source
+from vlp_jax.data.text import load_tokenizer
+from vlp_jax.errors import DataError
+
+ROOT = pathlib.Path(__file__).parents[2]
+COUNT, BATCH = 64, 16
+SYNTHETIC = f"synthetic:{COUNT}?height=24&width=32&caption_words=3"
+SAMPLES = [(sample.image, sample.captions[0]) for sample in open_source(SYNTHETIC)]
+
+
+def cut(parts):
+    """The samples in `parts` lists that differ in length, with their numbers."""
+    edges = [COUNT * part * part // (parts * parts) for part in range(parts + 1)]
+    return [list(enumerate(SAMPLES))[first:last] for first, last in itertools.pairwise(edges)]
+
+
+def webdataset_tars(folder):
+    webdataset = pytest.importorskip("webdataset")
+    for shard, samples in enumerate(cut(3)):
+        with webdataset.TarWriter(f"{folder}/part-{shard}.tar") as tar:
+            for number, (image, caption) in samples:
+                tar.write({"__key__": f"s{number:03d}", "jpg": image, "txt": caption})
+    return f"webdataset:{folder}/part-{{0..2}}.tar"
+
+
+def tfds_folder(folder):
+    """Written by TFDS's own classes, but for the images, which they would encode with TensorFlow."""
+    import tensorflow_datasets as tfds
+    from array_record.python.array_record_module import ArrayRecordWriter
+    from tensorflow_datasets.core import dataset_info, naming, splits
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    features = tfds.features.FeaturesDict({
+        "picture": tfds.features.Image(encoding_format="jpeg"),
+        "captions": tfds.features.Sequence({"id": np.int64, "text": tfds.features.Text()}),
+        "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+        "mask": tfds.features.Image(encoding_format="png"),
+    })
+    template = naming.ShardedFileTemplate(data_dir=folder, dataset_name="mine", split="train", filetype_suffix="array_record")
+    lengths = []
+    for shard, samples in enumerate(cut(2)):
+        writer = ArrayRecordWriter(str(template.sharded_filepath(shard_index=shard, num_shards=2)), "group_size:1")
+        for number, (image, caption) in samples:
+            record = tf_example_pb2.Example()
+            for name, value in (("picture", image), ("captions/text", caption.encode()), ("mask", b"undecoded")):
+                record.features.feature[name].bytes_list.value.append(value)
+            for name, value in (("captions/id", number), ("label", number % 2)):
+                record.features.feature[name].int64_list.value.append(value)
+            writer.write(record.SerializeToString())
+        writer.close()
+        lengths.append(len(samples))
+    identity = dataset_info.DatasetIdentity(name="mine", version="1.0.0", data_dir=folder, module_name="mine")
+    info = dataset_info.DatasetInfo(builder=identity, features=features)
+    info.set_file_format("array_record")
+    split = splits.SplitInfo(name="train", shard_lengths=lengths, num_bytes=1, filename_template=template)
+    info.set_splits(splits.SplitDict([split]))
+    info.write_to_directory(folder)
+    return f"tfds:{folder}/train?image=picture&caption=captions.text"
+
+
+def parquet_files(folder, image_column="image", as_struct=False):
+    """A struct with the metadata of Hugging Face's `datasets`, or plain bytes; row groups of 5."""
+    import pyarrow
+    from pyarrow import parquet
+
+    for shard, samples in enumerate(cut(3)):
+        images = [{"bytes": image, "path": f"{number}.jpg"} if as_struct else image for number, (image, _) in samples]
+        table = pyarrow.table({image_column: images, "caption": [caption for _, (_, caption) in samples]})
+        if as_struct:
+            table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": {
+                image_column: {"_type": "Image"}, "caption": {"dtype": "string", "_type": "Value"}}}})})
+        parquet.write_table(table, f"{folder}/train-{shard:05d}-of-00003.parquet", row_group_size=5)
+    return f"parquet:{folder}/*.parquet"
+
+
+def image_files(folder):
+    (folder / "images").mkdir()
+    for number, (image, _) in enumerate(SAMPLES):
+        (folder / f"images/{number}.jpg").write_bytes(image)
+
+
+def jsonl_files(folder):
+    image_files(folder)
+    for shard, samples in enumerate(cut(2)):
+        lines = [json.dumps({"image": f"images/{number}.jpg", "caption": [caption]}) for number, (_, caption) in samples]
+        (folder / f"part-{shard}.jsonl").write_text("\n".join(lines))
+    return f"jsonl:{folder}/part-?.jsonl"
+
+
+def csv_files(folder):
+    image_files(folder)
+    for shard, samples in enumerate(cut(2)):
+        with open(folder / f"part-{shard}.csv", "w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerows([["title", "filepath"], *([caption, f"images/{number}.jpg"] for number, (_, caption) in samples)])
+    return f"csv:{folder}/part-{{0,1}}.csv?image=filepath&caption=title"
+
+
+def class_folders(folder):
+    for image, caption in SAMPLES:
+        (folder / caption).mkdir()
+        (folder / caption / "0.jpg").write_bytes(image)
+    return f"folder:{folder}"
+
+
+def prepared(folder):
+    prepare.run([f"--source={SYNTHETIC}", f"--output={folder}/out", "--shards=3"])
+    return f"{folder}/out/train"
+
+
+def in_memory(write):
+    """Writes files and moves them to fsspec's memory file system."""
+    def moved(folder):
+        import fsspec
+
+        spec = write(folder)
+        memory = fsspec.filesystem("memory")
+        for path in folder.rglob("*"):
+            if path.is_file() and not path.name.startswith("."):
+                memory.pipe_file(str(path), path.read_bytes())
+                path.unlink()
+        return spec.replace(str(folder), f"memory:/{folder}")
+
+    return moved
+
+
+WRITERS = {
+    "webdataset": webdataset_tars,
+    "arrayrecord": lambda folder: f"arrayrecord:{prepared(folder)}",
+    "tfds": tfds_folder,
+    "tfds, from prepare": lambda folder: f"tfds:{prepared(folder)}",
+    "parquet": parquet_files,
+    "parquet, struct": lambda folder: parquet_files(folder, "jpg", True) + "?image=jpg",
+    "jsonl": jsonl_files,
+    "csv": csv_files,
+    "folder": class_folders,
+    "synthetic": lambda folder: SYNTHETIC,
+    "webdataset, remote": in_memory(webdataset_tars),
+    "parquet, remote": in_memory(parquet_files),
+    "jsonl, remote": in_memory(jsonl_files),
+    "csv, remote": in_memory(csv_files),
+}
+
+
+@pytest.fixture(scope="module", params=WRITERS)
+def spec(request, tmp_path_factory):
+    return WRITERS[request.param](tmp_path_factory.mktemp("data"))
+
+
+def first_batches(source, count, **data):
+    rows = TrainRows(source, Preprocessor(16, schema.Images(), load_tokenizer(schema.Text(), 12, 4096)),
+                     schema.Augmentation(scale=(0.5, 1.0), flip=0.5, hue=0.1), schema.TrainSource(), seed=3)
+    batches = Batches(rows, schema.Data(batch_size=BATCH, **data))
+    try:
+        return list(itertools.islice(batches, count))
+    finally:
+        batches.close()
+
+
+@pytest.fixture(scope="module")
+def expected_batches():
+    return first_batches(open_source(SYNTHETIC), 5)
+
+
+def test_every_kind_is_tested():
+    assert set(KINDS) - {"embedded"} == {name.partition(",")[0] for name in WRITERS}
+
+
+def test_the_samples_are_the_ones_that_were_written(spec):
+    source = open_source(spec)
+    assert len(source) == COUNT
+    for index in np.random.default_rng(0).permutation(COUNT):
+        assert (source[index].image, source[index].captions) == (SAMPLES[index][0], (SAMPLES[index][1],))
+    assert source[-1].image == SAMPLES[-1][0]
+    assert len({sample.key for sample in source}) == COUNT
+    for index in (COUNT, -COUNT - 1):
+        with pytest.raises(IndexError):
+            source[index]
+
+
+def test_the_batches_of_every_source_are_the_same(spec, expected_batches):
+    for found, expected in zip(first_batches(open_source(spec), 5, threads=4), expected_batches, strict=True):
+        assert not found["reason"].any()
+        for name in expected:
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+def test_a_copy_is_the_same_source(spec):
+    source = open_source(spec)
+    source[5]
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy.fingerprint() == source.fingerprint() == open_source(spec).fingerprint()
+    assert (copy.spec, copy[7], copy[-1]) == (spec, source[7], source[-1])
+
+
+@pytest.mark.parametrize("name", [name for name in WRITERS if name.partition(",")[0] in ("webdataset", "parquet", "jsonl", "csv")])
+def test_a_file_of_a_brace_pattern_that_is_not_there_is_named(name, tmp_path):
+    spec = WRITERS[name](tmp_path)
+    pattern, question, options = spec.partition("?image") if "?image" in spec else (spec, "", "")
+    folder, _, files = pattern.rpartition("/")
+    ending = files.rpartition(".")[2]
+    missing = f"{folder}/{{part-0,part-9,train-00000-of-00003}}.{ending}{question}{options}"
+    with pytest.raises(DataError) as caught:
+        open_source(missing)
+    assert f"part-{0 if ending == 'parquet' else 9}.{ending} is missing; 1 of 3 shards found" in str(caught.value)
+
+
+@pytest.fixture
+def compiled_once(tmp_path):
+    """All runs of a test share their compiled programs."""
+    import jax
+
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "compiled"))
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.slow
+def test_two_steps_of_training_are_the_same_from_every_source(tmp_path, compiled_once, monkeypatch, capsys):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "as the fixture has set it")
+    small = ["--config.steps=2", "--config.log_every=1", "--config.data.batch_size=16", "--config.evaluators={}",
+             "--config.optimizer.kind=sgd", "--config.model.image.stem=patch", "--config.model.image.stem_channels=()",
+             "--config.model.image.stem_strides=()"]
+    losses, fingerprints = {}, set()
+    for number, (name, write) in enumerate(WRITERS.items()):
+        folder, run = tmp_path / f"data{number}", tmp_path / f"run{number}"
+        folder.mkdir()
+        source = f"--config.data.train.source={write(folder)}"
+        assert main.main([f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={run}", *small, source]) == 0
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        losses[name] = [row["train/loss"] for row in rows]
+        assert all(row["train/bad_examples"] == 0 for row in rows)
+        fingerprints.add(re.search(r"parameter fingerprint +(\w+)", capsys.readouterr().out).group(1))
+    assert len(losses["csv"]) == 2
+    assert set(map(tuple, losses.values())) == {tuple(losses["synthetic"])}, losses
+    assert len(fingerprints) == 1
+
+
+def test_a_tar_made_by_hand_is_read_like_the_library_s(tmp_path):
+    """Without a .txt: the caption stands in the .json beside other fields."""
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for ending, data in (("jpg", SAMPLES[0][0]), ("json", json.dumps({"caption": SAMPLES[0][1], "url": "u"}).encode())):
+            info = tarfile.TarInfo(f"s.{ending}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    sample = open_source(f"webdataset:{tmp_path}/x.tar")[0]
+    assert (sample.image, sample.captions, sample.metadata) == (*SAMPLES[0][:1], SAMPLES[0][1:], {"url": "u"})

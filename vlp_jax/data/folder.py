@@ -1,0 +1,92 @@
+"""`folder:DIR`: a folder for every class, with its images: DIR/CLASS/IMAGE.
+
+The caption is the name of the class, with blanks for underscores, in every prompt of the option `prompt`:
+`folder:/data/pets?prompt=a photo of a {}|a drawing of a {}`. Classes, and images in them, are in the order of their names.
+Images end in .jpg .jpeg .png .webp .gif .bmp .tif .tiff, in either case; other files and hidden ones are passed over.
+Metadata: `class`, the name as it is written.
+"""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from vlp_jax.data.options import split_options
+from vlp_jax.data.rows import Columns, locate, read_image
+from vlp_jax.data.samples import Sample, check_index, fingerprint_of
+from vlp_jax.data.storage import refuse_remote
+from vlp_jax.errors import DataError
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+class FolderSource:
+    """The images of a folder of classes. A sample's key is CLASS/IMAGE.
+
+    Args: folder: DIR. spec: what messages call this source. columns: its prompts.
+    Raises: DataError if the folder is missing or empty, has images outside of classes, or folders inside of them.
+    """
+
+    def __init__(self, folder: str, spec: str, columns: Columns):
+        self.spec, self.folder, self.columns = spec, folder, columns
+        self.classes, starts, names, ends, sizes = [], [0], bytearray(), [], []
+        for entry in self._entries(folder):
+            if not entry.is_dir():
+                if entry.name.lower().endswith(ENDINGS):
+                    raise DataError(f"{spec}: {entry.name} lies in no class; expected {folder}/CLASS/{entry.name}")
+                continue
+            for image in self._entries(entry.path):
+                if image.is_dir():
+                    raise DataError(f"{spec}: {entry.name}/{image.name} is a folder; a class holds images only, no folders")
+                if image.name.lower().endswith(ENDINGS):
+                    names += os.fsencode(image.name)
+                    ends.append(len(names))
+                    sizes.append(_size(image))
+            self.classes.append(entry.name)
+            starts.append(len(ends))
+        self.starts, self.names, self.ends = np.array(starts), bytes(names), np.array(ends, np.int64)
+        self.size_digest = fingerprint_of(np.array(sizes, np.int64).tobytes().hex())
+        if not ends:
+            raise DataError(f"{spec}: no image; expected {folder}/CLASS/IMAGE, images ending in {' '.join(ENDINGS)}")
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> Sample:
+        index = check_index(index, len(self))
+        place, _ = locate(self.starts, index)
+        name = self.classes[place]
+        key = f"{name}/{self._name(index)}"
+        image = read_image(self.folder, key, key)
+        return self.columns.sample(key, {"caption": name.replace("_", " "), "class": name}, image)
+
+    def fingerprint(self) -> str:
+        """Stands for the names of the classes and images, the sizes of the images, and the prompts."""
+        names = fingerprint_of(self.names.hex(), self.ends.tobytes().hex())
+        return fingerprint_of("folder", self.classes, self.starts.tolist(), names, self.size_digest, repr(self.columns))
+
+    def _name(self, index: int) -> str:
+        return os.fsdecode(self.names[self.ends[index - 1] if index else 0 : self.ends[index]])
+
+    def _entries(self, folder: str) -> Iterator[os.DirEntry]:
+        try:
+            with os.scandir(folder) as entries:
+                found = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            raise DataError(f"{self.spec}: {folder} cannot be read: {error.strerror}") from error
+        return iter(sorted(found, key=lambda entry: entry.name))
+
+
+def _size(entry: os.DirEntry) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a link that leads nowhere; reading it is a missing image
+        return -1
+
+
+def open_folder(rest: str) -> FolderSource:
+    """The images of DIR?prompt=... Raises: DataError; see `FolderSource`."""
+    spec = f"folder:{rest}"
+    folder, options = split_options(rest, "folder", ("prompt",))
+    refuse_remote(folder, spec)
+    return FolderSource(os.path.expanduser(folder), spec, Columns.of(options, spec))

@@ -1,0 +1,55 @@
+"""`jsonl:PATTERN`: a JSON object a line, which names an image file and holds its captions.
+
+    {"image": "images/0.jpg", "caption": "a cat", "source": "mine"}
+    {"image": "images/1.jpg", "caption": ["a dog", "a dog on the grass"]}
+
+Paths are relative to the folder of the file. Options: `image`, `caption`, `prompt`; the other fields are metadata.
+"""
+
+import codecs
+import json
+from typing import Any
+
+from vlp_jax.data.index import Arrays
+from vlp_jax.data.options import split_options
+from vlp_jax.data.patterns import find_files
+from vlp_jax.data.rows import OPTIONS, Columns
+from vlp_jax.data.samples import Reason, SampleError
+from vlp_jax.data.text_rows import TextRows, index_records
+from vlp_jax.errors import DataError
+
+
+def index_lines(path: str) -> Arrays:
+    """Where the lines of a file start that are not blank. Raises: DataError for a file that is one JSON array."""
+    def find(file, starts):
+        for line in starts.lines(file):
+            if line.strip():
+                if not starts.places and line.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+                    raise DataError(f"{path}: is one JSON array; write an object a line (jq -c '.[]' does)")
+                starts.places.append(starts.read - len(line))
+
+    return index_records(path, find)
+
+
+class JsonlSource(TextRows):
+    """The lines of some files; see `TextRows`."""
+
+    def __init__(self, paths: list[str], spec: str, columns: Columns):
+        super().__init__(paths, spec, "jsonl", columns, index_lines)
+
+    def fields(self, shard: int, key: str, text: str) -> dict[str, Any]:
+        """The object in a line. Raises: SampleError with DAMAGED_TEXT or WRONG_TYPE."""
+        try:
+            fields = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise SampleError(Reason.DAMAGED_TEXT, key, f"is not JSON: {error}") from error
+        if not isinstance(fields, dict):
+            raise SampleError(Reason.WRONG_TYPE, key, f"is {type(fields).__name__}, not an object")
+        return fields
+
+
+def open_jsonl(rest: str) -> JsonlSource:
+    """The lines of PATTERN?OPTIONS. Raises: DataError; see `find_files` and `TextRows`."""
+    spec = f"jsonl:{rest}"
+    pattern, options = split_options(rest, "jsonl", OPTIONS)
+    return JsonlSource(find_files(pattern, "jsonl", remote=True), spec, Columns.of(options, spec))

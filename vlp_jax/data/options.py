@@ -1,0 +1,54 @@
+"""The options of a source: `KIND:PATTERN?name=value&name=value`, one notation for every kind that has any.
+
+The options begin at the first `?` that a name and `=` follow, so that a glob may hold `?` (`part-??.csv?caption=title`).
+An option with several values lists them with `|` or is given several times: `?caption=title|alt` and
+`?caption=title&caption=alt` are the same. Write `%26`, `%7C`, `%25`, `%09` for `&`, `|`, `%` and a tab in a value; blanks
+may stay. Quote the whole spec in a shell.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from urllib.parse import unquote
+
+from vlp_jax.errors import DataError
+
+Options = dict[str, tuple[str, ...]]
+_START = re.compile(r"\?(?=[A-Za-z_]+=)")
+
+
+def split_options(rest: str, kind: str, names: Sequence[str]) -> tuple[str, Options]:
+    """What stands before the options, and the values of each option that is given.
+
+    Raises: DataError for an option that is not one of `names`, and for one without a value.
+    """
+    pattern, *given = _START.split(rest, maxsplit=1)
+    spec, options = f"{kind}:{rest}", {}
+    for item in given[0].split("&") if given else ():
+        name, _, values = item.partition("=")
+        if name not in names:
+            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+            raise DataError(f"{spec}: unknown option {name!r} (did you mean {nearest!r}?); options: {', '.join(names)}")
+        found = tuple(map(unquote, values.split("|")))
+        if "" in found:
+            raise DataError(f"{spec}: option {name!r} has an empty value")
+        options[name] = options.get(name, ()) + found
+    if not pattern:
+        raise DataError(f"{spec}: nothing stands before its options")
+    return pattern, options
+
+
+def single(options: Options, name: str, default: str | None, spec: str) -> str | None:
+    """The value of an option that takes one. Raises: DataError if it has several."""
+    values = options.get(name, (default,))
+    if len(values) > 1:
+        raise DataError(f"{spec}: option {name!r} takes one value, not {len(values)}")
+    return values[0]
+
+
+def whole_number(options: Options, name: str, default: int, spec: str) -> int:
+    """The value of an option that is a whole number, 1 or more. Raises: DataError if it is not."""
+    value = single(options, name, str(default), spec)
+    if not re.fullmatch(r"[0-9]{1,12}", value) or int(value) < 1:
+        raise DataError(f"{spec}: option {name!r} is {value!r}; expected a whole number from 1 on")
+    return int(value)

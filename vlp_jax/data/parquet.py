@@ -1,0 +1,157 @@
+"""`parquet:PATTERN`: Parquet files with the images in a column, as bytes or as Hugging Face `datasets` writes them.
+
+Image column: binary, or a struct {bytes: binary, path: string}. Caption columns: string, or a list of strings. Options:
+`image`, `caption`, `prompt`; the other columns are metadata, but for binary ones, which are not read; dates, times
+and decimals become text.
+Rows are read by row group, and a Parquet file cannot be read in smaller parts: a global shuffle decodes a whole row group
+for nearly every sample. Groups of some hundred rows do; files with larger ones are better written anew by
+`python -m vlp_jax.prepare`.
+"""
+
+import contextlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from vlp_jax.data.arrow_types import holds_bytes, is_image, is_text, plain
+from vlp_jax.data.index import Arrays, load_indexes
+from vlp_jax.data.options import split_options
+from vlp_jax.data.patterns import find_files, short_names
+from vlp_jax.data.rows import OPTIONS, Columns, locate, pick
+from vlp_jax.data.samples import Reason, Sample, SampleError, check_index, fingerprint_of
+from vlp_jax.data.storage import open_binary, scheme_of, size_and_version
+from vlp_jax.errors import DataError
+
+CACHED_GROUPS, CACHED_BYTES = 8, 256 << 20  # kept decoded in each process: so many, or one if it is larger
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """A `pyarrow.parquet.ParquetFile`; a local one is read by Arrow itself, without Python's lock."""
+    from pyarrow import parquet
+
+    with contextlib.ExitStack() as stack:
+        remote = scheme_of(path) is not None
+        file = stack.enter_context(open_binary(path)) if remote else path
+        yield stack.enter_context(parquet.ParquetFile(file, pre_buffer=remote, page_checksum_verification=True))
+
+
+def index_groups(path: str) -> Arrays:
+    """What the footer of one file says: rows int64 [G] of each row group, and the schema in Arrow's format.
+
+    Raises: DataError if it is not a Parquet file, or cut off.
+    """
+    import pyarrow
+
+    try:
+        with _opened(path) as file:
+            rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            schema = file.schema_arrow.serialize().to_pybytes()
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path}: is not a Parquet file, or is cut off: {_first_line(error)}") from error
+    return {"rows": np.array(rows, np.int64), "schema": np.frombuffer(schema, np.uint8)}
+
+
+class ParquetSource:
+    """The rows of some files, in the order of `paths`. A sample's key is FILE:ROW, rows counted from 1.
+
+    Args: paths: Parquet files. spec: what messages call this source. columns: see `Columns`.
+    Raises: DataError for a file that is missing or damaged, or lacks a column, or has one of another type.
+    """
+
+    def __init__(self, paths: list[str], spec: str, columns: Columns):
+        self.spec, self.paths, self.columns = spec, list(paths), columns
+        self.names = short_names(self.paths)
+        indexes = load_indexes(self.paths, "parquet", index_groups)
+        self.read_columns = [self._check_schema(name, index) for name, index in zip(self.names, indexes, strict=True)]
+        self.first_groups = np.cumsum([0, *(len(index["rows"]) for index in indexes)])
+        self.starts = np.cumsum(np.concatenate([[0], *(index["rows"] for index in indexes)]), dtype=np.int64)
+        self.sizes = [size_and_version(path)[0] for path in self.paths]
+        if len(self) == 0:
+            raise DataError(f"{spec}: no row in {len(self.paths)} file(s)")
+        self.__setstate__({})
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, index: int) -> Sample:
+        index = check_index(index, len(self))
+        group, row = locate(self.starts, index)
+        shard, group_of_shard = locate(self.first_groups, group)
+        key = f"{self.names[shard]}:{index - int(self.starts[self.first_groups[shard]]) + 1}"
+        table = self._group(shard, group_of_shard, int(self.starts[group + 1] - self.starts[group]), key)
+        fields = {name: table.column(name)[row].as_py() for name in table.column_names}
+        image = pick(fields, self.columns.image)
+        if isinstance(image, dict):
+            if image.get("bytes") is None and image.get("path"):
+                raise SampleError(Reason.MISSING_IMAGE, key, f"names an image, {image['path']!r}, but does not hold it")
+            image = image.get("bytes")
+        used = self.columns.used()
+        return self.columns.sample(key, {name: v if name in used else plain(v) for name, v in fields.items()}, image)
+
+    def fingerprint(self) -> str:
+        """Stands for the names and sizes of the files, the rows of their groups, and the columns."""
+        return fingerprint_of("parquet", self.names, self.sizes, self.starts.tolist(), repr(self.columns))
+
+    def _check_schema(self, name: str, index: Arrays) -> list[str]:
+        """The columns to read of a file."""
+        import pyarrow
+
+        schema = pyarrow.ipc.read_schema(pyarrow.py_buffer(bytes(index["schema"])))
+        place = f"{self.spec}: {name}"
+        self.columns.check(schema.names, place)
+        image = self.columns.image
+        if image in schema.names and not is_image(schema.field(image).type):
+            raise DataError(f"{place}: column {image!r} is {schema.field(image).type}; expected binary or {{bytes, path}}")
+        for caption in self.columns.captions:
+            if caption in schema.names and not is_text(schema.field(caption).type):
+                raise DataError(f"{place}: column {caption!r} is {schema.field(caption).type}; expected text or lists of it")
+        used = self.columns.used()
+        return [field.name for field in schema if field.name in used or not holds_bytes(field.type)]
+
+    def _group(self, shard: int, group: int, rows: int, key: str) -> Any:
+        """The table of a row group, kept or decoded now. Two threads may decode the same one; neither waits."""
+        import pyarrow
+
+        with self._lock:
+            if (shard, group) in self._kept:
+                self._kept.move_to_end((shard, group))
+                return self._kept[shard, group]
+        try:
+            with _opened(self.paths[shard]) as file:
+                table = file.read_row_group(group, columns=self.read_columns[shard])
+        except (pyarrow.ArrowException, OSError, IndexError) as error:
+            if isinstance(error, OSError) and error.errno:  # of the system, not of a damaged page
+                raise DataError(f"{self.paths[shard]}: cannot be read: {os.strerror(error.errno)}") from error
+            message = f"its row group in {self.paths[shard]} cannot be read: {_first_line(error)}"
+            raise SampleError(Reason.DAMAGED_RECORD, key, message) from error
+        if table.num_rows != rows:
+            raise SampleError(Reason.DAMAGED_RECORD, key, f"{self.paths[shard]} has changed since it was indexed")
+        with self._lock:
+            self._kept[shard, group] = table
+            while len(self._kept) > 1 and (
+                len(self._kept) > CACHED_GROUPS or sum(kept.nbytes for kept in self._kept.values()) > CACHED_BYTES
+            ):
+                self._kept.popitem(last=False)
+        return table
+
+    def __getstate__(self):
+        return {name: value for name, value in self.__dict__.items() if name not in ("_kept", "_lock")}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state, _kept=OrderedDict(), _lock=threading.Lock())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def open_parquet(rest: str) -> ParquetSource:
+    """The rows of PATTERN?OPTIONS. Raises: DataError; see `find_files` and `ParquetSource`."""
+    spec = f"parquet:{rest}"
+    pattern, options = split_options(rest, "parquet", OPTIONS)
+    return ParquetSource(find_files(pattern, "parquet", remote=True), spec, Columns.of(options, spec))

@@ -1,0 +1,92 @@
+"""How the fields of an ArrayRecord folder's records become samples: what its features.json and manifest.json say of them."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from vlp_jax.data.samples import Reason, Sample, SampleError, check_captions
+from vlp_jax.data.storage import MissingFileError, join, read_file, size_or_none
+from vlp_jax.errors import DataError
+
+CAPTION_FIELDS = ("captions", "caption", "text")
+
+
+def read_json(path: str, spec: str) -> dict:
+    """The object in a JSON file of such a folder. Raises: DataError if it is missing or damaged."""
+    try:
+        return json.loads(read_file(path))
+    except MissingFileError:
+        raise DataError(f"{spec}: {path} is missing; expected a folder written by vlp_jax.prepare or by TFDS") from None
+    except ValueError as error:
+        raise DataError(f"{spec}: {path} cannot be read: {error}") from error
+
+
+class Fields:
+    """How the fields of a record become a sample: which is the image, which the caption, and how to read the others."""
+
+    def __init__(self, image: str, caption: str, readers: dict[str, Callable[[list], Any]]):
+        self.image, self.caption, self.readers = image, caption, readers
+
+    def sample(self, name: str, values: dict[str, list]) -> Sample:
+        """The sample in a record. Raises: SampleError if its image or caption is missing, empty or damaged."""
+        try:
+            key = values["key"][0].decode() if values.get("key") and "key" in self.readers else name
+            metadata = {
+                field: read(values[field])
+                for field, read in self.readers.items()
+                if field not in ("key", "caption", "captions", self.caption) and field in values
+            }
+            captions = [text.decode() for text in values.get(self.caption, ())]
+        except (ValueError, AttributeError, IndexError) as error:
+            raise SampleError(Reason.DAMAGED_TEXT, name, f"a field cannot be read: {error}") from error
+        image = values.get(self.image) or [b""]
+        if not image[0]:
+            raise SampleError(Reason.MISSING_IMAGE, key, "has no image")
+        return Sample(key, image[0], check_captions(captions, key), metadata)
+
+
+def read_fields(directory: str, spec: str) -> Fields:
+    """The fields of a folder, from its features.json and, where `prepare` wrote it, manifest.json.
+
+    Raises: DataError if there is no image or no caption among them.
+    """
+    features = read_json(join(directory, "features.json"), spec).get("featuresDict", {}).get("features", {})
+    manifest = join(directory, "manifest.json")
+    kinds = {} if size_or_none(manifest) is None else read_json(manifest, spec).get("fields", {})
+    images = [name for name, feature in features.items() if feature["pythonClassName"].endswith(".Image")]
+    captions = [name for name in CAPTION_FIELDS if name in features]
+    for what, found in (("image", images), ("caption", captions)):
+        if not found:
+            raise DataError(f"{spec}: no {what} field in features.json (fields: {', '.join(features) or 'none'})")
+    readers = {name: _field_reader(directory, name, feature, kinds.get(name)) for name, feature in features.items()}
+    image = "image" if "image" in images else images[0]
+    return Fields(image, captions[0], {name: read for name, read in readers.items() if read and name not in images})
+
+
+class _Scalar:
+    """Reads one text or number; with `names`, a class label by its name; with `as_json`, JSON kept in a text."""
+
+    def __init__(self, names: list[str] | None = None, as_json: bool = False):
+        self.names, self.as_json = names, as_json
+
+    def __call__(self, values: list) -> Any:
+        value = values[0].decode() if isinstance(values[0], bytes) else values[0]
+        if self.as_json:
+            return json.loads(value) if value else None
+        return self.names[value] if self.names and 0 <= value < len(self.names) else value
+
+
+def _read_list(values: list) -> list:
+    return [value.decode() if isinstance(value, bytes) else value for value in values]
+
+
+def _field_reader(directory: str, name: str, feature: dict, kind: str | None) -> Callable | None:
+    """A reader of flat fields; None for the others (nested features, tensors), which no sample carries."""
+    python_class = feature["pythonClassName"].rsplit(".", 1)[-1]
+    if python_class == "ClassLabel":
+        labels = join(directory, f"{name}.labels.txt")
+        return _Scalar(names=None if size_or_none(labels) is None else read_file(labels).decode().split("\n"))
+    if python_class in ("Text", "Scalar") or (python_class == "Tensor" and not feature["tensor"].get("shape")):
+        return _Scalar(as_json=kind == "json")
+    inner = feature.get("sequence", {}).get("feature", {}).get("pythonClassName", "").rsplit(".", 1)[-1]
+    return _read_list if inner in ("Text", "Scalar", "ClassLabel", "Tensor") else None

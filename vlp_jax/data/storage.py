@@ -1,0 +1,157 @@
+"""Bytes of files on this machine or behind a URL that fsspec knows (`gs://`, `s3://`, `https://`, `memory://`, ...).
+
+Nothing stays open between reads: the sources built on this pickle, fork, and may be read from many threads.
+"""
+
+import contextlib
+import errno
+import io
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from vlp_jax.errors import DataError
+
+MOUNTS = {"gs": "gcsfuse", "s3": "mount-s3", "az": "blobfuse2", "abfs": "blobfuse2", "abfss": "blobfuse2"}
+COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh")  # what gzip, zstd, xz and bzip2 files begin with
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+
+
+class MissingFileError(DataError):
+    """There is no such file."""
+
+
+def scheme_of(path: str) -> str | None:
+    """`gs` of `gs://bucket/file`; None of a local path."""
+    match = _SCHEME.match(path)
+    return match.group(1).lower() if match else None
+
+
+def refuse_remote(path: str, spec: str, supported: tuple[str, ...] = ()) -> None:
+    """Raises: DataError naming the mount to use, if `path` has a scheme that is not `supported`."""
+    scheme = scheme_of(path)
+    if scheme and scheme not in supported:
+        kind = spec.partition(":")[0]
+        read = " and ".join(["local paths", *(f"{name}://" for name in supported)])
+        mount = MOUNTS.get(scheme, "rclone mount")
+        raise DataError(f"{spec}: {kind} reads {read} only; mount it (with {mount}) and give the mounted path")
+
+
+def join(folder: str, name: str) -> str:
+    """The path of `name` in a local or remote folder."""
+    return posixpath.join(folder, name) if scheme_of(folder) else os.path.join(folder, name)
+
+
+def folder_of(path: str) -> str:
+    """The folder that a local or remote file lies in."""
+    if not scheme_of(path):
+        return os.path.dirname(path) or "."
+    folder = path.rpartition("/")[0]
+    return f"{folder}/" if folder.endswith(":/") else folder
+
+
+def read_file(path: str) -> bytes:
+    """All bytes of a file. Raises: MissingFileError; DataError if it cannot be read."""
+    with _one_line_errors(path):
+        if scheme_of(path):
+            filesystem, name = _filesystem(path)
+            return filesystem.cat_file(name)
+        with open(path, "rb", buffering=0) as file:
+            return file.readall()
+
+
+def read_range(path: str, start: int, size: int) -> bytes:
+    """`size` bytes from byte `start` on, fewer where the file ends before. Raises: as `read_file`."""
+    if size <= 0:
+        return b""
+    with _one_line_errors(path):
+        if scheme_of(path):
+            filesystem, name = _filesystem(path)
+            return filesystem.cat_file(name, start=start, end=start + size)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(file, size, start)
+        finally:
+            os.close(file)
+
+
+@contextlib.contextmanager
+def open_file(path: str) -> Iterator[BinaryIO]:
+    """The file, to be read from start to end or with seeks. Raises: as `read_file`, also while it is read."""
+    with _one_line_errors(path), open_binary(path) as file:
+        yield file
+
+
+def open_binary(path: str) -> BinaryIO:
+    """The file; to be closed. Raises: as `read_file` if it cannot be opened; later its storage's own errors."""
+    with _one_line_errors(path):
+        if not scheme_of(path):
+            return open(path, "rb")
+        filesystem, name = _filesystem(path)
+        return io.BufferedReader(filesystem.open(name, "rb"), 1 << 20)
+
+
+def size_and_version(path: str) -> tuple[int, str]:
+    """The size of a file, and a text that changes when the file does. Raises: as `read_file`."""
+    with _one_line_errors(path):
+        if scheme_of(path):
+            filesystem, name = _filesystem(path)
+            return int(filesystem.info(name)["size"]), str(filesystem.ukey(name))
+        status = os.stat(path)
+        return status.st_size, str(status.st_mtime_ns)
+
+
+def size_or_none(path: str) -> int | None:
+    """The size of a file; None if there is none."""
+    try:
+        return size_and_version(path)[0]
+    except MissingFileError:
+        return None
+
+
+def remote_matches(pattern: str) -> list[str]:
+    """The remote files a glob, or a plain name, stands for: none, one or several. Raises: DataError."""
+    with _one_line_errors(pattern):
+        filesystem, name = _filesystem(pattern)
+        if filesystem.exists(name):
+            return [pattern]
+        found = filesystem.glob(name) if set(name) & set("*?[") else []
+        return sorted(str(filesystem.unstrip_protocol(path)) for path in found)
+
+
+def is_folder(path: str) -> bool:
+    """Whether a local or remote path is a folder."""
+    if not scheme_of(path):
+        return os.path.isdir(path)
+    with _one_line_errors(path):
+        filesystem, name = _filesystem(path)
+        return filesystem.isdir(name)
+
+
+def _filesystem(path):
+    """fsspec keeps one object for each kind of storage and makes another in a forked process."""
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        raise DataError(f"{path}: cannot be opened: {error}") from error
+
+
+@contextlib.contextmanager
+def _one_line_errors(path):
+    try:
+        yield
+    except DataError:
+        raise
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or error.errno in _ABSENT:
+            raise MissingFileError(f"{path}: no such file") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:
+        if not scheme_of(path):
+            raise
+        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from error

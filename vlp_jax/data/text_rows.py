@@ -1,0 +1,96 @@
+"""Tables in text files, one row a record, that name image files: what `jsonl` and `csv` share.
+
+Only the byte at which every row starts is kept; a row is read from the file when it is asked for.
+"""
+
+import array
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from vlp_jax.data.index import Arrays, load_indexes
+from vlp_jax.data.patterns import short_names
+from vlp_jax.data.rows import Columns, locate, pick, read_image
+from vlp_jax.data.samples import Reason, Sample, SampleError, check_index, fingerprint_of
+from vlp_jax.data.storage import COMPRESSED, folder_of, open_file, read_range
+from vlp_jax.errors import DataError
+
+
+class TextRows:
+    """The rows of some text files, in the order of `paths`. A sample's key is FILE:ROW, rows counted from 1.
+
+    Args: paths: the files. spec: what messages call this source. kind: names its index. columns: see `Columns`.
+      build: the index of one file. header: rows at the start of every file that are no samples.
+    Raises: DataError for a file that is missing or damaged, and for files without a single row.
+    """
+
+    def __init__(self, paths: list[str], spec: str, kind: str, columns: Columns, build: Callable[[str], Arrays], header: int = 0):
+        self.spec, self.paths, self.columns, self.header = spec, list(paths), columns, header
+        self.names = short_names(self.paths)
+        self.indexes = load_indexes(self.paths, kind, build)
+        self.starts = np.cumsum([0, *(len(index["starts"]) - 1 - header for index in self.indexes)])
+        if len(self) <= 0:
+            raise DataError(f"{spec}: no row in {len(self.paths)} file(s)")
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, index: int) -> Sample:
+        shard, row = locate(self.starts, check_index(index, len(self)))
+        key = f"{self.names[shard]}:{row + 1}"
+        fields = self.fields(shard, key, self.text(shard, row + self.header, key))
+        image = read_image(folder_of(self.paths[shard]), pick(fields, self.columns.image), key)
+        return self.columns.sample(key, fields, image)
+
+    def fingerprint(self) -> str:
+        """Stands for the names and the contents of the files and the columns; not for the images they name."""
+        digests = [bytes(index["digest"]).hex() for index in self.indexes]
+        return fingerprint_of(type(self).__name__, self.names, digests, repr(self.columns))
+
+    def text(self, shard: int, line: int, key: str) -> str:
+        """One record of a file, header included. Raises: SampleError if it is not UTF-8, or the file became shorter."""
+        start, end = map(int, self.indexes[shard]["starts"][line : line + 2])
+        data = read_range(self.paths[shard], start, end - start)
+        if len(data) != end - start:
+            raise SampleError(Reason.DAMAGED_RECORD, key, f"{self.paths[shard]} became shorter since it was indexed")
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise SampleError(Reason.DAMAGED_TEXT, key, f"is not UTF-8: {error}") from error
+
+    def fields(self, shard: int, key: str, text: str) -> Mapping[str, Any]:
+        """The columns of the record `text`. Raises: SampleError."""
+        raise NotImplementedError
+
+
+def index_records(path: str, find: Callable[[BinaryIO, "RecordStarts"], None]) -> Arrays:
+    """The index of one file: starts int64 [N + 1], the bytes its records start at and its size; digest uint8 [32].
+
+    `find(file, starts)` reads all lines through `starts.lines(file)` and adds the place of every record.
+    """
+    starts = RecordStarts()
+    with open_file(path) as file:
+        magic = file.read(6)
+        if magic.startswith(COMPRESSED):
+            raise DataError(f"{path}: is compressed; rows are read at random, so unpack it first")
+        file.seek(0)
+        find(file, starts)
+    starts.places.append(starts.read)
+    digest = np.frombuffer(starts.digest.digest(), np.uint8)
+    return {"starts": np.array(starts.places, np.int64), "digest": digest}
+
+
+class RecordStarts:
+    """The places of records found so far, the bytes read and their digest."""
+
+    def __init__(self):
+        self.places, self.read, self.digest = array.array("q"), 0, hashlib.sha256()
+
+    def lines(self, file: BinaryIO):
+        """Yields the lines of the file, each with its end."""
+        for line in file:
+            self.read += len(line)
+            self.digest.update(line)
+            yield line
