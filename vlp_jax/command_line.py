@@ -20,9 +20,9 @@ class Flags(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see python -m vlp_jax.{os.path.basename(self.prog).removesuffix('.py')} --help")
 
-    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Raises: ConfigError for an unknown flag, a bad value, or a flag given twice."""
-        check_given_once(arguments)
+    def parse(self, arguments: Sequence[str], repeatable: Sequence[str] = ()) -> argparse.Namespace:
+        """Raises: ConfigError for an unknown flag, a bad value, or a flag given twice that is not `repeatable`."""
+        check_given_once(arguments, repeatable)
         return self.parse_args(arguments)
 
     def parse_with_overrides(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
@@ -32,14 +32,14 @@ class Flags(argparse.ArgumentParser):
         return self.parse_args(rest), overrides
 
 
-def check_given_once(arguments: Sequence[str]) -> None:
+def check_given_once(arguments: Sequence[str], repeatable: Sequence[str] = ()) -> None:
     """Raises: ConfigError for a flag that stands twice, as an unquoted brace pattern makes it."""
     seen = set()
     for argument in arguments:
         name = argument.partition("=")[0]
         if not argument.startswith("--"):
             continue
-        if name in seen:
+        if name in seen and name not in repeatable:
             raise ConfigError(f"{name} is given twice; if its value has braces, quote it so that the shell does not expand "
                               f"it: '{name}=webdataset:/data/{{000000..000331}}.tar'")
         seen.add(name)

@@ -13,43 +13,27 @@ import pathlib
 import sys
 import time
 
+from vlp_jax.command_line import Flags, run_door
 from vlp_jax.data import records, vocabulary, writer
 from vlp_jax.data.sources import Source, open_source
-from vlp_jax.errors import ConfigError, UserError
+from vlp_jax.errors import ConfigError
 
 
-class _Once(argparse.Action):
-    """A flag that may be given once: an unquoted brace pattern becomes several, of which the last would win."""
-
-    def __call__(self, parser, namespace, value, option_string=None):
-        given = namespace.__dict__.setdefault("given", set())
-        if self.dest in given:
-            raise ConfigError(f"{option_string} is given twice; quote brace patterns: '{option_string}=...{{00..31}}...'")
-        given.add(self.dest)
-        setattr(namespace, self.dest, value)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise ConfigError(f"{message}; see python -m vlp_jax.prepare --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser("python -m vlp_jax.prepare", allow_abbrev=False, description=__doc__,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", action=_Once, help="KIND:PATTERN, quoted where it has braces")
+def _flags() -> Flags:
+    parser = Flags(prog="prepare", description=__doc__)
+    parser.add_argument("--source", help="KIND:PATTERN, quoted where it has braces")
     parser.add_argument("--split", action="append", default=[], help="name of the split that --source becomes, or "
                         "NAME=KIND:PATTERN, as often as there are splits (default: train)")
-    parser.add_argument("--output", action=_Once, help="the folder to write; it must not exist")
-    parser.add_argument("--name", action=_Once, help="name of the data set (default: that of the folder)")
-    parser.add_argument("--shards", action=_Once, type=_positive, help="of each split (default: 1 per 2,500 samples)")
-    parser.add_argument("--image-format", action=_Once, choices=records.IMAGE_FORMATS, default="keep",
+    parser.add_argument("--output", help="the folder to write; it must not exist")
+    parser.add_argument("--name", help="name of the data set (default: that of the folder)")
+    parser.add_argument("--shards", type=_positive, help="of each split (default: 1 per 2,500 samples)")
+    parser.add_argument("--image-format", choices=records.IMAGE_FORMATS, default="keep",
                         help="webp and png are lossless RGBA")
-    parser.add_argument("--compression", action=_Once, choices=writer.COMPRESSIONS, default="zstd",
+    parser.add_argument("--compression", choices=writer.COMPRESSIONS, default="zstd",
                         help="of records; brotli is the smallest and slow to write")
-    parser.add_argument("--workers", action=_Once, type=_positive, default=1, help="processes that encode")
-    parser.add_argument("--train-tokenizer", action=_Once, metavar="FILE", help="train a BPE vocabulary, write it here")
-    parser.add_argument("--vocab-size", action=_Once, type=_positive, default=4096)
+    parser.add_argument("--workers", type=_positive, default=1, help="processes that encode")
+    parser.add_argument("--train-tokenizer", metavar="FILE", help="train a BPE vocabulary, write it here")
+    parser.add_argument("--vocab-size", type=_positive, default=4096)
     return parser
 
 
@@ -112,9 +96,9 @@ def _train(flags: argparse.Namespace, splits: dict[str, Source]) -> None:
     print(f"wrote {path}")
 
 
-def run(arguments: list[str]) -> None:
-    """What the command does, for these arguments. Raises: UserError."""
-    flags = _parser().parse_args(arguments)
+def main(arguments: list[str]) -> int:
+    """Writes what the arguments ask for. Raises: UserError."""
+    flags = _flags().parse(arguments, repeatable=("--split",))
     if not flags.output and not flags.train_tokenizer:
         raise ConfigError("nothing to write; give --output=DIR or --train-tokenizer=FILE")
     splits = _splits(flags)
@@ -122,17 +106,8 @@ def run(arguments: list[str]) -> None:
         _write(flags, splits)
     if flags.train_tokenizer:
         _train(flags, splits)
-
-
-def main() -> int:
-    """Runs the command; the exit status is 2, with one line on stderr, for what its user can mend."""
-    try:
-        run(sys.argv[1:])
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_door(main)

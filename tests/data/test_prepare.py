@@ -61,7 +61,7 @@ def tar(tmp_path):
 
 
 def run(*arguments):
-    prepare.run([str(argument) for argument in arguments])
+    prepare.main([str(argument) for argument in arguments])
 
 
 def digests(folder):
@@ -274,7 +274,7 @@ def test_output_appears_only_when_it_is_whole(tar, tmp_path, monkeypatch):
 def wrong_commands(tar):
     source = f"--source=webdataset:{tar}"
     return [
-        ([source, source, "--output=O"], "--source is given twice; quote brace patterns"),
+        ([source, source, "--output=O"], "--source is given twice; if its value has braces, quote it"),
         ([f"--split=a=webdataset:{tar}", f"--split=a=webdataset:{tar}", "--output=O"], "--split=a is given twice; quote"),
         ([source], "nothing to write"),
         (["--output=O"], "nothing to read"),

@@ -5,6 +5,7 @@ there, and every random draw of its transform. Grain only chooses which thread o
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator
 
@@ -39,7 +40,7 @@ class TrainRows:
 
         Raises: DataError after ATTEMPTS bad samples in a row.
         """
-        index = self.order()[position]
+        index = self.order[position]
         reason, bad_sample = 0, ""
         for attempt in range(ATTEMPTS):
             try:
@@ -51,6 +52,7 @@ class TrainRows:
                 index = int(random_generator(self.seed, position, attempt, 1).integers(len(self.source)))
         raise DataError(f"{self.source.spec}: {ATTEMPTS} bad samples in a row, the first is {bad_sample}")
 
+    @functools.cached_property
     def order(self) -> grain.MapDataset:
         """Position -> index into the source: every epoch is another global shuffle."""
         return grain.MapDataset.range(len(self.source)).shuffle(seed=derived_seed(self.seed)).repeat(None)
