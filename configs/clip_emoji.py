@@ -19,7 +19,7 @@ GROUPS = {"smileys & emotion": ("face", "smiling face", "sad face", "heart", "em
 
 def get_config(variant="full"):
     config = base()
-    config.epochs = 28.0
+    config.epochs = 26.0
     config.ema = 0.995
     config.log_every = 50
     config.data.batch_size = 128
