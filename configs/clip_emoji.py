@@ -1,6 +1,8 @@
 """CLIP on the embedded emoji: a small ViT behind a deep convolution stem, from nothing, on a laptop.
 
 python -m vlp_jax.main --config=configs/clip_emoji.py --workdir=runs/clip_emoji
+18 CPU-minutes (2 cores of an AMD EPYC, 2026-11-23); recall@1 on val_vendor 0.311 text to image, 0.256 image to text;
+zero-shot 0.504 by names, 0.508 by descriptions.
 """
 
 from vlp_jax.config import base, variant_of
