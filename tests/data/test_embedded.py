@@ -101,7 +101,7 @@ def test_it_can_be_rebuilt_from_tars(samples, tmp_path):
                 info = tarfile.TarInfo(f"{sample.key}.{ending}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-    prepare.run([f"--source=webdataset:{tmp_path}/in.tar", f"--output={tmp_path}/out", "--image-format=webp"])
+    prepare.main([f"--source=webdataset:{tmp_path}/in.tar", f"--output={tmp_path}/out", "--image-format=webp"])
     for old, new in zip(rows, open_source(f"arrayrecord:{tmp_path}/out/train"), strict=True):
         assert (new.key, new.captions, new.metadata) == (old.key, old.captions, old.metadata)
         before, after = (np.asarray(Image.open(io.BytesIO(s.image)).convert("RGBA")) for s in (old, new))
@@ -109,7 +109,7 @@ def test_it_can_be_rebuilt_from_tars(samples, tmp_path):
 
 
 def test_the_tokenizer_is_the_one_trained_on_train(samples, tmp_path):
-    prepare.run(["--source=embedded:emoji/train", f"--train-tokenizer={tmp_path}/t.json", "--vocab-size=4096"])
+    prepare.main(["--source=embedded:emoji/train", f"--train-tokenizer={tmp_path}/t.json", "--vocab-size=4096"])
     assert (tmp_path / "t.json").read_bytes() == (folder("emoji") / "tokenizer.json").read_bytes()
     tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "t.json"))
     assert tokenizer.get_vocab_size() == 4096

@@ -122,7 +122,7 @@ def class_folders(folder):
 
 
 def prepared(folder):
-    prepare.run([f"--source={SYNTHETIC}", f"--output={folder}/out", "--shards=3"])
+    prepare.main([f"--source={SYNTHETIC}", f"--output={folder}/out", "--shards=3"])
     return f"{folder}/out/train"
 
 

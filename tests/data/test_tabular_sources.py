@@ -416,7 +416,7 @@ def prepared(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path))
     write_folder(tmp_path / "in", {"cat": {f"{n}.png": png(n) for n in range(5)}, "dog": {"9.png": png(9)}})
-    prepare.run([f"--source=folder:{tmp_path}/in", f"--output={tmp_path}/pets/1.0.0", "--name=pets", "--shards=2"])
+    prepare.main([f"--source=folder:{tmp_path}/in", f"--output={tmp_path}/pets/1.0.0", "--name=pets", "--shards=2"])
     return tmp_path / "pets/1.0.0"
 
 
