@@ -1,7 +1,34 @@
-"""Eight virtual devices on the CPU, declared before JAX starts."""
+"""Eight virtual devices on the CPU, and one compilation cache for the whole session, declared before JAX starts."""
 
+import atexit
 import os
+import shutil
+import tempfile
+
+import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+
+# Also for the processes that tests start: what one test has compiled, no other compiles again.
+_compiled = tempfile.mkdtemp(prefix="vlp_jax_compiled_")
+atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+TINY = {"model.image.stem": "patch", "model.image.stem_channels": "()", "model.image.stem_strides": "()", "model.image.depth": "1",
+        "model.image.width": "32", "model.image.mlp_dim": "64", "model.text.depth": "1", "model.text.width": "32",
+        "model.text.mlp_dim": "64", "optimizer.kind": "adamw", "optimizer.schedule.kind": "constant",
+        "optimizer.schedule.warmup": "0", "evaluators": "{}", "data.batch_size": "8", "log_every": "1"}
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """`tiny("steps=3", ...)`: flags that make clip_emoji.py:smoke so small that it compiles in seconds, and once for all
+    tests, since its program does not depend on the number of steps; each KEY=VALUE is added, or takes another's place."""
+    def flags(*changes: str) -> list[str]:
+        chosen = TINY | dict(change.split("=", 1) for change in changes)
+        return [f"--config.{key}={value}" for key, value in chosen.items()]
+
+    return flags

@@ -1,6 +1,7 @@
 """The training input: the k-th batch is what (config, seed, k) say, whoever computes it and whatever is damaged."""
 
 import collections
+import dataclasses
 import io
 import itertools
 import json
@@ -12,18 +13,10 @@ import pytest
 from PIL import Image
 
 from vlp_jax.config import schema
-from vlp_jax.data.pipeline import (
-    REASONS,
-    Batches,
-    TrainRows,
-    check_train_text,
-    choose_text,
-    identity,
-    input_fingerprint,
-    random_generator,
-)
+from vlp_jax.data.mixture import Mixture, Part
+from vlp_jax.data.pipeline import REASONS, Batches, TrainRows, identity, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.samples import Reason, Sample
+from vlp_jax.data.samples import Reason
 from vlp_jax.data.sources import open_source
 from vlp_jax.data.text import load_tokenizer
 from vlp_jax.errors import DataError
@@ -69,8 +62,12 @@ def bad_source(tmp_path_factory):
 def rows_of(source, seed=0):
     tokenizer = load_tokenizer(schema.Text(), LENGTH, 4096)
     augmentation = schema.Augmentation(scale=(0.5, 1.5), flip=0.5, hue=0.1, erase=0.3)
-    text = schema.TrainSource(caption=1.0, caption_and_keywords=1.0, keywords=1.0)
-    return TrainRows(source, Preprocessor(SIZE, schema.Images(), tokenizer), augmentation, text, seed)
+    mixture = only(source, schema.Texts(caption=1.0, caption_and_keywords=1.0, keywords=1.0))
+    return TrainRows(mixture, Preprocessor(SIZE, schema.Images(), tokenizer), augmentation, seed)
+
+
+def only(source, texts=schema.Texts()):  # noqa: B008 - frozen
+    return Mixture((Part("", source, texts, len(source)),))
 
 
 def batches_of(rows, count, position=0, host=0, hosts=1, **data):
@@ -133,6 +130,21 @@ def test_the_rows_of_several_hosts_are_those_of_one(source, hosts):
         assert_same({name: np.concatenate([part[name] for part in of_hosts]) for name in batch}, batch)
 
 
+@pytest.mark.parametrize(("stop", "before", "after"), [
+    (1, {"hosts": 1, "workers": 1}, {"hosts": 4, "threads": 3}), (3, {"hosts": 2, "threads": 1}, {"hosts": 1, "workers": 2}),
+    (4, {"hosts": 4}, {"hosts": 2, "prefetch": 1})])
+def test_a_run_stopped_anywhere_goes_on_with_other_hosts_and_workers(source, damaged_source, stop, before, after):
+    """A mixture with a part that is no whole pass, and damaged samples in it."""
+    parts = (Part("whole", source, schema.Texts(), 9), Part("damaged", damaged_source, schema.Texts(prompts=("{}", "a {}")), COUNT))
+    rows = dataclasses.replace(rows_of(source), mixture=Mixture(parts))
+    unbroken = batches_of(rows, 7)
+    assert sum((batch["reason"] > 0).sum() for batch in unbroken) >= 2
+    for start, count, how in ((0, stop, before), (stop, 7 - stop, after)):
+        hosts = [batches_of(rows, count, position=start, host=host, **how) for host in range(how["hosts"])]
+        for expected, *found in zip(unbroken[start:start + count], *hosts, strict=True):
+            assert_same({name: np.concatenate([part[name] for part in found]) for name in expected}, expected)
+
+
 def test_a_batch_far_into_a_run_is_reached_directly(source):
     batch, = batches_of(rows_of(source), 1, position=10**9)
     assert_same(batch, expected_batch(rows_of(source), 10**9))
@@ -140,10 +152,10 @@ def test_a_batch_far_into_a_run_is_reached_directly(source):
 
 def test_a_batch_has_the_promised_shapes_and_types(source):
     batch, = batches_of(rows_of(source), 1)
-    assert {name: (array.shape, array.dtype) for name, array in batch.items() if name != "bad_sample"} == {
+    assert {name: (array.shape, array.dtype) for name, array in batch.items() if name not in ("bad_sample", "key")} == {
         "image": ((BATCH, SIZE, SIZE, 3), np.uint8), "text": ((BATCH, LENGTH), np.int32), "text_mask": ((BATCH, LENGTH), np.bool_),
         "truncated": ((BATCH,), np.bool_), "caption_id": ((BATCH, 2), np.int32), "image_id": ((BATCH, 2), np.int32),
-        "reason": ((BATCH,), np.int32),
+        "part": ((BATCH,), np.int32), "reason": ((BATCH,), np.int32),
     }
     assert batch["bad_sample"].tolist() == [""] * BATCH
 
@@ -200,7 +212,7 @@ def test_all_captions_of_a_sample_are_drawn(source):
 
 def test_the_fingerprint_of_the_input_tells_seed_batch_size_and_source(source, damaged_source):
     def fingerprint(source, seed=0, batch_size=BATCH):
-        return input_fingerprint(schema.Config(seed=seed, data=schema.Data(batch_size=batch_size)), source)
+        return json.dumps(input_fingerprint(schema.Config(seed=seed, data=schema.Data(batch_size=batch_size)), only(source)))
 
     different = [fingerprint(source), fingerprint(source, seed=1), fingerprint(source, batch_size=8), fingerprint(damaged_source)]
     assert len(set(different)) == 4 and fingerprint(source) == different[0]
@@ -257,49 +269,3 @@ def test_closing_leaves_no_worker_process(source):
     for process in before:
         process.join(10)
     assert not any(process.is_alive() for process in before)
-
-
-# Texts
-
-CAPTION, BOTH, KEYWORDS = (schema.TrainSource(**{"caption": 0.0} | {kind: 1.0})
-                           for kind in ("caption", "caption_and_keywords", "keywords"))
-
-
-def texts(weights, keywords=("red", "big", "round"), count=300):
-    sample = Sample("k", b"", ("a heart",), {} if keywords is None else {"keywords": keywords})
-    return [choose_text("a heart", sample, weights, random_generator(0, draw)) for draw in range(count)]
-
-
-def test_captions_only():
-    assert set(texts(CAPTION)) == {"a heart"}
-
-
-def test_keywords_only_are_some_keywords_each_once_in_any_order():
-    expected = {", ".join(some) for length in (1, 2, 3) for some in itertools.permutations(("red", "big", "round"), length)}
-    assert set(texts(KEYWORDS)) == expected
-
-
-def test_a_caption_with_keywords_starts_with_the_caption():
-    assert set(texts(BOTH)) == {f"a heart, {some}" for some in texts(KEYWORDS)}
-
-
-def test_weights_are_relative():
-    found = texts(schema.TrainSource(caption=2.0, caption_and_keywords=2.0, keywords=4.0), count=2000)
-    plain, alone = found.count("a heart"), sum(not text.startswith("a heart") for text in found)
-    assert abs(plain - 500) < 100 and abs(alone - 1000) < 110  # five standard deviations
-
-
-@pytest.mark.parametrize("keywords", [None, [], (), "red", 7])
-@pytest.mark.parametrize("weights", [KEYWORDS, BOTH], ids=["keywords", "caption and keywords"])
-def test_a_sample_without_a_list_of_keywords_gives_its_caption(keywords, weights):
-    assert set(texts(weights, keywords, count=20)) == {"a heart"}
-
-
-@pytest.mark.parametrize("weights", [CAPTION, BOTH, KEYWORDS])
-def test_one_weight_above_0_is_enough(weights):
-    check_train_text(weights)
-
-
-def test_weights_that_leave_no_text_are_an_error():
-    with pytest.raises(DataError, match="data.train.caption, caption_and_keywords, keywords: at least one weight"):
-        check_train_text(schema.TrainSource(caption=0.0))

@@ -1,21 +1,29 @@
-"""The loop's saves and stops, in this process, on the embedded data."""
+"""The loop's saves, stops and words about its input, in this process, on small runs."""
 
 import json
 import pathlib
+import time
 
 import pytest
 
 from vlp_jax import main
-from vlp_jax.errors import ConfigError, TrainingError
+from vlp_jax.data.synthetic import SyntheticSource
+from vlp_jax.errors import CheckpointError, ConfigError, TrainingError
+from vlp_jax.training import loop
 
 ROOT = pathlib.Path(__file__).parents[2]
-SMALL = [f"--config={ROOT}/configs/clip_emoji.py:smoke", "--config.data.batch_size=8", "--config.log_every=1"]
-WITHOUT_EVALUATORS = "--config.evaluators={}"
+SYNTHETIC = "data.train.source=synthetic:64?height=20&width=24&caption_words=3"
 
 
-@pytest.fixture(autouse=True)
-def own_compilation_cache(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "compilation"))
+@pytest.fixture
+def train(tmp_path, tiny):
+    """`train("steps=3", ...)` trains in a workdir of this test, which must end well."""
+    def run(*changes, flags=()):
+        arguments = [f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={tmp_path}/run", *tiny(*changes), *flags]
+        assert main.main(arguments) == 0
+        return tmp_path / "run"
+
+    return run
 
 
 def rows(workdir):
@@ -26,53 +34,96 @@ def saved(workdir):
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
 
 
-def test_the_best_checkpoint_by_a_metric_is_kept_beside_the_newest(tmp_path):
+def test_the_best_checkpoint_by_a_metric_is_kept_beside_the_newest(train):
     metric = "val/text_to_image_median_rank"
-    evaluator = "{'val': {'source': 'embedded:emoji/val_concept', 'every_steps': 1}}"
-    assert main.main([*SMALL, f"--workdir={tmp_path}/run", "--config.steps=4", f"--config.evaluators={evaluator}",
-                      "--config.checkpoint.every_steps=1", "--config.checkpoint.keep=1", "--config.checkpoint.keep_best=1",
-                      f"--config.checkpoint.best_metric={metric}", "--config.checkpoint.best_mode=max",
-                      "--config.optimizer.rate=0.03"]) == 0
-    values = {row["step"]: row[metric] for row in rows(tmp_path / "run")}
+    workdir = train("steps=4", "evaluators={'val': {'source': 'embedded:emoji/val_concept', 'every_steps': 1}}",
+                    "checkpoint.every_steps=1", "checkpoint.keep=1", "checkpoint.keep_best=1", f"checkpoint.best_metric={metric}",
+                    "checkpoint.best_mode=max", "optimizer.rate=0.03")
+    values = {row["step"]: row[metric] for row in rows(workdir)}
     assert len(set(values.values())) > 1
     best = max(values.values())
-    kept = set(saved(tmp_path / "run"))
+    kept = set(saved(workdir))
     assert 4 in kept
     assert any(values[step] == best for step in kept)
     assert len(kept) <= 2
 
 
-def test_best_metric_that_no_evaluator_measures_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="best_metric.*val_vendor/text_to_image_recall@1"):
-        main.main([*SMALL, f"--workdir={tmp_path}/run", "--config.checkpoint.keep_best=1",
-                   "--config.checkpoint.best_metric=val_vendor/text_to_image_recal@1"])
+def test_best_metric_that_no_evaluator_measures_is_refused(train, tmp_path):
+    with pytest.raises(ConfigError, match="best_metric.*val/text_to_image_recall@1"):
+        train("checkpoint.keep_best=1", "checkpoint.best_metric=val/text_to_image_recal@1", "evaluators={'val': {}}")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_is_due_by_minutes(tmp_path):
-    assert main.main([*SMALL, f"--workdir={tmp_path}/run", "--config.steps=3", WITHOUT_EVALUATORS,
-                      "--config.checkpoint.every_steps=none", "--config.checkpoint.every_minutes=0.0",
-                      "--config.checkpoint.keep=9"]) == 0
-    assert saved(tmp_path / "run") == [1, 2, 3]
+def test_a_checkpoint_is_due_by_minutes(train):
+    assert saved(train("steps=3", "checkpoint.every_steps=none", "checkpoint.every_minutes=0.0", "checkpoint.keep=9")) == [1, 2, 3]
 
 
-def test_without_either_only_the_last_step_is_saved(tmp_path):
-    assert main.main([*SMALL, f"--workdir={tmp_path}/run", "--config.steps=3", WITHOUT_EVALUATORS,
-                      "--config.checkpoint.every_steps=none", "--config.checkpoint.every_minutes=600"]) == 0
-    assert saved(tmp_path / "run") == [3]
+def test_without_either_only_the_last_step_is_saved(train):
+    assert saved(train("steps=3", "checkpoint.every_steps=none", "checkpoint.every_minutes=600")) == [3]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpoint(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpoint(train):
     with pytest.raises(TrainingError, match="at step 2; the last good checkpoint is .*checkpoints/1;"):
-        main.main([*SMALL, f"--workdir={tmp_path}/run", "--config.steps=5", WITHOUT_EVALUATORS, "--config.optimizer.kind=sgd",
-                   "--config.checkpoint.every_steps=1", "--config.optimizer.schedule.kind=constant",
-                   "--config.optimizer.schedule.warmup=0", "--config.optimizer.clip_norm=none",
-                   "--config.optimizer.weight_decay=0", "--config.optimizer.rate=1e38"])
+        train("steps=5", "optimizer.kind=sgd", "checkpoint.every_steps=1", "optimizer.clip_norm=none", "optimizer.weight_decay=0",
+              "optimizer.rate=1e38")
 
 
-def test_every_row_holds_the_names_that_the_readme_promises(tmp_path):
-    assert main.main([*SMALL, f"--workdir={tmp_path}/run", "--config.steps=2", WITHOUT_EVALUATORS]) == 0
-    for row in rows(tmp_path / "run"):
+def test_every_row_holds_the_names_that_the_readme_promises(train):
+    for row in rows(train("steps=2")):
         assert {"step", "train/loss", "train/examples_per_second", "train/data_wait_fraction", "train/learning_rate",
                 "wall_seconds", "cpu_seconds"} <= row.keys()
         assert 0 <= row["train/data_wait_fraction"] <= 1
+
+
+# The input
+
+def test_a_slow_first_batch_names_its_source(train, monkeypatch, capsys):
+    read = SyntheticSource.__getitem__
+
+    def slow(source, index):
+        time.sleep(0.2)
+        return read(source, index)
+
+    monkeypatch.setattr(SyntheticSource, "__getitem__", slow)
+    monkeypatch.setattr(loop, "SLOW_FIRST_BATCH", 0.1)
+    train("steps=2", SYNTHETIC)
+    assert capsys.readouterr().out.count("still waiting for the first batch of synthetic:64") == 1
+
+
+def test_a_quick_first_batch_says_nothing(train, capsys):
+    train("steps=2", SYNTHETIC)
+    assert "waiting" not in capsys.readouterr().out
+
+
+def test_a_source_smaller_than_a_batch_goes_on_into_the_next_epoch_with_a_warning(train, capsys):
+    workdir = train("steps=2", "data.train.source=synthetic:3?height=20&width=24")
+    assert "3 examples an epoch are less than one batch of 8" in capsys.readouterr().out
+    assert rows(workdir)[-1]["train/epoch"] == 2 * 8 / 3
+
+
+def test_a_mixture_trains_for_epochs_in_its_shares(train):
+    """60 + 30 samples, a quarter of them from the first: an epoch holds 22.5 and 67.5, so 23 and 67."""
+    parts = {"first": {"source": "synthetic:60?height=20&width=24", "weight": 1.0},
+             "second": {"source": "synthetic:30?height=24&width=20", "weight": 3.0}}
+    last = rows(train("epochs=4", "data.train.source=none", f"data.train.mixture={parts}"))[-1]
+    assert last["step"] == 45
+    assert (last["train/examples/first"], last["train/examples/second"]) == (4 * 23, 4 * 67)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ("seed=7", "seed was 0, is 7"),
+    ("data.batch_size=16", "data.batch_size was 8, is 16"),
+    ("data.train.source=embedded:emoji/val_concept", "the samples of data.train or their number"),
+])
+def test_a_changed_input_is_refused_on_resuming_and_the_change_named(train, change, words):
+    before = [other for other in ("steps=2", SYNTHETIC) if not change.startswith(other.partition("=")[0])]
+    train("steps=2", SYNTHETIC)
+    with pytest.raises(CheckpointError, match="was trained on other input") as caught:
+        train(*before, change, flags=["--accept-changes"])
+    assert words in str(caught.value)
+
+
+def test_workers_threads_and_prefetch_may_change_in_the_middle_of_a_run(train):
+    workdir = train("steps=2", SYNTHETIC, "data.threads=1", "data.prefetch=2")
+    (workdir / "metrics.jsonl").unlink()
+    assert [row["step"] for row in rows(train("steps=2", SYNTHETIC, "data.threads=3", "data.prefetch=5", "data.workers=1"))] == []

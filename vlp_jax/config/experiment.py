@@ -76,7 +76,7 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     narrow = dict(width=64, depth=2, heads=4, mlp_dim=256)
     config.update(steps=42, examples=None, epochs=None, log_every=1)
     config.data.update(batch_size=64, workers=0)
-    config.data.train.source = "embedded:emoji/train"
+    config.data.train.update(source="embedded:emoji/train", mixture={})
     config.data.text = to_tree(schema.Text(lower_case=config.data.text.lower_case))
     config.model.image.update(narrow)
     if config.model.image.stem == "patch":

@@ -63,13 +63,36 @@ class Text:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainSource:
-    """What to train on."""
+class Texts:
+    """What is drawn as a sample's text. Weights are relative."""
 
-    source: str = "embedded:emoji/train"  # KIND:PATTERN, quoted where it has braces
-    caption: float = between(1.0, 0.0)  # relative weights of what is drawn as a sample's text: one of its captions,
+    caption: float = between(1.0, 0.0)  # one of its captions,
     caption_and_keywords: float = between(0.0, 0.0)  # a caption followed by some of its keywords in random order,
     keywords: float = between(0.0, 0.0)  # or keywords alone
+    caption_fields: dict[str, float] = section(dict)  # field: weight of its captions; empty: every caption alike
+    prompts: tuple[str, ...] = ("{}",)  # one of which the text is put in, for {}
+
+
+@dataclasses.dataclass(frozen=True)
+class MixturePart:
+    """One source of a mixture. None takes what `data.train` says for all of them."""
+
+    source: str | None = None  # KIND:PATTERN; must be given
+    weight: float | None = between(None, 0.0)  # share of the examples, relative; given for every part or for none
+    repeat: float = between(1.0, 0.0)  # passes over this source in an epoch; with weights they only set an epoch's length
+    caption: float | None = between(None, 0.0)
+    caption_and_keywords: float | None = between(None, 0.0)
+    keywords: float | None = between(None, 0.0)
+    caption_fields: dict[str, float] | None = None
+    prompts: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSource(Texts):
+    """What to train on: one source, or several."""
+
+    source: str | None = "embedded:emoji/train"  # KIND:PATTERN, quoted where it has braces; None where there is a mixture
+    mixture: dict[str, MixturePart] = section(dict)  # by name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +104,7 @@ class Data:
     workers: int = between(0, 0, 1024)  # processes that decode; 0 decodes in threads of this process
     threads: int = between(2, 1, 1024)  # threads that decode, in each process
     prefetch: int = between(4, 1, 10_000)  # batches read ahead
-    max_bad_fraction: float = between(0.01, 0.0, 1.0)  # of the examples used; more stops the run
+    max_bad_fraction: float = between(0.05, 0.0, 1.0)  # of the examples used; more stops the run
     images: Images = section(Images)
     augmentation: Augmentation = section(Augmentation)
     text: Text = section(Text)

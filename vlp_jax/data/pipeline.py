@@ -8,15 +8,18 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
 from vlp_jax.config import schema
+from vlp_jax.data.captions import draw_caption, draw_text
 from vlp_jax.data.images import decode, training_pixels
+from vlp_jax.data.mixture import Mixture, Order
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.samples import Reason, Sample, SampleError, Source, fingerprint_of
+from vlp_jax.data.samples import Reason, Sample, SampleError
 from vlp_jax.errors import DataError
 
 ATTEMPTS = 100
@@ -27,58 +30,45 @@ REASONS = tuple(Reason)  # code r > 0 in a batch stands for REASONS[r - 1]; 0 is
 class TrainRows:
     """Makes the row at any position of an endless run. Pickles into worker processes."""
 
-    source: Source
+    mixture: Mixture
     preprocessor: Preprocessor
     augmentation: schema.Augmentation
-    text: schema.TrainSource
     seed: int
 
     def __call__(self, position: int) -> dict[str, np.ndarray]:
         """image uint8 [S, S, 3]; text int32 [L]; text_mask bool [L]; truncated bool; caption_id, image_id int32 [2];
-        reason int32 and bad_sample str: 0 and "", or why the sample that belongs here is bad, its row being filled by
-        a substitute drawn from (seed, position, attempt).
+        part int32, its number in the mixture; key str, of the sample; reason int32 and bad_sample str: 0 and "", or why the
+        sample that belongs here is bad, its row being filled by a substitute from the same part, drawn from (seed,
+        position, attempt).
 
         Raises: DataError after ATTEMPTS bad samples in a row.
         """
-        index = self.order[position]
+        number, index = self.order(position)
+        part = self.mixture.parts[number]
         reason, bad_sample = 0, ""
         for attempt in range(ATTEMPTS):
             try:
-                row = self.transform(self.source[index], random_generator(self.seed, position, attempt))
-                return row | {"reason": np.int32(reason), "bad_sample": np.str_(bad_sample)}
+                row = self.transform(part.source[index], part.texts, random_generator(self.seed, position, attempt))
+                return row | {"part": np.int32(number), "reason": np.int32(reason), "bad_sample": np.str_(bad_sample)}
             except SampleError as error:
                 if not reason:
-                    reason, bad_sample = REASONS.index(error.reason) + 1, f"{error.key}: {error.message}"
-                index = int(random_generator(self.seed, position, attempt, 1).integers(len(self.source)))
-        raise DataError(f"{self.source.spec}: {ATTEMPTS} bad samples in a row, the first is {bad_sample}")
+                    key = f"{part.name}: {error.key}" if part.name else error.key
+                    reason, bad_sample = REASONS.index(error.reason) + 1, f"{key}: {error.message}"
+                index = int(random_generator(self.seed, position, attempt, 1).integers(len(part.source)))
+        raise DataError(f"{part.source.spec}: {ATTEMPTS} bad samples in a row, the first is {bad_sample}")
 
     @functools.cached_property
-    def order(self) -> grain.MapDataset:
-        """Position -> index into the source: every epoch is another global shuffle."""
-        return grain.MapDataset.range(len(self.source)).shuffle(seed=derived_seed(self.seed)).repeat(None)
+    def order(self) -> Order:
+        return Order(self.mixture, self.seed)
 
-    def transform(self, sample: Sample, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def transform(self, sample: Sample, texts: schema.Texts, rng: np.random.Generator) -> dict[str, np.ndarray]:
         spec = self.preprocessor.images
         image = decode(sample.image, sample.key, spec.maximum_pixels)
-        caption = sample.captions[int(rng.integers(len(sample.captions)))]
-        ids, mask, truncated = self.preprocessor.tokenizer([choose_text(caption, sample, self.text, rng)])
+        caption = draw_caption(sample, texts.caption_fields, rng)
+        ids, mask, truncated = self.preprocessor.tokenizer([draw_text(caption, sample, texts, rng)])
         return {"image": training_pixels(image, self.preprocessor.image_size, spec, self.augmentation, rng),
-                "text": ids[0], "text_mask": mask[0], "truncated": truncated[0],
+                "text": ids[0], "text_mask": mask[0], "truncated": truncated[0], "key": np.str_(sample.key),
                 "caption_id": identity(caption.encode()), "image_id": identity(sample.image)}
-
-
-def choose_text(caption: str, sample: Sample, weights: schema.TrainSource, rng: np.random.Generator) -> str:
-    """The caption, the caption with some of its keywords, or keywords alone, by their weights in the config. A sample
-    without keywords gives its caption."""
-    keywords = sample.metadata.get("keywords") or []
-    kinds = np.array([weights.caption, weights.caption_and_keywords, weights.keywords])
-    if not keywords or not isinstance(keywords, (list, tuple)):
-        return caption
-    kind = rng.choice(3, p=kinds / kinds.sum())
-    if kind == 0:
-        return caption
-    chosen = [str(keywords[i]) for i in rng.permutation(len(keywords))[:rng.integers(1, len(keywords) + 1)]]
-    return ", ".join(([caption] if kind == 1 else []) + chosen)
 
 
 def identity(data: bytes) -> np.ndarray:
@@ -91,19 +81,14 @@ def random_generator(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
-def derived_seed(seed: int) -> int:
-    """Grain shuffles epoch e with seed + e; hashing keeps the epochs of neighbouring seeds apart."""
-    return int(np.random.SeedSequence(seed).generate_state(1)[0])
-
-
 def collate(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Rows [...] -> arrays [b, ...]."""
     return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
 
 
-def input_fingerprint(config: schema.Config, source: Source) -> str:
-    """Stands for everything that decides the k-th batch; kept with a checkpoint."""
-    return fingerprint_of(config.seed, config.data.batch_size, source.fingerprint())
+def input_fingerprint(config: schema.Config, mixture: Mixture) -> dict[str, Any]:
+    """Everything that decides which samples the k-th batch holds, by config key; kept with a checkpoint."""
+    return {"seed": config.seed, "data.batch_size": config.data.batch_size, **mixture.fingerprints()}
 
 
 class Batches(Iterator):
@@ -139,8 +124,3 @@ class Batches(Iterator):
         """Stops reading ahead."""
         self.iterator.close()
 
-
-def check_train_text(text: schema.TrainSource) -> None:
-    """Raises: DataError unless some text has a weight."""
-    if text.caption + text.caption_and_keywords + text.keywords <= 0:
-        raise DataError("data.train.caption, caption_and_keywords, keywords: at least one weight must be above 0")

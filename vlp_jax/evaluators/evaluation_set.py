@@ -1,12 +1,13 @@
 """A set to evaluate on: its pictures in order, its distinct captions, and which belong together."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grain
 import numpy as np
 
 from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.rows import locate
 from vlp_jax.data.sources import Source
 from vlp_jax.errors import DataError
 
@@ -63,13 +64,17 @@ class EvaluationSet:
         return names, np.array([names.index(value) for value in values])
 
 
-def class_descriptions(source: Source, field: str, captions_per_class: int, samples: int = 50_000) -> dict[str, list[str]]:
-    """{class: up to `captions_per_class` distinct captions} from a training source, evenly from its first to its last
+def class_descriptions(sources: Sequence[Source], field: str, captions_per_class: int,
+                       samples: int = 50_000) -> dict[str, list[str]]:
+    """{class: up to `captions_per_class` distinct captions} from training sources, evenly from the first to the last
     sample (at most `samples` of them are read). Bad samples and those without the field are passed over."""
     found: dict[str, Counter] = {}
-    for i in np.unique(np.linspace(0, len(source) - 1, min(len(source), samples)).round().astype(int)):
+    starts = np.cumsum([0, *map(len, sources)])
+    total = int(starts[-1])
+    for i in np.unique(np.linspace(0, total - 1, min(total, samples)).round().astype(int)):
+        number, place = locate(starts, int(i))
         try:
-            sample = source[int(i)]
+            sample = sources[number][place]
         except DataError:
             continue
         name = sample.metadata.get(field)

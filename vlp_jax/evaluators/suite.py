@@ -64,7 +64,7 @@ def metric_names(specs: Mapping[str, schema.Evaluator]) -> list[str]:
     return [f"{name}/{metric}" for name, spec in specs.items() for task in spec.tasks for metric in TASK_METRICS[task]]
 
 
-def collect_descriptions(specs: Mapping[str, schema.Evaluator], train: Source) -> dict[str, dict[str, list[str]]]:
+def collect_descriptions(specs: Mapping[str, schema.Evaluator], train: Sequence[Source]) -> dict[str, dict[str, list[str]]]:
     """Training captions by class for every class field that a zero-shot evaluator uses; stored with the checkpoint."""
     wanted: dict[str, int] = {}
     for spec in specs.values():

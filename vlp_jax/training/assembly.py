@@ -11,9 +11,9 @@ import numpy as np
 import optax
 
 from vlp_jax.config import schema
-from vlp_jax.data.pipeline import Batches, TrainRows, check_train_text, input_fingerprint
+from vlp_jax.data.mixture import Mixture, open_mixture
+from vlp_jax.data.pipeline import Batches, TrainRows, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.sources import Source, open_source
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions, metric_names
@@ -32,7 +32,7 @@ class Run:
 
     config: schema.Config
     mesh: jax.sharding.Mesh
-    source: Source
+    mixture: Mixture
     preprocessor: Preprocessor
     module: PretrainingModule
     optimizer: optax.GradientTransformation
@@ -49,7 +49,7 @@ class Run:
 
     def batches(self, position: int) -> Batches:
         """This host's part of the input from batch `position` on."""
-        rows = TrainRows(self.source, self.preprocessor, self.config.data.augmentation, self.config.data.train, self.config.seed)
+        rows = TrainRows(self.mixture, self.preprocessor, self.config.data.augmentation, self.config.seed)
         return Batches(rows, self.config.data, position, jax.process_index(), jax.process_count())
 
     def to_device(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -58,14 +58,14 @@ class Run:
         return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()
                 if key in DEVICE_KEYS}
 
-    def input_fingerprint(self) -> str:
-        return input_fingerprint(self.config, self.source)
+    def input_fingerprint(self) -> dict[str, Any]:
+        return input_fingerprint(self.config, self.mixture)
 
     def evaluation(self, descriptions: dict | None) -> EvaluationSuite:
         """The config's evaluators; `descriptions` as stored with a checkpoint, or collected from the training set."""
         specs = self.config.evaluators
         if descriptions is None:
-            descriptions = collect_descriptions(specs, self.source)
+            descriptions = collect_descriptions(specs, self.mixture.sources)
         return EvaluationSuite(specs, make_embedder(self.module, self.preprocessor, self.mesh), descriptions,
                                self.config.data.threads)
 
@@ -114,17 +114,16 @@ def assemble(config: schema.Config) -> Run:
     mesh = make_mesh(config.mesh)
     check_batch(config.data.batch_size, mesh)
     check_batch(config.data.batch_size // config.accumulation.microbatches, mesh, "a microbatch of")
-    check_train_text(config.data.train)
     check_best_metric(config)
     module = make_module(config)
     batch = example_batch(config)
     parameters = abstract_parameters(module, batch)
     preprocessor = Preprocessor.from_config(config)
-    source = open_source(config.data.train.source)
-    steps = total_steps(config, len(source))
+    mixture = open_mixture(config.data.train)
+    steps = total_steps(config, len(mixture))
     schedule = make_schedule(config.optimizer.schedule, config.optimizer.rate, steps)
     optimizer = make_optimizer(config.optimizer, schedule, parameters)
     shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, mesh)
     step = make_train_step(config, module, optimizer, schedule)
     compiled = jax.jit(step, donate_argnums=0, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=(shardings, None))
-    return Run(config, mesh, source, preprocessor, module, optimizer, steps, shapes, shardings, compiled)
+    return Run(config, mesh, mixture, preprocessor, module, optimizer, steps, shapes, shardings, compiled)

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 
 from vlp_jax.config import schema, to_tree
 from vlp_jax.errors import CheckpointError, TrainingError
@@ -18,6 +19,8 @@ from vlp_jax.training.signals import StopSignal
 from vlp_jax.training.state import fingerprint
 from vlp_jax.training.workdir import check_workdir, claim_workdir
 from vlp_jax.training.writers import MetricsFile, Progress, TensorBoard
+
+SLOW_FIRST_BATCH = 20.0  # seconds, after which the source is named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +49,27 @@ def train(config: schema.Config, workdir: str, accept_changes: bool = False) -> 
     claim_workdir(workdir, config)
     for change in changes:
         print(f"config changed: {change}", flush=True)
+    if len(run.mixture) < config.data.batch_size:
+        print(f"warning: {run.mixture.describe()}: {len(run.mixture)} examples an epoch are less than one batch of "
+              f"{config.data.batch_size}; every batch goes on into the next epoch", flush=True)
     with StopSignal() as stop:
         sitting = Sitting(run, workdir, stop)
         try:
             return sitting.train()
         finally:
             sitting.close()
+
+
+def check_same_input(stored: Any, here: dict[str, Any], where: str) -> None:
+    """Raises: CheckpointError naming what has changed in the input of a checkpoint: its position in it means nothing then."""
+    stored = stored if isinstance(stored, dict) else {}
+    changed = [key for key in sorted(stored.keys() | here.keys()) if stored.get(key) != here.get(key)]
+    if not changed:
+        return
+    said = [f"{key} was {stored.get(key, 'absent')}, is {here.get(key, 'absent')}" if key in ("seed", "data.batch_size")
+            else f"the samples of {key} or their number in an epoch are others" for key in changed]
+    raise CheckpointError(f"{where}: was trained on other input, so its position in it means nothing now: {'; '.join(said)}; go "
+                          "back to what it was, or start anew in another workdir")
 
 
 class Sitting:
@@ -63,12 +81,14 @@ class Sitting:
         self.checkpoints = Checkpoints(workdir, self.config.checkpoint)
         stored = self.restore_or_start()
         self.clock = Clock(stored["clock"]["wall_seconds"], stored["clock"]["cpu_seconds"])
-        self.counts = InputCounts(self.config.data.max_bad_fraction, stored["input_counts"])
+        names = [part.name for part in run.mixture.parts]
+        self.counts = InputCounts(self.config.data.max_bad_fraction, names, stored["input_counts"])
         self.evaluation = run.evaluation(stored["class_descriptions"])
         self.rows = MetricsFile(os.path.join(workdir, "metrics.jsonl"), keep_up_to=self.step)
         self.tensorboard = TensorBoard(workdir, self.step)
         self.progress = Progress(run.steps)
-        self.batches = run.batches(stored["position"])
+        self.first_position = stored["position"]
+        self.batches = run.batches(self.first_position)
         self.metrics = {key: value for row in self.rows.rows for key, value in row.items()}  # the newest of each
         self.last_save = time.monotonic()
 
@@ -79,9 +99,8 @@ class Sitting:
             self.step, self.state = 0, self.run.initial_state()
             return {"clock": {"wall_seconds": 0.0, "cpu_seconds": 0.0}, "input_counts": None, "position": 0,
                     "class_descriptions": None}
-        if restored.metadata["input_fingerprint"] != self.run.input_fingerprint():
-            raise CheckpointError(f"{self.checkpoints.folder}/{restored.step}: was trained on other input: data.batch_size, seed "
-                                  "or the samples of data.train.source have changed, so its position in them means nothing now")
+        check_same_input(restored.metadata["input_fingerprint"], self.run.input_fingerprint(),
+                         f"{self.checkpoints.folder}/{restored.step}")
         self.step, self.state = restored.step, restored.state
         print(f"resumed from step {self.step}", flush=True)
         return restored.metadata
@@ -92,7 +111,7 @@ class Sitting:
         self.clock.begin_lap()
         while self.step < self.run.steps:
             start = time.monotonic()
-            batch = next(self.batches)
+            batch = self.next_batch()
             waited = time.monotonic() - start
             self.state, metrics = self.run.train_step(self.state, self.run.to_device(batch))
             self.step += 1
@@ -111,6 +130,8 @@ class Sitting:
                 self.write_row(self.step, measured)
                 if stopping or self.save_is_due() or self.best_value(measured) is not None:
                     self.save(self.best_value(measured))
+                    for message in self.counts.news():
+                        self.progress.message(message)
                 held = None
                 self.clock.begin_lap()
             if stopping:
@@ -119,6 +140,14 @@ class Sitting:
         if self.step >= self.run.steps:
             self.counts.check()  # what a short run's grace let pass
         return self.outcome()
+
+    def next_batch(self) -> dict[str, np.ndarray]:
+        """The next batch; while the first one of a sitting is waited for, the source that it comes from is named."""
+        if self.batches.position > self.first_position:
+            return next(self.batches)
+        with self.progress.message_after(SLOW_FIRST_BATCH, f"still waiting for the first batch of {self.run.mixture.describe()}: "
+                                         "is its storage slow? data.workers and data.threads read more at a time"):
+            return next(self.batches)
 
     def save_is_due(self) -> bool:
         every = self.config.checkpoint
@@ -147,7 +176,7 @@ class Sitting:
     def write_row(self, step: int, measured: dict[str, float]) -> None:
         speed = self.clock.lap(self.config.data.batch_size)
         row = {"step": step, **measured, **{f"train/{key}": value for key, value in speed.items()},
-               "train/epoch": step * self.config.data.batch_size / len(self.run.source), **self.counts.row(),
+               "train/epoch": step * self.config.data.batch_size / len(self.run.mixture), **self.counts.row(),
                **self.clock.to_json()}
         self.rows.write(row)
         self.tensorboard.write(row)

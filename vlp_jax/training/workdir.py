@@ -8,6 +8,8 @@ from vlp_jax.config.schema import Config
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.writers import write_atomically
 
+SPEED_ONLY = ("data.workers", "data.threads", "data.prefetch")  # a run may go on with others, on another machine
+
 
 def check_workdir(workdir: str, config: Config, accept_changes: bool) -> list[str]:
     """What differs between `config` and the one the workdir was started with, as lines `key: old -> new`.
@@ -29,7 +31,7 @@ def check_workdir(workdir: str, config: Config, accept_changes: bool) -> list[st
 
 
 def config_changes(workdir: str, config: Config) -> list[str]:
-    """Lines `key: old -> new`; none in a fresh folder."""
+    """Lines `key: old -> new`; none in a fresh folder, and none for keys that change no number."""
     path = os.path.join(workdir, "config.json")
     if not os.path.isfile(path):
         return []
@@ -41,7 +43,7 @@ def config_changes(workdir: str, config: Config) -> list[str]:
     new = flatten(json.loads(json.dumps(to_tree(config))))
     absent = object()
     return [f"{key}: {old.get(key, '(absent)')!r} -> {new.get(key, '(absent)')!r}" for key in sorted(old.keys() | new.keys())
-            if old.get(key, absent) != new.get(key, absent)]
+            if old.get(key, absent) != new.get(key, absent) and key not in SPEED_ONLY]
 
 
 def claim_workdir(workdir: str, config: Config) -> None:

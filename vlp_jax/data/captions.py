@@ -1,0 +1,61 @@
+"""Which text of a sample a training step sees: drawn from its captions and keywords by the config's weights."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from vlp_jax.config import schema
+from vlp_jax.data.samples import Reason, Sample, SampleError
+from vlp_jax.errors import ConfigError
+
+
+def draw_caption(sample: Sample, fields: Mapping[str, float], rng: np.random.Generator) -> str:
+    """One of the captions: all alike, or a field first, by its weight among those that the sample has.
+
+    Raises: SampleError for a sample without a caption in any field that has a weight.
+    """
+    if not fields:
+        return sample.captions[int(rng.integers(len(sample.captions)))]
+    present = [name for name in dict.fromkeys(sample.caption_fields) if fields.get(name, 0.0) > 0.0]
+    if not present:
+        found = ", ".join(dict.fromkeys(sample.caption_fields))
+        raise SampleError(Reason.MISSING_CAPTION, sample.key, f"has no caption in {', '.join(fields)}, only in {found}")
+    weights = np.array([fields[name] for name in present])
+    field = present[int(rng.choice(len(present), p=weights / weights.sum()))]
+    captions = [caption for caption, name in zip(sample.captions, sample.caption_fields, strict=True) if name == field]
+    return captions[int(rng.integers(len(captions)))]
+
+
+def draw_text(caption: str, sample: Sample, texts: schema.Texts, rng: np.random.Generator) -> str:
+    """`caption`, `caption` with some of the sample's keywords, or keywords alone, in one of the prompts."""
+    text = _with_keywords(caption, sample, texts, rng)
+    prompts = texts.prompts
+    prompt = prompts[0] if len(prompts) == 1 else prompts[int(rng.integers(len(prompts)))]
+    return prompt.replace("{}", text)
+
+
+def _with_keywords(caption: str, sample: Sample, texts: schema.Texts, rng: np.random.Generator) -> str:
+    """A sample without keywords gives its caption."""
+    keywords = sample.metadata.get("keywords") or []
+    kinds = np.array([texts.caption, texts.caption_and_keywords, texts.keywords])
+    if not keywords or not isinstance(keywords, (list, tuple)):
+        return caption
+    kind = rng.choice(3, p=kinds / kinds.sum())
+    if kind == 0:
+        return caption
+    chosen = [str(keywords[i]) for i in rng.permutation(len(keywords))[:rng.integers(1, len(keywords) + 1)]]
+    return ", ".join(([caption] if kind == 1 else []) + chosen)
+
+
+def check_texts(texts: schema.Texts, place: str) -> None:
+    """Raises: ConfigError, naming the key under `place`, for weights that leave no text and prompts without {}."""
+    if texts.caption + texts.caption_and_keywords + texts.keywords <= 0:
+        raise ConfigError(f"{place}.caption, caption_and_keywords, keywords: at least one weight must be above 0")
+    weights = texts.caption_fields.values()
+    if weights and (min(weights) < 0 or sum(weights) <= 0):
+        raise ConfigError(f"{place}.caption_fields: weights are at least 0, and one of them above 0; got {texts.caption_fields}")
+    if not texts.prompts:
+        raise ConfigError(f"{place}.prompts: at least one is needed; '{{}}' is the text itself")
+    for prompt in texts.prompts:
+        if "{}" not in prompt:
+            raise ConfigError(f"{place}.prompts: {prompt!r} has no {{}} for the text to stand in")

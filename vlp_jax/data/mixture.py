@@ -1,0 +1,172 @@
+"""One or several training sources as one endless order: which sample stands at position p of a run.
+
+An epoch holds a fixed number of examples from each part, its share, and is one global shuffle of them all. A share that is
+a whole number of passes over a source has each of its samples equally often in every epoch; of any other, the next epoch
+takes up the pass where the last one left it, and every pass is another shuffle. Everything is computed from (seed,
+position): no buffer, no state, no pass over the data.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+
+import grain
+import numpy as np
+
+from vlp_jax.config import schema
+from vlp_jax.data.captions import check_texts
+from vlp_jax.data.rows import locate
+from vlp_jax.data.samples import Source, fingerprint_of
+from vlp_jax.data.sources import open_source
+from vlp_jax.errors import ConfigError, DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A source, what is drawn as its samples' text, and how many examples of an epoch come from it."""
+
+    name: str
+    source: Source
+    texts: schema.Texts
+    share: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """The parts of the training data. `len(mixture)` is the number of examples in an epoch."""
+
+    parts: tuple[Part, ...]
+
+    def __len__(self) -> int:
+        return sum(part.share for part in self.parts)
+
+    @property
+    def sources(self) -> list[Source]:
+        return [part.source for part in self.parts]
+
+    def describe(self) -> str:
+        """The sources' specs, for messages."""
+        return ", ".join(source.spec for source in self.sources)
+
+    def fingerprints(self) -> dict[str, str]:
+        """What decides the order beside the seed, by the config key that it comes from."""
+        return {_key(part.name): fingerprint_of(part.source.fingerprint(), part.share) for part in self.parts}
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """The sample at every position of an endless run over a mixture. Pickles into worker processes."""
+
+    mixture: Mixture
+    seed: int
+
+    def __call__(self, position: int) -> tuple[int, int]:
+        """(number of the part, index into its source) at `position`."""
+        slot = int(self.epochs[position])
+        number, place = locate(self.starts, slot)
+        part = self.mixture.parts[number]
+        place += position // len(self.mixture) * part.share
+        # The shuffle of the epoch is enough of a shuffle for whole passes.
+        whole = part.share % len(part.source) == 0
+        return number, place % len(part.source) if whole else int(self.passes[number][place])
+
+    @functools.cached_property
+    def starts(self) -> np.ndarray:
+        """The first slot of each part in an epoch that is not shuffled."""
+        return np.cumsum([0, *(part.share for part in self.mixture.parts)])[:-1]
+
+    @functools.cached_property
+    def epochs(self) -> grain.MapDataset:
+        """Position -> slot: every epoch is another shuffle."""
+        return _endless_shuffles(len(self.mixture), self.seed)
+
+    @functools.cached_property
+    def passes(self) -> list[grain.MapDataset]:
+        """For each part: example of this part -> index into its source, every pass another shuffle."""
+        return [_endless_shuffles(len(part.source), self.seed, number) for number, part in enumerate(self.mixture.parts)]
+
+
+def _endless_shuffles(length: int, *seed: int) -> grain.MapDataset:
+    return grain.MapDataset.range(length).shuffle(seed=derived_seed(*seed)).repeat(None)
+
+
+def derived_seed(*seed: int) -> int:
+    """Grain shuffles epoch e with seed + e; hashing keeps the epochs of neighbouring seeds apart."""
+    return int(np.random.SeedSequence(seed[0] if len(seed) == 1 else seed).generate_state(1)[0])
+
+
+def open_mixture(train: schema.TrainSource) -> Mixture:
+    """The sources of a config, opened: one, or its mixture.
+
+    Raises: ConfigError for a config that names none or both, weights given for some parts only, texts that cannot be
+    drawn; DataError as `open_source` does.
+    """
+    specs = part_specs(train)
+    for name, spec in specs.items():
+        check_texts(_texts_of(spec, train), _key(name))
+    if len(specs) > 1:
+        check_weights(specs)
+    sources = {name: open_source(spec.source) for name, spec in specs.items()}
+    for source in sources.values():
+        if not len(source):
+            raise DataError(f"{source.spec}: holds no samples")
+    shares = epoch_shares(specs, {name: len(source) for name, source in sources.items()})
+    return Mixture(tuple(Part(name, sources[name], _texts_of(spec, train), shares[name]) for name, spec in specs.items()))
+
+
+def part_specs(train: schema.TrainSource) -> dict[str, schema.MixturePart]:
+    """The parts by name; a single source is the part without a name. Raises: ConfigError."""
+    if train.mixture and train.source is not None:
+        raise ConfigError("data.train: source and mixture are both set; set data.train.source=None to train on the mixture")
+    if not train.mixture and train.source is None:
+        raise ConfigError("data.train: neither source nor mixture is set; write data.train.source=KIND:PATTERN")
+    for name, part in train.mixture.items():
+        if part.source is None:
+            raise ConfigError(f"{_key(name)}.source: is missing; write KIND:PATTERN")
+    return train.mixture or {"": schema.MixturePart(source=train.source)}
+
+
+def check_weights(specs: Mapping[str, schema.MixturePart]) -> None:
+    """Raises: ConfigError where only some parts have a weight, or none has one above 0."""
+    without = [name for name, part in specs.items() if part.weight is None]
+    if without and len(without) < len(specs):
+        raise ConfigError(f"{_key(without[0])}.weight: is missing, but other parts have one; give every part a weight, or none")
+    if not without and not any(part.weight for part in specs.values()):
+        raise ConfigError("data.train.mixture: at least one weight must be above 0")
+
+
+def epoch_shares(specs: Mapping[str, schema.MixturePart], lengths: Mapping[str, int]) -> dict[str, int]:
+    """How many examples of an epoch come from each part.
+
+    Without weights, `repeat` times its samples. With weights an epoch is as long as without, or as long as the part of
+    the smallest weight needs to have one example, and is divided by the weights, rounded by largest remainders.
+    Raises: ConfigError for a part whose repeats come to no example.
+    """
+    repeated = {name: round(part.repeat * lengths[name]) for name, part in specs.items()}
+    for name, count in repeated.items():
+        if count < 1:
+            raise ConfigError(f"{_key(name)}.repeat: {specs[name].repeat} times {lengths[name]} samples is no example")
+    weights = {name: part.weight for name, part in specs.items() if part.weight is not None}
+    if len(specs) == 1 or not weights:
+        return repeated
+    total = sum(weights.values())
+    smallest = min(weight for weight in weights.values() if weight)
+    length = max(sum(repeated.values()), math.ceil(total / smallest))
+    exact = {name: length * weight / total for name, weight in weights.items()}
+    shares = {name: math.floor(value) for name, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda name: exact[name] - shares[name], reverse=True)
+    for name in by_remainder[:length - sum(shares.values())]:
+        shares[name] += 1
+    return shares
+
+
+def _texts_of(part: schema.MixturePart, train: schema.TrainSource) -> schema.Texts:
+    """What a part says of its texts, and where it says nothing, what `data.train` says."""
+    names = [field.name for field in dataclasses.fields(schema.Texts)]
+    own = {name: getattr(part, name) for name in names}
+    return schema.Texts(**{name: getattr(train, name) if own[name] is None else own[name] for name in names})
+
+
+def _key(name: str) -> str:
+    return f"data.train.mixture.{name}" if name else "data.train"
