@@ -258,14 +258,15 @@ def test_records_are_those_of_tensorflow():
         decode_example(b"\xff\xff\xff")
 
 
-def test_output_appears_only_when_it_is_whole(tar, tmp_path, monkeypatch):
+def test_output_appears_only_when_it_is_whole(tar, tmp_path, monkeypatch, capsys):
     def fails(*arguments):
         assert not (tmp_path / "out").exists()
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr("vlp_jax.data.writer._dataset_info", fails)
-        run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out")
+        assert prepare.main([f"--source=webdataset:{tar}", f"--output={tmp_path}/out"]) == 130
+    assert capsys.readouterr().err == "stopped; run the same command again to go on\n"
     assert not (tmp_path / "out").exists()
     run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tar", "out"]
@@ -283,7 +284,7 @@ def wrong_commands(tar):
         ([source, "--output=O", "--shards=none"], "--shards"),
         ([source, "--output=O", "--image-format=gif"], "--image-format"),
         ([source, "--otput=O"], "--otput"),
-        ([source, "--train-tokenizer=T", "--vocab-size=10"], "at least 259"),
+        ([source, "--train-tokenizer=T.json", "--vocab-size=10"], "at least 259"),
         (["--source=webdataset:/nowhere.tar", "--output=O"], "no such file"),
         (["--split=val", "--output=O"], "needs --source"),
     ]

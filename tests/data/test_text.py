@@ -137,7 +137,7 @@ def test_the_embedded_tokenizer_is_there_by_its_name():
 
 
 def test_a_trained_vocabulary_knows_every_text(tmp_path):
-    (tmp_path / "t.json").write_text(train_tokenizer(["a red heart"] * 3, 270))
+    (tmp_path / "t.json").write_bytes(train_tokenizer(["a red heart"] * 3, 270))
     made = load_tokenizer(Text(tokenizer=str(tmp_path / "t.json")), 32, 270)
     ids, mask, _ = made(["Ünïcode ❤"])
     assert made.backend.decode(ids[0][mask[0]].tolist()).strip() == "ünïcode ❤"
@@ -197,7 +197,7 @@ CAPTIONS = ["a red heart", "Red HEART, big!", "", "a big red heart " * 5, "ünï
 
 def test_a_hugging_face_folder_gives_the_ids_that_transformers_gives(tmp_path):
     transformers = pytest.importorskip("transformers")
-    backend = tokenizers.Tokenizer.from_str(train_tokenizer(["a big red heart"] * 3, 270))
+    backend = tokenizers.Tokenizer.from_str(train_tokenizer(["a big red heart"] * 3, 270).decode())
     backend.post_processor = tokenizers.processors.TemplateProcessing(
         "<start> $A <end>", special_tokens=[("<start>", START), ("<end>", END)])
     theirs = transformers.PreTrainedTokenizerFast(
