@@ -63,7 +63,7 @@ def encode_from(encoder: Encoder, first: int, workers: int) -> contextlib.Abstra
 def _in_processes(encoder: Encoder, first: int, workers: int) -> Iterator[Encoded]:
     executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (encoder,))
     starts = iter(range(first, len(encoder.source), CHUNK))
-    waiting = collections.deque()
+    waiting, others = collections.deque(), set(multiprocessing.active_children())
     try:
         with _interrupts_held():  # workers inherit that: Ctrl-C, which reaches all of them, is this process's to answer
             for start in starts:
@@ -80,6 +80,9 @@ def _in_processes(encoder: Encoder, first: int, workers: int) -> Iterator[Encode
         raise DataError(f"{encoder.source.spec}: a worker process died, perhaps for want of memory; run the same command "
                         f"again to go on, with fewer than --workers={workers}") from error
     finally:
+        if waiting:  # this was not the end: tasks that nobody waits for any more are not finished first
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
         executor.shutdown(cancel_futures=True)
 
 

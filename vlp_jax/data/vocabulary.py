@@ -136,9 +136,8 @@ def _train_sentencepiece(texts: Iterable[str], vocab_size: int, lower_case: bool
             sentence_iterator=(" ".join(text.split()) for text in texts), model_writer=model, model_type="unigram",
             vocab_size=vocab_size, byte_fallback=True, normalization_rule_name="nmt_nfkc_cf" if lower_case else "nmt_nfkc",
             pad_id=0, bos_id=1, eos_id=2, unk_id=3, pad_piece=padding, bos_piece=start, eos_piece=end, unk_piece=unknown,
-            character_coverage=COVERAGE,
-            max_sentence_length=1_000_000, num_threads=_THREADS, minloglevel=2)
+            character_coverage=COVERAGE, max_sentence_length=1_000_000, num_threads=_THREADS, minloglevel=2)
     except RuntimeError as error:
-        reason = " ".join(str(error).split("] ")[-1].split()) or "there is no text"
+        reason = " ".join(str(error).split("] ")[-1].split()).split(" Increase vocab_size")[0] or "there is no text"
         raise ConfigError(f"--vocab-size={vocab_size}: SentencePiece cannot train this: {reason}") from error
     return model.getvalue()
