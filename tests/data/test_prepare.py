@@ -338,7 +338,7 @@ def wrong_commands(tar):
         ([source, "--train-tokenizer=T.json", "--tokenizer-kind=sentencepiece"], "name it T.json.model"),
         ([source, "--train-tokenizer=T.model"], "a bpe vocabulary is read back by its ending; name it T.model.json"),
         ([source, "--train-tokenizer=T.model", "--tokenizer-kind=sentencepiece"], "Vocabulary size too high (4096)"),
-        ([source, "--train-tokenizer=T.json", "--tokenizer-kind=wordpiece", "--vocab-size=20"], "characters at the beginning"),
+        ([source, "--train-tokenizer=T.json", "--tokenizer-kind=wordpiece", "--vocab-size=20"], "characters inside of a word"),
         ([source, f"--train-tokenizer={tar}/T.json"], "cannot be written: "),
         (["--source=webdataset:/nowhere.tar", "--output=O"], "no such file"),
         (["--split=val", "--output=O"], "needs --source"),

@@ -1,7 +1,7 @@
 """The two libraries behind a `Tokenizer`, under one small interface: `tokenizers` and `sentencepiece`.
 
-A SentencePiece model is used by its own library and not converted: Hugging Face's conversion gives other ids for whole
-groups of texts (2% to 60% of captions in 26 languages, by the kind of model).
+A SentencePiece model is used by its own library and not converted: what transformers' conversion makes of it gives other
+ids where characters are unknown, fall back to bytes, or are unusual white space.
 """
 
 import base64
@@ -53,9 +53,11 @@ class LibraryModel:
 
 
 class SentencePieceModel:
-    """A SentencePiece model file (Kudo and Richardson 2018). Raises: RuntimeError if it is none."""
+    """A SentencePiece model file (Kudo and Richardson 2018). Raises: RuntimeError or ValueError if it is none."""
 
     def __init__(self, proto: bytes):
+        if not proto:
+            raise ValueError("the file is empty")
         self.library = sentencepiece.SentencePieceProcessor(model_proto=proto)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:

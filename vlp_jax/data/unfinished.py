@@ -80,6 +80,8 @@ class Unfinished:
         except BlockingIOError:
             self.close()
             raise ConfigError(f"{self.folder} is being written by another process; wait for it, or stop it") from None
+        except OSError:  # some network file systems have no locks
+            pass
 
     def _read(self) -> list[dict[str, Any]]:
         """The whole lines; the last one may be torn."""

@@ -104,14 +104,14 @@ def _train_word_piece(texts: Iterable[str], vocab_size: int, lower_case: bool) -
     words = collections.Counter(word for text in texts for word, _ in
                                 blank.pre_tokenizer.pre_tokenize_str(blank.normalizer.normalize_str(text)))
     alphabet = _common_characters(words)
-    smallest = len(special) + 2 * len(alphabet)
+    known = [word for word in sorted(words) if set(word) <= set(alphabet)]  # others are [UNK] as a whole
+    inside = sorted({f"##{letter}" for word in known for letter in word[1:]})
+    smallest = len(special) + len(inside) + len(alphabet)
     if vocab_size < smallest:
-        raise ConfigError(f"--vocab-size={vocab_size}: at least {smallest} are needed ({len(special)} special tokens, and "
-                          f"{len(alphabet)} characters at the beginning of a word and inside of one)")
+        raise ConfigError(f"--vocab-size={vocab_size}: at least {smallest} are needed ({len(special)} special tokens, "
+                          f"{len(alphabet)} characters, {len(inside)} characters inside of a word)")
     trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, min_frequency=2, show_progress=False,
-                                        special_tokens=[*special, *(f"##{letter}" for letter in alphabet)],
-                                        initial_alphabet=alphabet)
-    known = (word for word in sorted(words) if set(word) <= set(alphabet))  # others are [UNK] as a whole
+                                        special_tokens=[*special, *inside], initial_alphabet=alphabet)
     blank.train_from_iterator((" ".join([word] * words[word]) for word in known), trainer)
     return word_piece(blank.get_vocab(with_added_tokens=False), lower_case)
 

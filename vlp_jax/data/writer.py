@@ -22,7 +22,7 @@ from vlp_jax.data.samples import Sample, SampleError, Source
 from vlp_jax.data.unfinished import Unfinished
 from vlp_jax.errors import ConfigError, DataError
 
-FORMAT = 2  # of what is written; another number never goes on with the shards of this one
+FORMAT = 1  # of what is written; another number never goes on with the shards of this one
 SURVEYED = 10_000  # samples a split that decide the types of the fields
 SAMPLES_A_SHARD = 2_500
 COMPRESSIONS = {"none": "uncompressed", "zstd": "zstd:3", "brotli": "brotli:11,transpose:true"}
@@ -90,7 +90,7 @@ def _write(splits, name, options, unfinished, progress) -> dict:
     for split, source in splits.items():
         _write_split(name, split, Encoder(source, schema, options.image_size), options, unfinished, progress)
         written[split] = _summary(source, unfinished.shards[split])
-    manifest = {"format": 1, "name": name, "image_format": options.image_format, "image_size": options.image_size,
+    manifest = {"format": FORMAT, "name": name, "image_format": options.image_format, "image_size": options.image_size,
                 "fields": schema.kinds, "splits": written}
     _write_json(unfinished.data / "features.json", schema.features())
     _write_json(unfinished.data / "dataset_info.json", _dataset_info(name, written))
