@@ -340,12 +340,14 @@ def test_a_word_piece_vocabulary_gives_the_ids_of_bert_s_tokenizer(tmp_path):
         trained = tokenizers.Tokenizer.from_str(train_tokenizer(texts(), 2400, "wordpiece", lower_case).decode())
         vocabulary = sorted(trained.get_vocab(), key=trained.get_vocab().get)
         assert vocabulary[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] and len(vocabulary) == 2400
-        (tmp_path / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+        folder = tmp_path / str(lower_case)
+        folder.mkdir()
+        (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
         (tmp_path / "tokenizer.json").write_text(trained.to_str())
-        theirs = transformers.BertTokenizer(str(tmp_path / "vocab.txt"), do_lower_case=lower_case)
+        theirs = transformers.BertTokenizer(str(folder / "vocab.txt"), do_lower_case=lower_case)
         expected = theirs(texts() + HARD, padding="max_length", truncation=True, max_length=40, return_tensors="np")
-        for file in ("vocab.txt", "tokenizer.json"):
-            spec = Text(tokenizer=str(tmp_path / file), start_token="[CLS]", end_token="[SEP]", padding_token="[PAD]")
+        for name in (folder, folder / "vocab.txt", tmp_path / "tokenizer.json"):
+            spec = Text(tokenizer=str(name), start_token="[CLS]", end_token="[SEP]", padding_token="[PAD]")
             ids, mask, _ = load_tokenizer(spec, 40, 2400)(texts() + HARD)
             np.testing.assert_array_equal(ids, expected["input_ids"])
             np.testing.assert_array_equal(mask, expected["attention_mask"])

@@ -1,5 +1,6 @@
 """prepare stopped in every way there is, and run again: what is written is what an unbroken run writes."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -63,6 +64,13 @@ def write(tar, output, options=OPTIONS, **more):
 
 def digests(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def test_workers_change_nothing_and_bad_samples_come_back_from_them(tar, unbroken, tmp_path):
+    write(tar, tmp_path / "out", dataclasses.replace(OPTIONS, workers=2))
+    assert digests(tmp_path / "out") == unbroken
+    entry = json.loads((tmp_path / "out/manifest.json").read_text())["splits"]["train"]
+    assert (entry["count"], entry["resized"], entry["skipped"]) == (8, 8, {"damaged_image": 2})
 
 
 KILLED = """
