@@ -23,6 +23,8 @@ setup(
         "importlib_resources",  # which tensorflow-datasets needs and does not declare
         "transformers>=5.23,<6",
         "tokenizers>=0.22,<0.24",
+        "sentencepiece>=0.2.1,<0.3",
+        "huggingface_hub>=1.5,<3",
         "einops>=0.8.2,<0.9",
         "ml_collections>=1.1,<2",
         "absl-py>=2",

@@ -1,8 +1,8 @@
 """CLIP ViT-g/14 with the sizes of OpenCLIP's ViT-g-14, and the batch, rate and examples of its release with the scaling
 laws of Cherti et al. 2023 (Model-g-14_Data-2B_Samples-13B_lr-5e-4_bs-64k); what that name leaves open is CLIP's.
 
-python -m vlp_jax.main --config=configs/clip_g14.py --workdir=DIR '--config.data.train.source=webdataset:...' \\
-    --config.data.text.tokenizer=FOLDER
+python -m vlp_jax.main --config=configs/clip_g14.py --workdir=DIR '--config.data.train.source=webdataset:...'
+The tokenizer is fetched once from the Hugging Face hub; without a network: --config.data.text.tokenizer=FOLDER.
 Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
 """
 

@@ -1,7 +1,7 @@
 """SigLIP B/16 (Zhai et al. 2023).
 
-python -m vlp_jax.main --config=configs/siglip_b16.py --workdir=DIR '--config.data.train.source=webdataset:...' \\
-    --config.data.text.tokenizer=FOLDER
+python -m vlp_jax.main --config=configs/siglip_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
+The tokenizer is fetched once from the Hugging Face hub; without a network: --config.data.text.tokenizer=FOLDER.
 Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
 """
 

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-import jax
-
 from vlp_jax.errors import ConfigError, UserError
 
 
@@ -80,6 +78,8 @@ def run_door(door: Callable[[list[str]], int]) -> NoReturn:
 
 def use_compilation_cache() -> None:
     """Compiled programs are kept between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/vlp_jax."""
+    import jax  # not by doors that need none: their worker processes would import it too
+
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache_home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(cache_home, "vlp_jax"))

@@ -1,10 +1,11 @@
 """Door: data sets in. Writes a source as sharded ArrayRecord, or trains a vocabulary from its captions.
 
-python -m vlp_jax.prepare '--source=webdataset:/data/{000000..000331}.tar' --output=/data/prepared
+python -m vlp_jax.prepare '--source=webdataset:/data/{000000..000331}.tar' --output=/data/prepared --image-size=256 --workers=8
 python -m vlp_jax.prepare '--split=train=webdataset:/data/train-*.tar' '--split=val=webdataset:/data/val.tar' --output=DIR
 python -m vlp_jax.prepare --source=arrayrecord:/data/prepared/train --train-tokenizer=tokenizer.json --vocab-size=4096
 
-The folder is read back as arrayrecord:DIR/SPLIT, and by tfds.builder_from_directory(DIR).as_data_source(SPLIT).
+The folder is read back as arrayrecord:DIR/SPLIT, and by tfds.builder_from_directory(DIR).as_data_source(SPLIT). Stopped in
+whatever way and run again, the command goes on where the last whole shard ends.
 """
 
 import argparse
@@ -14,9 +15,12 @@ import sys
 import time
 
 from vlp_jax.command_line import Flags, run_door
+from vlp_jax.config.schema import Text
 from vlp_jax.data import records, vocabulary, writer
 from vlp_jax.data.sources import Source, open_source
+from vlp_jax.data.text import load_tokenizer
 from vlp_jax.errors import ConfigError
+from vlp_jax.training.writers import format_seconds
 
 
 def _flags() -> Flags:
@@ -29,11 +33,17 @@ def _flags() -> Flags:
     parser.add_argument("--shards", type=_positive, help="of each split (default: 1 per 2,500 samples)")
     parser.add_argument("--image-format", choices=records.IMAGE_FORMATS, default="keep",
                         help="webp and png are lossless RGBA")
+    parser.add_argument("--image-size", type=_positive, help="make larger pictures smaller, the shorter side being this many "
+                        "pixels; JPEG stays JPEG (quality 95), all others are lossless (default: leave them)")
     parser.add_argument("--compression", choices=writer.COMPRESSIONS, default="zstd",
                         help="of records; brotli is the smallest and slow to write")
     parser.add_argument("--workers", type=_positive, default=1, help="processes that encode")
-    parser.add_argument("--train-tokenizer", metavar="FILE", help="train a BPE vocabulary, write it here")
-    parser.add_argument("--vocab-size", type=_positive, default=4096)
+    parser.add_argument("--train-tokenizer", metavar="FILE", help="train a vocabulary, write it here: a .json, or a .model "
+                        "for sentencepiece")
+    parser.add_argument("--tokenizer-kind", choices=list(vocabulary.KINDS), default="bpe")
+    parser.add_argument("--vocab-size", type=_positive, default=4096, help="special tokens included")
+    parser.add_argument("--lower-case", action=argparse.BooleanOptionalAction, default=True,
+                        help="whether the vocabulary lower-cases text itself")
     return parser
 
 
@@ -64,48 +74,83 @@ def _splits(flags: argparse.Namespace) -> dict[str, Source]:
 
 
 class _Progress:
-    """A live line on a terminal, nothing elsewhere."""
+    """Samples done, their rate and the time left: a live line on a terminal, elsewhere a line every ten seconds."""
 
     def __init__(self):
-        self.shown = 0.0
+        self.live = sys.stderr.isatty()
+        self.split, self.began, self.first, self.shown = None, 0.0, 0, 0.0
 
     def __call__(self, split: str, done: int, of: int) -> None:
         now = time.monotonic()
-        if sys.stderr.isatty() and (now - self.shown > 0.2 or done == of):
-            self.shown = now
-            print(f"\r{split}: {done:,} of {of:,} samples", end="\n" if done == of else "", file=sys.stderr, flush=True)
+        if split != self.split:
+            self.split, self.began, self.first, self.shown = split, now, done, now
+        due = now - self.shown > (0.2 if self.live else 10.0)
+        if not due and not (self.live and done == of):
+            return
+        self.shown = now
+        line = self.line(done, of, now - self.began)
+        print(f"\r{line}\033[K" if self.live else line, end="" if self.live and done < of else "\n", file=sys.stderr, flush=True)
+
+    def line(self, done: int, of: int, seconds: float) -> str:
+        rate = (done - self.first) / seconds if seconds > 0 else 0.0
+        left = f", {format_seconds((of - done) / rate)} left" if rate and done < of else ""
+        return f"{self.split}: {done:,} of {of:,} samples, {rate:,.0f}/s{left}"
 
 
 def _write(flags: argparse.Namespace, splits: dict[str, Source]) -> None:
-    manifest = writer.write_dataset(splits, flags.output, flags.name, flags.shards, flags.image_format,
-                                    flags.compression, flags.workers, _Progress())
+    options = writer.Options(flags.shards, flags.image_format, flags.image_size, flags.compression, flags.workers)
+    manifest = writer.write_dataset(splits, flags.output, flags.name, options, _Progress())
     for split, entry in manifest["splits"].items():
         skipped = ", ".join(f"{count} {reason}" for reason, count in entry["skipped"].items()) or "none"
+        smaller = f"; made smaller: {entry['resized']:,}" if flags.image_size else ""
         print(f"{split}: {entry['count']:,} samples, {entry['bytes'] / 1e6:.1f} MB in {len(entry['shards'])} shard(s); "
-              f"skipped: {skipped}")
+              f"skipped: {skipped}{smaller}")
     print(f"wrote {flags.output}; read it as arrayrecord:{flags.output}/{next(iter(splits))}")
 
 
+def _check_tokenizer(path: str, kind: str, vocab_size: int) -> None:
+    """Raises: ConfigError for what can be known before any caption is read."""
+    vocabulary.check_vocab_size(kind, vocab_size)
+    ending = ".model" if kind == "sentencepiece" else ".json"
+    if not path.endswith(ending):
+        raise ConfigError(f"--train-tokenizer={path}: a {kind} vocabulary is read back by its ending; name it {path}{ending}")
+
+
 def _train(flags: argparse.Namespace, splits: dict[str, Source]) -> None:
-    path = pathlib.Path(flags.train_tokenizer)
-    definition = vocabulary.train_tokenizer(vocabulary.texts_of(splits.values()), flags.vocab_size)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path, kind = pathlib.Path(flags.train_tokenizer), vocabulary.KINDS[flags.tokenizer_kind]
+    texts = vocabulary.texts_of(splits.values())
+    content = vocabulary.train_tokenizer(texts, flags.vocab_size, flags.tokenizer_kind, flags.lower_case)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(definition + "\n", encoding="utf-8")
-    os.replace(partial, path)
-    print(f"wrote {path}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        raise ConfigError(f"--train-tokenizer={path} cannot be written: {error.strerror}") from error
+    spec = Text(tokenizer=str(path), start_token=kind.start, end_token=kind.end, padding_token=kind.padding)
+    size = load_tokenizer(spec, 3, flags.vocab_size).vocab_size
+    print(f"wrote {path}: {size:,} tokens, first {' '.join(kind.special)}; use it with")
+    print(f"  '--config.data.text.tokenizer={path}' '--config.data.text.start_token={kind.start}' "
+          f"'--config.data.text.end_token={kind.end}' '--config.data.text.padding_token={kind.padding}' "
+          f"--config.model.text.vocab_size={size}")
 
 
 def main(arguments: list[str]) -> int:
-    """Writes what the arguments ask for. Raises: UserError."""
+    """Writes what the arguments ask for. Returns the exit status: 0, or 130 after Ctrl-C. Raises: UserError."""
     flags = _flags().parse(arguments, repeatable=("--split",))
     if not flags.output and not flags.train_tokenizer:
         raise ConfigError("nothing to write; give --output=DIR or --train-tokenizer=FILE")
-    splits = _splits(flags)
-    if flags.output:
-        _write(flags, splits)
     if flags.train_tokenizer:
-        _train(flags, splits)
+        _check_tokenizer(flags.train_tokenizer, flags.tokenizer_kind, flags.vocab_size)
+    splits = _splits(flags)
+    try:
+        if flags.output:
+            _write(flags, splits)
+        if flags.train_tokenizer:
+            _train(flags, splits)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -49,6 +49,7 @@ def test_parameter_counts_are_the_published_ones(name, millions):
     (("data.batch_size", "0"), "must be at least 1"),
     (("precision.compute", "float16"), "did you mean 'bfloat16'?"),
     (("objectives.contrastive.kind", "hinge"), "must be one of"),
+    (("data.text.canonicalize", "html,lowercase"), "did you mean 'lower_case'?"),
     (("seed.x", "1"), "is a single value"),
 ])
 def test_a_mistaken_override_is_named_with_the_way_out(override, message):

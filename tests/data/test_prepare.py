@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pathlib
 import pickle
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,10 +21,14 @@ from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image
 
 from vlp_jax import prepare
+from vlp_jax.config import load_config
 from vlp_jax.data.example import decode_example, encode_example
+from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, SampleError
 from vlp_jax.data.sources import open_source
 from vlp_jax.errors import DataError, UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def picture(number, mode="RGBA"):
@@ -78,8 +83,9 @@ def test_what_is_written_is_read_back_in_order(tar, tmp_path):
     assert after.lengths == [3, 3, 4]
 
 
-def test_tfds_reads_the_folder_without_tensorflow(tar, tmp_path):
-    run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out", "--split=small", "--image-format=webp", "--shards=2")
+@pytest.mark.parametrize("size", [[], ["--image-size=5"]], ids=["as they are", "smaller"])
+def test_tfds_reads_the_folder_without_tensorflow(tar, tmp_path, size):
+    run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out", "--split=small", "--image-format=webp", "--shards=2", *size)
     code = (
         "import sys, numpy, tensorflow_datasets as tfds\n"
         f"data = tfds.builder_from_directory({str(tmp_path / 'out')!r}).as_data_source('small')\n"
@@ -94,8 +100,49 @@ def test_tfds_reads_the_folder_without_tensorflow(tar, tmp_path):
     expected = [(f"k{n}", f"thing number {n}", ["a", "b"][: n % 3], n) for n in range(10)]
     assert printed.strip() == str(expected)
     for number, image in enumerate(np.load(tmp_path / "images.npz").values()):
-        visible = rgba(picture(number))[..., 3] > 0
-        np.testing.assert_array_equal(image[visible], rgba(picture(number))[visible])
+        expected = rgba(picture(number))
+        if size:
+            expected = np.asarray(Image.fromarray(expected).resize((5, 6), Image.Resampling.BICUBIC))
+        visible = expected[..., 3] > 0
+        np.testing.assert_array_equal(image[visible], expected[visible])
+
+
+def jpeg(number, width, height):
+    file = io.BytesIO()
+    pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "JPEG")
+    return file.getvalue()
+
+
+def test_pictures_larger_than_image_size_are_made_smaller_and_counted(tmp_path, capsys):
+    pictures = [jpeg(0, 40, 30), jpeg(1, 16, 12), jpeg(2, 30, 40)[:400], picture(3)]
+    samples = [(f"k{number}", image, fields_of(number)) for number, image in enumerate(pictures)]
+    run(f"--source=webdataset:{write_tar(tmp_path / 'in.tar', samples)}", f"--output={tmp_path}/out", "--image-size=12")
+    large, exact, small = open_source(f"arrayrecord:{tmp_path}/out/train")
+    assert Image.open(io.BytesIO(large.image)).size == (16, 12) and Image.open(io.BytesIO(large.image)).format == "JPEG"
+    assert (exact.image, small.image) == (pictures[1], pictures[3])
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    entry = manifest["splits"]["train"]
+    assert (manifest["image_size"], entry["resized"], entry["count"], entry["skipped"]) == (12, 1, 3, {"damaged_image": 1})
+    assert entry["skipped_samples"][0].startswith("k2: ")
+    assert "skipped: 1 damaged_image; made smaller: 1" in capsys.readouterr().out
+
+
+def test_progress_is_a_live_line_on_a_terminal_and_elsewhere_a_line_every_ten_seconds(monkeypatch, capsys):
+    seconds = iter(range(1000))
+    monkeypatch.setattr(prepare.time, "monotonic", lambda: next(seconds))
+
+    def shown(live):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: live, raising=False)
+        progress = prepare._Progress()
+        for done in range(1001, 1031):  # one a second
+            progress("train", done, 1030)
+        return capsys.readouterr().err
+
+    assert shown(live=False).splitlines() == ["train: 1,012 of 1,030 samples, 1/s, 0:18 left",
+                                              "train: 1,023 of 1,030 samples, 1/s, 0:07 left"]
+    live = shown(live=True)
+    assert live.count("\n") == 1 and live.endswith("\rtrain: 1,030 of 1,030 samples, 1/s\033[K\n")
 
 
 @pytest.mark.parametrize("image_format", ["webp", "png"])
@@ -258,14 +305,15 @@ def test_records_are_those_of_tensorflow():
         decode_example(b"\xff\xff\xff")
 
 
-def test_output_appears_only_when_it_is_whole(tar, tmp_path, monkeypatch):
+def test_output_appears_only_when_it_is_whole(tar, tmp_path, monkeypatch, capsys):
     def fails(*arguments):
         assert not (tmp_path / "out").exists()
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr("vlp_jax.data.writer._dataset_info", fails)
-        run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out")
+        assert prepare.main([f"--source=webdataset:{tar}", f"--output={tmp_path}/out"]) == 130
+    assert capsys.readouterr().err == "stopped; run the same command again to go on\n"
     assert not (tmp_path / "out").exists()
     run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tar", "out"]
@@ -283,7 +331,15 @@ def wrong_commands(tar):
         ([source, "--output=O", "--shards=none"], "--shards"),
         ([source, "--output=O", "--image-format=gif"], "--image-format"),
         ([source, "--otput=O"], "--otput"),
-        ([source, "--train-tokenizer=T", "--vocab-size=10"], "at least 259"),
+        ([source, "--output=O", "--image-size=0"], "--image-size"),
+        ([source, "--train-tokenizer=T.json", "--vocab-size=10"], "at least 259"),
+        ([source, "--train-tokenizer=T.json", "--vocab-size=5", "--tokenizer-kind=wordpiece"], "at least 6"),
+        ([source, "--train-tokenizer=T.model", "--vocab-size=260", "--tokenizer-kind=sentencepiece"], "at least 261"),
+        ([source, "--train-tokenizer=T.json", "--tokenizer-kind=sentencepiece"], "name it T.json.model"),
+        ([source, "--train-tokenizer=T.model"], "a bpe vocabulary is read back by its ending; name it T.model.json"),
+        ([source, "--train-tokenizer=T.model", "--tokenizer-kind=sentencepiece"], "Vocabulary size too high (4096)"),
+        ([source, "--train-tokenizer=T.json", "--tokenizer-kind=wordpiece", "--vocab-size=20"], "characters inside of a word"),
+        ([source, f"--train-tokenizer={tar}/T.json"], "cannot be written: "),
         (["--source=webdataset:/nowhere.tar", "--output=O"], "no such file"),
         (["--split=val", "--output=O"], "needs --source"),
     ]
@@ -312,6 +368,34 @@ def test_a_set_without_a_good_sample_is_an_error(tmp_path):
     with pytest.raises(DataError, match="none of its 1 samples is good; the first: a: "):
         run(f"--source=webdataset:{tmp_path}/in.tar", f"--output={tmp_path}/out")
     assert not (tmp_path / "out").exists()
+
+
+KINDS = {"bpe": ("t.json", ["<pad>", "<start>", "<end>"]), "wordpiece": ("t.json", ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]),
+         "sentencepiece": ("t.model", ["<pad>", "<s>", "</s>", "<unk>"])}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_printed_overrides_use_the_trained_vocabulary(kind, tar, tmp_path, capsys):
+    name, special = KINDS[kind]
+    vocab_size = 282 if kind == "sentencepiece" else 60 if kind == "wordpiece" else 300
+    command = [f"--source=webdataset:{tar}", f"--tokenizer-kind={kind}", f"--vocab-size={vocab_size}"]
+    for folder in ("a", "b"):
+        run(*command, f"--train-tokenizer={tmp_path}/{folder}/{name}")
+    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [name]
+    printed = capsys.readouterr().out.splitlines()
+    assert f"first {' '.join(special)};" in printed[0]
+    overrides = [flag.removeprefix("--config.").split("=", 1) for flag in shlex.split(printed[1])]
+    overrides.append(["model.text.length", "32"])
+    config = load_config(str(ROOT / "configs/clip_emoji.py"), overrides)
+    preprocess = Preprocessor.from_config(config)
+    ids, mask, truncated = preprocess.tokenizer(["Thing number 3", ""])
+    assert [preprocess.tokenizer.backend.token_to_id(token) for token in special] == list(range(len(special)))
+    start, end, padding = (special.index(getattr(config.data.text, name))
+                           for name in ("start_token", "end_token", "padding_token"))
+    assert ids[1].tolist() == [start, end] + [padding] * 30
+    assert ids[0, 0] == start and ids[0, mask[0].sum() - 1] == end and not truncated.any()
+    assert preprocess.tokenizer.backend.decode(ids[0][mask[0]][1:-1]).split() == ["thing", "number", "3"]
 
 
 def test_a_trained_vocabulary_knows_every_text_and_is_the_same_each_time(tmp_path):

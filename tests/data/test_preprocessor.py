@@ -124,7 +124,7 @@ def test_normalising_on_the_device_gives_what_the_host_gives():
 
 JOURNEYS = [
     (schema.Text(), {}),
-    (schema.Text(lower_case=True, start_token=None, padding_token="<end>"),
+    (schema.Text(canonicalize=("lower_case", "whitespace"), start_token=None, padding_token="<end>"),
      {"resize": "letterbox", "interpolation": "bilinear", "mean": MEAN, "std": STD, "background": (1, 2, 3),
       "crop_to_content": True, "content_margin": 0.1, "maximum_pixels": 10_000}),
 ]
@@ -154,6 +154,6 @@ def test_json_holds_the_tokenizer_and_not_its_path(tmp_path):
 
 def test_from_config_takes_sizes_from_the_model_and_the_rest_from_the_data():
     model = schema.Model(schema.ImageTower(image_size=SIZE), schema.TextTower(length=LENGTH, vocab_size=VOCABULARY))
-    data = schema.Data(images=schema.Images(resize="squash"), text=schema.Text(lower_case=True))
+    data = schema.Data(images=schema.Images(resize="squash"), text=schema.Text(canonicalize=("lower_case",)))
     found = Preprocessor.from_config(schema.Config(data=data, model=model))
-    assert found == preprocessor(schema.Text(lower_case=True), resize="squash")
+    assert found == preprocessor(schema.Text(canonicalize=("lower_case",)), resize="squash")

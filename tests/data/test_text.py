@@ -1,13 +1,28 @@
 """The tokenizer: rows of fixed length, what a mask shows, and the errors of a vocabulary that does not fit."""
 
+import dataclasses
+import functools
+import io
 import json
+import os
+import pathlib
 import pickle
+import subprocess
+import sys
+import threading
+import unicodedata
 
+import huggingface_hub
 import numpy as np
 import pytest
+import sentencepiece
 import tokenizers
 
-from vlp_jax.config.schema import Text
+from vlp_jax.config.schema import Images, Text
+from vlp_jax.data import tokenizer_hub
+from vlp_jax.data.canonicalize import canonicalize
+from vlp_jax.data.embedded import captions_by_concept
+from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.text import Tokenizer, load_tokenizer
 from vlp_jax.data.vocabulary import train_tokenizer
 from vlp_jax.errors import ConfigError
@@ -87,16 +102,47 @@ def test_truncation_is_flagged_for_the_captions_that_lost_something():
     assert truncated.tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("caption", ["", "  ", "!?"])
 @pytest.mark.parametrize(("spec", "visible"), [({}, 2), ({"start_token": None}, 1), ({"end_token": None}, 1),
-                                               ({"start_token": None, "end_token": None}, 0)])
-def test_of_an_empty_caption_the_special_tokens_are_visible(spec, visible):
-    _, mask, _ = tokenizer(**spec)([""])
-    assert mask.sum() == visible
+                                               ({"start_token": None, "end_token": None}, 1)])
+def test_of_a_caption_without_words_the_special_tokens_are_visible_or_else_one_of_padding(caption, spec, visible):
+    """Attention and pooling over nothing would be NaN."""
+    _, mask, truncated = tokenizer(**spec, canonicalize=("punctuation",))([caption])
+    assert (mask.sum(), truncated.sum()) == (visible, 0)
 
 
-@pytest.mark.parametrize(("lower_case", "expected"), [(False, 8), (True, 5)])
-def test_captions_are_lower_cased_where_the_config_asks_for_it(lower_case, expected):
-    assert ids_of("Red", lower_case=lower_case)[1] == expected
+@pytest.mark.parametrize(("canonicalize", "expected"), [((), 8), (("lower_case",), 5)])
+def test_captions_are_lower_cased_where_the_config_asks_for_it(canonicalize, expected):
+    assert ids_of("Red", canonicalize=canonicalize)[1] == expected
+
+
+GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden/clip_tokens.json").read_text())
+CLIP = ("html", "lower_case", "whitespace")
+SIGLIP = ("lower_case", "punctuation", "whitespace")
+
+
+@pytest.mark.parametrize(("names", "golden"), [(CLIP, "lower"), (("html", *SIGLIP), "canonical")])
+def test_captions_are_cleaned_as_open_clip_does(names, golden):
+    """Its ftfy composes letters too; that is the tokenizer's part here."""
+    found = [unicodedata.normalize("NFC", canonicalize(caption, names)) for caption in GOLDEN["captions"]]
+    assert found == GOLDEN[golden]
+
+
+@pytest.mark.parametrize(("name", "expected"), [("html", " A_b\t<i>  C! "), ("lower_case", " a_b\t&amp;lt;i>  c! "),
+                                                ("punctuation", " A b\tampltiC "), ("whitespace", "A_b &amp;lt;i> C!")])
+def test_each_change_does_its_part_alone(name, expected):
+    text = " A_b\t&amp;lt;i>  C! "
+    if name == "punctuation":
+        text = text.replace("  ", "")
+    assert canonicalize(text, (name,)) == expected
+    assert canonicalize(text, ()) == text
+
+
+def test_changes_are_made_in_one_order_whatever_the_config_says_and_once():
+    text = " A&#x41;&#95;B "
+    expected = canonicalize(text, ("html", "lower_case", "punctuation", "whitespace"))
+    assert expected == "aa b"
+    assert canonicalize(text, ("whitespace", "punctuation", "lower_case", "html", "html")) == expected
 
 
 def test_padding_and_truncation_in_the_definition_do_not_count(file):
@@ -130,12 +176,12 @@ def test_a_tokenizer_pickles_after_it_was_used():
 def test_the_embedded_tokenizer_is_there_by_its_name():
     made = load_tokenizer(Text(), 8, 4096)
     ids, mask, _ = made(["Red heart"])
-    assert made.backend.decode(ids[0][mask[0]].tolist(), skip_special_tokens=True).strip() == "red heart"
+    assert made.backend.decode(ids[0][mask[0]].tolist()).strip() == "red heart"
     assert (ids[0, 0], ids[0, mask[0].sum() - 1], ids[0, -1]) == (START, END, PAD)
 
 
 def test_a_trained_vocabulary_knows_every_text(tmp_path):
-    (tmp_path / "t.json").write_text(train_tokenizer(["a red heart"] * 3, 270))
+    (tmp_path / "t.json").write_bytes(train_tokenizer(["a red heart"] * 3, 270))
     made = load_tokenizer(Text(tokenizer=str(tmp_path / "t.json")), 32, 270)
     ids, mask, _ = made(["Ünïcode ❤"])
     assert made.backend.decode(ids[0][mask[0]].tolist()).strip() == "ünïcode ❤"
@@ -155,7 +201,6 @@ def error_of(name, length=6, vocab_size=100, **spec):
     [
         ("embedded:emojis", "no embedded tokenizer 'embedded:emojis'; the one that ships is 'embedded:emoji'"),
         ("/nowhere/tokenizer.json", "'/nowhere/tokenizer.json' is not there; expected 'embedded:emoji', a tokenizer.json"),
-        ("openai/clip-vit-base-patch32", "'openai/clip-vit-base-patch32' is not there"),
     ],
 )
 def test_an_unknown_tokenizer_is_an_error_that_says_what_there_is(name, message):
@@ -189,6 +234,51 @@ def test_a_length_without_room_for_a_word_is_an_error(file, length, spec):
     assert f"model.text.length: {length} leaves no room" in error_of(file, length=length, **spec)
 
 
+# The hub: nothing here leaves this machine
+
+def test_a_hub_name_without_a_network_is_one_line_that_says_how_to_fetch_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    message = error_of("openai/clip-vit-base-patch16")
+    assert "'openai/clip-vit-base-patch16' is no file or folder here" in message
+    assert "Name or service not known" in message
+    assert "run `hf download openai/clip-vit-base-patch16 --local-dir tokenizers/clip-vit-base-patch16`" in message
+    assert "--config.data.text.tokenizer=tokenizers/clip-vit-base-patch16" in message
+
+
+def offline(name, local_files_only=False, **options):
+    raise OSError("not cached" if local_files_only else "Name or service not known\nPlease check your connection.")
+
+
+def test_a_hub_that_never_answers_is_given_up(monkeypatch):
+    answer = threading.Event()
+
+    def waits(name, local_files_only=False, **options):
+        return offline(name, local_files_only) if local_files_only else answer.wait()
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", waits)
+    monkeypatch.setattr(tokenizer_hub, "SECONDS", 0.05)
+    assert "no answer within 0.05 seconds" in error_of("openai/clip-vit-base-patch16")
+    answer.set()
+
+
+def test_a_cached_copy_is_used_without_asking_the_hub(tmp_path, monkeypatch):
+    """The layout of a cache is the hub library's own; a request would fail, since the hub is not there."""
+    snapshot = tmp_path / "models--owner--name/snapshots/0123abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "tokenizer.json").write_text(words())
+    (tmp_path / "models--owner--name/refs").mkdir()
+    (tmp_path / "models--owner--name/refs/main").write_text("0123abc")
+    code = ("import sys\nfrom vlp_jax.config.schema import Text\nfrom vlp_jax.data.text import load_tokenizer\n"
+            "from vlp_jax.errors import ConfigError\n"
+            "print(load_tokenizer(Text(tokenizer='owner/name'), 6, 9)(['a heart'])[0].tolist())\n"
+            "try: load_tokenizer(Text(tokenizer='owner/other'), 6, 9)\nexcept ConfigError as error: print(error)\n")
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    found, refused = done.stdout.splitlines()
+    assert found == str([[START, 4, 7, END, PAD, PAD]])
+    assert f"not in the cache ({tmp_path})" in refused and "Connection refused" in refused
+
+
 # Hugging Face folders
 
 CAPTIONS = ["a red heart", "Red HEART, big!", "", "a big red heart " * 5, "ünïcode ❤"]
@@ -196,7 +286,7 @@ CAPTIONS = ["a red heart", "Red HEART, big!", "", "a big red heart " * 5, "ünï
 
 def test_a_hugging_face_folder_gives_the_ids_that_transformers_gives(tmp_path):
     transformers = pytest.importorskip("transformers")
-    backend = tokenizers.Tokenizer.from_str(train_tokenizer(["a big red heart"] * 3, 270))
+    backend = tokenizers.Tokenizer.from_str(train_tokenizer(["a big red heart"] * 3, 270).decode())
     backend.post_processor = tokenizers.processors.TemplateProcessing(
         "<start> $A <end>", special_tokens=[("<start>", START), ("<end>", END)])
     theirs = transformers.PreTrainedTokenizerFast(
@@ -222,6 +312,130 @@ def test_a_folder_with_clip_s_vocabulary_and_merges_gives_the_ids_that_transform
     ids, mask, _ = load_tokenizer(spec, 12, len(pieces))(CAPTIONS)
     np.testing.assert_array_equal(ids, expected["input_ids"])
     np.testing.assert_array_equal(mask, expected["attention_mask"])
+
+
+def clip_folder(folder):
+    (folder / "vocab.json").write_text(json.dumps(GOLDEN["vocabulary"]))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *GOLDEN["merges"], ""]))
+    return str(folder)
+
+
+def test_clip_s_tokens_are_those_of_open_clip(tmp_path):
+    """With vocab.json and merges.txt as OpenAI released them; open_clip pads with 0, which is "!"."""
+    spec = Text(tokenizer=clip_folder(tmp_path), canonicalize=CLIP, start_token="<|startoftext|>", end_token="<|endoftext|>",
+                padding_token="!")
+    made = load_tokenizer(spec, 1000, 49408)
+    ids, mask, truncated = made(GOLDEN["captions"])
+    assert not truncated.any()
+    for caption, row, visible, expected in zip(GOLDEN["captions"], ids, mask, GOLDEN["ids"], strict=True):
+        assert row[visible].tolist() == expected, caption
+    ids, _, truncated = dataclasses.replace(made, length=77)(GOLDEN["captions"])
+    assert ids[-3:].tolist() == GOLDEN["rows"]
+    assert truncated.tolist() == [len(expected) > 77 for expected in GOLDEN["ids"]]
+
+
+def test_a_word_piece_vocabulary_gives_the_ids_of_bert_s_tokenizer(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    for lower_case in (True, False):
+        trained = tokenizers.Tokenizer.from_str(train_tokenizer(texts(), 2400, "wordpiece", lower_case).decode())
+        vocabulary = sorted(trained.get_vocab(), key=trained.get_vocab().get)
+        assert vocabulary[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] and len(vocabulary) == 2400
+        folder = tmp_path / str(lower_case)
+        folder.mkdir()
+        (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+        (tmp_path / "tokenizer.json").write_text(trained.to_str())
+        theirs = transformers.BertTokenizer(str(folder / "vocab.txt"), do_lower_case=lower_case)
+        expected = theirs(texts() + HARD, padding="max_length", truncation=True, max_length=40, return_tensors="np")
+        for name in (folder, folder / "vocab.txt", tmp_path / "tokenizer.json"):
+            spec = Text(tokenizer=str(name), start_token="[CLS]", end_token="[SEP]", padding_token="[PAD]")
+            ids, mask, _ = load_tokenizer(spec, 40, 2400)(texts() + HARD)
+            np.testing.assert_array_equal(ids, expected["input_ids"])
+            np.testing.assert_array_equal(mask, expected["attention_mask"])
+
+
+# SentencePiece
+
+HARD = ["", " ", "  a  b ", "\ta\nb\r\n c", "a\u00a0b", "a\u3000b", "▁", "▁▁ a▁b", "<s> a</s>", "<unk>", "<0x41>", "\x00 a",
+        "日本 🔝 ñ", "e\u0301 é", "ﬁ ﬃ ①", "\u200b a\u200bb", "a" * 3000, "👩‍👩‍👧‍👦", "\ufeff x", "ÅÅ", "İI", "x\u00ad y", "<pad>"]
+
+
+@functools.cache
+def texts():
+    """Captions in 26 languages."""
+    several = captions_by_concept("emoji")
+    return [sample for concept in sorted(several)[::25] for sample in several[concept].values()] + GOLDEN["captions"][:-3]
+
+
+def train(**options):
+    model = io.BytesIO()
+    options = {"vocab_size": 1500, "pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "minloglevel": 2} | options
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(texts()), model_writer=model, **options)
+    return model.getvalue()
+
+
+SENTENCEPIECE = dict(start_token=None, end_token="</s>", padding_token="<pad>")
+MODELS = {"unigram": {}, "unigram with bytes": {"byte_fallback": True, "normalization_rule_name": "nmt_nfkc_cf"},
+          "bpe with bytes": {"model_type": "bpe", "byte_fallback": True, "split_digits": True},
+          "white space kept": {"model_type": "bpe", "byte_fallback": True, "normalization_rule_name": "identity",
+                               "remove_extra_whitespaces": False, "user_defined_symbols": ["<mask>"]}}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_sentencepiece_model_gives_the_ids_of_its_own_library(kind, tmp_path):
+    proto = train(**MODELS[kind])
+    (tmp_path / "spiece.model").write_bytes(proto)
+    library = sentencepiece.SentencePieceProcessor(model_proto=proto)
+    for name in (tmp_path / "spiece.model", tmp_path):
+        made = load_tokenizer(Text(tokenizer=str(name), **SENTENCEPIECE), 4000, 1500)
+        ids, mask, truncated = made(texts() + HARD)
+        for text, row, visible in zip(texts() + HARD, ids, mask, strict=True):
+            assert row[visible].tolist() == [*library.encode(text), library.eos_id()], text
+        assert (ids[~mask] == library.pad_id()).all() and not truncated.any()
+
+
+def test_a_trained_sentencepiece_model_knows_every_text(tmp_path):
+    (tmp_path / "t.model").write_bytes(train_tokenizer(texts(), 1500, "sentencepiece"))
+    made = load_tokenizer(Text(tokenizer=str(tmp_path / "t.model"), start_token="<s>", end_token="</s>"), 64, 1500)
+    assert (made.special_ids, made.vocab_size) == (([1], [2], 0), 1500)
+    ids, mask, _ = made(["Ünïcode ❤ \U0001fae8 ꙮ", ""])
+    assert made.backend.decode(ids[0][mask[0]][1:-1]) == "ünïcode ❤ \U0001fae8 ꙮ"
+    assert ids[1].tolist() == [1, 2] + [0] * 62
+
+
+def test_a_sentencepiece_model_travels_inside_the_preprocessor(tmp_path):
+    path = tmp_path / "spiece.model"
+    path.write_bytes(train())
+    made = Preprocessor(8, Images(), load_tokenizer(Text(tokenizer=str(path), **SENTENCEPIECE), 12, 1500))
+    path.unlink()
+    copy = Preprocessor.from_json(json.loads(json.dumps(made.to_json())))
+    assert copy == made
+    for again in (copy, pickle.loads(pickle.dumps(made))):
+        np.testing.assert_array_equal(again(texts=texts())["text"], made(texts=texts())["text"])
+
+
+def test_of_two_files_in_a_folder_the_sentencepiece_model_decides_if_both_number_alike(tmp_path):
+    proto = train()
+    library = sentencepiece.SentencePieceProcessor(model_proto=proto)
+    pieces = [(library.id_to_piece(i), library.get_score(i)) for i in range(1500)]
+    (tmp_path / "spiece.model").write_bytes(proto)
+    spec = Text(tokenizer=str(tmp_path), **SENTENCEPIECE)
+    for offset in (0, 5):
+        other = tokenizers.Tokenizer(tokenizers.models.Unigram([(f"<{i}>", 0.0) for i in range(offset)] + pieces, 3 + offset))
+        (tmp_path / "tokenizer.json").write_text(other.to_str())
+        made = load_tokenizer(spec, 12, 1505)
+        assert made.vocab_size == 1500 + offset
+        assert made.special_ids == ([], [2 + offset], offset)
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("a.model", b"nonsense", "is not a SentencePiece model"), ("spiece.model", b"", "is not a SentencePiece model"),
+    ("vocab.txt", b"one\ntwo\n", "is not a WordPiece vocabulary: it has no line [UNK]"),
+    ("vocab.txt", b"\xff\xfe", "cannot be read as text"), ("tokenizer.json", b"\xff", "cannot be read as JSON")])
+def test_a_file_that_is_no_tokenizer_is_named(name, content, message, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    assert f"config error: data.text.tokenizer: {tmp_path / name} {message}" in error_of(str(tmp_path / name))
+    if name != "a.model":
+        assert message in error_of(str(tmp_path))
 
 
 def test_a_folder_without_a_tokenizer_is_an_error_that_lists_what_it_holds(tmp_path):

@@ -3,7 +3,8 @@
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "config"))
+TESTS = pathlib.Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS / "config"), str(TESTS.parent)]
 
 from test_config import GOLDEN, NAMES, flat_text  # noqa: E402
 

@@ -27,14 +27,15 @@ def variant_of(config: ml_collections.ConfigDict, variant: str) -> ml_collection
 
 def clip() -> ml_collections.ConfigDict:
     """What CLIP's ViTs share (Radford et al. 2021, tables 18 and 19): batch 32,768, 32 epochs of 400M pairs, AdamW with
-    b2 0.98, epsilon 1e-6 and weight decay 0.2, 2,000 warm-up steps, cosine; BPE of 49,408 tokens, length 77."""
+    b2 0.98, epsilon 1e-6 and weight decay 0.2, 2,000 warm-up steps, cosine; BPE of 49,408 tokens, length 77. Captions are
+    cleaned as CLIP's code does, but for its first step, ftfy's repair of wrongly decoded text, which is left out."""
     config = base()
     config.examples = 12_800_000_000
     config.data.update(batch_size=32_768, workers=16)
     config.data.augmentation.scale = (0.9, 1.0)
     config.data.train.source = WEB_SOURCE
-    config.data.text.update(tokenizer="tokenizers/clip", lower_case=True, start_token="<|startoftext|>",
-                            end_token="<|endoftext|>", padding_token="<|endoftext|>")
+    config.data.text.update(tokenizer="openai/clip-vit-base-patch16", canonicalize=("html", "lower_case", "whitespace"),
+                            start_token="<|startoftext|>", end_token="<|endoftext|>", padding_token="<|endoftext|>")
     towers = dict(norm_epsilon=1e-5, activation="quick_gelu", initialization="clip", scan=True, rematerialisation="full")
     config.model.image.update(towers, pooling="cls", embedding_norm=True, patch_bias=False)
     config.model.text.update(towers, vocab_size=49408, length=77, causal=True, pooling="end")
@@ -53,8 +54,8 @@ def siglip() -> ml_collections.ConfigDict:
     config.data.update(batch_size=32_768, workers=16)
     config.data.images.update(resize="squash", interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3)
     config.data.train.source = WEB_SOURCE
-    config.data.text.update(tokenizer="tokenizers/siglip", lower_case=True, start_token=None, end_token="</s>",
-                            padding_token="</s>")
+    config.data.text.update(tokenizer="google/siglip-base-patch16-224", start_token=None, end_token="</s>",
+                            padding_token="</s>", canonicalize=("lower_case", "punctuation", "whitespace"))
     towers = dict(norm_epsilon=1e-6, activation="gelu_tanh", scan=True, rematerialisation="full")
     config.model.image.update(towers, pooling="map", projection="none")
     config.model.text.update(towers, preset="B", vocab_size=32_000, length=64, causal=False, padding_mask=False,
@@ -77,7 +78,7 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.update(steps=42, examples=None, epochs=None, log_every=1)
     config.data.update(batch_size=64, workers=0)
     config.data.train.update(source="embedded:emoji/train", mixture={})
-    config.data.text = to_tree(schema.Text(lower_case=config.data.text.lower_case))
+    config.data.text = to_tree(schema.Text(canonicalize=tuple(config.data.text.canonicalize)))
     config.model.image.update(narrow)
     if config.model.image.stem == "patch":
         config.model.image.update(patch_size=8, image_size=32)

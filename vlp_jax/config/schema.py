@@ -55,8 +55,10 @@ class Images:
 class Text:
     """How a caption becomes token ids. The length is the model's (`model.text.length`)."""
 
-    tokenizer: str = "embedded:emoji"  # or a tokenizer.json, or a folder with a Hugging Face tokenizer's files
-    lower_case: bool = False
+    # "embedded:emoji", a tokenizer.json, a SentencePiece .model, a vocab.txt, a folder with a Hugging Face tokenizer's files,
+    # or OWNER/NAME on the Hugging Face hub
+    tokenizer: str = "embedded:emoji"
+    canonicalize: tuple[Literal["html", "lower_case", "punctuation", "whitespace"], ...] = ()  # always in this order
     start_token: str | None = "<start>"
     end_token: str | None = "<end>"
     padding_token: str = "<pad>"

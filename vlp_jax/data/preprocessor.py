@@ -71,9 +71,10 @@ class Preprocessor:
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "Preprocessor":
         """The preprocessor that `to_json` described."""
-        images = {key: tuple(value) if isinstance(value, list) else value for key, value in tree["images"].items()}
+        images, text = ({key: tuple(value) if isinstance(value, list) else value for key, value in tree[part].items()}
+                        for part in ("images", "text"))
         return cls(tree["image_size"], schema.Images(**images),
-                   Tokenizer(tree["tokenizer"], schema.Text(**tree["text"]), tree["length"]))
+                   Tokenizer(tree["tokenizer"], schema.Text(**text), tree["length"]))
 
     @classmethod
     def from_config(cls, config: schema.Config) -> "Preprocessor":

@@ -1,0 +1,111 @@
+"""The records of a source in its order, encoded in this process or in several."""
+
+import collections
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+
+from vlp_jax.data.records import Schema
+from vlp_jax.data.samples import SampleError, Source
+from vlp_jax.data.shrink import shrink_image
+from vlp_jax.errors import DataError
+
+CHUNK = 16  # samples a task of a process
+AHEAD = 4  # tasks a process may be ahead of what is written
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """What became of a sample: its record, or the error for which it is left out, and whether its picture was made smaller."""
+
+    record: bytes | None
+    error: SampleError | None = None
+    resized: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """From indices of a source to records. image_size: see `shrink_image`; None leaves pictures as large as they are."""
+
+    source: Source
+    schema: Schema
+    image_size: int | None = None
+
+    def __call__(self, index: int) -> Encoded:
+        try:
+            sample, resized = self.source[index], False
+            if self.image_size is not None:
+                image = shrink_image(sample.image, self.image_size, sample.key, self.schema.image_format != "keep")
+                resized = image is not sample.image
+                sample = dataclasses.replace(sample, image=image)
+            return Encoded(self.schema.encode(sample), resized=resized)
+        except SampleError as error:
+            return Encoded(None, error)
+
+
+def encode_from(encoder: Encoder, first: int, workers: int) -> contextlib.AbstractContextManager[Iterator[Encoded]]:
+    """An iterator over all samples from `first` on, in order. Leaving the context ends the worker processes.
+
+    Raises (while it is read): DataError if a worker process dies.
+    """
+    if workers <= 1:
+        return contextlib.nullcontext(map(encoder, range(first, len(encoder.source))))
+    return contextlib.closing(_in_processes(encoder, first, workers))
+
+
+def _in_processes(encoder: Encoder, first: int, workers: int) -> Iterator[Encoded]:
+    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (encoder,))
+    starts = iter(range(first, len(encoder.source), CHUNK))
+    waiting, others = collections.deque(), set(multiprocessing.active_children())
+    try:
+        with _interrupts_held():  # workers inherit that: Ctrl-C, which reaches all of them, is this process's to answer
+            for start in starts:
+                waiting.append(executor.submit(_encode_chunk, start))
+                if len(waiting) == workers * AHEAD:
+                    break
+        while waiting:
+            done = waiting.popleft().result()
+            for start in starts:
+                waiting.append(executor.submit(_encode_chunk, start))
+                break
+            yield from done
+    except BrokenProcessPool as error:
+        raise DataError(f"{encoder.source.spec}: a worker process died, perhaps for want of memory; run the same command "
+                        f"again to go on, with fewer than --workers={workers}") from error
+    finally:
+        if waiting:  # this was not the end: tasks that nobody waits for any more are not finished first
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+        executor.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker(encoder: Encoder) -> None:
+    global _encoder
+    _encoder = encoder
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """A parent that is killed cannot end its workers, and they would wait for tasks for ever."""
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _encode_chunk(start: int) -> list[Encoded]:
+    return [_encoder(index) for index in range(start, min(start + CHUNK, len(_encoder.source)))]
