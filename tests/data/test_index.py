@@ -42,7 +42,7 @@ class Builder:
 
 
 def load(path, build, kind="test"):
-    return load_indexes([str(path)], kind, build)[0]
+    return load_indexes([str(path)], kind, build, "test:spec")[0]
 
 
 def assert_whole(found):

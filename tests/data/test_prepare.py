@@ -194,6 +194,14 @@ def break_folder(folder, how):
         shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
     elif how == "short":
         shutil.copy(folder / "out-train.array_record-00000-of-00002", shard)
+    elif how == "manifest":
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["splits"]["train"]["shards"][1]["count"] = 4
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    elif how == "manifest with fewer shards":
+        manifest = json.loads((folder / "manifest.json").read_text())
+        del manifest["splits"]["train"]["shards"][1]
+        (folder / "manifest.json").write_text(json.dumps(manifest))
     elif how == "format":
         (folder / "dataset_info.json").write_text('{"name": "out", "splits": []}')
     elif how == "no caption":
@@ -206,6 +214,8 @@ def break_folder(folder, how):
         ("missing", "out-train.array_record-00001-of-00002 is missing; 1 of 2 shards found"),
         ("cut", "00001-of-00002 is damaged or not an ArrayRecord file"),
         ("short", "00001-of-00002 holds 3 records; dataset_info.json says 5"),
+        ("manifest", "manifest.json says 4 records in out-train.array_record-00001-of-00002, dataset_info.json 5; "),
+        ("manifest with fewer shards", "says no records in out-train.array_record-00001-of-00002, dataset_info.json 5; "),
         ("format", "written as tfrecord; only array_record is read"),
         ("no caption", "no caption field in features.json (fields: "),
     ],

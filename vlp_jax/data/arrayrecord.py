@@ -12,7 +12,7 @@ import numpy as np
 from array_record.python import array_record_module
 
 from vlp_jax.data.example import decode_example
-from vlp_jax.data.record_fields import read_fields, read_json
+from vlp_jax.data.record_fields import read_fields, read_json, read_manifest
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_index, fingerprint_of
 from vlp_jax.data.storage import join, refuse_remote, size_or_none
 from vlp_jax.errors import DataError
@@ -72,7 +72,9 @@ class ArrayRecordSource:
         count = len(self.lengths)
         self.paths = [join(directory, shard_name(info["name"], split, i, count, template)) for i in range(count)]
         self.starts = np.cumsum([0, *self.lengths])
-        self.fields = read_fields(directory, self.spec)
+        manifest = read_manifest(directory, self.spec)
+        self._check_manifest(manifest)
+        self.fields = read_fields(directory, manifest, self.spec)
         self._bytes = check_shards(self.paths, self.lengths, self.spec)
         self.__setstate__({})
 
@@ -94,6 +96,17 @@ class ArrayRecordSource:
         """Stands for the names, lengths and sizes of the shards."""
         names = [os.path.basename(path) for path in self.paths]
         return fingerprint_of("arrayrecord", names, self.lengths, self._bytes)
+
+    def _check_manifest(self, manifest: dict) -> None:
+        shards = manifest.get("splits", {}).get(self.split, {}).get("shards")
+        if shards is None:
+            return
+        listed = {shard["file"]: shard["count"] for shard in shards}
+        expected = {os.path.basename(path): length for path, length in zip(self.paths, self.lengths, strict=True)}
+        for name in expected | listed:
+            if listed.get(name) != expected.get(name):
+                raise DataError(f"{self.spec}: manifest.json says {listed.get(name, 'no')} records in {name}, dataset_info.json "
+                                f"{expected.get(name, 'none')}; the files are not of one run of prepare, which must run again")
 
     def _reader(self, shard: int):
         if self._process != os.getpid():  # a forked process must not use the threads and files of its parent
