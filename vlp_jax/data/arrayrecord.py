@@ -6,7 +6,10 @@ TensorFlow is needed to read them. A folder may lie in `gs://`, which ArrayRecor
 """
 
 import os
+import resource
 import threading
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from array_record.python import array_record_module
@@ -17,6 +20,7 @@ from vlp_jax.data.samples import Reason, Sample, SampleError, check_index, finge
 from vlp_jax.data.storage import join, refuse_remote, size_or_none
 from vlp_jax.errors import DataError
 
+AT_ONCE = 8  # shards looked at at the same time
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 
@@ -31,7 +35,19 @@ def shard_name(dataset: str, split: str, shard: int, shards: int, template: str 
 
 def check_shards(paths: list[str], lengths: list[int], spec: str) -> list[int]:
     """The sizes of ArrayRecord files. Raises: DataError if one is missing, damaged, or not of its length."""
-    return [_check_shard(path, length, paths, spec) for path, length in zip(paths, lengths, strict=True)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(lambda path, length: _check_shard(path, length, paths, spec), paths, lengths))
+
+
+def _open(path: str):
+    """A reader of single records at random: it reads nothing ahead, and starts no threads."""
+    options = "readahead_buffer_size:0,max_parallelism:0"
+    return array_record_module.ArrayRecordReader(path, options, file_reader_buffer_size=32768)
+
+
+def readers_kept() -> int:
+    """How many readers a process keeps open: each one has an open file, and 10 bytes a record."""
+    return max(16, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
 
 
 def _check_shard(path: str, length: int, paths: list[str], spec: str) -> int:
@@ -39,7 +55,7 @@ def _check_shard(path: str, length: int, paths: list[str], spec: str) -> int:
     if size is None:  # the reader of a missing file raises nothing
         present = sum(size_or_none(path) is not None for path in paths)
         raise DataError(f"{spec}: {name} is missing; {present} of {len(paths)} shards found")
-    reader = array_record_module.ArrayRecordReader(path)
+    reader = _open(path)
     if not reader.ok():
         raise DataError(f"{spec}: {name} is damaged or not an ArrayRecord file")
     found = reader.num_records()
@@ -113,11 +129,13 @@ class ArrayRecordSource:
             self.__setstate__({})
         with self._lock:
             if shard not in self._readers:
-                options = "readahead_buffer_size:0,max_parallelism:0"
-                reader = array_record_module.ArrayRecordReader(self.paths[shard], options, file_reader_buffer_size=32768)
+                reader = _open(self.paths[shard])
                 if not reader.ok():
                     raise DataError(f"{self.spec}: {self.paths[shard]} can no longer be read")
                 self._readers[shard] = reader
+                if len(self._readers) > readers_kept():
+                    self._readers.popitem(last=False)  # another thread may still read from it; it closes when that is done
+            self._readers.move_to_end(shard)
             return self._readers[shard]
 
     def __getstate__(self):
@@ -125,7 +143,7 @@ class ArrayRecordSource:
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state):
-        self.__dict__.update(state, _readers={}, _lock=threading.Lock(), _process=os.getpid())
+        self.__dict__.update(state, _readers=OrderedDict(), _lock=threading.Lock(), _process=os.getpid())
 
 
 def open_arrayrecord(rest: str) -> ArrayRecordSource:

@@ -66,20 +66,20 @@ def _number(field: bytes) -> int:
     """Octal digits, or, as GNU tar writes large ones, binary behind a first byte of 0x80."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
-    number = int(field.split(b"\0", 1)[0].strip() or b"0", 8)
+    number = int(field.partition(b"\0")[0].strip() or b"0", 8)
     if number < 0:
         raise ValueError(f"{number} in it is below zero")
     return number
 
 
 def _text(field: bytes) -> str:
-    return field.split(b"\0", 1)[0].decode()
+    return field.partition(b"\0")[0].decode()
 
 
 def _name(header: bytes) -> str:
     name = _text(header[:100])
-    prefix = _text(header[345:500]) if header[257:263] == b"ustar\0" else ""
-    return f"{prefix}/{name}" if prefix else name
+    prefixed = header[345] and header[257:263] == b"ustar\0"
+    return f"{_text(header[345:500])}/{name}" if prefixed else name
 
 
 def _extension(file: BinaryIO, kind: bytes, start: int, size: int) -> dict[str, str]:

@@ -3,7 +3,6 @@
 import array
 import dataclasses
 import hashlib
-import re
 
 import numpy as np
 
@@ -14,7 +13,6 @@ from vlp_jax.errors import DataError
 
 IMAGE, JSON, TEXT = range(3)
 ROLES = {"png": IMAGE, "jpg": IMAGE, "jpeg": IMAGE, "webp": IMAGE, "json": JSON, "txt": TEXT}
-_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
 
 
 @dataclasses.dataclass
@@ -76,7 +74,7 @@ class _Samples:
         self.keys, self.ends, self.members = bytearray(), array.array("q"), array.array("I")
 
     def add(self, name: str, block: int, size: int) -> None:
-        if name.startswith("/") or ".." in name.split("/"):
+        if name.startswith("/") or ".." in name and ".." in name.split("/"):
             raise DataError(f"{self.path}: member {name!r} leaves the folder of the tar; refusing to read it")
         key, role = _key_and_role(name)
         if role is None:
@@ -104,5 +102,6 @@ class _Samples:
 
 def _key_and_role(name: str) -> tuple[str, int | None]:
     """Splits a member's name at the first dot after the last slash, as the webdataset library does."""
-    match = _NAME.fullmatch(name)
-    return (match.group(1), ROLES.get(match.group(2).lower())) if match else (name, None)
+    folder, slash, file = name.rpartition("/")
+    stem, _, ending = file.partition(".")
+    return f"{folder}{slash}{stem}", ROLES.get(ending.lower()) if stem else None
