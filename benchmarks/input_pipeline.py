@@ -1,6 +1,6 @@
 """Images a second of the training input, ours beside open_clip's, from the same WebDataset tars to batches of the same size.
 
-python -m venv /tmp/open_clip && /tmp/open_clip/bin/pip install torch torchvision open_clip_torch webdataset pandas
+python -m venv /tmp/open_clip && /tmp/open_clip/bin/pip install torch torchvision open_clip_torch "webdataset<=0.2.86" pandas
 python benchmarks/input_pipeline.py --photographs=DIR --open-clip-python=/tmp/open_clip/bin/python [--workers=1,2]
 
 DIR holds JPEG files, such as `benchmarks/photographs.py` writes; they go into tars that the `webdataset` library writes,

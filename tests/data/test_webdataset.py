@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from vlp_jax.config import schema
-from vlp_jax.data import index, notices
+from vlp_jax.data import index, notices, webdataset
 from vlp_jax.data.pipeline import REASONS, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, SampleError
 from vlp_jax.data.sources import open_source
+from vlp_jax.data.storage import read_range
 from vlp_jax.data.text import load_tokenizer
 from vlp_jax.errors import DataError
 
@@ -109,6 +110,15 @@ def test_the_row_of_a_sample_that_is_cut_off_is_filled_and_carries_the_reason(wh
     bad = [row for row in epoch if row["reason"]]
     assert [REASONS[row["reason"] - 1] for row in bad] == [Reason.CUT_OFF]
     assert str(bad[0]["bad_sample"]).startswith("s2: ") and "is cut off in the middle of it, at byte" in str(bad[0]["bad_sample"])
+
+
+@pytest.mark.parametrize(("between", "reads"), [(10, 1), (100_000, 2)])
+def test_a_sample_is_one_read_unless_much_lies_between_its_members(tmp_path, monkeypatch, between, reads):
+    path = write_tar(tmp_path / "x.tar", [("a.png", png()), ("a.mask.png", bytes(between)), ("a.txt", b"text")])
+    asked = []
+    monkeypatch.setattr(webdataset, "read_range", lambda *place: (asked.append(place), read_range(*place))[1])
+    sample = open_source(f"webdataset:{path}")[0]
+    assert (sample.image, sample.captions, len(asked)) == (png(), ("text",), reads)
 
 
 def test_links_folders_and_devices_are_no_images(tmp_path):

@@ -25,6 +25,7 @@ from vlp_jax.errors import DataError
 
 OPTIONS = ("caption", "prompt")
 TEXT = "txt"
+GAP = 1 << 16  # bytes between members of a sample that are rather read than skipped
 
 
 class WebDatasetSource:
@@ -54,7 +55,7 @@ class WebDatasetSource:
         tar = self.indexes[shard]
         key = tar.key(row)
         try:
-            image, fields, text = (self._read(shard, key, *map(int, member)) for member in tar.members[row])
+            image, fields, text = self._read(shard, key, tar.members[row].tolist())
             if image is None:
                 raise SampleError(Reason.MISSING_IMAGE, key, "has no image")
             captions, metadata = self._captions_and_metadata(key, parse_json(key, fields), parse_text(key, text))
@@ -78,16 +79,20 @@ class WebDatasetSource:
         row = fields if text is None else fields | {TEXT: text}
         return self.columns.captions_of(key, row), {name: value for name, value in fields.items() if name not in used}
 
-    def _read(self, shard: int, key: str, block: int, size: int) -> bytes | None:
-        if block == 0:
-            return None
-        path, start, cut = self.paths[shard], (block - 1) * BLOCK, self.indexes[shard].cut
-        if cut is not None and start + size > cut:
+    def _read(self, shard: int, key: str, members: list[list[int]]) -> list[bytes | None]:
+        """The contents of members (first block + 1, size), by one read if little lies between them; None for block 0."""
+        path, cut = self.paths[shard], self.indexes[shard].cut
+        there = [((block - 1) * BLOCK, size) for block, size in members if block]
+        first, last = min(start for start, _ in there), max(start + size for start, size in there)
+        if cut is not None and last > cut:
             raise SampleError(Reason.CUT_OFF, key, f"{path} is cut off in the middle of it, at byte {cut}")
-        data = read_range(path, start, size)
-        if len(data) != size:
+        at_once = last - first <= sum(size for _, size in there) + GAP
+        whole = read_range(path, first, last - first) if at_once else b""
+        data = {start: whole[start - first : start - first + size] if at_once else read_range(path, start, size)
+                for start, size in there}
+        if any(len(data[start]) != size for start, size in there):
             raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} became shorter since it was indexed")
-        return data
+        return [data[(block - 1) * BLOCK] if block else None for block, _ in members]
 
     def _say_what_is_cut_off(self) -> None:
         cut = [(path, tar.cut) for path, tar in zip(self.paths, self.indexes, strict=True) if tar.cut is not None]
