@@ -87,7 +87,8 @@ def _places(path: str, kind: str) -> Iterator[str]:
     if not scheme_of(path):
         folder, name = os.path.split(os.path.abspath(path))
         path = f"{folder}/{name}"
-        yield f"{folder}/.{name}.{kind}-index"
+        if os.stat(folder).st_mode & 0o222:  # root may write where nobody should
+            yield f"{folder}/.{name}.{kind}-index"
     default = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "vlp_jax")
     cache = pathlib.Path(os.environ.get("VLP_JAX_CACHE") or default).expanduser()
     yield str(cache / "indexes" / f"{hashlib.sha256(path.encode(errors='surrogateescape')).hexdigest()[:32]}.{kind}-index")
