@@ -236,6 +236,8 @@ def test_an_unknown_split_is_answered_with_those_there_are(tar, tmp_path):
     run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out")
     with pytest.raises(DataError, match="no split 'val'; splits: train"):
         open_source(f"arrayrecord:{tmp_path}/out/val")
+    with pytest.raises(DataError, match=f"write DIR/SPLIT, such as arrayrecord:{tmp_path}/out/train"):
+        open_source(f"arrayrecord:{tmp_path}/out")
 
 
 def test_a_damaged_record_is_one_bad_sample(tar, tmp_path):

@@ -149,7 +149,8 @@ class ArrayRecordSource:
 def open_arrayrecord(rest: str) -> ArrayRecordSource:
     """The split DIR/SPLIT. Raises: DataError; see `ArrayRecordSource`."""
     refuse_remote(rest, f"arrayrecord:{rest}", supported=("gs",))
-    directory, _, split = rest.rstrip("/").rpartition("/")
-    if not directory:
-        raise DataError(f"arrayrecord:{rest}: write DIR/SPLIT, such as arrayrecord:{rest}/train")
-    return ArrayRecordSource(os.path.expanduser(directory), split, spec=f"arrayrecord:{rest}")
+    whole = os.path.expanduser(rest.rstrip("/"))
+    directory, _, split = whole.rpartition("/")
+    if not directory or size_or_none(join(whole, "dataset_info.json")) is not None:
+        raise DataError(f"arrayrecord:{rest}: write DIR/SPLIT, such as arrayrecord:{rest.rstrip('/')}/train")
+    return ArrayRecordSource(directory, split, spec=f"arrayrecord:{rest}")

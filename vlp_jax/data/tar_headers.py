@@ -66,10 +66,10 @@ def _number(field: bytes) -> int:
     """Octal digits, or, as GNU tar writes large ones, binary behind a first byte of 0x80."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
-    number = int(field.partition(b"\0")[0].strip() or b"0", 8)
-    if number < 0:
-        raise ValueError(f"{number} in it is below zero")
-    return number
+    digits = field.partition(b"\0")[0].strip()
+    if digits.strip(b"01234567"):
+        raise ValueError("a number in it is none")
+    return int(digits or b"0", 8)
 
 
 def _text(field: bytes) -> str:

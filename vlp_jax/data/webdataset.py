@@ -129,7 +129,7 @@ def usual_captions(fields: dict[str, Any], text: str | None) -> tuple[list[tuple
     named = ["caption", *([] if isinstance(fields.get("captions"), dict) else ["captions"])]
     values = [(name, fields[name]) for name in named if fields.get(name) is not None]
     metadata = {name: value for name, value in fields.items() if name not in named}
-    return values or [(TEXT, text)], metadata
+    return values or [("caption", None), (TEXT, text)], metadata
 
 
 def open_webdataset(rest: str) -> WebDatasetSource:
