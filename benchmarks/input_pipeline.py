@@ -66,15 +66,17 @@ def our_batches(options):
 @contextlib.contextmanager
 def open_clip_batches(options):
     import open_clip
+    import open_clip_train.data
     from open_clip.transform import image_transform
-    from open_clip_train.data import get_wds_dataset
 
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
     flags = argparse.Namespace(
         train_data=options.pattern, train_num_samples=10_000_000, dataset_resampled=True, train_data_upsampling_factors=None,
         seed=0, batch_size=options.batch, workers=int(options.workers), world_size=1)
     transform, tokenizer = image_transform(SIZE, True, mean, std), open_clip.get_tokenizer("ViT-B-32")
-    data = get_wds_dataset(flags, transform, is_train=True, tokenizer=tokenizer)
+    # else a buffer of 5,000 samples fills up while it is timed
+    open_clip_train.data._SAMPLE_SHUFFLE_SIZE = open_clip_train.data._SAMPLE_SHUFFLE_INITIAL
+    data = open_clip_train.data.get_wds_dataset(flags, transform, is_train=True, tokenizer=tokenizer)
     yield iter(data.dataloader)
 
 

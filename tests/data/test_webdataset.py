@@ -137,6 +137,7 @@ def test_a_key_may_stand_in_two_tars(whole, tmp_path):
 
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("sizes.json", {"whole.tar": 4, "other.tar": 9}, "whole.tar holds 3 samples; sizes.json beside it says 4"),
+    ("sizes.json", {"whole.tar": "4"}, "whole.tar holds 3 samples; sizes.json beside it says 4"),
     ("sizes.json", {"whole.tar": 3}, None),
     ("sizes.json", {"whole.tar": 2}, None),
     ("sizes.json", {"other.tar": 9}, None),
@@ -227,6 +228,13 @@ def test_a_wrong_option_is_one_clear_line(whole, options, words):
     with pytest.raises(DataError) as caught:
         open_source(f"webdataset:{whole[0]}{options}")
     assert words in str(caught.value)
+
+
+def test_the_fingerprint_tells_a_tar_that_is_cut_off(whole):
+    before = open_source(f"webdataset:{whole[0]}").fingerprint()
+    os.truncate(whole[0], whole[2][5] - 1)  # in the last member
+    assert len(open_source(f"webdataset:{whole[0]}")) == 3
+    assert open_source(f"webdataset:{whole[0]}").fingerprint() != before
 
 
 def test_the_fingerprint_tells_the_options(whole):

@@ -46,6 +46,7 @@ def _said(paths: list[str], spec: str) -> Iterator[tuple[int | None, str]]:
 
 
 def _count(value: Any) -> int | None:
+    value = int(value) if isinstance(value, str) and value.isdecimal() else value
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 

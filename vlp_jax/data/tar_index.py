@@ -17,10 +17,10 @@ ROLES = {"png": IMAGE, "jpg": IMAGE, "jpeg": IMAGE, "webp": IMAGE, "json": JSON,
 
 @dataclasses.dataclass
 class TarIndex:
-    """Where the samples of a tar lie: 32 bytes a sample beside its key.
+    """Where the samples of a tar lie: 28 bytes a sample beside its key.
 
     members: [N, 3, 2] uint32, for the image, the JSON and the text of a sample: first block + 1 (0 if it has none),
-    size in bytes. keys: uint8, all keys in UTF-8, one after the other; ends: [N] int64, where each one ends.
+    size in bytes. keys: uint8, all keys in UTF-8, one after the other; ends: [N] uint32, where each one ends.
     digest: uint8 [32], of the keys and the sizes. cut: int64 [1], the size of a tar that ends without an end mark, of
     whose last sample something may be missing; empty for a whole one.
     """
@@ -71,7 +71,7 @@ class _Samples:
 
     def __init__(self, path: str):
         self.path, self.last_key = path, None
-        self.keys, self.ends, self.members = bytearray(), array.array("q"), array.array("I")
+        self.keys, self.ends, self.members = bytearray(), array.array("I"), array.array("I")
 
     def add(self, name: str, block: int, size: int) -> None:
         if name.startswith("/") or ".." in name and ".." in name.split("/"):
@@ -92,7 +92,7 @@ class _Samples:
         self.members[place], self.members[place + 1] = block + 1, size
 
     def arrays(self) -> Arrays:
-        members, ends = np.array(self.members, np.uint32).reshape(-1, 3, 2), np.array(self.ends, np.int64)
+        members, ends = np.array(self.members, np.uint32).reshape(-1, 3, 2), np.array(self.ends, np.uint32)
         digest = hashlib.sha256()
         for part in (self.keys, ends, np.ascontiguousarray(members[..., 1])):
             digest.update(part)

@@ -67,8 +67,10 @@ class WebDatasetSource:
         return Sample(key, image, tuple(captions), metadata, tuple(captions.values()))
 
     def fingerprint(self) -> str:
-        """Stands for the names and number of samples of the tars, the keys and sizes in them, and the options."""
-        shards = [[os.path.basename(path), len(tar), tar.digest] for path, tar in zip(self.paths, self.indexes, strict=True)]
+        """Stands for the names and number of samples of the tars, the keys and sizes in them, where they are cut off, and
+        the options."""
+        shards = [[os.path.basename(path), len(tar), tar.digest, tar.cut]
+                  for path, tar in zip(self.paths, self.indexes, strict=True)]
         return fingerprint_of("webdataset", shards, self.options)
 
     def _captions_and_metadata(self, key: str, fields: dict[str, Any], text: str | None) -> tuple[dict[str, str], dict]:
