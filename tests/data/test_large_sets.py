@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import resource
 import tarfile
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -70,7 +71,7 @@ def test_arrayrecord_keeps_some_readers_open_and_reads_all_shards(tmp_path, monk
     assert len(copy._readers) == 2
 
 
-def test_the_readers_that_are_kept_leave_half_of_the_files_a_process_may_open():
-    import resource
-
-    assert 16 <= arrayrecord.readers_kept() <= max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+@pytest.mark.parametrize(("limit", "kept"), [(1024, 512), (10, 16), (10**6, 4096), (resource.RLIM_INFINITY, 4096)])
+def test_the_readers_that_are_kept_leave_half_of_the_files_a_process_may_open(monkeypatch, limit, kept):
+    monkeypatch.setattr(arrayrecord.resource, "getrlimit", lambda which: (limit, limit))
+    assert arrayrecord.readers_kept() == kept

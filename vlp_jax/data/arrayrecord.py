@@ -21,6 +21,7 @@ from vlp_jax.data.storage import join, refuse_remote, size_or_none
 from vlp_jax.errors import DataError
 
 AT_ONCE = 8  # shards looked at at the same time
+MOST_READERS = 4096
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 
@@ -47,7 +48,8 @@ def _open(path: str):
 
 def readers_kept() -> int:
     """How many readers a process keeps open: each one has an open file, and 10 bytes a record."""
-    return max(16, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MOST_READERS if limit == resource.RLIM_INFINITY else max(16, min(MOST_READERS, limit // 2))
 
 
 def _check_shard(path: str, length: int, paths: list[str], spec: str) -> int:
@@ -70,7 +72,7 @@ class ArrayRecordSource:
 
     Args: directory: the folder with dataset_info.json. split: a name in it. spec: what messages call this source.
     Raises: DataError for an unknown split, a folder of another file format, a set without image or caption field, and
-      a shard that is missing or does not hold the number of records that dataset_info.json says.
+      a shard that is missing or does not hold the number of records that dataset_info.json and manifest.json say.
     """
 
     def __init__(self, directory: str | os.PathLike, split: str, spec: str | None = None):
