@@ -42,7 +42,7 @@ class Builder:
 
 
 def load(path, build, kind="test"):
-    return load_indexes([str(path)], kind, build)[0]
+    return load_indexes([str(path)], kind, build, "test:spec")[0]
 
 
 def assert_whole(found):
@@ -104,13 +104,16 @@ def unwritable(folder, monkeypatch):
     monkeypatch.setattr(index.tempfile, "NamedTemporaryFile", refuse)
 
 
-def test_the_index_of_a_read_only_folder_goes_to_the_cache(file, tmp_path, monkeypatch):
-    unwritable(file.parent, monkeypatch)
+@pytest.mark.parametrize("how", ["refuses", "mode"])
+def test_the_index_of_a_read_only_folder_goes_to_the_cache(file, tmp_path, monkeypatch, how):
+    unwritable(file.parent, monkeypatch) if how == "refuses" else file.parent.chmod(0o555)
     build = Builder()
     for _ in range(2):
         assert_whole(load(file, build))
+    file.parent.chmod(0o755)
     assert build.built == 1
     assert len(list((tmp_path / "cache/indexes").iterdir())) == 1
+    assert [path.name for path in file.parent.iterdir()] == ["x.bin"]
 
 
 def test_where_nothing_can_be_written_the_index_stays_in_memory(file, tmp_path, monkeypatch):

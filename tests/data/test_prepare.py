@@ -241,6 +241,14 @@ def break_folder(folder, how):
         shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
     elif how == "short":
         shutil.copy(folder / "out-train.array_record-00000-of-00002", shard)
+    elif how == "manifest":
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["splits"]["train"]["shards"][1]["count"] = 4
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    elif how == "manifest with fewer shards":
+        manifest = json.loads((folder / "manifest.json").read_text())
+        del manifest["splits"]["train"]["shards"][1]
+        (folder / "manifest.json").write_text(json.dumps(manifest))
     elif how == "format":
         (folder / "dataset_info.json").write_text('{"name": "out", "splits": []}')
     elif how == "no caption":
@@ -253,6 +261,8 @@ def break_folder(folder, how):
         ("missing", "out-train.array_record-00001-of-00002 is missing; 1 of 2 shards found"),
         ("cut", "00001-of-00002 is damaged or not an ArrayRecord file"),
         ("short", "00001-of-00002 holds 3 records; dataset_info.json says 5"),
+        ("manifest", "manifest.json says 4 records in out-train.array_record-00001-of-00002, dataset_info.json 5; "),
+        ("manifest with fewer shards", "says no records in out-train.array_record-00001-of-00002, dataset_info.json 5; "),
         ("format", "written as tfrecord; only array_record is read"),
         ("no caption", "no caption field in features.json (fields: "),
     ],
@@ -273,6 +283,8 @@ def test_an_unknown_split_is_answered_with_those_there_are(tar, tmp_path):
     run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out")
     with pytest.raises(DataError, match="no split 'val'; splits: train"):
         open_source(f"arrayrecord:{tmp_path}/out/val")
+    with pytest.raises(DataError, match=f"write DIR/SPLIT, such as arrayrecord:{tmp_path}/out/train"):
+        open_source(f"arrayrecord:{tmp_path}/out")
 
 
 def test_a_damaged_record_is_one_bad_sample(tar, tmp_path):

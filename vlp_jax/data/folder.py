@@ -6,6 +6,8 @@ Images end in .jpg .jpeg .png .webp .gif .bmp .tif .tiff, in either case; other 
 Metadata: `class`, the name as it is written.
 """
 
+import array
+import hashlib
 import os
 from collections.abc import Iterator
 
@@ -29,7 +31,7 @@ class FolderSource:
 
     def __init__(self, folder: str, spec: str, columns: Columns):
         self.spec, self.folder, self.columns = spec, folder, columns
-        self.classes, starts, names, ends, sizes = [], [0], bytearray(), [], []
+        self.classes, starts, names, ends, sizes = [], [0], bytearray(), array.array("q"), array.array("q")
         for entry in self._entries(folder):
             if not entry.is_dir():
                 if entry.name.lower().endswith(ENDINGS):
@@ -45,7 +47,10 @@ class FolderSource:
             self.classes.append(entry.name)
             starts.append(len(ends))
         self.starts, self.names, self.ends = np.array(starts), bytes(names), np.array(ends, np.int64)
-        self.size_digest = fingerprint_of(np.array(sizes, np.int64).tobytes().hex())
+        digest = hashlib.sha256()
+        for part in (self.names, ends, sizes):
+            digest.update(part)
+        self.digest = digest.hexdigest()
         if not ends:
             raise DataError(f"{spec}: no image; expected {folder}/CLASS/IMAGE, images ending in {' '.join(ENDINGS)}")
 
@@ -62,8 +67,7 @@ class FolderSource:
 
     def fingerprint(self) -> str:
         """Stands for the names of the classes and images, the sizes of the images, and the prompts."""
-        names = fingerprint_of(self.names.hex(), self.ends.tobytes().hex())
-        return fingerprint_of("folder", self.classes, self.starts.tolist(), names, self.size_digest, repr(self.columns))
+        return fingerprint_of("folder", self.classes, self.starts.tolist(), self.digest, repr(self.columns))
 
     def _name(self, index: int) -> str:
         return os.fsdecode(self.names[self.ends[index - 1] if index else 0 : self.ends[index]])

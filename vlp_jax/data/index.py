@@ -18,13 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from vlp_jax.data.notices import said_while_waiting
 from vlp_jax.data.storage import scheme_of, size_and_version
 from vlp_jax.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 HEADER, ALIGNMENT = 1024, 64  # bytes
 SMALL = 1 << 20  # bytes
 AT_ONCE = 8  # remote files indexed at the same time
+AT_ONCE_HERE = 4  # the same of local ones: the disk may be a mounted one that answers late
 
 Arrays = dict[str, np.ndarray]
 
@@ -48,19 +50,21 @@ class Index(Mapping[str, np.ndarray]):
         return (_reopen, (self.path, self.stamp)) if self.path else (Index, (self.arrays,))
 
 
-def load_indexes(paths: list[str], kind: str, build: Callable[[str], Arrays]) -> list[Index]:
+def load_indexes(paths: list[str], kind: str, build: Callable[[str], Arrays], spec: str) -> list[Index]:
     """The indexes of some files, stored ones where they are still right, else built now by `build(path)` and stored.
 
     Args: kind: stands for all that decides an index beside the file itself; part of the name it is stored by.
+      spec: what messages call the source.
     Raises: DataError if a file is missing, and whatever `build` raises.
     """
-    def load(path):
-        return _load_index(path, kind, build)
-
-    if scheme_of(paths[0]):
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            return list(pool.map(load, paths))
-    return list(map(load, paths))
+    indexes = []
+    with (
+        said_while_waiting(lambda: f"indexing {spec}: {len(indexes)} of {len(paths)} files"),
+        ThreadPoolExecutor(AT_ONCE if scheme_of(paths[0]) else AT_ONCE_HERE) as pool,
+    ):
+        for index in pool.map(lambda path: _load_index(path, kind, build), paths):
+            indexes.append(index)
+    return indexes
 
 
 def _load_index(path: str, kind: str, build: Callable[[str], Arrays]) -> Index:
@@ -83,7 +87,8 @@ def _places(path: str, kind: str) -> Iterator[str]:
     if not scheme_of(path):
         folder, name = os.path.split(os.path.abspath(path))
         path = f"{folder}/{name}"
-        yield f"{folder}/.{name}.{kind}-index"
+        if os.stat(folder).st_mode & 0o222:  # root may write where nobody should
+            yield f"{folder}/.{name}.{kind}-index"
     default = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "vlp_jax")
     cache = pathlib.Path(os.environ.get("VLP_JAX_CACHE") or default).expanduser()
     yield str(cache / "indexes" / f"{hashlib.sha256(path.encode(errors='surrogateescape')).hexdigest()[:32]}.{kind}-index")

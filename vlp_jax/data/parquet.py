@@ -66,7 +66,7 @@ class ParquetSource:
     def __init__(self, paths: list[str], spec: str, columns: Columns):
         self.spec, self.paths, self.columns = spec, list(paths), columns
         self.names = short_names(self.paths)
-        indexes = load_indexes(self.paths, "parquet", index_groups)
+        indexes = load_indexes(self.paths, "parquet", index_groups, spec)
         self.read_columns = [self._check_schema(name, index) for name, index in zip(self.names, indexes, strict=True)]
         self.first_groups = np.cumsum([0, *(len(index["rows"]) for index in indexes)])
         self.starts = np.cumsum(np.concatenate([[0], *(index["rows"] for index in indexes)]), dtype=np.int64)

@@ -65,7 +65,8 @@ def find_files(pattern: str, kind: str, remote: bool = False) -> list[str]:
     found = sorted({path for paths in matches.values() for path in paths})
     for path in found:
         if is_folder(path):
-            raise DataError(f"{spec}: {path} is a folder, not a file; name the files in it, such as '{path}/*'")
+            files = f"{path}/*.{'tar' if kind == 'webdataset' else kind}"
+            raise DataError(f"{spec}: {path} is a folder, not a file; name the files in it, such as '{files}'")
     return found
 
 

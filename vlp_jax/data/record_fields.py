@@ -4,11 +4,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from vlp_jax.data.samples import Reason, Sample, SampleError, check_captions
+from vlp_jax.data.samples import CAPTION, Reason, Sample, SampleError, check_captions
 from vlp_jax.data.storage import MissingFileError, join, read_file, size_or_none
 from vlp_jax.errors import DataError
 
 CAPTION_FIELDS = ("captions", "caption", "text")
+NAMES = "caption_fields"  # where `prepare` keeps the field that every caption came from
 
 
 def read_json(path: str, spec: str) -> dict:
@@ -21,11 +22,21 @@ def read_json(path: str, spec: str) -> dict:
         raise DataError(f"{spec}: {path} cannot be read: {error}") from error
 
 
-class Fields:
-    """How the fields of a record become a sample: which is the image, which the caption, and how to read the others."""
+def read_manifest(directory: str, spec: str) -> dict:
+    """The manifest.json that `prepare` writes; empty for a folder of TFDS, which has none. Raises: DataError."""
+    path = join(directory, "manifest.json")
+    return {} if size_or_none(path) is None else read_json(path, spec)
 
-    def __init__(self, image: str, caption: str, readers: dict[str, Callable[[list], Any]]):
-        self.image, self.caption, self.readers = image, caption, readers
+
+class Fields:
+    """How the fields of a record become a sample: which is the image, which the caption, and how to read the others.
+
+    caption_field: what captions are said to come from in records that do not name it, as those of `named` do.
+    """
+
+    def __init__(self, image: str, caption: str, readers: dict[str, Callable[[list], Any]], caption_field: str, named: bool):
+        self.image, self.caption, self.readers, self.caption_field, self.named = image, caption, readers, caption_field, named
+        self.no_metadata = {"key", "caption", "captions", caption} | ({NAMES} if named else set())
 
     def sample(self, name: str, values: dict[str, list]) -> Sample:
         """The sample in a record. Raises: SampleError if its image or caption is missing, empty or damaged."""
@@ -34,25 +45,28 @@ class Fields:
             metadata = {
                 field: read(values[field])
                 for field, read in self.readers.items()
-                if field not in ("key", "caption", "captions", self.caption) and field in values
+                if field not in self.no_metadata and field in values
             }
             captions = [text.decode() for text in values.get(self.caption, ())]
+            given = values.get(NAMES) if self.named else None
+            names = [name.decode() for name in given] if given else [self.caption_field] * len(captions)
+            named = list(zip(names, captions, strict=True)) or [(self.caption_field, None)]
         except (ValueError, AttributeError, IndexError) as error:
             raise SampleError(Reason.DAMAGED_TEXT, name, f"a field cannot be read: {error}") from error
         image = values.get(self.image) or [b""]
         if not image[0]:
             raise SampleError(Reason.MISSING_IMAGE, key, "has no image")
-        return Sample(key, image[0], check_captions(captions, key), metadata)
+        found = check_captions(named, key)
+        return Sample(key, image[0], tuple(found), metadata, tuple(found.values()))
 
 
-def read_fields(directory: str, spec: str) -> Fields:
-    """The fields of a folder, from its features.json and, where `prepare` wrote it, manifest.json.
+def read_fields(directory: str, manifest: dict, spec: str) -> Fields:
+    """The fields of a folder, from its features.json and, where `prepare` wrote it, its manifest.
 
     Raises: DataError if there is no image or no caption among them.
     """
     features = read_json(join(directory, "features.json"), spec).get("featuresDict", {}).get("features", {})
-    manifest = join(directory, "manifest.json")
-    kinds = {} if size_or_none(manifest) is None else read_json(manifest, spec).get("fields", {})
+    kinds = manifest.get("fields", {})
     images = [name for name, feature in features.items() if feature["pythonClassName"].endswith(".Image")]
     captions = [name for name in CAPTION_FIELDS if name in features]
     for what, found in (("image", images), ("caption", captions)):
@@ -60,7 +74,8 @@ def read_fields(directory: str, spec: str) -> Fields:
             raise DataError(f"{spec}: no {what} field in features.json (fields: {', '.join(features) or 'none'})")
     readers = {name: _field_reader(directory, name, feature, kinds.get(name)) for name, feature in features.items()}
     image = "image" if "image" in images else images[0]
-    return Fields(image, captions[0], {name: read for name, read in readers.items() if read and name not in images})
+    readers = {name: read for name, read in readers.items() if read and name not in images}
+    return Fields(image, captions[0], readers, CAPTION if manifest else captions[0], bool(manifest) and NAMES in features)
 
 
 class _Scalar:

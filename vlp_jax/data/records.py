@@ -9,9 +9,9 @@ from typing import Any
 from PIL import Image
 
 from vlp_jax.data.example import encode_example
-from vlp_jax.data.samples import Reason, Sample, SampleError
+from vlp_jax.data.samples import CAPTION, Reason, Sample, SampleError
 
-RESERVED = ("key", "image", "caption", "captions")
+RESERVED = ("key", "image", "caption", "captions", "caption_fields")
 IMAGE_FORMATS = ("keep", "webp", "png")
 _FEATURES = "tensorflow_datasets.core.features."
 
@@ -71,11 +71,13 @@ class Schema:
 
     kinds: for each metadata field one of text, texts, integer, number (float32), or json (JSON kept in a text, for
     all that is none of these or is sometimes missing). several: whether a list `captions` is stored beside `caption`.
+    named: whether the names of their fields are stored as `caption_fields`.
     """
 
     kinds: dict[str, str]
     several: bool
     image_format: str = "keep"
+    named: bool = False
 
     def encode(self, sample: Sample) -> bytes:
         """The record of a sample. Raises: SampleError for a damaged image or a field of another type than its kind."""
@@ -86,6 +88,8 @@ class Schema:
         }
         if self.several:
             fields["captions"] = sample.captions
+        if self.named:
+            fields["caption_fields"] = sample.caption_fields
         metadata = metadata_of(sample)
         for name, kind in self.kinds.items():
             fields[name] = self._values(sample.key, name, kind, metadata.get(name))
@@ -108,7 +112,7 @@ class Schema:
         channels = "3" if self.image_format == "keep" else "-1"
         image = {"dtype": "uint8", "shape": {"dimensions": ["-1", "-1", channels]}}
         features = {"image": {"pythonClassName": _FEATURES + "image_feature.Image", "image": image}}
-        texts = ["captions"] if self.several else []
+        texts = ["captions"] * self.several + ["caption_fields"] * self.named
         kinds = {"key": "text", "caption": "text"} | dict.fromkeys(texts, "texts") | self.kinds
         features |= {name: _feature(kind) for name, kind in kinds.items()}
         return {
@@ -129,12 +133,14 @@ def _feature(kind: str) -> dict:
 
 
 def survey(samples: Iterable[Sample], complete: bool, image_format: str) -> Schema:
-    """The schema that holds all these samples. Unless they are `complete`, later ones may have several captions."""
+    """The schema that holds all these samples. Unless they are `complete`, later ones may have several captions, from
+    several fields."""
     seen: dict[str, set[str]] = {}
-    count, present, several = 0, {}, not complete
+    count, present, several, named = 0, {}, not complete, not complete
     for sample in samples:
         count += 1
         several |= len(sample.captions) > 1
+        named |= set(sample.caption_fields) != {CAPTION}
         for name, value in metadata_of(sample).items():
             seen.setdefault(name, set()).add(_kind(value))
             present[name] = present.get(name, 0) + 1
@@ -142,4 +148,4 @@ def survey(samples: Iterable[Sample], complete: bool, image_format: str) -> Sche
         if times < count:
             seen[name].add("none")
     kinds = {name: _KIND_OF_SEVERAL.get(frozenset(found), "json") for name, found in sorted(seen.items())}
-    return Schema(kinds, several, image_format)
+    return Schema(kinds, several, image_format, named)

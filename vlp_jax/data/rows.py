@@ -55,15 +55,21 @@ class Columns:
         if not image:
             raise SampleError(Reason.MISSING_IMAGE, key, "has no image" if image is None else "its image is empty")
         used = self.used()
-        return Sample(key, image, self.captions_of(key, row), {name: row[name] for name in row if name not in used})
+        captions = self.captions_of(key, row)
+        metadata = {name: row[name] for name in row if name not in used}
+        return Sample(key, image, tuple(captions), metadata, tuple(captions.values()))
 
-    def captions_of(self, key: str, row: Mapping[str, Any]) -> tuple[str, ...]:
-        """All captions of a row, in all prompts. Raises: SampleError if it has none, or one that is not text."""
-        values = [value for value in (pick(row, name) for name in self.captions) if value is not None]
-        if not values:
-            raise SampleError(Reason.MISSING_CAPTION, key, f"has no {' or '.join(map(repr, self.captions))}")
-        captions = check_captions([text for value in values for text in (value if isinstance(value, list) else [value])], key)
-        return tuple(dict.fromkeys(prompt.replace("{}", caption) for caption in captions for prompt in self.prompts))
+    def captions_of(self, key: str, row: Mapping[str, Any]) -> dict[str, str]:
+        """All captions of a row in all prompts, each with its column. Raises: SampleError, as `check_captions` does."""
+        return self.prompted(check_captions([(name, pick(row, name)) for name in self.captions], key))
+
+    def prompted(self, captions: dict[str, str]) -> dict[str, str]:
+        """Captions with their columns, put in every prompt."""
+        prompted = {}
+        for caption, name in captions.items():
+            for prompt in self.prompts:
+                prompted.setdefault(prompt.replace("{}", caption), name)
+        return prompted
 
 
 def pick(row: Any, name: str) -> Any:

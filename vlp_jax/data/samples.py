@@ -4,10 +4,12 @@ import dataclasses
 import enum
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from vlp_jax.errors import DataError
+
+CAPTION = "caption"  # the field of captions whose source names none
 
 
 class Reason(enum.StrEnum):
@@ -22,6 +24,7 @@ class Reason(enum.StrEnum):
     DAMAGED_RECORD = "damaged_record"
     TOO_LARGE = "too_large"
     FORBIDDEN_PATH = "forbidden_path"
+    CUT_OFF = "cut_off"
 
 
 class SampleError(DataError):
@@ -43,13 +46,22 @@ class Sample:
     """One image with its captions.
 
     key: the sample's name, unique in its source. image: the encoded file. captions: one or more, none of them empty.
-    metadata: every other field the source has for it (keywords, vendor, group, ...).
+    metadata: every other field the source has for it (keywords, vendor, group, ...). caption_fields: for every caption
+    the column, JSON field or ending (`txt`) that it comes from; where a source names none, all are `caption`.
+    Raises: ValueError if there are more captions or fewer than names of their fields.
     """
 
     key: str
     image: bytes
     captions: tuple[str, ...]
     metadata: dict[str, Any]
+    caption_fields: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if not self.caption_fields:
+            object.__setattr__(self, "caption_fields", (CAPTION,) * len(self.captions))
+        if len(self.caption_fields) != len(self.captions):
+            raise ValueError(f"{self.key}: {len(self.captions)} captions from {len(self.caption_fields)} fields")
 
 
 @runtime_checkable
@@ -81,25 +93,22 @@ def fingerprint_of(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def check_captions(captions: Any, key: str) -> tuple[str, ...]:
-    """The non-empty captions among `captions` (a string, a list of them or None), stripped, each once.
+def check_captions(values: Sequence[tuple[str, Any]], key: str) -> dict[str, str]:
+    """The captions in `values`, pairs of a field and what it holds: a string, a list of them, or None.
 
+    Returns: the captions that are not empty, stripped, each once and with the first field that has it.
     Raises: SampleError with MISSING_CAPTION, EMPTY_CAPTION or WRONG_TYPE.
     """
-    if captions is None:
-        raise SampleError(Reason.MISSING_CAPTION, key, "has no caption")
-    if isinstance(captions, str):
-        captions = [captions]
-    if not isinstance(captions, Iterable) or isinstance(captions, dict | bytes):
-        raise SampleError(Reason.WRONG_TYPE, key, f"its caption is {type(captions).__name__}, not text")
-    captions = list(captions)
-    for caption in captions:
-        if not isinstance(caption, str):
-            raise SampleError(Reason.WRONG_TYPE, key, f"its caption holds {type(caption).__name__}, not text")
+    captions, empty = {}, False
+    for field, value in values:
+        for caption in [] if value is None else value if isinstance(value, list | tuple) else [value]:
+            if not isinstance(caption, str):
+                raise SampleError(Reason.WRONG_TYPE, key, f"its {field} is or holds {type(caption).__name__}, not text")
+            stripped = caption.strip()
+            empty |= not stripped
+            captions.setdefault(stripped, field)
+    captions.pop("", None)
     if not captions:
-        raise SampleError(Reason.MISSING_CAPTION, key, "its list of captions is empty")
-    stripped = dict.fromkeys(caption.strip() for caption in captions)
-    stripped.pop("", None)
-    if not stripped:
-        raise SampleError(Reason.EMPTY_CAPTION, key, "its caption is empty")
-    return tuple(stripped)
+        reason = Reason.EMPTY_CAPTION if empty else Reason.MISSING_CAPTION
+        raise SampleError(reason, key, "its caption is empty" if empty else f"has no {' or '.join(field for field, _ in values)}")
+    return captions

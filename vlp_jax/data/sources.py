@@ -27,7 +27,7 @@ KINDS = {
 def open_source(spec: str) -> Source:
     """The source that `spec` names; its index is built or read now, its samples when asked for.
 
-    webdataset:PATTERN              tar files with images and captions
+    webdataset:PATTERN?OPTIONS      tar files with images and captions; caption= takes fields of the .json, and txt
     parquet:PATTERN?OPTIONS         Parquet files with the images inside, as Hugging Face `datasets` writes them
     jsonl:PATTERN?OPTIONS           JSON objects, one a line, that name image files
     csv:PATTERN?OPTIONS             tables with a header that name image files; option delimiter=;

@@ -131,6 +131,18 @@ def is_folder(path: str) -> bool:
         return filesystem.isdir(name)
 
 
+def names_in(folder: str) -> list[str]:
+    """The names of the files in a folder; none where it cannot be listed, as on servers that answer for files only."""
+    try:
+        with _one_line_errors(folder):
+            if not scheme_of(folder):
+                return os.listdir(folder)
+            filesystem, name = _filesystem(folder)
+            return [posixpath.basename(path) for path in filesystem.ls(name, detail=False)]
+    except DataError:
+        return []
+
+
 def _filesystem(path):
     """fsspec keeps one object for each kind of storage and makes another in a forked process."""
     import fsspec

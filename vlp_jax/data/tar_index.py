@@ -2,28 +2,27 @@
 
 import array
 import dataclasses
-import re
-import tarfile
-from collections.abc import Iterator
+import hashlib
 
 import numpy as np
 
 from vlp_jax.data.index import Arrays
-from vlp_jax.data.storage import COMPRESSED, open_file, read_range, size_and_version
+from vlp_jax.data.storage import COMPRESSED, open_file
+from vlp_jax.data.tar_headers import BLOCK, CutOffError, TarError, read_members
 from vlp_jax.errors import DataError
 
-BLOCK = tarfile.BLOCKSIZE
 IMAGE, JSON, TEXT = range(3)
 ROLES = {"png": IMAGE, "jpg": IMAGE, "jpeg": IMAGE, "webp": IMAGE, "json": JSON, "txt": TEXT}
-_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
 
 
 @dataclasses.dataclass
 class TarIndex:
-    """Where the samples of a tar lie: 24 bytes a sample beside its key.
+    """Where the samples of a tar lie: 28 bytes a sample beside its key.
 
     members: [N, 3, 2] uint32, for the image, the JSON and the text of a sample: first block + 1 (0 if it has none),
-    size in bytes. keys: uint8, all keys in UTF-8, one after the other; ends: [N] int64, where each one ends.
+    size in bytes. keys: uint8, all keys in UTF-8, one after the other; ends: [N] uint32, where each one ends.
+    digest: uint8 [32], of the keys and the sizes. cut: int64 [1], the size of a tar that ends without an end mark, of
+    whose last sample something may be missing; empty for a whole one.
     """
 
     arrays: Arrays
@@ -31,6 +30,14 @@ class TarIndex:
     @property
     def members(self) -> np.ndarray:
         return self.arrays["members"]
+
+    @property
+    def digest(self) -> str:
+        return self.arrays["digest"].tobytes().hex()
+
+    @property
+    def cut(self) -> int | None:
+        return int(self.arrays["cut"][0]) if len(self.arrays["cut"]) else None
 
     def __len__(self) -> int:
         return len(self.arrays["ends"])
@@ -41,66 +48,60 @@ class TarIndex:
 
 
 def index_tar(path: str) -> Arrays:
-    """Reads the headers of one tar: the arrays of a `TarIndex`.
+    """Reads the headers of one tar, as far as it goes: the arrays of a `TarIndex`.
 
-    Raises: DataError if it is not a tar, is cut off, or has a member that leaves it.
+    Raises: DataError if it is not a tar, has a damaged header, or has a member that leaves it.
     """
-    last_key, keys, ends, members = None, bytearray(), array.array("q"), array.array("I")
-    for name, block, size in _regular_members(path):
+    samples, cut = _Samples(path), []
+    with open_file(path) as file:
+        compressed = file.read(6).startswith(COMPRESSED)
+        try:
+            for name, start, size in read_members(file):
+                samples.add(name, start // BLOCK, size)
+        except CutOffError:
+            cut = [file.seek(0, 2)]
+        except TarError as error:
+            unpack = "is compressed; samples are read at random, so unpack it to a plain tar first"
+            raise DataError(f"{path}: {unpack if compressed else error}") from error
+    return samples.arrays() | {"cut": np.array(cut, np.int64)}
+
+
+class _Samples:
+    """Members of a tar, put together to samples."""
+
+    def __init__(self, path: str):
+        self.path, self.last_key = path, None
+        self.keys, self.ends, self.members = bytearray(), array.array("I"), array.array("I")
+
+    def add(self, name: str, block: int, size: int) -> None:
+        if name.startswith("/") or ".." in name and ".." in name.split("/"):
+            raise DataError(f"{self.path}: member {name!r} leaves the folder of the tar; refusing to read it")
         key, role = _key_and_role(name)
         if role is None:
-            continue
-        if key != last_key:
-            last_key = key
-            keys += key.encode()
-            ends.append(len(keys))
-            members.extend([0] * 6)
-        place = len(members) - 6 + 2 * role
-        if members[place]:
-            raise DataError(f"{path}: {name}: sample {key!r} has two members of this kind")
+            return
+        if key != self.last_key:
+            self.last_key = key
+            self.keys += key.encode()
+            self.ends.append(len(self.keys))
+            self.members.extend([0] * 6)
+        place = len(self.members) - 6 + 2 * role
+        if self.members[place]:
+            raise DataError(f"{self.path}: {name}: sample {key!r} has two members of this kind")
         if size >= 2**32:
-            raise DataError(f"{path}: {name} is larger than 4 GiB")
-        members[place], members[place + 1] = block + 1, size
-    return {
-        "members": np.array(members, np.uint32).reshape(-1, 3, 2),
-        "keys": np.frombuffer(bytes(keys), np.uint8),
-        "ends": np.array(ends, np.int64),
-    }
+            raise DataError(f"{self.path}: {name} is larger than 4 GiB")
+        self.members[place], self.members[place + 1] = block + 1, size
 
-
-def _regular_members(path: str) -> Iterator[tuple[str, int, int]]:
-    """Yields (name, first block, size) of the regular files in the tar, in order."""
-    with open_file(path) as file:
-        try:
-            with tarfile.open(fileobj=file, mode="r:", errors="strict") as tar:
-                yield from _members(path, tar)
-                end, size = tar.offset, size_and_version(path)[0]
-            file.seek(end)
-            if file.read(BLOCK) != tarfile.NUL * BLOCK:
-                state = "it was cut off or is still being written" if end >= size else "its next header is damaged"
-                raise DataError(f"{path}: no end mark at byte {end} of {size}; {state}")
-        except (tarfile.TarError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: {_why_not_a_tar(path, error)}") from error
-
-
-def _members(path: str, tar: tarfile.TarFile) -> Iterator[tuple[str, int, int]]:
-    while (member := tar.next()) is not None:
-        tar.members.clear()  # or a tar of a million members would keep them all
-        if member.name.startswith("/") or ".." in member.name.split("/"):
-            raise DataError(f"{path}: member {member.name!r} leaves the folder of the tar; refusing to read it")
-        if member.isreg():
-            yield member.name, member.offset_data // BLOCK, member.size
-
-
-def _why_not_a_tar(path: str, error: Exception) -> str:
-    if read_range(path, 0, 6).startswith(COMPRESSED):
-        return "is compressed; samples are read at random, so unpack it to a plain tar first"
-    if "unexpected end" in str(error) or "truncated" in str(error):
-        return f"is cut off: the tar ends in the middle of a member ({size_and_version(path)[0]} bytes are there)"
-    return f"is not a tar file ({error})"
+    def arrays(self) -> Arrays:
+        members, ends = np.array(self.members, np.uint32).reshape(-1, 3, 2), np.array(self.ends, np.uint32)
+        digest = hashlib.sha256()
+        for part in (self.keys, ends, np.ascontiguousarray(members[..., 1])):
+            digest.update(part)
+        return {"members": members, "keys": np.frombuffer(bytes(self.keys), np.uint8), "ends": ends,
+                "digest": np.frombuffer(digest.digest(), np.uint8)}
 
 
 def _key_and_role(name: str) -> tuple[str, int | None]:
     """Splits a member's name at the first dot after the last slash, as the webdataset library does."""
-    match = _NAME.fullmatch(name)
-    return (match.group(1), ROLES.get(match.group(2).lower())) if match else (name, None)
+    folder, slash, file = name.rpartition("/")
+    stem, _, ending = file.partition(".")
+    return f"{folder}{slash}{stem}", ROLES.get(ending.lower()) if stem else None

@@ -29,7 +29,7 @@ class TextRows:
     def __init__(self, paths: list[str], spec: str, kind: str, columns: Columns, build: Callable[[str], Arrays], header: int = 0):
         self.spec, self.paths, self.columns, self.header = spec, list(paths), columns, header
         self.names = short_names(self.paths)
-        self.indexes = load_indexes(self.paths, kind, build)
+        self.indexes = load_indexes(self.paths, kind, build, spec)
         self.starts = np.cumsum([0, *(len(index["starts"]) - 1 - header for index in self.indexes)])
         if len(self) <= 0:
             raise DataError(f"{spec}: no row in {len(self.paths)} file(s)")

@@ -1,34 +1,51 @@
-"""WebDataset: tar files in which neighbouring members that share a name up to its first dot are one sample."""
+"""`webdataset:PATTERN`: tar files in which neighbouring members that share a name up to its first dot are one sample.
+
+Its image is the .png, .jpg, .jpeg or .webp; its captions are `caption` and `captions` in its .json, or, where there is
+neither, its .txt. Option `caption` names other fields of the .json, a dot reaching into nested ones, and `txt` for the
+.txt: `?caption=txt|recaption|alt.text`. Option `prompt` puts captions into prompts. The other fields are metadata.
+"""
 
 import json
 import os
+from typing import Any
 
 import numpy as np
 
 from vlp_jax.data.index import load_indexes
+from vlp_jax.data.notices import notice
+from vlp_jax.data.options import Options, split_options
 from vlp_jax.data.patterns import find_files
-from vlp_jax.data.rows import locate
+from vlp_jax.data.rows import Columns, locate
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_captions, check_index, fingerprint_of
+from vlp_jax.data.shard_counts import check_counts
 from vlp_jax.data.storage import read_range
-from vlp_jax.data.tar_index import BLOCK, TarIndex, index_tar
+from vlp_jax.data.tar_headers import BLOCK
+from vlp_jax.data.tar_index import TarIndex, index_tar
 from vlp_jax.errors import DataError
+
+OPTIONS = ("caption", "prompt")
+TEXT = "txt"
+GAP = 1 << 16  # bytes between members of a sample that are rather read than skipped
 
 
 class WebDatasetSource:
     """The samples of some tar files, in the order of `paths`.
 
-    A sample has an image (.png .jpg .jpeg .webp) and a caption: `caption` or `captions` in its .json, or its .txt.
-    Args: paths: tar files. spec: the name this source goes by in messages.
-    Raises: DataError for a tar that is damaged, and for tars without a single sample.
+    A tar that ends without an end mark is read as far as it goes, and said so; its last sample may be a `SampleError`.
+    Args: paths: tar files. spec: the name this source goes by in messages. options: see the module.
+    Raises: DataError for a tar that is damaged, or holds fewer samples than a file beside it says (see `check_counts`),
+      and for tars without a single sample.
     """
 
-    def __init__(self, paths: list[str], spec: str):
-        self.spec = spec
-        self.paths = list(paths)
-        self.indexes = [TarIndex(arrays) for arrays in load_indexes(self.paths, "webdataset", index_tar)]
+    def __init__(self, paths: list[str], spec: str, options: Options):
+        self.spec, self.paths, self.options = spec, list(paths), options
+        self.columns = Columns.of(options, spec, image="")
+        self.indexes = [TarIndex(arrays) for arrays in load_indexes(self.paths, "webdataset", index_tar, spec)]
         self.starts = np.cumsum([0, *map(len, self.indexes)])
+        check_counts(self.paths, list(map(len, self.indexes)), spec)
         if len(self) == 0:
             raise DataError(f"{spec}: no sample in {len(self.paths)} tar file(s); members must be named KEY.jpg, KEY.txt")
+        self._say_what_is_cut_off()
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -37,54 +54,87 @@ class WebDatasetSource:
         shard, row = locate(self.starts, check_index(index, len(self)))
         tar = self.indexes[shard]
         key = tar.key(row)
-        image, fields, text = (self._read(shard, key, *map(int, member)) for member in tar.members[row])
-        if image is None:
-            raise SampleError(Reason.MISSING_IMAGE, key, "has no image")
-        captions, metadata = parse_fields(key, fields, text)
-        return Sample(key, image, captions, metadata)
+        try:
+            image, fields, text = self._read(shard, key, tar.members[row].tolist())
+            if image is None:
+                raise SampleError(Reason.MISSING_IMAGE, key, "has no image")
+            captions, metadata = self._captions_and_metadata(key, parse_json(key, fields), parse_text(key, text))
+        except SampleError as error:
+            missing = error.reason in (Reason.MISSING_IMAGE, Reason.MISSING_CAPTION)
+            if missing and tar.cut is not None and row == len(tar) - 1:
+                raise SampleError(Reason.CUT_OFF, key, f"{error.message}; {self.paths[shard]} is cut off behind it") from error
+            raise
+        return Sample(key, image, tuple(captions), metadata, tuple(captions.values()))
 
     def fingerprint(self) -> str:
-        """Stands for the names, sizes and number of samples of the tars and the keys in them."""
-        shards = []
-        for path, tar in zip(self.paths, self.indexes, strict=True):
-            size = int(tar.members[..., 1].sum(dtype=np.int64))
-            keys = fingerprint_of(tar.arrays["keys"].tobytes().hex())
-            shards.append([os.path.basename(path), len(tar), size, keys])
-        return fingerprint_of("webdataset", shards)
+        """Stands for the names and number of samples of the tars, the keys and sizes in them, where they are cut off, and
+        the options."""
+        shards = [[os.path.basename(path), len(tar), tar.digest, tar.cut]
+                  for path, tar in zip(self.paths, self.indexes, strict=True)]
+        return fingerprint_of("webdataset", shards, self.options)
 
-    def _read(self, shard: int, key: str, block: int, size: int) -> bytes | None:
-        if block == 0:
-            return None
-        data = read_range(self.paths[shard], (block - 1) * BLOCK, size)
-        if len(data) != size:
-            raise SampleError(Reason.DAMAGED_RECORD, key, f"{self.paths[shard]} became shorter since it was indexed")
-        return data
+    def _captions_and_metadata(self, key: str, fields: dict[str, Any], text: str | None) -> tuple[dict[str, str], dict]:
+        if "caption" not in self.options:
+            values, metadata = usual_captions(fields, text)
+            return self.columns.prompted(check_captions(values, key)), metadata
+        used = self.columns.used()
+        row = fields if text is None else fields | {TEXT: text}
+        return self.columns.captions_of(key, row), {name: value for name, value in fields.items() if name not in used}
+
+    def _read(self, shard: int, key: str, members: list[list[int]]) -> list[bytes | None]:
+        """The contents of members (first block + 1, size), by one read if little lies between them; None for block 0."""
+        path, cut = self.paths[shard], self.indexes[shard].cut
+        there = [((block - 1) * BLOCK, size) for block, size in members if block]
+        first, last = min(start for start, _ in there), max(start + size for start, size in there)
+        if cut is not None and last > cut:
+            raise SampleError(Reason.CUT_OFF, key, f"{path} is cut off in the middle of it, at byte {cut}")
+        at_once = last - first <= sum(size for _, size in there) + GAP
+        whole = read_range(path, first, last - first) if at_once else b""
+        data = {start: whole[start - first : start - first + size] if at_once else read_range(path, start, size)
+                for start, size in there}
+        if any(len(data[start]) != size for start, size in there):
+            raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} became shorter since it was indexed")
+        return [data[(block - 1) * BLOCK] if block else None for block, _ in members]
+
+    def _say_what_is_cut_off(self) -> None:
+        cut = [(path, tar.cut) for path, tar in zip(self.paths, self.indexes, strict=True) if tar.cut is not None]
+        if cut:
+            (path, size), more = cut[0], f" (and {len(cut) - 1} more tars)" if len(cut) > 1 else ""
+            notice(f"data warning: {path} is cut off: no end mark at byte {size}{more}; whatever came behind is lost, "
+                   "and its last sample is replaced if it is not whole")
 
 
-def parse_fields(key: str, fields: bytes | None, text: bytes | None) -> tuple[tuple[str, ...], dict]:
-    """The captions and the metadata of a sample from its .json and .txt members.
-
-    `caption` comes before a list `captions`, both before the .txt; a `captions` that maps languages is metadata.
-    Raises: SampleError.
-    """
+def parse_json(key: str, data: bytes | None) -> dict[str, Any]:
+    """The object in a .json; an empty one if there is none. Raises: SampleError with DAMAGED_TEXT or WRONG_TYPE."""
     try:
-        metadata = json.loads(fields) if fields is not None else {}
-        text = text.decode() if text is not None else None
-    except ValueError as error:
-        raise SampleError(Reason.DAMAGED_TEXT, key, f"its text cannot be read: {error}") from error
-    if not isinstance(metadata, dict):
-        raise SampleError(Reason.WRONG_TYPE, key, f"its .json is {type(metadata).__name__}, not an object")
-    first = metadata.pop("caption", None)
-    several = None if isinstance(metadata.get("captions"), dict) else metadata.pop("captions", None)
-    if first is None and several is None:
-        return check_captions(text, key), metadata
-    if isinstance(first, str) and isinstance(several, list):
-        several = [first, *several]
-    elif several is None or first is not None:
-        several = first
-    return check_captions(several, key), metadata
+        fields = json.loads(data) if data is not None else {}
+    except (ValueError, RecursionError) as error:
+        raise SampleError(Reason.DAMAGED_TEXT, key, f"its .json cannot be read: {error}") from error
+    if not isinstance(fields, dict):
+        raise SampleError(Reason.WRONG_TYPE, key, f"its .json is {type(fields).__name__}, not an object")
+    return fields
 
 
-def open_webdataset(pattern: str) -> WebDatasetSource:
-    """The tar files of a pattern. Raises: DataError; see `find_files` and `WebDatasetSource`."""
-    return WebDatasetSource(find_files(pattern, "webdataset", remote=True), f"webdataset:{pattern}")
+def parse_text(key: str, data: bytes | None) -> str | None:
+    """The text of a .txt. Raises: SampleError with DAMAGED_TEXT."""
+    try:
+        return None if data is None else data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SampleError(Reason.DAMAGED_TEXT, key, f"its .txt is not UTF-8: {error}") from error
+
+
+def usual_captions(fields: dict[str, Any], text: str | None) -> tuple[list[tuple[str, Any]], dict[str, Any]]:
+    """Where captions stand unless an option says otherwise, with their fields, and the metadata.
+
+    `caption` comes before `captions`, and only without them the .txt; a `captions` that maps languages is metadata.
+    """
+    named = ["caption", *([] if isinstance(fields.get("captions"), dict) else ["captions"])]
+    values = [(name, fields[name]) for name in named if fields.get(name) is not None]
+    metadata = {name: value for name, value in fields.items() if name not in named}
+    return values or [("caption", None), (TEXT, text)], metadata
+
+
+def open_webdataset(rest: str) -> WebDatasetSource:
+    """The tar files of PATTERN?OPTIONS. Raises: DataError; see `find_files` and `WebDatasetSource`."""
+    pattern, options = split_options(rest, "webdataset", OPTIONS)
+    return WebDatasetSource(find_files(pattern, "webdataset", remote=True), f"webdataset:{rest}", options)

@@ -1,0 +1,35 @@
+"""Lines for the person at the terminal about data that can be used, but not without a word."""
+
+import contextlib
+import multiprocessing
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+PATIENCE = 5.0  # seconds before the first line of something that takes long
+
+
+def notice(text: str) -> None:
+    """Prints a line on stderr; in worker processes nothing, so that it is said once."""
+    if multiprocessing.parent_process() is None:
+        print(" ".join(text.split()), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def said_while_waiting(text: Callable[[], str]) -> Iterator[None]:
+    """Says `text()` when the block takes longer than `PATIENCE`, and again each time it has taken twice as long."""
+    done = threading.Event()
+
+    def speak():
+        wait = PATIENCE
+        while not done.wait(wait):
+            notice(text())
+            wait *= 2
+
+    speaker = threading.Thread(target=speak, daemon=True)
+    speaker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        speaker.join()
