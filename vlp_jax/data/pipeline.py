@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 from vlp_jax.config import schema
-from vlp_jax.data.images import decode, training_pixels
+from vlp_jax.data.augmentation import decode_and_augment
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, Sample, SampleError, Source, fingerprint_of
 from vlp_jax.errors import DataError
@@ -58,11 +58,10 @@ class TrainRows:
         return grain.MapDataset.range(len(self.source)).shuffle(seed=derived_seed(self.seed)).repeat(None)
 
     def transform(self, sample: Sample, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        spec = self.preprocessor.images
-        image = decode(sample.image, sample.key, spec.maximum_pixels)
         caption = sample.captions[int(rng.integers(len(sample.captions)))]
         ids, mask, truncated = self.preprocessor.tokenizer([choose_text(caption, sample, self.text, rng)])
-        return {"image": training_pixels(image, self.preprocessor.image_size, spec, self.augmentation, rng),
+        return {"image": decode_and_augment(sample.image, sample.key, self.preprocessor.image_size, self.preprocessor.images,
+                                            self.augmentation, rng),
                 "text": ids[0], "text_mask": mask[0], "truncated": truncated[0],
                 "caption_id": identity(caption.encode()), "image_id": identity(sample.image)}
 

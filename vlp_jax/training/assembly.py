@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from vlp_jax.config import schema
+from vlp_jax.data.augmentation import check_augmentation
 from vlp_jax.data.pipeline import Batches, TrainRows, check_train_text, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.sources import Source, open_source
@@ -115,6 +116,7 @@ def assemble(config: schema.Config) -> Run:
     check_batch(config.data.batch_size, mesh)
     check_batch(config.data.batch_size // config.accumulation.microbatches, mesh, "a microbatch of")
     check_train_text(config.data.train)
+    check_augmentation(config.data.augmentation)
     check_best_metric(config)
     module = make_module(config)
     batch = example_batch(config)
