@@ -23,7 +23,7 @@ FILL, COLOUR = 77, (200, 30, 90)
 CROPS = [((500, 375), (0.08, 1.0), (3 / 4, 4 / 3)), ((375, 500), (0.9, 1.0), (3 / 4, 4 / 3)),
          ((640, 480), (0.35, 0.5), (0.5, 2.0)), ((300, 60), (0.5, 1.0), (3 / 4, 4 / 3)), ((60, 300), (0.5, 1.0), (3 / 4, 4 / 3))]
 CROP_DRAWS = 1000
-MAGNITUDES = (0, 9, 17, 30)
+MAGNITUDES = (9, 17, 30)
 
 
 def noise(shape: tuple[int, int]) -> Image.Image:
@@ -31,14 +31,15 @@ def noise(shape: tuple[int, int]) -> Image.Image:
 
 
 def smooth() -> Image.Image:
-    """A small picture of low contrast, so that autocontrast and equalisation have something to do."""
+    """A small picture of low contrast, large enough for autocontrast and equalisation to do something."""
     pixels = np.random.default_rng(0).integers(40, 200, (4, 5, 3), dtype=np.uint8)
-    return Image.fromarray(pixels).resize((17, 13), Image.Resampling.BICUBIC)
+    return Image.fromarray(pixels).resize((23, 15), Image.Resampling.BICUBIC)
 
 
 def evaluation_pixels() -> dict[str, np.ndarray]:
-    """"MODE INTERPOLATION" -> uint8 [shapes, S, S, 3], of open_clip's transform with its normalisation undone."""
-    made = {}
+    """"MODE INTERPOLATION" -> uint8 [shapes, S, S, 3], of open_clip's transform with its normalisation undone; the inputs'
+    shapes (width, height)."""
+    made = {"shapes": np.array(SHAPES)}
     for mode in MODES:
         for interpolation in ("bicubic", "bilinear"):
             transform = image_transform(SIZE, False, mean=(0.0,) * 3, std=(1.0,) * 3, resize_mode=mode,
@@ -50,10 +51,10 @@ def evaluation_pixels() -> dict[str, np.ndarray]:
 
 
 def randaugment() -> dict[str, np.ndarray]:
-    """Operation -> uint8 [magnitude, sign, H, W, 3]."""
+    """Operation -> uint8 [magnitude, sign, H, W, 3]; the picture they were applied to."""
     image = smooth()
     space = RandAugment()._augmentation_space(31, (image.height, image.width))
-    made = {}
+    made = {"image": np.asarray(image)}
     for name, (magnitudes, signed) in space.items():
         levels = [float(magnitudes[m]) if magnitudes.ndim else 0.0 for m in MAGNITUDES]
         made[name] = np.stack([[np.asarray(_apply_op(image, name, sign * level, InterpolationMode.NEAREST, list(COLOUR)))
@@ -62,13 +63,12 @@ def randaugment() -> dict[str, np.ndarray]:
 
 
 def random_resized_crops() -> dict[str, np.ndarray]:
-    """Number of the case -> int16 [draws, 4] of left, top, width, height."""
+    """cases [N, 6]: width, height, area, ratio; boxes int16 [N, draws, 4]: left, top, width, height."""
     torch.manual_seed(0)
-    made = {}
-    for number, (shape, area, ratio) in enumerate(CROPS):
-        draws = [RandomResizedCrop.get_params(Image.new("L", shape), area, ratio) for _ in range(CROP_DRAWS)]
-        made[str(number)] = np.array([(left, top, width, height) for top, left, height, width in draws], np.int16)
-    return made
+    boxes = [[RandomResizedCrop.get_params(Image.new("L", shape), area, ratio) for _ in range(CROP_DRAWS)]
+             for shape, area, ratio in CROPS]
+    return {"cases": np.array([shape + area + ratio for shape, area, ratio in CROPS]),
+            "boxes": np.array(boxes, np.int16)[..., [1, 0, 3, 2]]}
 
 
 if __name__ == "__main__":

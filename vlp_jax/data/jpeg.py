@@ -1,10 +1,10 @@
 """Training's JPEGs, at the speed of libjpeg-turbo: the header first, then the crop at the size it is needed.
 
 A picture twice, four or eight times as large as needed is decoded at that fraction of its size (by the DCT's low
-frequencies, which costs less than decoding it whole). The crop then shrinks by less than a factor of two in a smoothed
-bilinear resize: for factors from 1 to 2 within 43 dB of Pillow's antialiased bicubic resize on photographs, where Pillow's own
-antialiased bilinear resize is within 41 dB (`benchmarks/image_decoding.py`), in an eighth of its time. Whatever is not
-known here for certain is left to Pillow: `read_header` or `decode_box` then gives None.
+frequencies, which costs less than decoding it whole). The crop then shrinks in a smoothed bilinear resize, which is as near
+to Pillow's antialiased bicubic resize as Pillow's antialiased bilinear one is (about 44 dB on photographs), in a fraction of
+the time: `benchmarks/image_decoding.py`. Whatever is not known here for certain is left to Pillow: `read_header` or
+`decode_box` then gives None.
 """
 
 import dataclasses
@@ -96,8 +96,9 @@ def decode_box(data: bytes, key: str, header: Header, box: tuple[float, float, f
     factor = next((factor for factor in (8, 4, 2) if min(sides) >= factor * size), 1)
     stored = (header.width, header.height) if header.orientation >= 5 else (header.height, header.width)
     at_least = (math.ceil(side / factor) if factor > 1 else 0 for side in stored)
+    coarse = min(sides) >= 1.5 * size  # shrinking hides that chroma is not interpolated
     try:
-        pixels = simplejpeg.decode_jpeg(data, "RGB", False, False, *at_least)
+        pixels = simplejpeg.decode_jpeg(data, "RGB", False, coarse, *at_least)
     except ValueError as error:
         if "remature end" in str(error):  # Pillow would fill up with grey what is missing
             raise SampleError(Reason.DAMAGED_IMAGE, key, f"image cannot be decoded: {error}") from error
@@ -108,19 +109,23 @@ def decode_box(data: bytes, key: str, header: Header, box: tuple[float, float, f
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [H, W, 3] -> [size, size, 3], antialiased: bilinear, behind a smoothing filter of three taps that grows with
-    the factor by which a side shrinks. A side that shrinks by more than 2 is averaged over areas first."""
-    pixels = np.ascontiguousarray(pixels) if min(pixels.strides) < 0 or pixels.strides[0] < pixels.strides[1] else pixels
-    height, width = (size if side > 2 * size else side for side in pixels.shape[:2])
+    """uint8 [H, W, 3] -> [size, size, 3], antialiased: bilinear behind a smoothing filter of three taps. A side that shrinks
+    by more than those can smooth is averaged over areas instead."""
+    if pixels.strides[2] != 1 or not 0 < 3 * pixels.shape[1] <= pixels.strides[0]:  # turned views, which OpenCV cannot read
+        pixels = np.ascontiguousarray(pixels)
+    height, width = (size if side > LARGEST_SMOOTHED * size else side for side in pixels.shape[:2])
     if (height, width) != pixels.shape[:2]:
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    if max(height, width) > 1.5 * size:
+    if max(height, width) > SMALLEST_SMOOTHED * size:
         pixels = cv2.sepFilter2D(pixels, -1, smoothing(width / size), smoothing(height / size))
     return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
+SMALLEST_SMOOTHED, LARGEST_SMOOTHED = 1.5, 2.7  # factors: below, a bilinear resize needs no smoothing; above, three taps are few
+
+
 def smoothing(factor: float) -> np.ndarray:
-    """float32 [3], sums to 1: fitted to Pillow's bicubic resize of photographs. Below a factor of 1.5 a bilinear resize
-    needs none."""
-    side = max(0.0, 0.28 * (factor - 1.5))
-    return np.array([side, 1 - 2 * side, side], np.float32)
+    """float32 [1 or 3], sums to 1: the filter for a side that shrinks by `factor`, fitted to Pillow's bicubic resize of
+    photographs; at the largest factor it is a mean of three."""
+    side = 0.28 * (factor - SMALLEST_SMOOTHED)
+    return np.array([side, 1 - 2 * side, side] if side > 0 else [1], np.float32)
