@@ -154,6 +154,15 @@ def test_where_the_background_comes_into_view_pillow_does_it_all(resize, options
         assert (found == expected).all() or "shift" in options  # a shifted crop may still lie inside
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (2, 3)])
+def test_the_smallest_pictures_and_crops_of_less_than_a_pixel_work(shape):
+    data = encode(Image.new("RGB", shape, (200, 100, 50)))
+    for seed in range(20):
+        for options in (dict(scale=(0.01, 0.3)), dict(area=(0.01, 1.0))):
+            found = trained(data, augmentation=Augmentation(**options), seed=seed)
+            assert abs(found.astype(int) - (200, 100, 50)).max() <= 2
+
+
 # What it leaves to Pillow
 
 def with_segment(data, marker, content):

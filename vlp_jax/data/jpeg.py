@@ -105,6 +105,7 @@ def decode_box(data: bytes, key: str, header: Header, box: tuple[float, float, f
         return None
     pixels = UPRIGHT[header.orientation](pixels)
     left, top, right, bottom = (round(side / factor) for side in box)
+    left, top = min(left, pixels.shape[1] - 1), min(top, pixels.shape[0] - 1)  # a box of less than a pixel is that pixel
     return resize(pixels[top:max(bottom, top + 1), left:max(right, left + 1)], size)
 
 
@@ -125,7 +126,7 @@ SMALLEST_SMOOTHED, LARGEST_SMOOTHED = 1.5, 2.7  # factors: below, a bilinear res
 
 
 def smoothing(factor: float) -> np.ndarray:
-    """float32 [1 or 3], sums to 1: the filter for a side that shrinks by `factor`, fitted to Pillow's bicubic resize of
-    photographs; at the largest factor it is a mean of three."""
-    side = 0.28 * (factor - SMALLEST_SMOOTHED)
-    return np.array([side, 1 - 2 * side, side] if side > 0 else [1], np.float32)
+    """float32 [3], sums to 1: the filter for a side that shrinks by `factor`, fitted to Pillow's bicubic resize of
+    photographs; at the largest factor it is a mean of three. (One tap would do below the smallest, in thrice the time.)"""
+    side = max(0.0, 0.28 * (factor - SMALLEST_SMOOTHED))
+    return np.array([side, 1 - 2 * side, side], np.float32)
