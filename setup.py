@@ -30,6 +30,8 @@ setup(
         "absl-py>=2",
         "numpy>=2.0,<3",
         "pillow>=11",
+        "simplejpeg>=1.9,<2",
+        "opencv-python-headless>=4.14,<6",
         "protobuf>=5",
         "psutil>=6",
         "tensorboardX>=2.6.5,<3",

@@ -86,6 +86,7 @@ def tar_of(tmp_path):
     ("--config.data.train.source=floppy:/a", ["floppy", "webdataset"]),
     ("--config.mesh.data=3", ["mesh", "3"]),
     ("--config.data.batch_size=12", ["12", "8"]),
+    ("--config.data.augmentation.area=(0.5,1.0)", ["data.augmentation.area", "scale, aspect, shift"]),
     ("--config.data.text.tokenizer=/nowhere", ["/nowhere"]),
     ("--config.data.text.tokenizer=embedded:animals", ["embedded:animals", "embedded:emoji"]),
 ])

@@ -1,5 +1,6 @@
 """Every kind of bad sample: its row is filled by a substitute, the reason code and the key arrive, nothing else changes."""
 
+import functools
 import io
 import json
 import struct
@@ -95,6 +96,9 @@ CASES = {
     "image a number": (Reason.WRONG_TYPE, jsonl_with, b'{"image": 7, "caption": "a"}'),
     "text not UTF-8": (Reason.DAMAGED_TEXT, tar_with, {"png": PNG, "txt": b"\xff\xfe\xfa"}),
     "line not JSON": (Reason.DAMAGED_TEXT, jsonl_with, b'{"image": "good0.png", "capti'),
+    "tar cut in the image": (Reason.CUT_OFF, functools.partial(tar_with, cut=100), {"png": PNG}),
+    "tar cut in the text": (Reason.CUT_OFF, functools.partial(tar_with, cut=511), {"png": PNG, "txt": b"a picture"}),
+    "tar cut before the text": (Reason.CUT_OFF, functools.partial(tar_with, cut=1024), {"png": PNG, "txt": b"a picture"}),
     "page damaged": (Reason.DAMAGED_RECORD, parquet_with, 30),
 }
 
@@ -113,13 +117,13 @@ def test_every_reason_has_a_case():
 @pytest.mark.parametrize("case", CASES)
 def test_a_bad_sample_is_replaced_and_named_once_an_epoch(case, tmp_path):
     reason, write, damage = CASES[case]
-    make = rows_of(write(tmp_path, *damage) if isinstance(damage, tuple) else write(tmp_path, damage))
+    make = rows_of(write(tmp_path, damage))
     good = {tuple(identity(encoded(number))) for number in range(GOOD)}
     for epoch in range(3):
         rows = [make(position) for position in range(epoch * (GOOD + 1), (epoch + 1) * (GOOD + 1))]
         bad = [row for row in rows if row["reason"]]
         assert [REASONS[row["reason"] - 1] for row in bad] == [reason]
-        key = {"tar_with": "bad", "jsonl_with": "x.jsonl:7", "parquet_with": "x.parquet:7"}[write.__name__]
+        key = {jsonl_with: "x.jsonl:7", parquet_with: "x.parquet:7"}.get(write, "bad")
         assert str(bad[0]["bad_sample"]).startswith(f"{key}: ")
         assert {tuple(row["image_id"]) for row in rows} == good  # the substitute is one of them
         assert all(row["text_mask"].any() for row in rows)

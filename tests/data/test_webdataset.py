@@ -14,6 +14,7 @@ from PIL import Image
 
 from vlp_jax.config import schema
 from vlp_jax.data import index, notices, webdataset
+from vlp_jax.data.mixture import open_mixture
 from vlp_jax.data.pipeline import REASONS, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, SampleError
@@ -103,9 +104,8 @@ def test_a_sample_in_the_middle_of_a_cut_tar_that_lacks_its_text_is_another_thin
 
 def test_the_row_of_a_sample_that_is_cut_off_is_filled_and_carries_the_reason(whole, tmp_path):
     (tmp_path / "cut.tar").write_bytes(whole[0].read_bytes()[: whole[2][4] - 1])
-    rows = TrainRows(open_source(f"webdataset:{tmp_path}/cut.tar"),
-                     Preprocessor(16, schema.Images(), load_tokenizer(schema.Text(), 12, 4096)),
-                     schema.Augmentation(), schema.TrainSource(), seed=0)
+    rows = TrainRows(open_mixture(schema.TrainSource(source=f"webdataset:{tmp_path}/cut.tar")),
+                     Preprocessor(16, schema.Images(), load_tokenizer(schema.Text(), 12, 4096)), schema.Augmentation(), seed=0)
     epoch = [rows(position) for position in range(3)]
     bad = [row for row in epoch if row["reason"]]
     assert [REASONS[row["reason"] - 1] for row in bad] == [Reason.CUT_OFF]

@@ -32,7 +32,7 @@ def clip() -> ml_collections.ConfigDict:
     config = base()
     config.examples = 12_800_000_000
     config.data.update(batch_size=32_768, workers=16)
-    config.data.augmentation.scale = (0.9, 1.0)
+    config.data.augmentation.area = (0.9, 1.0)  # open_clip's default
     config.data.train.source = WEB_SOURCE
     config.data.text.update(tokenizer="openai/clip-vit-base-patch16", canonicalize=("html", "lower_case", "whitespace"),
                             start_token="<|startoftext|>", end_token="<|endoftext|>", padding_token="<|endoftext|>")

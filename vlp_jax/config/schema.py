@@ -19,30 +19,45 @@ def section(default: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
+class RandAugment:
+    """Cubuk et al. 2020, with torchvision's fourteen operations; what turns into view shows the background colour."""
+
+    operations: int = between(0, 0)  # applied one after the other; 0 switches it off
+    magnitude: int = between(9, 0, 30)  # of all of them, from the weakest to the strongest
+
+
+@dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Random changes to a training image, in this order. All off by default; evaluation never uses them."""
+    """Random changes to a training image, in this order. All off by default; evaluation never uses them.
+
+    The crop is drawn by `area` and `ratio` or, where `area` is None, by `scale`, `aspect` and `shift`.
+    """
 
     rotation: float = between(0.0, 0.0, 180.0)  # degrees, drawn from [-rotation, rotation]
+    area: tuple[float, float] | None = None  # random resized crop (Inception, torchvision): fraction of the picture's area
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width/height of a crop by area, drawn uniformly in its logarithm
     scale: tuple[float, float] = (1.0, 1.0)  # side of the crop relative to the image: below 1 zooms in, above 1 zooms out
     aspect: float = between(0.0, 0.0, 1.0)  # log width/height ratio of the crop, drawn from [-aspect, aspect]
     shift: float = between(0.0, 0.0, 1.0)  # of the crop's centre, as a fraction of the image side
     flip: float = between(0.0, 0.0, 1.0)  # probability; leave at 0 where captions say left and right
+    background: Literal["random", "fixed"] = "fixed"  # colour behind transparent pixels; fixed: images.background
+    randaugment: RandAugment = section(RandAugment)
     brightness: float = between(0.0, 0.0, 1.0)  # factor drawn from [1 - x, 1 + x]; likewise below
-    contrast: float = between(0.0, 0.0, 1.0)
+    contrast: float = between(0.0, 0.0, 1.0)  # about mid-grey
     saturation: float = between(0.0, 0.0, 1.0)
     hue: float = between(0.0, 0.0, 0.5)  # shift drawn from [-x, x] turns of the colour circle
     grayscale: float = between(0.0, 0.0, 1.0)  # probability
-    blur: float = between(0.0, 0.0, 1.0)  # probability of a Gaussian blur
+    blur: float = between(0.0, 0.0, 1.0)  # probability of a Gaussian blur, of radius 0.2 to 4 pixels at size 224
     erase: float = between(0.0, 0.0, 1.0)  # probability of painting one random rectangle over
-    background: Literal["random", "fixed"] = "fixed"  # colour behind transparent pixels
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
     """How a picture becomes pixels. The size is the model's (`model.image.image_size`)."""
 
+    # Resize the shorter side and crop the centre, resize both sides, or resize the longer side and pad.
     resize: Literal["shortest_side_crop", "squash", "letterbox"] = "shortest_side_crop"
-    interpolation: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"
+    interpolation: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"  # training shrinks JPEGs by a faster filter
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, of values in [0, 1]
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     background: tuple[int, int, int] = (255, 255, 255)  # behind transparent pixels, sRGB

@@ -15,8 +15,8 @@ import numpy as np
 from absl import flags
 
 from vlp_jax.config import schema
+from vlp_jax.data.augmentation import decode_and_augment
 from vlp_jax.data.captions import draw_caption, draw_text
-from vlp_jax.data.images import decode, training_pixels
 from vlp_jax.data.mixture import Mixture, Order
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, Sample, SampleError
@@ -62,11 +62,10 @@ class TrainRows:
         return Order(self.mixture, self.seed)
 
     def transform(self, sample: Sample, texts: schema.Texts, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        spec = self.preprocessor.images
-        image = decode(sample.image, sample.key, spec.maximum_pixels)
         caption = draw_caption(sample, texts.caption_fields, rng)
         ids, mask, truncated = self.preprocessor.tokenizer([draw_text(caption, sample, texts, rng)])
-        return {"image": training_pixels(image, self.preprocessor.image_size, spec, self.augmentation, rng),
+        return {"image": decode_and_augment(sample.image, sample.key, self.preprocessor.image_size, self.preprocessor.images,
+                                            self.augmentation, rng),
                 "text": ids[0], "text_mask": mask[0], "truncated": truncated[0], "key": np.str_(sample.key),
                 "caption_id": identity(caption.encode()), "image_id": identity(sample.image)}
 

@@ -11,7 +11,8 @@ from PIL import Image
 
 from vlp_jax.config import schema
 from vlp_jax.config.parse import to_tree
-from vlp_jax.data.images import decode, evaluation_pixels, normalise, to_rgb_or_rgba
+from vlp_jax.data.decoding import decode, to_rgb_or_rgba
+from vlp_jax.data.images import evaluation_pixels, normalise
 from vlp_jax.data.samples import Reason, SampleError
 from vlp_jax.data.text import Tokenizer, load_tokenizer
 

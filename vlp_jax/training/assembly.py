@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from vlp_jax.config import schema
+from vlp_jax.data.augmentation import check_augmentation
 from vlp_jax.data.mixture import Mixture, open_mixture
 from vlp_jax.data.pipeline import Batches, TrainRows, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
@@ -114,6 +115,7 @@ def assemble(config: schema.Config) -> Run:
     mesh = make_mesh(config.mesh)
     check_batch(config.data.batch_size, mesh)
     check_batch(config.data.batch_size // config.accumulation.microbatches, mesh, "a microbatch of")
+    check_augmentation(config.data.augmentation)
     check_best_metric(config)
     module = make_module(config)
     batch = example_batch(config)

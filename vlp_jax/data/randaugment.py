@@ -1,0 +1,63 @@
+"""RandAugment (Cubuk et al. 2020): a few operations drawn from fourteen, all at one magnitude.
+
+Operations, their ranges and signs are torchvision's `RandAugment`, pixels nearest-neighbour as there.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from vlp_jax.config.schema import RandAugment
+
+BINS = 31
+Colour = tuple[int, int, int]
+
+
+def affine(image: Image.Image, matrix: tuple[float, ...], fill: Colour) -> Image.Image:
+    """Output pixel (x, y) shows the input at (a x + b y + c, d x + e y + f); `fill` outside."""
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST, fillcolor=fill)
+
+
+def enhanced(kind: Callable) -> Callable:
+    """The operation that applies an enhancer of Pillow's by the factor 1 + magnitude."""
+    return lambda image, magnitude, fill: kind(image).enhance(1.0 + magnitude)
+
+
+# Name -> (operation on (image, magnitude, fill), its magnitudes from the weakest to the strongest, whether a sign is drawn)
+OPERATIONS: dict[str, tuple[Callable, tuple[float, float], bool]] = {
+    "identity": (lambda image, magnitude, fill: image, (0.0, 0.0), False),
+    "shear_x": (lambda image, magnitude, fill: affine(image, (1, magnitude, 0, 0, 1, 0), fill), (0.0, 0.3), True),
+    "shear_y": (lambda image, magnitude, fill: affine(image, (1, 0, 0, magnitude, 1, 0), fill), (0.0, 0.3), True),
+    "translate_x": (lambda image, magnitude, fill: affine(image, (1, 0, -int(magnitude * image.width), 0, 1, 0), fill),
+                    (0.0, 150 / 331), True),
+    "translate_y": (lambda image, magnitude, fill: affine(image, (1, 0, 0, 0, 1, -int(magnitude * image.height)), fill),
+                    (0.0, 150 / 331), True),
+    "rotate": (lambda image, magnitude, fill: image.rotate(magnitude, Image.Resampling.NEAREST, fillcolor=fill),
+               (0.0, 30.0), True),
+    "brightness": (enhanced(ImageEnhance.Brightness), (0.0, 0.9), True),
+    "colour": (enhanced(ImageEnhance.Color), (0.0, 0.9), True),
+    "contrast": (enhanced(ImageEnhance.Contrast), (0.0, 0.9), True),
+    "sharpness": (enhanced(ImageEnhance.Sharpness), (0.0, 0.9), True),
+    "posterize": (lambda image, magnitude, fill: ImageOps.posterize(image, 8 - round(magnitude)), (0.0, 4.0), False),
+    "solarize": (lambda image, magnitude, fill: ImageOps.solarize(image, magnitude), (255.0, 0.0), False),
+    "autocontrast": (lambda image, magnitude, fill: ImageOps.autocontrast(image), (0.0, 0.0), False),
+    "equalize": (lambda image, magnitude, fill: ImageOps.equalize(image), (0.0, 0.0), False),
+}
+NAMES = tuple(OPERATIONS)
+
+
+def apply(name: str, image: Image.Image, magnitude: int, negative: bool, fill: Colour) -> Image.Image:
+    """One operation on an RGB image. magnitude: 0 to 30, the weakest to the strongest; what `fill` is for comes into
+    view from outside of the picture."""
+    operation, (weakest, strongest), signed = OPERATIONS[name]
+    amount = weakest + (strongest - weakest) * magnitude / (BINS - 1)
+    return operation(image, -amount if signed and negative else amount, fill)
+
+
+def randaugment(image: Image.Image, spec: RandAugment, fill: Colour, rng: np.random.Generator) -> Image.Image:
+    """`spec.operations` operations on an RGB image, one after the other, each drawn from all fourteen."""
+    for _ in range(spec.operations):
+        name = NAMES[rng.integers(len(NAMES))]
+        image = apply(name, image, spec.magnitude, bool(rng.integers(2)), fill)
+    return image
