@@ -117,16 +117,19 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     height, width = (size if side > LARGEST_SMOOTHED * size else side for side in pixels.shape[:2])
     if (height, width) != pixels.shape[:2]:
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
-    if max(height, width) > SMALLEST_SMOOTHED * size:
-        pixels = cv2.sepFilter2D(pixels, -1, smoothing(width / size), smoothing(height / size))
+    across, down = smoothing(width / size), smoothing(height / size)
+    if across or down:
+        pixels = cv2.GaussianBlur(pixels, (3 if across else 1, 3 if down else 1), across, sigmaY=down)
     return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
-SMALLEST_SMOOTHED, LARGEST_SMOOTHED = 1.5, 2.7  # factors: below, a bilinear resize needs no smoothing; above, three taps are few
+SMALLEST_SMOOTHED, LARGEST_SMOOTHED = 1.7, 2.6  # factors: below, a bilinear resize needs no smoothing; above, three taps are few
 
 
-def smoothing(factor: float) -> np.ndarray:
-    """float32 [3], sums to 1: the filter for a side that shrinks by `factor`, fitted to Pillow's bicubic resize of
-    photographs; at the largest factor it is a mean of three. (One tap would do below the smallest, in thrice the time.)"""
-    side = max(0.0, 0.28 * (factor - SMALLEST_SMOOTHED))
-    return np.array([side, 1 - 2 * side, side], np.float32)
+def smoothing(factor: float) -> float:
+    """The standard deviation, in pixels, of the filter for a side that shrinks by `factor`; 0 for none. Its outer taps weigh
+    0.28 (factor - 1.5) each, which was fitted to Pillow's bicubic resize of photographs."""
+    if factor <= SMALLEST_SMOOTHED:
+        return 0.0
+    outer = 0.28 * (factor - 1.5)
+    return math.sqrt(-0.5 / math.log(outer / (1 - 2 * outer)))

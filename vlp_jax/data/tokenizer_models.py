@@ -39,7 +39,7 @@ class LibraryModel:
         self.library.no_truncation()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [encoded.ids for encoded in self.library.encode_batch(list(texts), add_special_tokens=False)]
+        return [encoded.ids for encoded in self.library.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.library.decode(list(ids), skip_special_tokens=True)
