@@ -4,13 +4,14 @@ python -m venv /tmp/open_clip && /tmp/open_clip/bin/pip install torch torchvisio
 python benchmarks/input_pipeline.py --photographs=DIR --open-clip-python=/tmp/open_clip/bin/python [--workers=1,2]
 
 DIR holds JPEG files, such as `benchmarks/photographs.py` writes; they go into tars that the `webdataset` library writes,
-each with a caption. Both sides read these tars, decode, crop a random part, resize it to 224x224 and tokenize to 77
-places, in as many worker processes; ours flips too, and leaves the normalisation, which open_clip's workers do, to the
-device. open_clip's is its own `get_wds_dataset` with its `image_transform(is_train=True)` and tokenizer. `pillow` decodes the
-same bytes to RGB, one after the other in one process, and does nothing else.
+each with a caption. Both sides read these tars, decode, crop a random part of `--area` of a picture, resize it to 224x224 and
+tokenize to 77 places, in as many worker processes; ours flips too, and leaves the normalisation, which open_clip's workers
+do, to the device. open_clip's is its own `get_wds_dataset` with its `image_transform(is_train=True)` and tokenizer. `decoder`
+is simplejpeg, which our side decodes with, `pillow` is Pillow, open_clip's: each decodes the same bytes to RGB, whole, one
+after the other in one process, and does nothing else.
 Every block of batches is a fresh process that warms up first; blocks alternate, in both orders, and never overlap. CPU
 seconds are those of a process and its workers: on a machine that does other things too, images per CPU-second are the
-figure to go by. Without --open-clip-python ours and Pillow run alone. Prints medians over the rounds and, as the last line,
+figure to go by. Without --open-clip-python it is left out. Prints medians over the rounds and, as the last line,
 JSON.
 """
 
@@ -50,14 +51,15 @@ def write_tars(photographs, folder, samples, shards):
 @contextlib.contextmanager
 def our_batches(options):
     from vlp_jax.config import schema
+    from vlp_jax.data.mixture import open_mixture
     from vlp_jax.data.pipeline import Batches, TrainRows
     from vlp_jax.data.preprocessor import Preprocessor
-    from vlp_jax.data.sources import open_source
     from vlp_jax.data.text import load_tokenizer
 
-    augmentation = schema.Augmentation(scale=(0.7, 1.0), flip=0.5)
+    augmentation = schema.Augmentation(area=area_of(options), flip=0.5)
     preprocessor = Preprocessor(SIZE, schema.Images(), load_tokenizer(schema.Text(), LENGTH, 4096))
-    rows = TrainRows(open_source(f"webdataset:{options.pattern}"), preprocessor, augmentation, schema.TrainSource(), seed=0)
+    mixture = open_mixture(schema.TrainSource(source=f"webdataset:{options.pattern}"))
+    rows = TrainRows(mixture, preprocessor, augmentation, seed=0)
     data = schema.Data(batch_size=options.batch, workers=int(options.workers), threads=1, prefetch=2)
     with contextlib.closing(Batches(rows, data)) as batches:
         yield batches
@@ -73,7 +75,8 @@ def open_clip_batches(options):
     flags = argparse.Namespace(
         train_data=options.pattern, train_num_samples=10_000_000, dataset_resampled=True, train_data_upsampling_factors=None,
         seed=0, batch_size=options.batch, workers=int(options.workers), world_size=1)
-    transform, tokenizer = image_transform(SIZE, True, mean, std), open_clip.get_tokenizer("ViT-B-32")
+    transform = image_transform(SIZE, True, mean, std, aug_cfg={"scale": area_of(options)})
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
     # else a buffer of 5,000 samples fills up while it is timed
     open_clip_train.data._SAMPLE_SHUFFLE_SIZE = open_clip_train.data._SAMPLE_SHUFFLE_INITIAL
     data = open_clip_train.data.get_wds_dataset(flags, transform, is_train=True, tokenizer=tokenizer)
@@ -81,23 +84,38 @@ def open_clip_batches(options):
 
 
 @contextlib.contextmanager
-def pillow_batches(options):
-    import io
-
-    from PIL import Image
-
+def decoded_batches(options, decode):
     from vlp_jax.data.sources import open_source
 
     images = [sample.image for sample in itertools.islice(open_source(f"webdataset:{options.pattern}"), 4 * options.batch)]
 
     def decoded():
         for first in itertools.cycle(range(0, len(images), options.batch)):
-            yield [Image.open(io.BytesIO(image)).convert("RGB") for image in images[first:first + options.batch]]
+            yield [decode(image) for image in images[first:first + options.batch]]
 
     yield decoded()
 
 
-SIDES = {"ours": our_batches, "open_clip": open_clip_batches, "pillow": pillow_batches}
+def decoder_batches(options):
+    import simplejpeg
+
+    return decoded_batches(options, simplejpeg.decode_jpeg)
+
+
+def pillow_batches(options):
+    import io
+
+    from PIL import Image
+
+    return decoded_batches(options, lambda image: Image.open(io.BytesIO(image)).convert("RGB"))
+
+
+SIDES = {"ours": our_batches, "decoder": decoder_batches, "pillow": pillow_batches, "open_clip": open_clip_batches}
+
+
+def area_of(options):
+    low, high = map(float, options.area.split(","))
+    return low, high
 
 
 def cpu_seconds():
@@ -130,7 +148,7 @@ def work(options):
 def block(options, side, workers):
     python = options.open_clip_python if side == "open_clip" else sys.executable
     command = [python, __file__, f"--side={side}", f"--workers={workers}", f"--pattern={options.pattern}",
-               f"--batch={options.batch}", f"--batches={options.batches}", f"--warm={options.warm}"]
+               f"--batch={options.batch}", f"--batches={options.batches}", f"--warm={options.warm}", f"--area={options.area}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -140,7 +158,7 @@ def block(options, side, workers):
 
 def compare(options, workers):
     """Medians of every side, with so many worker processes."""
-    sides = ["ours", "pillow"] + ["open_clip"] * bool(options.open_clip_python)
+    sides = [side for side in SIDES if side != "open_clip" or options.open_clip_python]
     blocks = {side: [] for side in sides}
     for number in range(options.rounds):
         for side in sides if number % 2 == 0 else reversed(sides):
@@ -163,6 +181,7 @@ def main():
     parser.add_argument("--folder", type=pathlib.Path, help="where to write the tars (default: a temporary folder)")
     parser.add_argument("--samples", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=4, help="blocks of each side; an even number has both orders as often")
+    parser.add_argument("--area", default="0.9,1.0", help="of the random resized crop; the default is that of open_clip and CLIP")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--batches", type=int, default=16, help="that are measured, in each block")
     parser.add_argument("--warm", type=int, default=6, help="batches before that")

@@ -93,6 +93,7 @@ def memory():
 def work(phase, spec):
     """Opens a set in this process and prints what it took."""
     from vlp_jax.config import schema
+    from vlp_jax.data.mixture import Mixture, Part
     from vlp_jax.data.pipeline import Batches, TrainRows
     from vlp_jax.data.preprocessor import Preprocessor
     from vlp_jax.data.sources import open_source
@@ -107,8 +108,9 @@ def work(phase, spec):
         row["pickled_bytes"] = len(pickle.dumps(source))
         preprocessor = Preprocessor(32, schema.Images(), load_tokenizer(schema.Text(), 16, 4096))
         start = time.perf_counter()
-        with contextlib.closing(Batches(TrainRows(source, preprocessor, schema.Augmentation(), schema.TrainSource(), 0),
-                                        schema.Data(batch_size=BATCH))) as batches:
+        mixture = Mixture((Part("", source, schema.Texts(), len(source)),))
+        rows = TrainRows(mixture, preprocessor, schema.Augmentation(), seed=0)
+        with contextlib.closing(Batches(rows, schema.Data(batch_size=BATCH))) as batches:
             bad = next(batches)["reason"].any()
             row["first_batch_seconds"] = time.perf_counter() - start
             for _ in range(MORE):
