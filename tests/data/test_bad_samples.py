@@ -117,13 +117,13 @@ def test_every_reason_has_a_case():
 @pytest.mark.parametrize("case", CASES)
 def test_a_bad_sample_is_replaced_and_named_once_an_epoch(case, tmp_path):
     reason, write, damage = CASES[case]
-    make = rows_of(write(tmp_path, damage))
+    rows_at = rows_of(write(tmp_path, damage))
     good = {tuple(identity(encoded(number))) for number in range(GOOD)}
     for epoch in range(3):
-        rows = [make(position) for position in range(epoch * (GOOD + 1), (epoch + 1) * (GOOD + 1))]
+        rows = [rows_at.row(position) for position in range(epoch * (GOOD + 1), (epoch + 1) * (GOOD + 1))]
         bad = [row for row in rows if row["reason"]]
         assert [REASONS[row["reason"] - 1] for row in bad] == [reason]
         key = {jsonl_with: "x.jsonl:7", parquet_with: "x.parquet:7"}.get(write, "bad")
         assert str(bad[0]["bad_sample"]).startswith(f"{key}: ")
         assert {tuple(row["image_id"]) for row in rows} == good  # the substitute is one of them
-        assert all(row["text_mask"].any() for row in rows)
+        assert all(row["text"] for row in rows)

@@ -7,13 +7,14 @@ import itertools
 import json
 import pathlib
 import pickle
+import shlex
 import tarfile
 
 import jax
 import numpy as np
 import pytest
 
-from vlp_jax import prepare
+from vlp_jax import main, prepare
 from vlp_jax.command_line import split_overrides
 from vlp_jax.config import load_config, schema
 from vlp_jax.data.mixture import Mixture, Part, open_mixture
@@ -259,6 +260,58 @@ def test_two_steps_of_training_are_the_same_from_every_source(spec, two_steps, e
     losses, parameters = two_steps(spec)
     assert (losses, parameters) == expected_steps
     assert losses[0] != losses[1]
+
+
+# What README says
+
+PLACES = {  # kind: (who writes it, the folder that README names)
+    "webdataset": ("webdataset", "/data/tars"), "parquet": ("parquet, struct", "/data/parquet"), "jsonl": ("jsonl", "/data/jsonl"),
+    "csv": ("csv", "/data/csv"), "folder": ("folder", "/data/classes"), "tfds": ("tfds", "/data/mine/1.0.0"),
+    "arrayrecord": ("arrayrecord", "/data/prepared"), "synthetic": ("synthetic", None), "embedded": (None, None)}
+
+
+def readme_commands(door):
+    """The arguments of every command for a door in README's section on data."""
+    section = (ROOT / "README.md").read_text().split("## Your data")[1].split("\n## ")[0]
+    lines = section.replace("\\\n", " ").splitlines()
+    return [shlex.split(line)[3:] for line in lines if line.startswith(f"    python -m vlp_jax.{door} ")]
+
+
+def train_commands():
+    """By kind of source, which is in the last argument."""
+    return {words[-1].split("source=")[1].partition(":")[0]: words for words in readme_commands("main")}
+
+
+def test_the_readme_has_a_command_for_every_kind():
+    assert set(train_commands()) == set(KINDS) == set(PLACES)
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_the_readme_s_command_trains(kind, tmp_path, tiny):
+    writer, place = PLACES[kind]
+    words = train_commands()[kind]
+    if place:
+        spec = WRITERS[writer](tmp_path)
+        words = [word.replace(place, str(tmp_path / "out" if kind == "arrayrecord" else tmp_path)) for word in words]
+        assert open_source(spec).fingerprint() == open_source(words[-1].partition("=")[2]).fingerprint()
+    config, workdir, source = words
+    assert main.main([config.replace("configs/clip_emoji.py", f"{ROOT}/configs/clip_emoji.py:smoke"),
+                      f"--workdir={tmp_path}/{workdir.partition('=')[2]}", source, *tiny("steps=2")]) == 0
+    rows = [json.loads(line) for line in next(tmp_path.rglob("metrics.jsonl")).read_text().splitlines()]
+    assert [row["train/bad_examples"] for row in rows] == [0, 0]
+
+
+def test_the_readme_s_prepare_commands_work(tmp_path, monkeypatch):
+    (tmp_path / "tars").mkdir()
+    (tmp_path / "jsonl").mkdir()
+    webdataset_tars(tmp_path / "tars")
+    jsonl_files(tmp_path / "jsonl")
+    monkeypatch.chdir(tmp_path)
+    for words in readme_commands("prepare"):
+        words = [word.replace("/data/", f"{tmp_path}/").replace("=32000", "=300") for word in words]
+        assert prepare.main(words) == 0
+    assert len(open_source(f"arrayrecord:{tmp_path}/prepared/train")) == COUNT
+    assert (tmp_path / "captions.model").stat().st_size
 
 
 def test_a_tar_made_by_hand_is_read_like_the_library_s(tmp_path):

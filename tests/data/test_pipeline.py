@@ -79,9 +79,9 @@ def batches_of(rows, count, position=0, host=0, hosts=1, **data):
 
 
 def expected_batch(rows, k):
-    """The k-th batch as its rows, one after the other, without Grain."""
-    made = [rows(position) for position in range(k * BATCH, (k + 1) * BATCH)]
-    return {name: np.stack([row[name] for row in made]) for name in made[0]}
+    """The k-th batch as its rows, each made alone, without Grain."""
+    made = [rows.batch([position]) for position in range(k * BATCH, (k + 1) * BATCH)]
+    return {name: np.concatenate([row[name] for row in made]) for name in made[0]}
 
 
 def assert_same(found, expected):
@@ -91,7 +91,7 @@ def assert_same(found, expected):
 
 
 def image_ids(rows, positions):
-    return [tuple(rows(position)["image_id"]) for position in positions]
+    return [tuple(rows.row(position)["image_id"]) for position in positions]
 
 
 # What a batch is a function of
@@ -193,20 +193,20 @@ def test_a_neighbouring_seed_does_not_repeat_another_seed_s_epochs(source):
 
 def test_a_sample_looks_different_in_every_epoch_and_with_every_seed(source):
     name = tuple(identity(png(0)))
-    views = [row["image"].tobytes() for seed in (0, 1) for row in map(rows_of(source, seed), range(3 * COUNT))
+    views = [row["image"].tobytes() for seed in (0, 1) for row in map(rows_of(source, seed).row, range(3 * COUNT))
              if tuple(row["image_id"]) == name]
     assert len(views) == 6 and len(set(views)) == 6
 
 
 def test_where_two_seeds_have_the_same_sample_at_a_place_it_is_transformed_differently(source):
-    pairs = zip(map(rows_of(source, 0), range(5 * COUNT)), map(rows_of(source, 1), range(5 * COUNT)), strict=True)
+    pairs = zip(map(rows_of(source, 0).row, range(5 * COUNT)), map(rows_of(source, 1).row, range(5 * COUNT)), strict=True)
     same = [(a["image"], b["image"]) for a, b in pairs if (a["image_id"] == b["image_id"]).all()]
     assert same and all((a != b).any() for a, b in same)
 
 
 def test_all_captions_of_a_sample_are_drawn(source):
     rows = rows_of(source)
-    drawn = {tuple(rows(position)["caption_id"]) for position in range(10 * COUNT)}
+    drawn = {tuple(rows.row(position)["caption_id"]) for position in range(10 * COUNT)}
     assert drawn == {tuple(identity(f"{word} {n}".encode())) for word in ("caption", "picture") for n in range(COUNT)}
 
 
@@ -222,7 +222,7 @@ def test_the_fingerprint_of_the_input_tells_seed_batch_size_and_source(source, d
 
 def test_a_damaged_sample_is_replaced_and_reported_with_its_reason_and_key(damaged_source):
     rows = rows_of(damaged_source)
-    epoch = [rows(position) for position in range(COUNT)]
+    epoch = [rows.row(position) for position in range(COUNT)]
     bad = [row for row in epoch if row["reason"]]
     assert sorted(str(row["bad_sample"])[:5] for row in bad) == ["s03: ", "s08: "]
     assert {REASONS[row["reason"] - 1] for row in bad} == {Reason.DAMAGED_IMAGE}
@@ -232,7 +232,7 @@ def test_a_damaged_sample_is_replaced_and_reported_with_its_reason_and_key(damag
 def test_a_substitute_is_a_good_sample_and_every_other_row_is_what_it_would_have_been(source, damaged_source):
     good = {tuple(identity(png(number))) for number in range(COUNT)}
     for position in range(3 * COUNT):
-        whole, row = rows_of(source)(position), rows_of(damaged_source)(position)
+        whole, row = rows_of(source).row(position), rows_of(damaged_source).row(position)
         if row["reason"]:
             assert tuple(row["image_id"]) in good and (row["image_id"] != whole["image_id"]).any()
         else:
@@ -241,16 +241,16 @@ def test_a_substitute_is_a_good_sample_and_every_other_row_is_what_it_would_have
 
 def test_a_substitute_is_another_one_each_time_and_the_same_when_asked_again(damaged_source):
     rows = rows_of(damaged_source)
-    found = [(position, row) for position, row in enumerate(map(rows, range(10 * COUNT))) if row["reason"]]
+    found = [(position, row) for position, row in enumerate(map(rows.row, range(10 * COUNT))) if row["reason"]]
     assert len(found) == 20
     assert len({tuple(row["image_id"]) for _, row in found}) > 5
     for position, row in found:
-        assert_same(rows_of(damaged_source)(position), row)
+        assert_same(rows_of(damaged_source).row(position), row)
 
 
 def test_a_source_with_nothing_but_bad_samples_is_an_error_that_names_it_and_the_first(bad_source):
     with pytest.raises(DataError, match="100 bad samples in a row, the first is s") as caught:
-        rows_of(bad_source)(0)
+        rows_of(bad_source).row(0)
     assert str(caught.value).startswith(f"data error: {bad_source.spec}: ")
 
 

@@ -106,7 +106,7 @@ def test_the_row_of_a_sample_that_is_cut_off_is_filled_and_carries_the_reason(wh
     (tmp_path / "cut.tar").write_bytes(whole[0].read_bytes()[: whole[2][4] - 1])
     rows = TrainRows(open_mixture(schema.TrainSource(source=f"webdataset:{tmp_path}/cut.tar")),
                      Preprocessor(16, schema.Images(), load_tokenizer(schema.Text(), 12, 4096)), schema.Augmentation(), seed=0)
-    epoch = [rows(position) for position in range(3)]
+    epoch = [rows.row(position) for position in range(3)]
     bad = [row for row in epoch if row["reason"]]
     assert [REASONS[row["reason"] - 1] for row in bad] == [Reason.CUT_OFF]
     assert str(bad[0]["bad_sample"]).startswith("s2: ") and "is cut off in the middle of it, at byte" in str(bad[0]["bad_sample"])

@@ -7,7 +7,7 @@ there, and every random draw of its transform. Grain only chooses which thread o
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import grain
@@ -26,23 +26,33 @@ ATTEMPTS = 100
 REASONS = tuple(Reason)  # code r > 0 in a batch stands for REASONS[r - 1]; 0 is a good row
 
 
+Batch = dict[str, np.ndarray]
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainRows:
-    """Makes the row at any position of an endless run. Pickles into worker processes."""
+    """Makes the rows at any positions of an endless run. Pickles into worker processes."""
 
     mixture: Mixture
     preprocessor: Preprocessor
     augmentation: schema.Augmentation
     seed: int
 
-    def __call__(self, position: int) -> dict[str, np.ndarray]:
-        """image uint8 [S, S, 3]; text int32 [L]; text_mask bool [L]; truncated bool; caption_id, image_id int32 [2];
-        part int32, its number in the mixture; key str, of the sample; reason int32 and bad_sample str: 0 and "", or why the
-        sample that belongs here is bad, its row being filled by a substitute from the same part, drawn from (seed,
-        position, attempt).
+    def batch(self, positions: Iterable[int]) -> Batch:
+        """image uint8 [b, S, S, 3]; text int32 [b, L]; text_mask bool [b, L]; truncated bool [b]; caption_id, image_id
+        int32 [b, 2]; part int32 [b], the number in the mixture; key str [b], of the sample; reason int32 [b] and bad_sample
+        str [b]: 0 and "", or why the sample that belongs there is bad, its row being filled by a substitute.
 
         Raises: DataError after ATTEMPTS bad samples in a row.
         """
+        rows = [self.row(position) for position in positions]
+        batch = {key: np.stack([row[key] for row in rows]) for key in rows[0] if key != "text"}
+        ids, mask, truncated = self.preprocessor.tokenizer([row["text"] for row in rows])
+        return batch | {"text": ids, "text_mask": mask, "truncated": truncated}
+
+    def row(self, position: int) -> dict[str, Any]:
+        """A row of a batch, its text not yet tokenized. A substitute comes from the same part, and is drawn from (seed,
+        position, attempt)."""
         number, index = self.order(position)
         part = self.mixture.parts[number]
         reason, bad_sample = 0, ""
@@ -57,17 +67,17 @@ class TrainRows:
                 index = int(random_generator(self.seed, position, attempt, 1).integers(len(part.source)))
         raise DataError(f"{part.source.spec}: {ATTEMPTS} bad samples in a row, the first is {bad_sample}")
 
+    def transform(self, sample: Sample, texts: schema.Texts, rng: np.random.Generator) -> dict[str, Any]:
+        caption = draw_caption(sample, texts.caption_fields, rng)
+        text = draw_text(caption, sample, texts, rng)
+        image = decode_and_augment(sample.image, sample.key, self.preprocessor.image_size, self.preprocessor.images,
+                                   self.augmentation, rng)
+        return {"image": image, "text": text, "key": np.str_(sample.key), "caption_id": identity(caption.encode()),
+                "image_id": identity(sample.image)}
+
     @functools.cached_property
     def order(self) -> Order:
         return Order(self.mixture, self.seed)
-
-    def transform(self, sample: Sample, texts: schema.Texts, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        caption = draw_caption(sample, texts.caption_fields, rng)
-        ids, mask, truncated = self.preprocessor.tokenizer([draw_text(caption, sample, texts, rng)])
-        return {"image": decode_and_augment(sample.image, sample.key, self.preprocessor.image_size, self.preprocessor.images,
-                                            self.augmentation, rng),
-                "text": ids[0], "text_mask": mask[0], "truncated": truncated[0], "key": np.str_(sample.key),
-                "caption_id": identity(caption.encode()), "image_id": identity(sample.image)}
 
 
 def identity(data: bytes) -> np.ndarray:
@@ -80,11 +90,6 @@ def random_generator(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
-def collate(rows: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Rows [...] -> arrays [b, ...]."""
-    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-
-
 def input_fingerprint(config: schema.Config, mixture: Mixture) -> dict[str, Any]:
     """Everything that decides which samples the k-th batch holds, by config key; kept with a checkpoint."""
     return {"seed": config.seed, "data.batch_size": config.data.batch_size, **mixture.fingerprints()}
@@ -93,20 +98,19 @@ def input_fingerprint(config: schema.Config, mixture: Mixture) -> dict[str, Any]
 class Batches(Iterator):
     """This host's rows of the global batches from `position` (in batches) on.
 
-    `next(batches)` gives the arrays of `TrainRows` with a leading axis; `position` counts the batches handed out.
-    Closing stops threads and worker processes.
+    `next(batches)` gives the arrays of `TrainRows.batch`; `position` counts the batches handed out. Each batch is made by one
+    thread, of this process or of a worker, while others make the next ones. Closing stops threads and worker processes.
     """
 
     def __init__(self, rows: TrainRows, data: schema.Data, position: int = 0, host: int = 0, hosts: int = 1):
         local = data.batch_size // hosts
         first_row = host * local
 
-        def row_of(i: int) -> dict[str, np.ndarray]:
-            batch, row = divmod(i, local)
-            return rows((position + batch) * data.batch_size + first_row + row)
+        def make(k: int) -> Batch:
+            first = k * data.batch_size + first_row
+            return rows.batch(range(first, first + local))
 
-        endless = np.iinfo(np.int64).max // data.batch_size // 2 * local
-        dataset = grain.MapDataset.range(endless).map(row_of).batch(local, batch_fn=collate)
+        dataset = grain.MapDataset.range(position, np.iinfo(np.int64).max // data.batch_size // 2).map(make)
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.prefetch))
         if data.workers:
             flags.FLAGS.mark_as_parsed()  # Grain reads a flag of its own as it starts a worker; no door here parses absl's
@@ -114,7 +118,7 @@ class Batches(Iterator):
         self.position = position
         self.iterator = iter(dataset)
 
-    def __next__(self) -> dict[str, np.ndarray]:
+    def __next__(self) -> Batch:
         batch = next(self.iterator)
         self.position += 1
         return batch

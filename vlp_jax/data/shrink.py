@@ -5,7 +5,7 @@ import io
 from PIL import Image
 
 from vlp_jax.config.schema import Images
-from vlp_jax.data.images import decode
+from vlp_jax.data.decoding import decode
 
 JPEG_QUALITY = 95
 
