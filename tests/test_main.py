@@ -83,6 +83,17 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(unbroken, tmp_
     assert fingerprint(result.stdout) == unbroken[1]
 
 
+def test_a_run_goes_on_with_other_workers_bit_for_bit(unbroken, tmp_path):
+    workdir = tmp_path / "run"
+    assert run("cp", "-r", str(unbroken[0]), str(workdir)).returncode == 0
+    assert run("rm", "-r", str(workdir / "checkpoints/12")).returncode == 0
+    result = run(*command(workdir, "--config.data.workers=2", "--config.data.threads=1", "--config.data.prefetch=1"))
+    assert result.returncode == 0, result.stderr
+    assert "resumed from step 9" in result.stdout
+    assert losses(workdir) == losses(unbroken[0])
+    assert fingerprint(result.stdout) == unbroken[1]
+
+
 def test_one_device_and_eight_give_the_same_first_losses(unbroken, tmp_path):
     result = run(*command(tmp_path / "run"), devices=8)
     assert result.returncode == 0, result.stderr

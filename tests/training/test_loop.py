@@ -2,11 +2,14 @@
 
 import json
 import pathlib
+import shutil
 import time
 
 import pytest
+import webdataset
 
 from vlp_jax import main
+from vlp_jax.data.sources import open_source
 from vlp_jax.data.synthetic import SyntheticSource
 from vlp_jax.errors import CheckpointError, ConfigError, TrainingError
 from vlp_jax.training import loop
@@ -121,6 +124,26 @@ def test_a_changed_input_is_refused_on_resuming_and_the_change_named(train, chan
     with pytest.raises(CheckpointError, match="was trained on other input") as caught:
         train(*before, change, flags=["--accept-changes"])
     assert words in str(caught.value)
+
+
+def test_a_run_with_one_percent_of_damaged_samples_ends_with_the_right_counts(train, tmp_path, capsys):
+    """300 samples, three of them bad, for two epochs; a stop and a resumption in the middle lose no count."""
+    source = open_source("synthetic:300?height=20&width=24")
+    damaged = {7: (source[7].image[:300], "cut off"), 70: (source[70].image, " "), 177: (b"GIF89a or so", "no image")}
+    with webdataset.TarWriter(str(tmp_path / "x.tar")) as tar:
+        for number, sample in enumerate(source):
+            image, caption = damaged.get(number, (sample.image, sample.captions[0]))
+            tar.write({"__key__": f"s{number}", "jpg": image, "txt": caption})
+    workdir = train("epochs=2", f"data.train.source=webdataset:{tmp_path}/x.tar", "checkpoint.every_steps=40", "log_every=25")
+    said = capsys.readouterr().out
+    expected = {"train/bad_examples": 6, "train/bad_examples/damaged_image": 4, "train/bad_examples/empty_caption": 2}
+    assert expected.items() <= rows(workdir)[-1].items()
+    assert said.count("bad sample replaced: ") == 2  # the first of each kind
+    assert "of 600 examples so far: 6 bad samples replaced (damaged_image 4, empty_caption 2)" in said
+    shutil.rmtree(workdir / "checkpoints/75")
+    train("epochs=2", f"data.train.source=webdataset:{tmp_path}/x.tar", "checkpoint.every_steps=40", "log_every=25")
+    assert "resumed from step 40" in capsys.readouterr().out
+    assert expected.items() <= rows(workdir)[-1].items()
 
 
 def test_workers_threads_and_prefetch_may_change_in_the_middle_of_a_run(train):
