@@ -59,10 +59,10 @@ def webdataset_set(folder, samples):
 def arrayrecord_set(folder, samples):
     from vlp_jax.data.arrayrecord import shard_name
     from vlp_jax.data.sources import open_source
-    from vlp_jax.data.writer import write_dataset
+    from vlp_jax.data.writer import Options, write_dataset
 
     if not (folder / "one").exists():
-        write_dataset({"train": open_source(f"synthetic:{SHARD}?height=24&width=24")}, folder / "one", name="set", shards=1)
+        write_dataset({"train": open_source(f"synthetic:{SHARD}?height=24&width=24")}, folder / "one", "set", Options(shards=1))
     for name in ("features.json", "dataset_info.json"):
         (folder / name).write_text((folder / "one" / name).read_text())
     shards = -(-samples // SHARD)

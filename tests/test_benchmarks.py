@@ -1,0 +1,48 @@
+"""The benchmarks of the input run, small: their figures mean nothing here."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from vlp_jax.data.sources import open_source
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    for number, sample in enumerate(open_source("synthetic:8?height=300&width=400")):
+        (folder / f"{number}.jpg").write_bytes(sample.image)
+    return folder
+
+
+def last_line(script, *arguments):
+    command = [sys.executable, f"{ROOT}/benchmarks/{script}.py", *map(str, arguments)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_input_pipeline(photographs, tmp_path):
+    few = ["--samples=64", "--batch=16", "--batches=1", "--warm=1", "--rounds=1", "--workers=1", f"--folder={tmp_path}"]
+    found = last_line("input_pipeline", f"--photographs={photographs}", *few)["1"]
+    assert found["ours"]["shape"] == [16, 224, 224, 3]
+    assert {"ours/decoder", "ours/pillow"} <= found.keys()
+
+
+@pytest.mark.slow
+def test_image_decoding(photographs):
+    found = last_line("image_decoding", photographs, "--rounds=1", "--count=2")
+    assert all(seconds > 0 for seconds in found.values())
+
+
+@pytest.mark.slow
+def test_large_set(tmp_path):
+    found = last_line("large_set", "--samples=20000", f"--folder={tmp_path}")
+    assert {kind: found[kind]["open"]["samples"] for kind in found} == {"webdataset": 20000, "arrayrecord": 20000, "jsonl": 20000}
