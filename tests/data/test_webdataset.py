@@ -81,6 +81,15 @@ def test_a_whole_tar_says_nothing(whole, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_tar_without_samples_among_others_is_said(whole, tmp_path, capsys):
+    for number in (1, 2):
+        write_tar(tmp_path / f"empty{number}.tar", [])
+    assert len(webdataset.WebDatasetSource([str(whole[0]), *map(str, sorted(tmp_path.glob("empty*")))], "spec", {})) == 3
+    said = capsys.readouterr().err
+    assert said.startswith(f"data warning: {tmp_path}/empty1.tar holds no sample (nor do 1 more tars)")
+    assert len(said.splitlines()) == 1
+
+
 def test_several_tars_that_are_cut_off_are_one_line_and_only_their_last_samples_are_lost(whole, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(index, "SMALL", -1)  # indexes are stored
     for name, size in (("a", 600), ("b", -1), ("c", whole[2][4] + 512)):

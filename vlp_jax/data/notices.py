@@ -16,12 +16,13 @@ def notice(text: str) -> None:
 
 
 @contextlib.contextmanager
-def said_while_waiting(text: Callable[[], str]) -> Iterator[None]:
-    """Says `text()` when the block takes longer than `PATIENCE`, and again each time it has taken twice as long."""
+def said_while_waiting(text: Callable[[], str], patience: float | None = None) -> Iterator[None]:
+    """Says `text()` when the block takes longer than `patience` seconds (`PATIENCE` if None), and again each time it has
+    taken twice as long."""
     done = threading.Event()
 
     def speak():
-        wait = PATIENCE
+        wait = PATIENCE if patience is None else patience
         while not done.wait(wait):
             notice(text())
             wait *= 2

@@ -45,7 +45,7 @@ class WebDatasetSource:
         check_counts(self.paths, list(map(len, self.indexes)), spec)
         if len(self) == 0:
             raise DataError(f"{spec}: no sample in {len(self.paths)} tar file(s); members must be named KEY.jpg, KEY.txt")
-        self._say_what_is_cut_off()
+        self._say_what_is_missing()
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -96,12 +96,16 @@ class WebDatasetSource:
             raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} became shorter since it was indexed")
         return [data[(block - 1) * BLOCK] if block else None for block, _ in members]
 
-    def _say_what_is_cut_off(self) -> None:
+    def _say_what_is_missing(self) -> None:
         cut = [(path, tar.cut) for path, tar in zip(self.paths, self.indexes, strict=True) if tar.cut is not None]
         if cut:
             (path, size), more = cut[0], f" (and {len(cut) - 1} more tars)" if len(cut) > 1 else ""
             notice(f"data warning: {path} is cut off: no end mark at byte {size}{more}; whatever came behind is lost, "
                    "and its last sample is replaced if it is not whole")
+        empty = [path for path, tar in zip(self.paths, self.indexes, strict=True) if not len(tar)]
+        if empty:
+            more = f" (nor do {len(empty) - 1} more tars)" if len(empty) > 1 else ""
+            notice(f"data warning: {empty[0]} holds no sample{more}; members must be named KEY.jpg, KEY.txt")
 
 
 def parse_json(key: str, data: bytes | None) -> dict[str, Any]:

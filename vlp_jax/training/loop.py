@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from vlp_jax.config import schema, to_tree
+from vlp_jax.data.notices import said_while_waiting
 from vlp_jax.errors import CheckpointError, TrainingError
 from vlp_jax.training.assembly import Run, assemble
 from vlp_jax.training.checkpoint import Checkpoints
@@ -20,7 +21,7 @@ from vlp_jax.training.state import fingerprint
 from vlp_jax.training.workdir import check_workdir, claim_workdir
 from vlp_jax.training.writers import MetricsFile, Progress, TensorBoard
 
-SLOW_FIRST_BATCH = 20.0  # seconds, after which the source is named
+SLOW_FIRST_BATCH = 20.0  # seconds, after which the source is named, and again when it has taken twice as long
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,8 +146,9 @@ class Sitting:
         """The next batch; while the first one of a sitting is waited for, the source that it comes from is named."""
         if self.batches.position > self.first_position:
             return next(self.batches)
-        with self.progress.message_after(SLOW_FIRST_BATCH, f"still waiting for the first batch of {self.run.mixture.describe()}: "
-                                         "is its storage slow? data.workers and data.threads read more at a time"):
+        words = (f"still waiting for the first batch of {self.run.mixture.describe()}: is its storage slow? data.workers and "
+                 "data.threads read more at a time")
+        with said_while_waiting(lambda: words, SLOW_FIRST_BATCH):
             return next(self.batches)
 
     def save_is_due(self) -> bool:

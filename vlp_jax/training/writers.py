@@ -1,12 +1,9 @@
 """Where a run's numbers go: metrics.jsonl, TensorBoard, and a line on the terminal. Only the first host writes."""
 
-import contextlib
 import json
 import os
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from tensorboardX import SummaryWriter
@@ -97,17 +94,6 @@ class Progress:
     def message(self, text: str) -> None:
         """A line that stays."""
         print(f"\r\x1b[2K{text}" if self.terminal else text, flush=True)
-
-    @contextlib.contextmanager
-    def message_after(self, seconds: float, text: str) -> Iterator[None]:
-        """Says `text` if the block is not over after so many seconds."""
-        timer = threading.Timer(seconds, self.message, [text])
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
 
 
 def format_seconds(seconds: float) -> str:
