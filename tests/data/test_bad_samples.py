@@ -95,6 +95,9 @@ CASES = {
     "caption a number": (Reason.WRONG_TYPE, tar_with, {"png": PNG, "json": b'{"caption": 7}'}),
     "image a number": (Reason.WRONG_TYPE, jsonl_with, b'{"image": 7, "caption": "a"}'),
     "text not UTF-8": (Reason.DAMAGED_TEXT, tar_with, {"png": PNG, "txt": b"\xff\xfe\xfa"}),
+    "caption half a character": (Reason.DAMAGED_TEXT, jsonl_with, b'{"image": "good0.png", "caption": "cut \\ud83d"}'),
+    "path half a character": (Reason.DAMAGED_TEXT, jsonl_with, b'{"image": "\\ud83d.png", "caption": "a"}'),
+    "caption emptied": (Reason.EMPTY_CAPTION, jsonl_with, b'{"image": "good0.png", "caption": "!?"}'),
     "line not JSON": (Reason.DAMAGED_TEXT, jsonl_with, b'{"image": "good0.png", "capti'),
     "tar cut in the image": (Reason.CUT_OFF, functools.partial(tar_with, cut=100), {"png": PNG}),
     "tar cut in the text": (Reason.CUT_OFF, functools.partial(tar_with, cut=511), {"png": PNG, "txt": b"a picture"}),
@@ -105,7 +108,7 @@ CASES = {
 
 def rows_of(spec):
     source = open_source(spec)
-    preprocessor = Preprocessor(8, schema.Images(), load_tokenizer(schema.Text(), 12, 4096))
+    preprocessor = Preprocessor(8, schema.Images(), load_tokenizer(schema.Text(canonicalize=("punctuation",)), 12, 4096))
     mixture = Mixture((Part("", source, schema.Texts(), len(source)),))
     return TrainRows(mixture, preprocessor, schema.Augmentation(), seed=1)
 

@@ -86,7 +86,8 @@ def test_a_field_is_drawn_by_its_weight_and_its_captions_alike():
 
 
 def test_a_sample_without_a_weighted_field_is_bad_and_says_which_it_has():
-    with pytest.raises(SampleError, match="k: has no caption in title, only in alt, synthetic, ocr") as caught:
+    words = r"k: has no caption in title \(caption_fields\), only in alt, synthetic, ocr; name its fields in the source"
+    with pytest.raises(SampleError, match=words) as caught:
         captions({"title": 1.0}, count=1)
     assert caught.value.reason is Reason.MISSING_CAPTION
 

@@ -9,6 +9,7 @@ import pathlib
 import pickle
 import shlex
 import tarfile
+import textwrap
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 
 from vlp_jax import main, prepare
 from vlp_jax.command_line import split_overrides
-from vlp_jax.config import load_config, schema
+from vlp_jax.config import base, load_config, schema, to_config
 from vlp_jax.data.mixture import Mixture, Part, open_mixture
 from vlp_jax.data.pipeline import Batches, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
@@ -312,6 +313,29 @@ def test_the_readme_s_prepare_commands_work(tmp_path, monkeypatch):
         assert prepare.main(words) == 0
     assert len(open_source(f"arrayrecord:{tmp_path}/prepared/train")) == COUNT
     assert (tmp_path / "captions.model").stat().st_size
+
+
+def test_the_readme_s_mixture_is_one(tmp_path):
+    """Its lines, run as they stand, on a tar with both fields and a folder of one class."""
+    lines = (ROOT / "README.md").read_text().split("**Several sources**")[1].split("\n\n")[1]
+    config = base()
+    exec(textwrap.dedent(lines), {"config": config})
+    mixture = config.data.train.mixture.to_dict()
+    with tarfile.open(tmp_path / "00000.tar", "w") as tar:
+        for ending, data in (("jpg", SAMPLES[0][0]), ("json", b'{"alt": "a", "synthetic": "made up", "caption": "neither"}')):
+            info = tarfile.TarInfo(f"s.{ending}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    (tmp_path / "birds/owl").mkdir(parents=True)
+    (tmp_path / "birds/owl/1.jpg").write_bytes(SAMPLES[1][0])
+    for part in mixture.values():
+        part["source"] = part["source"].replace("/data/web/{00000..00331}", f"{tmp_path}/00000").replace("/data", str(tmp_path))
+    tree = config.to_dict() | {"steps": 1, "objectives": {"contrastive": {"kind": "softmax"}}}
+    tree["data"]["train"]["mixture"] = mixture
+    opened = open_mixture(to_config(tree).data.train)
+    preprocessor = Preprocessor(16, schema.Images(), load_tokenizer(schema.Text(), 12, 4096))
+    drawn = {row["text"] for row in map(TrainRows(opened, preprocessor, schema.Augmentation(), 0).row, range(200))}
+    assert drawn == {"a", "made up", "a photo of a owl", "owl, a bird"}
 
 
 def test_a_tar_made_by_hand_is_read_like_the_library_s(tmp_path):

@@ -6,9 +6,14 @@ import io
 import itertools
 import json
 import multiprocessing
+import os
+import pathlib
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -269,3 +274,42 @@ def test_closing_leaves_no_worker_process(source):
     for process in before:
         process.join(10)
     assert not any(process.is_alive() for process in before)
+
+
+def test_a_worker_that_is_killed_is_an_error_that_names_the_key(source):
+    batches = Batches(rows_of(source), schema.Data(batch_size=BATCH, workers=1, prefetch=1))
+    next(batches)
+    for process in multiprocessing.active_children():
+        process.kill()
+    with pytest.raises(DataError, match="a worker process was killed.* data.workers"):
+        for _ in range(20):
+            next(batches)
+    batches.close()
+
+
+def test_workers_leave_when_their_parent_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text("""
+import multiprocessing, time
+from vlp_jax.config import schema
+from vlp_jax.data.mixture import open_mixture
+from vlp_jax.data.pipeline import Batches, TrainRows
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.text import load_tokenizer
+
+if __name__ == "__main__":
+    preprocessor = Preprocessor(8, schema.Images(), load_tokenizer(schema.Text(), 12, 4096))
+    rows = TrainRows(open_mixture(schema.TrainSource(source="synthetic:64")), preprocessor, schema.Augmentation(), 0)
+    batches = Batches(rows, schema.Data(batch_size=4, workers=1))
+    next(batches)
+    print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+    time.sleep(100)
+""")
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment)
+    workers = [psutil.Process(int(number)) for number in parent.stdout.readline().split()]
+    assert workers
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive

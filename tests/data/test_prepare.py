@@ -425,3 +425,18 @@ def test_a_trained_vocabulary_knows_every_text_and_is_the_same_each_time(tmp_pat
         assert tokenizer.decode(tokenizer.encode(text).ids).strip() == text
     assert tokenizer.encode("  SMILING\n\tcat ").ids == tokenizer.encode("smiling cat").ids
     assert tokenizer.encode("").ids == []
+
+
+def test_half_characters_in_metadata_and_in_file_names_are_no_crash(tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(open_source("embedded:emoji/val_concept")[0].image)
+    titles = ("whole", "cut \ud83d", "good")
+    lines = [{"image": "a.png", "caption": "a cat", "title": title, "keywords": [title]} for title in titles]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert prepare.main([f"--source=jsonl:{tmp_path}/x.jsonl", f"--output={tmp_path}/out",
+                         f"--train-tokenizer={tmp_path}/t.json", "--vocab-size=300"]) == 0
+    assert "train: 2 samples" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["splits"]["train"]["skipped"] == {"damaged_text": 1}
+    os.makedirs(tmp_path / "classes/cats")
+    (tmp_path / "a.png").rename(os.fsdecode(os.fsencode(tmp_path / "classes/cats") + b"/\xff.png"))
+    assert prepare.main([f"--source=folder:{tmp_path}/classes", f"--output={tmp_path}/more"]) == 0
+    assert open_source(f"arrayrecord:{tmp_path}/more/train")[0].key == "cats/\\xff.png"

@@ -263,8 +263,9 @@ def test_a_bad_row_says_why_and_leaves_the_others_readable(images, row, reason):
     ("", "is empty; its first row must name the columns"),
     ("image,caption\n", "no row in 1 file(s)"),
     ("image,caption,image\na,b,c\n", "x.csv: two columns are called 'image'"),
-    ('image,caption\nimages/0.png,"a\n', "a quote is left open in its last row, at byte 14; is it cut off?"),
-    ('image,caption\nimages/0.png,"' + "a" * 200_000, "line 2: field larger than field limit (131072); is a quote left open"),
+    ('image,caption\nimages/0.png,"a\n', "line 2, in the row at byte 14: unexpected end of data; is a quote left open"),
+        ('image,caption\na.jpg,"x\na.jpg,y\na.jpg,"z"\na.jpg,w\n', "line 4, in the row at byte 14: ',' expected after '\"'"),
+    ('image,caption\nimages/0.png,"' + "a" * 200_000, "line 2, in the row at byte 14: field larger than field limit (131072)"),
     ("images/0.png,a cat\nimages/1.png,a dog\n", "no column 'image' (columns: images/0.png, a cat)"),
 ])
 def test_a_file_that_is_no_csv_is_refused(tmp_path, text, message):
@@ -623,3 +624,39 @@ def test_arrayrecord_and_its_json_are_read_from_gs(prepared, monkeypatch):
         assert remote.fingerprint() == open_source(f"arrayrecord:{prepared}/train").fingerprint()
     finally:
         sys.modules["fsspec.registry"]._registry.pop("gs")
+
+
+def test_a_null_among_captions_is_passed_over(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "x.jsonl").write_text('{"image": "a.png", "caption": ["good", null, "", "better"]}\n')
+    assert open_source(f"jsonl:{tmp_path}/x.jsonl")[0].captions == ("good", "better")
+
+
+def test_parquet_metadata_that_python_cannot_hold_becomes_text(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    times = pyarrow.array([1_700_000_000_123_456_789], pyarrow.timestamp("ns"))
+    far = pyarrow.array([10**15], pyarrow.timestamp("ms"))
+    table = pyarrow.table({"image": [b"x"], "caption": ["a"], "time": times, "far": far})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    metadata = open_source(f"parquet:{tmp_path}/x.parquet")[0].metadata
+    assert metadata["time"] == "2023-11-14 22:13:20.123456789" and isinstance(metadata["far"], str)
+
+
+def test_two_parquet_columns_of_one_name_are_refused(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = [pyarrow.array([b"x"]), pyarrow.array(["a"]), pyarrow.array(["b"])]
+    table = pyarrow.Table.from_arrays(columns, ["image", "caption", "caption"])
+    parquet.write_table(table, tmp_path / "x.parquet")
+    assert "two columns are called 'caption'" in refusal(f"parquet:{tmp_path}/x.parquet")
+
+
+def test_two_asterisks_reach_into_every_folder(tmp_path):
+    for folder in (tmp_path, tmp_path / "x", tmp_path / "x/y"):
+        folder.mkdir(exist_ok=True)
+        (folder / "a.png").write_bytes(b"x")
+        (folder / "x.jsonl").write_text('{"image": "a.png", "caption": "a"}\n')
+    assert len(open_source(f"jsonl:{tmp_path}/**/*.jsonl")) == 3

@@ -124,6 +124,7 @@ def test_a_changed_input_is_refused_on_resuming_and_the_change_named(train, chan
     with pytest.raises(CheckpointError, match="was trained on other input") as caught:
         train(*before, change, flags=["--accept-changes"])
     assert words in str(caught.value)
+    train("steps=2", SYNTHETIC)  # nothing was taken over from what was refused
 
 
 def test_a_run_with_one_percent_of_damaged_samples_ends_with_the_right_counts(train, tmp_path, capsys):
@@ -144,9 +145,3 @@ def test_a_run_with_one_percent_of_damaged_samples_ends_with_the_right_counts(tr
     train("epochs=2", f"data.train.source=webdataset:{tmp_path}/x.tar", "checkpoint.every_steps=40", "log_every=25")
     assert "resumed from step 40" in capsys.readouterr().out
     assert expected.items() <= rows(workdir)[-1].items()
-
-
-def test_workers_threads_and_prefetch_may_change_in_the_middle_of_a_run(train):
-    workdir = train("steps=2", SYNTHETIC, "data.threads=1", "data.prefetch=2")
-    (workdir / "metrics.jsonl").unlink()
-    assert [row["step"] for row in rows(train("steps=2", SYNTHETIC, "data.threads=3", "data.prefetch=5", "data.workers=1"))] == []

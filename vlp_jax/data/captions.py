@@ -19,7 +19,8 @@ def draw_caption(sample: Sample, fields: Mapping[str, float], rng: np.random.Gen
     present = [name for name in dict.fromkeys(sample.caption_fields) if fields.get(name, 0.0) > 0.0]
     if not present:
         found = ", ".join(dict.fromkeys(sample.caption_fields))
-        raise SampleError(Reason.MISSING_CAPTION, sample.key, f"has no caption in {', '.join(fields)}, only in {found}")
+        raise SampleError(Reason.MISSING_CAPTION, sample.key, f"has no caption in {', '.join(fields)} (caption_fields), only in "
+                          f"{found}; name its fields in the source: ?caption=FIELD|FIELD")
     weights = np.array([fields[name] for name in present])
     field = present[int(rng.choice(len(present), p=weights / weights.sum()))]
     captions = [caption for caption, name in zip(sample.captions, sample.caption_fields, strict=True) if name == field]

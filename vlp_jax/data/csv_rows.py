@@ -20,7 +20,6 @@ from vlp_jax.data.options import single, split_options
 from vlp_jax.data.patterns import find_files
 from vlp_jax.data.rows import OPTIONS, Columns
 from vlp_jax.data.samples import Reason, SampleError
-from vlp_jax.data.storage import read_range
 from vlp_jax.data.text_rows import TextRows, index_records
 from vlp_jax.errors import DataError
 
@@ -33,34 +32,24 @@ def index_rows(path: str, delimiter: str) -> Arrays:
     def find(file, starts):
         # Latin-1 reads every byte, and quotes, delimiters and line ends are the same bytes in UTF-8
         text = (line.removeprefix(codecs.BOM_UTF8).decode("latin-1") for line in starts.lines(file))
-        reader, start = csv.reader(text, delimiter=delimiter), 0
+        reader, start = csv.reader(text, delimiter=delimiter, strict=True), 0
         try:
             for row in reader:
                 if row:
                     starts.places.append(start)
                 start = starts.read
         except csv.Error as error:
-            raise DataError(f"{path}: line {reader.line_num}: {error}; is a quote left open, or the file no CSV?") from error
+            raise DataError(f"{path}: line {reader.line_num}, in the row at byte {start}: {error}; is a quote left open, or the "
+                            'file cut off? A field with a quote is quoted itself, its quotes doubled: "5"" nails"') from error
 
     arrays = index_records(path, find)
-    _check_last_row(path, arrays, delimiter)
+    if len(arrays["starts"]) < 2:
+        raise DataError(f"{path}: is empty; its first row must name the columns")
     return arrays
 
 
-def _check_last_row(path: str, arrays: Arrays, delimiter: str) -> None:
-    """The csv module takes the end of the file for the end of a quoted field; only its strict mode tells."""
-    if len(arrays["starts"]) < 2:
-        raise DataError(f"{path}: is empty; its first row must name the columns")
-    start, end = map(int, arrays["starts"][-2:])
-    try:
-        _rows(read_range(path, start, end - start).decode("latin-1"), delimiter, strict=True)
-    except csv.Error as error:
-        if "unexpected end of data" in str(error):
-            raise DataError(f"{path}: a quote is left open in its last row, at byte {start}; is it cut off?") from error
-
-
-def _rows(text: str, delimiter: str, strict: bool = False) -> list[list[str]]:
-    return list(csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter, strict=strict))
+def _rows(text: str, delimiter: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter))
 
 
 class CsvSource(TextRows):

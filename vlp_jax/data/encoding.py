@@ -4,17 +4,15 @@ import collections
 import contextlib
 import dataclasses
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
 
 from vlp_jax.data.records import Schema
 from vlp_jax.data.samples import SampleError, Source
 from vlp_jax.data.shrink import shrink_image
+from vlp_jax.data.worker_processes import leave_with_parent
 from vlp_jax.errors import DataError
 
 CHUNK = 16  # samples a task of a process
@@ -98,13 +96,7 @@ def _interrupts_held() -> Iterator[None]:
 def _start_worker(encoder: Encoder) -> None:
     global _encoder
     _encoder = encoder
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-
-
-def _leave_with_parent() -> None:
-    """A parent that is killed cannot end its workers, and they would wait for tasks for ever."""
-    wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
+    leave_with_parent()
 
 
 def _encode_chunk(start: int) -> list[Encoded]:

@@ -61,8 +61,9 @@ class FolderSource:
         index = check_index(index, len(self))
         place, _ = locate(self.starts, index)
         name = self.classes[place]
-        key = f"{name}/{self._name(index)}"
-        image = read_image(self.folder, key, key)
+        path = f"{name}/{self._name(index)}"
+        key = path.encode(errors="surrogateescape").decode(errors="backslashreplace")  # file names may be no UTF-8, keys are
+        image = read_image(self.folder, path, key)
         return self.columns.sample(key, {"caption": name.replace("_", " "), "class": name}, image)
 
     def fingerprint(self) -> str:

@@ -84,7 +84,7 @@ class ParquetSource:
         shard, group_of_shard = locate(self.first_groups, group)
         key = f"{self.names[shard]}:{index - int(self.starts[self.first_groups[shard]]) + 1}"
         table = self._group(shard, group_of_shard, int(self.starts[group + 1] - self.starts[group]), key)
-        fields = {name: table.column(name)[row].as_py() for name in table.column_names}
+        fields = {name: self._value(table, name, row, key) for name in table.column_names}
         image = pick(fields, self.columns.image)
         if isinstance(image, dict):
             if image.get("bytes") is None and image.get("path"):
@@ -97,12 +97,25 @@ class ParquetSource:
         """Stands for the names and sizes of the files, the rows of their groups, and the columns."""
         return fingerprint_of("parquet", self.names, self.sizes, self.starts.tolist(), repr(self.columns))
 
+    def _value(self, table: Any, name: str, row: int, key: str) -> Any:
+        """A value as Python has it; one that Python has not, such as a time in nanoseconds, as text."""
+        value = table.column(name)[row]
+        try:
+            return value.as_py()
+        except UnicodeDecodeError as error:
+            raise SampleError(Reason.DAMAGED_TEXT, key, f"its {name} is not UTF-8: {error}") from error
+        except (ValueError, OverflowError):
+            return str(value.cast("string"))
+
     def _check_schema(self, name: str, index: Arrays) -> list[str]:
         """The columns to read of a file."""
         import pyarrow
 
         schema = pyarrow.ipc.read_schema(pyarrow.py_buffer(bytes(index["schema"])))
         place = f"{self.spec}: {name}"
+        twice = [column for column in schema.names if schema.names.count(column) > 1]
+        if twice:
+            raise DataError(f"{place}: two columns are called {twice[0]!r}")
         self.columns.check(schema.names, place)
         image = self.columns.image
         if image in schema.names and not is_image(schema.field(image).type):

@@ -75,7 +75,7 @@ def _matches(names: list[str]) -> list[list[str]]:
     if scheme_of(names[0]):
         with ThreadPoolExecutor(32) as pool:
             return list(pool.map(remote_matches, names))
-    return [[name] if os.path.exists(name) else glob.glob(name) if glob.has_magic(name) else [] for name in names]
+    return [[name] if os.path.exists(name) else glob.glob(name, recursive=True) if glob.has_magic(name) else [] for name in names]
 
 
 def short_names(paths: list[str]) -> list[str]:

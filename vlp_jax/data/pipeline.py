@@ -16,10 +16,12 @@ from absl import flags
 
 from vlp_jax.config import schema
 from vlp_jax.data.augmentation import decode_and_augment
+from vlp_jax.data.canonicalize import canonicalize
 from vlp_jax.data.captions import draw_caption, draw_text
 from vlp_jax.data.mixture import Mixture, Order
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.samples import Reason, Sample, SampleError
+from vlp_jax.data.samples import Reason, Sample, SampleError, check_unicode
+from vlp_jax.data.worker_processes import leave_with_parent
 from vlp_jax.errors import DataError
 
 ATTEMPTS = 100
@@ -70,6 +72,9 @@ class TrainRows:
     def transform(self, sample: Sample, texts: schema.Texts, rng: np.random.Generator) -> dict[str, Any]:
         caption = draw_caption(sample, texts.caption_fields, rng)
         text = draw_text(caption, sample, texts, rng)
+        check_unicode(text, sample.key, "its text")
+        if not canonicalize(caption, self.preprocessor.tokenizer.spec.canonicalize).strip():
+            raise SampleError(Reason.EMPTY_CAPTION, sample.key, f"its caption, {caption!r}, is empty after data.text.canonicalize")
         image = decode_and_augment(sample.image, sample.key, self.preprocessor.image_size, self.preprocessor.images,
                                    self.augmentation, rng)
         return {"image": image, "text": text, "key": np.str_(sample.key), "caption_id": identity(caption.encode()),
@@ -78,6 +83,10 @@ class TrainRows:
     @functools.cached_property
     def order(self) -> Order:
         return Order(self.mixture, self.seed)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        leave_with_parent()
 
 
 def identity(data: bytes) -> np.ndarray:
@@ -115,11 +124,17 @@ class Batches(Iterator):
         if data.workers:
             flags.FLAGS.mark_as_parsed()  # Grain reads a flag of its own as it starts a worker; no door here parses absl's
             dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(data.workers, per_worker_buffer_size=data.prefetch))
-        self.position = position
+        self.position, self.spec = position, rows.mixture.describe()
         self.iterator = iter(dataset)
 
     def __next__(self) -> Batch:
-        batch = next(self.iterator)
+        try:
+            batch = next(self.iterator)
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):  # Grain's words for a worker that is gone
+                raise
+            raise DataError(f"{self.spec}: a worker process was killed, perhaps for memory; fewer data.workers, or a smaller "
+                            "data.prefetch, take less") from error
         self.position += 1
         return batch
 

@@ -93,7 +93,10 @@ class Schema:
         metadata = metadata_of(sample)
         for name, kind in self.kinds.items():
             fields[name] = self._values(sample.key, name, kind, metadata.get(name))
-        return encode_example(fields)
+        try:
+            return encode_example(fields)
+        except UnicodeEncodeError as error:
+            raise SampleError(Reason.DAMAGED_TEXT, sample.key, f"a field holds half a character: {error.reason}") from error
 
     def _values(self, key: str, name: str, kind: str, value: Any) -> list:
         if kind == "json":

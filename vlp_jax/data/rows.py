@@ -97,6 +97,10 @@ def read_image(folder: str, name: Any, key: str) -> bytes:
         raise SampleError(Reason.MISSING_IMAGE, key, "names no image")
     if not isinstance(name, str):
         raise SampleError(Reason.WRONG_TYPE, key, f"its image is {type(name).__name__}, not a path")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        raise SampleError(Reason.DAMAGED_TEXT, key, f"its image path {name!r} holds half a character") from None
     if "\0" in name:
         raise SampleError(Reason.FORBIDDEN_PATH, key, f"{name!r} is no path")
     path = inside(folder, name)

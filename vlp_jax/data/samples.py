@@ -93,6 +93,15 @@ def fingerprint_of(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def check_unicode(text: str, key: str, what: str) -> None:
+    """Raises: SampleError with DAMAGED_TEXT for halves of surrogate pairs, as text cut inside an emoji has them: no file and
+    no tokenizer takes them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SampleError(Reason.DAMAGED_TEXT, key, f"{what} holds half a character at place {error.start}") from error
+
+
 def check_captions(values: Sequence[tuple[str, Any]], key: str) -> dict[str, str]:
     """The captions in `values`, pairs of a field and what it holds: a string, a list of them, or None.
 
@@ -102,8 +111,11 @@ def check_captions(values: Sequence[tuple[str, Any]], key: str) -> dict[str, str
     captions, empty = {}, False
     for field, value in values:
         for caption in [] if value is None else value if isinstance(value, list | tuple) else [value]:
+            if caption is None:
+                continue
             if not isinstance(caption, str):
                 raise SampleError(Reason.WRONG_TYPE, key, f"its {field} is or holds {type(caption).__name__}, not text")
+            check_unicode(caption, key, f"its {field}")
             stripped = caption.strip()
             empty |= not stripped
             captions.setdefault(stripped, field)

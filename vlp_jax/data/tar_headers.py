@@ -47,6 +47,8 @@ def read_members(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
                     size = 0
                 elif kind == b"0" or kind in REGULAR and not name.endswith("/"):  # the oldest tars mark folders so
                     yield name, data, size
+        except UnicodeDecodeError as error:
+            raise TarError(f"the name of the member at byte {place} is not UTF-8; write the tar anew, names in UTF-8") from error
         except ValueError as error:
             what = f"the header at byte {place} of {end} is damaged" if place else "is not a tar file"
             raise TarError(f"{what} ({error})") from error

@@ -86,7 +86,8 @@ class _Samples:
             self.members.extend([0] * 6)
         place = len(self.members) - 6 + 2 * role
         if self.members[place]:
-            raise DataError(f"{self.path}: {name}: sample {key!r} has two members of this kind")
+            raise DataError(f"{self.path}: {name}: sample {key!r} has two members of this kind; give each its own name up to the "
+                            "first dot")
         if size >= 2**32:
             raise DataError(f"{self.path}: {name} is larger than 4 GiB")
         self.members[place], self.members[place + 1] = block + 1, size

@@ -51,7 +51,11 @@ def texts_of(sources: Iterable[Source]) -> Iterator[str]:
             yield from sample.captions
             keywords = sample.metadata.get("keywords")
             if isinstance(keywords, list):
-                yield from (keyword for keyword in keywords if isinstance(keyword, str))
+                yield from (keyword for keyword in keywords if isinstance(keyword, str) and _is_unicode(keyword))
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)  # halves of characters, as cut text has them
 
 
 def check_vocab_size(kind: str, vocab_size: int) -> None:

@@ -64,7 +64,8 @@ def write_dataset(splits: Mapping[str, Source], output: str | os.PathLike, name:
     name = name or re.sub(r"\W+", "_", output.name.lower())
     for what, given in (("data set", name), *(("split", split) for split in splits)):
         if not re.fullmatch(r"[A-Za-z_]\w*", given, re.ASCII):
-            raise ConfigError(f"{what} name {given!r}: use letters, digits and _, beginning with a letter")
+            raise ConfigError(f"{what} name {given!r}: use letters, digits and _, beginning with a letter"
+                              + ("; give it by --name=NAME" if what == "data set" else ""))
     if output.exists():
         raise ConfigError(f"--output={output} exists; name a new folder, or remove that one first")
     try:

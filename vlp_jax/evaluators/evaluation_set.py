@@ -8,7 +8,7 @@ import numpy as np
 
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.rows import locate
-from vlp_jax.data.sources import Source
+from vlp_jax.data.sources import Sample, SampleError, Source
 from vlp_jax.errors import DataError
 
 
@@ -28,7 +28,7 @@ class EvaluationSet:
         self.captions_of_image: list[list[int]] = []
         self.metadata: list[dict] = []
         for i in range(len(source)):
-            sample = source[i]
+            sample = self._sample(i)
             self.captions_of_image.append([index.setdefault(caption, len(index)) for caption in sample.captions])
             self.metadata.append(sample.metadata)
         self.captions = list(index)
@@ -37,14 +37,21 @@ class EvaluationSet:
             for caption in captions:
                 self.images_of_caption[caption].append(image)
 
+    def _sample(self, i: int) -> Sample:
+        try:
+            return self.source[i]
+        except SampleError as error:
+            raise DataError(f"{self.source.spec}: {error.key}: {error.message}; an evaluation needs every sample: mend it or take "
+                            "it out") from error
+
     def __len__(self) -> int:
         return len(self.source)
 
     def pixels(self, preprocessor: Preprocessor, threads: int) -> Iterator[np.ndarray]:
         """uint8 [H, W, 3] of every picture, in order."""
         def load(i: int) -> np.ndarray:
-            sample = self.source[i]
-            return preprocessor.pixels(sample.image, sample.key)
+            sample = self._sample(i)
+            return preprocessor.pixels(sample.image, f"{self.source.spec}: {sample.key}")
 
         dataset = grain.MapDataset.range(len(self)).map(load)
         yield from dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=256))

@@ -47,7 +47,8 @@ def train(config: schema.Config, workdir: str, accept_changes: bool = False) -> 
     """
     changes = check_workdir(workdir, config, accept_changes)
     run = assemble(config)
-    claim_workdir(workdir, config)
+    if not changes:
+        claim_workdir(workdir, config)
     for change in changes:
         print(f"config changed: {change}", flush=True)
     if len(run.mixture) < config.data.batch_size:
@@ -81,6 +82,7 @@ class Sitting:
         self.config = run.config
         self.checkpoints = Checkpoints(workdir, self.config.checkpoint)
         stored = self.restore_or_start()
+        claim_workdir(workdir, self.config)  # a change is accepted once the checkpoint goes with it
         self.clock = Clock(stored["clock"]["wall_seconds"], stored["clock"]["cpu_seconds"])
         names = [part.name for part in run.mixture.parts]
         self.counts = InputCounts(self.config.data.max_bad_fraction, names, stored["input_counts"])
