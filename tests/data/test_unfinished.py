@@ -172,7 +172,7 @@ def test_two_processes_do_not_write_one_folder(tar, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_line(tar, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=f"--output={tmp_path}/file/out cannot be written: Not a directory"):
+    with pytest.raises(ConfigError, match=f"--output={tmp_path}/file/out cannot be written: Not a directory$"):
         write(tar, tmp_path / "file/out")
 
 

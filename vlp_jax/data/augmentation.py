@@ -69,6 +69,7 @@ def change(image: Image.Image | np.ndarray, spec: Images, augmentation: Augmenta
 
 
 def as_picture(image: Image.Image | np.ndarray) -> Image.Image:
+    """A Pillow image of pixels uint8 [H, W, 3], or the one given."""
     return Image.fromarray(image) if isinstance(image, np.ndarray) else image
 
 

@@ -11,6 +11,11 @@ from vlp_jax.config.parse import flatten
 from vlp_jax.errors import ConfigError
 
 
+def unfinished_folder(output: pathlib.Path, name: str) -> pathlib.Path:
+    """Where what belongs in `output` lies until it is whole."""
+    return output.with_name(f"{output.name}.partial-{name}")
+
+
 class Unfinished:
     """OUTPUT.partial-NAME: `data` with whole shards, and progress.jsonl with a line on the plan and one on each of them.
 
@@ -21,7 +26,7 @@ class Unfinished:
 
     def __init__(self, output: pathlib.Path, name: str, plan: dict[str, Any]):
         self.output = output
-        self.folder = output.with_name(f"{output.name}.partial-{name}")
+        self.folder = unfinished_folder(output, name)
         self.data, self.log = self.folder / "data", self.folder / "progress.jsonl"
         self.data.mkdir(parents=True, exist_ok=True)
         self._lock()

@@ -19,7 +19,7 @@ from vlp_jax.data.arrayrecord import TEMPLATE, ArrayRecordSource, shard_name
 from vlp_jax.data.encoding import Encoded, Encoder, encode_from
 from vlp_jax.data.records import Schema, survey
 from vlp_jax.data.samples import Sample, SampleError, Source
-from vlp_jax.data.unfinished import Unfinished
+from vlp_jax.data.unfinished import Unfinished, unfinished_folder
 from vlp_jax.errors import ConfigError, DataError
 
 FORMAT = 1  # of what is written; another number never goes on with the shards of this one
@@ -72,8 +72,8 @@ def write_dataset(splits: Mapping[str, Source], output: str | os.PathLike, name:
         with Unfinished(output, name, _plan(splits, name, options)) as unfinished:
             return _write(splits, name, options, unfinished, progress)
     except OSError as error:
-        raise ConfigError(f"--output={output} cannot be written: {error.strerror or error}; whole shards are kept, run the "
-                          "same command again to go on") from error
+        kept = "; whole shards are kept, run the same command again to go on" if unfinished_folder(output, name).is_dir() else ""
+        raise ConfigError(f"--output={output} cannot be written: {error.strerror or error}{kept}") from error
 
 
 def _plan(splits: Mapping[str, Source], name: str, options: Options) -> dict[str, Any]:
