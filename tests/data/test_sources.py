@@ -177,7 +177,7 @@ def test_where_captions_come_from(tmp_path, fields, text, captions):
         ({"png": png(), "txt": b" \n"}, Reason.EMPTY_CAPTION),
         ({"png": png(), "json": b'{"caption": ""}'}, Reason.EMPTY_CAPTION),
         ({"png": png(), "json": b'{"caption": 7}'}, Reason.WRONG_TYPE),
-        ({"png": png(), "json": b'{"captions": ["a", null]}'}, Reason.WRONG_TYPE),
+        ({"png": png(), "json": b'{"captions": ["a", 7]}'}, Reason.WRONG_TYPE),
         ({"png": png(), "json": b'["a"]'}, Reason.WRONG_TYPE),
         ({"png": png(), "json": b'{"caption": '}, Reason.DAMAGED_TEXT),
         ({"png": png(), "txt": b"\xff\xfe"}, Reason.DAMAGED_TEXT),

@@ -72,13 +72,23 @@ def test_a_tar_that_is_cut_off_anywhere_is_read_as_far_as_it_goes(whole, tmp_pat
         complete = sum(end <= size for end in ends)
         assert outcomes(source) == [f"s{n}" for n in range(complete // 2)] + [Reason.CUT_OFF] * (-(-begun // 2) - complete // 2)
         said = capsys.readouterr().err
-        assert f"cut.tar is cut off: no end mark at byte {size}; whatever came behind is lost" in said
+        assert f"cut.tar is cut off at byte {size}; whatever came behind is lost" in said
         assert said.count("\n") == 1
 
 
 def test_a_whole_tar_says_nothing(whole, capsys):
     assert outcomes(open_source(f"webdataset:{whole[0]}")) == ["s0", "s1", "s2"]
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("zeros", "cut"), [(1 << 20, False), (5 << 20, True)])
+def test_zeros_far_beyond_any_padding_are_a_tar_that_has_not_all_arrived(whole, tmp_path, capsys, zeros, cut):
+    path, starts, _ = whole
+    (tmp_path / "zeros.tar").write_bytes(path.read_bytes()[:starts[4]] + bytes(zeros))
+    source = open_source(f"webdataset:{tmp_path}/zeros.tar")
+    assert (len(source), source[1].key) == (2, "s1")
+    said = capsys.readouterr().err
+    assert said.startswith(f"data warning: {tmp_path}/zeros.tar is cut off at byte {starts[4]};") if cut else said == ""
 
 
 def test_a_tar_without_samples_among_others_is_said(whole, tmp_path, capsys):

@@ -11,6 +11,7 @@ BLOCK = 512  # bytes; headers and the data of members begin at multiples of it
 REGULAR = b"\x007"  # types of regular files beside "0"
 EXTENSIONS = b"xgXLK"  # types of hidden members, which say more about the member behind them
 LONGEST_EXTENSION = 1 << 20  # bytes
+LONGEST_PADDING = 4 << 20  # bytes of zeros behind the last member; GNU tar writes 10 KiB, at most a megabyte or so if told to
 
 
 class TarError(Exception):
@@ -18,7 +19,14 @@ class TarError(Exception):
 
 
 class CutOffError(Exception):
-    """The tar ends without an end mark: it was cut off, or is still being written."""
+    """The tar ends without an end mark, or in far more zeros than any padding: it was cut off, or has not all arrived.
+
+    Args: place: the byte that it is good to.
+    """
+
+    def __init__(self, place: int):
+        super().__init__(place)
+        self.place = place
 
 
 def read_members(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
@@ -32,8 +40,10 @@ def read_members(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
         file.seek(place)
         header = file.read(BLOCK)
         if len(header) < BLOCK:
-            raise CutOffError if place else TarError(f"is not a tar file ({end} bytes are less than a header)")
+            raise CutOffError(end) if place else TarError(f"is not a tar file ({end} bytes are less than a header)")
         if not any(header):
+            if end - place > LONGEST_PADDING:  # a download that reserved its room and stopped
+                raise CutOffError(place)
             return
         try:
             kind, size = header[156:157], _checked_size(header)
@@ -93,7 +103,7 @@ def _extension(file: BinaryIO, kind: bytes, start: int, size: int) -> dict[str, 
     file.seek(start)
     data = file.read(size)
     if len(data) < size:
-        raise CutOffError
+        raise CutOffError(start + len(data))
     if kind == b"L":
         return {"path": _text(data)}
     found = {}

@@ -21,8 +21,8 @@ class TarIndex:
 
     members: [N, 3, 2] uint32, for the image, the JSON and the text of a sample: first block + 1 (0 if it has none),
     size in bytes. keys: uint8, all keys in UTF-8, one after the other; ends: [N] uint32, where each one ends.
-    digest: uint8 [32], of the keys and the sizes. cut: int64 [1], the size of a tar that ends without an end mark, of
-    whose last sample something may be missing; empty for a whole one.
+    digest: uint8 [32], of the keys and the sizes. cut: int64 [1], the byte that a tar is good to
+    which was cut off, and of whose last sample something may be missing; empty for a whole one.
     """
 
     arrays: Arrays
@@ -58,8 +58,8 @@ def index_tar(path: str) -> Arrays:
         try:
             for name, start, size in read_members(file):
                 samples.add(name, start // BLOCK, size)
-        except CutOffError:
-            cut = [file.seek(0, 2)]
+        except CutOffError as error:
+            cut = [error.place]
         except TarError as error:
             unpack = "is compressed; samples are read at random, so unpack it to a plain tar first"
             raise DataError(f"{path}: {unpack if compressed else error}") from error

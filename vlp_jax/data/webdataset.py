@@ -100,7 +100,7 @@ class WebDatasetSource:
         cut = [(path, tar.cut) for path, tar in zip(self.paths, self.indexes, strict=True) if tar.cut is not None]
         if cut:
             (path, size), more = cut[0], f" (and {len(cut) - 1} more tars)" if len(cut) > 1 else ""
-            notice(f"data warning: {path} is cut off: no end mark at byte {size}{more}; whatever came behind is lost, "
+            notice(f"data warning: {path} is cut off at byte {size}{more}; whatever came behind is lost, "
                    "and its last sample is replaced if it is not whole")
         empty = [path for path, tar in zip(self.paths, self.indexes, strict=True) if not len(tar)]
         if empty:
