@@ -145,3 +145,10 @@ def test_a_run_with_one_percent_of_damaged_samples_ends_with_the_right_counts(tr
     train("epochs=2", f"data.train.source=webdataset:{tmp_path}/x.tar", "checkpoint.every_steps=40", "log_every=25")
     assert "resumed from step 40" in capsys.readouterr().out
     assert expected.items() <= rows(workdir)[-1].items()
+
+
+def test_an_accepted_change_is_written_down_and_goes_on(train):
+    train("steps=2", SYNTHETIC)
+    workdir = train("steps=3", SYNTHETIC, flags=["--accept-changes"])
+    assert [row["step"] for row in rows(workdir)] == [1, 2, 3]
+    assert json.loads((workdir / "config.json").read_text())["steps"] == 3

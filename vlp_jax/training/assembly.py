@@ -85,6 +85,7 @@ def make_module(config: schema.Config, compute: str | None = None) -> Pretrainin
 
 
 def make_embedder(module: PretrainingModule, preprocessor: Preprocessor, mesh: jax.sharding.Mesh) -> Embedder:
+    """What embeds pictures and captions for evaluators, over the devices of `mesh`."""
     def embed(variables, image, text, mask):
         return module.apply(variables, image, text, mask, method="embed")
 

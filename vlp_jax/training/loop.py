@@ -56,6 +56,8 @@ def train(config: schema.Config, workdir: str, accept_changes: bool = False) -> 
               f"{config.data.batch_size}; every batch goes on into the next epoch", flush=True)
     with StopSignal() as stop:
         sitting = Sitting(run, workdir, stop)
+        if changes:
+            claim_workdir(workdir, config)  # only now: the checkpoint goes with them
         try:
             return sitting.train()
         finally:
@@ -82,7 +84,6 @@ class Sitting:
         self.config = run.config
         self.checkpoints = Checkpoints(workdir, self.config.checkpoint)
         stored = self.restore_or_start()
-        claim_workdir(workdir, self.config)  # a change is accepted once the checkpoint goes with it
         self.clock = Clock(stored["clock"]["wall_seconds"], stored["clock"]["cpu_seconds"])
         names = [part.name for part in run.mixture.parts]
         self.counts = InputCounts(self.config.data.max_bad_fraction, names, stored["input_counts"])
