@@ -1,0 +1,51 @@
+"""Where arrays lie while a function is traced: the mesh and the rules in use, and constraints on activations by name."""
+
+import contextlib
+import contextvars
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import flax.linen as nn
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]  # (logical axis, mesh axes); the first that is free decides
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A mesh, and the rules that place logical axes on it."""
+
+    mesh: Mesh
+    rules: Rules
+
+    def spec(self, axes: Sequence[str | None]) -> PartitionSpec:
+        """The mesh axes of an array with these logical axes; None is an axis that nothing divides."""
+        return nn.logical_to_mesh_axes(tuple(axes), self.rules)
+
+    def sharding(self, axes: Sequence[str | None]) -> NamedSharding:
+        return NamedSharding(self.mesh, self.spec(axes))
+
+
+_in_use: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout", default=None)
+
+
+@contextlib.contextmanager
+def layout_in_use(layout: Layout | None) -> Iterator[None]:
+    """What is traced inside sees `layout`; entered by the train step, around the model and its objectives."""
+    token = _in_use.set(layout)
+    try:
+        yield
+    finally:
+        _in_use.reset(token)
+
+
+def current_layout() -> Layout | None:
+    """The layout of the function that is being traced; None outside of one, as on a single device."""
+    return _in_use.get()
+
+
+def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
+    """`x`, required to lie as its logical axes say; `x` itself where no layout is in use."""
+    layout = current_layout()
+    return x if layout is None else jax.lax.with_sharding_constraint(x, layout.sharding(axes))
