@@ -38,6 +38,7 @@ class ViT(nn.Module):
     stochastic_depth: float = 0.0
     scan: bool = False
     rematerialisation: str = "none"
+    saved: tuple[str, ...] = ()
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False) -> Encoding:
@@ -58,7 +59,8 @@ class ViT(nn.Module):
             x = jnp.concatenate([x, jnp.broadcast_to(registers, (len(x), *registers.shape[1:]))], axis=1)
         if self.embedding_norm:
             x = precision.layer_norm(options.norm_epsilon, "embedding_norm")(x)
-        x = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, train, name="transformer")(x)
+        x = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
+                        name="transformer")(x)
         return self.pool(x)
 
     def embed_patches(self, image: jax.Array) -> jax.Array:
