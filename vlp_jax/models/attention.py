@@ -12,7 +12,7 @@ from einops import rearrange
 from jax.ad_checkpoint import checkpoint_name
 
 from vlp_jax.models.fused_attention import fused_attention, heads_per_program
-from vlp_jax.models.options import Initializer, LayerOptions, Precision
+from vlp_jax.models.options import LayerOptions
 from vlp_jax.sharding.collectives import on_each_device
 from vlp_jax.sharding.layout import Layout, current_layout
 
@@ -36,48 +36,19 @@ class MultiHeadAttention(nn.Module):
     def __call__(self, query: jax.Array, memory: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         options, precision = self.options, self.options.precision
         initial = options.initializers()
-        project = functools.partial(HeadsProjection, options.width, options.heads, initial["attention"], precision)
+        project = functools.partial(precision.dense, (options.heads, options.width // options.heads),
+                                    ("embed", "heads", "head_dim"), kernel_init=initial["attention"])
         q, k, v = project(name="query")(query), project(name="key")(memory), project(name="value")(memory)
         if options.qk_norm:
-            q = self.normalised(q, "query_norm")
-            k = self.normalised(k, "key_norm")
-        q, k, v = (checkpoint_name(x, name) for x, name in ((q, "query"), (k, "key"), (v, "value")))
+            q = precision.layer_norm(options.norm_epsilon, "query_norm", "head_dim")(q)
+            k = precision.layer_norm(options.norm_epsilon, "key_norm", "head_dim")(k)
+        # The heads side by side: a TPU would keep [B, N, H, K] with every head widened to 128 numbers.
+        q, k, v = (checkpoint_name(rearrange(x, "b n h k -> b n (h k)"), name)
+                   for x, name in ((q, "query"), (k, "key"), (v, "value")))
         attended = checkpoint_name(attend(q, k, v, mask, options.heads, self.causal, options.attention), "attended")
         attended = rearrange(attended, "b n (h k) -> b n h k", h=options.heads)
         return precision.dense(options.width, ("heads", "head_dim", "embed"), axis=(-2, -1), name="out",
                                kernel_init=initial["residual"])(attended)
-
-    def normalised(self, x: jax.Array, name: str) -> jax.Array:
-        """LayerNorm of each head's part of x [B, N, H K]."""
-        norm = self.options.precision.layer_norm(self.options.norm_epsilon, name, "head_dim")
-        return rearrange(norm(rearrange(x, "b n (h k) -> b n h k", h=self.options.heads)), "b n h k -> b n (h k)")
-
-
-class HeadsProjection(nn.Module):
-    """A linear layer to all heads. x [B, N, D] -> [B, N, H K], the heads side by side.
-
-    Its kernel is [D, H, K], so that rules can divide the heads; its output is not [B, N, H, K], which a TPU would keep with
-    every head widened to 128 numbers.
-    """
-
-    width: int
-    heads: int
-    kernel_init: Initializer
-    precision: Precision
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        inputs, heads, head_dim = x.shape[-1], self.heads, self.width // self.heads
-
-        def initial_kernel(key, shape, dtype):
-            return self.kernel_init(key, (inputs, self.width), dtype).reshape(shape)
-
-        axes = ("embed", "heads", "head_dim")
-        kernel = self.param("kernel", nn.with_logical_partitioning(initial_kernel, axes), (inputs, heads, head_dim), jnp.float32)
-        bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, axes[1:]), (heads, head_dim), jnp.float32)
-        compute = self.precision.compute
-        product = jax.lax.dot_general(x.astype(compute), kernel.astype(compute), (((2,), (0,)), ((), ()))) + bias.astype(compute)
-        return rearrange(product, "b n h k -> b n (h k)")
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool,

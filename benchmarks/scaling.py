@@ -1,0 +1,117 @@
+"""How cost grows with chips, batch and model: the tables and plots of docs/scaling.md, from `python -m vlp_jax.compile`.
+
+pip install '.[compile,notebook]' && python benchmarks/scaling.py [--only=PREFIX] [--render]
+
+Compiles every row of ROWS that docs/scaling.json does not hold yet (minutes each on two cores; an interrupted call goes on), and
+writes docs/scaling_tables.md and docs/scaling_*.svg. `--only` takes rows whose name starts so; `--render` compiles nothing;
+to compile a row anew, delete it from the JSON.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS = ROOT / "docs/scaling.json"
+FULL = ("model.image.rematerialisation=full", "model.text.rematerialisation=full")
+FSDP = ("mesh.data=1", "mesh.fsdp=-1")
+
+ROWS = {  # name: (config, topology, batch, overrides)
+    "bar/clip_b16": ("clip_b16", "v5e:16x16", 32_768, ()),
+    "bar/siglip_b16": ("siglip_b16", "v5e:16x16", 32_768, ()),
+    "bar/clip_b16 kept": ("clip_b16", "v5e:8x8", 8_192, ()),
+    "bar/siglip_b16 kept": ("siglip_b16", "v5e:8x8", 8_192, ()),
+    "bar/clip_b16 full": ("clip_b16", "v5e:8x8", 8_192, FULL),
+    "bar/siglip_b16 full": ("siglip_b16", "v5e:8x8", 8_192, FULL),
+    "bar/siglip_so400m14": ("siglip_so400m14", "v5e:8x8", 4_096, FSDP),
+    "bar/clip_g14": ("clip_g14", "v5p:4x4x4", 8_192, ()),
+    **{f"loss/{kind} {chips}": ("clip_b16", shape, 256 * chips, (*FULL, f"objectives.contrastive.implementation={kind}"))
+       for kind in ("ring", "chunked", "dense") for chips, shape in ((32, "v5e:4x8"), (256, "v5e:16x16"))},
+    **{f"chips/{chips}": ("clip_b16", f"v5e:{shape}", 128 * chips, ())
+       for chips, shape in ((1, "1x1"), (4, "2x2"), (16, "4x4"), (64, "8x8"), (256, "16x16"))},
+    **{f"batch/{batch}": ("clip_b16", "v5e:8x8", batch, FULL) for batch in (1_024, 4_096, 16_384, 65_536)},
+    **{f"model/{name}": (name, "v5p:4x4x4", 4_096, (*FULL, *FSDP))
+       for name in ("clip_b16", "clip_l14", "siglip_so400m14", "clip_g14")},
+    "gpu/clip_b16": ("clip_b16", "h100:8", 1_024, ()),
+}
+
+
+def compile_row(name):
+    """The bill of a row, as `python -m vlp_jax.compile --json` writes it."""
+    config, topology, batch, overrides = ROWS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "vlp_jax.compile", f"--config={ROOT}/configs/{config}.py", f"--topology={topology}",
+                   f"--json={folder}/bill.json", f"--config.data.batch_size={batch}", *(f"--config.{item}" for item in overrides)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        if not pathlib.Path(folder, "bill.json").exists():
+            raise SystemExit(f"{name}: {done.stderr[-2000:]}")
+        bill = json.loads(pathlib.Path(folder, "bill.json").read_text())
+    return bill | {"config": config, "overrides": list(overrides), "date": time.strftime("%Y-%m-%d")}
+
+
+def table(results, prefix, heading):
+    """A Markdown table of the rows whose name starts with `prefix`."""
+    lines = [f"| {heading} | chips | batch | rematerialisation | arguments | temporaries | free | floor of a step | bounded by |",
+             "|---|---|---|---|---|---|---|---|---|"]
+    for name in (name for name in ROWS if name.startswith(prefix) and name in results):
+        bill = results[name]
+        fits = f"{1 - bill['memory_bytes'] / bill['chip_memory_bytes']:.1%}" if bill["fits"] else "does not fit"
+        parts = ["-" if bill[key] is None else f"{bill[key] / 1e9:.2f} GB" for key in ("arguments_bytes", "temporaries_bytes")]
+        floors = {key: bill[f"floor_{key}_seconds"] or 0 for key in ("compute", "memory", "interconnect")}
+        lines.append(f"| {name.split('/', 1)[1]} ({bill['config']}) | {bill['topology']} | {bill['batch_size']:,} | "
+                     f"{bill['rematerialisation']} | {' | '.join(parts)} | {fits} | {bill['floor_seconds'] * 1e3:.1f} ms | "
+                     f"{max(floors, key=floors.get)} |")
+    return "\n".join(lines)
+
+
+def plot(results, prefix, label, value_of):
+    """Temporaries and arguments a chip, and the floor, over chips, batch or model."""
+    from matplotlib import pyplot
+
+    rows = [(value_of(results[name]), results[name]) for name in ROWS if name.startswith(prefix) and name in results]
+    rows = [(x, bill) for x, bill in rows if bill["temporaries_bytes"] is not None]
+    figure, (memory, seconds) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for key in ("arguments_bytes", "temporaries_bytes"):
+        memory.plot([x for x, _ in rows], [bill[key] / 1e9 for _, bill in rows], marker="o", label=key.removesuffix("_bytes"))
+    for key in ("compute", "memory", "interconnect"):
+        seconds.plot([x for x, _ in rows], [bill[f"floor_{key}_seconds"] * 1e3 for _, bill in rows], marker="o", label=key)
+    memory.set(xlabel=label, ylabel="GB a chip", xscale="log", ylim=(0, None))
+    seconds.set(xlabel=label, ylabel="ms a step, at least", xscale="log", yscale="log")
+    memory.legend()
+    seconds.legend()
+    figure.savefig(ROOT / f"docs/scaling_{prefix.strip('/')}.svg", metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def render(results):
+    """Writes the tables and the plots."""
+    sections = [("bar/", "What the configs ship with", "row"), ("loss/", "The loss inside the step", "loss, chips"),
+                ("chips/", "From 1 to 256 chips, 128 examples a chip", "chips"), ("batch/", "From 1k to 64k on 64 chips", "batch"),
+                ("model/", "From B/16 to g/14 on 64 chips, parameters divided over all", "model"), ("gpu/", "GPUs", "row")]
+    text = "\n\n".join(f"## {title}\n\n{table(results, prefix, heading)}" for prefix, title, heading in sections)
+    (ROOT / "docs/scaling_tables.md").write_text(f"# Tables, written by benchmarks/scaling.py\n\n{text}\n")
+    plot(results, "chips/", "chips", lambda bill: bill["chips"])
+    plot(results, "batch/", "global batch", lambda bill: bill["batch_size"])
+    plot(results, "model/", "parameters", lambda bill: bill["parameters"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="rows whose name starts so")
+    parser.add_argument("--render", action="store_true", help="write tables and plots of what is there")
+    given = parser.parse_args()
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in () if given.render else [name for name in ROWS if name.startswith(given.only) and name not in results]:
+        results[name] = compile_row(name)
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        bill = results[name]
+        print(f"{name}: {bill['memory_bytes'] / 1e9:.2f} GB, {'fits' if bill['fits'] else 'does not fit'}", flush=True)
+    render(results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The bill before the run: `python -m vlp_jax.compile --config=configs/clip_b16.py --topology=v5e:16x16 [--config.KEY=VALUE ...]`
+compiles the real train step for TPUs (v4, v5e, v5p, v6e) or GPUs (h100, h200) that are not here. Reads no data and no tokenizer.
+"""
+
+import json
+import sys
+
+from vlp_jax.command_line import Flags, run_door
+from vlp_jax.config import load_config, schema
+from vlp_jax.sharding.chips import CHIPS
+from vlp_jax.sharding.topologies import Topology, parse_topology
+from vlp_jax.training.bill import Bill, bill_of, nearest_fix
+from vlp_jax.training.largest_batch import largest_batch
+from vlp_jax.training.writers import write_atomically
+
+
+def main(arguments: list[str]) -> int:
+    """Prints a bill a topology, and a table of several. Returns 2 where one does not fit, else 0. Raises: UserError."""
+    flags = Flags(prog="compile", description=__doc__)
+    flags.add_argument("--config", required=True, help="a file with get_config(), as configs/NAME.py or configs/NAME.py:VARIANT")
+    flags.add_argument("--topology", required=True, help="v5e:16x16 or h100:8; several with commas; 2*v5e:16x16: two slices")
+    flags.add_argument("--json", help="file to write the bill to, a list for several topologies")
+    flags.add_argument("--find-batch", action="store_true", help="find the largest batch that fits, by compiling several")
+    given, overrides = flags.parse_with_overrides(arguments)
+    config = load_config(given.config, overrides)
+    bills = []
+    for topology in [parse_topology(spec) for spec in given.topology.split(",")]:
+        bill = largest_batch(config, topology, say) if given.find_batch else bill_of(config, topology)
+        print(bill_text(bill, topology, config), flush=True)
+        bills.append(bill)
+    if len(bills) > 1:
+        print("\n" + table(bills), flush=True)
+    if given.json:
+        rows = [bill.to_json() for bill in bills]
+        write_atomically(given.json, json.dumps(rows[0] if len(rows) == 1 else rows, indent=2) + "\n")
+    return 0 if all(bill.fits for bill in bills) else 2
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def bill_text(bill: Bill, topology: Topology, config: schema.Config) -> str:
+    """One bill in words; GB are 10^9 bytes."""
+    chip = CHIPS[topology.chip.name]
+    mesh = " x ".join(f"{name}={size}" for name, size in bill.mesh.items())
+    rows = {"topology": f"{bill.topology}, {bill.chips} chips, mesh {mesh}",
+            "batch": f"{bill.batch_size:,}, {bill.batch_size / bill.chips:g} a chip", "rematerialisation": bill.rematerialisation,
+            "parameters": f"{bill.parameters:,}"}
+    if bill.temporaries_bytes is not None:
+        rows |= {"arguments": gigabytes(bill.arguments_bytes), "temporaries": gigabytes(bill.temporaries_bytes),
+                 "output": f"{gigabytes(bill.output_bytes)} beside what reuses arguments"}
+    memory = f"{gigabytes(bill.memory_bytes)} of {gigabytes(bill.chip_memory_bytes)}, {bill.free_fraction:.1%} free"
+    rows |= {"memory a chip": memory,
+             "model flops": f"{bill.flops_per_step:.4g} a step",
+             "floor, matmuls": f"{milliseconds(bill.floor_compute_seconds)} at {chip.flops / 1e12:g} Tflops a chip"}
+    if bill.collectives is not None:
+        rows |= {"floor, memory": f"{milliseconds(bill.floor_memory_seconds)} at {chip.memory_bandwidth / 1e9:g} GB/s",
+                 "floor, interconnect": f"{milliseconds(bill.floor_interconnect_seconds)} at "
+                                        f"{chip.interconnect_bandwidth / 1e9:g} GB/s"}
+    speed = bill.batch_size / bill.floor_seconds
+    rows |= {"floor of a step": f"{milliseconds(bill.floor_seconds)}, {speed:,.0f} examples/s at most",
+             "peaks from": chip.source}
+    rows |= {kind: f"{found['count']} a step, {found['bytes'] / 1e6:,.1f} MB" for kind, found in (bill.collectives or {}).items()}
+    rows |= {"compiled in": f"{bill.compile_seconds:.0f} s"}
+    if not bill.fits:
+        rows |= {"does not fit": f"nearest fix: {nearest_fix(config, bill)}"}
+    width = max(len(key) for key in rows)
+    return "\n".join(f"{key:<{width}}  {value}" for key, value in rows.items())
+
+
+def table(bills: list[Bill]) -> str:
+    """A line a topology."""
+    lines = [("topology", "chips", "batch", "arguments", "temporaries", "free", "floor", "examples/s at most")]
+    for bill in bills:
+        parts = [gigabytes(part) if part is not None else "-" for part in (bill.arguments_bytes, bill.temporaries_bytes)]
+        free = f"{bill.free_fraction:.1%}" if bill.fits else "does not fit"
+        lines.append((bill.topology, str(bill.chips), f"{bill.batch_size:,}", *parts, free, milliseconds(bill.floor_seconds),
+                      f"{bill.batch_size / bill.floor_seconds:,.0f}"))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def gigabytes(size: int) -> str:
+    return f"{size / 1e9:.3f} GB"
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms"
+
+
+if __name__ == "__main__":
+    run_door(main)
