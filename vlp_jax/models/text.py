@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Transformer, masked_mean
+from vlp_jax.sharding.layout import constrain
 
 
 class TextTransformer(nn.Module):
@@ -41,9 +42,10 @@ class TextTransformer(nn.Module):
             token = self.learned("class_token", (1, 1, options.width))
             x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, options.width)), x], axis=1)
             mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+        x = constrain(x, ("batch", "tokens", "activation_embed"))
         x = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, train, name="transformer")(
             x, mask if self.padding_mask else None)
-        x = precision.layer_norm(options.norm_epsilon, "norm")(x)
+        x = constrain(precision.layer_norm(options.norm_epsilon, "norm")(x), ("batch", "tokens", "activation_embed"))
         return Encoding(x, mask, self.pool(x, mask))
 
     def learned(self, name: str, shape: tuple[int, ...]) -> jax.Array:

@@ -7,17 +7,19 @@ from collections.abc import Iterator, Sequence
 
 import flax.linen as nn
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]  # (logical axis, mesh axes); the first that is free decides
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """A mesh, and the rules that place logical axes on it."""
+    """A mesh, and the rules that place logical axes on it. Parameters with fewer elements than `replicate_below` in one
+    layer lie whole on every device."""
 
-    mesh: Mesh
+    mesh: Mesh | AbstractMesh
     rules: Rules
+    replicate_below: int = 0
 
     def spec(self, axes: Sequence[str | None]) -> PartitionSpec:
         """The mesh axes of an array with these logical axes; None is an axis that nothing divides."""
