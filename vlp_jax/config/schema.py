@@ -283,7 +283,8 @@ class Mesh:
     dcn_data: int = between(-1, -1)  # TPU slices that `data` counts and spans; -1: as many as can be; `fsdp` spans the others
     strategy: Literal["data", "fsdp", "tensor", "fsdp+tensor"] | None = None  # a preset of rules; None: by the sizes above
     rules: tuple[tuple[str, ...], ...] = ()  # put in front of the preset's
-    replicate_below: int = between(65_536, 0)  # parameters with fewer elements (in one layer) lie whole on every device
+    # Parameters with fewer elements (in one layer) lie whole on every device; only `tensor` still divides heads and MLPs.
+    replicate_below: int = between(65_536, 0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,8 +35,10 @@ class TextTransformer(nn.Module):
         options, precision = self.options, self.options.precision
         if mask is None:
             mask = jnp.ones(text.shape, bool)
-        x = nn.Embed(self.vocab_size, options.width, dtype=precision.compute, param_dtype=jnp.float32, name="tokens",
-                     embedding_init=nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed")))(text)
+        table = nn.Embed(self.vocab_size, options.width, param_dtype=jnp.float32, name="tokens",
+                         embedding_init=nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed")))
+        # Gathered along the width first: rows of a table that is divided there would have to be exchanged for the batch.
+        x = jnp.take(constrain(table.embedding.astype(precision.compute), ("vocab", "activation_embed")), text, axis=0)
         x = x + self.learned("position", (1, self.length, options.width))[:, :text.shape[1]]
         if self.pooling == "cls":
             token = self.learned("class_token", (1, 1, options.width))

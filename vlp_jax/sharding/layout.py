@@ -15,7 +15,7 @@ Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]  # (logical axis, m
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """A mesh, and the rules that place logical axes on it. Parameters with fewer elements than `replicate_below` in one
-    layer lie whole on every device."""
+    layer lie whole on every device (see `placement.parameter_spec`)."""
 
     mesh: Mesh | AbstractMesh
     rules: Rules

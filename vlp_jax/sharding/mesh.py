@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -115,5 +115,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def shown(sizes: Sequence[int]) -> str:
+def shown(sizes: Iterable[int]) -> str:
+    """data=4 x fsdp=2 x tensor=1."""
     return " x ".join(f"{name}={size}" for name, size in zip(MESH_AXES, sizes, strict=True))

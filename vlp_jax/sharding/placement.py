@@ -14,7 +14,7 @@ from vlp_jax.sharding.nearest import nearest_divisors, nearest_words
 from vlp_jax.sharding.rules import as_tuple
 
 Axes = tuple[str | None, ...]
-COMPUTED_APART = {"heads": "heads", "mlp": "hidden units"}  # activations are divided as these are, so there is no other way
+COMPUTED_APART = {"heads": "heads", "mlp": "hidden units"}  # used where they lie, since activations are divided as these are
 INDIVISIBLE = "layers"  # the loop over layers would have to gather all of them
 
 
@@ -42,13 +42,13 @@ def logical_axes(leaf: Any) -> Axes:
 
 
 def parameter_spec(name: str, shape: Sequence[int], axes: Axes, layout: Layout) -> PartitionSpec:
-    """The mesh axes of a parameter's dimensions. Where the rules choose a dimension that does not divide, the mesh axis goes
-    to the largest other one that does.
+    """The mesh axes of a parameter's dimensions. A small one lies whole, but for its heads or hidden units. Where the rules
+    choose a dimension that does not divide, the mesh axis goes to the largest other one that does.
 
     Raises: MeshError for heads or hidden units that do not divide, or where no dimension does.
     """
     mesh = layout.mesh.shape
-    wanted = [as_tuple(entry) for entry in layout.spec(axes)]
+    wanted = [tuple(mesh_axis for mesh_axis in as_tuple(entry) if mesh[mesh_axis] > 1) for entry in layout.spec(axes)]
     for size, axis, entry in zip(shape, axes, wanted, strict=True):
         parts = math.prod(mesh[mesh_axis] for mesh_axis in entry)
         if axis in COMPUTED_APART and size % parts:
@@ -57,15 +57,15 @@ def parameter_spec(name: str, shape: Sequence[int], axes: Axes, layout: Layout) 
                             f"{nearest_divisors(parts, [size])}")
     elements = math.prod(size for size, axis in zip(shape, axes, strict=True) if axis != INDIVISIBLE)
     if elements < layout.replicate_below:
-        return PartitionSpec()
+        wanted = [entry if axis in COMPUTED_APART else () for axis, entry in zip(axes, wanted, strict=True)]
     placed, homeless = place_where_wanted(shape, wanted, mesh)
     divisible = [i for i, axis in enumerate(axes) if axis != INDIVISIBLE]
     for mesh_axis in homeless:
         fitting = [i for i in divisible if shape[i] % (mesh[mesh_axis] * parts_of(placed[i], mesh)) == 0]
         if not fitting:
+            nearest = nearest_divisors(mesh[mesh_axis], [shape[i] for i in divisible])
             raise MeshError(f"{name} {tuple(shape)}: no dimension divides over {mesh_axis}={mesh[mesh_axis]}: nearest sizes of "
-                            f"{mesh_axis} are {nearest_divisors(mesh[mesh_axis], [shape[i] for i in divisible])}; or leave it whole "
-                            f"with mesh.replicate_below={elements + 1}")
+                            f"{mesh_axis} are {nearest}; or leave it whole with mesh.replicate_below={elements + 1}")
         best = max(fitting, key=lambda i: (not placed[i], shape[i]))
         placed[best] += (mesh_axis,)
     return PartitionSpec(*(entry[0] if len(entry) == 1 else entry or None for entry in placed))
