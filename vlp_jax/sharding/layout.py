@@ -48,6 +48,7 @@ def current_layout() -> Layout | None:
 
 
 def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
-    """`x`, required to lie as its logical axes say; `x` itself where no layout is in use."""
+    """`x`, required to lie as its logical axes say; `x` itself where no layout is in use, or one of a single device (whose
+    program stays as it is without)."""
     layout = current_layout()
-    return x if layout is None else jax.lax.with_sharding_constraint(x, layout.sharding(axes))
+    return x if layout is None or layout.mesh.size == 1 else jax.lax.with_sharding_constraint(x, layout.sharding(axes))
