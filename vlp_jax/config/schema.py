@@ -143,7 +143,9 @@ class Tower:
     dropout: float = between(0.0, 0.0, 1.0)
     stochastic_depth: float = between(0.0, 0.0, 1.0)  # rate of the last layer, growing linearly from 0
     scan: bool = False  # one compiled layer looped over stacked parameters
-    rematerialisation: Literal["none", "full", "save_matmuls"] = "none"
+    rematerialisation: Literal["none", "full", "save_matmuls", "save_names"] = "none"  # save_names: keep `saved`
+    saved: tuple[Literal["query", "key", "value", "attended", "attention_residual", "hidden", "mlp_residual"], ...] = ()
+    attention: Literal["auto", "plain"] = "auto"  # by the platform's kernel where it has one, or never
     initialization: Literal["clip", "xavier"] = "xavier"
     projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from pooled width to `model.embedding_dim`
 

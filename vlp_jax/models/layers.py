@@ -1,16 +1,19 @@
-"""The transformer parts that vision, text, fusion and decoder share, and the precision they compute in."""
+"""The transformer parts that vision, text, fusion and decoder share."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 from einops import rearrange
+from jax.ad_checkpoint import checkpoint_name
 
-Initializer = Callable[..., jax.Array]
+from vlp_jax.models.attention import MultiHeadAttention
+from vlp_jax.models.options import ACTIVATIONS, LayerOptions
+from vlp_jax.models.options import Precision as Precision
 
 
 @flax.struct.dataclass
@@ -20,119 +23,6 @@ class Encoding:
     tokens: jax.Array
     mask: jax.Array | None
     pooled: jax.Array | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Precision:
-    """Parameters are float32; matrix products and activations use `compute`. Passed down, never decided twice."""
-
-    compute: jnp.dtype = jnp.float32
-
-    def dense(self, features: int | Sequence[int], axes: tuple[str, ...], *, kernel_init: Initializer,
-              use_bias: bool = True, axis: int | Sequence[int] = -1, name: str | None = None) -> nn.DenseGeneral:
-        """A linear layer whose kernel carries the logical `axes` (inputs first, then outputs)."""
-        outputs = len(features) if isinstance(features, Sequence) else 1
-        return nn.DenseGeneral(
-            features, axis=axis, use_bias=use_bias, dtype=self.compute, param_dtype=jnp.float32, name=name,
-            kernel_init=nn.with_logical_partitioning(kernel_init, axes),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[-outputs:]))
-
-    def layer_norm(self, epsilon: float, name: str | None = None, axis: str = "embed") -> nn.LayerNorm:
-        """Statistics in float32, result in `compute`."""
-        return nn.LayerNorm(
-            epsilon=epsilon, dtype=self.compute, param_dtype=jnp.float32, name=name,
-            scale_init=nn.with_logical_partitioning(nn.initializers.ones, (axis,)),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (axis,)))
-
-
-def quick_gelu(x: jax.Array) -> jax.Array:
-    """x * sigmoid(1.702 x), OpenAI CLIP's approximation (Hendrycks & Gimpel 2016, section 2)."""
-    return x * jax.nn.sigmoid(1.702 * x)
-
-
-ACTIVATIONS = {
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
-    "quick_gelu": quick_gelu,
-    "relu": jax.nn.relu,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerOptions:
-    """Everything about a transformer layer except its place in the stack."""
-
-    width: int
-    heads: int
-    mlp_dim: int
-    norm: str = "pre"  # "pre": x + f(norm(x)); "post": norm(x + f(x))
-    norm_epsilon: float = 1e-6
-    activation: str = "gelu"
-    qk_norm: bool = False
-    layer_scale: float | None = None
-    dropout: float = 0.0
-    causal: bool = False
-    cross_attention: bool = False
-    initialization: str = "xavier"
-    depth: int = 1  # of the stack, which scales CLIP's initial values
-    precision: Precision = Precision()
-
-    def initializers(self) -> dict[str, Initializer]:
-        """Kernel initial values: `xavier` uniform (as big_vision), or `clip`: normal with a standard deviation of
-        D^-1/2 for query, key, value, D^-1/2 (2 depth)^-1/2 for what writes to the residual stream and (2 D)^-1/2 for
-        the MLP's input (Radford et al. 2021, section 2.4 and its code)."""
-        if self.initialization == "xavier":
-            xavier = nn.initializers.xavier_uniform()
-            return dict(attention=xavier, residual=xavier, mlp=xavier)
-        std = self.width**-0.5
-        return dict(attention=nn.initializers.normal(std), residual=nn.initializers.normal(std * (2 * self.depth)**-0.5),
-                    mlp=nn.initializers.normal((2 * self.width)**-0.5))
-
-
-class MultiHeadAttention(nn.Module):
-    """Scaled dot-product attention over several heads (Vaswani et al. 2017, section 3.2).
-
-    Args of the call:
-      query: [B, N, D] tokens that look.
-      memory: [B, M, D] tokens looked at; the query itself for self-attention.
-      mask: [B, M] bool, False hides a token of the memory; None shows all.
-    Returns: [B, N, D] in the compute dtype. A query that may see nothing gets the output projection's bias.
-    """
-
-    options: LayerOptions
-    causal: bool = False
-
-    @nn.compact
-    def __call__(self, query: jax.Array, memory: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        options, precision = self.options, self.options.precision
-        initial = options.initializers()
-        head_dim = options.width // options.heads
-        project = functools.partial(precision.dense, (options.heads, head_dim), ("embed", "heads", "head_dim"),
-                                    kernel_init=initial["attention"])
-        q, k, v = project(name="query")(query), project(name="key")(memory), project(name="value")(memory)
-        if options.qk_norm:
-            q = precision.layer_norm(options.norm_epsilon, "query_norm", "head_dim")(q)
-            k = precision.layer_norm(options.norm_epsilon, "key_norm", "head_dim")(k)
-        attended = attend(q, k, v, mask, self.causal)
-        return precision.dense(options.width, ("heads", "head_dim", "embed"), axis=(-2, -1), name="out",
-                               kernel_init=initial["residual"])(attended)
-
-
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, causal: bool) -> jax.Array:
-    """softmax(q k^T / sqrt(K)) v with the softmax in float32.
-
-    q: [B, N, H, K]; k, v: [B, M, H, K]; mask: [B, M] bool or None. Returns [B, N, H, K]; zeros where nothing is seen.
-    """
-    logits = jnp.einsum("bnhk,bmhk->bhnm", q * q.shape[-1]**-0.5, k, preferred_element_type=jnp.float32)
-    visible = None if mask is None else mask[:, None, None, :]
-    if causal:
-        lower = jnp.tril(jnp.ones((q.shape[1], k.shape[1]), bool))
-        visible = lower if visible is None else visible & lower
-    if visible is None:
-        weights = jax.nn.softmax(logits)
-    else:  # a finite floor and a second mask, so that a row with nothing visible gives zeros and no NaN gradient
-        weights = jnp.where(visible, jax.nn.softmax(jnp.where(visible, logits, -1e30)), 0.0)
-    return jnp.einsum("bhnm,bmhk->bnhk", weights.astype(v.dtype), v)
 
 
 class Mlp(nn.Module):
@@ -145,6 +35,7 @@ class Mlp(nn.Module):
         options, initial = self.options, self.options.initializers()
         dense = options.precision.dense
         hidden = dense(options.mlp_dim, ("embed", "mlp"), kernel_init=initial["mlp"], name="in")(x)
+        hidden = checkpoint_name(hidden, "hidden")
         hidden = ACTIVATIONS[options.activation](hidden)
         return dense(options.width, ("mlp", "embed"), kernel_init=initial["residual"], name="out")(hidden)
 
@@ -182,7 +73,8 @@ class TransformerLayer(nn.Module):
         y = nn.Dropout(options.dropout, deterministic=not self.train)(y)
         if self.train and drop_rate is not None:
             y = drop_branch(self.make_rng("dropout"), y, drop_rate)
-        return x + y if options.norm == "pre" else norm(x + y)
+        x = x + y if options.norm == "pre" else norm(x + y)
+        return checkpoint_name(x, f"{name}_residual")
 
 
 def drop_branch(key: jax.Array, x: jax.Array, rate: jax.Array) -> jax.Array:
@@ -203,13 +95,14 @@ class Transformer(nn.Module):
     stochastic_depth: float = 0.0
     scan: bool = False
     rematerialisation: str = "none"
+    saved: tuple[str, ...] = ()
     train: bool = False
 
     @nn.compact
     def __call__(self, x, mask=None, memory=None, memory_mask=None):
         depth = self.options.depth
         rates = jnp.linspace(0.0, self.stochastic_depth, depth) if self.stochastic_depth else None
-        layer = rematerialised(TransformerLayer, self.rematerialisation, prevent_cse=not self.scan)
+        layer = rematerialised(TransformerLayer, self.rematerialisation, self.saved, prevent_cse=not self.scan)
         if not self.scan:
             for i in range(depth):
                 rate = None if rates is None else rates[i]
@@ -224,13 +117,18 @@ class Transformer(nn.Module):
         return scanned(layer(self.options, self.train, name="layers"), x, rates)[0]
 
 
-def rematerialised(layer: type[nn.Module], policy: str, prevent_cse: bool) -> type[nn.Module]:
-    """`layer` that recomputes in the backward pass: `none` nothing, `save_matmuls` all but matrix products with
-    parameters, `full` everything."""
+# What a layer's backward pass needs so that it computes no product with parameters again. The input of a layer is kept anyway.
+MATMULS = ("query", "key", "value", "attended", "attention_residual", "cross_residual", "hidden")
+
+
+def rematerialised(layer: type[nn.Module], policy: str, saved: tuple[str, ...], prevent_cse: bool) -> type[nn.Module]:
+    """`layer` that recomputes in the backward pass: `none` nothing, `save_matmuls` what is no product with parameters, `full`
+    everything, `save_names` everything but what `saved` names: any of MATMULS, or `mlp_residual`."""
     if policy == "none":
         return layer
-    policies = {"full": None, "save_matmuls": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
-    return nn.remat(layer, policy=policies[policy], prevent_cse=prevent_cse)
+    names = {"full": (), "save_matmuls": MATMULS, "save_names": saved}[policy]
+    policy = jax.checkpoint_policies.save_only_these_names(*names)
+    return nn.remat(layer, policy=policy, prevent_cse=prevent_cse)
 
 
 class AttentionPooling(nn.Module):

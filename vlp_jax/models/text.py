@@ -29,6 +29,7 @@ class TextTransformer(nn.Module):
     stochastic_depth: float = 0.0
     scan: bool = False
     rematerialisation: str = "none"
+    saved: tuple[str, ...] = ()
 
     @nn.compact
     def __call__(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False) -> Encoding:
@@ -45,8 +46,9 @@ class TextTransformer(nn.Module):
             x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, options.width)), x], axis=1)
             mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
         x = constrain(x, ("batch", "tokens", "activation_embed"))
-        x = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, train, name="transformer")(
-            x, mask if self.padding_mask else None)
+        transformer = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
+                                  name="transformer")
+        x = transformer(x, mask if self.padding_mask else None)
         x = constrain(precision.layer_norm(options.norm_epsilon, "norm")(x), ("batch", "tokens", "activation_embed"))
         return Encoding(x, mask, self.pool(x, mask))
 

@@ -87,7 +87,7 @@ def layer_options(tower: schema.Tower, section: str, precision: Precision, causa
         width=size.width, heads=size.heads, mlp_dim=size.mlp_dim, depth=size.depth, norm=tower.norm,
         norm_epsilon=tower.norm_epsilon, activation=tower.activation, qk_norm=tower.qk_norm,
         layer_scale=tower.layer_scale, dropout=tower.dropout, causal=causal, initialization=tower.initialization,
-        precision=precision)
+        attention=tower.attention, precision=precision)
 
 
 def build_image_tower(tower: schema.ImageTower, precision: Precision) -> ViT:
@@ -107,7 +107,7 @@ def build_image_tower(tower: schema.ImageTower, precision: Precision) -> ViT:
                position=tower.position, pooling=tower.pooling, registers=tower.registers,
                embedding_norm=tower.embedding_norm, norm_before_pooling=tower.norm_before_pooling,
                token_drop=tower.token_drop, stochastic_depth=tower.stochastic_depth, scan=tower.scan,
-               rematerialisation=tower.rematerialisation)
+               rematerialisation=tower.rematerialisation, saved=tower.saved)
 
 
 def check_stem(tower: schema.ImageTower, patch_size: int) -> None:
@@ -131,4 +131,4 @@ def build_text_tower(tower: schema.TextTower, precision: Precision) -> TextTrans
     return TextTransformer(
         options=layer_options(tower, "model.text", precision, causal=tower.causal), vocab_size=tower.vocab_size,
         length=tower.length, pooling=tower.pooling, padding_mask=tower.padding_mask,
-        stochastic_depth=tower.stochastic_depth, scan=tower.scan, rematerialisation=tower.rematerialisation)
+        stochastic_depth=tower.stochastic_depth, scan=tower.scan, rematerialisation=tower.rematerialisation, saved=tower.saved)

@@ -39,6 +39,7 @@ class ViT(nn.Module):
     stochastic_depth: float = 0.0
     scan: bool = False
     rematerialisation: str = "none"
+    saved: tuple[str, ...] = ()
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False) -> Encoding:
@@ -60,7 +61,8 @@ class ViT(nn.Module):
         if self.embedding_norm:
             x = precision.layer_norm(options.norm_epsilon, "embedding_norm")(x)
         x = constrain(x, ("batch", "tokens", "activation_embed"))
-        x = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, train, name="transformer")(x)
+        x = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
+                        name="transformer")(x)
         return self.pool(constrain(x, ("batch", "tokens", "activation_embed")))
 
     def embed_patches(self, image: jax.Array) -> jax.Array:

@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 
 import flax.linen as nn
@@ -27,6 +28,11 @@ class Layout:
 
     def sharding(self, axes: Sequence[str | None]) -> NamedSharding:
         return NamedSharding(self.mesh, self.spec(axes))
+
+    def parts(self, axis: str) -> int:
+        """How many parts a logical axis is divided into."""
+        axes = self.spec([axis])[0]
+        return math.prod(self.mesh.shape[name] for name in ([axes] if isinstance(axes, str) else axes or ()))
 
 
 _in_use: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout", default=None)

@@ -1,0 +1,111 @@
+"""Attention by plain products and by the TPU kernel (interpreted), against NumPy; and which of them is chosen where."""
+
+import logging
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vlp_jax.models import attention
+from vlp_jax.models.attention import attend, cudnn_attention, kernel_for, plain_attention
+from vlp_jax.models.fused_attention import fused_attention, heads_per_program
+from vlp_jax.sharding.layout import Layout, layout_in_use
+
+MASK = np.arange(6) < np.array([[6], [4], [1], [0]])
+RULES = (("batch", ("data", "fsdp")), ("activation_heads", "tensor"))
+
+
+def interpreted(q, k, v, mask, heads, causal):
+    return fused_attention(q, k, v, mask, heads, causal, True)
+
+
+def numpy_attention(q, k, v, mask, heads, causal):
+    """float64; and its gradients for a loss of sum(out * cos(place))."""
+    q, k, v = (np.asarray(x, np.float64).reshape(*x.shape[:2], heads, -1) for x in (q, k, v))
+    scale = q.shape[-1]**-0.5
+    visible = np.ones((len(q), 1, q.shape[1], k.shape[1]), bool) if mask is None else mask[:, None, None, :]
+    visible = visible & (np.tril(np.ones((q.shape[1], k.shape[1]), bool)) if causal else True)
+    logits = np.einsum("bnhk,bmhk->bhnm", q, k) * scale
+    weights = np.exp(logits - logits.max(-1, keepdims=True)) * visible
+    weights = weights / np.maximum(weights.sum(-1, keepdims=True), 1e-300)
+    out = np.einsum("bhnm,bmhk->bnhk", weights, v)
+    slope = np.cos(np.arange(out.size)).reshape(out.shape)
+    dweights = np.einsum("bnhk,bmhk->bhnm", slope, v)
+    dlogits = weights * (dweights - (weights * dweights).sum(-1, keepdims=True)) * scale
+    gradients = (np.einsum("bhnm,bmhk->bnhk", dlogits, k), np.einsum("bhnm,bnhk->bmhk", dlogits, q),
+                 np.einsum("bhnm,bnhk->bmhk", weights, slope))
+    return [x.reshape(*x.shape[:2], -1) for x in (out, *gradients)]
+
+
+@pytest.mark.parametrize("compute", [plain_attention, interpreted], ids=["plain", "kernel"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("heads", [1, 3])
+def test_values_and_gradients_equal_numpy_and_are_zero_where_nothing_is_visible(compute, causal, masked, heads):
+    q, k, v = np.random.default_rng(0).normal(size=(3, 4, 6, 24)).astype(np.float32)
+    mask = MASK if masked else None
+
+    def loss(q, k, v):
+        out = compute(q, k, v, mask, heads, causal)
+        return (out * jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)).sum(), out
+
+    gradients, out = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(q, k, v)
+    for got, expected in zip((out, *gradients), numpy_attention(q, k, v, mask, heads, causal), strict=True):
+        np.testing.assert_allclose(got, expected, atol=3e-6 * np.abs(expected).max())
+    if masked:
+        assert not np.asarray(out)[3].any() and not any(np.asarray(gradient)[3].any() for gradient in gradients)
+
+
+def test_the_kernel_takes_a_memory_of_another_length():
+    rng = np.random.default_rng(1)
+    q, (k, v) = rng.normal(size=(2, 5, 16)).astype(np.float32), rng.normal(size=(2, 2, 9, 16)).astype(np.float32)
+    np.testing.assert_allclose(interpreted(q, k, v, None, 2, False), plain_attention(q, k, v, None, 2, False), atol=1e-6)
+
+
+@pytest.mark.parametrize("compute", [plain_attention, interpreted], ids=["plain", "kernel"])
+def test_logits_far_apart_in_bfloat16_stay_finite(compute):
+    q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in np.random.default_rng(0).normal(size=(3, 1, 6, 16)) * 200)
+    attended = compute(q, k, v, None, 2, False)
+    assert attended.dtype == jnp.bfloat16 and jnp.isfinite(attended).all()
+
+
+def test_the_kernel_takes_as_many_heads_as_fit_on_chip_in_whole_registers():
+    assert heads_per_program(197, 197, 12, 64, 2) == 12
+    assert heads_per_program(577, 577, 16, 64, 2) == 2  # 128 lanes; all 16 would not fit
+    assert heads_per_program(256, 256, 16, 72, 2) == 16
+    assert heads_per_program(4096, 4096, 16, 64, 2) is None
+
+
+def layout_on(platform, tensor=1):
+    """A layout whose devices say that they are of another platform."""
+    devices = np.array(jax.devices()[:2 * tensor]).reshape(2, 1, tensor)
+    mesh = types.SimpleNamespace(devices=np.array([types.SimpleNamespace(platform=platform)]),
+                                 shape=dict(data=2, fsdp=1, tensor=tensor))
+    return Layout(jax.sharding.Mesh(devices, ("data", "fsdp", "tensor")) if platform == "cpu" else mesh, RULES)
+
+
+@pytest.mark.parametrize(("platform", "length", "dtype", "kernel"), [
+    ("cpu", 197, jnp.bfloat16, None), ("tpu", 197, jnp.bfloat16, fused_attention), ("tpu", 1, jnp.bfloat16, None),
+    ("tpu", 8192, jnp.bfloat16, None), ("gpu", 197, jnp.bfloat16, cudnn_attention), ("cuda", 197, jnp.float32, None)])
+def test_the_kernel_is_chosen_by_platform_and_shape_and_a_lack_is_said_once(platform, length, dtype, kernel, caplog):
+    attention.say_once.cache_clear()
+    q = jax.ShapeDtypeStruct((4, length, 128), dtype)
+    with caplog.at_level(logging.WARNING):
+        assert [kernel_for(layout_on(platform), q, q, 2) for _ in range(2)] == [kernel, kernel]
+    lacking = kernel is None and platform != "cpu" and length > 1
+    assert len(caplog.messages) == lacking
+    assert not lacking or f"attention of {length} tokens" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("tensor", [1, 2])
+def test_the_kernel_runs_on_each_devices_examples_and_heads(tensor, monkeypatch):
+    q, k, v = np.random.default_rng(0).normal(size=(3, 4, 6, 32)).astype(np.float32)
+    monkeypatch.setattr(attention, "kernel_for", lambda *_: interpreted)
+    expected = plain_attention(q, k, v, MASK, 4, True)
+    with layout_in_use(layout_on("cpu", tensor)):
+        np.testing.assert_allclose(jax.jit(lambda *qkv: attend(*qkv, MASK, 4, True))(q, k, v), expected, atol=1e-6)
+        text = str(jax.make_jaxpr(lambda *qkv: attend(*qkv, MASK, 4, True))(q, k, v))
+        assert "shard_map" in text and "pallas_call" in text
+        assert "pallas_call" not in str(jax.make_jaxpr(lambda *qkv: attend(*qkv, MASK, 4, True, "plain"))(q, k, v))

@@ -1,0 +1,66 @@
+"""Analytic flops against the products of the unrolled, traced program, and against published figures."""
+
+import math
+
+import jax
+import pytest
+
+from vlp_jax.config import base, clip, to_config
+from vlp_jax.models.flops import image_flops, text_flops
+from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.flops import train_step_flops
+from vlp_jax.training.state import initial_variables
+
+STEM = dict(stem="convolution", stem_channels=(8, 16, 32), stem_strides=(2, 2, 2))
+
+
+def config_of(image=(), text=(), batch_size=4):
+    config = base()
+    config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
+    config.data.batch_size = batch_size
+    narrow = dict(preset="Ti", width=128, depth=2, heads=2, mlp_dim=320)
+    config.model.image.update(narrow, patch_size=8, image_size=32, **dict(image))
+    config.model.text.update(narrow, vocab_size=50, length=24, **dict(text))
+    config.model.embedding_dim = 64
+    return to_config(config.to_dict())
+
+
+def counted_flops(program):
+    """Two operations for every multiplication of the products and convolutions in a traced program."""
+    total = 0
+    for equation in program.eqns:
+        inner = [value for value in equation.params.values() if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
+        total += sum(counted_flops(getattr(value, "jaxpr", value)) for value in inner)
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            total += 2 * equation.outvars[0].aval.size * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+        elif equation.primitive.name == "conv_general_dilated":
+            total += 2 * equation.outvars[0].aval.size * math.prod(equation.invars[1].aval.shape[:3])
+    return total
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"image": {"pooling": "map", "projection": "linear"}, "text": {"pooling": "map", "causal": False}},
+    {"image": {"pooling": "mean", "registers": 3, **STEM}, "text": {"pooling": "cls", "causal": False}}],
+    ids=["clip", "map", "stem"])
+def test_the_forward_pass_has_the_products_that_its_traced_program_has(changes):
+    config = config_of(**changes)
+    module, batch = make_module(config), example_batch(config, rows=4)
+    variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
+    program = jax.make_jaxpr(lambda variables: module.apply(variables, batch["image"], batch["text"], batch["text_mask"],
+                                                            method="embed"))(variables)
+    assert counted_flops(program.jaxpr) == 4 * (image_flops(config.model.image, 64) + text_flops(config.model.text, 64))
+
+
+def test_an_update_is_three_forward_passes_and_the_pairs():
+    one, two = train_step_flops(config_of(batch_size=8)), train_step_flops(config_of(batch_size=16))
+    assert two - 2 * one == 3 * 2 * 64 * (16**2 - 2 * 8**2)
+
+
+def test_clip_b16_is_what_is_published():
+    """OpenCLIP's profile of ViT-B-16 gives 41.09 GFLOPs for both towers, counting a multiplication and addition as two."""
+    config = clip()
+    config.model.image.preset = "B/16"
+    model = to_config(config.to_dict()).model
+    total = image_flops(model.image, 512) + text_flops(model.text, 512)
+    assert total == pytest.approx(41.09e9, rel=0.03)

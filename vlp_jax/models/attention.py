@@ -1,0 +1,143 @@
+"""Multi-head attention: the module, and the way of computing it that suits the platform and the shapes."""
+
+import functools
+import logging
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from jax.ad_checkpoint import checkpoint_name
+
+from vlp_jax.models.fused_attention import fused_attention, heads_per_program
+from vlp_jax.models.options import Initializer, LayerOptions, Precision
+from vlp_jax.sharding.collectives import on_each_device
+from vlp_jax.sharding.layout import Layout, current_layout
+
+SHORT = 8  # queries below which no kernel pays: the one learned query of attention pooling
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention over several heads (Vaswani et al. 2017, section 3.2).
+
+    Args of the call:
+      query: [B, N, D] tokens that look.
+      memory: [B, M, D] tokens looked at; the query itself for self-attention.
+      mask: [B, M] bool, False hides a token of the memory; None shows all.
+    Returns: [B, N, D] in the compute dtype. A query that may see nothing gets the output projection's bias.
+    """
+
+    options: LayerOptions
+    causal: bool = False
+
+    @nn.compact
+    def __call__(self, query: jax.Array, memory: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        options, precision = self.options, self.options.precision
+        initial = options.initializers()
+        project = functools.partial(HeadsProjection, options.width, options.heads, initial["attention"], precision)
+        q, k, v = project(name="query")(query), project(name="key")(memory), project(name="value")(memory)
+        if options.qk_norm:
+            q = self.normalised(q, "query_norm")
+            k = self.normalised(k, "key_norm")
+        q, k, v = (checkpoint_name(x, name) for x, name in ((q, "query"), (k, "key"), (v, "value")))
+        attended = checkpoint_name(attend(q, k, v, mask, options.heads, self.causal, options.attention), "attended")
+        attended = rearrange(attended, "b n (h k) -> b n h k", h=options.heads)
+        return precision.dense(options.width, ("heads", "head_dim", "embed"), axis=(-2, -1), name="out",
+                               kernel_init=initial["residual"])(attended)
+
+    def normalised(self, x: jax.Array, name: str) -> jax.Array:
+        """LayerNorm of each head's part of x [B, N, H K]."""
+        norm = self.options.precision.layer_norm(self.options.norm_epsilon, name, "head_dim")
+        return rearrange(norm(rearrange(x, "b n (h k) -> b n h k", h=self.options.heads)), "b n h k -> b n (h k)")
+
+
+class HeadsProjection(nn.Module):
+    """A linear layer to all heads. x [B, N, D] -> [B, N, H K], the heads side by side.
+
+    Its kernel is [D, H, K], so that rules can divide the heads; its output is not [B, N, H, K], which a TPU would keep with
+    every head widened to 128 numbers.
+    """
+
+    width: int
+    heads: int
+    kernel_init: Initializer
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        inputs, heads, head_dim = x.shape[-1], self.heads, self.width // self.heads
+
+        def initial_kernel(key, shape, dtype):
+            return self.kernel_init(key, (inputs, self.width), dtype).reshape(shape)
+
+        axes = ("embed", "heads", "head_dim")
+        kernel = self.param("kernel", nn.with_logical_partitioning(initial_kernel, axes), (inputs, heads, head_dim), jnp.float32)
+        bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, axes[1:]), (heads, head_dim), jnp.float32)
+        compute = self.precision.compute
+        product = jax.lax.dot_general(x.astype(compute), kernel.astype(compute), (((2,), (0,)), ((), ()))) + bias.astype(compute)
+        return rearrange(product, "b n h k -> b n (h k)")
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool,
+           attention: str = "auto") -> jax.Array:
+    """softmax(q k^T / sqrt(K)) v of every head with the softmax in float32.
+
+    q: [B, N, H K]; k, v: [B, M, H K], the heads side by side; mask: [B, M] bool or None. attention: `auto` takes the platform's
+    kernel where there is one for these shapes, `plain` never. Returns [B, N, H K]; zeros where nothing is seen.
+    """
+    layout = current_layout()
+    kernel = None if attention == "plain" or layout is None else kernel_for(layout, q, k, heads)
+    if kernel is None:
+        return plain_attention(q, k, v, mask, heads, causal)
+    axes = ("batch", None, "activation_heads")
+    inputs, in_axes = ((q, k, v), (axes,) * 3) if mask is None else ((q, k, v, mask), ((axes,) * 3 + (("batch", None),)))
+    local_heads = heads // layout.parts("activation_heads")
+    return on_each_device(lambda q, k, v, mask=None: kernel(q, k, v, mask, local_heads, causal), layout, in_axes, axes)(*inputs)
+
+
+def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, heads: int) -> Callable | None:
+    """What computes attention on this platform for these shapes, or None, said once, where nothing but plain products does."""
+    platform = layout.mesh.devices.flat[0].platform
+    if q.shape[1] < SHORT or platform == "cpu":
+        return None
+    local, rest = divmod(heads, layout.parts("activation_heads"))
+    head_dim = q.shape[-1] // heads
+    if not rest and platform == "tpu" and heads_per_program(q.shape[1], k.shape[1], local, head_dim, q.dtype.itemsize):
+        return fused_attention
+    if not rest and platform in ("gpu", "cuda") and q.dtype == jnp.bfloat16 and head_dim % 8 == 0 and head_dim <= 128:
+        return cudnn_attention
+    say_once(f"attention of {q.shape[1]} tokens, {heads} heads of {head_dim} in {q.dtype} has no kernel on {platform}: "
+             "plain products and a softmax are used")
+    return None
+
+
+@functools.cache
+def say_once(message: str) -> None:
+    logging.getLogger(__name__).warning(message)
+
+
+def cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool) -> jax.Array:
+    """`attend` by cuDNN's flash attention, on NVIDIA GPUs from the A100 on."""
+    q, k, v = (rearrange(x, "b n (h k) -> b n h k", h=heads) for x in (q, k, v))
+    shown = None if mask is None else jnp.broadcast_to(mask[:, None, None, :], (len(q), 1, q.shape[1], k.shape[1]))
+    attended = jax.nn.dot_product_attention(q, k, v, mask=shown, is_causal=causal, implementation="cudnn")
+    if mask is not None:  # a row that sees nothing is an even mixture there
+        attended = jnp.where(mask.any(axis=1)[:, None, None, None], attended, 0)
+    return rearrange(attended, "b n h k -> b n (h k)")
+
+
+def plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool) -> jax.Array:
+    """`attend` by two products and a softmax, on any platform."""
+    q, k, v = (rearrange(x, "b n (h k) -> b n h k", h=heads) for x in (q, k, v))
+    logits = jnp.einsum("bnhk,bmhk->bhnm", q * q.shape[-1]**-0.5, k, preferred_element_type=jnp.float32)
+    visible = None if mask is None else mask[:, None, None, :]
+    if causal:
+        lower = np.tril(np.ones((q.shape[1], k.shape[1]), bool))
+        visible = lower if visible is None else visible & lower
+    if visible is None:
+        weights = jax.nn.softmax(logits)
+    else:  # a finite floor and a second mask, so that a row with nothing visible gives zeros and no NaN gradient
+        weights = jnp.where(visible, jax.nn.softmax(jnp.where(visible, logits, -1e30)), 0.0)
+    return rearrange(jnp.einsum("bhnm,bmhk->bnhk", weights.astype(v.dtype), v), "b n h k -> b n (h k)")

@@ -1,0 +1,52 @@
+"""Floating-point operations of the towers' matrix products, from their config: what a model needs, not what a program does."""
+
+from vlp_jax.config import schema
+from vlp_jax.models.presets import Size, patch_size_of, size_of
+
+
+def layer_flops(size: Size, tokens: int) -> int:
+    """One self-attention layer on one example: query, key, value and output (2 N D^2 each), logits and mixing (2 N^2 D each),
+    and the MLP's two products (2 N D F each); a multiplication and an addition are two operations."""
+    width = size.width
+    return 8 * tokens * width**2 + 4 * tokens**2 * width + 4 * tokens * width * size.mlp_dim
+
+
+def pooling_flops(size: Size, tokens: int) -> int:
+    """Attention pooling of one example: one query looks at all tokens, and an MLP."""
+    width = size.width
+    return 4 * width**2 + 4 * tokens * width**2 + 4 * tokens * width + 4 * width * size.mlp_dim
+
+
+def image_flops(tower: schema.ImageTower, embedding_dim: int, train: bool = True) -> int:
+    """The image tower and its projection on one picture, forward. train: with the tokens that training drops left out."""
+    size, patch = size_of(tower, "model.image"), patch_size_of(tower)
+    patches = (tower.image_size // patch)**2
+    kept = max(1, round(patches * (1.0 - tower.token_drop))) if train and tower.token_drop else patches
+    tokens = kept + (tower.pooling == "cls") + tower.registers
+    flops = stem_flops(tower, size.width, patches, patch) + size.depth * layer_flops(size, tokens)
+    flops += pooling_flops(size, kept) if tower.pooling == "map" else 0
+    return flops + projection_flops(tower, size.width, embedding_dim)
+
+
+def stem_flops(tower: schema.ImageTower, width: int, patches: int, patch: int) -> int:
+    """From pixels to tokens: one product a patch, or 3x3 convolutions."""
+    if tower.stem == "patch":
+        return 2 * patches * 3 * patch**2 * width
+    flops, channels, side = 0, 3, tower.image_size
+    for wider, stride in zip(tower.stem_channels, tower.stem_strides, strict=True):
+        side //= stride
+        flops += 2 * side**2 * 9 * channels * wider
+        channels = wider
+    return flops + 2 * patches * channels * width
+
+
+def text_flops(tower: schema.TextTower, embedding_dim: int) -> int:
+    """The text tower and its projection on one caption, forward; looking up embeddings is no product."""
+    size = size_of(tower, "model.text")
+    tokens = tower.length + (tower.pooling == "cls")
+    flops = size.depth * layer_flops(size, tokens) + (pooling_flops(size, tokens) if tower.pooling == "map" else 0)
+    return flops + projection_flops(tower, size.width, embedding_dim)
+
+
+def projection_flops(tower: schema.Tower, width: int, embedding_dim: int) -> int:
+    return 0 if tower.projection == "none" else 2 * width * embedding_dim

@@ -1,0 +1,79 @@
+"""What all transformers share: the precision they compute in, and the options of a layer."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Initializer = Callable[..., jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """Parameters are float32; matrix products and activations use `compute`. Passed down, never decided twice."""
+
+    compute: jnp.dtype = jnp.float32
+
+    def dense(self, features: int | Sequence[int], axes: tuple[str, ...], *, kernel_init: Initializer,
+              use_bias: bool = True, axis: int | Sequence[int] = -1, name: str | None = None) -> nn.DenseGeneral:
+        """A linear layer whose kernel carries the logical `axes` (inputs first, then outputs)."""
+        outputs = len(features) if isinstance(features, Sequence) else 1
+        return nn.DenseGeneral(
+            features, axis=axis, use_bias=use_bias, dtype=self.compute, param_dtype=jnp.float32, name=name,
+            kernel_init=nn.with_logical_partitioning(kernel_init, axes),
+            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[-outputs:]))
+
+    def layer_norm(self, epsilon: float, name: str | None = None, axis: str = "embed") -> nn.LayerNorm:
+        """Statistics in float32, result in `compute`."""
+        return nn.LayerNorm(
+            epsilon=epsilon, dtype=self.compute, param_dtype=jnp.float32, name=name,
+            scale_init=nn.with_logical_partitioning(nn.initializers.ones, (axis,)),
+            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (axis,)))
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """x * sigmoid(1.702 x), OpenAI CLIP's approximation (Hendrycks & Gimpel 2016, section 2)."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "quick_gelu": quick_gelu,
+    "relu": jax.nn.relu,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerOptions:
+    """Everything about a transformer layer except its place in the stack."""
+
+    width: int
+    heads: int
+    mlp_dim: int
+    norm: str = "pre"  # "pre": x + f(norm(x)); "post": norm(x + f(x))
+    norm_epsilon: float = 1e-6
+    activation: str = "gelu"
+    qk_norm: bool = False
+    layer_scale: float | None = None
+    dropout: float = 0.0
+    causal: bool = False
+    cross_attention: bool = False
+    initialization: str = "xavier"
+    depth: int = 1  # of the stack, which scales CLIP's initial values
+    attention: str = "auto"  # "plain": never by a platform's kernel
+    precision: Precision = Precision()
+
+    def initializers(self) -> dict[str, Initializer]:
+        """Kernel initial values: `xavier` uniform (as big_vision), or `clip`: normal with a standard deviation of
+        D^-1/2 for query, key, value, D^-1/2 (2 depth)^-1/2 for what writes to the residual stream and (2 D)^-1/2 for
+        the MLP's input (Radford et al. 2021, section 2.4 and its code)."""
+        if self.initialization == "xavier":
+            xavier = nn.initializers.xavier_uniform()
+            return dict(attention=xavier, residual=xavier, mlp=xavier)
+        std = self.width**-0.5
+        return dict(attention=nn.initializers.normal(std), residual=nn.initializers.normal(std * (2 * self.depth)**-0.5),
+                    mlp=nn.initializers.normal((2 * self.width)**-0.5))

@@ -1,0 +1,16 @@
+"""Model flops of an update: the numerator of model flops utilisation (Chowdhery et al. 2022, "PaLM", appendix B)."""
+
+from vlp_jax.config import schema
+from vlp_jax.models.flops import image_flops, text_flops
+from vlp_jax.models.vision_language import embedding_dim
+from vlp_jax.objectives.module import build_objectives
+
+
+def train_step_flops(config: schema.Config) -> int:
+    """Operations of the matrix products of one update of the global batch: three times the forward pass, as the backward pass
+    forms a product for the inputs and one for the parameters. What rematerialisation and exact accumulation compute again does
+    not count; frozen parameters count as if they were trained."""
+    dim, batch = embedding_dim(config.model), config.data.batch_size
+    forward = batch * (image_flops(config.model.image, dim) + text_flops(config.model.text, dim))
+    coupled = sum(objective.couples_batch for objective in build_objectives(config.objectives).values())
+    return 3 * (forward + coupled * 2 * batch**2 * dim)
