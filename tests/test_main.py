@@ -136,7 +136,7 @@ def test_a_trained_model_embeds_pictures_and_captions(unbroken):
 def test_evaluate_and_inspect_read_a_run(unbroken, tmp_path):
     output = tmp_path / "metrics.json"
     result = run(sys.executable, "-m", "vlp_jax.evaluate", f"--workdir={unbroken[0]}", "--source=embedded:emoji/val_concept",
-                 f"--output={output}")
+                 f"--output={output}", devices=2)
     assert result.returncode == 0, result.stderr
     assert json.loads(output.read_text())["images"] == 1494
     result = run(sys.executable, "-m", "vlp_jax.inspect", f"--workdir={unbroken[0]}")

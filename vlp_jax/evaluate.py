@@ -5,6 +5,8 @@ import json
 import logging
 import os
 
+import jax
+
 from vlp_jax.command_line import Flags, run_door, use_compilation_cache
 from vlp_jax.config import schema
 from vlp_jax.data.sources import open_source
@@ -12,7 +14,8 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.suite import evaluate_set
 from vlp_jax.loading import class_descriptions, load
-from vlp_jax.sharding.mesh import make_mesh
+from vlp_jax.sharding.mesh import make_mesh, replicated
+from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.assembly import make_embedder
 from vlp_jax.training.writers import write_atomically
 
@@ -40,8 +43,9 @@ def main(arguments: list[str]) -> int:
     spec = dataclasses.replace(zero_shot_spec(model.config), source=given.source, tasks=tasks, batch_size=given.batch_size)
     if given.class_field:
         spec = dataclasses.replace(spec, class_field=given.class_field)
-    mesh = make_mesh(schema.Mesh())
-    results = evaluate_set(data, spec, make_embedder(model.module, preprocessor, mesh), variables,
+    layout = make_layout(schema.Mesh(), make_mesh(schema.Mesh()))
+    variables = jax.device_put(variables, replicated(layout.mesh))
+    results = evaluate_set(data, spec, make_embedder(model.module, preprocessor, layout), variables,
                            class_descriptions(given.workdir, given.step), model.config.data.threads)
     text = json.dumps(results, indent=2)
     print(text)

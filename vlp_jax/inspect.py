@@ -1,22 +1,55 @@
-"""Look at a checkpoint: `python -m vlp_jax.inspect --workdir=DIR` prints the parameter table."""
+"""Look at a checkpoint, or at where a config's parameters would lie.
+
+python -m vlp_jax.inspect --workdir=DIR
+  prints the parameter table of a run's checkpoint.
+python -m vlp_jax.inspect --sharding --config=configs/clip_b16.py --config.mesh.fsdp=8 [--devices=64]
+  prints each parameter's shape, logical axes, mesh axes and bytes a device, and what a device holds in all. It reads no data and
+  needs none of the devices; without --devices it takes as few as the mesh allows.
+"""
 
 import numpy as np
 
 from vlp_jax.command_line import Flags, run_door
+from vlp_jax.config import load_config
+from vlp_jax.errors import ConfigError
 from vlp_jax.loading import load
+from vlp_jax.sharding.mesh import shown
 from vlp_jax.training.checkpoint import flat
+from vlp_jax.training.sharding_table import StatePlaces, state_places
 
 
 def main(arguments: list[str]) -> int:
-    """Prints path, shape, dtype, count, mean and standard deviation of every parameter, and the total. Raises: UserError."""
+    """Prints a table of parameters: of a checkpoint (path, shape, dtype, count, mean, standard deviation) or, with --sharding, of
+    a config (path, shape, axes, bytes). Raises: UserError."""
     flags = Flags(prog="inspect", description=__doc__)
-    flags.add_argument("--workdir", required=True, help="a run's folder")
+    flags.add_argument("--workdir", help="a run's folder")
     flags.add_argument("--step", type=int, help="which checkpoint; the newest by default")
-    flags.add_argument("--ema", choices=("auto", "yes", "no"), default="auto", help="averaged parameters; auto: if there are any")
-    given = flags.parse(arguments)
-    _, variables, _ = load(given.workdir, given.step, {"auto": None, "yes": True, "no": False}[given.ema])
+    flags.add_argument("--ema", choices=("auto", "yes", "no"), help="averaged parameters; auto (the default): if there are any")
+    flags.add_argument("--sharding", action="store_true", help="where the parameters of --config would lie")
+    flags.add_argument("--config", help="with --sharding: a config file, with --config.KEY=VALUE as for training")
+    flags.add_argument("--devices", type=int, help="with --sharding: how many devices")
+    given, overrides = flags.parse_with_overrides(arguments)
+    check_flags(given, overrides)
+    if given.sharding:
+        print(sharding_table(state_places(load_config(given.config, overrides), given.devices)))
+        return 0
+    _, variables, _ = load(given.workdir, given.step, {"auto": None, None: None, "yes": True, "no": False}[given.ema])
     print(parameter_table(variables["params"]))
     return 0
+
+
+def check_flags(given, overrides: list[tuple[str, str]]) -> None:
+    """Raises: ConfigError for flags of the one table with the other, and for what is missing."""
+    needed, others = ("config", ("workdir", "step", "ema")) if given.sharding else ("workdir", ("config", "devices"))
+    stray = [f"--{name}" for name in others if getattr(given, name) is not None]
+    stray += [f"--config.{overrides[0][0]}"] if overrides and not given.sharding else []
+    if stray:
+        raise ConfigError(f"{stray[0]}: {'goes without' if given.sharding else 'goes with'} --sharding; see python -m "
+                          "vlp_jax.inspect --help")
+    if getattr(given, needed) is None:
+        raise ConfigError(f"--{needed} is missing; see python -m vlp_jax.inspect --help")
+    if given.devices is not None and given.devices < 1:
+        raise ConfigError(f"--devices: must be at least 1, got {given.devices}")
 
 
 def parameter_table(params: dict) -> str:
@@ -28,6 +61,27 @@ def parameter_table(params: dict) -> str:
         total += values.size
         rows.append((path, str(values.shape), str(values.dtype), f"{values.size:,}", f"{values.mean():.4g}", f"{values.std():.4g}"))
     rows.append(("total", "", "", f"{total:,}", "", ""))
+    return aligned(rows)
+
+
+def sharding_table(places: StatePlaces) -> str:
+    """A row a parameter, and below them what one device holds."""
+    rows = [("path", "shape", "logical axes", "mesh axes", "bytes a device")]
+    rows += [(place.path, str(place.shape), axes_words(place.logical_axes), axes_words(place.mesh_axes), f"{place.device_bytes:,}")
+             for place in places.parameters]
+    totals = {"parameters": places.parameter_bytes, "optimizer state": places.optimizer_bytes, "average": places.average_bytes}
+    rows += [(f"{name}, bytes a device", "", "", "", f"{count:,}") for name, count in totals.items()]
+    rows += [("all of these, bytes a device", "", "", "", f"{sum(totals.values()):,}")]
+    mesh = places.layout.mesh
+    return f"mesh {shown(mesh.shape.values())}: {mesh.size} device{'s' * (mesh.size > 1)}\n{aligned(rows)}"
+
+
+def axes_words(axes: tuple) -> str:
+    """(None, "fsdp", ("data", "tensor")) -> "- fsdp data+tensor"."""
+    return " ".join("-" if axis is None else "+".join(axis) if isinstance(axis, tuple) else axis for axis in axes)
+
+
+def aligned(rows: list[tuple[str, ...]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 

@@ -1,11 +1,13 @@
 """Train: `python -m vlp_jax.main --config=configs/clip_emoji.py --workdir=DIR [--config.section.key=value ...]`."""
 
 import logging
+import math
 
 from vlp_jax.command_line import Flags, run_door, use_compilation_cache
 from vlp_jax.config import load_config
 from vlp_jax.training.loop import Outcome, train
-from vlp_jax.training.writers import format_seconds
+from vlp_jax.training.speed import UTILISATION
+from vlp_jax.training.writers import format_seconds, percent
 
 
 def main(arguments: list[str]) -> int:
@@ -28,11 +30,17 @@ def main(arguments: list[str]) -> int:
 
 
 def final_table(outcome: Outcome, workdir: str) -> str:
-    """The run in numbers: its cost (children included), and the newest value of each evaluation metric."""
+    """The run in numbers: its cost (children included), its speed, what its time went into, and the newest value of each
+    evaluation metric."""
     rows = {"workdir": workdir, "steps": f"{outcome.step} of {outcome.steps}", "parameters": f"{outcome.parameters:,}",
             "parameter fingerprint": outcome.parameter_fingerprint,
             "wall seconds": f"{outcome.wall_seconds:.1f} ({format_seconds(outcome.wall_seconds)})",
             "CPU seconds": f"{outcome.cpu_seconds:.1f} ({format_seconds(outcome.cpu_seconds)})"}
+    newest = outcome.metrics
+    rows |= {"seconds a step": f"{newest.get('train/step_seconds', math.nan):.3g}",
+             "model flops utilisation": percent(newest.get(UTILISATION)),
+             "compilations": f"{newest.get('train/compilations', 0)}, of which {newest.get('train/compilations_from_cache', 0)} "
+                             f"read from the cache; {newest.get('train/compile_seconds', 0.0):.1f} s"}
     shown = {key: value for key, value in outcome.metrics.items()
              if key == "train/loss" or ("/" in key and not key.startswith("train/"))}
     rows |= {key: f"{value:.4f}" if isinstance(value, float) else str(value) for key, value in shown.items()}

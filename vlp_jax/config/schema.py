@@ -273,11 +273,28 @@ class Precision:
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """Sizes of the device mesh's axes; one may be -1 and takes the remaining devices."""
+    """The device mesh, and what of the model lies on which of its axes. One size may be -1 and takes the remaining devices.
+
+    `data` and `fsdp` divide the batch; `fsdp` also divides parameters, their moments and averages, `tensor` attention heads,
+    MLPs and the vocabulary. A rule is a logical axis and the mesh axes it lies on, if any: ("vocab",), ("embed", "fsdp").
+    """
 
     data: int = between(-1, -1)
     fsdp: int = between(1, -1)
     tensor: int = between(1, -1)
+    dcn_data: int = between(-1, -1)  # TPU slices that `data` counts and spans; -1: as many as can be; `fsdp` spans the others
+    strategy: Literal["data", "fsdp", "tensor", "fsdp+tensor"] | None = None  # a preset of rules; None: by the sizes above
+    rules: tuple[tuple[str, ...], ...] = ()  # put in front of the preset's
+    # Parameters with fewer elements (in one layer) lie whole on every device; only `tensor` still divides heads and MLPs.
+    replicate_below: int = between(65_536, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """A window of updates recorded for TensorBoard's profiler, in DIR/profile."""
+
+    start: int | None = between(None, 1)  # the first update recorded; None records none
+    steps: int = between(5, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,5 +340,6 @@ class Config:
     accumulation: Accumulation = section(Accumulation)
     precision: Precision = section(Precision)
     mesh: Mesh = section(Mesh)
+    profile: Profile = section(Profile)
     checkpoint: Checkpoint = section(Checkpoint)
     evaluators: dict[str, Evaluator] = section(dict)

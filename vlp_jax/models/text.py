@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Transformer, masked_mean
+from vlp_jax.sharding.layout import constrain
 
 
 class TextTransformer(nn.Module):
@@ -35,17 +36,20 @@ class TextTransformer(nn.Module):
         options, precision = self.options, self.options.precision
         if mask is None:
             mask = jnp.ones(text.shape, bool)
-        x = nn.Embed(self.vocab_size, options.width, dtype=precision.compute, param_dtype=jnp.float32, name="tokens",
-                     embedding_init=nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed")))(text)
+        table = nn.Embed(self.vocab_size, options.width, param_dtype=jnp.float32, name="tokens",
+                         embedding_init=nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed")))
+        # Gathered along the width first: rows of a table that is divided there would have to be exchanged for the batch.
+        x = jnp.take(constrain(table.embedding.astype(precision.compute), ("vocab", "activation_embed")), text, axis=0)
         x = x + self.learned("position", (1, self.length, options.width))[:, :text.shape[1]]
         if self.pooling == "cls":
             token = self.learned("class_token", (1, 1, options.width))
             x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, options.width)), x], axis=1)
             mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+        x = constrain(x, ("batch", "tokens", "activation_embed"))
         transformer = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
                                   name="transformer")
         x = transformer(x, mask if self.padding_mask else None)
-        x = precision.layer_norm(options.norm_epsilon, "norm")(x)
+        x = constrain(precision.layer_norm(options.norm_epsilon, "norm")(x), ("batch", "tokens", "activation_embed"))
         return Encoding(x, mask, self.pool(x, mask))
 
     def learned(self, name: str, shape: tuple[int, ...]) -> jax.Array:

@@ -10,6 +10,7 @@ from vlp_jax.models.layers import Encoding, LayerOptions, Precision
 from vlp_jax.models.presets import patch_size_of, size_of
 from vlp_jax.models.text import TextTransformer
 from vlp_jax.models.vit import ViT
+from vlp_jax.sharding.layout import constrain
 
 
 class VisionLanguageModel(nn.Module):
@@ -38,11 +39,11 @@ class VisionLanguageModel(nn.Module):
 
     def embed_image(self, encoding: Encoding) -> jax.Array:
         """An image Encoding -> unit vectors [B, E], float32."""
-        return unit(project(self.image_projection, encoding.pooled))
+        return constrain(unit(project(self.image_projection, encoding.pooled)), ("batch", None))
 
     def embed_text(self, encoding: Encoding) -> jax.Array:
         """A text Encoding -> unit vectors [B, E], float32."""
-        return unit(project(self.text_projection, encoding.pooled))
+        return constrain(unit(project(self.text_projection, encoding.pooled)), ("batch", None))
 
     def __call__(self, image: jax.Array | None, text: jax.Array | None, mask: jax.Array | None = None,
                  train: bool = False) -> tuple[jax.Array | None, jax.Array | None]:

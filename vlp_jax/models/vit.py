@@ -9,6 +9,7 @@ import numpy as np
 from einops import rearrange
 
 from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Precision, Transformer
+from vlp_jax.sharding.layout import constrain
 
 
 class ViT(nn.Module):
@@ -59,9 +60,10 @@ class ViT(nn.Module):
             x = jnp.concatenate([x, jnp.broadcast_to(registers, (len(x), *registers.shape[1:]))], axis=1)
         if self.embedding_norm:
             x = precision.layer_norm(options.norm_epsilon, "embedding_norm")(x)
+        x = constrain(x, ("batch", "tokens", "activation_embed"))
         x = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
                         name="transformer")(x)
-        return self.pool(x)
+        return self.pool(constrain(x, ("batch", "tokens", "activation_embed")))
 
     def embed_patches(self, image: jax.Array) -> jax.Array:
         """[B, H, W, 3] -> [B, N, D]."""

@@ -8,17 +8,19 @@ from collections.abc import Iterator, Sequence
 
 import flax.linen as nn
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]  # (logical axis, mesh axes); the first that is free decides
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """A mesh, and the rules that place logical axes on it."""
+    """A mesh, and the rules that place logical axes on it. Parameters with fewer elements than `replicate_below` in one
+    layer lie whole on every device (see `placement.parameter_spec`)."""
 
-    mesh: Mesh
+    mesh: Mesh | AbstractMesh
     rules: Rules
+    replicate_below: int = 0
 
     def spec(self, axes: Sequence[str | None]) -> PartitionSpec:
         """The mesh axes of an array with these logical axes; None is an axis that nothing divides."""
@@ -52,6 +54,7 @@ def current_layout() -> Layout | None:
 
 
 def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
-    """`x`, required to lie as its logical axes say; `x` itself where no layout is in use."""
+    """`x`, required to lie as its logical axes say; `x` itself where no layout is in use, or one of a single device (whose
+    program stays as it is without)."""
     layout = current_layout()
-    return x if layout is None else jax.lax.with_sharding_constraint(x, layout.sharding(axes))
+    return x if layout is None or layout.mesh.size == 1 else jax.lax.with_sharding_constraint(x, layout.sharding(axes))

@@ -1,47 +1,108 @@
-"""The device mesh: named axes `data`, `fsdp` and `tensor`, sized by the config."""
+"""The device mesh: named axes `data`, `fsdp` and `tensor`, sized by the config, laid out as the devices are wired."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.experimental import mesh_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vlp_jax.config import schema
 from vlp_jax.errors import MeshError
+from vlp_jax.sharding.nearest import nearest_words
 
 BATCH_AXES = ("data", "fsdp")
+MESH_AXES = ("data", "fsdp", "tensor")
+AUTO = (AxisType.Auto,) * len(MESH_AXES)  # XLA chooses what the rules leave open
 
 
 def make_mesh(config: schema.Mesh, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh over `devices` (default: all). Without a -1, the product of the sizes may be less than their number;
-    the first ones are used then.
+    """The mesh over `devices` (default: all; those of an absent machine's topology will do). Without a -1, the product of
+    the sizes may be less than their number; the first ones are used then. Devices of several slices (which only the data
+    centre's network joins) are divided between them along `data`, then `fsdp`; `tensor` stays within one.
 
     Raises: MeshError for sizes that the devices cannot fill.
     """
     devices = list(jax.devices() if devices is None else devices)
+    sizes = tuple(mesh_sizes(config, len(devices)).values())
+    used = devices[:math.prod(sizes)]
+    across = sizes_across_slices(config, sizes, used)
+    within = tuple(size // slices for size, slices in zip(sizes, across, strict=True))
+    try:
+        if math.prod(across) == 1:
+            placed = mesh_utils.create_device_mesh(within, used, allow_split_physical_axes=True)
+        else:
+            placed = mesh_utils.create_hybrid_device_mesh(within, across, used, allow_split_physical_axes=True)
+    except (ValueError, NotImplementedError, AssertionError) as error:
+        raise MeshError(f"mesh {shown(sizes)}: the {len(used)} devices ({used[0].device_kind}) are not wired so: "
+                        f"{str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+    return Mesh(placed, MESH_AXES, axis_types=AUTO)
+
+
+def abstract_mesh(config: schema.Mesh, devices: int | None = None) -> AbstractMesh:
+    """The mesh over so many devices that need not be here; by default as few as the config allows (1 for a -1).
+
+    Raises: MeshError as `make_mesh`.
+    """
+    fewest = math.prod(size for size in (config.data, config.fsdp, config.tensor) if size > 0)
+    sizes = mesh_sizes(config, fewest if devices is None else devices)
+    return AbstractMesh(tuple(sizes.values()), MESH_AXES, axis_types=AUTO)
+
+
+def mesh_sizes(config: schema.Mesh, devices: int) -> dict[str, int]:
+    """The size of each mesh axis. Raises: MeshError for sizes that so many devices cannot fill."""
     sizes = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
-    shown = " x ".join(f"{name}={size}" for name, size in sizes.items())
+    words = shown(sizes.values())
     if 0 in sizes.values() or list(sizes.values()).count(-1) > 1:
-        raise MeshError(f"mesh {shown}: sizes are at least 1, and one of them may be -1 (the remaining devices)")
+        raise MeshError(f"mesh {words}: sizes are at least 1, and one of them may be -1 (the remaining devices)")
     fixed = math.prod(size for size in sizes.values() if size != -1)
     if -1 in sizes.values():
-        if len(devices) % fixed:
-            raise MeshError(f"mesh {shown}: {len(devices)} devices do not divide by {fixed}")
-        sizes = {name: len(devices) // fixed if size == -1 else size for name, size in sizes.items()}
-    elif fixed > len(devices):
-        raise MeshError(f"mesh {shown}: needs {fixed} devices, {len(devices)} are here; set one size to -1 to take what there is")
-    used = devices[:math.prod(sizes.values())]
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), devices=used, axis_types=(AxisType.Auto,) * len(sizes))
+        if devices % fixed:
+            raise MeshError(f"mesh {words}: {devices} devices do not divide by {fixed}: nearest are "
+                            f"{nearest_words(devices, fixed)}")
+        return {name: devices // fixed if size == -1 else size for name, size in sizes.items()}
+    if fixed > devices:
+        raise MeshError(f"mesh {words}: needs {fixed} devices, {devices} are here; set one size to -1 to take what there is")
+    return sizes
 
 
-def check_batch(batch_size: int, mesh: Mesh, what: str = "data.batch_size") -> None:
+def sizes_across_slices(config: schema.Mesh, sizes: Sequence[int], devices: Sequence[Any]) -> tuple[int, int, int]:
+    """How many slices each mesh axis spans. Raises: MeshError where they cannot be divided so."""
+    members = Counter(getattr(device, "slice_index", 0) or 0 for device in devices)
+    slices, (data, fsdp, _) = len(members), sizes
+    if len(set(members.values())) > 1:
+        raise MeshError(f"mesh {shown(sizes)}: takes {', '.join(map(str, members.values()))} devices of {slices} slices; use "
+                        "the same number of each")
+    on_data = math.gcd(data, slices) if config.dcn_data == -1 else config.dcn_data
+    if on_data == 0 or slices % on_data:
+        raise MeshError(f"mesh.dcn_data {config.dcn_data}: the devices form {slices} slice{'s' * (slices > 1)}; expected a "
+                        "divisor of that, or -1")
+    for axis, size, count in (("data", data, on_data), ("fsdp", fsdp, slices // on_data)):
+        if size % count:
+            raise MeshError(f"mesh {axis}={size} does not divide over {count} of {slices} slices: nearest are "
+                            f"{nearest_words(size, count)}; tensor stays within a slice")
+    return on_data, slices // on_data, 1
+
+
+def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, what: str = "data.batch_size") -> None:
     """Raises: MeshError naming the nearest sizes unless the batch divides over the mesh's batch axes."""
     parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     if batch_size % parts:
-        below, above = batch_size // parts * parts, -(-batch_size // parts) * parts
-        nearest = f"{below} and {above}" if below else str(above)
         axes = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in BATCH_AXES)
-        raise MeshError(f"{what} {batch_size} does not divide over {axes} ({parts}): nearest are {nearest}")
+        raise MeshError(f"{what} {batch_size} does not divide over {axes} ({parts}): nearest are "
+                        f"{nearest_words(batch_size, parts)}")
+
+
+def check_microbatch(batch_size: int, microbatches: int, mesh: Mesh | AbstractMesh) -> None:
+    """Raises: MeshError naming the nearest batch sizes unless each of so many parts divides over the batch axes."""
+    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if batch_size % microbatches == 0 and batch_size // microbatches % parts:
+        axes = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in BATCH_AXES)
+        raise MeshError(f"accumulation.microbatches {microbatches}: a microbatch of {batch_size // microbatches} does not divide "
+                        f"over {axes} ({parts}): nearest values of data.batch_size are "
+                        f"{nearest_words(batch_size, parts * microbatches)}")
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -52,3 +113,8 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Arrays that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def shown(sizes: Iterable[int]) -> str:
+    """data=4 x fsdp=2 x tensor=1."""
+    return " x ".join(f"{name}={size}" for name, size in zip(MESH_AXES, sizes, strict=True))

@@ -1,64 +1,70 @@
-"""From the logical axes that modules annotate to the axes of the mesh."""
+"""Which logical axis lies on which axis of the mesh: a preset for each strategy, and what the config puts in front of it."""
 
+import difflib
 from typing import Any
 
-import flax.linen as nn
-import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh
 
-from vlp_jax.errors import MeshError
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError, MeshError
+from vlp_jax.sharding.layout import Layout, Rules
+from vlp_jax.sharding.mesh import MESH_AXES
 
-RULES = (
-    ("batch", ("data", "fsdp")),
-    ("vocab", "tensor"),
-    ("heads", "tensor"),
-    ("mlp", "tensor"),
-    ("embed", "fsdp"),
-    ("head_dim", None),
-    ("embedding", None),
-    ("patch", None),
-    ("layers", None),
-)
+BATCH: Rules = (("batch", ("data", "fsdp")),)
+# Parameters are divided along the width, the one axis that every large one has, and gathered where they are used
+# (Rajbhandari et al. 2020, "ZeRO", stage 3).
+FSDP: Rules = (("embed", "fsdp"),)
+# Heads and hidden units are computed apart; the residual stream is whole on every device (Shoeybi et al. 2019, "Megatron-LM").
+TENSOR: Rules = (("vocab", "tensor"), ("heads", "tensor"), ("mlp", "tensor"),
+                 ("activation_heads", "tensor"), ("activation_mlp", "tensor"))
+WHOLE: Rules = tuple((axis, None) for axis in (
+    "embed", "vocab", "heads", "mlp", "head_dim", "embedding", "patch", "layers",
+    "tokens", "activation_embed", "activation_heads", "activation_mlp"))
+
+PRESETS: dict[str, Rules] = {
+    "data": BATCH + WHOLE,
+    "fsdp": BATCH + FSDP + WHOLE,
+    "tensor": BATCH + TENSOR + WHOLE,
+    "fsdp+tensor": BATCH + FSDP + TENSOR + WHOLE,
+}
+LOGICAL_AXES = tuple(dict.fromkeys(axis for axis, _ in PRESETS["fsdp+tensor"]))
 
 
-def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
-    """NamedSharding for every parameter.
+def make_layout(config: schema.Mesh, mesh: Mesh | AbstractMesh) -> Layout:
+    """The layout that a config asks for on `mesh`. Without a strategy the rules are those of "fsdp+tensor": an axis of size 1
+    divides nothing.
 
-    boxed: shapes of the variables with their `nn.LogicallyPartitioned` boxes, as `jax.eval_shape(module.init, ...)`
-      gives them. Raises: MeshError naming the parameter where a dimension does not divide over its mesh axis.
+    Raises: ConfigError for a rule of unknown axes, or a strategy whose axis is fixed at 1. MeshError where devices would
+      only repeat what others do.
     """
-    shardings = nn.logical_to_mesh_sharding(nn.get_partition_spec(boxed), mesh, RULES)
-    shapes = nn.meta.unbox(boxed)
-
-    def check(path, shape, sharding):
-        for size, axis in zip(shape.shape, sharding.spec, strict=False):
-            parts = mesh.shape[axis] if axis else 1
-            if size % parts:
-                name = jax.tree_util.keystr(path, simple=True, separator="/")
-                raise MeshError(f"{name} {shape.shape}: {size} does not divide over {axis}={parts}")
-        return sharding
-
-    return jax.tree_util.tree_map_with_path(check, shapes, shardings)
-
-
-def shardings_like(tree: Any, parameters: Any, shardings: Any, mesh: Mesh) -> Any:
-    """Shardings of a tree that holds copies of the parameters (optimizer moments, an average): a leaf whose path ends
-    in a parameter's path and that has its shape lies where the parameter lies; everything else is replicated."""
-    known = {}
-    pairs = zip(jax.tree_util.tree_leaves_with_path(parameters), jax.tree.leaves(shardings), strict=True)
-    for (path, leaf), sharding in pairs:
-        known[_names(path)] = (leaf.shape, sharding)
-
-    def place(path, leaf):
-        names = _names(path)
-        for start in range(len(names)):
-            shape, sharding = known.get(names[start:], (None, None))
-            if shape == leaf.shape:
-                return sharding
-        return NamedSharding(mesh, PartitionSpec())
-
-    return jax.tree_util.tree_map_with_path(place, tree)
+    strategy = config.strategy or "fsdp+tensor"
+    sizes: dict[str, int] = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
+    for axis in strategy.split("+") if config.strategy else ():
+        if sizes[axis] == 1 and axis != "data":
+            raise ConfigError(f"mesh.strategy: {strategy!r} divides over {axis}, and mesh.{axis} is 1; set it to the number of "
+                              f"devices that share a copy, or to -1 (with mesh.data=1)")
+    rules = tuple(override(rule) for rule in config.rules) + PRESETS[strategy]
+    used = {axis for _, axes in rules for axis in as_tuple(axes)}
+    for axis, size in mesh.shape.items():
+        if size > 1 and axis not in used:
+            raise MeshError(f"mesh {axis}={size}: no rule of strategy {strategy!r} divides over {axis}, so {size} devices would "
+                            f"do the same; use mesh.{axis}=1 or another mesh.strategy")
+    return Layout(mesh, rules, config.replicate_below)
 
 
-def _names(path: tuple) -> tuple[str, ...]:
-    return tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path)
+def override(rule: tuple[str, ...]) -> tuple[str, Any]:
+    """A rule as the config writes it, (logical axis, mesh axes...), checked. Raises: ConfigError naming the nearest axis."""
+    if not rule:
+        raise ConfigError("mesh.rules: a rule is a logical axis and the mesh axes it lies on, got an empty one")
+    for name, known, kind in ((rule[0], LOGICAL_AXES, "logical"), *((axis, MESH_AXES, "mesh") for axis in rule[1:])):
+        if name not in known:
+            closest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise ConfigError(f"mesh.rules: {rule}: there is no {kind} axis {name!r} (did you mean {closest!r}?)")
+    if len(set(rule)) < len(rule):
+        raise ConfigError(f"mesh.rules: {rule}: names an axis twice")
+    return rule[0], rule[1:] or None
+
+
+def as_tuple(axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh axes of one dimension, however they are written: "fsdp" -> ("fsdp",), None -> ()."""
+    return (axes,) if isinstance(axes, str) else tuple(axes or ())

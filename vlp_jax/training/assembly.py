@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax
@@ -20,7 +22,9 @@ from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions, metric_names
 from vlp_jax.models.layers import Precision
 from vlp_jax.objectives.module import PretrainingModule
-from vlp_jax.sharding.mesh import batch_sharding, check_batch, make_mesh
+from vlp_jax.sharding.layout import Layout, layout_in_use
+from vlp_jax.sharding.mesh import batch_sharding, check_batch, check_microbatch, make_mesh
+from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.optimizer import make_optimizer
 from vlp_jax.training.schedule import make_schedule, total_steps
 from vlp_jax.training.state import abstract_parameters, abstract_state, make_state
@@ -32,7 +36,7 @@ class Run:
     """The parts of one training run, and the compiled update."""
 
     config: schema.Config
-    mesh: jax.sharding.Mesh
+    layout: Layout
     mixture: Mixture
     preprocessor: Preprocessor
     module: PretrainingModule
@@ -41,6 +45,10 @@ class Run:
     shapes: Any
     shardings: Any
     train_step: Any
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh:
+        return self.layout.mesh
 
     def initial_state(self) -> Any:
         """The state before the first update, made where it will lie."""
@@ -67,7 +75,7 @@ class Run:
         specs = self.config.evaluators
         if descriptions is None:
             descriptions = collect_descriptions(specs, self.mixture.sources)
-        return EvaluationSuite(specs, make_embedder(self.module, self.preprocessor, self.mesh), descriptions,
+        return EvaluationSuite(specs, make_embedder(self.module, self.preprocessor, self.layout), descriptions,
                                self.config.data.threads)
 
     def evaluated_variables(self, state: Any) -> dict:
@@ -84,12 +92,22 @@ def make_module(config: schema.Config, compute: str | None = None) -> Pretrainin
     return PretrainingModule(config.model, flax.core.freeze(config.objectives), precision)
 
 
-def make_embedder(module: PretrainingModule, preprocessor: Preprocessor, mesh: jax.sharding.Mesh) -> Embedder:
-    """What embeds pictures and captions for evaluators, over the devices of `mesh`."""
+def make_embedder(module: PretrainingModule, preprocessor: Preprocessor, layout: Layout) -> Embedder:
+    """What embeds pictures and captions for evaluators, over the devices of a layout's mesh."""
     def embed(variables, image, text, mask):
         return module.apply(variables, image, text, mask, method="embed")
 
-    return Embedder(embed, preprocessor, mesh)
+    return Embedder(laid_out(embed, layout), preprocessor, layout.mesh)
+
+
+def laid_out(function: Callable, layout: Layout) -> Callable:
+    """`function`, which sees `layout` while it is traced."""
+    @functools.wraps(function)
+    def traced(*arguments):
+        with layout_in_use(layout):
+            return function(*arguments)
+
+    return traced
 
 
 def example_batch(config: schema.Config, rows: int = 2) -> dict[str, jax.Array]:
@@ -115,7 +133,8 @@ def assemble(config: schema.Config) -> Run:
     """Raises: ConfigError, MeshError or DataError for whatever cannot work."""
     mesh = make_mesh(config.mesh)
     check_batch(config.data.batch_size, mesh)
-    check_batch(config.data.batch_size // config.accumulation.microbatches, mesh, "a microbatch of")
+    check_microbatch(config.data.batch_size, config.accumulation.microbatches, mesh)
+    layout = make_layout(config.mesh, mesh)
     check_augmentation(config.data.augmentation)
     check_best_metric(config)
     module = make_module(config)
@@ -126,7 +145,7 @@ def assemble(config: schema.Config) -> Run:
     steps = total_steps(config, len(mixture))
     schedule = make_schedule(config.optimizer.schedule, config.optimizer.rate, steps)
     optimizer = make_optimizer(config.optimizer, schedule, parameters)
-    shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, mesh)
-    step = make_train_step(config, module, optimizer, schedule)
+    shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, layout)
+    step = laid_out(make_train_step(config, module, optimizer, schedule), layout)
     compiled = jax.jit(step, donate_argnums=0, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=(shardings, None))
-    return Run(config, mesh, mixture, preprocessor, module, optimizer, steps, shapes, shardings, compiled)
+    return Run(config, layout, mixture, preprocessor, module, optimizer, steps, shapes, shardings, compiled)

@@ -22,7 +22,7 @@ def cpu_seconds() -> float:
 class Clock:
     """Seconds spent by earlier sittings (from the checkpoint) plus this process's own.
 
-    `lap` measures speed between two rows: examples a second and the fraction of time spent waiting for data.
+    `lap` measures speed between two rows: seconds a step, examples a second and the fraction of time spent waiting for data.
     """
 
     earlier_wall: float = 0.0
@@ -47,9 +47,10 @@ class Clock:
         self.lap_waited += waited
 
     def lap(self, batch_size: int) -> dict[str, float]:
-        """`examples_per_second` and `data_wait_fraction` since the lap began."""
+        """`step_seconds`, `examples_per_second` and `data_wait_fraction` since the lap began."""
         seconds = max(time.monotonic() - self.lap_start, 1e-9)
-        return {"examples_per_second": self.lap_steps * batch_size / seconds,
+        return {"step_seconds": seconds / max(self.lap_steps, 1),
+                "examples_per_second": self.lap_steps * batch_size / seconds,
                 "data_wait_fraction": min(self.lap_waited / seconds, 1.0)}
 
     def to_json(self) -> dict[str, float]:

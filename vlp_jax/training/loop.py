@@ -17,6 +17,7 @@ from vlp_jax.training.checkpoint import Checkpoints
 from vlp_jax.training.clock import Clock
 from vlp_jax.training.input_counts import InputCounts
 from vlp_jax.training.signals import StopSignal
+from vlp_jax.training.speed import UTILISATION, Speed
 from vlp_jax.training.state import fingerprint
 from vlp_jax.training.workdir import check_workdir, claim_workdir
 from vlp_jax.training.writers import MetricsFile, Progress, TensorBoard
@@ -94,7 +95,9 @@ class Sitting:
         self.first_position = stored["position"]
         self.batches = run.batches(self.first_position)
         self.metrics = {key: value for row in self.rows.rows for key, value in row.items()}  # the newest of each
+        self.metrics.pop(UTILISATION, None)  # of other devices, perhaps
         self.last_save = time.monotonic()
+        self.speed = Speed(self.config, run.mesh, workdir, run.train_step, self.progress.message)
 
     def restore_or_start(self) -> dict[str, Any]:
         """Sets `state` and `step`; returns the checkpoint's metadata, or that of a fresh start."""
@@ -117,7 +120,8 @@ class Sitting:
             start = time.monotonic()
             batch = self.next_batch()
             waited = time.monotonic() - start
-            self.state, metrics = self.run.train_step(self.state, self.run.to_device(batch))
+            self.speed.goodput.spent("data_wait", waited)
+            self.state, metrics = self.speed.update(self.step + 1, self.state, self.run.to_device(batch))
             self.step += 1
             for message in self.counts.observe(batch):
                 self.progress.message(message)
@@ -130,17 +134,20 @@ class Sitting:
             if stopping or evaluators or self.save_is_due():
                 measured = self.checked(self.step, metrics)
                 if not stopping or self.step == self.run.steps:
-                    measured |= self.evaluation.run(evaluators, self.run.evaluated_variables(self.state))
+                    with self.speed.goodput.spent_on("evaluation"):
+                        measured |= self.evaluation.run(evaluators, self.run.evaluated_variables(self.state))
                 self.write_row(self.step, measured)
                 if stopping or self.save_is_due() or self.best_value(measured) is not None:
-                    self.save(self.best_value(measured))
+                    with self.speed.goodput.spent_on("checkpoint_stall"):
+                        self.save(self.best_value(measured))
                     for message in self.counts.news():
                         self.progress.message(message)
                 held = None
                 self.clock.begin_lap()
             if stopping:
                 break
-        self.checkpoints.finish()
+        with self.speed.goodput.spent_on("checkpoint_stall"):
+            self.checkpoints.finish()
         if self.step >= self.run.steps:
             self.counts.check()  # what a short run's grace let pass
         return self.outcome()
@@ -179,15 +186,15 @@ class Sitting:
         return values
 
     def write_row(self, step: int, measured: dict[str, float]) -> None:
-        speed = self.clock.lap(self.config.data.batch_size)
-        row = {"step": step, **measured, **{f"train/{key}": value for key, value in speed.items()},
+        lap = self.clock.lap(self.config.data.batch_size)
+        row = {"step": step, **measured, **{f"train/{key}": value for key, value in lap.items()}, **self.speed.row(lap),
                "train/epoch": step * self.config.data.batch_size / len(self.run.mixture), **self.counts.row(),
                **self.clock.to_json()}
         self.rows.write(row)
         self.tensorboard.write(row)
         self.metrics |= row
-        left = (self.run.steps - step) * self.config.data.batch_size / max(speed["examples_per_second"], 1e-9)
-        self.progress.update(step, row["train/loss"], speed["examples_per_second"], left)
+        left = (self.run.steps - step) * self.config.data.batch_size / max(lap["examples_per_second"], 1e-9)
+        self.progress.update(step, row["train/loss"], lap["examples_per_second"], left, row.get(UTILISATION))
 
     def best_value(self, measured: dict[str, float]) -> float | None:
         """The metric that ranks checkpoints, if it was measured after this update."""
@@ -205,11 +212,13 @@ class Sitting:
         finished = self.step >= self.run.steps
         self.batches.close()
         leaves = jax.tree.leaves(self.state.params)
-        return Outcome(self.step, self.run.steps, self.clock.wall_seconds(), self.clock.cpu_seconds(), self.metrics,
+        return Outcome(self.step, self.run.steps, self.clock.wall_seconds(), self.clock.cpu_seconds(),
+                       self.metrics | self.speed.goodput.fractions(),
                        sum(leaf.size for leaf in leaves), f"{int(fingerprint(self.state.params)):08x}",
                        0 if finished else self.stop.exit_status)
 
     def close(self) -> None:
+        self.speed.close()
         self.batches.close()
         self.rows.close()
         self.tensorboard.close()

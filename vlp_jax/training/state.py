@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import replicated
-from vlp_jax.sharding.rules import parameter_shardings, shardings_like
+from vlp_jax.sharding.placement import parameter_shardings, shardings_like
 
 
 @flax.struct.dataclass
@@ -36,15 +37,15 @@ def abstract_parameters(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct
 
 
 def abstract_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransformation, seed: int,
-                   with_average: bool, mesh: jax.sharding.Mesh) -> tuple[Any, Any]:
+                   with_average: bool, layout: Layout) -> tuple[Any, Any]:
     """Shapes and shardings of the state, each as a TrainState."""
     boxed = jax.eval_shape(lambda batch: initial_variables(module, batch, seed), batch)
-    parameters = parameter_shardings(boxed, mesh)["params"]
+    parameters = parameter_shardings(boxed, layout)["params"]
     shapes = jax.eval_shape(lambda batch: make_state(module, batch, optimizer, seed, with_average), batch)
-    everywhere = replicated(mesh)
+    everywhere = replicated(layout.mesh)
     shardings = TrainState(
         step=everywhere, params=parameters,
-        optimizer=shardings_like(shapes.optimizer, shapes.params, parameters, mesh),
+        optimizer=shardings_like(shapes.optimizer, shapes.params, parameters, layout),
         average=parameters if with_average else None,
         collections=jax.tree.map(lambda _: everywhere, shapes.collections), rng=everywhere)
     return shapes, shardings

@@ -8,7 +8,8 @@ from vlp_jax.config.schema import Config
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.writers import write_atomically
 
-SPEED_ONLY = ("data.workers", "data.threads", "data.prefetch")  # a run may go on with others, on another machine
+# A run may go on with others, on another machine.
+SPEED_ONLY = ("data.workers", "data.threads", "data.prefetch", "profile.start", "profile.steps")
 
 
 def check_workdir(workdir: str, config: Config, accept_changes: bool) -> list[str]:

@@ -73,17 +73,17 @@ class TensorBoard:
 
 
 class Progress:
-    """A live line: step, loss, examples a second, time left. On a terminal it is redrawn; elsewhere it is printed at
-    most every few seconds."""
+    """A live line: step, loss, examples a second, share of the devices' peak, time left. On a terminal it is redrawn;
+    elsewhere it is printed at most every few seconds."""
 
     def __init__(self, total_steps: int, seconds_between_lines: float = 5.0):
         self.total_steps, self.pause = total_steps, seconds_between_lines
         self.last_print = float("-inf")
         self.terminal = sys.stdout.isatty()
 
-    def update(self, step: int, loss: float, examples_per_second: float, seconds_left: float) -> None:
+    def update(self, step: int, loss: float, examples_per_second: float, seconds_left: float, utilisation: float | None) -> None:
         line = (f"step {step}/{self.total_steps}  loss {loss:.4f}  {examples_per_second:.0f} examples/s  "
-                f"{format_seconds(seconds_left)} left")
+                f"utilisation {percent(utilisation)}  {format_seconds(seconds_left)} left")
         now = time.monotonic()
         if self.terminal:
             print(f"\r\x1b[2K{line}", end="", flush=True)
@@ -94,6 +94,11 @@ class Progress:
     def message(self, text: str) -> None:
         """A line that stays."""
         print(f"\r\x1b[2K{text}" if self.terminal else text, flush=True)
+
+
+def percent(fraction: float | None) -> str:
+    """0.4123 -> 41.2%; n/a for None."""
+    return "n/a" if fraction is None else f"{100 * fraction:.1f}%"
 
 
 def format_seconds(seconds: float) -> str:

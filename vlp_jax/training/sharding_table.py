@@ -1,0 +1,67 @@
+"""Where a run's state would lie on so many devices, as numbers: nothing is computed and no device is needed."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import optax
+
+from vlp_jax.config import schema
+from vlp_jax.sharding.layout import Layout
+from vlp_jax.sharding.mesh import abstract_mesh
+from vlp_jax.sharding.placement import is_boxed, logical_axes
+from vlp_jax.sharding.rules import make_layout
+from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.optimizer import make_optimizer, path_of
+from vlp_jax.training.state import abstract_parameters, abstract_state, initial_variables
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterPlace:
+    """A parameter's shape, the logical axes and mesh axes of its dimensions, and the bytes of one device's part."""
+
+    path: str
+    shape: tuple[int, ...]
+    logical_axes: tuple[str | None, ...]
+    mesh_axes: tuple[Any, ...]
+    device_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class StatePlaces:
+    """Every parameter's place, and the bytes that one device holds of each part of the state; `average_bytes` is 0 where the
+    config keeps none."""
+
+    layout: Layout
+    parameters: list[ParameterPlace]
+    parameter_bytes: int
+    optimizer_bytes: int
+    average_bytes: int
+
+
+def state_places(config: schema.Config, devices: int | None = None) -> StatePlaces:
+    """The places of a config's state on so many devices (default: as few as its mesh allows).
+
+    Raises: ConfigError, MeshError for what does not fit together.
+    """
+    layout = make_layout(config.mesh, abstract_mesh(config.mesh, devices))
+    module, batch = make_module(config), example_batch(config)
+    optimizer = make_optimizer(config.optimizer, optax.constant_schedule(config.optimizer.rate), abstract_parameters(module, batch))
+    shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, layout)
+    boxed = jax.eval_shape(lambda: initial_variables(module, batch, config.seed))["params"]
+    names = [logical_axes(leaf) for leaf in jax.tree.leaves(boxed, is_leaf=is_boxed)]
+    placed = zip(jax.tree_util.tree_leaves_with_path(shapes.params), names, jax.tree.leaves(shardings.params), strict=True)
+    parameters = [ParameterPlace(path_of(path), leaf.shape, axes, (*sharding.spec, *(None,) * (len(axes) - len(sharding.spec))),
+                                 device_bytes(leaf, sharding)) for (path, leaf), axes, sharding in placed]
+    return StatePlaces(layout, parameters, *(total_bytes(getattr(shapes, part), getattr(shardings, part))
+                                             for part in ("params", "optimizer", "average")))
+
+
+def device_bytes(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.NamedSharding) -> int:
+    """What one device holds of an array."""
+    return math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def total_bytes(shapes: Any, shardings: Any) -> int:
+    return sum(device_bytes(*pair) for pair in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True))
