@@ -86,17 +86,49 @@ def layout_on(platform, tensor=1):
     return Layout(jax.sharding.Mesh(devices, ("data", "fsdp", "tensor")) if platform == "cpu" else mesh, RULES)
 
 
-@pytest.mark.parametrize(("platform", "length", "dtype", "kernel"), [
-    ("cpu", 197, jnp.bfloat16, None), ("tpu", 197, jnp.bfloat16, fused_attention), ("tpu", 1, jnp.bfloat16, None),
-    ("tpu", 8192, jnp.bfloat16, None), ("gpu", 197, jnp.bfloat16, cudnn_attention), ("cuda", 197, jnp.float32, None)])
-def test_the_kernel_is_chosen_by_platform_and_shape_and_a_lack_is_said_once(platform, length, dtype, kernel, caplog):
+@pytest.mark.parametrize(("platform", "length", "kernel"), [
+    ("cpu", 197, None), ("tpu", 197, fused_attention), ("tpu", 1, None), ("tpu", 8192, None), ("gpu", 197, plain_attention)])
+def test_the_kernel_is_chosen_by_platform_and_shape_and_a_lack_is_said_once(platform, length, kernel, caplog, monkeypatch):
     attention.say_once.cache_clear()
-    q = jax.ShapeDtypeStruct((4, length, 128), dtype)
+    monkeypatch.setattr(attention, "cudnn_attention", plain_attention)  # as if cuDNN were here
+    q = jax.ShapeDtypeStruct((4, length, 128), jnp.bfloat16)
     with caplog.at_level(logging.WARNING):
         assert [kernel_for(layout_on(platform), q, q, 2) for _ in range(2)] == [kernel, kernel]
     lacking = kernel is None and platform != "cpu" and length > 1
     assert len(caplog.messages) == lacking
     assert not lacking or f"attention of {length} tokens" in caplog.messages[0]
+
+
+def test_what_cudnn_says_is_why_plain_products_are_used(caplog, monkeypatch):
+    attention.say_once.cache_clear()
+
+    def without(*_, **__):
+        raise RuntimeError("cuDNN not found.")
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", without)
+    q = jax.ShapeDtypeStruct((4, 197, 128), jnp.bfloat16)
+    with caplog.at_level(logging.WARNING):
+        assert kernel_for(layout_on("gpu"), q, q, 2) is None
+    assert "(cuDNN not found.)" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("length", [5, 6])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_cudnn_is_asked_is_the_same_attention(length, causal, masked, monkeypatch):
+    """JAX's own implementation for any platform answers in cuDNN's place; it is asked even lengths only."""
+    asked, answer = [], jax.nn.dot_product_attention
+
+    def instead(q, k, v, *, implementation, **options):
+        asked.append((q.shape[1] % 2, k.shape[1] % 2, implementation))
+        return answer(q, k, v, implementation="xla", **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", instead)
+    q, k, v = np.random.default_rng(0).normal(size=(3, 4, length, 24)).astype(np.float32)
+    mask = MASK[:, :length] if masked else None
+    expected = plain_attention(q, k, v, mask, 3, causal)
+    np.testing.assert_allclose(cudnn_attention(q, k, v, mask, 3, causal), expected, atol=2e-6)
+    assert asked == [(0, 0, "cudnn")]
 
 
 @pytest.mark.parametrize("tensor", [1, 2])

@@ -25,7 +25,7 @@ class MultiHeadAttention(nn.Module):
     Args of the call:
       query: [B, N, D] tokens that look.
       memory: [B, M, D] tokens looked at; the query itself for self-attention.
-      mask: [B, M] bool, False hides a token of the memory; None shows all.
+      mask: [B, M] bool, False hides a token of the memory, and hidden ones (padding) come last; None shows all.
     Returns: [B, N, D] in the compute dtype. A query that may see nothing gets the output projection's bias.
     """
 
@@ -55,7 +55,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, hea
            attention: str = "auto") -> jax.Array:
     """softmax(q k^T / sqrt(K)) v of every head with the softmax in float32.
 
-    q: [B, N, H K]; k, v: [B, M, H K], the heads side by side; mask: [B, M] bool or None. attention: `auto` takes the platform's
+    q: [B, N, H K]; k, v: [B, M, H K], the heads side by side; mask: [B, M] bool, the visible tokens first, or None. attention: `auto` takes the platform's
     kernel where there is one for these shapes, `plain` never. Returns [B, N, H K]; zeros where nothing is seen.
     """
     layout = current_layout()
@@ -77,9 +77,14 @@ def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, heads: int) -> Callab
     head_dim = q.shape[-1] // heads
     if not rest and platform == "tpu" and heads_per_program(q.shape[1], k.shape[1], local, head_dim, q.dtype.itemsize):
         return fused_attention
-    if not rest and platform in ("gpu", "cuda") and q.dtype == jnp.bfloat16 and head_dim % 8 == 0 and head_dim <= 128:
-        return cudnn_attention
-    say_once(f"attention of {q.shape[1]} tokens, {heads} heads of {head_dim} in {q.dtype} has no kernel on {platform}: "
+    lack = ""
+    if not rest and platform in ("gpu", "cuda"):
+        try:
+            jax.eval_shape(jax.grad(lambda q, k: cudnn_attention(q, k, k, None, heads, False).sum()), q, k)
+            return cudnn_attention
+        except (RuntimeError, ValueError, NotImplementedError) as error:  # cuDNN is not there, or does not take these shapes
+            lack = f" ({str(error).splitlines()[0]})"
+    say_once(f"attention of {q.shape[1]} tokens, {heads} heads of {head_dim} in {q.dtype} has no kernel on {platform}{lack}: "
              "plain products and a softmax are used")
     return None
 
@@ -90,13 +95,15 @@ def say_once(message: str) -> None:
 
 
 def cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool) -> jax.Array:
-    """`attend` by cuDNN's flash attention, on NVIDIA GPUs from the A100 on."""
-    q, k, v = (rearrange(x, "b n (h k) -> b n h k", h=heads) for x in (q, k, v))
-    shown = None if mask is None else jnp.broadcast_to(mask[:, None, None, :], (len(q), 1, q.shape[1], k.shape[1]))
-    attended = jax.nn.dot_product_attention(q, k, v, mask=shown, is_causal=causal, implementation="cudnn")
-    if mask is not None:  # a row that sees nothing is an even mixture there
-        attended = jnp.where(mask.any(axis=1)[:, None, None, None], attended, 0)
-    return rearrange(attended, "b n h k -> b n (h k)")
+    """`attend` by cuDNN's flash attention, on NVIDIA GPUs from the A100 on. Instead of a mask it takes the number of visible
+    tokens, and in training only even numbers of tokens: a hidden one is added to odd ones."""
+    length, memory_length = q.shape[1], k.shape[1]
+    q, k, v = (rearrange(jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0))), "b n (h k) -> b n h k", h=heads) for x in (q, k, v))
+    visible = jnp.full(len(q), memory_length, jnp.int32) if mask is None else mask.sum(axis=1, dtype=jnp.int32)
+    lengths = None if mask is None and memory_length % 2 == 0 else jnp.maximum(visible, 1)
+    attended = jax.nn.dot_product_attention(q, k, v, key_value_seq_lengths=lengths, is_causal=causal, implementation="cudnn")
+    attended = rearrange(attended[:, :length], "b n h k -> b n (h k)")
+    return attended if mask is None else jnp.where(visible[:, None, None] > 0, attended, 0)
 
 
 def plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool) -> jax.Array:

@@ -86,9 +86,14 @@ def sizes_across_slices(config: schema.Mesh, sizes: Sequence[int], devices: Sequ
     return on_data, slices // on_data, 1
 
 
+def batch_parts(mesh: Mesh | AbstractMesh) -> int:
+    """Into how many parts the mesh divides a batch."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
 def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, what: str = "data.batch_size") -> None:
     """Raises: MeshError naming the nearest sizes unless the batch divides over the mesh's batch axes."""
-    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    parts = batch_parts(mesh)
     if batch_size % parts:
         axes = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in BATCH_AXES)
         raise MeshError(f"{what} {batch_size} does not divide over {axes} ({parts}): nearest are "
@@ -97,7 +102,7 @@ def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, what: str = "data.ba
 
 def check_microbatch(batch_size: int, microbatches: int, mesh: Mesh | AbstractMesh) -> None:
     """Raises: MeshError naming the nearest batch sizes unless each of so many parts divides over the batch axes."""
-    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    parts = batch_parts(mesh)
     if batch_size % microbatches == 0 and batch_size // microbatches % parts:
         axes = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in BATCH_AXES)
         raise MeshError(f"accumulation.microbatches {microbatches}: a microbatch of {batch_size // microbatches} does not divide "

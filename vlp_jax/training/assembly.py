@@ -32,19 +32,25 @@ from vlp_jax.training.step import make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """The parts of one training run, and the compiled update."""
+class Update:
+    """One update of a config on a mesh: `train_step(state, batch)`, to be compiled, and the state's shapes and shardings."""
+
+    module: PretrainingModule
+    optimizer: optax.GradientTransformation
+    shapes: Any
+    shardings: Any
+    train_step: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Update):
+    """The parts of one training run."""
 
     config: schema.Config
     layout: Layout
     mixture: Mixture
     preprocessor: Preprocessor
-    module: PretrainingModule
-    optimizer: optax.GradientTransformation
     steps: int
-    shapes: Any
-    shardings: Any
-    train_step: Any
 
     @property
     def mesh(self) -> jax.sharding.Mesh:
@@ -132,20 +138,28 @@ def check_best_metric(config: schema.Config) -> None:
 def assemble(config: schema.Config) -> Run:
     """Raises: ConfigError, MeshError or DataError for whatever cannot work."""
     mesh = make_mesh(config.mesh)
-    check_batch(config.data.batch_size, mesh)
-    check_microbatch(config.data.batch_size, config.accumulation.microbatches, mesh)
     layout = make_layout(config.mesh, mesh)
     check_augmentation(config.data.augmentation)
     check_best_metric(config)
-    module = make_module(config)
-    batch = example_batch(config)
-    parameters = abstract_parameters(module, batch)
     preprocessor = Preprocessor.from_config(config)
     mixture = open_mixture(config.data.train)
     steps = total_steps(config, len(mixture))
+    update = build_update(config, layout, steps)
+    return Run(**vars(update), config=config, layout=layout, mixture=mixture, preprocessor=preprocessor, steps=steps)
+
+
+def build_update(config: schema.Config, layout: Layout, steps: int) -> Update:
+    """What a run of so many steps compiles; needs no data, and for shapes no devices either.
+
+    Raises: ConfigError, MeshError for a model, optimizer or batch that cannot be.
+    """
+    check_batch(config.data.batch_size, layout.mesh)
+    check_microbatch(config.data.batch_size, config.accumulation.microbatches, layout.mesh)
+    module, batch = make_module(config), jax.eval_shape(lambda: example_batch(config))
     schedule = make_schedule(config.optimizer.schedule, config.optimizer.rate, steps)
-    optimizer = make_optimizer(config.optimizer, schedule, parameters)
+    optimizer = make_optimizer(config.optimizer, schedule, abstract_parameters(module, batch))
     shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, layout)
     step = laid_out(make_train_step(config, module, optimizer, schedule), layout)
-    compiled = jax.jit(step, donate_argnums=0, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=(shardings, None))
-    return Run(config, layout, mixture, preprocessor, module, optimizer, steps, shapes, shardings, compiled)
+    in_shardings = shardings, batch_sharding(layout.mesh)
+    compiled = jax.jit(step, donate_argnums=0, in_shardings=in_shardings, out_shardings=(shardings, None))
+    return Update(module, optimizer, shapes, shardings, compiled)
