@@ -1,13 +1,17 @@
 """`python -m vlp_jax.inspect --sharding`: where parameters would lie, against bytes counted by hand."""
 
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
 from vlp_jax import inspect
 from vlp_jax.errors import ConfigError, MeshError
 
-CONFIG = f"--config={pathlib.Path(__file__).parents[2]}/configs/clip_b16.py"
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIG = f"--config={ROOT}/configs/clip_b16.py"
 PARAMETERS = 149_620_737  # of OpenAI's ViT-B/16, as its release counts them
 
 
@@ -56,6 +60,13 @@ def test_the_parts_of_all_devices_make_the_whole(table):
                     if path.startswith(("model/", "objectives")) and "fsdp" not in cells[-2])
     assert total(rows, "parameters") == small + (4 * PARAMETERS - small) // 8
     assert total(rows, "optimizer state") == 2 * total(rows, "parameters") + 8
+
+
+def test_no_device_is_needed():
+    """Where JAX is told to use a TPU that is not there, whatever touched a device would fail."""
+    result = subprocess.run([sys.executable, "-m", "vlp_jax.inspect", "--sharding", CONFIG, "--devices=64"], cwd=ROOT, text=True,
+                            capture_output=True, env={**os.environ, "JAX_PLATFORMS": "tpu"})
+    assert result.returncode == 0 and result.stdout.startswith("mesh data=64 x fsdp=1 x tensor=1: 64 devices"), result.stderr
 
 
 def elements(words):

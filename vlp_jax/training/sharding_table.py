@@ -46,10 +46,10 @@ def state_places(config: schema.Config, devices: int | None = None) -> StatePlac
     Raises: ConfigError, MeshError for what does not fit together.
     """
     layout = make_layout(config.mesh, abstract_mesh(config.mesh, devices))
-    module, batch = make_module(config), example_batch(config)
+    module, batch = make_module(config), jax.eval_shape(lambda: example_batch(config))
     optimizer = make_optimizer(config.optimizer, optax.constant_schedule(config.optimizer.rate), abstract_parameters(module, batch))
     shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, layout)
-    boxed = jax.eval_shape(lambda: initial_variables(module, batch, config.seed))["params"]
+    boxed = jax.eval_shape(lambda batch: initial_variables(module, batch, config.seed), batch)["params"]
     names = [logical_axes(leaf) for leaf in jax.tree.leaves(boxed, is_leaf=is_boxed)]
     placed = zip(jax.tree_util.tree_leaves_with_path(shapes.params), names, jax.tree.leaves(shardings.params), strict=True)
     parameters = [ParameterPlace(path_of(path), leaf.shape, axes, (*sharding.spec, *(None,) * (len(axes) - len(sharding.spec))),
