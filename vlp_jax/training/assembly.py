@@ -21,6 +21,7 @@ from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions, metr
 from vlp_jax.models.layers import Precision
 from vlp_jax.objectives.module import PretrainingModule
 from vlp_jax.sharding.mesh import batch_sharding, check_batch, make_mesh
+from vlp_jax.training.accumulation import check_collections
 from vlp_jax.training.optimizer import make_optimizer
 from vlp_jax.training.schedule import make_schedule, total_steps
 from vlp_jax.training.state import abstract_parameters, abstract_state, make_state
@@ -127,6 +128,7 @@ def assemble(config: schema.Config) -> Run:
     schedule = make_schedule(config.optimizer.schedule, config.optimizer.rate, steps)
     optimizer = make_optimizer(config.optimizer, schedule, parameters)
     shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, mesh)
+    check_collections(config, shapes.collections)
     step = make_train_step(config, module, optimizer, schedule)
     compiled = jax.jit(step, donate_argnums=0, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=(shardings, None))
     return Run(config, mesh, mixture, preprocessor, module, optimizer, steps, shapes, shardings, compiled)
