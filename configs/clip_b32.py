@@ -11,4 +11,5 @@ from vlp_jax.config import clip, variant_of
 def get_config(variant="full"):
     config = clip()
     config.model.image.preset = "B/32"
+    config.model.image.rematerialisation = config.model.text.rematerialisation = "save_matmuls"
     return variant_of(config, variant)

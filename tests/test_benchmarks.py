@@ -1,4 +1,4 @@
-"""The benchmarks of the input run, small: their figures mean nothing here."""
+"""The benchmarks that need no other framework run, small: their figures mean nothing here."""
 
 import json
 import os
@@ -46,3 +46,9 @@ def test_image_decoding(photographs):
 def test_large_set(tmp_path):
     found = last_line("large_set", "--samples=20000", f"--folder={tmp_path}")
     assert {kind: found[kind]["open"]["samples"] for kind in found} == {"webdataset": 20000, "arrayrecord": 20000, "jsonl": 20000}
+
+
+@pytest.mark.slow
+def test_contrastive_memory():
+    found = last_line("contrastive_memory", "--platform=cpu", "--shapes=2,4", "--rows=16", "--width=16")
+    assert len(found["temporaries"]) == 6 and all(size > 0 for sizes in found["temporaries"].values() for size in sizes.values())

@@ -1,45 +1,17 @@
-"""One update: what it computes, what it keeps, and what accumulation may and may not change."""
+"""One update: what it computes, and what it keeps."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tiny_experiment import batch_of, experiment, leaves
 
-from vlp_jax.config import base, to_config
-from vlp_jax.errors import ConfigError
+from vlp_jax.training.accumulation import prepare
 from vlp_jax.training.assembly import make_module
 from vlp_jax.training.optimizer import make_optimizer
 from vlp_jax.training.state import abstract_parameters, fingerprint, make_state
-from vlp_jax.training.step import accumulate, make_train_step, prepare
-
-TOWER = dict(preset="Ti", width=8, depth=1, heads=2, mlp_dim=8)
-BATCH = 8
-
-
-def experiment(**changes):
-    """A config whose towers are as small as they get; `changes` are dotted keys with __ for the dot."""
-    config = base()
-    config.update(steps=10, objectives=dict(contrastive=dict(kind="softmax")))
-    config.data.batch_size = BATCH
-    config.model.image.update(TOWER, patch_size=4, image_size=8)
-    config.model.text.update(TOWER, vocab_size=20, length=5)
-    config.optimizer.update(rate=0.01, weight_decay=0.1)
-    for key, value in changes.items():
-        *sections, last = key.split("__")
-        node = config
-        for section in sections:
-            node = node[section]
-        node[last] = value
-    return to_config(config.to_dict())
-
-
-def batch_of(rows=BATCH, seed=0):
-    rng = np.random.default_rng(seed)
-    ids = np.stack([np.arange(rows), np.arange(rows)], axis=1).astype(np.int32)
-    return {"image": rng.integers(0, 256, (rows, 8, 8, 3)).astype(np.uint8),
-            "text": rng.integers(0, 20, (rows, 5)).astype(np.int32),
-            "text_mask": np.arange(5) < rng.integers(1, 6, (rows, 1)), "caption_id": ids, "image_id": ids + 100}
+from vlp_jax.training.step import make_train_step
 
 
 def start(config):
@@ -55,11 +27,6 @@ def start(config):
 @pytest.fixture(scope="module")
 def averaging():
     return start(experiment(ema=0.9))
-
-
-def leaves(tree):
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def test_updates_bring_the_loss_down_and_report_it(averaging):
@@ -122,35 +89,6 @@ def test_sigmoid_starts_at_scale_10_and_bias_minus_10():
     _, state = start(experiment(objectives=dict(contrastive=dict(kind="sigmoid"))))
     params = state.params["objectives_contrastive"]
     np.testing.assert_allclose([jnp.exp(params["log_scale"]), params["bias"]], [10.0, -10.0], rtol=1e-6)
-
-
-@pytest.mark.parametrize(("kind", "count"), [("softmax", 2), ("sigmoid", 4)])
-def test_plain_accumulation_is_the_mean_over_microbatches(kind, count):
-    config = experiment(objectives=dict(contrastive=dict(kind=kind)),
-                        accumulation=dict(microbatches=count, negatives="microbatch"))
-    module, (_, state) = make_module(config), start(config)
-    batch = prepare(batch_of(), config.data.images)
-    gradient = jax.jit(lambda batch, count: accumulate(module, state, batch, jax.random.key(0), count), static_argnums=1)
-    parts = [gradient({name: value[i::count] for name, value in batch.items()}, 1) for i in range(count)]
-    expected = jax.tree.map(lambda *values: sum(values) / count, *parts)
-    gradients, metrics = gradient(batch, count)
-    for path, value in leaves(gradients).items():
-        np.testing.assert_allclose(value, leaves(expected[0])[path], rtol=1e-4, atol=1e-6, err_msg=path)
-    assert float(metrics["loss"]) == pytest.approx(float(expected[1]["loss"]), rel=1e-5)
-    assert abs(float(gradient(batch, 1)[1]["loss"]) - float(metrics["loss"])) > 1e-4  # fewer negatives: another loss
-
-
-@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
-def test_accumulation_is_refused_for_an_objective_that_compares_examples_and_the_message_names_it(kind):
-    config = experiment(objectives=dict(my_loss=dict(kind=kind)), accumulation=dict(microbatches=2))
-    with pytest.raises(ConfigError, match=r"objectives\.my_loss .*accumulation\.negatives='microbatch'"):
-        start(config)
-
-
-def test_microbatches_must_divide_the_batch():
-    config = experiment(accumulation=dict(microbatches=3, negatives="microbatch"))
-    with pytest.raises(ConfigError, match="3 does not divide data.batch_size 8"):
-        start(config)
 
 
 TREE = {"a": np.arange(1, 7, dtype=np.float32).reshape(2, 3), "b": np.arange(1, 7, dtype=np.float32).reshape(2, 3) * -1,

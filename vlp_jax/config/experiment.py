@@ -39,7 +39,7 @@ def clip() -> ml_collections.ConfigDict:
     towers = dict(norm_epsilon=1e-5, activation="quick_gelu", initialization="clip", scan=True, rematerialisation="full")
     config.model.image.update(towers, pooling="cls", embedding_norm=True, patch_bias=False)
     config.model.text.update(towers, vocab_size=49408, length=77, causal=True, pooling="end")
-    config.objectives = dict(contrastive=dict(kind="softmax"))
+    config.objectives = dict(contrastive=dict(kind="softmax", implementation="ring"))
     config.optimizer.update(rate=5e-4, b1=0.9, b2=0.98, epsilon=1e-6, weight_decay=0.2)
     config.optimizer.schedule.update(kind="cosine", warmup=2000.0)
     config.precision.compute = "bfloat16"
@@ -60,7 +60,7 @@ def siglip() -> ml_collections.ConfigDict:
     config.model.image.update(towers, pooling="map", projection="none")
     config.model.text.update(towers, preset="B", vocab_size=32_000, length=64, causal=False, padding_mask=False,
                              pooling="last", projection="linear_with_bias")
-    config.objectives = dict(contrastive=dict(kind="sigmoid"))
+    config.objectives = dict(contrastive=dict(kind="sigmoid", implementation="ring"))
     config.optimizer.update(rate=1e-3, b1=0.9, b2=0.95, weight_decay=1e-4, clip_norm=1.0)
     config.optimizer.schedule.update(kind="cosine", warmup=0.02)
     config.precision.compute = "bfloat16"

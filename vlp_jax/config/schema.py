@@ -198,6 +198,8 @@ class ContrastiveObjective:
 
     weight: float = between(1.0, 0.0)
     positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # sharing which makes a pair positive
+    implementation: Literal["dense", "chunked", "ring"] = "dense"  # how the pairs are met; the numbers are the same
+    chunk_size: int = between(1024, 1)  # chunked and ring: texts that a device's images meet at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,7 +263,9 @@ class Accumulation:
     """Gradient accumulation over `microbatches` equal parts of a batch."""
 
     microbatches: int = between(1, 1)
-    negatives: Literal["microbatch"] | None = None  # allow batch-coupled losses to see one microbatch only
+    # What losses that compare examples see: the whole batch, by a second forward pass (the gradients of one batch, exactly),
+    # or only the microbatch (cheaper, and another loss).
+    negatives: Literal["batch", "microbatch"] = "batch"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,8 +55,9 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, hea
            attention: str = "auto") -> jax.Array:
     """softmax(q k^T / sqrt(K)) v of every head with the softmax in float32.
 
-    q: [B, N, H K]; k, v: [B, M, H K], the heads side by side; mask: [B, M] bool, the visible tokens first, or None. attention: `auto` takes the platform's
-    kernel where there is one for these shapes, `plain` never. Returns [B, N, H K]; zeros where nothing is seen.
+    q: [B, N, H K]; k, v: [B, M, H K], the heads side by side; mask: [B, M] bool, the visible tokens first, or None.
+    attention: `auto` takes the platform's kernel where there is one for these shapes, `plain` never.
+    Returns [B, N, H K]; zeros where nothing is seen.
     """
     layout = current_layout()
     kernel = None if attention == "plain" or layout is None else kernel_for(layout, q, k, heads)

@@ -1,58 +1,14 @@
-"""Contrastive losses as plain functions, and as objectives with a learned scale (and bias)."""
+"""Contrastive objectives: a contrastive loss with a learned scale (and bias), on the embeddings of a batch."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vlp_jax.objectives.contrastive_blocks import CHUNK, loss_and_accuracy
+from vlp_jax.objectives.contrastive_losses import sigmoid_contrastive, softmax_contrastive, top1_accuracy
 from vlp_jax.objectives.objective import Loss, Objective
-
-
-def softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, positives: jax.Array | None = None,
-                        label_smoothing: float = 0.0) -> jax.Array:
-    """InfoNCE both ways (Radford et al. 2021, figure 3): which text belongs to an image, and which image to a text.
-
-    image, text: [B, E] unit vectors. scale: scalar that multiplies their cosines (an inverse temperature).
-    positives: [B, B] bool, True where image i and text j belong together, at least one in every row and column;
-      a row's target is uniform over its positives (Khosla et al. 2020 with the sum outside the logarithm). The identity
-      if None.
-    label_smoothing: mixes the targets with the uniform distribution.
-    Returns: the mean over examples and directions, float32.
-    """
-    logits = scale * cosines(image, text)
-    positives = jnp.eye(len(image), dtype=bool) if positives is None else positives
-    return 0.5 * (cross_entropy(logits, positives, label_smoothing) + cross_entropy(logits.T, positives.T, label_smoothing))
-
-
-def cross_entropy(logits: jax.Array, positives: jax.Array, label_smoothing: float) -> jax.Array:
-    """The mean over rows of -sum_j t_j log softmax(logits)_j, where t mixes the positives' mean with the row's.
-
-    logits: [B, C]; positives: [B, C] bool. With p and n the log-sum-exp of the positive and of the other logits this is
-    log(1 + exp(n - p)) + (p - mean of the positives) + label_smoothing (mean of the positives - mean of all). Unlike
-    log_softmax it stays exact, gradients included, where a row's one positive is all but certain and the loss is tiny.
-    """
-    own, others = (jax.nn.logsumexp(jnp.where(kept, logits, -1e30), axis=-1) for kept in (positives, ~positives))
-    count = positives.sum(axis=-1)
-    mean = jnp.where(positives, logits, 0.0).sum(axis=-1) / count
-    spread = jnp.where(count > 1, own - mean, 0.0)  # 0 for one positive; the rounding of its gradient would drown the rest
-    return (jax.nn.softplus(others - own) + spread + label_smoothing * (mean - logits.mean(axis=-1))).mean()
-
-
-def sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, bias: jax.Array,
-                        positives: jax.Array | None = None) -> jax.Array:
-    """Pairwise sigmoid loss (Zhai et al. 2023, eq. 1): every pair is its own yes/no question.
-
-    image, text: [B, E] unit vectors; scale, bias: scalars; positives: [B, B] bool, the identity if None.
-    Returns: the sum over pairs divided by B, float32.
-    """
-    logits = scale * cosines(image, text) + bias
-    signs = jnp.where(jnp.eye(len(image), dtype=bool) if positives is None else positives, 1.0, -1.0)
-    return -jax.nn.log_sigmoid(signs * logits).sum() / len(image)
-
-
-def cosines(image: jax.Array, text: jax.Array) -> jax.Array:
-    """Inner products [B, B] of unit vectors, in float32 at least, whatever the inputs' dtype."""
-    dtype = jnp.promote_types(jnp.result_type(image, text), jnp.float32)
-    return jnp.einsum("id,jd->ij", image, text, preferred_element_type=dtype, precision=jax.lax.Precision.HIGHEST)
+from vlp_jax.objectives.pair_losses import PairLoss, SigmoidPairs, SoftmaxPairs
+from vlp_jax.sharding.collectives import Exchange
 
 
 def shared_positives(batch: dict[str, jax.Array], kinds: tuple[str, ...]) -> jax.Array:
@@ -65,30 +21,37 @@ def shared_positives(batch: dict[str, jax.Array], kinds: tuple[str, ...]) -> jax
     return positives
 
 
-def top1_accuracy(image: jax.Array, text: jax.Array, positives: jax.Array) -> jax.Array:
-    """How often an image's nearest text in the batch is one of its own; a scalar in [0, 1]."""
-    nearest = jnp.argmax(image @ text.T, axis=1)
-    return jnp.take_along_axis(positives, nearest[:, None], axis=1).mean()
-
-
 class ContrastiveObjective(Objective):
     """Pulls the embeddings of an image and its text together and pushes those of others apart.
 
     The scale is kept as its logarithm and clamped after each update.
+    implementation: `dense` holds all pairs at once; `chunked` and `ring` (see `contrastive_blocks`) give the same values and
+      gradients without; chunk_size: the texts that these two look at, at once.
     """
 
     initial_scale: float = 1 / 0.07
     maximum_scale: float = 100.0
     positives: tuple[str, ...] = ("caption", "image")
+    implementation: str = "dense"
+    chunk_size: int = CHUNK
 
     needs = ("image_embedding", "text_embedding")
     couples_batch = True
+    couples_through = needs
 
     def log_scale(self) -> jax.Array:
         return self.param("log_scale", nn.initializers.constant(jnp.log(self.initial_scale)), (), jnp.float32)
 
     def constrain(self, params: dict) -> dict:
         return {**params, "log_scale": jnp.clip(params["log_scale"], 0.0, jnp.log(self.maximum_scale))}
+
+    def in_blocks(self, pairs: PairLoss, encodings: dict, batch: dict[str, jax.Array], scale: jax.Array,
+                  bias: jax.Array | float = 0.0) -> tuple[jax.Array, jax.Array]:
+        """Loss and accuracy by the chunked or the ring implementation."""
+        exchange = Exchange.in_use(ring=self.implementation == "ring", chunk=self.chunk_size)
+        identities = tuple(batch[f"{kind}_id"] for kind in self.positives)
+        return loss_and_accuracy(pairs, exchange, encodings["image_embedding"], encodings["text_embedding"], scale, bias,
+                                 identities)
 
 
 class SoftmaxContrastive(ContrastiveObjective):
@@ -98,11 +61,15 @@ class SoftmaxContrastive(ContrastiveObjective):
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array]) -> Loss:
-        image, text = encodings["image_embedding"], encodings["text_embedding"]
-        positives = shared_positives(batch, self.positives)
         scale = jnp.exp(self.log_scale())
-        loss = softmax_contrastive(image, text, scale, positives, self.label_smoothing)
-        return Loss(loss, {"scale": scale, "batch_accuracy": top1_accuracy(image, text, positives)})
+        if self.implementation == "dense":
+            image, text = encodings["image_embedding"], encodings["text_embedding"]
+            positives = shared_positives(batch, self.positives)
+            loss = softmax_contrastive(image, text, scale, positives, self.label_smoothing)
+            accuracy = top1_accuracy(image, text, positives)
+        else:
+            loss, accuracy = self.in_blocks(SoftmaxPairs(label_smoothing=self.label_smoothing), encodings, batch, scale)
+        return Loss(loss, {"scale": scale, "batch_accuracy": accuracy})
 
 
 class SigmoidContrastive(ContrastiveObjective):
@@ -112,10 +79,13 @@ class SigmoidContrastive(ContrastiveObjective):
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array]) -> Loss:
-        image, text = encodings["image_embedding"], encodings["text_embedding"]
-        positives = shared_positives(batch, self.positives)
         scale = jnp.exp(self.log_scale())
         bias = self.param("bias", nn.initializers.constant(self.initial_bias), (), jnp.float32)
-        loss = sigmoid_contrastive(image, text, scale, bias, positives)
-        accuracy = top1_accuracy(image, text, positives)
+        if self.implementation == "dense":
+            image, text = encodings["image_embedding"], encodings["text_embedding"]
+            positives = shared_positives(batch, self.positives)
+            loss = sigmoid_contrastive(image, text, scale, bias, positives)
+            accuracy = top1_accuracy(image, text, positives)
+        else:
+            loss, accuracy = self.in_blocks(SigmoidPairs(), encodings, batch, scale, bias)
         return Loss(loss, {"scale": scale, "bias": bias, "batch_accuracy": accuracy})

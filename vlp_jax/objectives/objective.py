@@ -20,11 +20,15 @@ class Objective(nn.Module):
 
     needs: names of the encodings it reads (`module.py` lists them); each is computed once a step for all objectives.
     couples_batch: whether an example's loss depends on the rest of the batch, so that the mean of the microbatches'
-      losses is not the loss of the batch.
+      losses is not the loss of the batch. A loss that does not is a mean over examples.
+    couples_through: of an objective that couples the batch, the encodings through which it does, each a small array [B, ...].
+      Where these are all that it reads of the encodings, accumulation can keep them for the whole batch and stay exact;
+      the objective is then called with the whole batch, but for `image`.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
     couples_batch: ClassVar[bool] = False
+    couples_through: ClassVar[tuple[str, ...]] = ()
 
     def constrain(self, params: dict) -> dict:
         """The objective's own parameters after an update, brought back into their allowed range."""

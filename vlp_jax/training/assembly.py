@@ -25,6 +25,7 @@ from vlp_jax.objectives.module import PretrainingModule
 from vlp_jax.sharding.layout import Layout, layout_in_use
 from vlp_jax.sharding.mesh import batch_sharding, check_batch, check_microbatch, make_mesh
 from vlp_jax.sharding.rules import make_layout
+from vlp_jax.training.accumulation import check_collections
 from vlp_jax.training.optimizer import make_optimizer
 from vlp_jax.training.schedule import make_schedule, total_steps
 from vlp_jax.training.state import abstract_parameters, abstract_state, make_state
@@ -159,6 +160,7 @@ def build_update(config: schema.Config, layout: Layout, steps: int) -> Update:
     schedule = make_schedule(config.optimizer.schedule, config.optimizer.rate, steps)
     optimizer = make_optimizer(config.optimizer, schedule, abstract_parameters(module, batch))
     shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, layout)
+    check_collections(config, shapes.collections)
     step = laid_out(make_train_step(config, module, optimizer, schedule), layout)
     in_shardings = shardings, batch_sharding(layout.mesh)
     compiled = jax.jit(step, donate_argnums=0, in_shardings=in_shardings, out_shardings=(shardings, None))

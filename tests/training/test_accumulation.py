@@ -1,0 +1,227 @@
+"""Gradient accumulation: microbatches that give the gradients of the batch, and what cannot be split."""
+
+import dataclasses
+
+import flax.core
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_experiment import BATCH, batch_of, experiment, leaves
+
+import vlp_jax.objectives.module
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+from vlp_jax.models.layers import Encoding, Precision
+from vlp_jax.objectives.module import PretrainingModule, build_objectives
+from vlp_jax.objectives.objective import Loss, Objective
+from vlp_jax.sharding.layout import Layout, layout_in_use
+from vlp_jax.sharding.mesh import batch_sharding, make_mesh
+from vlp_jax.sharding.rules import RULES
+from vlp_jax.training.accumulation import at_once, check_accumulation, check_collections, loss_gradients, prepare, split
+from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.state import TrainState
+
+KEY = jax.random.key(3)
+DROPS = dict(model__image__stochastic_depth=0.4, model__image__depth=2, model__image__scan=True, model__text__dropout=0.3, model__image__token_drop=0.5)
+
+
+def with_microbatches(config, count, negatives="batch"):
+    return dataclasses.replace(config, accumulation=schema.Accumulation(count, negatives))
+
+
+def repeated_captions(rows=BATCH):
+    """A batch in which examples of different microbatches are each other's positives."""
+    batch = batch_of(rows)
+    batch["caption_id"][3] = batch["caption_id"][0]
+    batch["image_id"][rows - 1] = batch["image_id"][4]
+    return batch
+
+
+def initial_state(config, module, dtype=jnp.float32):
+    variables = flax.core.unfreeze(nn.meta.unbox(jax.jit(lambda: module.init(jax.random.key(1), example_batch(config)))()))
+    variables = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float32 else x, variables)
+    params = variables.pop("params")
+    return TrainState(jnp.int32(0), params, None, None, variables, jax.random.key_data(KEY))
+
+
+def gradients_of(config, module, state, batch):
+    return compiled(config, module)(state, batch, KEY)
+
+
+def compiled(config, module):
+    return jax.jit(lambda state, batch, key: loss_gradients(config, module, state, batch, key))
+
+
+def check_equal(found, expected, bound=1e-5):
+    """Every parameter's gradient, and every metric."""
+    (found, metrics), (expected, expected_metrics) = found, expected
+    assert leaves(found).keys() == leaves(expected).keys() and metrics.keys() == expected_metrics.keys()
+    largest = max(np.abs(value).max() for value in leaves(expected).values())
+    for path, value in leaves(expected).items():
+        # A gradient that is zero but for rounding (as a key's bias has) is compared with the others' size.
+        scale = max(np.abs(value).max(), 1e-3 * largest)
+        assert np.abs(leaves(found)[path] - value).max() <= bound * scale, path
+    for name, value in expected_metrics.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=bound, err_msg=name)
+
+
+@pytest.mark.parametrize(("objective", "count"), [
+    (dict(kind="softmax", label_smoothing=0.1, implementation="ring"), 2), (dict(kind="sigmoid"), 4)])
+def test_microbatches_give_the_gradient_of_the_batch_for_every_parameter_scale_and_bias_included(objective, count):
+    config = experiment(objectives=dict(contrastive=objective))
+    module, batch = make_module(config), repeated_captions()
+    state = initial_state(config, module)
+    expected = gradients_of(config, module, state, batch)
+    assert np.abs(expected[0]["objectives_contrastive"]["log_scale"]) > 1e-3
+    check_equal(gradients_of(with_microbatches(config, count), module, state, batch), expected)
+
+
+def test_with_dropout_the_gradient_is_that_of_the_batch_whose_parts_drop_what_the_microbatches_drop():
+    config, count = experiment(**DROPS), 2
+    module, batch = make_module(config), repeated_captions()
+    state = initial_state(config, module)
+
+    def reference(params):
+        parts = []
+        for i, key in enumerate(jax.random.split(KEY, count)):
+            part = prepare({name: value[i::count] for name, value in batch.items()}, config.data.images)
+            parts.append(module.apply({"params": params}, part, {"image_embedding", "text_embedding"}, True,
+                                      rngs={"dropout": key}, method="encode"))
+        encodings = {name: jnp.stack([part[name] for part in parts], axis=1).reshape(BATCH, -1)
+                     for name in ("image_embedding", "text_embedding")}
+        loss = module.apply({"params": params}, encodings, batch, ("contrastive",), method="losses")
+        return loss.value, {"loss": loss.value, **loss.metrics}
+
+    expected = jax.jit(jax.grad(reference, has_aux=True))(state.params)
+    function = compiled(with_microbatches(config, count), module)
+    check_equal(function(state, batch, KEY), expected)
+    assert abs(float(function(state, batch, jax.random.key(4))[1]["loss"]) - float(expected[1]["loss"])) > 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstruction:
+    weight: float = 0.5
+    kind: str = "reconstruction"
+
+
+class ReconstructionObjective(Objective):
+    """A mean over examples, with a head of its own, that looks at the encoding of the image and at the pixels."""
+
+    needs = ("image",)
+
+    @nn.compact
+    def __call__(self, encodings, batch):
+        mean = nn.Dense(3, param_dtype=jnp.float32, name="head")(encodings["image"].pooled)
+        value = jnp.square(mean - batch["image"].mean(axis=(1, 2))).mean()
+        return Loss(value, {"error": value**0.5})
+
+
+class Wide(PretrainingModule):
+    """Towers of one matrix each, float64 wherever their parameters are."""
+
+    def setup(self):
+        self.objectives = build_objectives(self.objectives_config)
+        self.pixels = self.param("pixels", nn.initializers.normal(0.1), (192, 6), jnp.float32)
+        self.words = self.param("words", nn.initializers.normal(1.0), (20, 6), jnp.float32)
+
+    def encode(self, batch, needs, train):
+        image = jnp.tanh(batch["image"].reshape(-1, 192) @ self.pixels)
+        text = jnp.tanh(self.words[batch["text"]].sum(axis=1))
+        image_embedding, text_embedding = (x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in (image, text))
+        return {"image": Encoding(image, None, image), "image_embedding": image_embedding, "text_embedding": text_embedding}
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(jnp.float32, 1e-5), (jnp.float64, 1e-12)])
+def test_objectives_that_couple_the_batch_and_means_over_examples_go_together(dtype, bound, monkeypatch):
+    monkeypatch.setitem(vlp_jax.objectives.module.KINDS, "reconstruction", ReconstructionObjective)
+    objectives = {"a": schema.SigmoidContrastive(weight=0.7, implementation="chunked"), "b": Reconstruction(),
+                  "c": schema.SoftmaxContrastive(label_smoothing=0.1)}
+    with jax.enable_x64(dtype == jnp.float64):
+        config = dataclasses.replace(experiment(), objectives=objectives)
+        module = Wide(config.model, flax.core.freeze(objectives), Precision())
+        state, batch = initial_state(config, module, dtype), repeated_captions()
+        expected = gradients_of(config, module, state, batch)
+        found = gradients_of(with_microbatches(config, 4), module, state, batch)
+        assert expected[0]["pixels"].dtype == dtype
+        assert expected[1].keys() >= {"a/loss", "b/loss", "b/error", "c/loss"}
+        expected[1].pop("b/error"), found[1].pop("b/error")  # a root: its mean over microbatches is another number
+        check_equal(found, expected, bound)
+
+
+def test_over_a_mesh_the_gradients_are_those_of_one_device():
+    """Ring loss, towers' parameters over fsdp and tensor, two rows of a microbatch a device."""
+    config = experiment(data__batch_size=16, objectives=dict(contrastive=dict(kind="softmax", implementation="ring")))
+    module, batch = make_module(config), repeated_captions(16)
+    state, mesh = initial_state(config, module), make_mesh(schema.Mesh(data=2, fsdp=2, tensor=2))
+    expected = gradients_of(config, module, state, batch)
+    with layout_in_use(Layout(mesh, RULES)):
+        found = gradients_of(with_microbatches(config, 2), module, state, jax.device_put(batch, batch_sharding(mesh)))
+    check_equal(found, expected)
+
+
+def test_memory_is_that_of_one_microbatch_and_the_embeddings():
+    """Compiled temporaries, of 64 examples with towers wide enough that their activations are what counts."""
+    tower = dict(width=32, mlp_dim=128)
+    config = experiment(data__batch_size=64, **{f"model__{name}__{key}": value for name in ("image", "text")
+                                                for key, value in tower.items()})
+    module = make_module(config)
+    state = jax.eval_shape(lambda: initial_state(config, module))
+
+    def temporaries(rows, count):
+        chosen, batch = with_microbatches(config, count), batch_of(rows)
+        return compiled(chosen, module).lower(state, batch, KEY).compile().memory_analysis().temp_size_in_bytes
+
+    whole, part, accumulated = temporaries(64, 1), temporaries(8, 1), temporaries(64, 8)
+    parameters = sum(4 * leaf.size for leaf in jax.tree.leaves(state.params))
+    embeddings = 4 * 64 * 32 * 4  # of images and texts, and their gradients
+    assert part + parameters + embeddings < whole / 2  # else there is nothing to see
+    assert accumulated < part + parameters + 2 * embeddings, (whole, part, accumulated, parameters, embeddings)
+
+
+def test_with_the_microbatchs_negatives_it_is_the_mean_over_microbatches():
+    config, count = experiment(), 2
+    module, batch = make_module(config), batch_of()
+    state = initial_state(config, module)
+    one = jax.jit(lambda state, batch: at_once(config, module, state, batch, KEY))
+    parts = [one(state, {name: value[i::count] for name, value in batch.items()}) for i in range(count)]
+    expected = jax.tree.map(lambda *values: sum(values) / count, *parts)
+    found = gradients_of(with_microbatches(config, count, "microbatch"), module, state, batch)
+    check_equal(found, expected)
+    assert abs(float(one(state, batch)[1]["loss"]) - float(found[1]["loss"])) > 1e-4  # fewer negatives: another loss
+
+
+def test_a_microbatch_takes_every_kth_row():
+    np.testing.assert_array_equal(split({"x": np.arange(6)}, 3)["x"], [[0, 3], [1, 4], [2, 5]])
+
+
+class Matching(Objective):
+    """Compares the examples of a batch by all of their tokens."""
+
+    needs = ("image", "text_embedding")
+    couples_batch = True
+    couples_through = ("text_embedding",)
+
+
+def test_an_objective_that_cannot_be_split_is_named(monkeypatch):
+    monkeypatch.setitem(vlp_jax.objectives.module.KINDS, "reconstruction", Matching)
+    config = dataclasses.replace(experiment(), objectives={"my_loss": Reconstruction()})
+    check_accumulation(config)
+    with pytest.raises(ConfigError, match=r"objectives\.my_loss compares .* by their image, .*negatives='microbatch'"):
+        check_accumulation(with_microbatches(config, 2))
+    check_accumulation(with_microbatches(config, 2, "microbatch"))
+
+
+def test_statistics_of_the_batch_cannot_be_split_and_are_named():
+    collections = {"batch_stats": {"model": {"image": {"norm": {"mean": jax.ShapeDtypeStruct((8,), jnp.float32)}}}}}
+    check_collections(experiment(), collections)
+    check_collections(with_microbatches(experiment(), 2), {})
+    with pytest.raises(ConfigError, match="batch_stats/model/image/norm/mean is computed from the whole batch"):
+        check_collections(with_microbatches(experiment(), 2), collections)
+
+
+@pytest.mark.parametrize("negatives", ["batch", "microbatch"])
+def test_microbatches_must_divide_the_batch(negatives):
+    with pytest.raises(ConfigError, match="3 does not divide data.batch_size 8"):
+        check_accumulation(with_microbatches(experiment(), 3, negatives))

@@ -1,0 +1,150 @@
+"""The gradients of a batch's loss: at once, or of microbatches in turn, so that no more than one is in memory.
+
+Microbatch i of k takes every k-th row from row i on, so that each spans all devices.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+
+from vlp_jax.config import schema
+from vlp_jax.data.images import normalise
+from vlp_jax.errors import ConfigError
+from vlp_jax.objectives.module import PretrainingModule, build_objectives
+from vlp_jax.sharding.layout import constrain
+from vlp_jax.training.state import TrainState
+
+Metrics = dict[str, jax.Array]
+
+
+def loss_gradients(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
+                   key: jax.Array) -> tuple[dict, Metrics]:
+    """Gradients of the parameters, and the metrics: `loss`, and those of the objectives.
+
+    batch: as the input pipeline gives it. key: of dropout; microbatch i takes the i-th of its `jax.random.split`.
+    """
+    if config.accumulation.microbatches == 1:
+        return at_once(config, module, state, batch, key)
+    if config.accumulation.negatives == "batch" and any(objective.couples_batch
+                                                        for objective in build_objectives(config.objectives).values()):
+        return by_encodings(config, module, state, batch, key)
+    return by_mean(config, module, state, batch, key)
+
+
+def prepare(batch: dict, images: schema.Images) -> dict:
+    """Bytes to normalised pixels, on the device."""
+    return {**batch, "image": normalise(batch["image"], images.mean, images.std)}
+
+
+def at_once(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
+            key: jax.Array) -> tuple[dict, Metrics]:
+    """The gradients of one batch."""
+    batch = prepare(batch, config.data.images)
+
+    def loss_of(params):
+        loss = module.apply({"params": params, **state.collections}, batch, train=True, rngs={"dropout": key})
+        return loss.value, {"loss": loss.value, **loss.metrics}
+
+    return jax.grad(loss_of, has_aux=True)(state.params)
+
+
+def by_mean(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
+            key: jax.Array) -> tuple[dict, Metrics]:
+    """The mean over microbatches of gradients and metrics: what the batch gives where each loss is a mean over examples."""
+    count = config.accumulation.microbatches
+    parts = split(batch, count), jax.random.split(key, count)
+
+    def gradient(part):
+        return at_once(config, module, state, *part)
+
+    def add(total, part):
+        return jax.tree.map(lambda a, b: a + b / count, total, gradient(part)), None
+
+    shapes = jax.eval_shape(gradient, jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+    return jax.lax.scan(add, zeros, parts)[0]
+
+
+def by_encodings(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
+                 key: jax.Array) -> tuple[dict, Metrics]:
+    """The gradients of the batch, also where losses couple its examples (GradCache, Gao et al. 2021, section 3.2).
+
+    A first pass over the microbatches keeps the encodings through which losses couple the batch. These losses, of the whole
+    batch, give the gradients of their own parameters and of each encoding. A second pass computes the encodings again, with
+    the same dropout, and sends those gradients on into the towers, together with the losses that are means over examples.
+    """
+    count, objectives = config.accumulation.microbatches, build_objectives(config.objectives)
+    coupled = tuple(name for name, objective in objectives.items() if objective.couples_batch)
+    separate = tuple(name for name in objectives if name not in coupled)
+    through = sorted({need for name in coupled for need in objectives[name].couples_through})  # one order in every process
+    needs = {*through, *(need for name in separate for need in objectives[name].needs)}
+    parts = split(batch, count), jax.random.split(key, count)
+
+    def apply(params, key, *arguments, method):
+        return module.apply({"params": params, **state.collections}, *arguments, rngs={"dropout": key}, method=method)
+
+    def keep(_, part):
+        batch, key = part
+        encodings = apply(state.params, key, prepare(batch, config.data.images), {*through}, True, method="encode")
+        return None, {name: encodings[name] for name in through}
+
+    def whole_loss(params, encodings):
+        others = {name: value for name, value in batch.items() if name != "image"}
+        loss = apply(params, key, encodings, others, coupled, method="losses")
+        return loss.value, loss
+
+    def replayed(params, batch, key, slopes):
+        batch = prepare(batch, config.data.images)
+        encodings = apply(params, key, batch, needs, True, method="encode")
+        loss = apply(params, key, encodings, batch, separate, method="losses")
+        return sum((slopes[name] * encodings[name]).sum() for name in through) + loss.value / count, loss
+
+    def add(total, part):
+        gradients, loss = jax.grad(replayed, has_aux=True)(state.params, *part)
+        return jax.tree.map(jnp.add, total, gradients), loss
+
+    encodings = join(jax.lax.scan(keep, None, parts)[1])
+    (gradients, slopes), whole = jax.grad(whole_loss, argnums=(0, 1), has_aux=True)(state.params, encodings)
+    gradients, losses = jax.lax.scan(add, gradients, (*parts, split(slopes, count)))
+    rest = jax.tree.map(lambda x: x.mean(axis=0), losses)
+    return gradients, {"loss": whole.value + rest.value, **whole.metrics, **rest.metrics}
+
+
+def split(tree: Any, count: int) -> Any:
+    """[B, ...] -> [k, B / k, ...]."""
+    return jax.tree.map(lambda x: rearrange(x, "(b k) ... -> k b ...", k=count), tree)
+
+
+def join(tree: Any) -> Any:
+    """The inverse of `split`."""
+    return jax.tree.map(lambda x: constrain(rearrange(x, "k b ... -> (b k) ..."), ("batch", *[None] * (x.ndim - 2))), tree)
+
+
+def check_accumulation(config: schema.Config) -> None:
+    """Raises: ConfigError for microbatches that do not divide the batch, and for an objective that cannot be split."""
+    count = config.accumulation.microbatches
+    if count == 1:
+        return
+    if config.data.batch_size % count:
+        raise ConfigError(f"accumulation.microbatches: {count} does not divide data.batch_size {config.data.batch_size}")
+    if config.accumulation.negatives == "microbatch":
+        return
+    for name, objective in build_objectives(config.objectives).items():
+        large = [need for need in objective.needs if need not in objective.couples_through]
+        if objective.couples_batch and large:
+            raise ConfigError(
+                f"accumulation.microbatches: objectives.{name} compares the examples of a batch by their {large[0]}, which "
+                f"cannot be kept for all {count} microbatches; set microbatches=1, or accumulation.negatives='microbatch' to "
+                "compare the examples of a microbatch only")
+
+
+def check_collections(config: schema.Config, collections: dict) -> None:
+    """Raises: ConfigError where the module keeps variables that training computes from the batch, as BatchNorm does, and
+    that microbatches would change. `collections`: those of the state, shapes are enough."""
+    count, kept = config.accumulation.microbatches, jax.tree_util.tree_leaves_with_path(collections)
+    if count > 1 and kept:
+        name = jax.tree_util.keystr(kept[0][0], simple=True, separator="/")
+        raise ConfigError(f"accumulation.microbatches: {name} is computed from the whole batch (as BatchNorm's statistics are), "
+                          f"which {count} microbatches cannot do; set microbatches=1, or a model without it")
