@@ -30,6 +30,13 @@ class Flags(argparse.ArgumentParser):
         return self.parse_args(rest), overrides
 
 
+def add_host_flags(flags: argparse.ArgumentParser) -> None:
+    """The flags by which a door becomes one of several hosts; in Slurm, on TPUs and in a Kubernetes job none is needed."""
+    flags.add_argument("--coordinator", help="HOST:PORT of process 0, where several hosts train together")
+    flags.add_argument("--num-processes", type=int, help="how many processes; 1: this one alone, whatever the cluster says")
+    flags.add_argument("--process-id", type=int, help="which of them this is, from 0")
+
+
 def check_given_once(arguments: Sequence[str], repeatable: Sequence[str] = ()) -> None:
     """Raises: ConfigError for a flag that stands twice, as an unquoted brace pattern makes it."""
     seen = set()

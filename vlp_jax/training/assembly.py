@@ -20,7 +20,9 @@ from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions, metric_names
 from vlp_jax.models.layers import Precision
 from vlp_jax.objectives.module import PretrainingModule
+from vlp_jax.sharding.host_rows import HostRows
 from vlp_jax.sharding.mesh import batch_sharding, check_batch, make_mesh
+from vlp_jax.training.guard import skips_updates
 from vlp_jax.training.optimizer import make_optimizer
 from vlp_jax.training.schedule import make_schedule, total_steps
 from vlp_jax.training.state import abstract_parameters, abstract_state, make_state
@@ -33,6 +35,7 @@ class Run:
 
     config: schema.Config
     mesh: jax.sharding.Mesh
+    host_rows: HostRows
     mixture: Mixture
     preprocessor: Preprocessor
     module: PretrainingModule
@@ -45,19 +48,18 @@ class Run:
     def initial_state(self) -> Any:
         """The state before the first update, made where it will lie."""
         batch, config = example_batch(self.config), self.config
-        return jax.jit(lambda: make_state(self.module, batch, self.optimizer, config.seed, config.ema is not None),
+        return jax.jit(lambda: make_state(self.module, batch, self.optimizer, config.seed, config.ema is not None,
+                                          skips_updates(config.guard)),
                        out_shardings=self.shardings)()
 
     def batches(self, position: int) -> Batches:
-        """This host's part of the input from batch `position` on."""
+        """The input from batch `position` on: the rows that this host's devices hold."""
         rows = TrainRows(self.mixture, self.preprocessor, self.config.data.augmentation, self.config.seed)
-        return Batches(rows, self.config.data, position, jax.process_index(), jax.process_count())
+        return Batches(rows, self.config.data, position, self.host_rows.rows)
 
     def to_device(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """The arrays of this host's rows as parts of global arrays; starts the transfer and returns."""
-        sharding = batch_sharding(self.mesh)
-        return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()
-                if key in DEVICE_KEYS}
+        return {key: self.host_rows.place(value) for key, value in batch.items() if key in DEVICE_KEYS}
 
     def input_fingerprint(self) -> dict[str, Any]:
         return input_fingerprint(self.config, self.mixture)
@@ -116,6 +118,7 @@ def assemble(config: schema.Config) -> Run:
     mesh = make_mesh(config.mesh)
     check_batch(config.data.batch_size, mesh)
     check_batch(config.data.batch_size // config.accumulation.microbatches, mesh, "a microbatch of")
+    host_rows = HostRows(batch_sharding(mesh), config.data.batch_size)
     check_augmentation(config.data.augmentation)
     check_best_metric(config)
     module = make_module(config)
@@ -126,7 +129,8 @@ def assemble(config: schema.Config) -> Run:
     steps = total_steps(config, len(mixture))
     schedule = make_schedule(config.optimizer.schedule, config.optimizer.rate, steps)
     optimizer = make_optimizer(config.optimizer, schedule, parameters)
-    shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, mesh)
+    shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, mesh,
+                                       skips_updates(config.guard))
     step = make_train_step(config, module, optimizer, schedule)
     compiled = jax.jit(step, donate_argnums=0, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=(shardings, None))
-    return Run(config, mesh, mixture, preprocessor, module, optimizer, steps, shapes, shardings, compiled)
+    return Run(config, mesh, host_rows, mixture, preprocessor, module, optimizer, steps, shapes, shardings, compiled)

@@ -10,12 +10,14 @@ import optax
 
 from vlp_jax.sharding.mesh import replicated
 from vlp_jax.sharding.rules import parameter_shardings, shardings_like
+from vlp_jax.training.guard import fresh_guard
 
 
 @flax.struct.dataclass
 class TrainState:
     """step: int32, completed updates. params: float32. optimizer: Optax state. average: exponential moving average of
-    params, or None. collections: mutable variables other than params. rng: uint32 [2], the run's key, never changed."""
+    params, or None. collections: mutable variables other than params. rng: uint32 [2], the run's key, never changed.
+    guard: a GuardState, or None where no update is ever skipped."""
 
     step: jax.Array
     params: Any
@@ -23,6 +25,7 @@ class TrainState:
     average: Any
     collections: dict
     rng: jax.Array
+    guard: Any = None
 
 
 def initial_variables(module: nn.Module, batch: dict[str, jax.Array], seed: int) -> dict:
@@ -36,28 +39,29 @@ def abstract_parameters(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct
 
 
 def abstract_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransformation, seed: int,
-                   with_average: bool, mesh: jax.sharding.Mesh) -> tuple[Any, Any]:
+                   with_average: bool, mesh: jax.sharding.Mesh, with_guard: bool = False) -> tuple[Any, Any]:
     """Shapes and shardings of the state, each as a TrainState."""
     boxed = jax.eval_shape(lambda batch: initial_variables(module, batch, seed), batch)
     parameters = parameter_shardings(boxed, mesh)["params"]
-    shapes = jax.eval_shape(lambda batch: make_state(module, batch, optimizer, seed, with_average), batch)
+    shapes = jax.eval_shape(lambda batch: make_state(module, batch, optimizer, seed, with_average, with_guard), batch)
     everywhere = replicated(mesh)
     shardings = TrainState(
         step=everywhere, params=parameters,
         optimizer=shardings_like(shapes.optimizer, shapes.params, parameters, mesh),
         average=parameters if with_average else None,
-        collections=jax.tree.map(lambda _: everywhere, shapes.collections), rng=everywhere)
+        collections=jax.tree.map(lambda _: everywhere, shapes.collections), rng=everywhere,
+        guard=jax.tree.map(lambda _: everywhere, shapes.guard))
     return shapes, shardings
 
 
 def make_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransformation, seed: int,
-               with_average: bool) -> TrainState:
+               with_average: bool, with_guard: bool = False) -> TrainState:
     """The state before the first update."""
     variables = dict(nn.meta.unbox(initial_variables(module, batch, seed)))
     params = variables.pop("params")
     average = jax.tree.map(jnp.copy, params) if with_average else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average, variables,
-                      jax.random.key_data(jax.random.key(seed)))
+                      jax.random.key_data(jax.random.key(seed)), fresh_guard() if with_guard else None)
 
 
 @jax.jit
@@ -81,3 +85,10 @@ def mixed(words: jax.Array) -> jax.Array:
     words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
     words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
     return words ^ (words >> 16)
+
+
+@jax.jit
+def all_finite(tree: Any) -> jax.Array:
+    """bool: whether every floating-point number of a tree is finite."""
+    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).all()

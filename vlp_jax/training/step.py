@@ -11,6 +11,7 @@ from vlp_jax.config import schema
 from vlp_jax.data.images import normalise
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.module import PretrainingModule, build_objectives, constrain_parameters
+from vlp_jax.training.guard import guarded, skips_updates
 from vlp_jax.training.optimizer import zero_frozen
 from vlp_jax.training.state import TrainState
 
@@ -21,7 +22,8 @@ def make_train_step(config: schema.Config, module: PretrainingModule, optimizer:
                     schedule: optax.Schedule) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
     """`step(state, batch) -> (state, metrics)`, ready for `jax.jit`.
 
-    metrics: float32 scalars `loss`, `gradient_norm`, `learning_rate`, and those of the objectives.
+    metrics: float32 scalars `loss`, `gradient_norm`, `learning_rate`, those of the objectives, and those of the guard where
+      updates may be skipped.
     Raises: ConfigError where accumulation is asked of an objective it would change silently.
     """
     check_accumulation(config)
@@ -38,7 +40,8 @@ def make_train_step(config: schema.Config, module: PretrainingModule, optimizer:
         if average is not None:
             average = optax.incremental_update(params, average, 1.0 - config.ema)
         metrics |= {"gradient_norm": optax.tree.norm(gradients), "learning_rate": schedule(state.step)}
-        return state.replace(step=state.step + 1, params=params, optimizer=optimizer_state, average=average), metrics
+        after = state.replace(step=state.step + 1, params=params, optimizer=optimizer_state, average=average)
+        return guarded(config.guard, state, after, metrics) if skips_updates(config.guard) else (after, metrics)
 
     return step
 

@@ -1,6 +1,7 @@
 """Where a run's numbers go: metrics.jsonl, TensorBoard, and a line on the terminal. Only the first host writes."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -9,6 +10,18 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from vlp_jax.errors import CheckpointError
+
+
+class Nowhere:
+    """What stands for a file on hosts that write none."""
+
+    rows: tuple[dict[str, Any], ...] = ()
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
 
 
 class MetricsFile:
@@ -22,9 +35,11 @@ class MetricsFile:
         self.file = open(path, "a")  # noqa: SIM115 - open for the whole run
 
     def write(self, row: dict[str, Any]) -> None:
-        """Appends a row. Raises: CheckpointError where the disk is full or gone."""
+        """Appends a row; a number that is not finite (of a skipped update) becomes null. Raises: CheckpointError where the
+        disk is full or gone."""
+        finite = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
         try:
-            self.file.write(json.dumps(row) + "\n")
+            self.file.write(json.dumps(finite) + "\n")
             self.file.flush()
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from error
