@@ -1,10 +1,13 @@
-"""Which rows of a global batch this host reads, and how they reach its devices."""
+"""How arrays of hosts become arrays over the devices of all: rows that each host has some of, values that all have."""
+
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
 from vlp_jax.errors import MeshError
+from vlp_jax.sharding.mesh import replicated
 
 
 class HostRows:
@@ -36,3 +39,11 @@ class HostRows:
             return values[start:start + end - first]
 
         return jax.make_array_from_callback((self.batch_size, *values.shape[1:]), self.sharding, part)
+
+
+def everywhere(tree: Any, mesh: Mesh) -> Any:
+    """Arrays that every host has, whole on every device of a mesh."""
+    def place(values: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(values.shape, replicated(mesh), values.__getitem__)
+
+    return jax.tree.map(lambda leaf: place(np.asarray(leaf)), tree)
