@@ -141,7 +141,8 @@ def test_flags_that_do_not_add_up_are_refused(no_cluster, flags, words):
         find_launch(*flags, 1.0)
 
 
-SLURM = {"SLURM_JOB_ID": "4711", "SLURM_STEP_NODELIST": "node[03-06]", "SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "0"}
+SLURM = {"SLURM_JOB_ID": "4711", "SLURM_STEP_NODELIST": "node[03-06]", "SLURM_NTASKS": "4",
+         "SLURM_PROCID": "2", "SLURM_LOCALID": "0"}
 
 
 def test_slurm_tells_and_num_processes_1_overrules(no_cluster):

@@ -151,7 +151,7 @@ def read_item(folder: str, step: int, name: str, wanted: Any) -> Any:
 
 def check_fingerprint(item: Any, name: str, metadata: dict[str, Any]) -> None:
     """Raises: DamagedCheckpoint where an item is not what was written."""
-    if int(fingerprint(item)) != metadata["fingerprints"][name]:
+    if fingerprint(item) != metadata["fingerprints"][name]:
         raise DamagedCheckpoint(f"{name}: its contents changed after it was written")
 
 

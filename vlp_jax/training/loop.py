@@ -220,7 +220,7 @@ class Sitting:
         self.batches.close()
         leaves = jax.tree.leaves(self.state.params)
         return Outcome(self.step, self.run.steps, self.clock.wall_seconds(), self.clock.cpu_seconds(), self.metrics,
-                       sum(leaf.size for leaf in leaves), f"{int(fingerprint(self.state.params)):08x}",
+                       sum(leaf.size for leaf in leaves), f"{fingerprint(self.state.params):08x}",
                        0 if finished else self.stop.exit_status)
 
     def __enter__(self) -> "Sitting":

@@ -58,7 +58,7 @@ class Checkpoints:
                                     "optimizer.rate, a longer warm-up or optimizer.clip_norm may help")
             decided_by_first("checkpoints", lambda: self.check_space(items))
             metadata = metadata | {"parameters": describe(items["params"]), "rest": describe(items["rest"]),
-                                   "fingerprints": {name: int(fingerprint(item)) for name, item in items.items()}}
+                                   "fingerprints": {name: fingerprint(item) for name, item in items.items()}}
             trees = {name: ocp.args.StandardSave(item) for name, item in items.items()}
             self.manager.save(step, args=ocp.args.Composite(metadata=ocp.args.JsonSave(metadata), **trees),
                               metrics=None if best is None else {"value": float(best)})

@@ -6,6 +6,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from vlp_jax.sharding.mesh import replicated
@@ -64,20 +65,23 @@ def make_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransfor
                       jax.random.key_data(jax.random.key(seed)), fresh_guard() if with_guard else None)
 
 
-@jax.jit
-def fingerprint(tree: Any) -> jax.Array:
-    """uint32 that changes with any bit of any leaf, and (but for one chance in 2^32) with their order: the sum modulo 2^32
+def fingerprint(tree: Any) -> int:
+    """32 bits that change with any bit of any leaf, and (but for one chance in 2^32) with their order: the sum modulo 2^32
     of every word mixed with its place. It tells a damaged checkpoint from a whole one; it is no defence against forgery."""
-    total = jnp.uint32(0)
-    for number, leaf in enumerate(jax.tree.leaves(tree)):
-        leaf = jnp.atleast_1d(leaf)
-        width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
-        words = leaf.view(width).astype(jnp.uint32) if leaf.dtype != bool else leaf.astype(jnp.uint32)
-        place = jnp.uint32(number + 1)
-        for axis in range(words.ndim):
-            place = mixed(place) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-        total += mixed(words ^ mixed(place)).sum(dtype=jnp.uint32)
-    return total
+    parts = [leaf_fingerprint(jnp.asarray(leaf), np.uint32(number + 1)) for number, leaf in enumerate(jax.tree.leaves(tree))]
+    return sum(map(int, jax.device_get(parts))) % 2**32
+
+
+@jax.jit
+def leaf_fingerprint(leaf: jax.Array, number: jax.Array) -> jax.Array:
+    """One leaf's part of the sum, uint32; compiled once a shape, of which a model has few."""
+    leaf = jnp.atleast_1d(leaf)
+    width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+    words = leaf.view(width).astype(jnp.uint32) if leaf.dtype != bool else leaf.astype(jnp.uint32)
+    place = number
+    for axis in range(words.ndim):
+        place = mixed(place) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    return mixed(words ^ mixed(place)).sum(dtype=jnp.uint32)
 
 
 def mixed(words: jax.Array) -> jax.Array:
@@ -87,8 +91,12 @@ def mixed(words: jax.Array) -> jax.Array:
     return words ^ (words >> 16)
 
 
-@jax.jit
-def all_finite(tree: Any) -> jax.Array:
-    """bool: whether every floating-point number of a tree is finite."""
+def all_finite(tree: Any) -> bool:
+    """Whether every floating-point number of a tree is finite."""
     floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).all()
+    return all(jax.device_get([leaf_finite(leaf) for leaf in floats]))
+
+
+@jax.jit
+def leaf_finite(leaf: jax.Array) -> jax.Array:
+    return jnp.isfinite(leaf).all()
