@@ -1,12 +1,13 @@
 """What the doors share: flags, `--config.section.key=value` overrides, and errors as one line."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from vlp_jax.errors import ConfigError, UserError
+from vlp_jax.errors import CheckpointError, ConfigError, UserError
 
 
 class Flags(argparse.ArgumentParser):
@@ -78,9 +79,20 @@ def run_door(door: Callable[[list[str]], int]) -> NoReturn:
         sys.stdout.flush()
         print(str(error).replace("\n", " "), file=sys.stderr, flush=True)
         status = 2
+        if isinstance(error, CheckpointError):
+            os._exit(status)  # in an orderly end each write that Orbax had begun would complain by itself
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
+
+
+def quiet_libraries() -> None:
+    """Orbax reports each save at length, and a failed one once for every array, through three channels; what is to be known of
+    it the error of this code says."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    report = sys.unraisablehook
+    sys.unraisablehook = lambda raised: None if str(raised.exc_value) == "Event loop is closed" else report(raised)
 
 
 def use_compilation_cache() -> None:

@@ -3,10 +3,9 @@
 import argparse
 import dataclasses
 import json
-import logging
 import os
 
-from vlp_jax.command_line import Flags, add_host_flags, run_door, use_compilation_cache
+from vlp_jax.command_line import Flags, add_host_flags, quiet_libraries, run_door, use_compilation_cache
 from vlp_jax.config import schema
 from vlp_jax.data.sources import open_source
 from vlp_jax.errors import ConfigError
@@ -37,7 +36,7 @@ def main(arguments: list[str]) -> int:
     flags.add_argument("--output", help="a JSON file to write")
     add_host_flags(flags)
     given = flags.parse(arguments)
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    quiet_libraries()
     patience = schema.Hosts()
     launch = find_launch(given.coordinator, given.num_processes, given.process_id, patience.initialization_seconds)
     with joined(launch, patience):

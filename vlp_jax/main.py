@@ -1,8 +1,6 @@
 """Train: `python -m vlp_jax.main --config=configs/clip_emoji.py --workdir=DIR [--config.section.key=value ...]`."""
 
-import logging
-
-from vlp_jax.command_line import Flags, add_host_flags, run_door, use_compilation_cache
+from vlp_jax.command_line import Flags, add_host_flags, quiet_libraries, run_door, use_compilation_cache
 from vlp_jax.config import load_config
 from vlp_jax.sharding.hosts import joined
 from vlp_jax.sharding.launch import find_launch
@@ -21,7 +19,7 @@ def main(arguments: list[str]) -> int:
     flags.add_argument("--accept-changes", action="store_true", help="go on in a workdir whose config differs")
     add_host_flags(flags)
     given, overrides = flags.parse_with_overrides(arguments)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each save at length
+    quiet_libraries()
     config = load_config(given.config, overrides)
     launch = find_launch(given.coordinator, given.num_processes, given.process_id, config.hosts.initialization_seconds)
     with joined(launch, config.hosts):

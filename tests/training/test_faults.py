@@ -3,8 +3,10 @@
 import functools
 import json
 import pathlib
-import resource
+import re
 import shutil
+import subprocess
+import sys
 import time
 
 import jax
@@ -20,6 +22,7 @@ from vlp_jax.errors import CheckpointError, TrainingError
 from vlp_jax.training import step as step_module
 from vlp_jax.training.assembly import assemble
 from vlp_jax.training.saving import Checkpoints
+from vlp_jax.training.watchdog import Watchdog
 
 ROOT = pathlib.Path(__file__).parents[2]
 SYNTHETIC = "data.train.source=synthetic:64?height=20&width=24&caption_words=3"
@@ -36,10 +39,10 @@ def train(tmp_path, tiny):
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def assembled(tiny):
     """The run that these flags describe, assembled but not compiled."""
-    return lambda *changes: assemble(load_config(CONFIG, split_overrides(tiny(SYNTHETIC, *changes))[1]))
+    return functools.cache(lambda *changes: assemble(load_config(CONFIG, split_overrides(tiny(SYNTHETIC, *changes))[1])))
 
 
 def rows(workdir):
@@ -54,7 +57,7 @@ def saved(workdir):
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
 
 
-def restored(run, workdir, **changes):
+def restored(run, workdir):
     checkpoints = Checkpoints(str(workdir), schema.Checkpoint(), schema.Hosts())
     return checkpoints.restore_newest(run.shapes, run.shardings)
 
@@ -96,10 +99,10 @@ def largest(folder):
 
 @pytest.mark.parametrize("lose", [
     lambda folder: largest(folder / "params").unlink(), lambda folder: shutil.rmtree(folder / "rest"),
-    lambda folder: shutil.rmtree(folder / "metadata"), lambda folder: (folder / "average/_METADATA").unlink(),
+    lambda folder: shutil.rmtree(folder / "metadata"),
     lambda folder: (folder / "metadata/metadata").write_text('{"position": 4'),
     lambda folder: largest(folder / "rest").write_bytes(largest(folder / "rest").read_bytes()[:1000]),
-], ids=["data", "item", "metadata", "tree", "torn metadata", "cut short"])
+], ids=["data", "item", "metadata", "torn metadata", "cut short"])
 def test_a_partial_checkpoint_is_set_aside_for_the_one_before(finished, assembled, tmp_path, capsys, lose):
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)
@@ -128,33 +131,42 @@ def test_a_state_that_is_not_finite_is_never_saved(finished, assembled, tmp_path
     state = restored(assembled(), workdir).state
     spoilt = state.replace(average=jax.tree.map(lambda leaf: leaf.at[(0,) * leaf.ndim].set(jnp.inf), state.average))
     checkpoints = Checkpoints(str(workdir), schema.Checkpoint(), schema.Hosts())
-    with pytest.raises(TrainingError, match="after step 5 the parameters or moments are not finite; the last good checkpoint is .*/4;"):
+    with pytest.raises(TrainingError, match="after step 5 the parameters or moments are not finite; the last good .*/4;"):
         checkpoints.save(5, spoilt, {})
     assert saved(workdir) == [2, 4]
 
 
-def test_a_disk_that_fills_up_during_a_save_ends_the_run_and_leaves_the_checkpoint_before(train, tmp_path, monkeypatch):
-    """Files may not grow past a few bytes while step 4 is written: what the disk then says is what a full one says."""
-    save, limits = Checkpoints.save, resource.getrlimit(resource.RLIMIT_FSIZE)
+FILLS_UP = """
+import resource, sys
+from vlp_jax import main
+from vlp_jax.command_line import run_door
+from vlp_jax.training.saving import Checkpoints
 
-    def fills_up(checkpoints, step, *rest):
-        if step == 4:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-        save(checkpoints, step, *rest)
+save = Checkpoints.save
 
-    monkeypatch.setattr(Checkpoints, "save", fills_up)
-    plan = ("steps=200", "checkpoint.every_steps=2")
-    try:
-        with pytest.raises(CheckpointError, match=r"saving failed: .*; the last good checkpoint is .*/checkpoints/2"):
-            train(*plan)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    monkeypatch.undo()
-    workdir = tmp_path / "run"
-    assert saved(workdir) == [2]
-    assert len(rows(workdir)) < 200  # it did not wait for the next save to find out
-    expected = losses(train("steps=6", workdir="unbroken"))
-    assert losses(train("steps=6", plan[1], flags=["--accept-changes"])) == expected
+def fills_up(checkpoints, step, *rest):
+    if step == 4:
+        checkpoints.finish()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+    save(checkpoints, step, *rest)
+
+Checkpoints.save = fills_up
+run_door(main.main)
+"""
+
+
+def test_a_disk_that_fills_up_during_a_save_ends_the_run_and_leaves_the_checkpoint_before(train, tiny, tmp_path):
+    """No file may grow past 8 kB from step 4 on: what the disk says then is what a full one says. metrics.jsonl stays below."""
+    plan = ("checkpoint.every_steps=2", "log_every=1000")
+    flags = [f"--config={CONFIG}", f"--workdir={tmp_path}/run", *tiny(SYNTHETIC, "steps=500", *plan)]
+    done = subprocess.run([sys.executable, "-c", FILLS_UP, *flags], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2, done.stderr
+    assert re.search(r"checkpoint error: .*: saving failed: .*File too large.*; the last good checkpoint is .*/checkpoints/2$",
+                     done.stderr, re.MULTILINE), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert saved(tmp_path / "run") == [2]
+    expected = losses(train("steps=6", plan[0], workdir="unbroken"))
+    assert losses(train("steps=6", plan[0], flags=["--accept-changes"]))[-2:] == expected[-2:]
 
 
 # Steps
@@ -195,36 +207,22 @@ def restored_is_finite(workdir):
 
 
 def test_a_source_that_hangs_is_shown_with_the_step_that_waits_for_it(train, monkeypatch, capfd):
-    read = SyntheticSource.__getitem__
-    hung = []
+    read, step_done, hangs = SyntheticSource.__getitem__, Watchdog.step_done, []
 
-    @functools.wraps(read)
-    def hangs(source, index):
-        if len(hung) < 1 and time.monotonic() > hangs.after:
-            hung.append(index)
-            time.sleep(3.0)
+    def slow_disk(source, index):
+        if hangs:
+            time.sleep(hangs.pop())
         return read(source, index)
 
-    hangs.after = float("inf")
-    monkeypatch.setattr(SyntheticSource, "__getitem__", hangs)
-    observe = step_done_hook(monkeypatch, lambda step: setattr(hangs, "after", 0.0 if step == 3 else hangs.after))
-    workdir = train("steps=40", "watchdog.seconds=1.0", "data.threads=1", "data.prefetch=1")
-    assert observe and len(rows(workdir)) == 40
-    files = [path for path in workdir.iterdir() if path.name.startswith("hang_step_")]
-    assert len(files) == 1
-    assert "in hangs" in files[0].read_text() and "in next_batch" in files[0].read_text()
+    def after_step_3(watchdog, step):
+        if step == 3:
+            hangs.append(6.0)
+        step_done(watchdog, step)
+
+    monkeypatch.setattr(SyntheticSource, "__getitem__", slow_disk)
+    monkeypatch.setattr(Watchdog, "step_done", after_step_3)
+    workdir = train("steps=12", "watchdog.seconds=3.0", "data.threads=1", "data.prefetch=1")
+    assert len(rows(workdir)) == 12
+    file, = workdir.glob("hang_step_*_host_0.txt")
+    assert "in slow_disk" in file.read_text() and "in next_batch" in file.read_text()
     assert "where every thread stands follows" in capfd.readouterr().err
-
-
-def step_done_hook(monkeypatch, action):
-    from vlp_jax.training.watchdog import Watchdog
-
-    done, seen = Watchdog.step_done, []
-
-    def hook(watchdog, step):
-        seen.append(step)
-        action(step)
-        done(watchdog, step)
-
-    monkeypatch.setattr(Watchdog, "step_done", hook)
-    return seen

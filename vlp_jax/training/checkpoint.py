@@ -204,6 +204,7 @@ def damage_named(what: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """The start of an error's message, or its type where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+    """The first line of an error's message, or its type where it has none. Of a long one the middle is left out: what the
+    disk said stands at the end."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= 300 else f"{line[:120]} ... {line[-170:]}"

@@ -1,5 +1,6 @@
 """The training loop. `step` is the number of completed updates; row s of metrics.jsonl holds update s."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -229,6 +230,8 @@ class Sitting:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.rows.close()
         self.tensorboard.close()
-        if error is None or not several_hosts():  # else: others may be gone, and nothing is to be waited for
-            self.batches.close()
-            self.checkpoints.manager.close()
+        if error is not None and several_hosts():
+            return  # others may be gone: nothing is to be waited for
+        self.batches.close()
+        with contextlib.suppress(*[] if error is None else [CheckpointError]):  # one error is enough
+            self.checkpoints.close()

@@ -125,6 +125,11 @@ class Checkpoints:
         with self.errors_named():
             self.manager.wait_until_finished()
 
+    def close(self) -> None:
+        """Waits for the save under way, and ends the threads. Raises: CheckpointError, as `save`."""
+        with self.errors_named():
+            self.manager.close()
+
     @contextlib.contextmanager
     def errors_named(self) -> Iterator[None]:
         try:

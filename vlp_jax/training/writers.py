@@ -1,5 +1,6 @@
 """Where a run's numbers go: metrics.jsonl, TensorBoard, and a line on the terminal. Only the first host writes."""
 
+import contextlib
 import json
 import math
 import os
@@ -45,7 +46,8 @@ class MetricsFile:
             raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
-        self.file.close()
+        with contextlib.suppress(OSError):  # each row was flushed; what is left is one that could not be written
+            self.file.close()
 
 
 def read_rows(path: str) -> list[dict[str, Any]]:
@@ -79,12 +81,17 @@ class TensorBoard:
         self.writer = SummaryWriter(os.path.join(workdir, "tensorboard"), purge_step=resumed_step + 1 if resumed_step else None)
 
     def write(self, row: dict[str, Any]) -> None:
-        for name, value in row.items():
-            if isinstance(value, (int, float)) and name != "step":
-                self.writer.add_scalar(name, value, row["step"])
+        """Adds a row. Raises: CheckpointError where the disk is full or gone."""
+        try:
+            for name, value in row.items():
+                if isinstance(value, (int, float)) and name != "step":
+                    self.writer.add_scalar(name, value, row["step"])
+        except OSError as error:
+            raise CheckpointError(f"{self.writer.logdir}: cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
-        self.writer.close()
+        with contextlib.suppress(OSError):  # of a full disk, whose error is under way; metrics.jsonl holds the numbers too
+            self.writer.close()
 
 
 class Progress:
