@@ -1,12 +1,13 @@
 """What the doors share: flags, `--config.section.key=value` overrides, and errors as one line."""
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from vlp_jax.errors import ConfigError, UserError
+from vlp_jax.errors import CheckpointError, ConfigError, UserError
 
 
 class Flags(argparse.ArgumentParser):
@@ -28,6 +29,13 @@ class Flags(argparse.ArgumentParser):
         check_given_once(arguments)
         rest, overrides = split_overrides(arguments)
         return self.parse_args(rest), overrides
+
+
+def add_host_flags(flags: argparse.ArgumentParser) -> None:
+    """The flags by which a door becomes one of several hosts; in Slurm, on TPUs and in a Kubernetes job none is needed."""
+    flags.add_argument("--coordinator", help="HOST:PORT of process 0, where several hosts train together")
+    flags.add_argument("--num-processes", type=int, help="how many processes; 1: this one alone, whatever the cluster says")
+    flags.add_argument("--process-id", type=int, help="which of them this is, from 0")
 
 
 def check_given_once(arguments: Sequence[str], repeatable: Sequence[str] = ()) -> None:
@@ -71,9 +79,20 @@ def run_door(door: Callable[[list[str]], int]) -> NoReturn:
         sys.stdout.flush()
         print(str(error).replace("\n", " "), file=sys.stderr, flush=True)
         status = 2
+        if isinstance(error, CheckpointError):
+            os._exit(status)  # in an orderly end each write that Orbax had begun would complain by itself
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
+
+
+def quiet_libraries() -> None:
+    """Orbax reports each save at length, and a failed one once for every array, through three channels; what is to be known of
+    it the error of this code says."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    report = sys.unraisablehook
+    sys.unraisablehook = lambda raised: None if str(raised.exc_value) == "Event loop is closed" else report(raised)
 
 
 def use_compilation_cache() -> None:

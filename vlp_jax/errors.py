@@ -44,3 +44,9 @@ class TrainingError(UserError):
     """Training cannot go on."""
 
     kind = "training error"
+
+
+class HostError(UserError):
+    """One of several hosts is missing, lost, or of another mind than the others."""
+
+    kind = "host error"

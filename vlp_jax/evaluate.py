@@ -1,20 +1,22 @@
 """Evaluate a checkpoint: `python -m vlp_jax.evaluate --workdir=DIR '--source=webdataset:/path/{000000..000003}.tar'`."""
 
+import argparse
 import dataclasses
 import json
-import logging
 import os
 
-import jax
-
-from vlp_jax.command_line import Flags, run_door, use_compilation_cache
+from vlp_jax.command_line import Flags, add_host_flags, quiet_libraries, run_door, use_compilation_cache
 from vlp_jax.config import schema
 from vlp_jax.data.sources import open_source
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.suite import evaluate_set
 from vlp_jax.loading import class_descriptions, load
-from vlp_jax.sharding.mesh import make_mesh, replicated
+from vlp_jax.sharding.exchange import is_first
+from vlp_jax.sharding.host_rows import everywhere
+from vlp_jax.sharding.hosts import joined
+from vlp_jax.sharding.launch import find_launch
+from vlp_jax.sharding.mesh import make_mesh
 from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.assembly import make_embedder
 from vlp_jax.training.writers import write_atomically
@@ -33,8 +35,18 @@ def main(arguments: list[str]) -> int:
     flags.add_argument("--class-field", help="metadata field that names the class for zero_shot")
     flags.add_argument("--batch-size", type=int, default=256)
     flags.add_argument("--output", help="a JSON file to write")
+    add_host_flags(flags)
     given = flags.parse(arguments)
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    quiet_libraries()
+    patience = schema.Hosts()
+    launch = find_launch(given.coordinator, given.num_processes, given.process_id, patience.initialization_seconds)
+    with joined(launch, patience):
+        evaluate(given)
+    return 0
+
+
+def evaluate(given: argparse.Namespace) -> None:
+    """`main`, on the hosts that have come together."""
     use_compilation_cache()
     tasks = check_tasks(given.evaluators)
     check_output(given.output)
@@ -44,14 +56,12 @@ def main(arguments: list[str]) -> int:
     if given.class_field:
         spec = dataclasses.replace(spec, class_field=given.class_field)
     layout = make_layout(schema.Mesh(), make_mesh(schema.Mesh()))
-    variables = jax.device_put(variables, replicated(layout.mesh))
-    results = evaluate_set(data, spec, make_embedder(model.module, preprocessor, layout), variables,
+    results = evaluate_set(data, spec, make_embedder(model.module, preprocessor, layout), everywhere(variables, layout.mesh),
                            class_descriptions(given.workdir, given.step), model.config.data.threads)
     text = json.dumps(results, indent=2)
     print(text)
-    if given.output:
+    if given.output and is_first():
         write_atomically(given.output, text + "\n")
-    return 0
 
 
 def check_tasks(text: str) -> tuple[str, ...]:

@@ -1,10 +1,11 @@
 """Train: `python -m vlp_jax.main --config=configs/clip_emoji.py --workdir=DIR [--config.section.key=value ...]`."""
 
-import logging
 import math
 
-from vlp_jax.command_line import Flags, run_door, use_compilation_cache
+from vlp_jax.command_line import Flags, add_host_flags, quiet_libraries, run_door, use_compilation_cache
 from vlp_jax.config import load_config
+from vlp_jax.sharding.hosts import joined
+from vlp_jax.sharding.launch import find_launch
 from vlp_jax.training.loop import Outcome, train
 from vlp_jax.training.speed import UTILISATION
 from vlp_jax.training.writers import format_seconds, percent
@@ -19,13 +20,17 @@ def main(arguments: list[str]) -> int:
     flags.add_argument("--config", required=True, help="a file with get_config(), as configs/NAME.py or configs/NAME.py:VARIANT")
     flags.add_argument("--workdir", required=True, help="folder of the run; given again, the run goes on")
     flags.add_argument("--accept-changes", action="store_true", help="go on in a workdir whose config differs")
+    add_host_flags(flags)
     given, overrides = flags.parse_with_overrides(arguments)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each save at length
-    use_compilation_cache()
-    outcome = train(load_config(given.config, overrides), given.workdir, given.accept_changes)
-    print(final_table(outcome, given.workdir), flush=True)
-    if outcome.exit_status:
-        print(f"stopped after step {outcome.step} of {outcome.steps}, saved; run the same command again to go on", flush=True)
+    quiet_libraries()
+    config = load_config(given.config, overrides)
+    launch = find_launch(given.coordinator, given.num_processes, given.process_id, config.hosts.initialization_seconds)
+    with joined(launch, config.hosts):
+        use_compilation_cache()
+        outcome = train(config, given.workdir, given.accept_changes)
+        print(final_table(outcome, given.workdir), flush=True)
+        if outcome.exit_status:
+            print(f"stopped after step {outcome.step} of {outcome.steps}, saved; run the same command again to go on", flush=True)
     return outcome.exit_status
 
 

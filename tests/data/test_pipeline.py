@@ -76,7 +76,8 @@ def only(source, texts=schema.Texts()):  # noqa: B008 - frozen
 
 
 def batches_of(rows, count, position=0, host=0, hosts=1, **data):
-    batches = Batches(rows, schema.Data(batch_size=BATCH, **data), position, host, hosts)
+    share = range(host * BATCH // hosts, (host + 1) * BATCH // hosts)
+    batches = Batches(rows, schema.Data(batch_size=BATCH, **data), position, share)
     try:
         return list(itertools.islice(batches, count))
     finally:

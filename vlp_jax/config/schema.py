@@ -302,6 +302,36 @@ class Profile:
 
 
 @dataclasses.dataclass(frozen=True)
+class Hosts:
+    """How long several hosts wait for each other, in seconds."""
+
+    initialization_seconds: float = between(300.0, 1.0)  # for all of them to come, at the start
+    heartbeat_seconds: float = between(60.0, 2.0)  # of silence, after which a host counts as lost and the others leave
+    barrier_seconds: float = between(1800.0, 1.0)  # wherever all meet: checks, logged steps, checkpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class Guard:
+    """What is done about an update whose loss or gradient is not finite, or stands out. A skipped update leaves parameters,
+    moments and average as they are; its batch counts as consumed."""
+
+    non_finite: Literal["stop", "skip"] = "stop"  # stop: the run ends, and the last good checkpoint is named
+    spike_factor: float | None = between(None, 1.0)  # skip above so many times the running mean; None: never
+    spike_of: Literal["gradient_norm", "loss"] = "gradient_norm"
+    spike_decay: float = between(0.99, 0.0, 0.999999)  # of the running mean over the updates that were made
+    spike_after: int = between(100, 1)  # updates, before which no spike is told from the noise of a start
+    maximum_skips: int = between(20, 1)  # in a row; one more ends the run
+
+
+@dataclasses.dataclass(frozen=True)
+class Watchdog:
+    """What is done when a step takes far too long: where every thread stands is written to the terminal and the workdir."""
+
+    seconds: float | None = between(1800.0, 0.1)  # for one step, its data and checkpoint included; None: never
+    exit: bool = False  # leave then with status 75, for a launcher that starts the run again
+
+
+@dataclasses.dataclass(frozen=True)
 class Checkpoint:
     """When to save and what to keep. The last step is always saved."""
 
@@ -345,5 +375,8 @@ class Config:
     precision: Precision = section(Precision)
     mesh: Mesh = section(Mesh)
     profile: Profile = section(Profile)
+    hosts: Hosts = section(Hosts)
+    guard: Guard = section(Guard)
+    watchdog: Watchdog = section(Watchdog)
     checkpoint: Checkpoint = section(Checkpoint)
     evaluators: dict[str, Evaluator] = section(dict)

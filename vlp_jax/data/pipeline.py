@@ -7,7 +7,7 @@ there, and every random draw of its transform. Grain only chooses which thread o
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -105,19 +105,18 @@ def input_fingerprint(config: schema.Config, mixture: Mixture) -> dict[str, Any]
 
 
 class Batches(Iterator):
-    """This host's rows of the global batches from `position` (in batches) on.
+    """The global batches from `position` (in batches) on, or those of their rows that this host needs: `local_rows`, the
+    numbers within a batch, or None for all.
 
     `next(batches)` gives the arrays of `TrainRows.batch`; `position` counts the batches handed out. Each batch is made by one
     thread, of this process or of a worker, while others make the next ones. Closing stops threads and worker processes.
     """
 
-    def __init__(self, rows: TrainRows, data: schema.Data, position: int = 0, host: int = 0, hosts: int = 1):
-        local = data.batch_size // hosts
-        first_row = host * local
+    def __init__(self, rows: TrainRows, data: schema.Data, position: int = 0, local_rows: Sequence[int] | None = None):
+        chosen = range(data.batch_size) if local_rows is None else [int(row) for row in local_rows]
 
         def make(k: int) -> Batch:
-            first = k * data.batch_size + first_row
-            return rows.batch(range(first, first + local))
+            return rows.batch([k * data.batch_size + row for row in chosen])
 
         dataset = grain.MapDataset.range(position, np.iinfo(np.int64).max // data.batch_size // 2).map(make)
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.prefetch))

@@ -22,10 +22,12 @@ from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions, metric_names
 from vlp_jax.models.layers import Precision
 from vlp_jax.objectives.module import PretrainingModule
+from vlp_jax.sharding.host_rows import HostRows
 from vlp_jax.sharding.layout import Layout, layout_in_use
 from vlp_jax.sharding.mesh import batch_sharding, check_batch, check_microbatch, make_mesh
 from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.accumulation import check_collections
+from vlp_jax.training.guard import skips_updates
 from vlp_jax.training.optimizer import make_optimizer
 from vlp_jax.training.schedule import make_schedule, total_steps
 from vlp_jax.training.state import abstract_parameters, abstract_state, make_state
@@ -49,6 +51,7 @@ class Run(Update):
 
     config: schema.Config
     layout: Layout
+    host_rows: HostRows
     mixture: Mixture
     preprocessor: Preprocessor
     steps: int
@@ -60,19 +63,18 @@ class Run(Update):
     def initial_state(self) -> Any:
         """The state before the first update, made where it will lie."""
         batch, config = example_batch(self.config), self.config
-        return jax.jit(lambda: make_state(self.module, batch, self.optimizer, config.seed, config.ema is not None),
+        return jax.jit(lambda: make_state(self.module, batch, self.optimizer, config.seed, config.ema is not None,
+                                          skips_updates(config.guard)),
                        out_shardings=self.shardings)()
 
     def batches(self, position: int) -> Batches:
-        """This host's part of the input from batch `position` on."""
+        """The input from batch `position` on: the rows that this host's devices hold."""
         rows = TrainRows(self.mixture, self.preprocessor, self.config.data.augmentation, self.config.seed)
-        return Batches(rows, self.config.data, position, jax.process_index(), jax.process_count())
+        return Batches(rows, self.config.data, position, self.host_rows.rows)
 
     def to_device(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """The arrays of this host's rows as parts of global arrays; starts the transfer and returns."""
-        sharding = batch_sharding(self.mesh)
-        return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()
-                if key in DEVICE_KEYS}
+        return {key: self.host_rows.place(value) for key, value in batch.items() if key in DEVICE_KEYS}
 
     def input_fingerprint(self) -> dict[str, Any]:
         return input_fingerprint(self.config, self.mixture)
@@ -140,26 +142,34 @@ def assemble(config: schema.Config) -> Run:
     """Raises: ConfigError, MeshError or DataError for whatever cannot work."""
     mesh = make_mesh(config.mesh)
     layout = make_layout(config.mesh, mesh)
+    check_batches(config, mesh)
+    host_rows = HostRows(batch_sharding(mesh), config.data.batch_size)
     check_augmentation(config.data.augmentation)
     check_best_metric(config)
     preprocessor = Preprocessor.from_config(config)
     mixture = open_mixture(config.data.train)
     steps = total_steps(config, len(mixture))
     update = build_update(config, layout, steps)
-    return Run(**vars(update), config=config, layout=layout, mixture=mixture, preprocessor=preprocessor, steps=steps)
+    return Run(**vars(update), config=config, layout=layout, host_rows=host_rows, mixture=mixture,
+               preprocessor=preprocessor, steps=steps)
+
+
+def check_batches(config: schema.Config, mesh: jax.sharding.Mesh) -> None:
+    """Raises: MeshError naming the nearest sizes unless the batch, and each microbatch, divides over the mesh's batch axes."""
+    check_batch(config.data.batch_size, mesh)
+    check_microbatch(config.data.batch_size, config.accumulation.microbatches, mesh)
 
 
 def build_update(config: schema.Config, layout: Layout, steps: int) -> Update:
     """What a run of so many steps compiles; needs no data, and for shapes no devices either.
 
-    Raises: ConfigError, MeshError for a model, optimizer or batch that cannot be.
+    Raises: ConfigError, MeshError for a model or optimizer that cannot be.
     """
-    check_batch(config.data.batch_size, layout.mesh)
-    check_microbatch(config.data.batch_size, config.accumulation.microbatches, layout.mesh)
     module, batch = make_module(config), jax.eval_shape(lambda: example_batch(config))
     schedule = make_schedule(config.optimizer.schedule, config.optimizer.rate, steps)
     optimizer = make_optimizer(config.optimizer, schedule, abstract_parameters(module, batch))
-    shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, layout)
+    shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, layout,
+                                       skips_updates(config.guard))
     check_collections(config, shapes.collections)
     step = laid_out(make_train_step(config, module, optimizer, schedule), layout)
     in_shardings = shardings, batch_sharding(layout.mesh)

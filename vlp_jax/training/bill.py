@@ -16,7 +16,7 @@ from vlp_jax.sharding.collective_counts import collective_counts, crossing_bytes
 from vlp_jax.sharding.mesh import make_mesh
 from vlp_jax.sharding.rules import make_layout
 from vlp_jax.sharding.topologies import Topology
-from vlp_jax.training.assembly import build_update, example_batch
+from vlp_jax.training.assembly import build_update, check_batches, example_batch
 from vlp_jax.training.flops import train_step_flops
 
 ANY_NUMBER_OF_STEPS = 100_000  # the schedule's constants; a run's length changes nothing else in its program
@@ -61,6 +61,7 @@ class Bill:
 def bill_of(config: schema.Config, topology: Topology) -> Bill:
     """Compiles the update of `config` for `topology`. Raises: ConfigError, MeshError for what cannot be compiled at all."""
     mesh = make_mesh(config.mesh, topology.devices())
+    check_batches(config, mesh)
     update = build_update(config, make_layout(config.mesh, mesh), ANY_NUMBER_OF_STEPS)
     known = dict(
         topology=topology.spec, chips=topology.chips, batch_size=config.data.batch_size, mesh=dict(mesh.shape),

@@ -1,9 +1,11 @@
 """The training loop. `step` is the number of completed updates; row s of metrics.jsonl holds update s."""
 
+import contextlib
 import dataclasses
 import math
 import os
 import time
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -12,15 +14,19 @@ import numpy as np
 from vlp_jax.config import schema, to_tree
 from vlp_jax.data.notices import said_while_waiting
 from vlp_jax.errors import CheckpointError, TrainingError
+from vlp_jax.sharding.exchange import check_all_agree, is_first, several_hosts
 from vlp_jax.training.assembly import Run, assemble
-from vlp_jax.training.checkpoint import Checkpoints
 from vlp_jax.training.clock import Clock
+from vlp_jax.training.guard import check_skips, skips_updates
 from vlp_jax.training.input_counts import InputCounts
+from vlp_jax.training.save_plan import SavePlan
+from vlp_jax.training.saving import Checkpoints
 from vlp_jax.training.signals import StopSignal
 from vlp_jax.training.speed import UTILISATION, Speed
 from vlp_jax.training.state import fingerprint
+from vlp_jax.training.watchdog import Watchdog
 from vlp_jax.training.workdir import check_workdir, claim_workdir
-from vlp_jax.training.writers import MetricsFile, Progress, TensorBoard
+from vlp_jax.training.writers import MetricsFile, Nowhere, Progress, TensorBoard
 
 SLOW_FIRST_BATCH = 20.0  # seconds, after which the source is named, and again when it has taken twice as long
 
@@ -48,6 +54,7 @@ def train(config: schema.Config, workdir: str, accept_changes: bool = False) -> 
     """
     changes = check_workdir(workdir, config, accept_changes)
     run = assemble(config)
+    check_all_agree("config or data set", [to_tree(config), run.input_fingerprint()])
     if not changes:
         claim_workdir(workdir, config)
     for change in changes:
@@ -55,14 +62,12 @@ def train(config: schema.Config, workdir: str, accept_changes: bool = False) -> 
     if len(run.mixture) < config.data.batch_size:
         print(f"warning: {run.mixture.describe()}: {len(run.mixture)} examples an epoch are less than one batch of "
               f"{config.data.batch_size}; every batch goes on into the next epoch", flush=True)
-    with StopSignal() as stop:
-        sitting = Sitting(run, workdir, stop)
+    with StopSignal() as stop, Watchdog(config.watchdog, workdir, jax.process_index()) as watchdog:
+        sitting = Sitting(run, workdir, stop, watchdog)
         if changes:
             claim_workdir(workdir, config)  # only now: the checkpoint goes with them
-        try:
+        with sitting:
             return sitting.train()
-        finally:
-            sitting.close()
 
 
 def check_same_input(stored: Any, here: dict[str, Any], where: str) -> None:
@@ -80,23 +85,23 @@ def check_same_input(stored: Any, here: dict[str, Any], where: str) -> None:
 class Sitting:
     """One process's part of a run: the state, the open files, and the loop over them."""
 
-    def __init__(self, run: Run, workdir: str, stop: StopSignal):
-        self.run, self.workdir, self.stop = run, workdir, stop
+    def __init__(self, run: Run, workdir: str, stop: StopSignal, watchdog: Watchdog):
+        self.run, self.workdir, self.stop, self.watchdog = run, workdir, stop, watchdog
         self.config = run.config
-        self.checkpoints = Checkpoints(workdir, self.config.checkpoint)
+        self.checkpoints = Checkpoints(workdir, self.config.checkpoint, self.config.hosts)
         stored = self.restore_or_start()
         self.clock = Clock(stored["clock"]["wall_seconds"], stored["clock"]["cpu_seconds"])
         names = [part.name for part in run.mixture.parts]
         self.counts = InputCounts(self.config.data.max_bad_fraction, names, stored["input_counts"])
         self.evaluation = run.evaluation(stored["class_descriptions"])
-        self.rows = MetricsFile(os.path.join(workdir, "metrics.jsonl"), keep_up_to=self.step)
-        self.tensorboard = TensorBoard(workdir, self.step)
+        self.rows = MetricsFile(os.path.join(workdir, "metrics.jsonl"), keep_up_to=self.step) if is_first() else Nowhere()
+        self.tensorboard = TensorBoard(workdir, self.step) if is_first() else Nowhere()
         self.progress = Progress(run.steps)
         self.first_position = stored["position"]
         self.batches = run.batches(self.first_position)
         self.metrics = {key: value for row in self.rows.rows for key, value in row.items()}  # the newest of each
         self.metrics.pop(UTILISATION, None)  # of other devices, perhaps
-        self.last_save = time.monotonic()
+        self.saves = SavePlan(self.config.checkpoint, run.steps)
         self.speed = Speed(self.config, run.mesh, workdir, run.train_step, self.progress.message)
 
     def restore_or_start(self) -> dict[str, Any]:
@@ -129,23 +134,25 @@ class Sitting:
                 self.write(*held)
             self.clock.count_step(waited)
             held = (self.step, metrics)
-            stopping = self.stop.number is not None
+            stopping = self.stop.stops_after(self.step)
             evaluators = self.evaluation.due(self.step, self.run.steps)
-            if stopping or evaluators or self.save_is_due():
+            if stopping or evaluators or self.saves.due(self.step):
                 measured = self.checked(self.step, metrics)
                 if not stopping or self.step == self.run.steps:
-                    with self.speed.goodput.spent_on("evaluation"):
-                        measured |= self.evaluation.run(evaluators, self.run.evaluated_variables(self.state))
+                    measured |= self.evaluate(evaluators)
                 self.write_row(self.step, measured)
-                if stopping or self.save_is_due() or self.best_value(measured) is not None:
+                if stopping or self.saves.due(self.step) or self.best_value(measured) is not None:
                     with self.speed.goodput.spent_on("checkpoint_stall"):
                         self.save(self.best_value(measured))
                     for message in self.counts.news():
                         self.progress.message(message)
                 held = None
                 self.clock.begin_lap()
+            self.checkpoints.check()
+            self.watchdog.step_done(self.step)
             if stopping:
                 break
+        self.watchdog.rest()
         with self.speed.goodput.spent_on("checkpoint_stall"):
             self.checkpoints.finish()
         if self.step >= self.run.steps:
@@ -161,11 +168,12 @@ class Sitting:
         with said_while_waiting(lambda: words, SLOW_FIRST_BATCH):
             return next(self.batches)
 
-    def save_is_due(self) -> bool:
-        every = self.config.checkpoint
-        minutes = (time.monotonic() - self.last_save) / 60
-        return (self.step == self.run.steps or (every.every_steps is not None and self.step % every.every_steps == 0)
-                or (every.every_minutes is not None and minutes >= every.every_minutes))
+    def evaluate(self, evaluators: list[str]) -> dict[str, float]:
+        """What the named evaluators measure now, which takes its own time."""
+        if evaluators:
+            self.watchdog.rest()
+        with self.speed.goodput.spent_on("evaluation"):
+            return self.evaluation.run(evaluators, self.run.evaluated_variables(self.state))
 
     def write(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """The row of an earlier update, where one is due; waits for that update otherwise, so that the host is never
@@ -173,19 +181,26 @@ class Sitting:
         if step == 1 or step % self.config.log_every == 0:
             self.write_row(step, self.checked(step, metrics))
             self.clock.begin_lap()
+        elif skips_updates(self.config.guard):
+            self.checked(step, metrics)
         else:
             jax.block_until_ready(metrics)
 
     def checked(self, step: int, metrics: dict[str, jax.Array]) -> dict[str, float]:
-        """An update's metrics on the host. Raises: TrainingError if the loss or the gradient is not finite."""
+        """An update's metrics on the host. Raises: TrainingError if the loss or the gradient is not finite, or after too many
+        skipped updates."""
         values = {f"train/{key}": float(value) for key, value in jax.device_get(metrics).items()}
+        if skips_updates(self.config.guard):
+            check_skips(self.config.guard, values["train/consecutive_skips"], step, self.checkpoints.last_good)
         for key in ("train/loss", "train/gradient_norm"):
-            if not math.isfinite(values[key]):
+            if self.config.guard.non_finite == "stop" and not math.isfinite(values[key]):
                 raise TrainingError(f"{key} is {values[key]} at step {step}; {self.checkpoints.last_good()}; a lower "
                                     "optimizer.rate, a longer warm-up or optimizer.clip_norm may help")
         return values
 
     def write_row(self, step: int, measured: dict[str, float]) -> None:
+        self.counts.gather()
+        self.saves.agree()
         lap = self.clock.lap(self.config.data.batch_size)
         row = {"step": step, **measured, **{f"train/{key}": value for key, value in lap.items()}, **self.speed.row(lap),
                "train/epoch": step * self.config.data.batch_size / len(self.run.mixture), **self.counts.row(),
@@ -206,20 +221,25 @@ class Sitting:
                     "clock": self.clock.to_json(), "input_counts": self.counts.to_json(), "config": to_tree(self.config),
                     "preprocessor": self.run.preprocessor.to_json(), "class_descriptions": self.evaluation.descriptions}
         self.checkpoints.save(self.step, self.state, metadata, best)
-        self.last_save = time.monotonic()
+        self.saves.saved()
 
     def outcome(self) -> Outcome:
         finished = self.step >= self.run.steps
         self.batches.close()
         leaves = jax.tree.leaves(self.state.params)
         return Outcome(self.step, self.run.steps, self.clock.wall_seconds(), self.clock.cpu_seconds(),
-                       self.metrics | self.speed.goodput.fractions(),
-                       sum(leaf.size for leaf in leaves), f"{int(fingerprint(self.state.params)):08x}",
-                       0 if finished else self.stop.exit_status)
+                       self.metrics | self.speed.goodput.fractions(), sum(leaf.size for leaf in leaves),
+                       f"{fingerprint(self.state.params):08x}", 0 if finished else self.stop.exit_status)
 
-    def close(self) -> None:
+    def __enter__(self) -> "Sitting":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.speed.close()
-        self.batches.close()
         self.rows.close()
         self.tensorboard.close()
-        self.checkpoints.manager.close()
+        if error is not None and several_hosts():
+            return  # others may be gone: nothing is to be waited for
+        self.batches.close()
+        with contextlib.suppress(*[] if error is None else [CheckpointError]):  # one error is enough
+            self.checkpoints.close()

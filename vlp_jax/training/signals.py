@@ -1,32 +1,50 @@
-"""Being told to stop: SIGTERM (a preempted machine) and SIGINT (Ctrl-C) end a run after the update under way."""
+"""Being told to stop: SIGTERM (a preempted machine) and SIGINT (Ctrl-C) end a run after the update under way, and on several
+hosts after the same update on all of them."""
 
+import os
 import signal
 from types import FrameType, TracebackType
 
+from jax.experimental import multihost_utils
+
+from vlp_jax.sharding.exchange import several_hosts
+
 
 class StopSignal:
-    """While entered, remembers the first SIGTERM or SIGINT instead of dying of it; `number` is None until then."""
+    """While entered, remembers the first SIGTERM or SIGINT instead of dying of it; `number` is None until the run is to stop.
+
+    Of several hosts, any may get the signal. JAX's preemption service, which has taken over SIGTERM there, spreads the word
+    and lets all agree on one step in the background; an update costs nothing more for it.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
 
     def __enter__(self) -> "StopSignal":
-        self.previous = {number: signal.signal(number, self.remember) for number in (signal.SIGTERM, signal.SIGINT)}
+        handlers = {signal.SIGINT: pass_on} if several_hosts() else dict.fromkeys((signal.SIGTERM, signal.SIGINT), self.remember)
+        self.previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 
     def remember(self, number: int, frame: FrameType | None) -> None:
         if self.number is None:
             self.number = number
 
+    def stops_after(self, step: int) -> bool:
+        """Whether the run is to stop after this update. With several hosts, each must ask after every update."""
+        if several_hosts() and multihost_utils.reached_preemption_sync_point(step):
+            self.number = signal.SIGTERM
+        return self.number is not None
+
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
     @property
-    def name(self) -> str:
-        return signal.Signals(self.number).name
-
-    @property
     def exit_status(self) -> int:
         """128 + the signal's number, as shells report it: 143 for SIGTERM."""
         return 128 + self.number
+
+
+def pass_on(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C becomes the signal that JAX's preemption service listens to."""
+    os.kill(os.getpid(), signal.SIGTERM)

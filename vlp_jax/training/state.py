@@ -6,17 +6,20 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import replicated
 from vlp_jax.sharding.placement import parameter_shardings, shardings_like
+from vlp_jax.training.guard import fresh_guard
 
 
 @flax.struct.dataclass
 class TrainState:
     """step: int32, completed updates. params: float32. optimizer: Optax state. average: exponential moving average of
-    params, or None. collections: mutable variables other than params. rng: uint32 [2], the run's key, never changed."""
+    params, or None. collections: mutable variables other than params. rng: uint32 [2], the run's key, never changed.
+    guard: a GuardState, or None where no update is ever skipped."""
 
     step: jax.Array
     params: Any
@@ -24,6 +27,7 @@ class TrainState:
     average: Any
     collections: dict
     rng: jax.Array
+    guard: Any = None
 
 
 def initial_variables(module: nn.Module, batch: dict[str, jax.Array], seed: int) -> dict:
@@ -37,44 +41,48 @@ def abstract_parameters(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct
 
 
 def abstract_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransformation, seed: int,
-                   with_average: bool, layout: Layout) -> tuple[Any, Any]:
+                   with_average: bool, layout: Layout, with_guard: bool = False) -> tuple[Any, Any]:
     """Shapes and shardings of the state, each as a TrainState."""
     boxed = jax.eval_shape(lambda batch: initial_variables(module, batch, seed), batch)
     parameters = parameter_shardings(boxed, layout)["params"]
-    shapes = jax.eval_shape(lambda batch: make_state(module, batch, optimizer, seed, with_average), batch)
+    shapes = jax.eval_shape(lambda batch: make_state(module, batch, optimizer, seed, with_average, with_guard), batch)
     everywhere = replicated(layout.mesh)
     shardings = TrainState(
         step=everywhere, params=parameters,
         optimizer=shardings_like(shapes.optimizer, shapes.params, parameters, layout),
         average=parameters if with_average else None,
-        collections=jax.tree.map(lambda _: everywhere, shapes.collections), rng=everywhere)
+        collections=jax.tree.map(lambda _: everywhere, shapes.collections), rng=everywhere,
+        guard=jax.tree.map(lambda _: everywhere, shapes.guard))
     return shapes, shardings
 
 
 def make_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransformation, seed: int,
-               with_average: bool) -> TrainState:
+               with_average: bool, with_guard: bool = False) -> TrainState:
     """The state before the first update."""
     variables = dict(nn.meta.unbox(initial_variables(module, batch, seed)))
     params = variables.pop("params")
     average = jax.tree.map(jnp.copy, params) if with_average else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average, variables,
-                      jax.random.key_data(jax.random.key(seed)))
+                      jax.random.key_data(jax.random.key(seed)), fresh_guard() if with_guard else None)
+
+
+def fingerprint(tree: Any) -> int:
+    """32 bits that change with any bit of any leaf, and (but for one chance in 2^32) with their order: the sum modulo 2^32
+    of every word mixed with its place. It tells a damaged checkpoint from a whole one; it is no defence against forgery."""
+    parts = [leaf_fingerprint(jnp.asarray(leaf), np.uint32(number + 1)) for number, leaf in enumerate(jax.tree.leaves(tree))]
+    return sum(map(int, jax.device_get(parts))) % 2**32
 
 
 @jax.jit
-def fingerprint(tree: Any) -> jax.Array:
-    """uint32 that changes with any bit of any leaf, and (but for one chance in 2^32) with their order: the sum modulo 2^32
-    of every word mixed with its place. It tells a damaged checkpoint from a whole one; it is no defence against forgery."""
-    total = jnp.uint32(0)
-    for number, leaf in enumerate(jax.tree.leaves(tree)):
-        leaf = jnp.atleast_1d(leaf)
-        width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
-        words = leaf.view(width).astype(jnp.uint32) if leaf.dtype != bool else leaf.astype(jnp.uint32)
-        place = jnp.uint32(number + 1)
-        for axis in range(words.ndim):
-            place = mixed(place) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-        total += mixed(words ^ mixed(place)).sum(dtype=jnp.uint32)
-    return total
+def leaf_fingerprint(leaf: jax.Array, number: jax.Array) -> jax.Array:
+    """One leaf's part of the sum, uint32; compiled once a shape, of which a model has few."""
+    leaf = jnp.atleast_1d(leaf)
+    width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
+    words = leaf.view(width).astype(jnp.uint32) if leaf.dtype != bool else leaf.astype(jnp.uint32)
+    place = number
+    for axis in range(words.ndim):
+        place = mixed(place) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    return mixed(words ^ mixed(place)).sum(dtype=jnp.uint32)
 
 
 def mixed(words: jax.Array) -> jax.Array:
@@ -82,3 +90,14 @@ def mixed(words: jax.Array) -> jax.Array:
     words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
     words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
     return words ^ (words >> 16)
+
+
+def all_finite(tree: Any) -> bool:
+    """Whether every floating-point number of a tree is finite."""
+    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return all(jax.device_get([leaf_finite(leaf) for leaf in floats]))
+
+
+@jax.jit
+def leaf_finite(leaf: jax.Array) -> jax.Array:
+    return jnp.isfinite(leaf).all()

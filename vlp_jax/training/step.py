@@ -8,6 +8,7 @@ import optax
 from vlp_jax.config import schema
 from vlp_jax.objectives.module import PretrainingModule, build_objectives, constrain_parameters
 from vlp_jax.training.accumulation import Metrics, check_accumulation, loss_gradients
+from vlp_jax.training.guard import guarded, skips_updates
 from vlp_jax.training.optimizer import zero_frozen
 from vlp_jax.training.state import TrainState
 
@@ -17,7 +18,8 @@ def make_train_step(config: schema.Config, module: PretrainingModule, optimizer:
     """`step(state, batch) -> (state, metrics)`, ready for `jax.jit`.
 
     batch: as the input pipeline gives it, images uint8.
-    metrics: float32 scalars `loss`, `gradient_norm`, `learning_rate`, and those of the objectives.
+    metrics: float32 scalars `loss`, `gradient_norm`, `learning_rate`, those of the objectives, and those of the guard where
+      updates may be skipped.
     Raises: ConfigError where accumulation is asked of what cannot be split.
     """
     check_accumulation(config)
@@ -33,6 +35,7 @@ def make_train_step(config: schema.Config, module: PretrainingModule, optimizer:
         if average is not None:
             average = optax.incremental_update(params, average, 1.0 - config.ema)
         metrics |= {"gradient_norm": optax.tree.norm(gradients), "learning_rate": schedule(state.step)}
-        return state.replace(step=state.step + 1, params=params, optimizer=optimizer_state, average=average), metrics
+        after = state.replace(step=state.step + 1, params=params, optimizer=optimizer_state, average=average)
+        return guarded(config.guard, state, after, metrics) if skips_updates(config.guard) else (after, metrics)
 
     return step

@@ -1,22 +1,30 @@
 """The folder of a run: its config, and the refusal to mix two experiments in it."""
 
+import fnmatch
 import json
 import os
+import time
 
 from vlp_jax.config import flatten, to_tree
 from vlp_jax.config.schema import Config
 from vlp_jax.errors import ConfigError
+from vlp_jax.sharding.exchange import decided_by_first, exchange
 from vlp_jax.training.writers import write_atomically
 
-# A run may go on with others, on another machine.
-SPEED_ONLY = ("data.workers", "data.threads", "data.prefetch", "profile.start", "profile.steps")
+# A run may go on with others, on another machine: they change no number but by rounding.
+SPEED_ONLY = ("data.workers", "data.threads", "data.prefetch", "mesh.*", "hosts.*", "watchdog.*", "profile.*")
 
 
 def check_workdir(workdir: str, config: Config, accept_changes: bool) -> list[str]:
-    """What differs between `config` and the one the workdir was started with, as lines `key: old -> new`.
+    """What differs between `config` and the one the workdir was started with, as lines `key: old -> new`; as host 0 sees it.
 
     Raises: ConfigError where the folder cannot exist, or something differs and `accept_changes` is False.
     """
+    return decided_by_first("--workdir", lambda: compare_workdir(workdir, config, accept_changes))
+
+
+def compare_workdir(workdir: str, config: Config, accept_changes: bool) -> list[str]:
+    """`check_workdir` on one host."""
     place = os.path.abspath(workdir)
     while not os.path.isdir(place):
         if os.path.lexists(place):
@@ -44,11 +52,31 @@ def config_changes(workdir: str, config: Config) -> list[str]:
     new = flatten(json.loads(json.dumps(to_tree(config))))
     absent = object()
     return [f"{key}: {old.get(key, '(absent)')!r} -> {new.get(key, '(absent)')!r}" for key in sorted(old.keys() | new.keys())
-            if old.get(key, absent) != new.get(key, absent) and key not in SPEED_ONLY]
+            if old.get(key, absent) != new.get(key, absent)
+            and not any(fnmatch.fnmatch(key, pattern) for pattern in SPEED_ONLY)]
 
 
 def claim_workdir(workdir: str, config: Config) -> None:
-    """Makes the folder and writes `config.json`. Raises: ConfigError where the disk refuses."""
+    """Makes the folder and writes `config.json`, on host 0. Raises: ConfigError where the disk refuses, or where other hosts
+    do not see what host 0 has written."""
+    decided_by_first("--workdir", lambda: write_config(workdir, config))
+    for host, sees in enumerate(exchange("--workdir", appears(os.path.join(workdir, "config.json")))):
+        if not sees:
+            raise ConfigError(f"--workdir: host {host} does not see what host 0 wrote to {workdir}: hosts need one shared folder")
+
+
+def appears(path: str, patience: float = 20.0) -> bool:
+    """Whether a file is there, or comes within some seconds, as on network file systems."""
+    deadline = time.monotonic() + patience
+    while not os.path.isfile(path):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def write_config(workdir: str, config: Config) -> None:
+    """`claim_workdir` on one host."""
     try:
         os.makedirs(workdir, exist_ok=True)
         write_atomically(os.path.join(workdir, "config.json"), json.dumps(to_tree(config), indent=2) + "\n")

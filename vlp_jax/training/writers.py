@@ -1,6 +1,8 @@
 """Where a run's numbers go: metrics.jsonl, TensorBoard, and a line on the terminal. Only the first host writes."""
 
+import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -9,6 +11,18 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from vlp_jax.errors import CheckpointError
+
+
+class Nowhere:
+    """What stands for a file on hosts that write none."""
+
+    rows: tuple[dict[str, Any], ...] = ()
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
 
 
 class MetricsFile:
@@ -22,15 +36,18 @@ class MetricsFile:
         self.file = open(path, "a")  # noqa: SIM115 - open for the whole run
 
     def write(self, row: dict[str, Any]) -> None:
-        """Appends a row. Raises: CheckpointError where the disk is full or gone."""
+        """Appends a row; a number that is not finite (of a skipped update) becomes null. Raises: CheckpointError where the
+        disk is full or gone."""
+        finite = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
         try:
-            self.file.write(json.dumps(row) + "\n")
+            self.file.write(json.dumps(finite) + "\n")
             self.file.flush()
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
-        self.file.close()
+        with contextlib.suppress(OSError):  # each row was flushed; what is left is one that could not be written
+            self.file.close()
 
 
 def read_rows(path: str) -> list[dict[str, Any]]:
@@ -64,12 +81,17 @@ class TensorBoard:
         self.writer = SummaryWriter(os.path.join(workdir, "tensorboard"), purge_step=resumed_step + 1 if resumed_step else None)
 
     def write(self, row: dict[str, Any]) -> None:
-        for name, value in row.items():
-            if isinstance(value, (int, float)) and name != "step":
-                self.writer.add_scalar(name, value, row["step"])
+        """Adds a row. Raises: CheckpointError where the disk is full or gone."""
+        try:
+            for name, value in row.items():
+                if isinstance(value, (int, float)) and name != "step":
+                    self.writer.add_scalar(name, value, row["step"])
+        except OSError as error:
+            raise CheckpointError(f"{self.writer.logdir}: cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
-        self.writer.close()
+        with contextlib.suppress(OSError):  # of a full disk, whose error is under way; metrics.jsonl holds the numbers too
+            self.writer.close()
 
 
 class Progress:

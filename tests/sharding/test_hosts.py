@@ -1,0 +1,161 @@
+"""Several hosts as processes of this machine, without a model: how they meet, what each hears of another's end."""
+
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vlp_jax.errors import ConfigError
+from vlp_jax.sharding.launch import Launch, find_launch
+
+ROOT = pathlib.Path(__file__).parents[2]
+HEARTBEAT = 3  # seconds, in host_process.py
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(behaviour, hosts=2, only=None):
+    """The processes of hosts that behave so, by number."""
+    port = free_port()
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(ROOT)}
+    script = pathlib.Path(__file__).parent / "host_process.py"
+    return {host: subprocess.Popen([sys.executable, str(script), behaviour, str(port), str(hosts), str(host)], cwd=ROOT,
+                                   env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for host in (range(hosts) if only is None else only)}
+
+
+def ends(processes):
+    """(exit status, stdout, stderr) of each host."""
+    said = {host: process.communicate(timeout=120) for host, process in processes.items()}
+    return [(processes[host].returncode, *said[host]) for host in said]
+
+
+def test_hosts_exchange_words_agree_and_speak_with_one_voice_and_each_holds_the_rows_of_its_devices():
+    (status, out, said), (other_status, other_out, other_said) = ends(start("meet"))
+    assert (status, other_status) == (0, 0), said + other_said
+    assert "host 0 is heard on stdout" in out
+    assert "heard" not in other_out
+    assert said.splitlines()[-1] == "refused: config error: host 0 does not like it"
+    assert other_said.splitlines()[-1] == "host 1: refused: config error: host 0 does not like it"
+
+
+def test_a_missing_host_is_counted_and_named_within_the_stated_time():
+    begun = time.monotonic()
+    results = ends(start("meet_missing", hosts=3, only=(0, 2)))
+    for status, _, said in results:
+        assert status == 2
+        assert "host error: 2 of 3 hosts came to 127.0.0.1:" in said and "missing host 1 within 3 s" in said
+    assert time.monotonic() - begun < 60
+
+
+@pytest.mark.slow
+def test_a_host_alone_says_that_host_0_does_not_answer():
+    (status, _, said), = ends(start("meet_missing", only=(1,)))
+    assert status == 2
+    assert "host error: host 1 of 2: no word from host 0 at 127.0.0.1:" in said
+
+
+def test_an_error_on_one_host_ends_the_others_with_its_words():
+    (status, _, said), (other_status, _, other_said) = ends(start("fail"))
+    assert (status, other_status) == (2, 2)
+    assert "host error: host 1 of 2 has left: data error: a source is gone" in said
+    assert other_said.splitlines()[-1] == "host 1: data error: a source is gone"
+
+
+def test_a_crash_of_host_0_is_told_to_the_others_before_it_leaves():
+    (status, _, said), (other_status, _, other_said) = ends(start("crash"))
+    assert (status, other_status) == (1, 1)
+    assert "Traceback" in said
+    assert "host 1: host error: host 0 of 2 has left: RuntimeError: a bug" in other_said
+
+
+def test_when_a_host_is_killed_the_others_leave_and_name_it_within_the_stated_time():
+    processes = start("hang_around", hosts=2)
+    while "ready" not in processes[0].stdout.readline():
+        pass
+    time.sleep(2.0)
+    processes[1].send_signal(signal.SIGKILL)
+    begun = time.monotonic()
+    (status, _, said), _ = ends(processes)
+    assert status == 75
+    assert f"host error: nothing heard of host 1 of 2 for {HEARTBEAT} s" in said
+    assert time.monotonic() - begun < HEARTBEAT + 20
+
+
+@pytest.mark.slow
+def test_a_host_that_does_not_come_to_a_meeting_is_named_with_the_meeting():
+    (status, _, said), (other_status, _, _) = ends(start("come_late"))
+    assert (status, other_status) == (2, 2)
+    assert "host error: the first counts: 1 of 2 hosts came within 3 s (hosts.barrier_seconds), missing: 1" in said
+
+
+def test_hosts_with_different_configs_do_not_start():
+    for status, _, said in ends(start("differ")):
+        assert status == 2
+        assert "host error: host 1 has another config or data set than host 0" in said
+
+
+def test_a_signal_to_one_host_stops_all_after_the_same_step():
+    results = ends(start("stop_together"))
+    assert [status for status, _, _ in results] == [143, 143], results
+    for _, _, said in results:
+        first, second = re.search(r"stopped after \[(\d+), (\d+)\]", said).groups()
+        assert first == second
+
+
+# What tells a process which host it is
+
+@pytest.fixture
+def no_cluster(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith(("SLURM", "KUBERNETES", "OMPI", "TPU_", "JOB_COMPLETION", "JAX_COORDINATOR")):
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def test_without_flags_or_a_cluster_there_is_one_process(no_cluster):
+    assert find_launch(None, None, None, 1.0) is None
+
+
+def test_flags_name_the_hosts(no_cluster):
+    assert find_launch("10.0.0.1:99", 4, 3, 1.0) == Launch("10.0.0.1:99", 4, 3)
+    assert find_launch("10.0.0.1:99", 1, 0, 1.0) is None
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (("10.0.0.1:99", None, 1), "go together"), (("10.0.0.1:99", 2, None), "go together"), ((None, 2, 1), "go together"),
+    ((None, 2, None), "--num-processes=1 for a single one"), (("10.0.0.1", 2, 1), "is not HOST:PORT"),
+    (("a:1", 2, 2), "2 is not from 0 to 1")])
+def test_flags_that_do_not_add_up_are_refused(no_cluster, flags, words):
+    with pytest.raises(ConfigError, match=words):
+        find_launch(*flags, 1.0)
+
+
+SLURM = {"SLURM_JOB_ID": "4711", "SLURM_STEP_NODELIST": "node[03-06]", "SLURM_NTASKS": "4",
+         "SLURM_PROCID": "2", "SLURM_LOCALID": "0"}
+
+
+def test_slurm_tells_and_num_processes_1_overrules(no_cluster):
+    for name, value in SLURM.items():
+        no_cluster.setenv(name, value)
+    launch = find_launch(None, None, None, 1.0)
+    assert (launch.coordinator.partition(":")[0], launch.processes, launch.process) == ("node03", 4, 2)
+    assert find_launch(None, 1, None, 1.0) is None
+    no_cluster.setenv("SLURM_NTASKS", "1")
+    assert find_launch(None, None, None, 1.0) is None
+
+
+def test_a_pod_that_belongs_to_no_indexed_job_is_alone(no_cluster, recwarn):
+    no_cluster.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    assert find_launch(None, None, None, 1.0) is None
+    assert not recwarn.list

@@ -1,0 +1,228 @@
+"""Faults put into runs on purpose: what is kept, what is said, and that the run goes on from there."""
+
+import functools
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vlp_jax import main
+from vlp_jax.command_line import split_overrides
+from vlp_jax.config import load_config, schema
+from vlp_jax.data.synthetic import SyntheticSource
+from vlp_jax.errors import CheckpointError, TrainingError
+from vlp_jax.training import step as step_module
+from vlp_jax.training.assembly import assemble
+from vlp_jax.training.saving import Checkpoints
+from vlp_jax.training.watchdog import Watchdog
+
+ROOT = pathlib.Path(__file__).parents[2]
+SYNTHETIC = "data.train.source=synthetic:64?height=20&width=24&caption_words=3"
+CONFIG = f"{ROOT}/configs/clip_emoji.py:smoke"
+
+
+@pytest.fixture
+def train(tmp_path, tiny):
+    """`train("steps=3", ...)` trains in a workdir of this test, which must end well."""
+    def run(*changes, workdir="run", flags=()):
+        assert main.main([f"--config={CONFIG}", f"--workdir={tmp_path}/{workdir}", *tiny(SYNTHETIC, *changes), *flags]) == 0
+        return tmp_path / workdir
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def assembled(tiny):
+    """The run that these flags describe, assembled but not compiled."""
+    return functools.cache(lambda *changes: assemble(load_config(CONFIG, split_overrides(tiny(SYNTHETIC, *changes))[1])))
+
+
+def rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(workdir):
+    return [row["train/loss"] for row in rows(workdir)]
+
+
+def saved(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def restored(run, workdir):
+    checkpoints = Checkpoints(str(workdir), schema.Checkpoint(), schema.Hosts())
+    return checkpoints.restore_newest(run.shapes, run.shardings)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny):
+    """A run of 4 steps with three checkpoints, which is not to be changed."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    flags = tiny(SYNTHETIC, "steps=4", "checkpoint.every_steps=2", "checkpoint.keep=5")
+    assert main.main([f"--config={CONFIG}", f"--workdir={workdir}", *flags]) == 0
+    return workdir
+
+
+# Checkpoints
+
+MESHES = [("mesh.data=1", "mesh.fsdp=8"), ("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2"), ("mesh.data=1",)]
+
+
+@pytest.mark.parametrize("mesh", MESHES, ids=" ".join)
+def test_a_checkpoint_is_restored_bit_for_bit_on_any_mesh(finished, assembled, mesh):
+    before, after = (restored(assembled(*changes), finished) for changes in ((), mesh))
+    assert before.step == after.step == 4
+    used = {device for leaf in jax.tree.leaves(after.state.params) for device in leaf.sharding.device_set}
+    assert len(used) == (1 if mesh == ("mesh.data=1",) else 8)
+    jax.tree.map(np.testing.assert_array_equal, *(jax.device_get(found.state) for found in (before, after)))
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_through_four_meshes_with_the_losses_of_one(train):
+    expected = losses(train("steps=8", workdir="unbroken"))
+    for number, mesh in enumerate([(), *MESHES]):
+        workdir = train(f"steps={2 * number + 2}", *mesh, flags=["--accept-changes"])
+    np.testing.assert_allclose(losses(workdir), expected, rtol=1e-5)
+
+
+def largest(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize("lose", [
+    lambda folder: largest(folder / "params").unlink(), lambda folder: shutil.rmtree(folder / "rest"),
+    lambda folder: shutil.rmtree(folder / "metadata"),
+    lambda folder: (folder / "metadata/metadata").write_text('{"position": 4'),
+    lambda folder: largest(folder / "rest").write_bytes(largest(folder / "rest").read_bytes()[:1000]),
+], ids=["data", "item", "metadata", "torn metadata", "cut short"])
+def test_a_partial_checkpoint_is_set_aside_for_the_one_before(finished, assembled, tmp_path, capsys, lose):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    lose(workdir / "checkpoints/4")
+    assert restored(assembled(), workdir).step == 2
+    assert "checkpoint 4 is damaged (" in capsys.readouterr().out
+    assert saved(workdir) == [2] and (workdir / "damaged_checkpoints/4").is_dir()
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ("optimizer.kind=lion", "is of another optimizer"), ("model.text.mlp_dim=128", "is of another model"),
+])
+def test_a_whole_checkpoint_of_another_state_is_refused_and_stays(finished, assembled, change, words):
+    with pytest.raises(CheckpointError, match=words):
+        restored(assembled(change), finished)
+    assert saved(finished) == [2, 4]
+
+
+def test_a_guard_added_later_starts_with_nothing_skipped(finished, assembled):
+    assert int(restored(assembled("guard.non_finite=skip"), finished).state.guard.skipped) == 0
+
+
+def test_a_state_that_is_not_finite_is_never_saved(finished, assembled, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    state = restored(assembled(), workdir).state
+    spoilt = state.replace(average=jax.tree.map(lambda leaf: leaf.at[(0,) * leaf.ndim].set(jnp.inf), state.average))
+    checkpoints = Checkpoints(str(workdir), schema.Checkpoint(), schema.Hosts())
+    with pytest.raises(TrainingError, match="after step 5 the parameters or moments are not finite; the last good .*/4;"):
+        checkpoints.save(5, spoilt, {})
+    assert saved(workdir) == [2, 4]
+
+
+FILLS_UP = """
+import resource, sys
+from vlp_jax import main
+from vlp_jax.command_line import run_door
+from vlp_jax.training.saving import Checkpoints
+
+save = Checkpoints.save
+
+def fills_up(checkpoints, step, *rest):
+    if step == 4:
+        checkpoints.finish()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+    save(checkpoints, step, *rest)
+
+Checkpoints.save = fills_up
+run_door(main.main)
+"""
+
+
+def test_a_disk_that_fills_up_during_a_save_ends_the_run_and_leaves_the_checkpoint_before(train, tiny, tmp_path):
+    """No file may grow past 8 kB from step 4 on: what the disk says then is what a full one says. metrics.jsonl stays below."""
+    plan = ("checkpoint.every_steps=2", "log_every=1000")
+    flags = [f"--config={CONFIG}", f"--workdir={tmp_path}/run", *tiny(SYNTHETIC, "steps=500", *plan)]
+    done = subprocess.run([sys.executable, "-c", FILLS_UP, *flags], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2, done.stderr
+    assert re.search(r"checkpoint error: .*: saving failed: .*File too large.*; the last good checkpoint is .*/checkpoints/2$",
+                     done.stderr, re.MULTILINE), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert saved(tmp_path / "run") == [2]
+    expected = losses(train("steps=6", plan[0], workdir="unbroken"))
+    assert losses(train("steps=6", plan[0], flags=["--accept-changes"]))[-2:] == expected[-2:]
+
+
+# Steps
+
+@pytest.fixture
+def spoil(monkeypatch):
+    """`spoil({step: factor})` multiplies the gradients of these steps, of programs compiled from here on."""
+    def install(factors):
+        accumulate = step_module.accumulate
+
+        def spoilt(module, state, *rest):
+            gradients, metrics = accumulate(module, state, *rest)
+            table = jnp.asarray([factors.get(step, 1.0) for step in range(1, 20)])
+            return jax.tree.map(lambda leaf: leaf * table[state.step], gradients), metrics
+
+        monkeypatch.setattr(step_module, "accumulate", spoilt)
+
+    return install
+
+
+def test_skipped_steps_are_counted_in_rows_and_checkpoints_until_there_are_too_many(train, spoil, tmp_path):
+    """The same program throughout: steps 3, 5 and from 8 on are spoilt."""
+    spoil(dict.fromkeys((3, 5, 8, 9, 10, 11, 12), float("nan")))
+    plan = ("mesh.data=1", "guard.non_finite=skip", "guard.maximum_skips=2", "checkpoint.every_steps=2", "log_every=1")
+    train("steps=4", *plan)
+    workdir = train("steps=7", *plan, flags=["--accept-changes"])
+    assert [row["train/skipped_updates"] for row in rows(workdir)] == [0, 0, 1, 1, 2, 2, 2]
+    assert [row["train/gradient_norm"] is None for row in rows(workdir)] == [step in (3, 5) for step in range(1, 8)]
+    with pytest.raises(TrainingError, match=r"3 updates in a row were skipped up to step 10, .*the last good checkpoint is .*/8;"):
+        train("steps=12", *plan, flags=["--accept-changes"])
+    assert restored_is_finite(tmp_path / "run")
+
+
+def restored_is_finite(workdir):
+    import vlp_jax
+
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(vlp_jax.load(str(workdir))[1]))
+
+
+def test_a_source_that_hangs_is_shown_with_the_step_that_waits_for_it(train, monkeypatch, capfd):
+    read, step_done, hangs = SyntheticSource.__getitem__, Watchdog.step_done, []
+
+    def slow_disk(source, index):
+        if hangs:
+            time.sleep(hangs.pop())
+        return read(source, index)
+
+    def after_step_3(watchdog, step):
+        if step == 3:
+            hangs.append(6.0)
+        step_done(watchdog, step)
+
+    monkeypatch.setattr(SyntheticSource, "__getitem__", slow_disk)
+    monkeypatch.setattr(Watchdog, "step_done", after_step_3)
+    workdir = train("steps=12", "watchdog.seconds=3.0", "data.threads=1", "data.prefetch=1")
+    assert len(rows(workdir)) == 12
+    file, = workdir.glob("hang_step_*_host_0.txt")
+    assert "in slow_disk" in file.read_text() and "in next_batch" in file.read_text()
+    assert "where every thread stands follows" in capfd.readouterr().err

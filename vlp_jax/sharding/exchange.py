@@ -1,0 +1,84 @@
+"""Words between hosts: what each has found out, so that all decide alike. They go through JAX's coordination service, not
+through the devices: a wait ends after a stated time and can say who is missing."""
+
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+from jax._src import distributed  # the service's key-value store and barriers, which have no public name
+
+from vlp_jax import errors
+from vlp_jax.errors import HostError, UserError
+
+Value = TypeVar("Value")
+FOLDER = "vlp_jax/exchange"
+
+_numbers = itertools.count()  # of the meetings so far: every host counts the same ones
+_patience = {"seconds": 1800.0}
+
+
+def set_patience(seconds: float) -> None:
+    """How long a host waits for the others at a meeting."""
+    _patience["seconds"] = seconds
+
+
+def several_hosts() -> bool:
+    return jax.process_count() > 1
+
+
+def is_first() -> bool:
+    """Whether this is the host that writes."""
+    return jax.process_index() == 0
+
+
+def service() -> Any:
+    """The client of JAX's coordination service."""
+    return distributed.global_state.client
+
+
+def exchange(what: str, value: Any) -> list[Any]:
+    """Every host's value, by host number. Each host must call it, in the same order.
+
+    what: names the meeting in messages. value: JSON. Raises: HostError naming the hosts that did not come.
+    """
+    if not several_hosts():
+        return [value]
+    number, client = next(_numbers), service()
+    client.key_value_set(f"{FOLDER}/{number}/{jax.process_index()}", json.dumps(value))
+    try:
+        client.wait_at_barrier(f"{FOLDER}/{number}", int(1000 * _patience["seconds"]))
+    except jax.errors.JaxRuntimeError as error:
+        there = {int(key.rpartition("/")[2]) for key, _ in client.key_value_dir_get(f"{FOLDER}/{number}/")}
+        missing = ", ".join(str(host) for host in range(jax.process_count()) if host not in there) or "none"
+        raise HostError(f"{what}: {len(there)} of {jax.process_count()} hosts came within {_patience['seconds']:g} s "
+                        f"(hosts.barrier_seconds), missing: {missing}") from error
+    values = {int(key.rpartition("/")[2]): json.loads(text) for key, text in client.key_value_dir_get(f"{FOLDER}/{number}/")}
+    if is_first() and number:
+        client.key_value_delete(f"{FOLDER}/{number - 1}/")  # all have come here, so all have read it
+    return [values[host] for host in range(jax.process_count())]
+
+
+def decided_by_first(what: str, decide: Callable[[], Value]) -> Value:
+    """`decide()` as host 0 finds it (JSON), on every host. Raises: on all of them, the UserError that host 0 met."""
+    if not several_hosts():
+        return decide()
+    verdict = None
+    if is_first():
+        try:
+            verdict = {"value": decide()}
+        except UserError as error:
+            verdict = {"kind": type(error).__name__, "message": error.args[0]}
+    told = exchange(what, verdict)[0]
+    if "kind" in told:
+        raise getattr(errors, told["kind"])(told["message"])
+    return told["value"]
+
+
+def check_all_agree(what: str, value: Any) -> None:
+    """Raises: HostError naming the first host whose `value` (JSON) is another than host 0's."""
+    values = exchange(what, value)
+    for host, other in enumerate(values):
+        if other != values[0]:
+            raise HostError(f"host {host} has another {what} than host 0: start all hosts with the same command, code and data")

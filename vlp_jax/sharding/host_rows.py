@@ -1,0 +1,49 @@
+"""How arrays of hosts become arrays over the devices of all: rows that each host has some of, values that all have."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from vlp_jax.errors import MeshError
+from vlp_jax.sharding.mesh import replicated
+
+
+class HostRows:
+    """The rows that this host's devices hold. Hosts that share rows (a `tensor` axis across them) each read them.
+
+    Attributes: rows: int [n], ascending; where hosts follow each other along the batch axes, host p of P has
+      p*B/P ... (p+1)*B/P - 1, but an accelerator's wiring may deal them out otherwise.
+    """
+
+    def __init__(self, sharding: NamedSharding, batch_size: int):
+        """sharding: of arrays whose first axis is the batch. Raises: MeshError for a mesh without a device of this host."""
+        self.sharding, self.batch_size = sharding, batch_size
+        held = {self.span(index) for index in sharding.addressable_devices_indices_map((batch_size,)).values()}
+        if not held:
+            sizes = " x ".join(f"{axis}={size}" for axis, size in sharding.mesh.shape.items())
+            raise MeshError(f"mesh {sizes}: leaves out all devices of host {jax.process_index()}; with several hosts set one "
+                            f"size to -1, which takes all {jax.device_count()}")
+        self.rows = np.concatenate([np.arange(*span) for span in sorted(held)])
+
+    def span(self, index: tuple[slice, ...]) -> tuple[int, int]:
+        """First row, and the one behind the last."""
+        return index[0].indices(self.batch_size)[:2]
+
+    def place(self, values: np.ndarray) -> jax.Array:
+        """This host's rows [n, ...] as its part of a global array [B, ...]; starts the transfer and returns."""
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            first, end = self.span(index)
+            start = int(np.searchsorted(self.rows, first))
+            return values[start:start + end - first]
+
+        return jax.make_array_from_callback((self.batch_size, *values.shape[1:]), self.sharding, part)
+
+
+def everywhere(tree: Any, mesh: Mesh) -> Any:
+    """Arrays that every host has, whole on every device of a mesh."""
+    def place(values: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(values.shape, replicated(mesh), values.__getitem__)
+
+    return jax.tree.map(lambda leaf: place(np.asarray(leaf)), tree)

@@ -1,0 +1,95 @@
+"""Several hosts as one run: they come together, speak with one voice, and leave together, whatever happens to one."""
+
+import contextlib
+import io
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from typing import TextIO
+
+import jax
+
+from vlp_jax.config import schema
+from vlp_jax.errors import UserError
+from vlp_jax.sharding.exchange import exchange, set_patience
+from vlp_jax.sharding.launch import Launch
+from vlp_jax.sharding.roll_call import call_roll
+from vlp_jax.sharding.watch import Watch
+
+REGISTRATION = 60  # seconds for JAX to connect hosts that have all answered the roll call
+
+
+@contextlib.contextmanager
+def joined(launch: Launch | None, config: schema.Hosts) -> Iterator[None]:
+    """Inside, `jax.devices()` are those of all hosts. None stands for a single process, for which nothing happens.
+
+    On hosts other than the first, stdout is silent and each line of stderr begins with the host's number. If one host
+    leaves with an error, or is not heard of for `heartbeat_seconds`, all others exit non-zero, saying so.
+    Raises: HostError for a host that does not come within `initialization_seconds`.
+    """
+    if launch is None:
+        yield
+        return
+    with one_voice(launch.process):
+        connect(launch, config)
+        watch = Watch(config.heartbeat_seconds)
+        try:
+            yield
+        except BaseException as error:
+            leave(watch, error)
+        exchange("the end", None)  # a host that rests here still beats for the others
+        watch.stop()
+        jax.distributed.shutdown()
+
+
+def connect(launch: Launch, config: schema.Hosts) -> None:
+    """All hosts into one JAX. CPU devices talk through gloo, which JAX takes by itself."""
+    start = time.monotonic()
+    call_roll(launch, config.initialization_seconds)
+    left = config.initialization_seconds - (time.monotonic() - start)
+    # JAX's own heartbeat ends a process with a stack trace; ours comes first, and says which host.
+    jax.distributed.initialize(launch.coordinator, launch.processes, launch.process, launch.local_devices,
+                               cluster_detection_method="deactivate", initialization_timeout=int(max(left, REGISTRATION)),
+                               heartbeat_timeout_seconds=int(2 * config.heartbeat_seconds + 10),
+                               shutdown_timeout_seconds=int(config.barrier_seconds))
+    set_patience(config.barrier_seconds)
+
+
+def leave(watch: Watch, error: BaseException) -> None:
+    """Ends this process, and tells the others why."""
+    if isinstance(error, UserError):
+        watch.exit(str(error).replace("\n", " "), 2)
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        watch.wait_for_news()  # a collective operation fails first when a host is lost
+    if isinstance(error, KeyboardInterrupt):
+        watch.exit("interrupted", 130)
+    watch.exit("".join(traceback.format_exception(error)).rstrip(), 1)
+
+
+@contextlib.contextmanager
+def one_voice(process: int) -> Iterator[None]:
+    """Silences stdout and marks stderr, on every host but the first."""
+    if process == 0:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), \
+            contextlib.redirect_stderr(Marked(sys.stderr, f"host {process}: ")):
+        yield
+
+
+class Marked(io.TextIOBase):
+    """A stream whose lines begin with a mark."""
+
+    def __init__(self, stream: TextIO, mark: str):
+        self.stream, self.mark, self.at_start = stream, mark, True
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines(keepends=True):
+            self.stream.write(f"{self.mark if self.at_start else ''}{line}")
+            self.at_start = line.endswith("\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self.stream.flush()

@@ -1,0 +1,57 @@
+"""Which of how many hosts this process is: told by flags, or by the cluster it was started in (Slurm, TPU, Kubernetes, MPI)."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+from jax._src import clusters  # JAX's own detection; what is public of it joins at once, without a word on who is missing
+
+from vlp_jax.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """coordinator: HOST:PORT on which host 0 listens. processes: how many hosts (processes) there are. process: which of
+    them this is. local_devices: the accelerators of this machine that are this process's; None for all."""
+
+    coordinator: str
+    processes: int
+    process: int
+    local_devices: Sequence[int] | None = None
+
+
+ADVICE = "give --coordinator=HOST:PORT --num-processes=N --process-id=I, or --num-processes=1 for a single one"
+
+
+def find_launch(coordinator: str | None, processes: int | None, process: int | None, patience: float) -> Launch | None:
+    """The launch that flags describe, else the cluster's; None for a single process.
+
+    patience: seconds in which the coordinator's name must become known. Raises: ConfigError.
+    """
+    if coordinator is None and process is None:
+        return None if processes == 1 else detect_launch(processes, patience)
+    if coordinator is None or processes is None or process is None:
+        raise ConfigError("--coordinator, --num-processes and --process-id go together: give all three, or none and let the "
+                          "cluster tell")
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"--coordinator: {coordinator!r} is not HOST:PORT, as in 10.0.0.1:8476")
+    if not 0 <= process < processes:
+        raise ConfigError(f"--process-id: {process} is not from 0 to {processes - 1}, one below --num-processes")
+    return Launch(coordinator, processes, process) if processes > 1 else None
+
+
+def detect_launch(processes: int | None, patience: float) -> Launch | None:
+    """What the environment says of a cluster; None outside of one, or in one of a single process. Raises: ConfigError."""
+    if processes is not None:
+        raise ConfigError(f"--num-processes={processes} without --coordinator and --process-id; {ADVICE}")
+    if "KUBERNETES_SERVICE_HOST" in os.environ and not {"JOB_COMPLETION_INDEX", "TPU_WORKER_HOSTNAMES"} & os.environ.keys():
+        return None  # a pod of its own, which belongs to no indexed job
+    try:
+        found = clusters.ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, int(patience))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ConfigError(f"the cluster does not say which hosts there are: {str(error).splitlines()[0]}; {ADVICE}") from error
+    coordinator, processes, process, local_devices = found
+    if coordinator is None or processes is None or process is None or processes == 1:
+        return None
+    return Launch(coordinator, processes, process, local_devices)

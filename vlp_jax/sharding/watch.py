@@ -1,0 +1,92 @@
+"""The watch between hosts: each says now and then that it is alive, or why it leaves, and leaves when another is gone."""
+
+import json
+import os
+import sys
+import threading
+import time
+
+import jax
+
+from vlp_jax.sharding.exchange import service
+
+FOLDER = "vlp_jax/watch"
+LOST = 75  # exit status: sysexits' "temporary failure", for a launcher that starts the run again
+LINGER = 5.0  # seconds for which a leaving host 0, who keeps the words, lets the others read them
+
+
+class Watch:
+    """A thread that beats, and reads the others' beats. What it finds ends this process: the main thread may be waiting
+    inside a collective operation for a host that will never come."""
+
+    def __init__(self, heartbeat_seconds: float):
+        self.patience, self.interval = heartbeat_seconds, min(max(heartbeat_seconds / 10, 0.2), 2.0)
+        self.me, self.hosts = jax.process_index(), jax.process_count()
+        self.heard = {host: (None, time.monotonic()) for host in range(self.hosts)}  # last beat, and when it was new
+        self.leaving = threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True, name="watch")
+        self.thread.start()
+
+    def run(self) -> None:
+        beat = 0
+        while not self.leaving.wait(self.interval):
+            beat += 1
+            try:
+                self.put("beat", beat)
+                entries = self.entries()
+            except jax.errors.JaxRuntimeError:
+                return  # host 0 is gone: JAX ends this process
+            for (kind, host), value in entries.items():
+                if kind == "left":
+                    self.follow(host, value)
+                elif value != self.heard[host][0]:
+                    self.heard[host] = (value, time.monotonic())
+            self.look()
+
+    def look(self) -> None:
+        """Leaves if a host has been silent for too long."""
+        silent = [host for host, (_, since) in self.heard.items() if host != self.me and time.monotonic() - since > self.patience]
+        if silent and not self.leaving.is_set():
+            names = ", ".join(map(str, silent))
+            self.exit(f"host error: nothing heard of host {names} of {self.hosts} for {self.patience:g} s "
+                      "(hosts.heartbeat_seconds): lost; start all hosts again to go on from the last checkpoint", LOST)
+
+    def follow(self, host: int, told: dict) -> None:
+        """Leaves because another host has, unless this one is about to for reasons of its own."""
+        if host != self.me and not self.leaving.wait(2 * self.interval):
+            self.exit(f"host error: host {host} of {self.hosts} has left: {told['reason']}", told["status"])
+
+    def put(self, kind: str, value: object) -> None:
+        service().key_value_set(f"{FOLDER}/{kind}/{self.me}", json.dumps(value), allow_overwrite=True)
+
+    def entries(self) -> dict[tuple[str, int], object]:
+        """{(kind, host): value} of all that hosts have put."""
+        found = service().key_value_dir_get(f"{FOLDER}/")
+        return {(key.split("/")[-2], int(key.split("/")[-1])): json.loads(text) for key, text in found}
+
+    def exit(self, said: str, status: int) -> None:
+        """Says why, tells the others (its last line), and ends this process at once: an orderly end would wait for hosts
+        that are gone."""
+        self.leaving.set()
+        print(said, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        try:
+            self.put("left", {"reason": said.splitlines()[-1], "status": status})
+            deadline = time.monotonic() + LINGER
+            while self.me == 0 and time.monotonic() < deadline and not self.alone():
+                time.sleep(self.interval / 2)
+        except jax.errors.JaxRuntimeError:
+            pass  # nobody is left to tell
+        os._exit(status)
+
+    def alone(self) -> bool:
+        return sum(kind == "left" for kind, _ in self.entries()) == self.hosts
+
+    def wait_for_news(self) -> None:
+        """Gives the thread the time to find out who is gone, and to end this process with that; returns if nobody is."""
+        time.sleep(self.patience + 3 * self.interval)
+
+    def stop(self) -> None:
+        self.leaving.set()
+        self.thread.join()
