@@ -18,7 +18,7 @@ from vlp_jax.objectives.module import PretrainingModule, build_objectives
 from vlp_jax.objectives.objective import Loss, Objective
 from vlp_jax.sharding.layout import Layout, layout_in_use
 from vlp_jax.sharding.mesh import batch_sharding, make_mesh
-from vlp_jax.sharding.rules import RULES
+from vlp_jax.sharding.rules import PRESETS
 from vlp_jax.training.accumulation import at_once, check_accumulation, check_collections, loss_gradients, prepare, split
 from vlp_jax.training.assembly import example_batch, make_module
 from vlp_jax.training.state import TrainState
@@ -94,7 +94,7 @@ def test_over_a_mesh_the_gradients_are_those_of_one_device(whole):
     """Two rows of a microbatch on each of four devices, twice."""
     config, module, state, batch, expected = whole
     mesh = make_mesh(schema.Mesh(data=2, fsdp=2, tensor=2))
-    with layout_in_use(Layout(mesh, RULES)):
+    with layout_in_use(Layout(mesh, PRESETS["fsdp+tensor"])):
         found = gradients_of(with_microbatches(config, 2), module, state, jax.device_put(batch, batch_sharding(mesh)))
     check_equal(found, expected)
 

@@ -117,8 +117,9 @@ class Transformer(nn.Module):
         return scanned(layer(self.options, self.train, name="layers"), x, rates)[0]
 
 
-# What a layer's backward pass needs so that it computes no product with parameters again. The input of a layer is kept anyway.
-MATMULS = ("query", "key", "value", "attended", "attention_residual", "cross_residual", "hidden")
+# What a layer's backward pass needs so that it computes no product with parameters again. The input of a layer is kept anyway, and
+# attention itself, of queries, keys and values that are kept, is computed again: it is a few hundredths of a layer's operations.
+MATMULS = ("query", "key", "value", "attention_residual", "cross_residual", "hidden")
 
 
 def rematerialised(layer: type[nn.Module], policy: str, saved: tuple[str, ...], prevent_cse: bool) -> type[nn.Module]:
