@@ -124,11 +124,12 @@ class Wide(PretrainingModule):
 
     def setup(self):
         self.objectives = build_objectives(self.objectives_config)
+        self.dropout = nn.Dropout(self.drop)
         self.pixels = self.param("pixels", nn.initializers.normal(0.1), (192, 6), jnp.float32)
         self.words = self.param("words", nn.initializers.normal(1.0), (20, 6), jnp.float32)
 
     def encode(self, batch, needs, train):
-        pixels = nn.Dropout(self.drop, deterministic=not train)(batch["image"].reshape(-1, 192))
+        pixels = self.dropout(batch["image"].reshape(-1, 192), deterministic=not train)
         image = jnp.tanh(pixels @ self.pixels)
         text = jnp.tanh(self.words[batch["text"]].sum(axis=1))
         image_embedding, text_embedding = (x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in (image, text))
