@@ -150,6 +150,9 @@ def test_slurm_tells_and_num_processes_1_overrules(no_cluster):
         no_cluster.setenv(name, value)
     launch = find_launch(None, None, None, 1.0)
     assert (launch.coordinator.partition(":")[0], launch.processes, launch.process) == ("node03", 4, 2)
+    for tasks, devices in (("8(x4)", [0]), ("1(x4)", None), ("1", None)):  # a task a device, or a task a machine
+        no_cluster.setenv("SLURM_STEP_TASKS_PER_NODE", tasks)
+        assert find_launch(None, None, None, 1.0).local_devices == devices
     assert find_launch(None, 1, None, 1.0) is None
     no_cluster.setenv("SLURM_NTASKS", "1")
     assert find_launch(None, None, None, 1.0) is None

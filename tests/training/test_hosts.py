@@ -182,7 +182,7 @@ def test_bad_samples_of_all_hosts_are_counted_together_and_too_many_stop_all(two
 
     source, folder = open_source("synthetic:40?height=20&width=24"), tmp_path / "pictures"
     folder.mkdir()
-    rows = ["filename,caption"]
+    rows = ["image,caption"]
     for number, sample in enumerate(source):
         (folder / f"{number}.jpg").write_bytes(sample.image[:100] if number % 4 == 0 else sample.image)
         rows.append(f"{number}.jpg,{sample.captions[0]}")

@@ -54,4 +54,11 @@ def detect_launch(processes: int | None, patience: float) -> Launch | None:
     coordinator, processes, process, local_devices = found
     if coordinator is None or processes is None or process is None or processes == 1:
         return None
-    return Launch(coordinator, processes, process, local_devices)
+    return Launch(coordinator, processes, process, None if all_devices_are_its_own() else local_devices)
+
+
+def all_devices_are_its_own() -> bool:
+    """Whether a process takes every accelerator of its machine, where JAX would give it one: the only task of its Slurm node
+    does; JAX_LOCAL_DEVICE_IDS, where it is set, is left to JAX."""
+    per_node = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition(",")[0]
+    return per_node == "1" or per_node.startswith("1(") or "JAX_LOCAL_DEVICE_IDS" in os.environ
