@@ -18,7 +18,7 @@ def largest_batch(config: schema.Config, topology: Topology, say: Callable[[str]
     Memory grows about linearly with the batch, so two compiled sizes foretell where it ends; that size is compiled too, and the
     search goes on between the largest that fits and the smallest that does not. Raises: ConfigError where not one example fits.
     """
-    unit = batch_parts(make_mesh(config.mesh, topology.devices())) * config.accumulation.microbatches
+    unit = unit_of(config, topology)
     fitting: dict[int, Bill] = {}
     failing: dict[int, Bill] = {}
     size = max(config.data.batch_size // unit, 1)
@@ -30,19 +30,29 @@ def largest_batch(config: schema.Config, topology: Topology, say: Callable[[str]
         low, high = max(fitting, default=0), min(failing, default=None)
         if high is not None and high - low <= max(1, low // 8):
             break
-        size = next_size(low, high, sorted((fitting | failing).items()))
+        size = next_size(fitting, failing)
     if not fitting:
         raise ConfigError(f"--find-batch: not even {unit} examples fit {topology.spec}; more chips, mesh.fsdp or rematerialisation")
     return fitting[max(fitting)]
 
 
-def next_size(low: int, high: int | None, known: list[tuple[int, Bill]]) -> int:
-    """Where to compile next: just below where a line through two bills meets the chip's memory, kept between low and high."""
+def unit_of(config: schema.Config, topology: Topology) -> int:
+    """The least batch: one example of each microbatch on every device that has its own."""
+    return batch_parts(make_mesh(config.mesh, topology.devices())) * config.accumulation.microbatches
+
+
+def next_size(fitting: dict[int, Bill], failing: dict[int, Bill]) -> int:
+    """Where to compile next: just below where a line through two bills meets the chip's memory, between what fits and what does
+    not."""
+    low, high = max(fitting, default=0), min(failing, default=None)
+    if not low:
+        return max(high // 2, 1)
+    known = sorted(fitting.items())[-2:] if len(fitting) > 1 else sorted((fitting | failing).items())[:2]
     if len(known) < 2:
-        return low * 2 if low else max(high // 2, 1)
-    (first, one), (second, two) = known[-2:] if high is None else ([item for item in known if item[0] <= high][-2:])
+        return 2 * low
+    (first, one), (second, two) = known
     slope = (two.memory_bytes - one.memory_bytes) / (second - first)
-    guess = int(first + (one.chip_memory_bytes - one.memory_bytes) / slope * 0.98) if slope > 0 else low * 2
+    guess = int(first + 0.98 * (one.chip_memory_bytes - one.memory_bytes) / slope) if slope > 0 else 2 * low
     if high is None:
-        return max(low + 1, min(guess, low * 8))
-    return min(max(guess, low + 1), high - 1) if low < guess < high else (low + high) // 2 or 1
+        return max(low + 1, min(guess, 8 * low))
+    return guess if low < guess < high else (low + high) // 2

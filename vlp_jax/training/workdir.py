@@ -12,7 +12,9 @@ from vlp_jax.sharding.exchange import decided_by_first, exchange
 from vlp_jax.training.writers import write_atomically
 
 # A run may go on with others, on another machine: they change no number but by rounding.
-SPEED_ONLY = ("data.workers", "data.threads", "data.prefetch", "mesh.*", "hosts.*", "watchdog.*", "profile.*")
+SPEED_ONLY = ("data.workers", "data.threads", "data.prefetch", "mesh.*", "hosts.*", "watchdog.*", "profile.*",
+              "model.*.rematerialisation", "model.*.saved", "model.*.attention", "objectives.*.implementation",
+              "objectives.*.chunk_size")
 
 
 def check_workdir(workdir: str, config: Config, accept_changes: bool) -> list[str]:
@@ -25,6 +27,9 @@ def check_workdir(workdir: str, config: Config, accept_changes: bool) -> list[st
 
 def compare_workdir(workdir: str, config: Config, accept_changes: bool) -> list[str]:
     """`check_workdir` on one host."""
+    if "://" in workdir:
+        raise ConfigError(f"--workdir: {workdir} is a URL, and a workdir is a folder, which every host sees; mount the bucket "
+                          "(gcsfuse, s3fs) or use a shared file system")
     place = os.path.abspath(workdir)
     while not os.path.isdir(place):
         if os.path.lexists(place):

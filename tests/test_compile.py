@@ -1,0 +1,147 @@
+"""The door that compiles for absent chips. Tests marked `compile` run the real compilers for TPU and GPU."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from vlp_jax.compile import table
+from vlp_jax.config import load_config
+from vlp_jax.errors import ConfigError
+from vlp_jax.sharding.chips import CHIPS
+from vlp_jax.sharding.topologies import parse_topology
+from vlp_jax.training import largest_batch as search
+from vlp_jax.training.bill import Bill, memory_asked_for, nearest_fix
+from vlp_jax.training.flops import train_step_flops
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIG = f"{ROOT}/configs/clip_b16.py"
+KEYS = {"parameters", "arguments_bytes", "temporaries_bytes", "output_bytes", "chip_memory_bytes", "flops_per_step",
+        "floor_seconds", "collectives", "compile_seconds", "topology", "rematerialisation", "batch_size"}
+
+
+def door(*arguments):
+    """Runs the door as a user does, with no network name, tokenizer or data to be found."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "JAX_PLATFORMS": ""}
+    return subprocess.run([sys.executable, "-m", "vlp_jax.compile", *arguments], capture_output=True, text=True, cwd=ROOT,
+                          env=environment)
+
+
+def bill(**changes):
+    values = dict(topology="v5e:2x2", chips=4, batch_size=64, mesh=dict(data=4, fsdp=1, tensor=1), rematerialisation="none",
+                  parameters=1_000_000, arguments_bytes=10, temporaries_bytes=20, output_bytes=1, memory_bytes=31,
+                  chip_memory_bytes=100, fits=True, flops_per_step=1, floor_compute_seconds=1.0, floor_memory_seconds=0.5,
+                  floor_interconnect_seconds=0.1, floor_seconds=1.0, collectives={}, compile_seconds=1.0)
+    return Bill(**{**values, **changes})
+
+
+# The compilers
+
+tpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install '.[compile]'")
+gpu = pytest.mark.skipif(importlib.util.find_spec("jax_cuda12_plugin") is None,
+                         reason="jax-cuda12-plugin is not installed: pip install '.[compile]'")
+
+
+@pytest.mark.compile
+@tpu
+def test_a_small_config_compiles_for_a_tpu_and_gives_its_bill(tmp_path):
+    done = door(f"--config={CONFIG}:smoke", "--topology=v5e:2x2", f"--json={tmp_path}/bill.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "bill.json").read_text())
+    assert found.keys() >= KEYS
+    assert all(isinstance(found[key], int) for key in found if key.endswith("_bytes"))
+    # AdamW: parameters and two moments, float32, and the batch of 16 a chip (bytes, ids and masks) beside a few scalars
+    state = 3 * 4 * found["parameters"]
+    batch = 16 * (32 * 32 * 3 + 24 * 4 + 24 + 2 * 8)
+    assert state + batch <= found["arguments_bytes"] < 1.1 * (state + batch) + 2e6  # tiles of (8, 128) pad what is small
+    assert found["flops_per_step"] == train_step_flops(load_config(f"{CONFIG}:smoke"))
+    assert found["collectives"]["all-reduce"]["count"] > 0 and found["collectives"]["collective-permute"]["count"] > 0
+    assert found["chip_memory_bytes"] == CHIPS["v5e"].memory_bytes
+    assert found["floor_seconds"] >= found["flops_per_step"] / 4 / 197e12
+    assert "headroom" in done.stdout or "free" in done.stdout
+
+
+@pytest.mark.compile
+@tpu
+def test_what_does_not_fit_is_status_2_with_a_fix_and_two_topologies_are_a_table(tmp_path):
+    wide = ["--config.model.image.width=4096", "--config.model.image.mlp_dim=16384", "--config.model.image.heads=32",
+            "--config.model.image.depth=48"]
+    done = door(f"--config={CONFIG}:smoke", "--topology=v5e:2x2,v5p:2x2x1", f"--json={tmp_path}/bills.json", *wide)
+    assert done.returncode == 2, done.stderr
+    small, large = json.loads((tmp_path / "bills.json").read_text())
+    assert not small["fits"] and large["chip_memory_bytes"] > small["chip_memory_bytes"]
+    assert small["memory_bytes"] > 3 * 4 * small["parameters"] * 0.9
+    assert "nearest fix: --config.mesh.fsdp=4" in done.stdout
+    assert done.stdout.splitlines()[-2].startswith("v5e:2x2") and "does not fit" in done.stdout.splitlines()[-2]
+
+
+@pytest.mark.compile
+@gpu
+def test_a_small_config_compiles_for_eight_gpus(tmp_path):
+    done = door(f"--config={CONFIG}:smoke", "--topology=h100:8", f"--json={tmp_path}/bill.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "bill.json").read_text())
+    assert found["chips"] == 8 and found["temporaries_bytes"] > 0 and found["collectives"]["all-reduce"]["count"] > 0
+
+
+# What needs no compiler
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--topology=v9:2x2"], "'v9:2x2' is none"), (["--topology=v5e:2x2", "--config.model.image.depht=3"], "did you mean 'depth'"),
+    ([], "--topology")])
+def test_a_mistaken_call_is_one_line_and_status_2(arguments, words):
+    done = door(f"--config={CONFIG}:smoke", *arguments)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_table_has_a_line_a_topology():
+    lines = table([bill(), bill(topology="v5e:4x4", chips=16, fits=False, temporaries_bytes=None)]).splitlines()
+    assert len(lines) == 3 and "69.0%" in lines[1] and "does not fit" in lines[2]
+
+
+def test_the_compilers_words_are_read_and_other_errors_passed_on():
+    chip = CHIPS["v5e"]
+    assert memory_asked_for("RESOURCE_EXHAUSTED: Used 31.62G of 15.75G hbm. Exceeded", chip) == int(31.62 * 2**30)
+    said = "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (372.65G) exceeds available"
+    assert memory_asked_for(said, chip) == int(372.65 * 2**30)
+    with pytest.raises(ConfigError, match="refused the program: INTERNAL: no"):
+        memory_asked_for("INTERNAL: no\nmore", chip)
+
+
+@pytest.mark.parametrize(("changes", "overrides", "fix"), [
+    ({}, [("model.image.rematerialisation", "none")], "rematerialisation=save_matmuls"),
+    ({}, [("model.image.rematerialisation", "save_matmuls")], "rematerialisation=full"),
+    ({"parameters": 10_000_000_000}, [], "mesh.fsdp=4"),
+    ({"memory_bytes": 34_000_000_000}, [("model.image.rematerialisation", "full"), ("model.text.rematerialisation", "full")],
+     "data.batch_size=28")])
+def test_the_nearest_fix_loses_least(changes, overrides, fix):
+    config = load_config(f"{CONFIG}:smoke", overrides)
+    assert fix in nearest_fix(config, bill(chip_memory_bytes=16_911_433_728, fits=False, **changes))
+
+
+@pytest.mark.parametrize("memory_of", [lambda size: 1000 + 7 * size, lambda size: 2000 + size**2 // 50, lambda size: 9000 + size])
+def test_the_largest_batch_is_within_an_eighth_of_the_end_and_fits(memory_of, monkeypatch):
+    compiled = []
+
+    def pretend(config, topology):
+        size = config.data.batch_size
+        compiled.append(size)
+        return bill(batch_size=size, memory_bytes=memory_of(size), chip_memory_bytes=10_000, fits=memory_of(size) <= 10_000)
+
+    monkeypatch.setattr(search, "bill_of", pretend)
+    monkeypatch.setattr(search, "unit_of", lambda config, topology: 4)
+    found = search.largest_batch(load_config(f"{CONFIG}:smoke"), parse_topology("v5e:2x2"), lambda line: None)
+    largest = max(size for size in range(4, 20_000, 4) if memory_of(size) <= 10_000)
+    assert found.fits and found.batch_size >= largest * 8 / 9 - 4
+    assert len(compiled) <= search.COMPILES
+
+
+def test_where_not_one_example_fits_that_is_said(monkeypatch):
+    monkeypatch.setattr(search, "bill_of", lambda config, topology: bill(memory_bytes=200, fits=False))
+    monkeypatch.setattr(search, "unit_of", lambda config, topology: 4)
+    with pytest.raises(ConfigError, match="not even 4 examples fit v5e:2x2"):
+        search.largest_batch(load_config(f"{CONFIG}:smoke"), parse_topology("v5e:2x2"), lambda line: None)
