@@ -2,9 +2,9 @@
 
 pip install '.[compile,notebook]' && python benchmarks/scaling.py [--only=PREFIX] [--render]
 
-Compiles every row of ROWS that docs/scaling.json does not hold yet (minutes each on two cores; an interrupted call goes on), and
-writes docs/scaling_tables.md and docs/scaling_*.svg. `--only` takes rows whose name starts so; `--render` compiles nothing;
-to compile a row anew, delete it from the JSON.
+Compiles every row of ROWS that docs/scaling.json does not hold yet (minutes each on two cores; an interrupted call goes on),
+fills the tables of docs/scaling.md and launch/README.md, and writes docs/scaling_*.svg. `--only` takes rows whose name starts so; `--render` compiles
+nothing; to compile a row anew, delete it from the JSON.
 """
 
 import argparse
@@ -15,8 +15,11 @@ import sys
 import tempfile
 import time
 
+from vlp_jax.config import load_config
+
 ROOT = pathlib.Path(__file__).parents[1]
 RESULTS = ROOT / "docs/scaling.json"
+BEGIN, END = "<!-- written by benchmarks/scaling.py: begin -->", "<!-- end -->"
 FULL = ("model.image.rematerialisation=full", "model.text.rematerialisation=full")
 FSDP = ("mesh.data=1", "mesh.fsdp=-1")
 
@@ -37,6 +40,8 @@ ROWS = {  # name: (config, topology, batch, overrides)
     **{f"model/{name}": (name, "v5p:4x4x4", 4_096, (*FULL, *FSDP))
        for name in ("clip_b16", "clip_l14", "siglip_so400m14", "clip_g14")},
     "gpu/clip_b16": ("clip_b16", "h100:8", 1_024, ()),
+    "launch/clip_l14": ("clip_l14", "v5e:16x16", 32_768, ()),
+    "launch/siglip_so400m14": ("siglip_so400m14", "v5p:4x4x8", 32_768, FSDP),
 }
 
 
@@ -68,11 +73,33 @@ def table(results, prefix, heading):
     return "\n".join(lines)
 
 
-def plot(results, prefix, label, value_of):
+def costs(results):
+    """The table of launch/README.md: whole runs at the chips' peak."""
+    lines = ["| config | chips | batch | memory a chip | free | examples | exaflops | hours at peak | chip-hours at peak |",
+             "|---|---|---|---|---|---|---|---|---|"]
+    for name in ("bar/clip_b16", "bar/siglip_b16", "launch/clip_l14", "launch/siglip_so400m14"):
+        if name in results:
+            bill = results[name]
+            examples = load_config(f"{ROOT}/configs/{bill['config']}.py").examples
+            steps = examples / bill["batch_size"]
+            hours = steps * bill["floor_compute_seconds"] / 3600
+            lines.append(f"| {bill['config']} | {bill['topology']} | {bill['batch_size']:,} | {bill['memory_bytes'] / 1e9:.1f} GB | "
+                         f"{1 - bill['memory_bytes'] / bill['chip_memory_bytes']:.0%} | {examples / 1e9:.1f}e9 | "
+                         f"{steps * bill['flops_per_step'] / 1e18:,.0f} | {hours:,.0f} | {hours * bill['chips']:,.0f} |")
+    return "\n".join(lines)
+
+
+def fill(page, begin, end, text):
+    """Puts `text` between two marks of a page."""
+    before, _, rest = page.read_text().partition(begin)
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}")
+
+
+def plot(results, prefix, label, key_of_x):
     """Temporaries and arguments a chip, and the floor, over chips, batch or model."""
     from matplotlib import pyplot
 
-    rows = [(value_of(results[name]), results[name]) for name in ROWS if name.startswith(prefix) and name in results]
+    rows = [(results[name][key_of_x], results[name]) for name in ROWS if name.startswith(prefix) and name in results]
     rows = [(x, bill) for x, bill in rows if bill["temporaries_bytes"] is not None]
     figure, (memory, seconds) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for key in ("arguments_bytes", "temporaries_bytes"):
@@ -92,11 +119,14 @@ def render(results):
     sections = [("bar/", "What the configs ship with", "row"), ("loss/", "The loss inside the step", "loss, chips"),
                 ("chips/", "From 1 to 256 chips, 128 examples a chip", "chips"), ("batch/", "From 1k to 64k on 64 chips", "batch"),
                 ("model/", "From B/16 to g/14 on 64 chips, parameters divided over all", "model"), ("gpu/", "GPUs", "row")]
-    text = "\n\n".join(f"## {title}\n\n{table(results, prefix, heading)}" for prefix, title, heading in sections)
-    (ROOT / "docs/scaling_tables.md").write_text(f"# Tables, written by benchmarks/scaling.py\n\n{text}\n")
-    plot(results, "chips/", "chips", lambda bill: bill["chips"])
-    plot(results, "batch/", "global batch", lambda bill: bill["batch_size"])
-    plot(results, "model/", "parameters", lambda bill: bill["parameters"])
+    text = "\n\n".join(f"### {title}\n\n{table(results, prefix, heading)}" for prefix, title, heading in sections
+                       if any(name.startswith(prefix) for name in results))
+    fill(ROOT / "docs/scaling.md", BEGIN, END, text)
+    fill(ROOT / "launch/README.md", "<!-- costs: begin -->", "<!-- costs: end -->", costs(results))
+    for prefix, label, key in (("chips/", "chips", "chips"), ("batch/", "global batch", "batch_size"),
+                               ("model/", "parameters", "parameters")):
+        if any(name.startswith(prefix) for name in results):
+            plot(results, prefix, label, key)
 
 
 def main():
