@@ -3,8 +3,8 @@
 pip install '.[compile,notebook]' && python benchmarks/scaling.py [--only=PREFIX] [--render]
 
 Compiles every row of ROWS that docs/scaling.json does not hold yet (minutes each on two cores; an interrupted call goes on),
-fills the tables of docs/scaling.md and launch/README.md, and writes docs/scaling_*.svg. `--only` takes rows whose name starts so; `--render` compiles
-nothing; to compile a row anew, delete it from the JSON.
+fills the tables of docs/scaling.md and launch/README.md, and writes docs/scaling_*.svg. `--only` takes rows whose name starts
+so; `--render` compiles nothing; to compile a row anew, delete it from the JSON.
 """
 
 import argparse
@@ -83,8 +83,9 @@ def costs(results):
             examples = load_config(f"{ROOT}/configs/{bill['config']}.py").examples
             steps = examples / bill["batch_size"]
             hours = steps * bill["floor_compute_seconds"] / 3600
-            lines.append(f"| {bill['config']} | {bill['topology']} | {bill['batch_size']:,} | {bill['memory_bytes'] / 1e9:.1f} GB | "
-                         f"{1 - bill['memory_bytes'] / bill['chip_memory_bytes']:.0%} | {examples / 1e9:.1f}e9 | "
+            lines.append(f"| {bill['config']} | {bill['topology']} | {bill['batch_size']:,} | "
+                         f"{bill['memory_bytes'] / 1e9:.1f} GB | {1 - bill['memory_bytes'] / bill['chip_memory_bytes']:.0%} | "
+                         f"{examples / 1e9:.1f}e9 | "
                          f"{steps * bill['flops_per_step'] / 1e18:,.0f} | {hours:,.0f} | {hours * bill['chips']:,.0f} |")
     return "\n".join(lines)
 
