@@ -46,6 +46,8 @@ def joined(launch: Launch | None, config: schema.Hosts) -> Iterator[None]:
 
 def connect(launch: Launch, config: schema.Hosts) -> None:
     """All hosts into one JAX. CPU devices talk through gloo, which JAX takes by itself."""
+    # On CPUs two programs under way at once would, in another order on each host, wait for each other's collectives for ever.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     start = time.monotonic()
     call_roll(launch, config.initialization_seconds)
     left = config.initialization_seconds - (time.monotonic() - start)

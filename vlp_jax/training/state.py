@@ -69,8 +69,8 @@ def make_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransfor
 def fingerprint(tree: Any) -> int:
     """32 bits that change with any bit of any leaf, and (but for one chance in 2^32) with their order: the sum modulo 2^32
     of every word mixed with its place. It tells a damaged checkpoint from a whole one; it is no defence against forgery."""
-    leaves = enumerate(jax.tree.leaves(tree))
-    return sum(int(leaf_fingerprint(jnp.asarray(leaf), np.uint32(number + 1))) for number, leaf in leaves) % 2**32
+    parts = [leaf_fingerprint(jnp.asarray(leaf), np.uint32(number + 1)) for number, leaf in enumerate(jax.tree.leaves(tree))]
+    return sum(map(int, jax.device_get(parts))) % 2**32
 
 
 @jax.jit
@@ -93,11 +93,9 @@ def mixed(words: jax.Array) -> jax.Array:
 
 
 def all_finite(tree: Any) -> bool:
-    """Whether every floating-point number of a tree is finite. One leaf is waited for after the other, as in `fingerprint`: where
-    leaves are spread over hosts each is a program with a collective, and on CPUs two of them under way at once, in another
-    order on each host, would wait for each other for ever."""
+    """Whether every floating-point number of a tree is finite."""
     floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return all(bool(leaf_finite(leaf)) for leaf in floats)
+    return all(jax.device_get([leaf_finite(leaf) for leaf in floats]))
 
 
 @jax.jit
