@@ -12,4 +12,5 @@ def get_config(variant="full"):
     config = siglip()
     config.model.image.preset = "So400m/14"
     config.model.text.preset = "So400m"
+    config.mesh.update(data=1, fsdp=-1)  # parameters and moments, 10.5 GB, are divided over all devices
     return variant_of(config, variant)
