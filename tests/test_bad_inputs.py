@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlp_jax import evaluate, main
+from vlp_jax import command_line, evaluate, main
 from vlp_jax.command_line import run_door
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -21,6 +21,7 @@ CONFIG = f"--config={ROOT}/configs/clip_emoji.py:smoke"
 def leave(door, arguments, monkeypatch, capsys):
     """(status, stdout, stderr) of `python -m vlp_jax.DOOR ARGUMENTS`."""
     monkeypatch.setattr(sys, "argv", ["door", *map(str, arguments)])
+    monkeypatch.setattr(command_line, "leave_at_once", sys.exit)
     capsys.readouterr()
     with pytest.raises(SystemExit) as exit_of:
         run_door(door)

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import subprocess
+import sys
 import time
 
 import pytest
@@ -38,7 +39,8 @@ NOTE = 'printf "%s\\n" "$@" >> "$HERE/asked"; count=$(grep -c -- --config= "$HER
 def test_shellcheck_finds_nothing():
     scripts = [*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"]
     assert len(scripts) >= 3
-    done = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True)
+    shellcheck = pathlib.Path(sys.executable).parent / "shellcheck"
+    done = subprocess.run([shellcheck, *scripts], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 

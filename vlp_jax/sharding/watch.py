@@ -12,7 +12,7 @@ from vlp_jax.sharding.exchange import service
 
 FOLDER = "vlp_jax/watch"
 LOST = 75  # exit status: sysexits' "temporary failure", for a launcher that starts the run again
-LINGER = 5.0  # seconds for which a leaving host 0, who keeps the words, lets the others read them
+LINGER = 5.0  # seconds, and three beats, for which a leaving host 0, who keeps the words, lets the others read them
 
 
 class Watch:
@@ -73,7 +73,7 @@ class Watch:
         sys.stderr.flush()
         try:
             self.put("left", {"reason": said.splitlines()[-1], "status": status})
-            deadline = time.monotonic() + LINGER
+            deadline = time.monotonic() + LINGER + 3 * self.interval
             while self.me == 0 and time.monotonic() < deadline and not self.alone():
                 time.sleep(self.interval / 2)
         except jax.errors.JaxRuntimeError:
