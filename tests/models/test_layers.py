@@ -88,6 +88,24 @@ def test_scan_and_rematerialisation_are_independent_switches(scan, policy):
     assert any(name.startswith(("remat", "checkpoint")) for name in primitives) == (policy != "none"), primitives
 
 
+def test_kernels_cast_before_the_scan_have_the_same_float32_gradients_and_halve_what_the_scan_stacks():
+    precision = Precision(jnp.bfloat16)
+    module = Transformer(dataclasses.replace(OPTIONS, precision=precision), scan=True)
+    params = parameters(module, X)
+
+    def gradient_of(prepare):
+        return jax.grad(lambda params: module.apply({"params": prepare(params)}, X).astype(jnp.float32).sum())
+
+    def stacked_bytes(prepare):
+        loop = [equation for equation in jax.make_jaxpr(gradient_of(prepare))(params).eqns if equation.primitive.name == "scan"][-1]
+        return sum(value.aval.size * value.aval.dtype.itemsize for value in loop.outvars)
+
+    plain, copied = (jax.jit(gradient_of(prepare))(params) for prepare in (lambda params: params, precision.working_copy))
+    jax.tree.map(np.testing.assert_array_equal, copied, plain)
+    assert {leaf.dtype for leaf in jax.tree.leaves(copied)} == {jnp.dtype("float32")}
+    assert stacked_bytes(precision.working_copy) < 0.65 * stacked_bytes(lambda params: params)
+
+
 def test_rematerialisation_keeps_less_for_the_backward_pass():
     def kept(policy, *saved):
         module = Transformer(OPTIONS, rematerialisation=policy, saved=saved)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -25,6 +26,14 @@ class Precision:
             features, axis=axis, use_bias=use_bias, dtype=self.compute, param_dtype=jnp.float32, name=name,
             kernel_init=nn.with_logical_partitioning(kernel_init, axes),
             bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[-outputs:]))
+
+    def working_copy(self, params: Any) -> Any:
+        """`params` with every kernel in `compute`, as each layer would cast it by itself. Cast before a scan over layers, the
+        gradients of the kernels leave the scan in `compute`, half as large, and the numbers are the same."""
+        def cast(path, leaf):
+            return leaf.astype(self.compute) if jax.tree_util.keystr(path[-1:], simple=True) == "kernel" else leaf
+
+        return jax.tree_util.tree_map_with_path(cast, params)
 
     def layer_norm(self, epsilon: float, name: str | None = None, axis: str = "embed") -> nn.LayerNorm:
         """Statistics in float32, result in `compute`."""

@@ -44,6 +44,7 @@ def at_once(config: schema.Config, module: PretrainingModule, state: TrainState,
     batch = prepare(batch, config.data.images)
 
     def loss_of(params):
+        params = module.precision.working_copy(params)
         loss = module.apply({"params": params, **state.collections}, batch, train=True, rngs={"dropout": key})
         return loss.value, {"loss": loss.value, **loss.metrics}
 
@@ -96,6 +97,7 @@ def by_encodings(config: schema.Config, module: PretrainingModule, state: TrainS
         return loss.value, loss
 
     def replayed(params, batch, key, slopes):
+        params = module.precision.working_copy(params)
         batch = prepare(batch, config.data.images)
         encodings = apply(params, key, batch, needs, True, method="encode")
         loss = apply(params, key, encodings, batch, separate, method="losses")
