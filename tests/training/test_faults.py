@@ -175,14 +175,14 @@ def test_a_disk_that_fills_up_during_a_save_ends_the_run_and_leaves_the_checkpoi
 def spoil(monkeypatch):
     """`spoil({step: factor})` multiplies the gradients of these steps, of programs compiled from here on."""
     def install(factors):
-        accumulate = step_module.accumulate
+        loss_gradients = step_module.loss_gradients
 
-        def spoilt(module, state, *rest):
-            gradients, metrics = accumulate(module, state, *rest)
+        def spoilt(config, module, state, *rest):
+            gradients, metrics = loss_gradients(config, module, state, *rest)
             table = jnp.asarray([factors.get(step, 1.0) for step in range(1, 20)])
             return jax.tree.map(lambda leaf: leaf * table[state.step], gradients), metrics
 
-        monkeypatch.setattr(step_module, "accumulate", spoilt)
+        monkeypatch.setattr(step_module, "loss_gradients", spoilt)
 
     return install
 
@@ -223,6 +223,6 @@ def test_a_source_that_hangs_is_shown_with_the_step_that_waits_for_it(train, mon
     monkeypatch.setattr(Watchdog, "step_done", after_step_3)
     workdir = train("steps=12", "watchdog.seconds=3.0", "data.threads=1", "data.prefetch=1")
     assert len(rows(workdir)) == 12
-    file, = workdir.glob("hang_step_*_host_0.txt")
-    assert "in slow_disk" in file.read_text() and "in next_batch" in file.read_text()
+    shown = [file.read_text() for file in workdir.glob("hang_step_*_host_0.txt")]  # a busy machine may add other steps
+    assert any("in slow_disk" in text and "in next_batch" in text for text in shown)
     assert "where every thread stands follows" in capfd.readouterr().err

@@ -68,7 +68,7 @@ def test_without_either_only_the_last_step_is_saved(train):
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpoint(train):
     with pytest.raises(TrainingError, match="at step 2; the last good checkpoint is .*checkpoints/1;"):
         train("steps=5", "optimizer.kind=sgd", "checkpoint.every_steps=1", "optimizer.clip_norm=none", "optimizer.weight_decay=0",
-              "optimizer.rate=1e38")
+              "optimizer.rate=1e30")
 
 
 def test_every_row_holds_the_names_that_the_readme_promises(train):
