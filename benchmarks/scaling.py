@@ -87,7 +87,7 @@ def costs(results):
                          f"{bill['memory_bytes'] / 1e9:.1f} GB | {1 - bill['memory_bytes'] / bill['chip_memory_bytes']:.0%} | "
                          f"{examples / 1e9:.1f}e9 | "
                          f"{steps * bill['flops_per_step'] / 1e18:,.0f} | {hours:,.0f} | {hours * bill['chips']:,.0f} |")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else "Not computed yet: `python benchmarks/scaling.py`."
 
 
 def fill(page, begin, end, text):
