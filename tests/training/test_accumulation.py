@@ -136,8 +136,8 @@ class Wide(PretrainingModule):
         return {"image": Encoding(image, None, image), "image_embedding": image_embedding, "text_embedding": text_embedding}
 
 
-def wide(config, drop=0.0):
-    return Wide(config.model, flax.core.freeze(config.objectives), Precision(), drop)
+def wide(config, drop=0.0, dtype=jnp.float32):
+    return Wide(config.model, flax.core.freeze(config.objectives), Precision(dtype), drop)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(jnp.float32, 1e-5), (jnp.float64, 1e-12)])
@@ -147,7 +147,7 @@ def test_losses_that_couple_the_batch_and_means_over_examples_go_together_scales
                   "c": schema.SoftmaxContrastive(label_smoothing=0.1)}
     with jax.enable_x64(dtype == jnp.float64):
         config = dataclasses.replace(experiment(), objectives=objectives)
-        module, batch = wide(config), repeated_captions()
+        module, batch = wide(config, dtype=dtype), repeated_captions()
         state = initial_state(config, module, dtype)
         expected = gradients_of(config, module, state, batch)
         found = gradients_of(with_microbatches(config, 4), module, state, batch)
