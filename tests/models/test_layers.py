@@ -9,10 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from vlp_jax.config import schema
 from vlp_jax.models.layers import AttentionPooling, LayerOptions, Precision, Transformer, TransformerLayer, drop_branch
 from vlp_jax.models.vision_language import VisionLanguageModel
+from vlp_jax.sharding.layout import Layout, layout_in_use
+from vlp_jax.sharding.mesh import make_mesh
 
 OPTIONS = LayerOptions(width=16, heads=2, mlp_dim=24, depth=2)
 KEY = jax.random.key(0)
@@ -224,3 +227,16 @@ def test_parameters_are_float32_and_every_activation_is_of_the_compute_dtype(com
                    if jnp.issubdtype(leaf.dtype, jnp.floating) and path[0].key != "__call__"]
     assert len(activations) > 10
     assert [path for path, dtype in activations if dtype != jnp.dtype(compute)] == []
+
+
+def test_activations_of_a_layer_lie_as_their_axes_are_ruled():
+    """Along heads and hidden units inside, along the width between, and the batch everywhere."""
+    rules = (("batch", ("data", "fsdp")), ("tokens", None), ("activation_embed", None), ("activation_heads", "tensor"),
+             ("activation_mlp", "tensor"))
+    layout = Layout(make_mesh(schema.Mesh(data=2, fsdp=2, tensor=2)), rules)
+    params = parameters(TransformerLayer(OPTIONS), X, None)
+    with layout_in_use(layout):
+        program = jax.make_jaxpr(TransformerLayer(OPTIONS).apply)({"params": params}, X, None)
+    specs = [equation.params["sharding"].spec for equation in program.eqns if equation.primitive.name == "sharding_constraint"]
+    inside, between = PartitionSpec(("data", "fsdp"), None, "tensor"), PartitionSpec(("data", "fsdp"), None, None)
+    assert specs == [inside] * 3 + [between, inside, between]

@@ -174,6 +174,12 @@ def test_activations_lie_along_the_batch(trained):
     assert "f32[2,5,32]" in program and "f32[16,5,32]" not in program
 
 
+def test_activations_lie_along_heads_and_hidden_units(trained):
+    """By `fsdp+tensor` four devices divide the rows, and two what is computed apart: no device sees all 32 hidden units."""
+    program = trained("fsdp+tensor").program
+    assert "f32[4,5,16]" in program and "5,32]" not in program
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["adafactor", "muon"])
 def test_other_optimizers_train_on_a_mesh_as_on_one_device(kind):

@@ -14,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from vlp_jax.models.fused_attention import fused_attention, heads_per_program
 from vlp_jax.models.options import LayerOptions
 from vlp_jax.sharding.collectives import on_each_device
-from vlp_jax.sharding.layout import Layout, current_layout
+from vlp_jax.sharding.layout import Layout, constrain, current_layout
 
 SHORT = 8  # queries below which no kernel pays: the one learned query of attention pooling
 
@@ -43,7 +43,7 @@ class MultiHeadAttention(nn.Module):
             q = precision.layer_norm(options.norm_epsilon, "query_norm", "head_dim")(q)
             k = precision.layer_norm(options.norm_epsilon, "key_norm", "head_dim")(k)
         # The heads side by side: a TPU would keep [B, N, H, K] with every head widened to 128 numbers.
-        q, k, v = (checkpoint_name(rearrange(x, "b n h k -> b n (h k)"), name)
+        q, k, v = (checkpoint_name(constrain(rearrange(x, "b n h k -> b n (h k)"), ("batch", None, "activation_heads")), name)
                    for x, name in ((q, "query"), (k, "key"), (v, "value")))
         attended = checkpoint_name(attend(q, k, v, mask, options.heads, self.causal, options.attention), "attended")
         attended = rearrange(attended, "b n (h k) -> b n h k", h=options.heads)

@@ -14,6 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from vlp_jax.models.attention import MultiHeadAttention
 from vlp_jax.models.options import ACTIVATIONS, LayerOptions
 from vlp_jax.models.options import Precision as Precision
+from vlp_jax.sharding.layout import constrain
 
 
 @flax.struct.dataclass
@@ -26,7 +27,7 @@ class Encoding:
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an activation between them. [..., D] -> [..., D]."""
+    """Two linear layers with an activation between them. [B, N, D] -> [B, N, D]."""
 
     options: LayerOptions
 
@@ -35,7 +36,7 @@ class Mlp(nn.Module):
         options, initial = self.options, self.options.initializers()
         dense = options.precision.dense
         hidden = dense(options.mlp_dim, ("embed", "mlp"), kernel_init=initial["mlp"], name="in")(x)
-        hidden = checkpoint_name(hidden, "hidden")
+        hidden = checkpoint_name(constrain(hidden, ("batch", None, "activation_mlp")), "hidden")
         hidden = ACTIVATIONS[options.activation](hidden)
         return dense(options.width, ("mlp", "embed"), kernel_init=initial["residual"], name="out")(hidden)
 
@@ -74,7 +75,7 @@ class TransformerLayer(nn.Module):
         if self.train and drop_rate is not None:
             y = drop_branch(self.make_rng("dropout"), y, drop_rate)
         x = x + y if options.norm == "pre" else norm(x + y)
-        return checkpoint_name(x, f"{name}_residual")
+        return checkpoint_name(constrain(x, ("batch", "tokens", "activation_embed")), f"{name}_residual")
 
 
 def drop_branch(key: jax.Array, x: jax.Array, rate: jax.Array) -> jax.Array:
