@@ -11,9 +11,10 @@ import pytest
 
 from vlp_jax.compile import table
 from vlp_jax.config import load_config
-from vlp_jax.errors import ConfigError
+from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.sharding.chips import CHIPS
 from vlp_jax.sharding.topologies import parse_topology
+from vlp_jax.training import bill as bills
 from vlp_jax.training import largest_batch as search
 from vlp_jax.training.bill import Bill, memory_asked_for, nearest_fix
 from vlp_jax.training.flops import train_step_flops
@@ -35,7 +36,8 @@ def bill(**changes):
     values = dict(topology="v5e:2x2", chips=4, batch_size=64, mesh=dict(data=4, fsdp=1, tensor=1), rematerialisation="none",
                   parameters=1_000_000, arguments_bytes=10, temporaries_bytes=20, output_bytes=1, memory_bytes=31,
                   chip_memory_bytes=100, fits=True, flops_per_step=1, floor_compute_seconds=1.0, floor_memory_seconds=0.5,
-                  floor_interconnect_seconds=0.1, floor_seconds=1.0, collectives={}, compile_seconds=1.0)
+                  floor_interconnect_seconds=0.1, floor_network_seconds=None, floor_seconds=1.0, collectives={},
+                  compile_seconds=1.0)
     return Bill(**{**values, **changes})
 
 
@@ -112,15 +114,35 @@ def test_the_compilers_words_are_read_and_other_errors_passed_on():
         memory_asked_for("INTERNAL: no\nmore", chip)
 
 
+FULL = [("model.image.rematerialisation", "full"), ("model.text.rematerialisation", "full")]
+
+
 @pytest.mark.parametrize(("changes", "overrides", "fix"), [
     ({}, [("model.image.rematerialisation", "none")], "rematerialisation=save_matmuls"),
     ({}, [("model.image.rematerialisation", "save_matmuls")], "rematerialisation=full"),
-    ({"parameters": 10_000_000_000}, [], "mesh.fsdp=4"),
-    ({"memory_bytes": 34_000_000_000}, [("model.image.rematerialisation", "full"), ("model.text.rematerialisation", "full")],
-     "data.batch_size=28")])
-def test_the_nearest_fix_loses_least(changes, overrides, fix):
+    ({"parameters": 10_000_000_000}, [], "--config.mesh.fsdp=4 --config.mesh.data=1 (the state"),
+    ({"parameters": 10_000_000_000}, [("mesh.strategy", "data")], "mesh.fsdp=4 --config.mesh.data=1 --config.mesh.strategy=none"),
+    ({"parameters": 10_000_000_000, "mesh": dict(data=2, fsdp=1, tensor=2)}, [("mesh.tensor", "2")], "--config.mesh.fsdp=2 "),
+    ({"parameters": 10_000_000_000, "mesh": dict(data=1, fsdp=4, tensor=1)}, [], "more chips, or larger ones"),
+    ({"memory_bytes": 34_000_000_000}, FULL, "data.batch_size=28,"),
+    ({"memory_bytes": 34_000_000_000}, [*FULL, ("accumulation.microbatches", "4")], "data.batch_size=16,"),
+    ({"memory_bytes": 34_000_000_000_000}, FULL, "more chips, or larger ones")])
+def test_the_nearest_fix_loses_least_and_can_be_done(changes, overrides, fix, monkeypatch):
+    monkeypatch.setattr(bills, "plan", lambda config, topology: None)
     config = load_config(f"{CONFIG}:smoke", overrides)
-    assert fix in nearest_fix(config, bill(chip_memory_bytes=16_911_433_728, fits=False, **changes))
+    found = nearest_fix(config, parse_topology("v5e:2x2"), bill(chip_memory_bytes=16_911_433_728, fits=False, **changes))
+    assert fix in found
+
+
+def test_a_fix_that_the_model_does_not_divide_by_is_not_proposed(monkeypatch):
+    def refuses_four(config, topology):
+        if config.mesh.fsdp == 4:
+            raise MeshError("no")
+
+    monkeypatch.setattr(bills, "plan", refuses_four)
+    large = bill(chip_memory_bytes=16_911_433_728, fits=False, parameters=10_000_000_000)
+    found = nearest_fix(load_config(f"{CONFIG}:smoke"), parse_topology("v5e:2x2"), large)
+    assert "--config.mesh.fsdp=2 --config.mesh.data=2" in found
 
 
 @pytest.mark.parametrize("memory_of", [lambda size: 1000 + 7 * size, lambda size: 2000 + size**2 // 50, lambda size: 9000 + size])

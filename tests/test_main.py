@@ -26,9 +26,12 @@ def command(workdir, *overrides):
             *SMALL, *overrides]
 
 
+def environment(devices=1):
+    return {**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"}
+
+
 def run(*arguments, devices=1):
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    return subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, env=environment)
+    return subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, env=environment(devices))
 
 
 def rows(workdir):
@@ -58,7 +61,7 @@ def test_every_step_has_one_row(unbroken):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stopped_run_goes_on_bit_for_bit(unbroken, tmp_path, number):
     process = subprocess.Popen(command(tmp_path / "run"), cwd=ROOT, stdout=subprocess.PIPE, text=True,
-                               env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"})
+                               env=environment())
     while process.poll() is None and not (tmp_path / "run/checkpoints/3").exists():
         time.sleep(0.02)
     process.send_signal(number)

@@ -2,16 +2,22 @@
 compiles the real train step for TPUs (v4, v5e, v5p, v6e) or GPUs (h100, h200) that are not here. Reads no data and no tokenizer.
 """
 
+import dataclasses
 import json
+import os
 import sys
+from typing import Any
 
 from vlp_jax.command_line import Flags, run_door
 from vlp_jax.config import load_config, schema
+from vlp_jax.errors import ConfigError
 from vlp_jax.sharding.chips import CHIPS
-from vlp_jax.sharding.topologies import Topology, parse_topology
-from vlp_jax.training.bill import Bill, bill_of, nearest_fix
-from vlp_jax.training.largest_batch import largest_batch
+from vlp_jax.sharding.topologies import GPUS, Topology, parse_topology
+from vlp_jax.training.bill import Bill, bill_of, nearest_fix, plan
+from vlp_jax.training.largest_batch import largest_batch, unit_of
 from vlp_jax.training.writers import write_atomically
+
+JAX_TAKES = 0.75  # of a GPU's memory, unless told otherwise (docs.jax.dev, "GPU memory allocation")
 
 
 def main(arguments: list[str]) -> int:
@@ -23,17 +29,29 @@ def main(arguments: list[str]) -> int:
     flags.add_argument("--find-batch", action="store_true", help="find the largest batch that fits, by compiling several")
     given, overrides = flags.parse_with_overrides(arguments)
     config = load_config(given.config, overrides)
+    topologies = [parse_topology(spec) for spec in given.topology.split(",")]
+    check_all(config, topologies, given)  # before minutes of compiling
     bills = []
-    for topology in [parse_topology(spec) for spec in given.topology.split(",")]:
+    for topology in topologies:
         bill = largest_batch(config, topology, say) if given.find_batch else bill_of(config, topology)
         print(bill_text(bill, topology, config), flush=True)
         bills.append(bill)
+        if given.json:
+            rows = [bill.to_json() for bill in bills]
+            write_atomically(given.json, json.dumps(rows[0] if len(topologies) == 1 else rows, indent=2) + "\n")
     if len(bills) > 1:
         print("\n" + table(bills), flush=True)
-    if given.json:
-        rows = [bill.to_json() for bill in bills]
-        write_atomically(given.json, json.dumps(rows[0] if len(rows) == 1 else rows, indent=2) + "\n")
     return 0 if all(bill.fits for bill in bills) else 2
+
+
+def check_all(config: schema.Config, topologies: list[Topology], given: Any) -> None:
+    """Raises: ConfigError, MeshError for a topology that the config cannot be laid out on, or a bill that cannot be written."""
+    for topology in topologies:
+        size = unit_of(config, topology) if given.find_batch else config.data.batch_size
+        plan(dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=size)), topology)
+    folder = os.path.dirname(given.json or "") or "."
+    if given.json and (os.path.isdir(given.json) or not os.access(folder, os.W_OK)):
+        raise ConfigError(f"--json: {given.json} cannot be written; give a file in a folder that exists")
 
 
 def say(line: str) -> None:
@@ -58,13 +76,20 @@ def bill_text(bill: Bill, topology: Topology, config: schema.Config) -> str:
         rows |= {"floor, memory": f"{milliseconds(bill.floor_memory_seconds)} at {chip.memory_bandwidth / 1e9:g} GB/s",
                  "floor, interconnect": f"{milliseconds(bill.floor_interconnect_seconds)} at "
                                         f"{chip.interconnect_bandwidth / 1e9:g} GB/s"}
+    if bill.floor_network_seconds is not None:
+        rows |= {"floor, network": f"{milliseconds(bill.floor_network_seconds)} at {chip.network_bandwidth / 1e9:g} GB/s between "
+                                   + ("hosts" if chip.name in GPUS else "slices")}
     speed = bill.batch_size / bill.floor_seconds
     rows |= {"floor of a step": f"{milliseconds(bill.floor_seconds)}, {speed:,.0f} examples/s at most",
              "peaks from": chip.source}
-    rows |= {kind: f"{found['count']} a step, {found['bytes'] / 1e6:,.1f} MB" for kind, found in (bill.collectives or {}).items()}
+    rows |= {kind: f"{found['count']} a step over {found['bytes'] / 1e6:,.1f} MB, a chip sends "
+                   f"{(found['sent_bytes'] + found['network_bytes']) / 1e6:,.1f} MB"
+             for kind, found in (bill.collectives or {}).items()}
     rows |= {"compiled in": f"{bill.compile_seconds:.0f} s"}
     if not bill.fits:
-        rows |= {"does not fit": f"nearest fix: {nearest_fix(config, bill)}"}
+        rows |= {"does not fit": f"nearest fix: {nearest_fix(config, topology, bill)}"}
+    elif chip.name in GPUS and bill.memory_bytes > JAX_TAKES * bill.chip_memory_bytes:
+        rows |= {"to fit": f"set XLA_PYTHON_CLIENT_MEM_FRACTION=0.95: JAX takes {JAX_TAKES:.0%} of a GPU's memory otherwise"}
     width = max(len(key) for key in rows)
     return "\n".join(f"{key:<{width}}  {value}" for key, value in rows.items())
 

@@ -22,7 +22,6 @@ from vlp_jax.training.step import make_train_step
 TOWER = dict(preset="Ti", width=16, depth=2, heads=4, mlp_dim=32, scan=True, activation="relu")
 BATCH, STEPS = 16, 5
 SMALL = 64  # elements, below which this test's parameters lie whole
-QUICKLY_COMPILED = {"xla_backend_optimization_level": 0}
 
 
 def experiment(kind="adamw", **mesh):
@@ -57,8 +56,7 @@ def initial_parameters():
     """The same for every optimizer and mesh."""
     config = experiment()
     example = prepare(batch_of(0), config.data.images)
-    initialise = jax.jit(lambda: make_state(make_module(config), example, optax.identity(), config.seed, True))
-    return initialise.lower().compile(QUICKLY_COMPILED)()
+    return jax.jit(lambda: make_state(make_module(config), example, optax.identity(), config.seed, True))()
 
 
 def train(config: schema.Config, devices: int) -> Trained:
@@ -72,7 +70,7 @@ def train(config: schema.Config, devices: int) -> Trained:
     state = initial_parameters()
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes.optimizer)  # as each of them starts
     state = jax.device_put(state.replace(optimizer=zeros), shardings)
-    compiled = step.lower(shapes, batch_of(0)).compile(QUICKLY_COMPILED)
+    compiled = step.lower(shapes, batch_of(0)).compile()
     losses = []
     for seed in range(STEPS):
         state, metrics = compiled(state, jax.device_put(batch_of(seed), batch_sharding(mesh)))

@@ -1,35 +1,90 @@
 """What a compiled program sends between its devices, read from its text."""
 
+import dataclasses
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
+
+from vlp_jax.sharding.replica_groups import groups_of, numbers, pairs_of
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4,
          "u32": 4, "f64": 8, "s64": 8, "u64": 8}
-# How often a byte of the result crosses a chip's links, for many chips: an all-reduce scatters and then gathers.
-CROSSINGS = {"all-reduce": 2, "all-gather": 1, "reduce-scatter": 1, "collective-permute": 1, "all-to-all": 1}
 
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
+BETWEEN_SLICES = re.compile(r"= (.*?) send\(.*_xla_megascale_target=\"\{([\d,]+)\}.*_xla_megascale_transfer_type=\"(\w+)\"")
 ARRAY = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\]")
 WHILE = re.compile(r"\bwhile\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 CALLED = re.compile(r"(?:to_apply|calls|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
+BRANCHES = re.compile(r"branch_computations=\{(.*?)\}")
 
 
-def collective_counts(program: str) -> dict[str, dict[str, int]]:
-    """{kind: {"count", "bytes"}} of a compiled program (`compiled.as_text()`): how often each kind runs in one call, loops
-    counted as often as they turn, and the bytes of its results on one device."""
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One collective operation. kind: one of KINDS, or another that a TPU's compiler knows between slices. bytes: of the array
+    that it is about, on one device: what is summed, what is there after a gather and before a scatter, what is passed on.
+    sent_bytes: what a device sends at least to others that the fast interconnect joins; network_bytes: to others that only the
+    network between hosts or slices joins."""
+
+    kind: str
+    bytes: int
+    sent_bytes: float
+    network_bytes: float
+
+
+def collective_counts(program: str, islands: Sequence[int] | None = None) -> dict[str, dict[str, int]]:
+    """{kind: {"count", "bytes", "sent_bytes", "network_bytes"}} of a compiled program (`compiled.as_text()`): how often each
+    kind runs in one call, loops counted as often as they turn and every branch of a conditional as taken, and the sums of
+    `Collective`'s figures.
+
+    islands: of each device in the mesh's order, which group of devices that the fast interconnect joins it belongs to (TPU
+      slice, GPU host); None: all are in one.
+    """
     computations = split_computations(program)
-    counts: Counter = Counter()
-    sizes: Counter = Counter()
-    for name, times in calls(computations, program).items():
+    header = re.search(r"num_partitions=(\d+)", program)
+    islands = islands or [0] * (int(header[1]) if header else 1)
+    totals: dict[str, Counter] = {}
+    for name, times in calls(computations).items():
         for line in computations[name]:
-            if (found := COLLECTIVE.search(line)) is not None:
-                counts[found[2]] += times
-                sizes[found[2]] += times * result_bytes(found[1], found[2], bool(found[3]))
-    return {kind: {"count": counts[kind], "bytes": sizes[kind]} for kind in KINDS if counts[kind]}
+            if (found := read_collective(line, name, islands)) is not None:
+                totals.setdefault(found.kind, Counter()).update(
+                    {"count": times} | {key: times * getattr(found, key) for key in ("bytes", "sent_bytes", "network_bytes")})
+    return {kind: {key: round(totals[kind][key]) for key in ("count", "bytes", "sent_bytes", "network_bytes")}
+            for kind in sorted(totals)}
+
+
+def read_collective(line: str, computation: str, islands: Sequence[int]) -> Collective | None:
+    """The collective of a line of a program, or None."""
+    if (between := BETWEEN_SLICES.search(line)) is not None:
+        kind = between[3].lower().replace("_", "-")
+        size, slices = result_bytes(between[1], kind, started=True), len(numbers(between[2]))
+        return Collective(kind, size, 0, size * (slices - 1) / slices * (2 if kind == "all-reduce" else 1))
+    if (found := COLLECTIVE.search(line)) is None:
+        return None
+    kind, size = found[2], result_bytes(found[1], found[2], bool(found[3]))
+    if kind == "collective-permute":
+        far = any(islands[sender] != islands[receiver] for sender, receiver in pairs_of(line))
+        return Collective(kind, size, 0 if far else size, size if far else 0)
+    group = max(groups_of(line, len(islands)), key=len)
+    if kind == "reduce-scatter":
+        size *= len(group)  # the text shows a device's part
+    elif kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
+        kind = "reduce-scatter"  # as a TPU's compiler writes one
+    return Collective(kind, size, *traffic(kind, size, group, islands))
+
+
+def traffic(kind: str, size: int, group: Sequence[int], islands: Sequence[int]) -> tuple[float, float]:
+    """Bytes that a device sends to others of its island and beyond, at least, when `group` meets over `size` bytes: first the
+    members within an island, then each with its like in the other islands. Every byte has to reach or to leave all others once;
+    a sum does both (Patarasuk & Yuan 2009, "Bandwidth optimal all-reduce", section 2)."""
+    beyond = len({islands[device] for device in group})
+    within = len(group) // beyond
+    times = 2 if kind == "all-reduce" else 1
+    share = size if kind == "all-to-all" else size / within  # what is left to send beyond
+    return times * size * (within - 1) / within, times * share * (beyond - 1) / beyond
 
 
 def split_computations(program: str) -> dict[str, list[str]]:
@@ -43,7 +98,7 @@ def split_computations(program: str) -> dict[str, list[str]]:
     return computations
 
 
-def calls(computations: dict[str, list[str]], program: str) -> Counter:
+def calls(computations: dict[str, list[str]]) -> Counter:
     """How often each computation runs when the entry runs once."""
     times: Counter = Counter()
 
@@ -51,7 +106,8 @@ def calls(computations: dict[str, list[str]], program: str) -> Counter:
         times[name] += factor
         for line in computations.get(name, ()):
             trips = loop_trips(line, computations) if WHILE.search(line) else 1
-            for called in CALLED.findall(line):
+            branches = re.findall(r"[\w.\-]+", found[1]) if (found := BRANCHES.search(line)) else []
+            for called in CALLED.findall(line) + branches:
                 if called in computations:
                     visit(called, factor * trips)
 
@@ -75,8 +131,3 @@ def result_bytes(shape: str, kind: str, started: bool) -> int:
     if started and kind != "all-reduce" and len(arrays) > 1:
         arrays = arrays[len(arrays) // 2:]
     return sum(arrays)
-
-
-def crossing_bytes(counts: dict[str, dict[str, int]]) -> int:
-    """Bytes that one chip sends in a call."""
-    return sum(CROSSINGS[kind] * found["bytes"] for kind, found in counts.items())

@@ -4,6 +4,8 @@ import dataclasses
 import math
 import os
 import re
+from collections.abc import Iterable
+from typing import Any
 
 import jax
 from jax.experimental import topologies
@@ -38,6 +40,12 @@ class Topology:
         except Exception as error:  # what the plugins raise has many types
             raise ConfigError(f"--topology: {self.spec}: {advice(self, error)}") from error
         return list(description.devices)
+
+    def islands(self, devices: Iterable[Any]) -> list[int]:
+        """Of each of these devices, the slice or GPU host within which the fast interconnect joins it to others."""
+        if self.chip.name in GPUS:
+            return [device.id // DEVICES_PER_GPU_HOST for device in devices]
+        return [getattr(device, "slice_index", 0) or 0 for device in devices]
 
 
 def parse_topology(spec: str) -> Topology:
@@ -74,11 +82,9 @@ def tpu_description(topology: Topology):
 
 def gpu_description(topology: Topology):
     (count,) = topology.shape
-    hosts, per_host = (1, count) if count <= DEVICES_PER_GPU_HOST else divmod(count, DEVICES_PER_GPU_HOST)
-    if count > DEVICES_PER_GPU_HOST:
-        if per_host:
-            raise ConfigError(f"{count} GPUs do not fill hosts of {DEVICES_PER_GPU_HOST}")
-        per_host = DEVICES_PER_GPU_HOST
+    hosts, per_host = max(count // DEVICES_PER_GPU_HOST, 1), min(count, DEVICES_PER_GPU_HOST)
+    if hosts * per_host != count:
+        raise ConfigError(f"{count} GPUs do not fill hosts of {DEVICES_PER_GPU_HOST}")
     target = GPU_TARGET.format(memory=topology.chip.memory_bytes, bandwidth=int(topology.chip.memory_bandwidth),
                                name=topology.chip.device_kinds[0])
     return topologies.get_topology_desc(platform="cuda", topology_name=topology.chip.name, topology=f"1x{hosts}x{per_host}",

@@ -1,5 +1,6 @@
 """What an update costs on chips that are not here: memory, flops, traffic and the least time, from the compiled program."""
 
+import contextlib
 import dataclasses
 import re
 import time
@@ -7,16 +8,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vlp_jax.config import schema
-from vlp_jax.errors import ConfigError
+from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.sharding.chips import Chip
-from vlp_jax.sharding.collective_counts import collective_counts, crossing_bytes
+from vlp_jax.sharding.collective_counts import collective_counts
 from vlp_jax.sharding.mesh import make_mesh
 from vlp_jax.sharding.rules import make_layout
 from vlp_jax.sharding.topologies import Topology
-from vlp_jax.training.assembly import build_update, check_batches, example_batch
+from vlp_jax.training.assembly import Update, build_update, check_batches, example_batch
 from vlp_jax.training.flops import train_step_flops
 
 ANY_NUMBER_OF_STEPS = 100_000  # the schedule's constants; a run's length changes nothing else in its program
@@ -27,7 +27,9 @@ class Bill:
     """Bytes are those of one chip. temporaries_bytes: the most that is alive at once beside arguments and results;
     output_bytes: results that do not reuse the memory of an argument. memory_bytes: all of it together. fits: whether that is
     at most chip_memory_bytes; where the compiler refused, memory_bytes is what it said is needed, and what only a compiled
-    program shows is None. flops_per_step: analytic, of the global batch. collectives: {kind: {count, bytes}} of one update.
+    program shows is None. flops_per_step: analytic, of the global batch. collectives: of one update, as
+    `sharding.collective_counts` gives them. floor_network_seconds: None where nothing crosses from one slice or GPU host to
+    another, or the chip's share of that network is not published.
     """
 
     topology: str
@@ -46,6 +48,7 @@ class Bill:
     floor_compute_seconds: float
     floor_memory_seconds: float | None
     floor_interconnect_seconds: float | None
+    floor_network_seconds: float | None
     floor_seconds: float
     collectives: dict[str, dict[str, int]] | None
     compile_seconds: float
@@ -58,11 +61,16 @@ class Bill:
         return dataclasses.asdict(self)
 
 
-def bill_of(config: schema.Config, topology: Topology) -> Bill:
-    """Compiles the update of `config` for `topology`. Raises: ConfigError, MeshError for what cannot be compiled at all."""
+def plan(config: schema.Config, topology: Topology) -> tuple[jax.sharding.Mesh, Update]:
+    """The mesh over a topology's devices and what is to be compiled for it. Raises: ConfigError, MeshError for what cannot be."""
     mesh = make_mesh(config.mesh, topology.devices())
     check_batches(config, mesh)
-    update = build_update(config, make_layout(config.mesh, mesh), ANY_NUMBER_OF_STEPS)
+    return mesh, build_update(config, make_layout(config.mesh, mesh), ANY_NUMBER_OF_STEPS)
+
+
+def bill_of(config: schema.Config, topology: Topology) -> Bill:
+    """Compiles the update of `config` for `topology`. Raises: ConfigError, MeshError for what cannot be compiled at all."""
+    mesh, update = plan(config, topology)
     known = dict(
         topology=topology.spec, chips=topology.chips, batch_size=config.data.batch_size, mesh=dict(mesh.shape),
         rematerialisation=policies(config.model), chip_memory_bytes=topology.chip.memory_bytes,
@@ -74,25 +82,28 @@ def bill_of(config: schema.Config, topology: Topology) -> Bill:
     except jax.errors.JaxRuntimeError as error:
         needed = memory_asked_for(str(error), topology.chip)
         return Bill(**known, **dict.fromkeys(("arguments_bytes", "temporaries_bytes", "output_bytes", "collectives",
-                                              "floor_memory_seconds", "floor_interconnect_seconds")),
+                                              "floor_memory_seconds", "floor_interconnect_seconds", "floor_network_seconds")),
                     memory_bytes=needed, fits=False, floor_compute_seconds=compute, floor_seconds=compute,
                     compile_seconds=time.monotonic() - start)
-    return Bill(**known, **measured(compiled, topology.chip, compute), compile_seconds=time.monotonic() - start)
+    found = measured(compiled, topology.chip, topology.islands(mesh.devices.flat), compute)
+    return Bill(**known, **found, compile_seconds=time.monotonic() - start)
 
 
-def measured(compiled: Any, chip: Chip, compute_seconds: float) -> dict[str, Any]:
+def measured(compiled: Any, chip: Chip, islands: list[int], compute_seconds: float) -> dict[str, Any]:
     """The part of a bill that the compiled program tells."""
     memory = compiled.memory_analysis()
     new_output = memory.output_size_in_bytes - memory.alias_size_in_bytes
     total = memory.argument_size_in_bytes + memory.temp_size_in_bytes + new_output
-    collectives = collective_counts(compiled.as_text())
+    collectives = collective_counts(compiled.as_text(), islands)
+    sent, beyond = (sum(found[key] for found in collectives.values()) for key in ("sent_bytes", "network_bytes"))
     floors = {  # every argument is read and every result written once, at least
         "floor_compute_seconds": compute_seconds,
         "floor_memory_seconds": (memory.argument_size_in_bytes + memory.output_size_in_bytes) / chip.memory_bandwidth,
-        "floor_interconnect_seconds": crossing_bytes(collectives) / chip.interconnect_bandwidth}
+        "floor_interconnect_seconds": sent / chip.interconnect_bandwidth,
+        "floor_network_seconds": beyond / chip.network_bandwidth if beyond and chip.network_bandwidth else None}
     return dict(arguments_bytes=memory.argument_size_in_bytes, temporaries_bytes=memory.temp_size_in_bytes, output_bytes=new_output,
-                memory_bytes=total, fits=total <= chip.memory_bytes, collectives=collectives, floor_seconds=max(floors.values()),
-                **floors)
+                memory_bytes=total, fits=total <= chip.memory_bytes, collectives=collectives,
+                floor_seconds=max(floor or 0.0 for floor in floors.values()), **floors)
 
 
 def batch_shapes(config: schema.Config) -> dict[str, jax.ShapeDtypeStruct]:
@@ -117,19 +128,34 @@ def memory_asked_for(message: str, chip: Chip) -> int:
     return int(float(number) * {"G": 2**30, "M": 2**20, "K": 2**10}[unit])
 
 
-def nearest_fix(config: schema.Config, bill: Bill) -> str:
+def nearest_fix(config: schema.Config, topology: Topology, bill: Bill) -> str:
     """The change that loses least of what would make a bill that does not fit fit, by proportion; a compile tells for sure."""
-    mesh, model = bill.mesh, config.model
+    state = bill.parameters * 4 * (3 + (config.ema is not None)) // (bill.mesh["fsdp"] * bill.mesh["tensor"])
+    sharing = more_sharing(config, topology, bill) if state > 0.4 * bill.chip_memory_bytes else None
+    if sharing is not None:
+        strategy = " --config.mesh.strategy=none" if config.mesh.strategy else ""
+        return (f"--config.mesh.fsdp={sharing.fsdp} --config.mesh.data={sharing.data}{strategy} (the state alone takes "
+                f"{state / 1e9:.1f} GB a chip)")
     lesser = {"none": "save_matmuls", "save_matmuls": "full", "save_names": "full"}
-    policy = lesser.get(model.image.rematerialisation) or lesser.get(model.text.rematerialisation)
-    state = bill.parameters * 4 * (3 + (config.ema is not None)) // (mesh["fsdp"] * mesh["tensor"])
-    if state > 0.4 * bill.chip_memory_bytes and mesh["data"] > 1:
-        return f"--config.mesh.fsdp={bill.chips} --config.mesh.data=1 (the state alone takes {state / 1e9:.1f} GB a chip)"
-    if policy:
+    policy = lesser.get(config.model.image.rematerialisation) or lesser.get(config.model.text.rematerialisation)
+    if policy and state < bill.chip_memory_bytes:
         return f"--config.model.image.rematerialisation={policy} --config.model.text.rematerialisation={policy}"
     room = (bill.chip_memory_bytes - state) / max(bill.memory_bytes - state, 1)
-    parts = int(np.prod([mesh["data"], mesh["fsdp"]]))
-    batch = int(config.data.batch_size * room) // parts * parts
-    if batch:
+    unit = bill.mesh["data"] * bill.mesh["fsdp"] * config.accumulation.microbatches
+    batch = int(config.data.batch_size * room) // unit * unit
+    if batch > 0:
         return f"--config.data.batch_size={batch}, or as many chips more as keep the batch"
-    return f"more chips: one example a chip is too much for {bill.topology}"
+    return f"more chips, or larger ones: not even one example a chip fits {bill.topology}"
+
+
+def more_sharing(config: schema.Config, topology: Topology, bill: Bill) -> schema.Mesh | None:
+    """The mesh on which most devices share a copy of the state; None where none is better than the config's, or can be built."""
+    copies = bill.mesh["data"] * bill.mesh["fsdp"]
+    for fsdp in (copies // data for data in range(1, copies) if copies % data == 0):
+        mesh = dataclasses.replace(config.mesh, data=copies // fsdp, fsdp=fsdp, tensor=bill.mesh["tensor"], strategy=None)
+        if fsdp <= bill.mesh["fsdp"]:
+            return None
+        with contextlib.suppress(ConfigError, MeshError):
+            plan(dataclasses.replace(config, mesh=mesh), topology)
+            return mesh
+    return None
