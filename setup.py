@@ -39,6 +39,7 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],
         "cuda12": ["jax[cuda12]>=0.10.2,<0.11"],
+        "k8s": ["kubernetes>=31,<38"],  # with which processes in an indexed Kubernetes job of GPUs find each other
         # the compilers for TPUs and NVIDIA GPUs, without the machines, for `python -m vlp_jax.compile`
         "compile": ["jax[tpu]>=0.10.2,<0.11", "jax-cuda12-plugin>=0.10.2,<0.11", "jax-cuda12-pjrt>=0.10.2,<0.11",
                     "nvidia-cudnn-cu12>=9.8,<10"],

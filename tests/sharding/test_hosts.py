@@ -8,8 +8,10 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import pytest
+from jax._src.clusters.k8s_cluster import K8sCluster
 
 from vlp_jax.errors import ConfigError
 from vlp_jax.sharding.launch import Launch, find_launch
@@ -135,7 +137,9 @@ def test_flags_name_the_hosts(no_cluster):
 @pytest.mark.parametrize(("flags", "words"), [
     (("10.0.0.1:99", None, 1), "go together"), (("10.0.0.1:99", 2, None), "go together"), ((None, 2, 1), "go together"),
     ((None, 2, None), "--num-processes=1 for a single one"), (("10.0.0.1", 2, 1), "is not HOST:PORT"),
-    (("a:1", 2, 2), "2 is not from 0 to 1")])
+    (("a:1", 2, 2), "2 is not from 0 to 1"), (("a:²", 2, 1), "is not HOST:PORT"),
+    (("127.0.0.1:99999", 2, 0), "port 99999 of '127.0.0.1:99999' is not from 1 to 65535"), (("a:0", 2, 0), "port 0 of"),
+    (("a:1", 0, 0), "--num-processes: 0 is not a number of processes from 1"), ((None, -1, None), "--num-processes: -1 is not")])
 def test_flags_that_do_not_add_up_are_refused(no_cluster, flags, words):
     with pytest.raises(ConfigError, match=words):
         find_launch(*flags, 1.0)
@@ -162,3 +166,57 @@ def test_a_pod_that_belongs_to_no_indexed_job_is_alone(no_cluster, recwarn):
     no_cluster.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     assert find_launch(None, None, None, 1.0) is None
     assert not recwarn.list
+
+
+@pytest.fixture
+def indexed_job(no_cluster):
+    """A pod of an indexed Kubernetes job, and a function that puts a stand-in for the package `kubernetes` there."""
+    no_cluster.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    no_cluster.setenv("JOB_COMPLETION_INDEX", "3")
+    no_cluster.setenv("HOSTNAME", "localhost")
+
+    def package(**contents):
+        no_cluster.setitem(sys.modules, "kubernetes", types.SimpleNamespace(**contents) if contents else None)
+    return package
+
+
+def kubernetes_api(load_configuration, list_pods):
+    """What jax asks of the package."""
+    return dict(config=types.SimpleNamespace(load_incluster_config=load_configuration),
+                client=types.SimpleNamespace(CoreV1Api=lambda: types.SimpleNamespace(list_namespaced_pod=list_pods),
+                                             BatchV1Api=lambda: None,
+                                             exceptions=types.SimpleNamespace(ApiException=Forbidden)))
+
+
+class Forbidden(Exception):
+    status, reason = 403, "Forbidden"
+
+
+def raises(error):
+    def call(*_, **__):
+        raise error
+    return call
+
+
+def test_a_pod_of_an_indexed_job_without_the_package_is_refused_and_num_processes_1_overrules(indexed_job, recwarn):
+    indexed_job()
+    with pytest.raises(ConfigError, match=r"this is pod 3 of an indexed.*pip install 'jax\[k8s\]'.*Role.*--coordinator"):
+        find_launch(None, None, None, 1.0)
+    assert find_launch(None, 1, None, 1.0) is None
+    assert not recwarn.list
+
+
+def test_a_pod_of_an_indexed_job_that_may_not_ask_hears_of_the_role(indexed_job, no_cluster):
+    no_cluster.setattr(K8sCluster, "_namespace", classmethod(lambda cls: "default"))
+    for contents, words in ((kubernetes_api(lambda: None, raises(Forbidden())), "403 - Forbidden"),
+                            (kubernetes_api(raises(Exception("no token")), None), "no token")):
+        indexed_job(**contents)
+        with pytest.raises(ConfigError, match=f"{words}; .*needs a Role that may get and list pods.*--num-processes"):
+            find_launch(None, None, None, 1.0)
+
+
+def test_a_pod_of_an_indexed_job_that_may_ask_learns_who_it_is(indexed_job, no_cluster):
+    for name, value in (("get_coordinator_address", "train-0.vlp-jax:55527"), ("get_process_count", 8)):
+        no_cluster.setattr(K8sCluster, name, classmethod(lambda cls, value=value, **_: value))
+    indexed_job(**kubernetes_api(lambda: None, None))
+    assert find_launch(None, None, None, 1.0) == Launch("train-0.vlp-jax:55527", 8, 3)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Sequence
 
 from jax._src import clusters  # JAX's own detection; what is public of it joins at once, without a word on who is missing
@@ -20,6 +21,8 @@ class Launch:
     local_devices: Sequence[int] | None = None
 
 
+KUBERNETES_ROLE = ("the pod's service account needs a Role that may get and list pods, services and jobs, as in "
+                   "launch/gke_jobset_gpu.yaml")
 ADVICE = "give --coordinator=HOST:PORT --num-processes=N --process-id=I, or --num-processes=1 for a single one"
 
 
@@ -28,14 +31,18 @@ def find_launch(coordinator: str | None, processes: int | None, process: int | N
 
     patience: seconds in which the coordinator's name must become known. Raises: ConfigError.
     """
+    if processes is not None and processes < 1:
+        raise ConfigError(f"--num-processes: {processes} is not a number of processes from 1")
     if coordinator is None and process is None:
         return None if processes == 1 else detect_launch(processes, patience)
     if coordinator is None or processes is None or process is None:
         raise ConfigError("--coordinator, --num-processes and --process-id go together: give all three, or none and let the "
                           "cluster tell")
     host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isascii() or not port.isdigit():
         raise ConfigError(f"--coordinator: {coordinator!r} is not HOST:PORT, as in 10.0.0.1:8476")
+    if not 1 <= int(port) <= 65_535:
+        raise ConfigError(f"--coordinator: port {port} of {coordinator!r} is not from 1 to 65535")
     if not 0 <= process < processes:
         raise ConfigError(f"--process-id: {process} is not from 0 to {processes - 1}, one below --num-processes")
     return Launch(coordinator, processes, process) if processes > 1 else None
@@ -47,11 +54,18 @@ def detect_launch(processes: int | None, patience: float) -> Launch | None:
         raise ConfigError(f"--num-processes={processes} without --coordinator and --process-id; {ADVICE}")
     if "KUBERNETES_SERVICE_HOST" in os.environ and not {"JOB_COMPLETION_INDEX", "TPU_WORKER_HOSTNAMES"} & os.environ.keys():
         return None  # a pod of its own, which belongs to no indexed job
+    indexed = {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= os.environ.keys()
     try:
-        found = clusters.ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, int(patience))
-    except (RuntimeError, ValueError, OSError) as error:
-        raise ConfigError(f"the cluster does not say which hosts there are: {str(error).splitlines()[0]}; {ADVICE}") from error
+        with warnings.catch_warnings(action="ignore"):  # that `kubernetes` is missing: the error below says it
+            found = clusters.ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, int(patience))
+    except Exception as error:  # the clients of clusters raise errors of their own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        role = f"; {KUBERNETES_ROLE}" if indexed else ""
+        raise ConfigError(f"the cluster does not say which hosts there are: {reason}{role}; {ADVICE}") from error
     coordinator, processes, process, local_devices = found
+    if indexed and coordinator is None:  # as many copies would train into one workdir
+        raise ConfigError(f"this is pod {os.environ['JOB_COMPLETION_INDEX']} of an indexed Kubernetes job, and the package that "
+                          f"asks which others there are is missing: pip install 'jax[k8s]'; {KUBERNETES_ROLE}; {ADVICE}")
     if coordinator is None or processes is None or process is None or processes == 1:
         return None
     return Launch(coordinator, processes, process, None if all_devices_are_its_own() else local_devices)
