@@ -11,6 +11,7 @@ import pytest
 from vlp_jax.models import attention
 from vlp_jax.models.attention import attend, cudnn_attention, kernel_for, plain_attention
 from vlp_jax.models.fused_attention import fused_attention, heads_per_program
+from vlp_jax.models.long_attention import long_attention
 from vlp_jax.sharding.layout import Layout, layout_in_use
 
 MASK = np.arange(6) < np.array([[6], [4], [1], [0]])
@@ -58,10 +59,30 @@ def test_values_and_gradients_equal_numpy_and_are_zero_where_nothing_is_visible(
         assert not np.asarray(out)[3].any() and not any(np.asarray(gradient)[3].any() for gradient in gradients)
 
 
-def test_the_kernel_takes_a_memory_of_another_length():
+@pytest.mark.parametrize("kernel", [fused_attention, long_attention])
+def test_the_kernels_take_a_memory_of_another_length(kernel):
     rng = np.random.default_rng(1)
     q, (k, v) = rng.normal(size=(2, 5, 16)).astype(np.float32), rng.normal(size=(2, 2, 9, 16)).astype(np.float32)
-    np.testing.assert_allclose(interpreted(q, k, v, None, 2, False), plain_attention(q, k, v, None, 2, False), atol=1e-6)
+    np.testing.assert_allclose(kernel(q, k, v, None, 2, False, True), plain_attention(q, k, v, None, 2, False), atol=1e-6)
+
+
+@pytest.mark.parametrize(("length", "causal"), [(130, False), (130, True)])
+def test_the_kernel_for_long_sequences_gives_values_and_gradients_of_plain_products(length, causal):
+    """Two blocks of keys and padding behind; one example sees all, one a part, one nothing."""
+    q, k, v = np.random.default_rng(0).normal(size=(3, 3, length, 24)).astype(np.float32)
+    mask = np.arange(length) < np.array([[length], [100], [0]])
+
+    def gradients(attention):
+        def loss(q, k, v):
+            out = attention(q, k, v)
+            return (out * jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)).sum(), out
+
+        return jax.tree.leaves(jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(q, k, v))
+
+    found = gradients(lambda q, k, v: long_attention(q, k, v, mask, 2, causal, True))
+    for got, expected in zip(found, gradients(lambda q, k, v: plain_attention(q, k, v, mask, 2, causal)), strict=True):
+        np.testing.assert_allclose(got, expected, atol=3e-6 * np.abs(expected).max())
+        assert not np.asarray(got)[2].any()
 
 
 @pytest.mark.parametrize("compute", [plain_attention, interpreted], ids=["plain", "kernel"])
@@ -87,11 +108,12 @@ def layout_on(platform, tensor=1):
 
 
 @pytest.mark.parametrize(("platform", "length", "kernel"), [
-    ("cpu", 197, None), ("tpu", 197, fused_attention), ("tpu", 1, None), ("tpu", 8192, None), ("gpu", 197, plain_attention)])
+    ("cpu", 197, None), ("tpu", 1, None), ("tpu", 197, fused_attention), ("tpu", 729, long_attention),
+    ("gpu", 197, plain_attention), ("rocm", 197, None)])
 def test_the_kernel_is_chosen_by_platform_and_shape_and_a_lack_is_said_once(platform, length, kernel, caplog, monkeypatch):
     attention.say_once.cache_clear()
     monkeypatch.setattr(attention, "cudnn_attention", plain_attention)  # as if cuDNN were here
-    q = jax.ShapeDtypeStruct((4, length, 128), jnp.bfloat16)
+    q = jax.ShapeDtypeStruct((4, length, 144), jnp.bfloat16)
     with caplog.at_level(logging.WARNING):
         assert [kernel_for(layout_on(platform), q, q, 2) for _ in range(2)] == [kernel, kernel]
     lacking = kernel is None and platform != "cpu" and length > 1

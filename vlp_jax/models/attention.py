@@ -12,6 +12,7 @@ from einops import rearrange
 from jax.ad_checkpoint import checkpoint_name
 
 from vlp_jax.models.fused_attention import fused_attention, heads_per_program
+from vlp_jax.models.long_attention import long_attention
 from vlp_jax.models.options import LayerOptions
 from vlp_jax.sharding.collectives import on_each_device
 from vlp_jax.sharding.layout import Layout, constrain, current_layout
@@ -39,16 +40,21 @@ class MultiHeadAttention(nn.Module):
         project = functools.partial(precision.dense, (options.heads, options.width // options.heads),
                                     ("embed", "heads", "head_dim"), kernel_init=initial["attention"])
         q, k, v = project(name="query")(query), project(name="key")(memory), project(name="value")(memory)
-        if options.qk_norm:
-            q = precision.layer_norm(options.norm_epsilon, "query_norm", "head_dim")(q)
-            k = precision.layer_norm(options.norm_epsilon, "key_norm", "head_dim")(k)
         # The heads side by side: a TPU would keep [B, N, H, K] with every head widened to 128 numbers.
         q, k, v = (checkpoint_name(constrain(rearrange(x, "b n h k -> b n (h k)"), ("batch", None, "activation_heads")), name)
                    for x, name in ((q, "query"), (k, "key"), (v, "value")))
+        if options.qk_norm:
+            q, k = self.norm_heads(q, "query_norm"), self.norm_heads(k, "key_norm")
         attended = checkpoint_name(attend(q, k, v, mask, options.heads, self.causal, options.attention), "attended")
         attended = rearrange(attended, "b n (h k) -> b n h k", h=options.heads)
         return precision.dense(options.width, ("heads", "head_dim", "embed"), axis=(-2, -1), name="out",
                                kernel_init=initial["residual"])(attended)
+
+    def norm_heads(self, x: jax.Array, name: str) -> jax.Array:
+        """LayerNorm of each head's part of [B, N, H K]."""
+        heads = rearrange(x, "b n (h k) -> b n h k", h=self.options.heads)
+        norm = self.options.precision.layer_norm(self.options.norm_epsilon, name, "head_dim")
+        return rearrange(norm(heads), "b n h k -> b n (h k)")
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool,
@@ -76,8 +82,9 @@ def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, heads: int) -> Callab
         return None
     local, rest = divmod(heads, layout.parts("activation_heads"))
     head_dim = q.shape[-1] // heads
-    if not rest and platform == "tpu" and heads_per_program(q.shape[1], k.shape[1], local, head_dim, q.dtype.itemsize):
-        return fused_attention
+    if not rest and platform == "tpu":
+        on_chip = heads_per_program(q.shape[1], k.shape[1], local, head_dim, q.dtype.itemsize)
+        return fused_attention if on_chip else long_attention
     lack = ""
     if not rest and platform in ("gpu", "cuda"):
         try:

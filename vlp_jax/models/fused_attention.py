@@ -126,6 +126,3 @@ def _visible(mask_ref, masked, causal, length, memory_length):
 def _dot(a, b, axes):
     """The product of two matrices over the given axis of each, summed in float32."""
     return jax.lax.dot_general(a, b, (((axes[0],), (axes[1],)), ((), ())), preferred_element_type=jnp.float32)
-
-
-__all__ = ["fused_attention", "heads_per_program"]

@@ -68,14 +68,16 @@ class TransformerLayer(nn.Module):
         options = self.options
         norm = options.precision.layer_norm(options.norm_epsilon, f"{name}_norm")
         y = branch(norm(x)) if options.norm == "pre" else branch(x)
+        if options.keeps_branches:
+            y = checkpoint_name(constrain(y, ("batch", "tokens", "activation_embed")), f"{name}_residual")
         if options.layer_scale is not None:
             init = nn.with_logical_partitioning(nn.initializers.constant(options.layer_scale), ("embed",))
             y = y * self.param(f"{name}_layer_scale", init, (options.width,), jnp.float32).astype(y.dtype)
         y = nn.Dropout(options.dropout, deterministic=not self.train)(y)
         if self.train and drop_rate is not None:
             y = drop_branch(self.make_rng("dropout"), y, drop_rate)
-        x = x + y if options.norm == "pre" else norm(x + y)
-        return checkpoint_name(constrain(x, ("batch", "tokens", "activation_embed")), f"{name}_residual")
+        x = constrain(x + y if options.norm == "pre" else norm(x + y), ("batch", "tokens", "activation_embed"))
+        return x if options.keeps_branches else checkpoint_name(x, f"{name}_residual")
 
 
 def drop_branch(key: jax.Array, x: jax.Array, rate: jax.Array) -> jax.Array:
@@ -103,7 +105,7 @@ class Transformer(nn.Module):
     def __call__(self, x, mask=None, memory=None, memory_mask=None):
         depth = self.options.depth
         rates = jnp.linspace(0.0, self.stochastic_depth, depth) if self.stochastic_depth else None
-        layer = rematerialised(TransformerLayer, self.rematerialisation, self.saved, prevent_cse=not self.scan)
+        layer = rematerialised(self.rematerialisation, self.saved, self.options, prevent_cse=not self.scan)
         if not self.scan:
             for i in range(depth):
                 rate = None if rates is None else rates[i]
@@ -123,14 +125,15 @@ class Transformer(nn.Module):
 MATMULS = ("query", "key", "value", "attention_residual", "cross_residual", "hidden")
 
 
-def rematerialised(layer: type[nn.Module], policy: str, saved: tuple[str, ...], prevent_cse: bool) -> type[nn.Module]:
-    """`layer` that recomputes in the backward pass: `none` nothing, `save_matmuls` what is no product with parameters, `full`
-    everything, `save_names` everything but what `saved` names: any of MATMULS, or `mlp_residual`."""
+def rematerialised(policy: str, saved: tuple[str, ...], options: LayerOptions, prevent_cse: bool) -> type[nn.Module]:
+    """`TransformerLayer` that recomputes in the backward pass: `none` nothing, `save_matmuls` what is no product with parameters,
+    `full` everything, `save_names` everything but what `saved` names: any of MATMULS, `attended`, or `mlp_residual`."""
     if policy == "none":
-        return layer
-    names = {"full": (), "save_matmuls": MATMULS, "save_names": saved}[policy]
+        return TransformerLayer
+    matmuls = (*MATMULS, "mlp_residual") if options.keeps_branches else MATMULS
+    names = {"full": (), "save_matmuls": matmuls, "save_names": saved}[policy]
     policy = jax.checkpoint_policies.save_only_these_names(*names)
-    return nn.remat(layer, policy=policy, prevent_cse=prevent_cse)
+    return nn.remat(TransformerLayer, policy=policy, prevent_cse=prevent_cse)
 
 
 class AttentionPooling(nn.Module):

@@ -76,6 +76,12 @@ class LayerOptions:
     attention: str = "auto"  # "plain": never by a platform's kernel
     precision: Precision = Precision()
 
+    @property
+    def keeps_branches(self) -> bool:
+        """Whether the backward pass needs what a residual branch gives, and not only the sum: for a scale on it, or a norm on the
+        sum. What is named `attention_residual`, `cross_residual` and `mlp_residual` to be kept is the branch then."""
+        return self.layer_scale is not None or self.norm == "post"
+
     def initializers(self) -> dict[str, Initializer]:
         """Kernel initial values: `xavier` uniform (as big_vision), or `clip`: normal with a standard deviation of
         D^-1/2 for query, key, value, D^-1/2 (2 depth)^-1/2 for what writes to the residual stream and (2 D)^-1/2 for
