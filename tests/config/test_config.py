@@ -1,6 +1,7 @@
 """Configs: every file parses, is what its golden text says, and mistakes are named."""
 
 import pathlib
+import re
 
 import jax
 import pytest
@@ -57,6 +58,21 @@ def test_a_mistaken_override_is_named_with_the_way_out(override, message):
         load_config(str(ROOT / "configs/clip_emoji.py"), [override])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("overrides", "path", "words"), [
+    ({"model.image.saved": "query"}, "model.image.saved", "beside rematerialisation='save_matmuls'"),
+    ({"model.text.rematerialisation": "save_names"}, "model.text.rematerialisation", "that is 'full'"),
+    ({"objectives.contrastive.implementation": "dense", "objectives.contrastive.chunk_size": "64"},
+     "objectives.contrastive.chunk_size", "use 'chunked' or 'ring'"),
+    ({"accumulation.negatives": "microbatch"}, "accumulation.negatives", "microbatches=1"),
+    ({"checkpoint.best_metric": "val/text_to_image_recall@1"}, "checkpoint.best_metric", "keep_best=0"),
+    ({"watchdog.exit": "true", "watchdog.seconds": "none"}, "watchdog.exit", "without watchdog.seconds"),
+    ({"mesh.rules": "(('batch', 'data'),)"}, "mesh.rules", "set mesh.data and mesh.fsdp")])
+def test_a_setting_without_effect_is_named(overrides, path, words):
+    with pytest.raises(ConfigError, match=re.escape(f"{path}: has no effect")) as error:
+        load_config(str(ROOT / "configs/clip_b16.py"), list(overrides.items()))
+    assert words in str(error.value) and "clip_b16.py" in str(error.value)
 
 
 def test_setting_one_duration_replaces_the_others():

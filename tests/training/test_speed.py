@@ -16,6 +16,7 @@ import pytest
 
 from vlp_jax import main
 from vlp_jax.config import base, to_config
+from vlp_jax.errors import ConfigError
 from vlp_jax.sharding.chips import CHIPS
 from vlp_jax.training import goodput, speed
 from vlp_jax.training.clock import Clock
@@ -45,6 +46,13 @@ def rows(workdir):
 
 def goodput_of(row):
     return {key: value for key, value in row.items() if key.startswith("goodput/")}
+
+
+def test_a_trace_that_would_never_start_is_refused(tmp_path, tiny):
+    with pytest.raises(ConfigError, match="profile.start: 9 is never reached, the run has 5 steps"):
+        main.main([f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={tmp_path}/run",
+                   *tiny("steps=5", "profile.start=9", SYNTHETIC)])
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_row_tells_the_speed_and_where_the_time_went(runs):

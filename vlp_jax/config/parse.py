@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from vlp_jax.config import schema
+from vlp_jax.config.unused import check_unused
 from vlp_jax.errors import ConfigError
 
 
@@ -42,6 +43,7 @@ def to_config(tree: Mapping, place: str = "") -> schema.Config:
         raise ConfigError(f"steps, examples, epochs: set exactly one (found {found}){_at(place)}")
     if not config.objectives:
         raise ConfigError(f"objectives: at least one is needed, such as contrastive.kind='softmax'{_at(place)}")
+    check_unused(config, place)
     return config
 
 

@@ -149,6 +149,8 @@ def assemble(config: schema.Config) -> Run:
     preprocessor = Preprocessor.from_config(config)
     mixture = open_mixture(config.data.train)
     steps = total_steps(config, len(mixture))
+    if config.profile.start is not None and config.profile.start > steps:
+        raise ConfigError(f"profile.start: {config.profile.start} is never reached, the run has {steps} steps")
     update = build_update(config, layout, steps)
     return Run(**vars(update), config=config, layout=layout, host_rows=host_rows, mixture=mixture,
                preprocessor=preprocessor, steps=steps)

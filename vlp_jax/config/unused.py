@@ -1,0 +1,37 @@
+"""Settings that another setting leaves without effect: named, since whoever wrote them expects one."""
+
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+
+CHUNK_SIZE = schema.ContrastiveObjective().chunk_size
+
+
+def check_unused(config: schema.Config, place: str) -> None:
+    """Raises: ConfigError naming a setting that would do nothing, and what it needs."""
+    for path, unused, needed in unused_settings(config):
+        if unused:
+            raise ConfigError(f"{path}: has no effect {needed}{f' [{place}]' if place else ''}")
+
+
+def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
+    """(setting, whether it does nothing, beside what or without what)."""
+    settings = []
+    for name, tower in (("image", config.model.image), ("text", config.model.text)):
+        by_name = tower.rematerialisation == "save_names"
+        settings += [
+            (f"model.{name}.saved", bool(tower.saved) and not by_name,
+             f"beside rematerialisation={tower.rematerialisation!r}: it is for 'save_names'"),
+            (f"model.{name}.rematerialisation", by_name and not tower.saved,
+             "as 'save_names' without names in `saved` (such as query, key, value): that is 'full'")]
+    for name, objective in config.objectives.items():
+        dense = objective.implementation == "dense"
+        settings.append((f"objectives.{name}.chunk_size", dense and objective.chunk_size != CHUNK_SIZE,
+                         "beside implementation='dense', which holds all pairs; use 'chunked' or 'ring'"))
+    accumulation, checkpoint = config.accumulation, config.checkpoint
+    return settings + [
+        ("accumulation.negatives", accumulation.negatives != "batch" and accumulation.microbatches == 1, "with microbatches=1"),
+        ("checkpoint.best_metric", checkpoint.best_metric is not None and not checkpoint.keep_best,
+         "with checkpoint.keep_best=0; set how many of the best to keep"),
+        ("watchdog.exit", config.watchdog.exit and config.watchdog.seconds is None, "without watchdog.seconds"),
+        ("mesh.rules", any(rule[:1] == ("batch",) for rule in config.mesh.rules),
+         "for 'batch': examples are always divided over data x fsdp; set mesh.data and mesh.fsdp")]
