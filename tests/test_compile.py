@@ -12,6 +12,8 @@ import pytest
 from vlp_jax.compile import table
 from vlp_jax.config import load_config
 from vlp_jax.errors import ConfigError, MeshError
+from vlp_jax.models.fused_attention import fused_attention
+from vlp_jax.models.long_attention import long_attention
 from vlp_jax.sharding.chips import CHIPS
 from vlp_jax.sharding.topologies import parse_topology
 from vlp_jax.training import bill as bills
@@ -82,15 +84,75 @@ def test_what_does_not_fit_is_status_2_with_a_fix_and_two_topologies_are_a_table
 
 
 @pytest.mark.compile
-@gpu
-def test_a_small_config_compiles_for_eight_gpus(tmp_path):
-    done = door(f"--config={CONFIG}:smoke", "--topology=h100:8", f"--json={tmp_path}/bill.json")
+@tpu
+def test_other_tpus_and_two_slices_compile_and_what_crosses_slices_is_told_apart(tmp_path):
+    done = door(f"--config={CONFIG}:smoke", "--topology=v4:2x2x1,v6e:2x2,2*v5e:2x2", f"--json={tmp_path}/bills.json")
+    assert done.returncode == 0, done.stderr
+    *single, double = json.loads((tmp_path / "bills.json").read_text())
+    assert [bill["chip_memory_bytes"] for bill in single] == [CHIPS[name].memory_bytes for name in ("v4", "v6e")]
+    assert all(bill["floor_network_seconds"] is None and bill["collectives"]["all-reduce"]["network_bytes"] == 0 for bill in single)
+    assert double["chips"] == 8 and double["floor_network_seconds"] > 0
+    assert sum(found["network_bytes"] for found in double["collectives"].values()) > 0
+
+
+@pytest.mark.compile
+@tpu
+def test_fsdp_gathers_parameters_and_scatters_their_gradients_on_a_tpu(tmp_path):
+    """Each chip sends seven eighths of every large parameter's bfloat16 copy, and of every gradient."""
+    done = door(f"--config={CONFIG}:smoke", "--topology=v5e:2x4", f"--json={tmp_path}/bill.json", "--config.mesh.data=1",
+                "--config.mesh.fsdp=-1", "--config.mesh.replicate_below=0")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "bill.json").read_text())
-    assert found["chips"] == 8 and found["temporaries_bytes"] > 0 and found["collectives"]["all-reduce"]["count"] > 0
+    assert found["collectives"]["all-gather"]["sent_bytes"] >= 7 / 8 * 2 * 0.5 * found["parameters"]
+    assert found["collectives"]["reduce-scatter"]["sent_bytes"] > 0
+    assert found["arguments_bytes"] < 3 * 4 * found["parameters"]
+
+
+@pytest.mark.compile
+@tpu
+@pytest.mark.parametrize(("length", "kernel"), [(196, fused_attention), (1024, long_attention)])
+def test_attention_of_short_and_long_sequences_is_a_kernel_that_a_tpu_s_compiler_takes(length, kernel):
+    """Forward and backward; no array of all logits is among the temporaries."""
+    program = f"""
+import jax, jax.numpy as jnp
+from jax.sharding import SingleDeviceSharding
+from vlp_jax.models.{kernel.__name__} import {kernel.__name__} as attention
+from vlp_jax.sharding.topologies import parse_topology
+there = SingleDeviceSharding(parse_topology("v5e:1x1").devices()[0])
+x = jax.ShapeDtypeStruct((8, {length}, 16 * 72), jnp.bfloat16, sharding=there)
+loss = lambda q, k, v: attention(q, k, v, None, 16, False).astype(jnp.float32).sum()
+compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(x, x, x).compile()
+print("tpu_custom_call" in compiled.as_text(), compiled.memory_analysis().temp_size_in_bytes)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT,
+                          env={**os.environ, "JAX_PLATFORMS": ""})
+    assert done.returncode == 0, done.stderr
+    is_kernel, size = done.stdout.split()
+    assert is_kernel == "True" and int(size) < 8 * 16 * length**2 * 4
+
+
+@pytest.mark.compile
+@gpu
+@pytest.mark.parametrize("topology", ["h100:8", "h200:16"])
+def test_a_small_config_compiles_for_gpus(topology, tmp_path):
+    done = door(f"--config={CONFIG}:smoke", f"--topology={topology}", f"--json={tmp_path}/bill.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "bill.json").read_text())
+    assert found["temporaries_bytes"] > 0 and found["collectives"]["all-reduce"]["count"] > 0
+    assert (found["floor_network_seconds"] is not None) == (found["chips"] > 8)
 
 
 # What needs no compiler
+
+@pytest.mark.compile
+@tpu
+def test_a_topology_or_file_that_cannot_be_is_said_before_anything_is_compiled(tmp_path):
+    for arguments, words in ((["--topology=v5e:2x2,v5e:3x5"], "v5e:3x5"),
+                             (["--topology=v5e:2x2", f"--json={tmp_path}/none/bill.json"], "none/bill.json cannot be written")):
+        done = door(f"--config={CONFIG}:smoke", *arguments)
+        assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+        assert not done.stdout
+
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--topology=v9:2x2"], "'v9:2x2' is none"), (["--topology=v5e:2x2", "--config.model.image.depht=3"], "did you mean 'depth'"),
