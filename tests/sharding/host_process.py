@@ -81,7 +81,7 @@ def stop_together(host):
         for step in range(1, 10_000):
             if host == 1 and step == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
-            if stop.stops_after(step):
+            if stop.asks():
                 break
             time.sleep(0.01 + 0.01 * host)
         steps = exchange("the step", step)
@@ -94,7 +94,7 @@ def main(arguments):
     patience = schema.Hosts(initialization_seconds=3 if behaviour == "meet_missing" else 60,
                             heartbeat_seconds=3 if behaviour == "hang_around" else 30,
                             barrier_seconds=3 if behaviour == "come_late" else 60)
-    with joined(Launch(f"127.0.0.1:{port}", hosts, host), patience):
+    with joined(Launch(f"127.0.0.1:{port}", hosts, host), patience, heeds_signals=behaviour == "stop_together"):
         return globals()[behaviour.removesuffix("_missing")](host) or 0
 
 

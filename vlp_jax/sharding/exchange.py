@@ -10,7 +10,7 @@ import jax
 from jax._src import distributed  # the service's key-value store and barriers, which have no public name
 
 from vlp_jax import errors
-from vlp_jax.errors import HostError, UserError
+from vlp_jax.errors import HostError, HostsDiffer, UserError
 
 Value = TypeVar("Value")
 FOLDER = "vlp_jax/exchange"
@@ -77,8 +77,8 @@ def decided_by_first(what: str, decide: Callable[[], Value]) -> Value:
 
 
 def check_all_agree(what: str, value: Any) -> None:
-    """Raises: HostError naming the first host whose `value` (JSON) is another than host 0's."""
+    """Raises: HostsDiffer naming the first host whose `value` (JSON) is another than host 0's."""
     values = exchange(what, value)
     for host, other in enumerate(values):
         if other != values[0]:
-            raise HostError(f"host {host} has another {what} than host 0: start all hosts with the same command, code and data")
+            raise HostsDiffer(f"host {host} has another {what} than host 0: start all hosts with the same command, code and data")

@@ -22,18 +22,20 @@ REGISTRATION = 60  # seconds for JAX to connect hosts that have all answered the
 
 
 @contextlib.contextmanager
-def joined(launch: Launch | None, config: schema.Hosts) -> Iterator[None]:
+def joined(launch: Launch | None, config: schema.Hosts, heeds_signals: bool = False) -> Iterator[None]:
     """Inside, `jax.devices()` are those of all hosts. None stands for a single process, for which nothing happens.
 
     On hosts other than the first, stdout is silent and each line of stderr begins with the host's number. If one host
     leaves with an error, or is not heard of for `heartbeat_seconds`, all others exit non-zero, saying so.
+    heeds_signals: what runs inside enters a StopSignal, for which JAX's preemption service takes over SIGTERM; otherwise a
+    SIGTERM ends this process, as ever.
     Raises: HostError for a host that does not come within `initialization_seconds`.
     """
     if launch is None:
         yield
         return
     with one_voice(launch.process):
-        connect(launch, config)
+        connect(launch, config, heeds_signals)
         watch = Watch(config.heartbeat_seconds)
         try:
             yield
@@ -44,10 +46,11 @@ def joined(launch: Launch | None, config: schema.Hosts) -> Iterator[None]:
         jax.distributed.shutdown()
 
 
-def connect(launch: Launch, config: schema.Hosts) -> None:
+def connect(launch: Launch, config: schema.Hosts, heeds_signals: bool) -> None:
     """All hosts into one JAX. CPU devices talk through gloo, which JAX takes by itself."""
     # On CPUs two programs under way at once would, in another order on each host, wait for each other's collectives for ever.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+    jax.config.update("jax_enable_preemption_service", heeds_signals)
     start = time.monotonic()
     call_roll(launch, config.initialization_seconds)
     left = config.initialization_seconds - (time.monotonic() - start)
@@ -62,7 +65,7 @@ def connect(launch: Launch, config: schema.Hosts) -> None:
 def leave(watch: Watch, error: BaseException) -> None:
     """Ends this process, and tells the others why."""
     if isinstance(error, UserError):
-        watch.exit(str(error).replace("\n", " "), 2)
+        watch.exit(str(error).replace("\n", " "), error.status)
     if isinstance(error, jax.errors.JaxRuntimeError):
         watch.wait_for_news()  # a collective operation fails first when a host is lost
     if isinstance(error, KeyboardInterrupt):

@@ -5,14 +5,26 @@ import os
 import sys
 import threading
 import time
+from typing import NoReturn
 
 import jax
 
+from vlp_jax.errors import PASSING
 from vlp_jax.sharding.exchange import service
 
 FOLDER = "vlp_jax/watch"
-LOST = 75  # exit status: sysexits' "temporary failure", for a launcher that starts the run again
 LINGER = 5.0  # seconds, and three beats, for which a leaving host 0, who keeps the words, lets the others read them
+
+
+_watches: list["Watch"] = []  # the one of this process, while several hosts are one run
+
+
+def leave_together(said: str, status: int) -> NoReturn:
+    """Ends this process at once, from any thread; of several hosts, the others leave with the same words and status."""
+    for watch in _watches:
+        watch.exit(said, status)
+    print(said, file=sys.stderr, flush=True)
+    os._exit(status)
 
 
 class Watch:
@@ -26,6 +38,7 @@ class Watch:
         self.leaving = threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True, name="watch")
         self.thread.start()
+        _watches.append(self)
 
     def run(self) -> None:
         beat = 0
@@ -49,7 +62,7 @@ class Watch:
         if silent and not self.leaving.is_set():
             names = ", ".join(map(str, silent))
             self.exit(f"host error: nothing heard of host {names} of {self.hosts} for {self.patience:g} s "
-                      "(hosts.heartbeat_seconds): lost; start all hosts again to go on from the last checkpoint", LOST)
+                      "(hosts.heartbeat_seconds): lost; start all hosts again to go on from the last checkpoint", PASSING)
 
     def follow(self, host: int, told: dict) -> None:
         """Leaves because another host has, unless this one is about to for reasons of its own."""
@@ -64,13 +77,16 @@ class Watch:
         found = service().key_value_dir_get(f"{FOLDER}/")
         return {(key.split("/")[-2], int(key.split("/")[-1])): json.loads(text) for key, text in found}
 
-    def exit(self, said: str, status: int) -> None:
+    def exit(self, said: str, status: int) -> NoReturn:
         """Says why, tells the others (its last line), and ends this process at once: an orderly end would wait for hosts
         that are gone."""
         self.leaving.set()
         print(said, file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
+        last_resort = threading.Timer(3 * LINGER + 3 * self.interval, os._exit, [status])  # if the words cannot be sent either
+        last_resort.daemon = True
+        last_resort.start()
         try:
             self.put("left", {"reason": said.splitlines()[-1], "status": status})
             deadline = time.monotonic() + LINGER + 3 * self.interval
@@ -90,3 +106,4 @@ class Watch:
     def stop(self) -> None:
         self.leaving.set()
         self.thread.join()
+        _watches.remove(self)
