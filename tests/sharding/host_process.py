@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import tempfile
 import time
 
 import jax
@@ -17,6 +18,7 @@ from vlp_jax.sharding.hosts import joined
 from vlp_jax.sharding.launch import Launch
 from vlp_jax.sharding.mesh import batch_sharding, make_mesh
 from vlp_jax.training.signals import StopSignal
+from vlp_jax.training.watchdog import Watchdog
 
 
 def meet(host):
@@ -63,6 +65,13 @@ def crash(host):
 def hang_around(host):
     print("ready", flush=True) if is_first() else None
     time.sleep(60)
+
+
+def hang(host):
+    """Host 0 is the first to notice; it keeps the words that the other is to read."""
+    with tempfile.TemporaryDirectory() as folder, Watchdog(schema.Watchdog(seconds=2 + 60 * host, exit=True), folder, host) as dog:
+        dog.step_done(6)
+        time.sleep(60)
 
 
 def come_late(host):

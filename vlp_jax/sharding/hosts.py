@@ -12,9 +12,10 @@ from typing import TextIO
 import jax
 
 from vlp_jax.config import schema
-from vlp_jax.errors import UserError
+from vlp_jax.errors import HostError, UserError
 from vlp_jax.sharding.exchange import exchange, set_patience
 from vlp_jax.sharding.launch import Launch
+from vlp_jax.sharding.relay import Relay
 from vlp_jax.sharding.roll_call import call_roll
 from vlp_jax.sharding.watch import Watch
 
@@ -35,8 +36,8 @@ def joined(launch: Launch | None, config: schema.Hosts, heeds_signals: bool = Fa
         yield
         return
     with one_voice(launch.process):
-        connect(launch, config, heeds_signals)
-        watch = Watch(config.heartbeat_seconds)
+        relay = connect(launch, config, heeds_signals)
+        watch = Watch(config.heartbeat_seconds, relay)
         try:
             yield
         except BaseException as error:
@@ -46,8 +47,12 @@ def joined(launch: Launch | None, config: schema.Hosts, heeds_signals: bool = Fa
         jax.distributed.shutdown()
 
 
-def connect(launch: Launch, config: schema.Hosts, heeds_signals: bool) -> None:
-    """All hosts into one JAX. CPU devices talk through gloo, which JAX takes by itself."""
+def connect(launch: Launch, config: schema.Hosts, heeds_signals: bool) -> Relay | None:
+    """All hosts into one JAX, of which all but host 0 hear through a relay. CPU devices talk through gloo, which JAX takes by
+    itself.
+
+    Raises: HostError for a host that is missing, or lost before all are connected.
+    """
     # On CPUs two programs under way at once would, in another order on each host, wait for each other's collectives for ever.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.config.update("jax_enable_preemption_service", heeds_signals)
@@ -55,11 +60,18 @@ def connect(launch: Launch, config: schema.Hosts, heeds_signals: bool) -> None:
     call_roll(launch, config.initialization_seconds)
     left = config.initialization_seconds - (time.monotonic() - start)
     # JAX's own heartbeat ends a process with a stack trace; ours comes first, and says which host.
-    jax.distributed.initialize(launch.coordinator, launch.processes, launch.process, launch.local_devices,
-                               cluster_detection_method="deactivate", initialization_timeout=int(max(left, REGISTRATION)),
-                               heartbeat_timeout_seconds=int(2 * config.heartbeat_seconds + 10),
-                               shutdown_timeout_seconds=int(config.barrier_seconds))
+    relay = Relay(launch.coordinator) if launch.process else None
+    try:
+        jax.distributed.initialize(relay.address if relay else launch.coordinator, launch.processes, launch.process,
+                                   launch.local_devices, cluster_detection_method="deactivate",
+                                   initialization_timeout=int(max(left, REGISTRATION)),
+                                   heartbeat_timeout_seconds=int(2 * config.heartbeat_seconds + 10),
+                                   shutdown_timeout_seconds=int(config.barrier_seconds))
+    except jax.errors.JaxRuntimeError as error:
+        raise HostError(f"host {launch.process} of {launch.processes}: all came to {launch.coordinator}, and JAX could not connect "
+                        f"them: {str(error).splitlines()[0]}") from error
     set_patience(config.barrier_seconds)
+    return relay
 
 
 def leave(watch: Watch, error: BaseException) -> None:

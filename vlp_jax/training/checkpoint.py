@@ -144,13 +144,15 @@ def check_fingerprint(item: Any, name: str, metadata: dict[str, Any]) -> None:
         raise DamagedCheckpoint(f"{name}: its contents changed after it was written")
 
 
-def restore_arrays(folder: str, step: int, name: str) -> dict:
-    """One item of a checkpoint as NumPy arrays, on no particular device. Raises: CheckpointError."""
+def restore_arrays(folder: str, step: int, name: str, shardings: Any = None) -> dict:
+    """One item of a checkpoint, of the shape of the parameters, placed as the tree `shardings` says; without one, on the first
+    device. Raises: CheckpointError."""
     metadata = read_metadata(folder, step)
     if name not in metadata["fingerprints"]:
         raise CheckpointError(f"{folder}/{step}: holds no {name!r}, only {', '.join(metadata['fingerprints'])}")
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    wanted = nest({path: jax.ShapeDtypeStruct(tuple(shape), np.float32, sharding=device)
+    places = dict.fromkeys(metadata["parameters"], device) if shardings is None else flat(shardings)
+    wanted = nest({path: jax.ShapeDtypeStruct(tuple(shape), np.float32, sharding=places[path])
                    for path, shape in metadata["parameters"].items()})
     try:
         item = read_item(folder, step, name, wanted)

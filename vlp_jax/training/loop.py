@@ -110,6 +110,7 @@ class Sitting:
         self.batches = run.batches(self.first_position)
         self.metrics = {key: value for row in self.rows.rows for key, value in row.items()}  # the newest of each
         self.metrics.pop(UTILISATION, None)  # of other devices, perhaps
+        self.owed: list[str] = []  # evaluators that were due after the newest update, and that a stop has prevented
         self.saves = SavePlan(self.config.checkpoint, run.steps)
         self.speed = Speed(self.config, run.mesh, workdir, run.train_step, self.progress.message)
 
@@ -155,6 +156,7 @@ class Sitting:
                 if not stopping:
                     measured |= self.evaluate(evaluators)
                     stopping = self.stop.number is not None
+                self.owed = self.evaluation.missing(evaluators, measured)
                 self.write_row(self.step, measured)
                 if stopping or self.saves.due(self.step) or self.best_value(measured) is not None:
                     self.watchdog.expect(f"saving after step {self.step}")
@@ -201,6 +203,7 @@ class Sitting:
         due = self.evaluation.due(self.step, self.run.steps)
         names = decided_by_first("evaluators", lambda: self.evaluation.missing(due, row) if row else [])
         measured = self.evaluate(names) if names else {}
+        self.owed = self.evaluation.missing(names, measured)
         if measured:
             self.rows.amend(measured)
             self.tensorboard.write({"step": self.step, **measured})
@@ -256,7 +259,7 @@ class Sitting:
         self.saves.saved()
 
     def outcome(self) -> Outcome:
-        finished = self.step >= self.run.steps
+        finished = self.step >= self.run.steps and not self.owed
         self.batches.close()
         leaves = jax.tree.leaves(self.state.params)
         return Outcome(self.step, self.run.steps, self.clock.wall_seconds(), self.clock.cpu_seconds(),

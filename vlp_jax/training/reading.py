@@ -47,11 +47,16 @@ def read_patiently(what: str, place: str, read: Callable[[], Value]) -> Value:
     raise AssertionError("unreachable")
 
 
+def root_of(error: BaseException) -> BaseException:
+    """What an error was raised from in the first place: Orbax wraps what its storage and JAX raise."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 def judged(what: str, place: str, error: Exception) -> DamagedCheckpoint | CheckpointError:
     """What an error on reading means."""
-    root: BaseException = error
-    while root.__cause__ is not None:  # Orbax wraps what TensorStore raised
-        root = root.__cause__
+    root = root_of(error)
     code = str(root).partition(":")[0]
     if isinstance(error, DamagedCheckpoint):
         return error

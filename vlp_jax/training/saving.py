@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +22,7 @@ from vlp_jax.training.checkpoint import (
     restore_state,
     split,
 )
-from vlp_jax.training.reading import DamagedCheckpoint, first_line
+from vlp_jax.training.reading import DamagedCheckpoint, first_line, root_of
 from vlp_jax.training.state import TrainState, all_finite, fingerprint
 from vlp_jax.training.writers import write_atomically
 
@@ -31,6 +32,7 @@ class Checkpoints:
 
     def __init__(self, workdir: str, config: schema.Checkpoint, hosts: schema.Hosts):
         self.folder, self.recorded = checkpoint_folder(workdir), None
+        self.under_way, self.patience = 0, hosts.barrier_seconds
         policies = [preservation_policy.LatestN(config.keep)]
         if config.keep_best:
             policies.append(preservation_policy.BestN(
@@ -61,6 +63,7 @@ class Checkpoints:
             metadata = metadata | {"parameters": describe(items["params"]), "rest": describe(items["rest"]),
                                    "fingerprints": {name: fingerprint(item) for name, item in items.items()}}
             trees = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+            self.under_way = step
             self.manager.save(step, args=ocp.args.Composite(metadata=ocp.args.JsonSave(metadata), **trees),
                               metrics=None if best is None else {"value": float(best)})
 
@@ -161,6 +164,18 @@ class Checkpoints:
             write_atomically(self.record, f"{steps[-1]}\n")
             self.recorded = steps[-1]
 
+    def check_barrier(self, error: Exception) -> None:
+        """Raises: HostError where the hosts have waited for one another in vain."""
+        if "DEADLINE_EXCEEDED" not in str(error):
+            return
+        missing = sorted(set(map(int, re.findall(r"task:(\d+)", str(error).partition("timed out task names")[2]))))
+        who = f"missing: {', '.join(map(str, missing))}; " if missing else ""
+        steps = finished_steps(self.folder)
+        raise HostError(f"{self.folder}/{self.under_way}: not all hosts had finished the save after step {self.under_way} within "
+                        f"{self.patience:g} s (hosts.barrier_seconds); {who}"
+                        f"{f'the last good checkpoint is {self.folder}/{steps[-1]}' if steps else 'there is no other checkpoint'}; "
+                        "start all hosts again to go on")
+
     @contextlib.contextmanager
     def errors_named(self) -> Iterator[None]:
         try:
@@ -168,7 +183,9 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:
-            if several_hosts() and isinstance(error, jax.errors.JaxRuntimeError):
-                raise  # a host is lost, which is no fault of the disk
+            root = root_of(error)
+            if several_hosts() and isinstance(root, jax.errors.JaxRuntimeError):  # no fault of the disk
+                self.check_barrier(root)
+                raise root from None  # a host is lost: the watch will say which
             # Orbax raises what its storage layer raised: OSError, ValueError, ...
             raise CheckpointError(f"{self.folder}: saving failed: {first_line(error)}; {self.last_good()}") from error

@@ -40,11 +40,15 @@ def abstract_parameters(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct
     return nn.meta.unbox(jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch))["params"]
 
 
+def place_parameters(module: nn.Module, batch: dict, layout: Layout) -> Any:
+    """The shardings of the parameters."""
+    return parameter_shardings(jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch), layout)["params"]
+
+
 def abstract_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransformation, seed: int,
                    with_average: bool, layout: Layout, with_guard: bool = False) -> tuple[Any, Any]:
     """Shapes and shardings of the state, each as a TrainState."""
-    boxed = jax.eval_shape(lambda batch: initial_variables(module, batch, seed), batch)
-    parameters = parameter_shardings(boxed, layout)["params"]
+    parameters = place_parameters(module, batch, layout)
     shapes = jax.eval_shape(lambda batch: make_state(module, batch, optimizer, seed, with_average, with_guard), batch)
     everywhere = replicated(layout.mesh)
     shardings = TrainState(
