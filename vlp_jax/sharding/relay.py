@@ -41,23 +41,41 @@ class Relay:
                     near.close()  # JAX tries again while it joins
                     continue
                 far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                for arguments in ((near, far, False), (far, near, True)):
-                    threading.Thread(target=self.pass_on, args=arguments, daemon=True, name="relay").start()
+                for work in (self.pass_up, self.pass_down):
+                    threading.Thread(target=work, args=(near, far), daemon=True, name="relay").start()
 
-    def pass_on(self, source: socket.socket, target: socket.socket, from_host_0: bool) -> None:
-        """One direction of a connection, until it ends."""
-        with contextlib.suppress(OSError):
-            while words := source.recv(CHUNK):
-                target.sendall(words)
-        if from_host_0 and self.lost is not None:
-            self.lost()
-            return  # JAX's end stays open, and silent
-        for end in (source, target):
+    def pass_up(self, near: socket.socket, far: socket.socket) -> None:
+        """What JAX says, until it lets go of the connection; `pass_down` notices where host 0 is gone."""
+        while words := received(near):
             with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+                far.sendall(words)
+        self.end(near, far)
+
+    def pass_down(self, near: socket.socket, far: socket.socket) -> None:
+        """What host 0 says, until it is gone: JAX's end stays open and silent then."""
+        with contextlib.suppress(OSError):  # JAX has let go
+            while words := received(far):
+                near.sendall(words)
+            if self.lost is not None:
+                self.lost()
+                return
+        self.end(near, far)
+
+    def end(self, *connections: socket.socket) -> None:
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """When JAX is to let go of the connection, or this process ends."""
         self.lost = None
         self.server.close()
         self.folder.cleanup()
+
+
+def received(connection: socket.socket) -> bytes:
+    """The next bytes; none where the connection has ended, in order or not."""
+    try:
+        return connection.recv(CHUNK)
+    except OSError:
+        return b""
