@@ -12,12 +12,12 @@ from typing import TextIO
 import jax
 
 from vlp_jax.config import schema
-from vlp_jax.errors import HostError, UserError
+from vlp_jax.errors import PASSING, UserError
 from vlp_jax.sharding.exchange import exchange, set_patience
 from vlp_jax.sharding.launch import Launch
 from vlp_jax.sharding.relay import Relay
 from vlp_jax.sharding.roll_call import call_roll
-from vlp_jax.sharding.watch import Watch
+from vlp_jax.sharding.watch import Watch, leave_together
 
 REGISTRATION = 60  # seconds for JAX to connect hosts that have all answered the roll call
 
@@ -51,7 +51,7 @@ def connect(launch: Launch, config: schema.Hosts, heeds_signals: bool) -> Relay 
     """All hosts into one JAX, of which all but host 0 hear through a relay. CPU devices talk through gloo, which JAX takes by
     itself.
 
-    Raises: HostError for a host that is missing, or lost before all are connected.
+    Raises: HostError for a host that is missing. Ends this process where one is lost before all are connected.
     """
     # On CPUs two programs under way at once would, in another order on each host, wait for each other's collectives for ever.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -68,8 +68,8 @@ def connect(launch: Launch, config: schema.Hosts, heeds_signals: bool) -> Relay 
                                    heartbeat_timeout_seconds=int(2 * config.heartbeat_seconds + 10),
                                    shutdown_timeout_seconds=int(config.barrier_seconds))
     except jax.errors.JaxRuntimeError as error:
-        raise HostError(f"host {launch.process} of {launch.processes}: all came to {launch.coordinator}, and JAX could not connect "
-                        f"them: {str(error).splitlines()[0]}") from error
+        leave_together(f"host error: host {launch.process} of {launch.processes}: all came to {launch.coordinator}, and JAX could "
+                       f"not connect them: {str(error).splitlines()[0]}", PASSING)  # at once: JAX's own end would fail, too
     set_patience(config.barrier_seconds)
     return relay
 

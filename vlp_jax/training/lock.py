@@ -27,7 +27,7 @@ def take(workdir: str, held: contextlib.ExitStack) -> None:
     path = os.path.join(workdir, "lock")
     try:
         os.makedirs(workdir, exist_ok=True)
-        file = held.enter_context(open(path, "a+"))
+        file = held.enter_context(open(path, "a+"))  # noqa: SIM115 - closed with `held`
     except OSError as error:
         raise ConfigError(f"--workdir: {workdir} cannot be written: {error.strerror}") from error
     try:

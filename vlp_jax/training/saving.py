@@ -85,7 +85,8 @@ class Checkpoints:
                 continue
             for newer in damaged:
                 self.set_aside(newer)
-            self.record_newest()
+            with self.errors_named():
+                self.record_newest()
             return restored
         if damaged:
             raise CheckpointError(f"{self.folder}: all {len(damaged)} checkpoints are damaged, and were left where they are; "
