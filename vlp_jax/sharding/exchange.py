@@ -38,6 +38,13 @@ def service() -> Any:
     return distributed.global_state.client
 
 
+def in_turn(computed: Value) -> Value:
+    """`computed`, waited for where several hosts compute on CPUs. There a device begins programs that do not depend on each other
+    in any order, and two with collectives, begun in another order on each host, wait for each other for ever; without
+    asynchronous dispatch, too, where a host has several devices (jaxlib 0.10.2)."""
+    return jax.block_until_ready(computed) if several_hosts() and jax.default_backend() == "cpu" else computed
+
+
 def exchange(what: str, value: Any) -> list[Any]:
     """Every host's value, by host number. Each host must call it, in the same order.
 
