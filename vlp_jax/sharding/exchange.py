@@ -39,10 +39,10 @@ def service() -> Any:
 
 
 def in_turn(computed: Value) -> Value:
-    """`computed`, waited for where several hosts compute on CPUs. There a device begins programs that do not depend on each other
-    in any order, and two with collectives, begun in another order on each host, wait for each other for ever; without
-    asynchronous dispatch, too, where a host has several devices (jaxlib 0.10.2)."""
-    return jax.block_until_ready(computed) if several_hosts() and jax.default_backend() == "cpu" else computed
+    """`computed`, waited for where several CPU devices compute. They begin programs that do not depend on each other in any order,
+    and two with collectives, begun in another order on each device, wait for each other for ever; between hosts of several
+    devices also without asynchronous dispatch (jaxlib 0.10.2)."""
+    return jax.block_until_ready(computed) if jax.default_backend() == "cpu" and jax.device_count() > 1 else computed
 
 
 def exchange(what: str, value: Any) -> list[Any]:
