@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     quiet_libraries()
     config = load_config(given.config, overrides)
     launch = find_launch(given.coordinator, given.num_processes, given.process_id, config.hosts.initialization_seconds)
-    with joined(launch, config.hosts):
+    with joined(launch, config.hosts, heeds_signals=True):
         use_compilation_cache()
         outcome = train(config, given.workdir, given.accept_changes)
         print(final_table(outcome, given.workdir), flush=True)

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import tempfile
 import time
 
 import jax
@@ -17,6 +18,7 @@ from vlp_jax.sharding.hosts import joined
 from vlp_jax.sharding.launch import Launch
 from vlp_jax.sharding.mesh import batch_sharding, make_mesh
 from vlp_jax.training.signals import StopSignal
+from vlp_jax.training.watchdog import Watchdog
 
 
 def meet(host):
@@ -65,6 +67,13 @@ def hang_around(host):
     time.sleep(60)
 
 
+def hang(host):
+    """Host 0 is the first to notice; it keeps the words that the other is to read."""
+    with tempfile.TemporaryDirectory() as folder, Watchdog(schema.Watchdog(seconds=2 + 60 * host, exit=True), folder, host) as dog:
+        dog.step_done(6)
+        time.sleep(60)
+
+
 def come_late(host):
     if host == 1:
         time.sleep(60)
@@ -81,7 +90,7 @@ def stop_together(host):
         for step in range(1, 10_000):
             if host == 1 and step == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
-            if stop.stops_after(step):
+            if stop.asks():
                 break
             time.sleep(0.01 + 0.01 * host)
         steps = exchange("the step", step)
@@ -94,7 +103,7 @@ def main(arguments):
     patience = schema.Hosts(initialization_seconds=3 if behaviour == "meet_missing" else 60,
                             heartbeat_seconds=3 if behaviour == "hang_around" else 30,
                             barrier_seconds=3 if behaviour == "come_late" else 60)
-    with joined(Launch(f"127.0.0.1:{port}", hosts, host), patience):
+    with joined(Launch(f"127.0.0.1:{port}", hosts, host), patience, heeds_signals=behaviour == "stop_together"):
         return globals()[behaviour.removesuffix("_missing")](host) or 0
 
 

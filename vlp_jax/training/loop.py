@@ -14,11 +14,13 @@ import numpy as np
 from vlp_jax.config import schema, to_tree
 from vlp_jax.data.notices import said_while_waiting
 from vlp_jax.errors import CheckpointError, TrainingError
-from vlp_jax.sharding.exchange import check_all_agree, is_first, several_hosts
+from vlp_jax.evaluators.suite import BrokenOff
+from vlp_jax.sharding.exchange import check_all_agree, decided_by_first, is_first, several_hosts
 from vlp_jax.training.assembly import Run, assemble
 from vlp_jax.training.clock import Clock
 from vlp_jax.training.guard import check_skips, skips_updates
 from vlp_jax.training.input_counts import InputCounts
+from vlp_jax.training.lock import locked
 from vlp_jax.training.save_plan import SavePlan
 from vlp_jax.training.saving import Checkpoints
 from vlp_jax.training.signals import StopSignal
@@ -26,7 +28,7 @@ from vlp_jax.training.speed import UTILISATION, Speed
 from vlp_jax.training.state import fingerprint
 from vlp_jax.training.watchdog import Watchdog
 from vlp_jax.training.workdir import check_workdir, claim_workdir
-from vlp_jax.training.writers import MetricsFile, Nowhere, Progress, TensorBoard
+from vlp_jax.training.writers import MetricsFile, Nowhere, Progress, TensorBoard, read_rows
 
 SLOW_FIRST_BATCH = 20.0  # seconds, after which the source is named, and again when it has taken twice as long
 
@@ -55,6 +57,13 @@ def train(config: schema.Config, workdir: str, accept_changes: bool = False) -> 
     changes = check_workdir(workdir, config, accept_changes)
     run = assemble(config)
     check_all_agree("config or data set", [to_tree(config), run.input_fingerprint()])
+    with locked(workdir):
+        return train_alone(run, workdir, changes)
+
+
+def train_alone(run: Run, workdir: str, changes: list[str]) -> Outcome:
+    """`train`, where no other run trains in the workdir. changes: of the config since it was claimed."""
+    config = run.config
     if not changes:
         claim_workdir(workdir, config)
     for change in changes:
@@ -101,6 +110,7 @@ class Sitting:
         self.batches = run.batches(self.first_position)
         self.metrics = {key: value for row in self.rows.rows for key, value in row.items()}  # the newest of each
         self.metrics.pop(UTILISATION, None)  # of other devices, perhaps
+        self.owed: list[str] = []  # evaluators that were due after the newest update, and that a stop has prevented
         self.saves = SavePlan(self.config.checkpoint, run.steps)
         self.speed = Speed(self.config, run.mesh, workdir, run.train_step, self.progress.message)
 
@@ -109,6 +119,8 @@ class Sitting:
         restored = self.checkpoints.restore_newest(self.run.shapes, self.run.shardings)
         if restored is None:
             self.step, self.state = 0, self.run.initial_state()
+            if is_first() and read_rows(os.path.join(self.workdir, "metrics.jsonl")):
+                print("the run before had not finished a checkpoint: starting again from step 0", flush=True)
             return {"clock": {"wall_seconds": 0.0, "cpu_seconds": 0.0}, "input_counts": None, "position": 0,
                     "class_descriptions": None}
         check_same_input(restored.metadata["input_fingerprint"], self.run.input_fingerprint(),
@@ -120,6 +132,9 @@ class Sitting:
     def train(self) -> Outcome:
         """The loop. The row of an update is written one turn later, so that the host never waits for the device."""
         held = None
+        self.evaluate_what_was_broken_off()
+        self.watchdog.step = self.step
+        self.watchdog.expect(f"step {self.step + 1}, its compilation included,")
         self.clock.begin_lap()
         while self.step < self.run.steps:
             start = time.monotonic()
@@ -134,14 +149,17 @@ class Sitting:
                 self.write(*held)
             self.clock.count_step(waited)
             held = (self.step, metrics)
-            stopping = self.stop.stops_after(self.step)
+            stopping = self.stop.asks()
             evaluators = self.evaluation.due(self.step, self.run.steps)
             if stopping or evaluators or self.saves.due(self.step):
                 measured = self.checked(self.step, metrics)
-                if not stopping or self.step == self.run.steps:
+                if not stopping:
                     measured |= self.evaluate(evaluators)
+                    stopping = self.stop.number is not None
+                self.owed = self.evaluation.missing(evaluators, measured)
                 self.write_row(self.step, measured)
                 if stopping or self.saves.due(self.step) or self.best_value(measured) is not None:
+                    self.watchdog.expect(f"saving after step {self.step}")
                     with self.speed.goodput.spent_on("checkpoint_stall"):
                         self.save(self.best_value(measured))
                     for message in self.counts.news():
@@ -152,7 +170,7 @@ class Sitting:
             self.watchdog.step_done(self.step)
             if stopping:
                 break
-        self.watchdog.rest()
+        self.watchdog.expect(f"the end of the save after step {self.step}")
         with self.speed.goodput.spent_on("checkpoint_stall"):
             self.checkpoints.finish()
         if self.step >= self.run.steps:
@@ -169,11 +187,27 @@ class Sitting:
             return next(self.batches)
 
     def evaluate(self, evaluators: list[str]) -> dict[str, float]:
-        """What the named evaluators measure now, which takes its own time."""
-        if evaluators:
-            self.watchdog.rest()
+        """What the named evaluators measure now; those that had finished, where the run is told to stop meanwhile."""
         with self.speed.goodput.spent_on("evaluation"):
-            return self.evaluation.run(evaluators, self.run.evaluated_variables(self.state))
+            return self.evaluation.run(evaluators, self.run.evaluated_variables(self.state), self.between_batches)
+
+    def between_batches(self) -> None:
+        """Of an evaluation. Raises: BrokenOff when the run is to stop."""
+        self.watchdog.expect(f"a batch of the evaluation after step {self.step}")
+        if self.stop.asks():
+            raise BrokenOff
+
+    def evaluate_what_was_broken_off(self) -> None:
+        """Adds to the newest row, that of the checkpoint's update, the metrics that were due and that a stop had prevented."""
+        row = next((row for row in self.rows.rows[-1:] if row["step"] == self.step), None)
+        due = self.evaluation.due(self.step, self.run.steps)
+        names = decided_by_first("evaluators", lambda: self.evaluation.missing(due, row) if row else [])
+        measured = self.evaluate(names) if names else {}
+        self.owed = self.evaluation.missing(names, measured)
+        if measured:
+            self.rows.amend(measured)
+            self.tensorboard.write({"step": self.step, **measured})
+            self.metrics |= measured
 
     def write(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """The row of an earlier update, where one is due; waits for that update otherwise, so that the host is never
@@ -217,6 +251,7 @@ class Sitting:
         return measured.get(every.best_metric) if every.keep_best and every.best_metric else None
 
     def save(self, best: float | None) -> None:
+        self.rows.sync()  # a checkpoint never outlives the rows of its updates
         metadata = {"position": self.batches.position, "input_fingerprint": self.run.input_fingerprint(),
                     "clock": self.clock.to_json(), "input_counts": self.counts.to_json(), "config": to_tree(self.config),
                     "preprocessor": self.run.preprocessor.to_json(), "class_descriptions": self.evaluation.descriptions}
@@ -224,7 +259,7 @@ class Sitting:
         self.saves.saved()
 
     def outcome(self) -> Outcome:
-        finished = self.step >= self.run.steps
+        finished = self.step >= self.run.steps and not self.owed
         self.batches.close()
         leaves = jax.tree.leaves(self.state.params)
         return Outcome(self.step, self.run.steps, self.clock.wall_seconds(), self.clock.cpu_seconds(),
