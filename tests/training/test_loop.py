@@ -15,7 +15,7 @@ from vlp_jax.data.sources import open_source
 from vlp_jax.data.synthetic import SyntheticSource
 from vlp_jax.errors import CheckpointError, ConfigError, TrainingError
 from vlp_jax.evaluators.embedder import Embedder
-from vlp_jax.training import loop
+from vlp_jax.training import sitting
 from vlp_jax.training.watchdog import Watchdog
 from vlp_jax.training.writers import MetricsFile
 
@@ -123,7 +123,7 @@ def test_a_slow_first_batch_names_its_source(train, monkeypatch, capsys):
         return read(source, index)
 
     monkeypatch.setattr(SyntheticSource, "__getitem__", slow)
-    monkeypatch.setattr(loop, "SLOW_FIRST_BATCH", 0.1)
+    monkeypatch.setattr(sitting, "SLOW_FIRST_BATCH", 0.1)
     train("steps=2", SYNTHETIC)
     assert 1 <= capsys.readouterr().err.count("still waiting for the first batch of synthetic:64") <= 5
 
