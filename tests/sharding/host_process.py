@@ -7,6 +7,7 @@ import tempfile
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vlp_jax.command_line import run_door
@@ -80,6 +81,14 @@ def come_late(host):
     exchange("the first counts", None)
 
 
+def never_compute(host):
+    """Host 0 adds over all devices, for which the other never comes."""
+    if host == 1:
+        time.sleep(100)
+    rows = HostRows(batch_sharding(make_mesh(schema.Mesh())), 16)
+    jax.block_until_ready(jax.jit(jnp.sum)(rows.place(np.ones((16, 3))[rows.rows])))
+
+
 def differ(host):
     check_all_agree("config or data set", f"of host {host}")
 
@@ -101,7 +110,7 @@ def stop_together(host):
 def main(arguments):
     behaviour, port, hosts, host = arguments[0], *map(int, arguments[1:])
     patience = schema.Hosts(initialization_seconds=3 if behaviour == "meet_missing" else 60,
-                            heartbeat_seconds=3 if behaviour == "hang_around" else 30,
+                            heartbeat_seconds=3 if behaviour in ("hang_around", "never_compute") else 30,
                             barrier_seconds=3 if behaviour == "come_late" else 60)
     with joined(Launch(f"127.0.0.1:{port}", hosts, host), patience, heeds_signals=behaviour == "stop_together"):
         return globals()[behaviour.removesuffix("_missing")](host) or 0

@@ -114,6 +114,13 @@ def test_a_host_that_does_not_come_to_a_meeting_is_named_with_the_meeting():
     assert "host error: the first counts: 1 of 2 hosts came within 3 s (hosts.barrier_seconds), missing: 1" in said
 
 
+@pytest.mark.slow
+def test_a_collective_operation_for_which_a_living_host_never_comes_is_one_line_and_a_status_to_start_again_on():
+    (status, _, said), (other_status, _, _) = ends(start("never_compute"))
+    assert (status, other_status) == (75, 75)
+    assert "host error: all 2 hosts answer, and one that waited for another gave up: " in said and "Traceback" not in said
+
+
 def test_hosts_with_different_configs_do_not_start():
     for status, _, said in ends(start("differ")):
         assert status == 2

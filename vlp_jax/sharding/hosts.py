@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import sys
 import time
 import traceback
@@ -80,6 +81,9 @@ def leave(watch: Watch, error: BaseException) -> None:
         watch.exit(str(error).replace("\n", " "), error.status)
     if isinstance(error, jax.errors.JaxRuntimeError):
         watch.wait_for_news()  # a collective operation fails first when a host is lost
+        if re.search("DEADLINE_EXCEEDED|UNAVAILABLE|Gloo", str(error)):
+            watch.exit(f"host error: all {watch.hosts} hosts answer, and one that waited for another gave up: "
+                       f"{str(error).splitlines()[0]}; start all hosts again to go on from the last checkpoint", PASSING)
     if isinstance(error, KeyboardInterrupt):
         watch.exit("interrupted", 130)
     watch.exit("".join(traceback.format_exception(error)).rstrip(), 1)
