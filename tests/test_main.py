@@ -27,7 +27,7 @@ def command(workdir, *overrides):
 
 
 def environment(devices=1):
-    return {**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"}
+    return {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
 
 
 def run(*arguments, devices=1):

@@ -22,7 +22,7 @@ def command(workdir):
 
 
 def environment():
-    return {**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"}
+    return {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
 
 
 def result(workdir, output):
