@@ -33,7 +33,7 @@ ROWS = {  # name: (config, topology, batch, overrides)
     "bar/siglip_so400m14": ("siglip_so400m14", "v5e:8x8", 4_096, FSDP),
     "bar/clip_g14": ("clip_g14", "v5p:4x4x4", 8_192, ()),
     **{f"loss/{kind} {chips}": ("clip_b16", shape, 256 * chips, (*FULL, f"objectives.contrastive.implementation={kind}"))
-       for kind in ("ring", "chunked", "dense") for chips, shape in ((32, "v5e:4x8"), (256, "v5e:16x16"))},
+       for kind in ("ring", "chunked") for chips, shape in ((32, "v5e:4x8"), (256, "v5e:16x16"))},
     **{f"chips/{chips}": ("clip_b16", f"v5e:{shape}", 128 * chips, ())
        for chips, shape in ((1, "1x1"), (4, "2x2"), (16, "4x4"), (64, "8x8"), (256, "16x16"))},
     **{f"batch/{batch}": ("clip_b16", "v5e:8x8", batch, FULL) for batch in (1_024, 4_096, 16_384, 65_536)},

@@ -133,7 +133,7 @@ def test_after_a_kill_of_one_host_the_other_leaves_in_time_and_both_or_one_go_on
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", [("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2"), ("mesh.data=1", "mesh.fsdp=8"),
+@pytest.mark.parametrize("mesh", [("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2"),
                                   ("mesh.data=1", "mesh.tensor=8", "model.image.heads=8", "model.text.heads=8")])
 def test_hosts_that_share_parameters_or_rows_train_evaluate_and_resume_as_one_process(two, one, tmp_path, mesh):
     """Parameters of which no host holds all; with tensor=8, hosts that hold the same rows."""
