@@ -99,6 +99,7 @@ def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, heads: int) -> Callab
 
 @functools.cache
 def say_once(message: str) -> None:
+    """Logs a warning, the same one only once a process."""
     logging.getLogger(__name__).warning(message)
 
 

@@ -25,6 +25,7 @@ def set_patience(seconds: float) -> None:
 
 
 def several_hosts() -> bool:
+    """Whether this process is one of several that run together."""
     return jax.process_count() > 1
 
 

@@ -55,4 +55,5 @@ def pairs_of(line: str) -> list[tuple[int, int]]:
 
 
 def numbers(text: str) -> list[int]:
+    """All whole numbers in a text, in order."""
     return [int(number) for number in re.findall(r"\d+", text)]
