@@ -114,8 +114,8 @@ def test_a_workdir_under_a_regular_file(refused, tmp_path, small):
 
 
 @pytest.mark.parametrize(("sample", "reason"), [((b"no picture at all", "a caption"), "damaged_image"),
-                                                ((png(9)[:200], "a caption"), "damaged_image"),
-                                                ((png(9), "  "), "empty_caption")])
+                                                pytest.param((png(9)[:200], "a caption"), "damaged_image", marks=pytest.mark.slow),
+                                                pytest.param((png(9), "  "), "empty_caption", marks=pytest.mark.slow)])
 def test_a_bad_sample_stops_training_only_above_the_bad_fraction(refused, accepted, tar_of, tmp_path, sample, reason, small):
     source = f"--config.data.train.source=webdataset:{tar_of(spoilt=sample)}"
     message = refused(main.main, CONFIG, f"--workdir={tmp_path}/strict", *small, source)

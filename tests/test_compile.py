@@ -62,6 +62,7 @@ def test_a_small_config_compiles_for_a_tpu_and_gives_its_bill(tmp_path):
     state = 3 * 4 * found["parameters"]
     batch = 16 * (32 * 32 * 3 + 24 * 4 + 24 + 2 * 8)
     assert state + batch <= found["arguments_bytes"] < 1.1 * (state + batch) + 2e6  # tiles of (8, 128) pad what is small
+    assert found["output_bytes"] < 0.05 * state  # donated: the new state takes the old one's place
     assert found["flops_per_step"] == train_step_flops(load_config(f"{CONFIG}:smoke"))
     assert found["collectives"]["all-reduce"]["count"] > 0 and found["collectives"]["collective-permute"]["count"] > 0
     assert found["chip_memory_bytes"] == CHIPS["v5e"].memory_bytes

@@ -100,6 +100,7 @@ def test_a_run_goes_on_with_other_workers_bit_for_bit(unbroken, tmp_path):
     assert fingerprint(result.stdout) == unbroken[1]
 
 
+@pytest.mark.slow
 def test_one_device_and_eight_give_the_same_first_losses(unbroken, tmp_path):
     result = run(*command(tmp_path / "run"), devices=8)
     assert result.returncode == 0, result.stderr

@@ -72,13 +72,13 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str
 
 
 def run_door(door: Callable[[list[str]], int]) -> NoReturn:
-    """Calls a door with the command line and exits with its status; what a user can mend is one line and status 2."""
+    """Calls a door with the command line and exits with its status; what a user can mend is one line and its status."""
     try:
         status = door(sys.argv[1:])
     except UserError as error:
         sys.stdout.flush()
         print(str(error).replace("\n", " "), file=sys.stderr, flush=True)
-        status = 2
+        status = error.status
         if isinstance(error, CheckpointError):
             leave_at_once(status)
     except KeyboardInterrupt:

@@ -1,10 +1,22 @@
-"""Errors that a user can mend: every door prints one as a single line and exits with status 2."""
+"""Errors that a user can mend: every door prints one as a single line and exits with the error's status.
+
+Exit statuses of all doors, which the launchers read:
+  0    finished.
+  2    a mistake that starting again would not mend: a config, data, a damaged checkpoint, hosts that are of another mind.
+  75   a passing failure (sysexits' EX_TEMPFAIL): a host is missing or lost, a wait between hosts was over, the storage did not
+       answer, another run holds the workdir, a hang with `watchdog.exit`. The same command again goes on from the last checkpoint.
+  130  Ctrl-C where nothing is saved. 128 + N after signal N with a checkpoint: 143 for SIGTERM.
+  1    a bug, with a traceback. Several hosts all leave with the status of the one that failed first.
+"""
+
+FOR_GOOD, PASSING = 2, 75
 
 
 class UserError(Exception):
     """Something outside the program is wrong; the message names the thing, the place and the way out."""
 
     kind = "error"
+    status = FOR_GOOD
 
     def __str__(self) -> str:
         return f"{self.kind}: {super().__str__()}"
@@ -28,6 +40,13 @@ class CheckpointError(UserError):
     kind = "checkpoint error"
 
 
+class StorageError(CheckpointError):
+    """A checkpoint may be whole, but the storage does not answer."""
+
+    kind = "storage error"
+    status = PASSING
+
+
 class MeshError(UserError):
     """Devices, mesh axes and batch do not fit together."""
 
@@ -46,7 +65,21 @@ class TrainingError(UserError):
     kind = "training error"
 
 
+class WorkdirBusy(UserError):
+    """Another run is training in the workdir."""
+
+    kind = "workdir error"
+    status = PASSING
+
+
 class HostError(UserError):
-    """One of several hosts is missing, lost, or of another mind than the others."""
+    """One of several hosts is missing or lost."""
 
     kind = "host error"
+    status = PASSING
+
+
+class HostsDiffer(HostError):
+    """One of several hosts is of another mind than the others."""
+
+    status = FOR_GOOD

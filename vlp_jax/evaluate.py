@@ -4,19 +4,22 @@ import argparse
 import dataclasses
 import json
 import os
+import sys
+
+import jax
 
 from vlp_jax.command_line import Flags, add_host_flags, quiet_libraries, run_door, use_compilation_cache
 from vlp_jax.config import schema
 from vlp_jax.data.sources import open_source
-from vlp_jax.errors import ConfigError
+from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.suite import evaluate_set
-from vlp_jax.loading import class_descriptions, load
+from vlp_jax.loading import class_descriptions, load, trained_config
 from vlp_jax.sharding.exchange import is_first
-from vlp_jax.sharding.host_rows import everywhere
 from vlp_jax.sharding.hosts import joined
 from vlp_jax.sharding.launch import find_launch
-from vlp_jax.sharding.mesh import make_mesh
+from vlp_jax.sharding.layout import Layout
+from vlp_jax.sharding.mesh import make_mesh, shown
 from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.assembly import make_embedder
 from vlp_jax.training.writers import write_atomically
@@ -50,18 +53,36 @@ def evaluate(given: argparse.Namespace) -> None:
     use_compilation_cache()
     tasks = check_tasks(given.evaluators)
     check_output(given.output)
-    model, variables, preprocessor = load(given.workdir, given.step, {"auto": None, "yes": True, "no": False}[given.ema])
+    layout = evaluation_layout(trained_config(given.workdir, given.step).mesh)
+    ema = {"auto": None, "yes": True, "no": False}[given.ema]
+    model, variables, preprocessor = load(given.workdir, given.step, ema, layout=layout)
     data = EvaluationSet(open_source(given.source))
     spec = dataclasses.replace(zero_shot_spec(model.config), source=given.source, tasks=tasks, batch_size=given.batch_size)
     if given.class_field:
         spec = dataclasses.replace(spec, class_field=given.class_field)
-    layout = make_layout(schema.Mesh(), make_mesh(schema.Mesh()))
-    results = evaluate_set(data, spec, make_embedder(model.module, preprocessor, layout), everywhere(variables, layout.mesh),
+    results = evaluate_set(data, spec, make_embedder(model.module, preprocessor, layout), variables,
                            class_descriptions(given.workdir, given.step), model.config.data.threads)
     text = json.dumps(results, indent=2)
     print(text)
     if given.output and is_first():
         write_atomically(given.output, text + "\n")
+
+
+def evaluation_layout(config: schema.Mesh) -> Layout:
+    """Parameters divided as in training, over all devices that are here: `data` takes what fsdp and tensor leave. Where these do
+    not fit, every device holds all parameters."""
+    if -1 not in (config.fsdp, config.tensor):
+        config = dataclasses.replace(config, data=-1)
+    try:
+        mesh = make_mesh(config)
+        if mesh.size == jax.device_count():
+            return make_layout(config, mesh)
+        reason = f"mesh {shown(mesh.shape.values())} leaves out devices"
+    except (ConfigError, MeshError) as error:
+        reason = error.args[0]
+    mesh = make_mesh(schema.Mesh())
+    print(f"evaluated with all parameters on each device, {shown(mesh.shape.values())}, not as trained: {reason}", file=sys.stderr)
+    return make_layout(schema.Mesh(), mesh)
 
 
 def check_tasks(text: str) -> tuple[str, ...]:

@@ -13,8 +13,10 @@ from vlp_jax.config.schema import Config
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.errors import CheckpointError
 from vlp_jax.objectives.module import PretrainingModule
-from vlp_jax.training.assembly import make_module
+from vlp_jax.sharding.layout import Layout
+from vlp_jax.training.assembly import example_batch, make_module
 from vlp_jax.training.checkpoint import checkpoint_folder, finished_steps, read_metadata, restore_arrays
+from vlp_jax.training.state import place_parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,30 +49,42 @@ def _embed(module: PretrainingModule, variables: dict, image, text, mask):
 
 
 def load(folder: str, step: int | None = None, ema: bool | None = None,
-         compute: str = "float32") -> tuple[Model, dict[str, Any], Preprocessor]:
+         compute: str = "float32", layout: Layout | None = None) -> tuple[Model, dict[str, Any], Preprocessor]:
     """The model of a workdir, its variables and its preprocessor.
 
     step: which checkpoint; the newest if None. ema: True for the averaged parameters, False for the last ones; if None,
-    the averaged ones where the config keeps an average. compute: "float32" or "bfloat16".
+    the averaged ones where the config keeps an average. compute: "float32" or "bfloat16". layout: over which devices the
+    variables are divided; if None, they lie on the first one.
     Raises: CheckpointError where there is no such checkpoint, no average, or the files are damaged.
     """
-    checkpoints = checkpoint_folder(folder)
-    steps = finished_steps(checkpoints)
-    if not steps:
-        raise CheckpointError(f"{folder}: holds no checkpoint (looked in {checkpoints})")
-    if step is None:
-        step = steps[-1]
-    elif step not in steps:
-        raise CheckpointError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
-    metadata = read_metadata(checkpoints, step)
-    config = to_config(metadata["config"], place=os.path.join(checkpoints, str(step)))
+    checkpoints, step = checkpoint_folder(folder), find_step(folder, step)
+    metadata, config = read_metadata(checkpoints, step), trained_config(folder, step)
     if ema is None:
         ema = config.ema is not None
     if ema and config.ema is None:
         raise CheckpointError(f"{folder}: keeps no average of its parameters (config key ema); load it with ema=False")
     preprocessor = Preprocessor.from_json(metadata["preprocessor"])
-    params = restore_arrays(checkpoints, step, "average" if ema else "params")
-    return Model(make_module(config, compute), config, preprocessor), {"params": params}, preprocessor
+    module = make_module(config, compute)
+    shardings = None if layout is None else place_parameters(module, example_batch(config), layout)
+    params = restore_arrays(checkpoints, step, "average" if ema else "params", shardings)
+    return Model(module, config, preprocessor), {"params": params}, preprocessor
+
+
+def find_step(folder: str, step: int | None) -> int:
+    """`step`, or the newest. Raises: CheckpointError where there is no such checkpoint."""
+    checkpoints = checkpoint_folder(folder)
+    steps = finished_steps(checkpoints)
+    if not steps:
+        raise CheckpointError(f"{folder}: holds no checkpoint (looked in {checkpoints})")
+    if step is not None and step not in steps:
+        raise CheckpointError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+    return steps[-1] if step is None else step
+
+
+def trained_config(folder: str, step: int | None = None) -> Config:
+    """The config that a checkpoint was trained with. Raises: CheckpointError as `load`."""
+    checkpoints, step = checkpoint_folder(folder), find_step(folder, step)
+    return to_config(read_metadata(checkpoints, step)["config"], place=os.path.join(checkpoints, str(step)))
 
 
 def class_descriptions(folder: str, step: int | None = None) -> dict:

@@ -6,7 +6,8 @@ from vlp_jax.command_line import Flags, add_host_flags, quiet_libraries, run_doo
 from vlp_jax.config import load_config
 from vlp_jax.sharding.hosts import joined
 from vlp_jax.sharding.launch import find_launch
-from vlp_jax.training.loop import Outcome, train
+from vlp_jax.training.loop import train
+from vlp_jax.training.sitting import Outcome
 from vlp_jax.training.speed import UTILISATION
 from vlp_jax.training.writers import format_seconds, percent
 
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> int:
     quiet_libraries()
     config = load_config(given.config, overrides)
     launch = find_launch(given.coordinator, given.num_processes, given.process_id, config.hosts.initialization_seconds)
-    with joined(launch, config.hosts):
+    with joined(launch, config.hosts, heeds_signals=True):
         use_compilation_cache()
         outcome = train(config, given.workdir, given.accept_changes)
         print(final_table(outcome, given.workdir), flush=True)

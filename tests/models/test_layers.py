@@ -68,7 +68,7 @@ def test_layers_of_a_scanned_stack_start_from_different_values():
     assert not jnp.isclose(*kernel).any()
 
 
-@pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
+@pytest.mark.parametrize("scan", [pytest.param(False, marks=pytest.mark.slow), True], ids=["unrolled", "scanned"])
 def test_rematerialisation_changes_neither_values_nor_gradients(scan):
     build = functools.partial(Transformer, OPTIONS, stochastic_depth=0.5, scan=scan, train=True)
     params = parameters(build(train=False), X, MASK)

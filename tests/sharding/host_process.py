@@ -3,9 +3,11 @@
 import os
 import signal
 import sys
+import tempfile
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vlp_jax.command_line import run_door
@@ -17,6 +19,7 @@ from vlp_jax.sharding.hosts import joined
 from vlp_jax.sharding.launch import Launch
 from vlp_jax.sharding.mesh import batch_sharding, make_mesh
 from vlp_jax.training.signals import StopSignal
+from vlp_jax.training.watchdog import Watchdog
 
 
 def meet(host):
@@ -65,10 +68,25 @@ def hang_around(host):
     time.sleep(60)
 
 
+def hang(host):
+    """Host 0 is the first to notice; it keeps the words that the other is to read."""
+    with tempfile.TemporaryDirectory() as folder, Watchdog(schema.Watchdog(seconds=2 + 60 * host, exit=True), folder, host) as dog:
+        dog.step_done(6)
+        time.sleep(60)
+
+
 def come_late(host):
     if host == 1:
         time.sleep(60)
     exchange("the first counts", None)
+
+
+def never_compute(host):
+    """Host 0 adds over all devices, for which the other never comes."""
+    if host == 1:
+        time.sleep(100)
+    rows = HostRows(batch_sharding(make_mesh(schema.Mesh())), 16)
+    jax.block_until_ready(jax.jit(jnp.sum)(rows.place(np.ones((16, 3))[rows.rows])))
 
 
 def differ(host):
@@ -81,7 +99,7 @@ def stop_together(host):
         for step in range(1, 10_000):
             if host == 1 and step == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
-            if stop.stops_after(step):
+            if stop.asks():
                 break
             time.sleep(0.01 + 0.01 * host)
         steps = exchange("the step", step)
@@ -92,9 +110,9 @@ def stop_together(host):
 def main(arguments):
     behaviour, port, hosts, host = arguments[0], *map(int, arguments[1:])
     patience = schema.Hosts(initialization_seconds=3 if behaviour == "meet_missing" else 60,
-                            heartbeat_seconds=3 if behaviour == "hang_around" else 30,
+                            heartbeat_seconds=3 if behaviour in ("hang_around", "never_compute") else 30,
                             barrier_seconds=3 if behaviour == "come_late" else 60)
-    with joined(Launch(f"127.0.0.1:{port}", hosts, host), patience):
+    with joined(Launch(f"127.0.0.1:{port}", hosts, host), patience, heeds_signals=behaviour == "stop_together"):
         return globals()[behaviour.removesuffix("_missing")](host) or 0
 
 

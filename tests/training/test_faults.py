@@ -1,7 +1,10 @@
 """Faults put into runs on purpose: what is kept, what is said, and that the run goes on from there."""
 
+import errno
+import fcntl
 import functools
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -12,15 +15,18 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from vlp_jax import main
 from vlp_jax.command_line import split_overrides
 from vlp_jax.config import load_config, schema
 from vlp_jax.data.synthetic import SyntheticSource
-from vlp_jax.errors import CheckpointError, TrainingError
+from vlp_jax.errors import CheckpointError, HostError, StorageError, TrainingError, WorkdirBusy
+from vlp_jax.training import reading, saving
 from vlp_jax.training import step as step_module
 from vlp_jax.training.assembly import assemble
+from vlp_jax.training.lock import locked
 from vlp_jax.training.saving import Checkpoints
 from vlp_jax.training.watchdog import Watchdog
 
@@ -110,6 +116,91 @@ def test_a_partial_checkpoint_is_set_aside_for_the_one_before(finished, assemble
     assert restored(assembled(), workdir).step == 2
     assert "checkpoint 4 is damaged (" in capsys.readouterr().out
     assert saved(workdir) == [2] and (workdir / "damaged_checkpoints/4").is_dir()
+
+
+def test_where_all_are_damaged_nothing_is_moved_and_the_next_start_says_the_same(finished, assembled, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    for step in (2, 4):
+        largest(workdir / f"checkpoints/{step}/params").unlink()
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="all 2 checkpoints are damaged, and were left where they are"):
+            restored(assembled(), workdir)
+        assert saved(workdir) == [2, 4] and not (workdir / "damaged_checkpoints").exists()
+
+
+NO_DAMAGE = [(OSError("503 Service Unavailable"), StorageError, 75), (OSError(errno.ESTALE, "Stale file handle"), StorageError, 75),
+             (ValueError("UNAVAILABLE: Error reading"), StorageError, 75), (PermissionError("Forbidden"), CheckpointError, 2),
+             (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), CheckpointError, 2)]
+
+
+@pytest.mark.parametrize(("error", "kind", "status"), NO_DAMAGE, ids=lambda value: str(value)[:15])
+def test_what_proves_no_damage_ends_the_run_and_moves_nothing(finished, assembled, monkeypatch, error, kind, status):
+    def fail(*_, **__):
+        raise Exception("reading an array") from error
+
+    monkeypatch.setattr(ocp.StandardCheckpointer, "restore", fail)
+    monkeypatch.setattr(reading, "PAUSES", (0.0,))
+    with pytest.raises(kind, match="checkpoints/4: params cannot be read, which proves no damage: .*; nothing") as raised:
+        restored(assembled(), finished)
+    assert (type(raised.value), raised.value.status) == (kind, status)
+    assert saved(finished) == [2, 4]
+
+
+def test_storage_that_fails_once_is_asked_again(finished, assembled, monkeypatch):
+    restore, failures = ocp.StandardCheckpointer.restore, [OSError("503 Service Unavailable")]
+
+    def fail_once(*arguments):
+        if failures:
+            raise failures.pop()
+        return restore(*arguments)
+
+    monkeypatch.setattr(ocp.StandardCheckpointer, "restore", fail_once)
+    monkeypatch.setattr(reading, "PAUSES", (0.0,))
+    assert restored(assembled(), finished).step == 4 and not failures
+
+
+@pytest.mark.parametrize("tells", ["newest_checkpoint", "damaged_checkpoints"])
+def test_a_run_whose_checkpoints_are_gone_does_not_start_anew(finished, assembled, tmp_path, tells):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    if tells == "damaged_checkpoints":
+        (workdir / "newest_checkpoint").unlink()
+        (workdir / tells).mkdir()
+    shutil.rmtree(workdir / "checkpoints")
+    with pytest.raises(CheckpointError, match=f"holds no checkpoint, but .*/{tells} tells of one"):
+        restored(assembled(), workdir)
+
+
+def test_hosts_that_do_not_finish_a_save_are_named_with_it(tmp_path, monkeypatch):
+    """As Orbax 0.12.8 wraps what JAX 0.10.2 says of a barrier."""
+    def waited_in_vain():
+        barrier = jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out. # of tasks that reached the barrier: 1/2. Some "
+                                             "timed out task names:\n/job:jax_worker/replica:0/task:1")
+        raise TimeoutError("Timed out while waiting for async_write_complete barrier.") from barrier
+
+    checkpoints = Checkpoints(str(tmp_path), schema.Checkpoint(), schema.Hosts(barrier_seconds=7))
+    checkpoints.under_way = 30
+    monkeypatch.setattr(saving, "several_hosts", lambda: True)
+    monkeypatch.setattr(checkpoints.manager, "wait_until_finished", waited_in_vain)
+    with pytest.raises(HostError, match=r"the save after step 30 within 7 s \(hosts.barrier_seconds\); missing: 1;") as raised:
+        checkpoints.finish()
+    assert raised.value.status == 75
+
+
+def test_a_workdir_in_use_is_refused_with_the_process_that_uses_it(train, tmp_path):
+    with locked(str(tmp_path / "run")), pytest.raises(WorkdirBusy, match=f"run is in use by process {os.getpid()} of "):
+        train("steps=1")
+    assert not (tmp_path / "run/config.json").exists()
+
+
+def test_where_there_are_no_locks_a_line_says_so(tmp_path, monkeypatch, capsys):
+    def no_locks(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with locked(str(tmp_path)):
+        assert "this file system has no locks (No locks available)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("change", "words"), [

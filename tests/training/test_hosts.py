@@ -106,15 +106,18 @@ def test_two_hosts_train_as_one_and_a_signal_to_either_saves_at_one_step_from_wh
 
 
 @pytest.mark.slow
-def test_after_a_kill_of_one_host_the_other_leaves_in_time_and_both_or_one_go_on_as_if_nothing_had_happened(two, one, tmp_path):
+@pytest.mark.parametrize("victim", [0, 1])
+def test_after_a_kill_of_one_host_the_other_leaves_in_time_and_both_or_one_go_on_as_if_nothing_had_happened(
+        two, one, tmp_path, victim):
     workdir, plan = tmp_path / "two", ("steps=40", "checkpoint.every_steps=3")
     processes = two(*plan)
     wait_for(lambda: workdir.exists() and (workdir / "checkpoints").exists() and len(saved(workdir)) > 0, *processes)
-    processes[1].send_signal(signal.SIGKILL)
+    processes[victim].send_signal(signal.SIGKILL)
     killed = time.monotonic()
-    (status, _, said), (other_status, _, _) = ends(processes)
+    results = ends(processes)
+    (status, _, said), (other_status, _, _) = results[1 - victim], results[victim]
     assert (status, other_status) == (75, -9), said
-    assert "host error: nothing heard of host 1 of 2" in said
+    assert f"host error: nothing heard of host {victim} of 2" in said
     assert time.monotonic() - killed < HEARTBEAT + 20
     assert max(saved(workdir)) < 40
     unbroken = one("one", *plan)
@@ -153,6 +156,20 @@ def test_hosts_that_share_parameters_or_rows_train_evaluate_and_resume_as_one_pr
     output.unlink()
     assert evaluate.main([f"--workdir={tmp_path}/two", *flags]) == 0
     assert json.loads(output.read_text()) == together
+
+
+@pytest.mark.slow
+def test_a_signal_during_an_evaluation_saves_and_leaves_within_a_batch(two, tmp_path):
+    evaluators = "evaluators={'val': {'source': 'synthetic:100000?height=20&width=24', 'batch_size': 8}}"
+    processes = two("steps=2", "checkpoint.every_steps=none", evaluators)
+    wait_for(lambda: 1 in losses(tmp_path / "two"), *processes)
+    time.sleep(10.0)
+    processes[1].send_signal(signal.SIGTERM)
+    told = time.monotonic()
+    results = ends(processes)
+    assert [status for status, _, _ in results] == [143, 143], results
+    assert time.monotonic() - told < 60
+    assert saved(tmp_path / "two") == [2] and set(losses(tmp_path / "two")) == {1, 2}
 
 
 @pytest.mark.slow

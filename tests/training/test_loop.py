@@ -1,8 +1,10 @@
 """The loop's saves, stops and words about its input, in this process, on small runs."""
 
 import json
+import os
 import pathlib
 import shutil
+import signal
 import time
 
 import pytest
@@ -12,7 +14,10 @@ from vlp_jax import main
 from vlp_jax.data.sources import open_source
 from vlp_jax.data.synthetic import SyntheticSource
 from vlp_jax.errors import CheckpointError, ConfigError, TrainingError
-from vlp_jax.training import loop
+from vlp_jax.evaluators.embedder import Embedder
+from vlp_jax.training import sitting
+from vlp_jax.training.watchdog import Watchdog
+from vlp_jax.training.writers import MetricsFile
 
 ROOT = pathlib.Path(__file__).parents[2]
 SYNTHETIC = "data.train.source=synthetic:64?height=20&width=24&caption_words=3"
@@ -78,6 +83,36 @@ def test_every_row_holds_the_names_that_the_readme_promises(train):
         assert 0 <= row["train/data_wait_fraction"] <= 1
 
 
+def test_a_signal_during_an_evaluation_breaks_it_off_and_the_next_start_makes_up_for_it(train, tmp_path, monkeypatch):
+    """Seven batches of pictures and captions; the signal comes during the second. Everything is watched, and synced."""
+    place, expect, sync, batches, awaited, synced = Embedder.place, Watchdog.expect, MetricsFile.sync, [], [], []
+
+    def placed(*arguments):
+        batches.append(1)
+        if len(batches) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return place(*arguments)
+
+    monkeypatch.setattr(Embedder, "place", placed)
+    monkeypatch.setattr(Watchdog, "expect", lambda dog, words: (awaited.append(words), expect(dog, words)))
+    monkeypatch.setattr(MetricsFile, "sync", lambda file: (synced.append(1), sync(file)))
+    plan = ("steps=2", SYNTHETIC, "checkpoint.every_steps=none",
+            "evaluators={'val': {'source': 'synthetic:25?height=20&width=24', 'batch_size': 8}}")
+    with pytest.raises(AssertionError, match="143"):
+        train(*plan)
+    workdir = tmp_path / "run"
+    assert len(batches) == 2 and saved(workdir) == [2] and len(synced) == 1
+    before = rows(workdir)
+    assert not [key for key in before[-1] if key.startswith("val/")]
+    assert awaited == ["the start, a checkpoint's restoration included,", "step 1, its compilation included,", "step 2",
+                       *["a batch of the evaluation after step 2"] * 3, "saving after step 2", "step 3",
+                       "the end of the save after step 2"]
+    train(*plan)
+    after = rows(workdir)
+    assert after[-1].items() >= before[-1].items() and 0 <= after[-1]["val/text_to_image_recall@1"] <= 1
+    assert len(after) == 2 and len(batches) > 8
+
+
 # The input
 
 def test_a_slow_first_batch_names_its_source(train, monkeypatch, capsys):
@@ -88,7 +123,7 @@ def test_a_slow_first_batch_names_its_source(train, monkeypatch, capsys):
         return read(source, index)
 
     monkeypatch.setattr(SyntheticSource, "__getitem__", slow)
-    monkeypatch.setattr(loop, "SLOW_FIRST_BATCH", 0.1)
+    monkeypatch.setattr(sitting, "SLOW_FIRST_BATCH", 0.1)
     train("steps=2", SYNTHETIC)
     assert 1 <= capsys.readouterr().err.count("still waiting for the first batch of synthetic:64") <= 5
 

@@ -26,14 +26,18 @@ def test_a_step_that_hangs_leaves_the_stacks_of_all_threads_with_its_number(tmp_
         assert text.count("step 42") == 1
 
 
-def test_compiling_and_evaluating_take_their_own_time_and_quick_steps_say_nothing(tmp_path, capfd):
-    with Watchdog(schema.Watchdog(seconds=0.3), str(tmp_path)) as watchdog:
-        a_slow_disk(0.6)
-        for step in range(5):
+def test_the_start_is_watched_like_all_that_comes_after_it(tmp_path):
+    with Watchdog(schema.Watchdog(seconds=0.2), str(tmp_path)):
+        a_slow_disk(1.0)
+    assert "the start, a checkpoint's restoration included, on host 0" in (tmp_path / "hang_step_1_host_0.txt").read_text()
+
+
+def test_signs_of_life_keep_it_quiet(tmp_path, capfd):
+    with Watchdog(schema.Watchdog(seconds=2.0), str(tmp_path)) as watchdog:
+        for step in range(50):
             watchdog.step_done(step)
+            watchdog.expect("a batch")
             a_slow_disk(0.05)
-        watchdog.rest()
-        a_slow_disk(0.6)
     assert not list(tmp_path.iterdir()) and not capfd.readouterr().err
 
 

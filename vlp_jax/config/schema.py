@@ -325,9 +325,11 @@ class Guard:
 
 @dataclasses.dataclass(frozen=True)
 class Watchdog:
-    """What is done when a step takes far too long: where every thread stands is written to the terminal and the workdir."""
+    """What is done when nothing moves on for far too long: where every thread stands is written to the terminal and the workdir."""
 
-    seconds: float | None = between(1800.0, 0.1)  # for one step, its data and checkpoint included; None: never
+    # for one step with its data and checkpoint (the first with its compilation), one batch of an evaluation, or the start with
+    # a checkpoint's restoration; None: never
+    seconds: float | None = between(1800.0, 0.1)
     exit: bool = False  # leave then with status 75, for a launcher that starts the run again
 
 

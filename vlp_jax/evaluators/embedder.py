@@ -9,6 +9,7 @@ from einops import repeat
 
 from vlp_jax.data.images import normalise
 from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.sharding.exchange import in_turn
 from vlp_jax.sharding.mesh import BATCH_AXES, batch_sharding, replicated
 
 
@@ -50,10 +51,10 @@ class Embedder:
         for item in items:
             rows.append(item)
             if len(rows) == batch_size:
-                embedded.append(embed(rows)[:len(rows)])
+                embedded.append(in_turn(embed(rows))[:len(rows)])
                 rows = []
         if rows:
-            embedded.append(embed(rows)[:len(rows)])
+            embedded.append(in_turn(embed(rows))[:len(rows)])
         return np.concatenate([np.asarray(batch) for batch in embedded])
 
     def place(self, arrays: list[np.ndarray], batch_size: int) -> list[jax.Array]:

@@ -1,8 +1,10 @@
 """The evaluators of a config, opened once and run as often as asked."""
 
-import functools
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from vlp_jax.config import schema
 from vlp_jax.data.sources import Source, open_source
@@ -16,15 +18,27 @@ TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS}
 Descriptions = Mapping[str, Mapping[str, Sequence[str]]]  # {class field: {class: training captions}}
 
 
+class BrokenOff(Exception):
+    """An evaluation was told to stop between two batches."""
+
+
+def nothing() -> None:
+    """Is done between two batches."""
+
+
 def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder, variables: Any,
-                 descriptions: Descriptions, threads: int) -> dict[str, float]:
+                 descriptions: Descriptions, threads: int, between: Callable[[], None] = nothing) -> dict[str, float]:
     """The metrics of `spec.tasks` on one set. Each picture and each distinct caption is embedded once.
 
+    between: called before each batch, on all hosts as often; it may raise BrokenOff.
     Raises: EvaluationError for embeddings that are not finite; DataError for a set that lacks what a task needs.
     """
+    def embed_texts(texts: Sequence[str]) -> np.ndarray:
+        return embedder.texts(variables, paced(texts, spec.batch_size, between), spec.batch_size)
+
     labels = data.labels(spec.class_field) if "zero_shot" in spec.tasks else None
-    embed_texts = functools.partial(embedder.texts, variables, batch_size=spec.batch_size)
-    images = embedder.images(variables, data.pixels(embedder.preprocessor, threads), spec.batch_size)
+    pixels = paced(data.pixels(embedder.preprocessor, threads), spec.batch_size, between)
+    images = embedder.images(variables, pixels, spec.batch_size)
     results = {}
     try:
         if "retrieval" in spec.tasks:
@@ -36,6 +50,14 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
     except ValueError as error:
         raise EvaluationError(f"{data.source.spec}: {error}") from error
     return results
+
+
+def paced(items: Iterable, batch_size: int, between: Callable[[], None]) -> Iterator:
+    """The items, with a call of `between` before each that begins a batch."""
+    for number, item in enumerate(items):
+        if number % batch_size == 0:
+            between()
+        yield item
 
 
 class EvaluationSuite:
@@ -50,13 +72,20 @@ class EvaluationSuite:
         return [name for name, spec in self.specs.items()
                 if step == last_step or (spec.every_steps is not None and step % spec.every_steps == 0)]
 
-    def run(self, names: Sequence[str], variables: Any) -> dict[str, float]:
-        """Metrics of the named evaluators."""
+    def run(self, names: Sequence[str], variables: Any, between: Callable[[], None] = nothing) -> dict[str, float]:
+        """Metrics of the named evaluators; of those that had finished, where `between` (called before each batch) raises
+        BrokenOff."""
         results = {}
-        for name in names:
-            metrics = evaluate_set(self.sets[name], self.specs[name], self.embedder, variables, self.descriptions, self.threads)
-            results |= {f"{name}/{key}": value for key, value in metrics.items()}
+        with contextlib.suppress(BrokenOff):
+            for name in names:
+                metrics = evaluate_set(self.sets[name], self.specs[name], self.embedder, variables, self.descriptions, self.threads,
+                                       between)
+                results |= {f"{name}/{key}": value for key, value in metrics.items()}
         return results
+
+    def missing(self, names: Sequence[str], row: Mapping[str, Any]) -> list[str]:
+        """Those of the named evaluators of whose metrics `row` holds none."""
+        return [name for name in names if not any(key.startswith(f"{name}/") for key in row)]
 
 
 def metric_names(specs: Mapping[str, schema.Evaluator]) -> list[str]:

@@ -10,7 +10,7 @@ import jax
 from jax._src import distributed  # the service's key-value store and barriers, which have no public name
 
 from vlp_jax import errors
-from vlp_jax.errors import HostError, UserError
+from vlp_jax.errors import HostError, HostsDiffer, UserError
 
 Value = TypeVar("Value")
 FOLDER = "vlp_jax/exchange"
@@ -36,6 +36,13 @@ def is_first() -> bool:
 def service() -> Any:
     """The client of JAX's coordination service."""
     return distributed.global_state.client
+
+
+def in_turn(computed: Value) -> Value:
+    """`computed`, waited for where several CPU devices compute. They begin programs that do not depend on each other in any order,
+    and two with collectives, begun in another order on each device, wait for each other for ever; between hosts of several
+    devices also without asynchronous dispatch (jaxlib 0.10.2)."""
+    return jax.block_until_ready(computed) if jax.default_backend() == "cpu" and jax.device_count() > 1 else computed
 
 
 def exchange(what: str, value: Any) -> list[Any]:
@@ -77,8 +84,8 @@ def decided_by_first(what: str, decide: Callable[[], Value]) -> Value:
 
 
 def check_all_agree(what: str, value: Any) -> None:
-    """Raises: HostError naming the first host whose `value` (JSON) is another than host 0's."""
+    """Raises: HostsDiffer naming the first host whose `value` (JSON) is another than host 0's."""
     values = exchange(what, value)
     for host, other in enumerate(values):
         if other != values[0]:
-            raise HostError(f"host {host} has another {what} than host 0: start all hosts with the same command, code and data")
+            raise HostsDiffer(f"host {host} has another {what} than host 0: start all hosts with the same command, code and data")

@@ -1,13 +1,10 @@
-"""How arrays of hosts become arrays over the devices of all: rows that each host has some of, values that all have."""
-
-from typing import Any
+"""How rows that each host has some of become arrays over the devices of all."""
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 
 from vlp_jax.errors import MeshError
-from vlp_jax.sharding.mesh import replicated
 
 
 class HostRows:
@@ -39,11 +36,3 @@ class HostRows:
             return values[start:start + end - first]
 
         return jax.make_array_from_callback((self.batch_size, *values.shape[1:]), self.sharding, part)
-
-
-def everywhere(tree: Any, mesh: Mesh) -> Any:
-    """Arrays that every host has, whole on every device of a mesh."""
-    def place(values: np.ndarray) -> jax.Array:
-        return jax.make_array_from_callback(values.shape, replicated(mesh), values.__getitem__)
-
-    return jax.tree.map(lambda leaf: place(np.asarray(leaf)), tree)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import sys
 import time
 import traceback
@@ -12,29 +13,32 @@ from typing import TextIO
 import jax
 
 from vlp_jax.config import schema
-from vlp_jax.errors import UserError
+from vlp_jax.errors import PASSING, UserError
 from vlp_jax.sharding.exchange import exchange, set_patience
 from vlp_jax.sharding.launch import Launch
+from vlp_jax.sharding.relay import Relay
 from vlp_jax.sharding.roll_call import call_roll
-from vlp_jax.sharding.watch import Watch
+from vlp_jax.sharding.watch import Watch, leave_together
 
 REGISTRATION = 60  # seconds for JAX to connect hosts that have all answered the roll call
 
 
 @contextlib.contextmanager
-def joined(launch: Launch | None, config: schema.Hosts) -> Iterator[None]:
+def joined(launch: Launch | None, config: schema.Hosts, heeds_signals: bool = False) -> Iterator[None]:
     """Inside, `jax.devices()` are those of all hosts. None stands for a single process, for which nothing happens.
 
     On hosts other than the first, stdout is silent and each line of stderr begins with the host's number. If one host
     leaves with an error, or is not heard of for `heartbeat_seconds`, all others exit non-zero, saying so.
+    heeds_signals: what runs inside enters a StopSignal, for which JAX's preemption service takes over SIGTERM; otherwise a
+    SIGTERM ends this process, as ever.
     Raises: HostError for a host that does not come within `initialization_seconds`.
     """
     if launch is None:
         yield
         return
     with one_voice(launch.process):
-        connect(launch, config)
-        watch = Watch(config.heartbeat_seconds)
+        relay = connect(launch, config, heeds_signals)
+        watch = Watch(config.heartbeat_seconds, relay)
         try:
             yield
         except BaseException as error:
@@ -44,27 +48,42 @@ def joined(launch: Launch | None, config: schema.Hosts) -> Iterator[None]:
         jax.distributed.shutdown()
 
 
-def connect(launch: Launch, config: schema.Hosts) -> None:
-    """All hosts into one JAX. CPU devices talk through gloo, which JAX takes by itself."""
+def connect(launch: Launch, config: schema.Hosts, heeds_signals: bool) -> Relay | None:
+    """All hosts into one JAX, of which all but host 0 hear through a relay. CPU devices talk through gloo, which JAX takes by
+    itself.
+
+    Raises: HostError for a host that is missing. Ends this process where one is lost before all are connected.
+    """
     # On CPUs two programs under way at once would, in another order on each host, wait for each other's collectives for ever.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+    jax.config.update("jax_enable_preemption_service", heeds_signals)
     start = time.monotonic()
     call_roll(launch, config.initialization_seconds)
     left = config.initialization_seconds - (time.monotonic() - start)
     # JAX's own heartbeat ends a process with a stack trace; ours comes first, and says which host.
-    jax.distributed.initialize(launch.coordinator, launch.processes, launch.process, launch.local_devices,
-                               cluster_detection_method="deactivate", initialization_timeout=int(max(left, REGISTRATION)),
-                               heartbeat_timeout_seconds=int(2 * config.heartbeat_seconds + 10),
-                               shutdown_timeout_seconds=int(config.barrier_seconds))
+    relay = Relay(launch.coordinator) if launch.process else None
+    try:
+        jax.distributed.initialize(relay.address if relay else launch.coordinator, launch.processes, launch.process,
+                                   launch.local_devices, cluster_detection_method="deactivate",
+                                   initialization_timeout=int(max(left, REGISTRATION)),
+                                   heartbeat_timeout_seconds=int(2 * config.heartbeat_seconds + 10),
+                                   shutdown_timeout_seconds=int(config.barrier_seconds))
+    except jax.errors.JaxRuntimeError as error:
+        leave_together(f"host error: host {launch.process} of {launch.processes}: all came to {launch.coordinator}, and JAX could "
+                       f"not connect them: {str(error).splitlines()[0]}", PASSING)  # at once: JAX's own end would fail, too
     set_patience(config.barrier_seconds)
+    return relay
 
 
 def leave(watch: Watch, error: BaseException) -> None:
     """Ends this process, and tells the others why."""
     if isinstance(error, UserError):
-        watch.exit(str(error).replace("\n", " "), 2)
+        watch.exit(str(error).replace("\n", " "), error.status)
     if isinstance(error, jax.errors.JaxRuntimeError):
         watch.wait_for_news()  # a collective operation fails first when a host is lost
+        if re.search("DEADLINE_EXCEEDED|UNAVAILABLE|Gloo", str(error)):
+            watch.exit(f"host error: all {watch.hosts} hosts answer, and one that waited for another gave up: "
+                       f"{str(error).splitlines()[0]}; start all hosts again to go on from the last checkpoint", PASSING)
     if isinstance(error, KeyboardInterrupt):
         watch.exit("interrupted", 130)
     watch.exit("".join(traceback.format_exception(error)).rstrip(), 1)

@@ -8,10 +8,11 @@ import contextlib
 import socket
 import time
 
-from vlp_jax.errors import HostError
+from vlp_jax.errors import HostError, HostsDiffer
 from vlp_jax.sharding.launch import Launch
 
 PAUSE = 0.2  # seconds between two attempts to reach host 0
+REFUSED = "refused: "  # what host 0 says to one that should not be there
 
 
 def call_roll(launch: Launch, patience: float) -> None:
@@ -64,15 +65,15 @@ def await_all(server: socket.socket, launch: Launch, came: dict[int, socket.sock
             continue  # a stranger who tries the port
         process, processes = map(int, words[1:])
         if processes != launch.processes or process in came or not 0 < process < processes:
-            connection.sendall(f"host {process} of {processes} is none of the {launch.processes} that are awaited, or came "
-                               f"twice\n".encode())
+            connection.sendall(f"{REFUSED}host {process} of {processes} is none of the {launch.processes} that are awaited, or "
+                               f"came twice\n".encode())
             continue
         came[process] = connection
     return ""
 
 
 def report(launch: Launch, patience: float) -> None:
-    """The part of every other host."""
+    """The part of every other host. Raises: HostsDiffer where host 0 does not know it."""
     host, _, port = launch.coordinator.rpartition(":")
     deadline, answer = time.monotonic() + patience + 5.0, ""
     while not answer and time.monotonic() < deadline:
@@ -87,6 +88,8 @@ def report(launch: Launch, patience: float) -> None:
     if not answer:
         raise HostError(f"host {launch.process} of {launch.processes}: no word from host 0 at {launch.coordinator} within "
                         f"{patience:g} s (hosts.initialization_seconds): was it started, and can its port be reached?")
+    if answer.startswith(REFUSED):
+        raise HostsDiffer(answer.removeprefix(REFUSED))
     if answer != "all here":
         raise HostError(answer)
 

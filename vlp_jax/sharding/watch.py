@@ -5,29 +5,49 @@ import os
 import sys
 import threading
 import time
+from typing import NoReturn
 
 import jax
 
+from vlp_jax.errors import PASSING
 from vlp_jax.sharding.exchange import service
+from vlp_jax.sharding.relay import Relay
 
 FOLDER = "vlp_jax/watch"
-LOST = 75  # exit status: sysexits' "temporary failure", for a launcher that starts the run again
 LINGER = 5.0  # seconds, and three beats, for which a leaving host 0, who keeps the words, lets the others read them
+
+
+_watches: list["Watch"] = []  # the one of this process, while several hosts are one run
+
+
+def leave_together(said: str, status: int) -> NoReturn:
+    """Ends this process at once, from any thread; of several hosts, the others leave with the same words and status."""
+    for watch in _watches:
+        watch.exit(said, status)
+    print(said, file=sys.stderr, flush=True)
+    os._exit(status)
 
 
 class Watch:
     """A thread that beats, and reads the others' beats. What it finds ends this process: the main thread may be waiting
     inside a collective operation for a host that will never come."""
 
-    def __init__(self, heartbeat_seconds: float):
+    def __init__(self, heartbeat_seconds: float, relay: Relay | None = None):
+        """relay: through which JAX hears host 0, on the others; the watch closes it."""
         self.patience, self.interval = heartbeat_seconds, min(max(heartbeat_seconds / 10, 0.2), 2.0)
         self.me, self.hosts = jax.process_index(), jax.process_count()
         self.heard = {host: (None, time.monotonic()) for host in range(self.hosts)}  # last beat, and when it was new
         self.leaving = threading.Event()
-        self.thread = threading.Thread(target=self.run, daemon=True, name="watch")
-        self.thread.start()
+        self.relay = relay
+        self.threads = [threading.Thread(target=work, daemon=True, name="watch") for work in (self.beat, self.look_out)]
+        for thread in self.threads:
+            thread.start()
+        if relay is not None:
+            relay.lost = self.first_is_gone
+        _watches.append(self)
 
-    def run(self) -> None:
+    def beat(self) -> None:
+        """Says that this host is alive, and hears who else is."""
         beat = 0
         while not self.leaving.wait(self.interval):
             beat += 1
@@ -35,21 +55,35 @@ class Watch:
                 self.put("beat", beat)
                 entries = self.entries()
             except jax.errors.JaxRuntimeError:
-                return  # host 0 is gone: JAX ends this process
+                return  # host 0 is gone, which the relay tells
             for (kind, host), value in entries.items():
                 if kind == "left":
                     self.follow(host, value)
                 elif value != self.heard[host][0]:
                     self.heard[host] = (value, time.monotonic())
+
+    def look_out(self) -> None:
+        """In a thread of its own: words hang where host 0, through whom they go, has vanished from the network."""
+        looked = time.monotonic()
+        while not self.leaving.wait(self.interval):
+            if time.monotonic() - looked > self.patience / 2:  # this process was suspended
+                self.heard = {host: (beat, time.monotonic()) for host, (beat, _) in self.heard.items()}
+            looked = time.monotonic()
             self.look()
+
+    def first_is_gone(self) -> None:
+        """Leaves because the connection to host 0 has ended, and not in order."""
+        if not self.leaving.wait(2 * self.interval):  # unless this host is about to leave with host 0's own words
+            self.exit(f"host error: nothing heard of host 0 of {self.hosts} since its connection has closed: lost; start all hosts "
+                      "again to go on from the last checkpoint", PASSING, tell=False)
 
     def look(self) -> None:
         """Leaves if a host has been silent for too long."""
         silent = [host for host, (_, since) in self.heard.items() if host != self.me and time.monotonic() - since > self.patience]
         if silent and not self.leaving.is_set():
-            names = ", ".join(map(str, silent))
+            names = "0" if 0 in silent else ", ".join(map(str, silent))  # without host 0 no word comes from anyone
             self.exit(f"host error: nothing heard of host {names} of {self.hosts} for {self.patience:g} s "
-                      "(hosts.heartbeat_seconds): lost; start all hosts again to go on from the last checkpoint", LOST)
+                      "(hosts.heartbeat_seconds): lost; start all hosts again to go on from the last checkpoint", PASSING)
 
     def follow(self, host: int, told: dict) -> None:
         """Leaves because another host has, unless this one is about to for reasons of its own."""
@@ -64,13 +98,18 @@ class Watch:
         found = service().key_value_dir_get(f"{FOLDER}/")
         return {(key.split("/")[-2], int(key.split("/")[-1])): json.loads(text) for key, text in found}
 
-    def exit(self, said: str, status: int) -> None:
-        """Says why, tells the others (its last line), and ends this process at once: an orderly end would wait for hosts
-        that are gone."""
+    def exit(self, said: str, status: int, tell: bool = True) -> NoReturn:
+        """Says why, tells the others (its last line) where host 0 still hears it, and ends this process at once: an orderly end
+        would wait for hosts that are gone."""
         self.leaving.set()
         print(said, file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
+        if not tell:
+            self.end(status)
+        last_resort = threading.Timer(3 * LINGER + 3 * self.interval, os._exit, [status])  # if the words cannot be sent either
+        last_resort.daemon = True
+        last_resort.start()
         try:
             self.put("left", {"reason": said.splitlines()[-1], "status": status})
             deadline = time.monotonic() + LINGER + 3 * self.interval
@@ -78,6 +117,11 @@ class Watch:
                 time.sleep(self.interval / 2)
         except jax.errors.JaxRuntimeError:
             pass  # nobody is left to tell
+        self.end(status)
+
+    def end(self, status: int) -> NoReturn:
+        if self.relay is not None:
+            self.relay.close()
         os._exit(status)
 
     def alone(self) -> bool:
@@ -89,4 +133,8 @@ class Watch:
 
     def stop(self) -> None:
         self.leaving.set()
-        self.thread.join()
+        for thread in self.threads:
+            thread.join()
+        if self.relay is not None:
+            self.relay.close()
+        _watches.remove(self)

@@ -6,24 +6,20 @@ preprocessor with its tokenizer, shapes of the parameters and of the rest, and f
 from a whole one.
 """
 
-import contextlib
 import dataclasses
-import logging
 import os
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from vlp_jax.errors import CheckpointError
-from vlp_jax.sharding.exchange import exchange, several_hosts
+from vlp_jax.sharding.exchange import several_hosts
 from vlp_jax.training.guard import GuardState, fresh_guard
 from vlp_jax.training.optimizer import path_of
+from vlp_jax.training.reading import DamagedCheckpoint, read_patiently, read_together
 from vlp_jax.training.state import TrainState, fingerprint
-
-Value = TypeVar("Value")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +29,6 @@ class Restored:
     step: int
     state: TrainState
     metadata: dict[str, Any]
-
-
-class DamagedCheckpoint(Exception):
-    """A checkpoint that cannot be read back as it was written."""
 
 
 def checkpoint_folder(workdir: str) -> str:
@@ -95,7 +87,7 @@ def check_same_state(metadata: dict[str, Any], items: dict[str, Any], where: str
 def restore_state(folder: str, step: int, shapes: TrainState, shardings: TrainState) -> Restored:
     """Checkpoint `step`, placed as `shardings` says, whatever the devices it was written from.
 
-    Raises: DamagedCheckpoint, on all hosts if on one; CheckpointError for another model.
+    Raises: DamagedCheckpoint or StorageError, on all hosts if on one; CheckpointError for another model.
     """
     what = f"checkpoint {step}"
     metadata = read_together(what, lambda: restore_metadata(folder, step))
@@ -112,19 +104,6 @@ def restore_state(folder: str, step: int, shapes: TrainState, shardings: TrainSt
     return Restored(step, join(items | fresh, shapes), metadata)
 
 
-def read_together(what: str, read: Callable[[], Value]) -> Value:
-    """What `read()` gives this host. Raises: DamagedCheckpoint on all hosts if `read` does on one."""
-    value, damage = None, ""
-    try:
-        value = read()
-    except DamagedCheckpoint as error:
-        damage = str(error)
-    for found in exchange(what, damage):
-        if found:
-            raise DamagedCheckpoint(found)
-    return value
-
-
 def this_host_alone() -> ocp.options.MultiprocessingOptions:
     """Orbax's readers wait for all hosts, for ever if one found its part damaged; each reads for itself here instead."""
     if not several_hosts():
@@ -134,19 +113,29 @@ def this_host_alone() -> ocp.options.MultiprocessingOptions:
 
 
 def restore_metadata(folder: str, step: int) -> dict[str, Any]:
-    """The JSON stored with a checkpoint. Raises: DamagedCheckpoint."""
-    alone = this_host_alone()
-    reader = ocp.Checkpointer(ocp.JsonCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)
-    with damage_named("metadata"), reader:
-        metadata = reader.restore(os.path.join(folder, str(step), "metadata"))
-        metadata["parameters"], metadata["fingerprints"]  # noqa: B018 - both must be there
+    """The JSON stored with a checkpoint. Raises: as `read_patiently`."""
+    place, alone = os.path.join(folder, str(step)), this_host_alone()
+
+    def read() -> dict[str, Any]:
+        handler = ocp.JsonCheckpointHandler(multiprocessing_options=alone)
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
+            metadata = reader.restore(os.path.join(place, "metadata"))
+        if not isinstance(metadata, dict) or not {"parameters", "fingerprints"} <= metadata.keys():
+            raise DamagedCheckpoint("metadata: lacks parameters or fingerprints")
         return metadata
+
+    return read_patiently("metadata", place, read)
 
 
 def read_item(folder: str, step: int, name: str, wanted: Any) -> Any:
-    """One item of a checkpoint. Raises: DamagedCheckpoint where it cannot be read."""
-    with damage_named(name), ocp.StandardCheckpointer(multiprocessing_options=this_host_alone()) as reader:
-        return reader.restore(os.path.join(folder, str(step), name), wanted)
+    """One item of a checkpoint. Raises: as `read_patiently`."""
+    place = os.path.join(folder, str(step))
+
+    def read() -> Any:
+        with ocp.StandardCheckpointer(multiprocessing_options=this_host_alone()) as reader:
+            return reader.restore(os.path.join(place, name), wanted)
+
+    return read_patiently(name, place, read)
 
 
 def check_fingerprint(item: Any, name: str, metadata: dict[str, Any]) -> None:
@@ -155,13 +144,15 @@ def check_fingerprint(item: Any, name: str, metadata: dict[str, Any]) -> None:
         raise DamagedCheckpoint(f"{name}: its contents changed after it was written")
 
 
-def restore_arrays(folder: str, step: int, name: str) -> dict:
-    """One item of a checkpoint as NumPy arrays, on no particular device. Raises: CheckpointError."""
+def restore_arrays(folder: str, step: int, name: str, shardings: Any = None) -> dict:
+    """One item of a checkpoint, of the shape of the parameters, placed as the tree `shardings` says; without one, on the first
+    device. Raises: CheckpointError."""
     metadata = read_metadata(folder, step)
     if name not in metadata["fingerprints"]:
         raise CheckpointError(f"{folder}/{step}: holds no {name!r}, only {', '.join(metadata['fingerprints'])}")
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    wanted = nest({path: jax.ShapeDtypeStruct(tuple(shape), np.float32, sharding=device)
+    places = dict.fromkeys(metadata["parameters"], device) if shardings is None else flat(shardings)
+    wanted = nest({path: jax.ShapeDtypeStruct(tuple(shape), np.float32, sharding=places[path])
                    for path, shape in metadata["parameters"].items()})
     try:
         item = read_item(folder, step, name, wanted)
@@ -189,22 +180,3 @@ def nest(flat_tree: dict[str, Any]) -> dict:
             node = node.setdefault(parent, {})
         node[last] = leaf
     return tree
-
-
-@contextlib.contextmanager
-def damage_named(what: str) -> Iterator[None]:
-    """Whatever Orbax and its storage raise on reading means that `what` cannot be read back."""
-    try:
-        yield
-    except DamagedCheckpoint:
-        raise
-    except Exception as error:
-        logging.debug("reading %s failed", what, exc_info=True)
-        raise DamagedCheckpoint(f"{what}: {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type where it has none. Of a long one the middle is left out: what the
-    disk said stands at the end."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line if len(line) <= 300 else f"{line[:120]} ... {line[-170:]}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -11,26 +12,27 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from vlp_jax.config import schema
-from vlp_jax.errors import CheckpointError, TrainingError, UserError
-from vlp_jax.sharding.exchange import decided_by_first, several_hosts
+from vlp_jax.errors import CheckpointError, HostError, StorageError, TrainingError, UserError
+from vlp_jax.sharding.exchange import decided_by_first, is_first, several_hosts
 from vlp_jax.training.checkpoint import (
-    DamagedCheckpoint,
     Restored,
     checkpoint_folder,
     describe,
     finished_steps,
-    first_line,
     restore_state,
     split,
 )
+from vlp_jax.training.reading import DamagedCheckpoint, first_line, root_of
 from vlp_jax.training.state import TrainState, all_finite, fingerprint
+from vlp_jax.training.writers import write_atomically
 
 
 class Checkpoints:
     """The checkpoints of one run. Saving returns at once; the next save, or `finish`, waits for it."""
 
     def __init__(self, workdir: str, config: schema.Checkpoint, hosts: schema.Hosts):
-        self.folder = checkpoint_folder(workdir)
+        self.folder, self.recorded = checkpoint_folder(workdir), None
+        self.under_way, self.patience = 0, hosts.barrier_seconds
         policies = [preservation_policy.LatestN(config.keep)]
         if config.keep_best:
             policies.append(preservation_policy.BestN(
@@ -50,6 +52,7 @@ class Checkpoints:
         """
         with self.errors_named():
             self.manager.wait_until_finished()
+            self.record_newest()
             if step in self.manager.all_steps():
                 return
             items = split(state)
@@ -60,41 +63,64 @@ class Checkpoints:
             metadata = metadata | {"parameters": describe(items["params"]), "rest": describe(items["rest"]),
                                    "fingerprints": {name: fingerprint(item) for name, item in items.items()}}
             trees = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+            self.under_way = step
             self.manager.save(step, args=ocp.args.Composite(metadata=ocp.args.JsonSave(metadata), **trees),
                               metrics=None if best is None else {"value": float(best)})
 
     def restore_newest(self, shapes: TrainState, shardings: TrainState) -> Restored | None:
-        """The newest checkpoint that is whole, or None where there is none at all. Damaged ones are reported, and moved
-        to `DIR/damaged_checkpoints` so that their step can be saved again.
+        """The newest checkpoint that is whole, or None where none was ever finished. Damaged ones are reported; once an older
+        one is restored, they are moved to `DIR/damaged_checkpoints` so that their step can be saved again.
 
-        Raises: CheckpointError if the checkpoint is of another model, or every one is damaged.
+        Raises: CheckpointError if the checkpoint is of another model, every one is damaged, or those that were saved are
+        gone; StorageError where the storage does not answer. Nothing has been moved then.
         """
         steps = decided_by_first("checkpoints", lambda: finished_steps(self.folder))[::-1]
+        damaged = []
         for step in steps:
             try:
                 restored = restore_state(self.folder, step, shapes, shardings)
             except DamagedCheckpoint as error:
-                self.set_aside(step, error)
+                print(f"checkpoint {step} is damaged ({error})", flush=True)
+                damaged.append(step)
                 continue
+            for newer in damaged:
+                self.set_aside(newer)
+            with self.errors_named():
+                self.record_newest()
             return restored
-        if steps:
-            raise CheckpointError(f"{self.folder}: all {len(steps)} checkpoints are damaged; they lie in "
-                                  f"{self.damaged_folder}; start anew in another workdir")
+        if damaged:
+            raise CheckpointError(f"{self.folder}: all {len(damaged)} checkpoints are damaged, and were left where they are; "
+                                  "restore them from a copy, or start anew in another workdir")
+        decided_by_first("checkpoints", self.check_fresh)
         return None
 
-    def set_aside(self, step: int, error: Exception) -> None:
+    def check_fresh(self) -> None:
+        """Raises: CheckpointError if a run in this workdir had a checkpoint: a fresh start would write over what it has left."""
+        left = next((path for path in (self.record, self.damaged_folder) if os.path.exists(path)), None)
+        if left:
+            raise CheckpointError(f"{self.folder}: holds no checkpoint, but {left} tells of one: was it moved, or is its storage "
+                                  f"not mounted? To start anew use another workdir, or delete {os.path.dirname(self.folder)}")
+
+    def set_aside(self, step: int) -> None:
         """Moves a damaged checkpoint away, in one rename, on host 0."""
         def move() -> str:
-            os.makedirs(self.damaged_folder, exist_ok=True)
             target = os.path.join(self.damaged_folder, str(step))
             while os.path.exists(target):
                 target += "_"
-            os.rename(os.path.join(self.folder, str(step)), target)
+            try:
+                os.makedirs(self.damaged_folder, exist_ok=True)
+                os.rename(os.path.join(self.folder, str(step)), target)
+            except OSError as error:
+                raise StorageError(f"{self.folder}/{step}: is damaged and cannot be moved to {target}: {error.strerror}") from error
             return target
 
         target = decided_by_first(f"checkpoint {step}", move)
         self.manager.reload()
-        print(f"checkpoint {step} is damaged ({error}); moved to {target}, falling back to the one before", flush=True)
+        print(f"checkpoint {step} was moved to {target}", flush=True)
+
+    @property
+    def record(self) -> str:
+        return os.path.join(os.path.dirname(self.folder), "newest_checkpoint")
 
     @property
     def damaged_folder(self) -> str:
@@ -124,11 +150,32 @@ class Checkpoints:
         """Waits for the save under way. Raises: CheckpointError, as `save`."""
         with self.errors_named():
             self.manager.wait_until_finished()
+            self.record_newest()
 
     def close(self) -> None:
         """Waits for the save under way, and ends the threads. Raises: CheckpointError, as `save`."""
         with self.errors_named():
             self.manager.close()
+            self.record_newest()
+
+    def record_newest(self) -> None:
+        """Writes the step of the newest finished checkpoint to `DIR/newest_checkpoint`, by which its loss would be noticed."""
+        steps = finished_steps(self.folder) if is_first() else []
+        if steps and steps[-1] != self.recorded:
+            write_atomically(self.record, f"{steps[-1]}\n")
+            self.recorded = steps[-1]
+
+    def check_barrier(self, error: Exception) -> None:
+        """Raises: HostError where the hosts have waited for one another in vain."""
+        if "DEADLINE_EXCEEDED" not in str(error):
+            return
+        missing = sorted(set(map(int, re.findall(r"task:(\d+)", str(error).partition("timed out task names")[2]))))
+        who = f"missing: {', '.join(map(str, missing))}; " if missing else ""
+        steps = finished_steps(self.folder)
+        raise HostError(f"{self.folder}/{self.under_way}: not all hosts had finished the save after step {self.under_way} within "
+                        f"{self.patience:g} s (hosts.barrier_seconds); {who}"
+                        f"{f'the last good checkpoint is {self.folder}/{steps[-1]}' if steps else 'there is no other checkpoint'}; "
+                        "start all hosts again to go on")
 
     @contextlib.contextmanager
     def errors_named(self) -> Iterator[None]:
@@ -137,7 +184,9 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:
-            if several_hosts() and isinstance(error, jax.errors.JaxRuntimeError):
-                raise  # a host is lost, which is no fault of the disk
+            root = root_of(error)
+            if several_hosts() and isinstance(root, jax.errors.JaxRuntimeError):  # no fault of the disk
+                self.check_barrier(root)
+                raise root from None  # a host is lost: the watch will say which
             # Orbax raises what its storage layer raised: OSError, ValueError, ...
             raise CheckpointError(f"{self.folder}: saving failed: {first_line(error)}; {self.last_good()}") from error

@@ -1,5 +1,5 @@
-"""Being told to stop: SIGTERM (a preempted machine) and SIGINT (Ctrl-C) end a run after the update under way, and on several
-hosts after the same update on all of them."""
+"""Being told to stop: SIGTERM (a preempted machine) and SIGINT (Ctrl-C) end a run after the update or the evaluation batch under
+way, and on several hosts after the same one on all of them."""
 
 import os
 import signal
@@ -14,11 +14,12 @@ class StopSignal:
     """While entered, remembers the first SIGTERM or SIGINT instead of dying of it; `number` is None until the run is to stop.
 
     Of several hosts, any may get the signal. JAX's preemption service, which has taken over SIGTERM there, spreads the word
-    and lets all agree on one step in the background; an update costs nothing more for it.
+    and lets all agree on one point in the background; an update costs nothing more for it.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.questions = 0
 
     def __enter__(self) -> "StopSignal":
         handlers = {signal.SIGINT: pass_on} if several_hosts() else dict.fromkeys((signal.SIGTERM, signal.SIGINT), self.remember)
@@ -29,9 +30,11 @@ class StopSignal:
         if self.number is None:
             self.number = number
 
-    def stops_after(self, step: int) -> bool:
-        """Whether the run is to stop after this update. With several hosts, each must ask after every update."""
-        if several_hosts() and multihost_utils.reached_preemption_sync_point(step):
+    def asks(self) -> bool:
+        """Whether the run is to stop here. Of several hosts, each must ask at the same points of the program: after every
+        update, between two batches of an evaluation. JAX lets them agree on the number of a question."""
+        self.questions += 1
+        if self.number is None and several_hosts() and multihost_utils.reached_preemption_sync_point(self.questions):
             self.number = signal.SIGTERM
         return self.number is not None
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from vlp_jax.sharding.exchange import in_turn
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import replicated
 from vlp_jax.sharding.placement import parameter_shardings, shardings_like
@@ -40,11 +41,15 @@ def abstract_parameters(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct
     return nn.meta.unbox(jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch))["params"]
 
 
+def place_parameters(module: nn.Module, batch: dict, layout: Layout) -> Any:
+    """The shardings of the parameters."""
+    return parameter_shardings(jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch), layout)["params"]
+
+
 def abstract_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransformation, seed: int,
                    with_average: bool, layout: Layout, with_guard: bool = False) -> tuple[Any, Any]:
     """Shapes and shardings of the state, each as a TrainState."""
-    boxed = jax.eval_shape(lambda batch: initial_variables(module, batch, seed), batch)
-    parameters = parameter_shardings(boxed, layout)["params"]
+    parameters = place_parameters(module, batch, layout)
     shapes = jax.eval_shape(lambda batch: make_state(module, batch, optimizer, seed, with_average, with_guard), batch)
     everywhere = replicated(layout.mesh)
     shardings = TrainState(
@@ -69,7 +74,8 @@ def make_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransfor
 def fingerprint(tree: Any) -> int:
     """32 bits that change with any bit of any leaf, and (but for one chance in 2^32) with their order: the sum modulo 2^32
     of every word mixed with its place. It tells a damaged checkpoint from a whole one; it is no defence against forgery."""
-    parts = [leaf_fingerprint(jnp.asarray(leaf), np.uint32(number + 1)) for number, leaf in enumerate(jax.tree.leaves(tree))]
+    leaves = enumerate(jax.tree.leaves(tree))
+    parts = [in_turn(leaf_fingerprint(jnp.asarray(leaf), np.uint32(number + 1))) for number, leaf in leaves]
     return sum(map(int, jax.device_get(parts))) % 2**32
 
 
@@ -95,7 +101,7 @@ def mixed(words: jax.Array) -> jax.Array:
 def all_finite(tree: Any) -> bool:
     """Whether every floating-point number of a tree is finite."""
     floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return all(jax.device_get([leaf_finite(leaf) for leaf in floats]))
+    return all(jax.device_get([in_turn(leaf_finite(leaf)) for leaf in floats]))
 
 
 @jax.jit

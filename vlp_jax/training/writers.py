@@ -21,6 +21,12 @@ class Nowhere:
     def write(self, row: dict[str, Any]) -> None:
         """Does nothing."""
 
+    def amend(self, measured: dict[str, Any]) -> None:
+        """Does nothing."""
+
+    def sync(self) -> None:
+        """Does nothing."""
+
     def close(self) -> None:
         """Does nothing."""
 
@@ -32,8 +38,25 @@ class MetricsFile:
         """Opens the file for appending, cut back to the rows of steps <= keep_up_to (and to whole lines)."""
         self.path = path
         self.rows = [row for row in read_rows(path) if row["step"] <= keep_up_to]
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in self.rows))
-        self.file = open(path, "a")  # noqa: SIM115 - open for the whole run
+        self.rewrite()
+
+    def rewrite(self) -> None:
+        """Writes `rows`, those of earlier sittings, and goes on behind them."""
+        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        self.file = open(self.path, "a")  # noqa: SIM115 - open for the whole run
+
+    def amend(self, measured: dict[str, Any]) -> None:
+        """Adds to the last row of earlier sittings, before any other is written. Raises: OSError."""
+        self.rows[-1] |= measured
+        self.file.close()
+        self.rewrite()
+
+    def sync(self) -> None:
+        """Waits until the disk has the rows: a mounted bucket uploads only then. Raises: CheckpointError, as `write`."""
+        try:
+            os.fsync(self.file.fileno())
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends a row; a number that is not finite (of a skipped update) becomes null. Raises: CheckpointError where the

@@ -1,0 +1,92 @@
+"""What an error on reading a checkpoint means: damage, which an older checkpoint makes good, or storage that does not answer.
+
+Only what proves damage counts as such: files that are missing or cut short, contents that cannot be decoded. A server that
+answers 503, a stale network mount, memory that does not suffice say nothing about the checkpoint.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+
+from vlp_jax.errors import CheckpointError, StorageError
+from vlp_jax.sharding.exchange import exchange
+
+Value = TypeVar("Value")
+PAUSES = (1.0, 5.0)  # seconds, after which what the storage did not give is asked for again
+
+DAMAGE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError)
+# TensorStore raises ValueErrors that begin with the name of an absl status. The third: a byte range behind the end of a file;
+# the last: a compressed stream that ends too early or is none.
+DAMAGE_CODES = ("NOT_FOUND", "DATA_LOSS", "OUT_OF_RANGE", "FAILED_PRECONDITION")
+LASTING_CODES = ("PERMISSION_DENIED", "UNAUTHENTICATED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint that cannot be read back as it was written."""
+
+
+def read_patiently(what: str, place: str, read: Callable[[], Value]) -> Value:
+    """What `read()` gives; storage that does not answer is asked again. what: a part of the checkpoint at `place`.
+
+    Raises: DamagedCheckpoint; StorageError where the storage does not answer; CheckpointError where it refuses, or this
+    process cannot take what it gives.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return read()
+        except Exception as error:  # Orbax and TensorStore raise ValueError, OSError, Exception, ...
+            logging.debug("reading %s of %s failed", what, place, exc_info=True)
+            verdict = judged(what, place, error)
+            if pause is None or not isinstance(verdict, StorageError):
+                raise verdict from error
+        time.sleep(pause)
+    raise AssertionError("unreachable")
+
+
+def root_of(error: BaseException) -> BaseException:
+    """What an error was raised from in the first place: Orbax wraps what its storage and JAX raise."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def judged(what: str, place: str, error: Exception) -> DamagedCheckpoint | CheckpointError:
+    """What an error on reading means."""
+    root = root_of(error)
+    code = str(root).partition(":")[0]
+    if isinstance(error, DamagedCheckpoint):
+        return error
+    if isinstance(root, DAMAGE) or (isinstance(root, ValueError) and code in DAMAGE_CODES):
+        return DamagedCheckpoint(f"{what}: {first_line(root)}")
+    lasting = isinstance(root, (PermissionError, MemoryError, jax.errors.JaxRuntimeError)) or code in LASTING_CODES
+    kind, advice = ((CheckpointError, "give it what it lacks (memory, permission)") if lasting else
+                    (StorageError, "start again when its storage answers"))
+    return kind(f"{place}: {what} cannot be read, which proves no damage: {first_line(root)}; nothing was changed: {advice}, or "
+                "move this checkpoint away to go on from an older one")
+
+
+def read_together(what: str, read: Callable[[], Value]) -> Value:
+    """What `read()` gives this host. Raises: DamagedCheckpoint, CheckpointError or StorageError on all hosts if `read` does on
+    one; damage only where nobody's storage fails."""
+    kinds = {kind.__name__: kind for kind in (StorageError, CheckpointError, DamagedCheckpoint)}
+    value, fault = None, None
+    try:
+        value = read()
+    except tuple(kinds.values()) as error:
+        fault = [type(error).__name__, error.args[0]]
+    faults = [found for found in exchange(what, fault) if found]
+    if faults:
+        kind, message = min(faults, key=lambda found: list(kinds).index(found[0]))
+        raise kinds[kind](message)
+    return value
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none. Of a long one the middle is left out: what the
+    disk said stands at the end."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= 300 else f"{line[:120]} ... {line[-170:]}"
