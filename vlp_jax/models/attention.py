@@ -27,6 +27,7 @@ class MultiHeadAttention(nn.Module):
       query: [B, N, D] tokens that look.
       memory: [B, M, D] tokens looked at; the query itself for self-attention.
       mask: [B, M] bool, False hides a token of the memory, and hidden ones (padding) come last; None shows all.
+      angles: of self-attention, [B or 1, N, K / 2]: how far each pair of numbers of a head is turned (see `positions.rotary2d`).
     Returns: [B, N, D] in the compute dtype. A query that may see nothing gets the output projection's bias.
     """
 
@@ -34,7 +35,8 @@ class MultiHeadAttention(nn.Module):
     causal: bool = False
 
     @nn.compact
-    def __call__(self, query: jax.Array, memory: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(self, query: jax.Array, memory: jax.Array, mask: jax.Array | None = None,
+                 angles: jax.Array | None = None) -> jax.Array:
         options, precision = self.options, self.options.precision
         initial = options.initializers()
         project = functools.partial(precision.dense, (options.heads, options.width // options.heads),
@@ -45,6 +47,8 @@ class MultiHeadAttention(nn.Module):
                    for x, name in ((q, "query"), (k, "key"), (v, "value")))
         if options.qk_norm:
             q, k = self.norm_heads(q, "query_norm"), self.norm_heads(k, "key_norm")
+        if angles is not None:
+            q, k = rotate(q, angles, options.heads), rotate(k, angles, options.heads)
         attended = checkpoint_name(attend(q, k, v, mask, options.heads, self.causal, options.attention), "attended")
         attended = rearrange(attended, "b n (h k) -> b n h k", h=options.heads)
         return precision.dense(options.width, ("heads", "head_dim", "embed"), axis=(-2, -1), name="out",
@@ -53,8 +57,17 @@ class MultiHeadAttention(nn.Module):
     def norm_heads(self, x: jax.Array, name: str) -> jax.Array:
         """LayerNorm of each head's part of [B, N, H K]."""
         heads = rearrange(x, "b n (h k) -> b n h k", h=self.options.heads)
-        norm = self.options.precision.layer_norm(self.options.norm_epsilon, name, "head_dim")
+        norm = self.options.normalisation(name, "head_dim")
         return rearrange(norm(heads), "b n h k -> b n (h k)")
+
+
+def rotate(x: jax.Array, angles: jax.Array, heads: int) -> jax.Array:
+    """Rotary positions (Su et al. 2021, equation 34): of every head of x [B, N, H K], numbers i and i + K / 2 are a point that is
+    turned by angles [B or 1, N, K / 2], in float32."""
+    first, second = rearrange(x.astype(jnp.float32), "b n (h two k) -> two b n h k", h=heads, two=2)
+    cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
+    turned = jnp.stack([first * cos - second * sin, first * sin + second * cos])
+    return rearrange(turned, "two b n h k -> b n (h two k)").astype(x.dtype)
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool,

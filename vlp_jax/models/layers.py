@@ -8,7 +8,6 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from jax.ad_checkpoint import checkpoint_name
 
 from vlp_jax.models.attention import MultiHeadAttention
@@ -27,7 +26,7 @@ class Encoding:
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an activation between them. [B, N, D] -> [B, N, D]."""
+    """Two linear layers with an activation between them, or a gate beside it (swiglu). [B, N, D] -> [B, N, D]."""
 
     options: LayerOptions
 
@@ -35,9 +34,11 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         options, initial = self.options, self.options.initializers()
         dense = options.precision.dense
-        hidden = dense(options.mlp_dim, ("embed", "mlp"), kernel_init=initial["mlp"], name="in")(x)
-        hidden = checkpoint_name(constrain(hidden, ("batch", None, "activation_mlp")), "hidden")
-        hidden = ACTIVATIONS[options.activation](hidden)
+        project = functools.partial(dense, options.mlp_dim, ("embed", "mlp"), kernel_init=initial["mlp"])
+        gated = options.activation == "swiglu"
+        hidden = [project(name=name)(x) for name in (("in", "gate") if gated else ("in",))]
+        hidden = [checkpoint_name(constrain(part, ("batch", None, "activation_mlp")), "hidden") for part in hidden]
+        hidden = hidden[0] * jax.nn.silu(hidden[1]) if gated else ACTIVATIONS[options.activation](hidden[0])
         return dense(options.width, ("mlp", "embed"), kernel_init=initial["residual"], name="out")(hidden)
 
 
@@ -47,6 +48,7 @@ class TransformerLayer(nn.Module):
     Args of the call:
       x: [B, N, D]; drop_rate: scalar, the probability of skipping a branch (stochastic depth).
       mask: [B, N] bool or None; memory: [B, M, D] and memory_mask: [B, M] for cross-attention.
+      angles: [B or 1, N, K / 2] by which self-attention turns queries and keys, or None.
     Returns: [B, N, D].
     """
 
@@ -54,10 +56,11 @@ class TransformerLayer(nn.Module):
     train: bool = False
 
     @nn.compact
-    def __call__(self, x, drop_rate, mask=None, memory=None, memory_mask=None):
+    def __call__(self, x, drop_rate, mask=None, memory=None, memory_mask=None, angles=None):
         options = self.options
         attention = functools.partial(MultiHeadAttention, options)
-        x = self.residual("attention", x, drop_rate, lambda y: attention(causal=options.causal, name="attention")(y, y, mask))
+        x = self.residual("attention", x, drop_rate,
+                          lambda y: attention(causal=options.causal, name="attention")(y, y, mask, angles))
         if options.cross_attention:
             x = self.residual("cross", x, drop_rate,
                               lambda y: attention(name="cross")(y, memory, memory_mask))
@@ -66,7 +69,7 @@ class TransformerLayer(nn.Module):
     def residual(self, name: str, x: jax.Array, drop_rate: jax.Array, branch: Callable) -> jax.Array:
         """x + scale * branch(norm(x)), or norm(x + scale * branch(x)) with post-normalisation."""
         options = self.options
-        norm = options.precision.layer_norm(options.norm_epsilon, f"{name}_norm")
+        norm = options.normalisation(f"{name}_norm")
         y = branch(norm(x)) if options.norm == "pre" else branch(x)
         if options.keeps_branches:
             y = checkpoint_name(constrain(y, ("batch", "tokens", "activation_embed")), f"{name}_residual")
@@ -102,18 +105,18 @@ class Transformer(nn.Module):
     train: bool = False
 
     @nn.compact
-    def __call__(self, x, mask=None, memory=None, memory_mask=None):
+    def __call__(self, x, mask=None, memory=None, memory_mask=None, angles=None):
         depth = self.options.depth
         rates = jnp.linspace(0.0, self.stochastic_depth, depth) if self.stochastic_depth else None
         layer = rematerialised(self.rematerialisation, self.saved, self.options, prevent_cse=not self.scan)
         if not self.scan:
             for i in range(depth):
                 rate = None if rates is None else rates[i]
-                x = layer(self.options, self.train, name=f"layer_{i}")(x, rate, mask, memory, memory_mask)
+                x = layer(self.options, self.train, name=f"layer_{i}")(x, rate, mask, memory, memory_mask, angles)
             return x
 
         def body(module, x, rate):
-            return module(x, rate, mask, memory, memory_mask), None
+            return module(x, rate, mask, memory, memory_mask, angles), None
 
         scanned = nn.scan(body, variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True},
                           length=depth, metadata_params={nn.PARTITION_NAME: "layers"})
@@ -137,20 +140,21 @@ def rematerialised(policy: str, saved: tuple[str, ...], options: LayerOptions, p
 
 
 class AttentionPooling(nn.Module):
-    """Multi-head attention pooling: one learned query looks at all tokens, then a residual MLP (Zhai et al. 2022,
-    "Scaling Vision Transformers", section 3.4). tokens [B, N, D], mask [B, N] or None -> [B, D]."""
+    """Multi-head attention pooling: learned queries look at all tokens, then a residual MLP (Zhai et al. 2022, "Scaling Vision
+    Transformers", section 3.4). tokens [B, N, D], mask [B, N] or None -> [B, D], or [B, queries, D] for more than one."""
 
     options: LayerOptions
+    queries: int = 1
 
     @nn.compact
     def __call__(self, tokens: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         options = dataclasses.replace(self.options, qk_norm=False)
         init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), (None, None, "embed"))
-        probe = self.param("probe", init, (1, 1, options.width), jnp.float32).astype(tokens.dtype)
-        probe = jnp.broadcast_to(probe, (tokens.shape[0], 1, options.width))
+        probe = self.param("probe", init, (1, self.queries, options.width), jnp.float32).astype(tokens.dtype)
+        probe = jnp.broadcast_to(probe, (tokens.shape[0], self.queries, options.width))
         x = MultiHeadAttention(options, name="attention")(probe, tokens, mask)
-        y = options.precision.layer_norm(options.norm_epsilon, "mlp_norm")(x)
-        return rearrange(x + Mlp(options, name="mlp")(y), "b 1 d -> b d")
+        pooled = x + Mlp(options, name="mlp")(options.normalisation("mlp_norm")(x))
+        return pooled[:, 0] if self.queries == 1 else pooled
 
 
 def masked_mean(tokens: jax.Array, mask: jax.Array | None) -> jax.Array:

@@ -137,7 +137,7 @@ class ClipResNet(nn.Module):
 
 
 class MeanQueryPooling(nn.Module):
-    """Attention pooling in which the mean token looks at itself and all tokens, each with a learned position. [B, N, D] -> [B, E]."""
+    """Attention pooling: the mean token looks at itself and all tokens, each with a learned position. [B, N, D] -> [B, E]."""
 
     heads: int
     output_dim: int
