@@ -128,8 +128,8 @@ def check_stem(tower: schema.ImageTower, patch_size: int) -> None:
 def build_text_tower(tower: schema.TextTower, precision: Precision) -> TextTransformer:
     """Raises: ConfigError for sizes that do not fit together, and for a pooled token that would see no text."""
     if tower.causal and tower.pooling in ("cls", "first"):
-        raise ConfigError(f"model.text.pooling: {tower.pooling!r} stands in front of the text and sees none of it with causal=True; "
-                          "use 'end', 'last', 'mean' or 'map', or causal=False")
+        raise ConfigError(f"model.text.pooling: {tower.pooling!r} stands in front of the text and sees none of it with "
+                          "causal=True; use 'end', 'last', 'mean' or 'map', or causal=False")
     return TextTransformer(
         options=layer_options(tower, "model.text", precision, causal=tower.causal), vocab_size=tower.vocab_size,
         length=tower.length, pooling=tower.pooling, padding_mask=tower.padding_mask, token_types=tower.token_types,
