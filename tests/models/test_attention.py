@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vlp_jax.models import attention
-from vlp_jax.models.attention import attend, cudnn_attention, kernel_for, plain_attention
+from vlp_jax.models.attention import attend, cpu_attention, cudnn_attention, kernel_for, plain_attention
 from vlp_jax.models.fused_attention import fused_attention, heads_per_program
 from vlp_jax.models.long_attention import long_attention
 from vlp_jax.sharding.layout import Layout, layout_in_use
@@ -40,7 +40,7 @@ def numpy_attention(q, k, v, mask, heads, causal):
     return [x.reshape(*x.shape[:2], -1) for x in (out, *gradients)]
 
 
-@pytest.mark.parametrize("compute", [plain_attention, interpreted], ids=["plain", "kernel"])
+@pytest.mark.parametrize("compute", [plain_attention, cpu_attention, interpreted], ids=["plain", "cpu", "kernel"])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("heads", [1, 3])
@@ -85,7 +85,7 @@ def test_the_kernel_for_long_sequences_gives_values_and_gradients_of_plain_produ
         assert not np.asarray(got)[2].any()
 
 
-@pytest.mark.parametrize("compute", [plain_attention, interpreted], ids=["plain", "kernel"])
+@pytest.mark.parametrize("compute", [plain_attention, cpu_attention, interpreted], ids=["plain", "cpu", "kernel"])
 def test_logits_far_apart_in_bfloat16_stay_finite(compute):
     q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in np.random.default_rng(0).normal(size=(3, 1, 6, 16)) * 200)
     attended = compute(q, k, v, None, 2, False)
@@ -108,7 +108,8 @@ def layout_on(platform, tensor=1):
 
 
 @pytest.mark.parametrize(("platform", "length", "kernel"), [
-    ("cpu", 197, None), ("tpu", 1, None), ("tpu", 197, fused_attention), ("tpu", 729, long_attention),
+    ("cpu", 197, cpu_attention), ("cpu", 1, cpu_attention), ("tpu", 1, None),
+    ("tpu", 197, fused_attention), ("tpu", 729, long_attention),
     ("gpu", 197, plain_attention), ("rocm", 197, None)])
 def test_the_kernel_is_chosen_by_platform_and_shape_and_a_lack_is_said_once(platform, length, kernel, caplog, monkeypatch):
     attention.say_once.cache_clear()

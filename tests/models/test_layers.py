@@ -61,6 +61,35 @@ def test_a_scanned_stack_computes_what_the_unrolled_one_does(cross):
     assert_close({"x": scanned}, {"x": unrolled})
 
 
+@pytest.mark.parametrize("changes", [{}, {"causal": True}, {"norm": "post", "layer_scale": 0.3}, {"cross_attention": True},
+                                     {"causal": True, "qk_norm": True}], ids=str)
+def test_one_wanted_token_is_what_all_of_them_hold_there_with_the_same_gradients(changes):
+    options = dataclasses.replace(OPTIONS, **changes)
+    memory = (X[:, ::2] + 1, MASK[:, ::2]) if options.cross_attention else (None, None)
+    angles = jax.random.uniform(KEY, (1, 6, 4))
+    module, place = Transformer(options), jnp.asarray([5, 2, 0, 3])
+    params = parameters(module, X, MASK, *memory)
+
+    def results(take):
+        def loss(params, x):
+            out = take(params, x)
+            return (out * jnp.cos(jnp.arange(16.0))).sum(), out
+
+        (_, out), gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, X)
+        return {"out": out, "gradients": gradients}
+
+    def all_then_one(params, x):
+        return module.apply({"params": params}, x, MASK, *memory, angles)[jnp.arange(4), place]
+
+    def one(params, x, module=module, params_of=lambda params: params):
+        return module.apply({"params": params_of(params)}, x, MASK, *memory, angles, place)[:, 0]
+
+    expected = results(all_then_one)
+    assert_close(results(one), expected)
+    assert_close(results(functools.partial(one, module=Transformer(options, rematerialisation="full"))), expected)
+    assert_close(results(functools.partial(one, module=Transformer(options, scan=True), params_of=stacked)), expected)
+
+
 def test_layers_of_a_scanned_stack_start_from_different_values():
     params = nn.meta.unbox(Transformer(OPTIONS, scan=True).init(KEY, X))["params"]["layers"]
     kernel = params["mlp"]["in"]["kernel"]

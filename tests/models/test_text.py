@@ -23,9 +23,9 @@ WAYS = [(causal, pooling) for causal, pooling in itertools.product((True, False)
         if not (causal and pooling == "cls")]
 
 
-def tower(causal=False, pooling="end", **fields):
+def tower(causal=False, pooling="end", scan=True, **fields):
     options = LayerOptions(width=16, heads=2, mlp_dim=24, depth=2, causal=causal)
-    return TextTransformer(options, vocab_size=20, length=9, pooling=pooling, scan=True, **fields)
+    return TextTransformer(options, vocab_size=20, length=9, pooling=pooling, scan=scan, **fields)
 
 
 def parameters(module):
@@ -115,6 +115,16 @@ def test_each_pooling_takes_what_it_names():
         encoding = encode(module, parameters(module), TEXT, MASK)
         assert encoding.tokens.shape == (3, 7 if pooling == "cls" else 6, 16) == (*encoding.mask.shape, 16)
         np.testing.assert_allclose(encoding.pooled, expected(np.asarray(encoding.tokens)), atol=1e-6)
+
+
+@pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
+@pytest.mark.parametrize("pooling", ["end", "last", "first", "cls", "mean", "map"])
+def test_without_tokens_the_pooled_vector_is_the_same(pooling, scan):
+    module = tower(pooling=pooling, causal=pooling in ("end", "last"), scan=scan)
+    params = parameters(module)
+    encoding = module.apply({"params": params}, TEXT, MASK, tokens=False)
+    assert encoding.tokens is None
+    np.testing.assert_allclose(encoding.pooled, encode(module, params, TEXT, MASK).pooled, atol=1e-5)
 
 
 def test_without_padding_mask_the_padding_is_read_as_siglip_does():

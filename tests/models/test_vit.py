@@ -11,9 +11,11 @@ import pytest
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.attention import rotate
 from vlp_jax.models.layers import LayerOptions, Precision
+from vlp_jax.models.positions import rotary2d, sincos2d
 from vlp_jax.models.vision_language import VisionLanguageModel, build_image_tower
-from vlp_jax.models.vit import ViT, drop_tokens, sincos2d
+from vlp_jax.models.vit import ViT, kept_tokens
 
 OPTIONS = LayerOptions(width=16, heads=2, mlp_dim=24, depth=2)
 KEY = jax.random.key(0)
@@ -42,6 +44,9 @@ def parameters(module):
     (dict(pooling="map", registers=1, norm_before_pooling=False), 17),
     (dict(pooling="mean", norm_before_pooling=False, patch_bias=False), 16),
     (dict(pooling="mean", position="sincos2d"), 16),
+    (dict(pooling="cls", position="factorised"), 17),
+    (dict(pooling="cls", position="rotary2d", registers=2, token_drop=0.5), 19),
+    (dict(pooling="map", options=dataclasses.replace(OPTIONS, norm_kind="rms", activation="swiglu")), 16),
     (dict(pooling="mean", stem="convolution", stem_channels=(8, 12), stem_strides=(2, 2)), 16),
     (dict(pooling="map", options=dataclasses.replace(OPTIONS, norm="post", qk_norm=True, layer_scale=0.1)), 16),
 ])
@@ -94,19 +99,48 @@ def test_sincos2d_is_the_formula():
             np.testing.assert_allclose(table[row * side + column], expected, atol=1e-7)
 
 
-def test_sincos2d_positions_are_no_parameter():
-    assert "position" not in parameters(vit(pooling="mean", position="sincos2d"))
+@pytest.mark.parametrize("position", ["sincos2d", "rotary2d"])
+def test_fixed_positions_are_no_parameter(position):
+    assert "position" not in parameters(vit(pooling="mean", position=position))
+
+
+def test_rotary_logits_depend_on_how_far_apart_two_patches_are_and_on_nothing_else():
+    """Turned by complex multiplication in float64; and patches as far apart along both axes have the same product."""
+    side, heads, head_dim = 4, 2, 8
+    q, k = np.random.default_rng(0).normal(size=(2, heads * head_dim)).astype(np.float32)
+    angles = rotary2d(side, head_dim)
+    everywhere = np.broadcast_to(q, (1, side**2, heads * head_dim))
+    turned = np.asarray(rotate(jnp.asarray(everywhere), jnp.asarray(angles)[None], heads)).reshape(side**2, heads, head_dim)
+    points = q.reshape(heads, head_dim).astype(np.float64)
+    frequencies = 100.0 ** -(np.arange(2) / 2)
+    for row, column in ((0, 0), (1, 3), (3, 2)):
+        turn = np.exp(1j * np.concatenate([column * frequencies, row * frequencies]))
+        expected = (points[:, :4] + 1j * points[:, 4:]) * turn
+        np.testing.assert_allclose(turned[row * side + column], np.concatenate([expected.real, expected.imag], axis=1), atol=1e-5)
+    other = np.asarray(rotate(jnp.broadcast_to(k, everywhere.shape), jnp.asarray(angles)[None], heads)).reshape(turned.shape)
+    logits = np.einsum("nhk,mhk->hnm", turned, other).reshape(heads, side, side, side, side)
+    np.testing.assert_allclose(logits[:, 1, 1, 2, 3], logits[:, 0, 0, 1, 2], atol=1e-5)
+    assert np.abs(logits[:, 1, 1, 2, 3] - logits[:, 1, 1, 3, 2]).max() > 1e-2
+
+
+@pytest.mark.parametrize("fields", [dict(pooling="cls"), dict(pooling="cls", position="rotary2d", registers=2),
+                                    dict(pooling="map")])
+def test_without_tokens_the_pooled_vector_is_the_same(fields):
+    module = vit(**fields)
+    params = parameters(module)
+    encoding = module.apply({"params": params}, IMAGES, tokens=False)
+    assert encoding.tokens is None
+    np.testing.assert_allclose(encoding.pooled, module.apply({"params": params}, IMAGES).pooled, atol=1e-5)
 
 
 def test_token_dropping_keeps_the_right_number_of_different_tokens_of_each_image():
-    tokens = jnp.broadcast_to(jnp.arange(16.0)[None, :, None], (32, 16, 2))
-    for rate, kept in ((0.5, 8), (0.75, 4), (0.3, 11), (0.99, 1)):
-        dropped = np.asarray(drop_tokens(KEY, tokens, rate))
-        assert dropped.shape == (32, kept, 2)
-        assert all(len(np.unique(row[:, 0])) == kept for row in dropped)
-    halves = np.asarray(drop_tokens(KEY, tokens, 0.5))[:, :, 0]
+    for rate, count in ((0.5, 8), (0.75, 4), (0.3, 11), (0.99, 1)):
+        kept = np.asarray(kept_tokens(KEY, 32, 16, rate))
+        assert kept.shape == (32, count)
+        assert all(len(np.unique(row)) == count for row in kept)
+    halves = np.asarray(kept_tokens(KEY, 32, 16, 0.5))
     assert len({tuple(sorted(row)) for row in halves}) == 32  # not the same ones for every image
-    assert np.abs(np.bincount(halves.astype(int).ravel(), minlength=16) / 32 - 0.5).max() < 0.36  # four deviations
+    assert np.abs(np.bincount(halves.ravel(), minlength=16) / 32 - 0.5).max() < 0.36  # four deviations
 
 
 def test_tokens_are_dropped_in_training_only_and_never_the_class_token_or_registers():

@@ -136,8 +136,9 @@ class Tower:
     heads: int | None = between(None, 1)
     mlp_dim: int | None = between(None, 1)
     norm: Literal["pre", "post"] = "pre"
+    norm_kind: Literal["layer", "rms"] = "layer"
     norm_epsilon: float = between(1e-6, 0.0, 1.0)
-    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] = "gelu"
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu"] = "gelu"  # swiglu: a gated MLP of three matrices
     qk_norm: bool = False
     layer_scale: float | None = between(None, 0.0)  # initial value; None leaves it out
     dropout: float = between(0.0, 0.0, 1.0)
@@ -146,7 +147,7 @@ class Tower:
     rematerialisation: Literal["none", "full", "save_matmuls", "save_names"] = "none"  # save_names: keep `saved`
     saved: tuple[Literal["query", "key", "value", "attended", "attention_residual", "hidden", "mlp_residual"], ...] = ()
     attention: Literal["auto", "plain"] = "auto"  # by the platform's kernel where it has one, or never
-    initialization: Literal["clip", "xavier"] = "xavier"
+    initialization: Literal["clip", "xavier", "normal"] = "xavier"  # normal: BERT's, a standard deviation of 0.02
     projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from pooled width to `model.embedding_dim`
 
 
@@ -162,7 +163,7 @@ class ImageTower(Tower):
     stem_channels: tuple[int, ...] = ()  # of the convolution stem, one a layer
     stem_strides: tuple[int, ...] = ()  # one a layer; their product is the patch size
     patch_bias: bool = True
-    position: Literal["learned", "sincos2d"] = "learned"
+    position: Literal["learned", "factorised", "sincos2d", "rotary2d"] = "learned"
     pooling: Literal["cls", "mean", "map", "none"] = "cls"
     registers: int = between(0, 0)
     embedding_norm: bool = False  # CLIP's LayerNorm in front of the first layer
@@ -180,7 +181,11 @@ class TextTower(Tower):
     length: int = between(77, 1)
     causal: bool = True
     padding_mask: bool = True  # False lets tokens attend padding, as SigLIP does
-    pooling: Literal["end", "last", "cls", "mean", "map"] = "end"
+    pooling: Literal["end", "last", "first", "cls", "mean", "map"] = "end"
+    token_types: int = between(0, 0)  # segments told apart by an embedding of their own, as BERT's two
+    embedding_norm: bool = False  # BERT's LayerNorm in front of the first layer
+    final_norm: bool = True  # False: none behind the last layer, as with norm="post"
+    pooler: bool = False  # a linear layer and tanh on what is pooled
 
 
 @dataclasses.dataclass(frozen=True)

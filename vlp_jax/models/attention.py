@@ -27,6 +27,8 @@ class MultiHeadAttention(nn.Module):
       query: [B, N, D] tokens that look.
       memory: [B, M, D] tokens looked at; the query itself for self-attention.
       mask: [B, M] bool, False hides a token of the memory, and hidden ones (padding) come last; None shows all.
+      angles: how far each pair of numbers of a head is turned (see `positions.rotary2d`), [B or 1, N, K / 2]; a pair of them for
+        queries and memory where these are not the same tokens.
     Returns: [B, N, D] in the compute dtype. A query that may see nothing gets the output projection's bias.
     """
 
@@ -34,7 +36,8 @@ class MultiHeadAttention(nn.Module):
     causal: bool = False
 
     @nn.compact
-    def __call__(self, query: jax.Array, memory: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    def __call__(self, query: jax.Array, memory: jax.Array, mask: jax.Array | None = None,
+                 angles: jax.Array | tuple[jax.Array, jax.Array] | None = None) -> jax.Array:
         options, precision = self.options, self.options.precision
         initial = options.initializers()
         project = functools.partial(precision.dense, (options.heads, options.width // options.heads),
@@ -45,6 +48,9 @@ class MultiHeadAttention(nn.Module):
                    for x, name in ((q, "query"), (k, "key"), (v, "value")))
         if options.qk_norm:
             q, k = self.norm_heads(q, "query_norm"), self.norm_heads(k, "key_norm")
+        if angles is not None:
+            of_query, of_memory = angles if isinstance(angles, tuple) else (angles, angles)
+            q, k = rotate(q, of_query, options.heads), rotate(k, of_memory, options.heads)
         attended = checkpoint_name(attend(q, k, v, mask, options.heads, self.causal, options.attention), "attended")
         attended = rearrange(attended, "b n (h k) -> b n h k", h=options.heads)
         return precision.dense(options.width, ("heads", "head_dim", "embed"), axis=(-2, -1), name="out",
@@ -53,8 +59,17 @@ class MultiHeadAttention(nn.Module):
     def norm_heads(self, x: jax.Array, name: str) -> jax.Array:
         """LayerNorm of each head's part of [B, N, H K]."""
         heads = rearrange(x, "b n (h k) -> b n h k", h=self.options.heads)
-        norm = self.options.precision.layer_norm(self.options.norm_epsilon, name, "head_dim")
+        norm = self.options.normalisation(name, "head_dim")
         return rearrange(norm(heads), "b n h k -> b n (h k)")
+
+
+def rotate(x: jax.Array, angles: jax.Array, heads: int) -> jax.Array:
+    """Rotary positions (Su et al. 2021, equation 34): of every head of x [B, N, H K], numbers i and i + K / 2 are a point that is
+    turned by angles [B or 1, N, K / 2], in float32."""
+    first, second = rearrange(x.astype(jnp.float32), "b n (h two k) -> two b n h k", h=heads, two=2)
+    cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
+    turned = jnp.stack([first * cos - second * sin, first * sin + second * cos])
+    return rearrange(turned, "two b n h k -> b n (h two k)").astype(x.dtype)
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool,
@@ -78,9 +93,12 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, hea
 def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, heads: int) -> Callable | None:
     """What computes attention on this platform for these shapes, or None, said once, where nothing but plain products does."""
     platform = layout.mesh.devices.flat[0].platform
-    if q.shape[1] < SHORT or platform == "cpu":
-        return None
     local, rest = divmod(heads, layout.parts("activation_heads"))
+    rest = rest or q.shape[0] % layout.parts("batch")
+    if platform == "cpu":
+        return None if rest else cpu_attention
+    if q.shape[1] < SHORT:
+        return None
     head_dim = q.shape[-1] // heads
     if not rest and platform == "tpu":
         on_chip = heads_per_program(q.shape[1], k.shape[1], local, head_dim, q.dtype.itemsize)
@@ -119,12 +137,24 @@ def plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | 
     """`attend` by two products and a softmax, on any platform."""
     q, k, v = (rearrange(x, "b n (h k) -> b n h k", h=heads) for x in (q, k, v))
     logits = jnp.einsum("bnhk,bmhk->bhnm", q * q.shape[-1]**-0.5, k, preferred_element_type=jnp.float32)
-    visible = None if mask is None else mask[:, None, None, :]
+    weights = visible_softmax(logits, None if mask is None else mask[:, None, None, :], causal)
+    return rearrange(jnp.einsum("bhnm,bmhk->bnhk", weights.astype(v.dtype), v), "b n h k -> b n (h k)")
+
+
+def cpu_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool) -> jax.Array:
+    """`plain_attention` as XLA computes it fastest on CPUs: the products with one batch axis, that of examples and heads."""
+    q, k, v = (rearrange(x, "b n (h k) -> (b h) n k", h=heads) for x in (q * (q.shape[-1] // heads)**-0.5, k, v))
+    logits = jnp.einsum("bnk,bmk->bnm", q, k, preferred_element_type=jnp.float32)
+    weights = visible_softmax(logits, None if mask is None else jnp.repeat(mask, heads, axis=0)[:, None], causal)
+    return rearrange(jnp.einsum("bnm,bmk->bnk", weights.astype(v.dtype), v), "(b h) n k -> b n (h k)", h=heads)
+
+
+def visible_softmax(logits: jax.Array, visible: jax.Array | None, causal: bool) -> jax.Array:
+    """Softmax over the last axis of float32 [..., N, M], 0 where `visible` (broadcast) is False or a later token would be seen."""
     if causal:
-        lower = np.tril(np.ones((q.shape[1], k.shape[1]), bool))
+        lower = np.tril(np.ones(logits.shape[-2:], bool))
         visible = lower if visible is None else visible & lower
     if visible is None:
-        weights = jax.nn.softmax(logits)
-    else:  # a finite floor and a second mask, so that a row with nothing visible gives zeros and no NaN gradient
-        weights = jnp.where(visible, jax.nn.softmax(jnp.where(visible, logits, -1e30)), 0.0)
-    return rearrange(jnp.einsum("bhnm,bmhk->bnhk", weights.astype(v.dtype), v), "b n h k -> b n (h k)")
+        return jax.nn.softmax(logits)
+    # A finite floor and a second mask, so that a row with nothing visible gives zeros and no NaN gradient.
+    return jnp.where(visible, jax.nn.softmax(jnp.where(visible, logits, -1e30)), 0.0)

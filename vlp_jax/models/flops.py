@@ -4,27 +4,40 @@ from vlp_jax.config import schema
 from vlp_jax.models.presets import Size, patch_size_of, size_of
 
 
-def layer_flops(size: Size, tokens: int) -> int:
+def layer_flops(size: Size, tokens: int, activation: str) -> int:
     """One self-attention layer on one example: query, key, value and output (2 N D^2 each), logits and mixing (2 N^2 D each),
-    and the MLP's two products (2 N D F each); a multiplication and an addition are two operations."""
+    and the MLP's two products, or three with a gate (2 N D F each); a multiplication and an addition are two operations."""
     width = size.width
-    return 8 * tokens * width**2 + 4 * tokens**2 * width + 4 * tokens * width * size.mlp_dim
+    return 8 * tokens * width**2 + 4 * tokens**2 * width + mlp_flops(size, tokens, activation)
 
 
-def pooling_flops(size: Size, tokens: int) -> int:
-    """Attention pooling of one example: one query looks at all tokens, and an MLP."""
+def stack_flops(tower: schema.Tower, size: Size, tokens: int, one_wanted: bool) -> int:
+    """All layers of a tower. one_wanted: only one token of the last layer is, for which no scanned stack makes an exception."""
+    layer = layer_flops(size, tokens, tower.activation)
+    last = pooling_flops(size, tokens, tower.activation) if one_wanted and not tower.scan else layer
+    return (size.depth - 1) * layer + last
+
+
+def mlp_flops(size: Size, tokens: int, activation: str) -> int:
+    return (6 if activation == "swiglu" else 4) * tokens * size.width * size.mlp_dim
+
+
+def pooling_flops(size: Size, tokens: int, activation: str) -> int:
+    """Attention pooling of one example: one query looks at all tokens, and an MLP. So does a layer of which one token is wanted."""
     width = size.width
-    return 4 * width**2 + 4 * tokens * width**2 + 4 * tokens * width + 4 * width * size.mlp_dim
+    return 4 * width**2 + 4 * tokens * width**2 + 4 * tokens * width + mlp_flops(size, 1, activation)
 
 
-def image_flops(tower: schema.ImageTower, embedding_dim: int, train: bool = True) -> int:
-    """The image tower and its projection on one picture, forward. train: with the tokens that training drops left out."""
+def image_flops(tower: schema.ImageTower, embedding_dim: int, train: bool = True, tokens: bool = True) -> int:
+    """The image tower and its projection on one picture, forward. train: with the tokens that training drops left out.
+    tokens: whether anything needs them beside what is pooled."""
     size, patch = size_of(tower, "model.image"), patch_size_of(tower)
     patches = (tower.image_size // patch)**2
     kept = max(1, round(patches * (1.0 - tower.token_drop))) if train and tower.token_drop else patches
-    tokens = kept + (tower.pooling == "cls") + tower.registers
-    flops = stem_flops(tower, size.width, patches, patch) + size.depth * layer_flops(size, tokens)
-    flops += pooling_flops(size, kept) if tower.pooling == "map" else 0
+    count = kept + (tower.pooling == "cls") + tower.registers
+    flops = stem_flops(tower, size.width, patches, patch)
+    flops += stack_flops(tower, size, count, one_wanted=tower.pooling == "cls" and not tokens)
+    flops += pooling_flops(size, kept, tower.activation) if tower.pooling == "map" else 0
     return flops + projection_flops(tower, size.width, embedding_dim)
 
 
@@ -40,11 +53,13 @@ def stem_flops(tower: schema.ImageTower, width: int, patches: int, patch: int) -
     return flops + 2 * patches * channels * width
 
 
-def text_flops(tower: schema.TextTower, embedding_dim: int) -> int:
-    """The text tower and its projection on one caption, forward; looking up embeddings is no product."""
+def text_flops(tower: schema.TextTower, embedding_dim: int, tokens: bool = True) -> int:
+    """The text tower and its projection on one caption, forward; looking up embeddings is no product. tokens: as above."""
     size = size_of(tower, "model.text")
-    tokens = tower.length + (tower.pooling == "cls")
-    flops = size.depth * layer_flops(size, tokens) + (pooling_flops(size, tokens) if tower.pooling == "map" else 0)
+    count = tower.length + (tower.pooling == "cls")
+    flops = stack_flops(tower, size, count, one_wanted=tower.pooling not in ("mean", "map") and not tokens)
+    flops += pooling_flops(size, count, tower.activation) if tower.pooling == "map" else 0
+    flops += 2 * size.width**2 if tower.pooler else 0
     return flops + projection_flops(tower, size.width, embedding_dim)
 
 

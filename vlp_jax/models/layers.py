@@ -8,7 +8,6 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 from jax.ad_checkpoint import checkpoint_name
 
 from vlp_jax.models.attention import MultiHeadAttention
@@ -19,15 +18,16 @@ from vlp_jax.sharding.layout import constrain
 
 @flax.struct.dataclass
 class Encoding:
-    """What every encoder returns: tokens [B, N, D], mask [B, N] bool (None: all real) and pooled [B, D] (or None)."""
+    """What every encoder returns: tokens [B, N, D] (None where only `pooled` was asked for), mask [B, N] bool (None: all real)
+    and pooled [B, D] (or None)."""
 
-    tokens: jax.Array
+    tokens: jax.Array | None
     mask: jax.Array | None
     pooled: jax.Array | None
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an activation between them. [B, N, D] -> [B, N, D]."""
+    """Two linear layers with an activation between them, or a gate beside it (swiglu). [B, N, D] -> [B, N, D]."""
 
     options: LayerOptions
 
@@ -35,9 +35,11 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         options, initial = self.options, self.options.initializers()
         dense = options.precision.dense
-        hidden = dense(options.mlp_dim, ("embed", "mlp"), kernel_init=initial["mlp"], name="in")(x)
-        hidden = checkpoint_name(constrain(hidden, ("batch", None, "activation_mlp")), "hidden")
-        hidden = ACTIVATIONS[options.activation](hidden)
+        project = functools.partial(dense, options.mlp_dim, ("embed", "mlp"), kernel_init=initial["mlp"])
+        gated = options.activation == "swiglu"
+        hidden = [project(name=name)(x) for name in (("in", "gate") if gated else ("in",))]
+        hidden = [checkpoint_name(constrain(part, ("batch", None, "activation_mlp")), "hidden") for part in hidden]
+        hidden = hidden[0] * jax.nn.silu(hidden[1]) if gated else ACTIVATIONS[options.activation](hidden[0])
         return dense(options.width, ("mlp", "embed"), kernel_init=initial["residual"], name="out")(hidden)
 
 
@@ -47,27 +49,37 @@ class TransformerLayer(nn.Module):
     Args of the call:
       x: [B, N, D]; drop_rate: scalar, the probability of skipping a branch (stochastic depth).
       mask: [B, N] bool or None; memory: [B, M, D] and memory_mask: [B, M] for cross-attention.
-    Returns: [B, N, D].
+      angles: [B or 1, N, K / 2] by which self-attention turns queries and keys, or None.
+      only: int32 [B], the one token of each example that is wanted; None: all.
+    Returns: [B, N, D], or [B, 1, D] with `only`.
     """
 
     options: LayerOptions
     train: bool = False
 
     @nn.compact
-    def __call__(self, x, drop_rate, mask=None, memory=None, memory_mask=None):
+    def __call__(self, x, drop_rate, mask=None, memory=None, memory_mask=None, angles=None, only=None):
         options = self.options
         attention = functools.partial(MultiHeadAttention, options)
-        x = self.residual("attention", x, drop_rate, lambda y: attention(causal=options.causal, name="attention")(y, y, mask))
+        if only is None:
+            x = self.residual("attention", x, drop_rate,
+                              lambda y: attention(causal=options.causal, name="attention")(y, y, mask, angles))
+        else:
+            visible = up_to(only, mask, x.shape[1]) if options.causal else mask
+            turns = angles if angles is None else (token_at(angles, only), angles)
+            x = self.residual("attention", x, drop_rate,
+                              lambda y: attention(name="attention")(token_at(y, only), y, visible, turns), only)
         if options.cross_attention:
             x = self.residual("cross", x, drop_rate,
                               lambda y: attention(name="cross")(y, memory, memory_mask))
         return self.residual("mlp", x, drop_rate, Mlp(options, name="mlp"))
 
-    def residual(self, name: str, x: jax.Array, drop_rate: jax.Array, branch: Callable) -> jax.Array:
-        """x + scale * branch(norm(x)), or norm(x + scale * branch(x)) with post-normalisation."""
+    def residual(self, name: str, x: jax.Array, drop_rate: jax.Array, branch: Callable, only: jax.Array | None = None) -> jax.Array:
+        """x + scale * branch(norm(x)), or norm(x + scale * branch(x)) with post-normalisation; with `only`, of that token."""
         options = self.options
-        norm = options.precision.layer_norm(options.norm_epsilon, f"{name}_norm")
+        norm = options.normalisation(f"{name}_norm")
         y = branch(norm(x)) if options.norm == "pre" else branch(x)
+        x = x if only is None else token_at(x, only)
         if options.keeps_branches:
             y = checkpoint_name(constrain(y, ("batch", "tokens", "activation_embed")), f"{name}_residual")
         if options.layer_scale is not None:
@@ -87,11 +99,24 @@ def drop_branch(key: jax.Array, x: jax.Array, rate: jax.Array) -> jax.Array:
     return jnp.where(keep, x / (1.0 - rate).astype(x.dtype), 0)
 
 
+def token_at(x: jax.Array, place: jax.Array) -> jax.Array:
+    """The token of x [B or 1, N, D] at `place` [B] of each example: [B, 1, D]."""
+    x = jnp.broadcast_to(x, (len(place), *x.shape[1:]))
+    return jnp.take_along_axis(x, place[:, None, None], axis=1)
+
+
+def up_to(place: jax.Array, mask: jax.Array | None, count: int) -> jax.Array:
+    """[B, N] bool: the tokens that one at `place` [B] sees in causal attention, of those that `mask` shows."""
+    seen = jnp.arange(count) <= place[:, None]
+    return seen if mask is None else seen & mask
+
+
 class Transformer(nn.Module):
     """A stack of `options.depth` layers. `scan` and `rematerialisation` change memory and compile time, not numbers.
 
     With `scan`, parameters live in `layers` with a leading axis of length depth; without, in `layer_0`, `layer_1`, ...
-    The call is that of `TransformerLayer` without the rate.
+    The call is that of `TransformerLayer` without the rate. With `only`, the last layer computes nothing for other tokens than
+    keys and values; a scanned stack, whose layers are all alike, computes everything.
     """
 
     options: LayerOptions
@@ -102,22 +127,24 @@ class Transformer(nn.Module):
     train: bool = False
 
     @nn.compact
-    def __call__(self, x, mask=None, memory=None, memory_mask=None):
+    def __call__(self, x, mask=None, memory=None, memory_mask=None, angles=None, only=None):
         depth = self.options.depth
         rates = jnp.linspace(0.0, self.stochastic_depth, depth) if self.stochastic_depth else None
         layer = rematerialised(self.rematerialisation, self.saved, self.options, prevent_cse=not self.scan)
         if not self.scan:
             for i in range(depth):
                 rate = None if rates is None else rates[i]
-                x = layer(self.options, self.train, name=f"layer_{i}")(x, rate, mask, memory, memory_mask)
+                wanted = only if i == depth - 1 else None
+                x = layer(self.options, self.train, name=f"layer_{i}")(x, rate, mask, memory, memory_mask, angles, wanted)
             return x
 
         def body(module, x, rate):
-            return module(x, rate, mask, memory, memory_mask), None
+            return module(x, rate, mask, memory, memory_mask, angles), None
 
         scanned = nn.scan(body, variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True},
                           length=depth, metadata_params={nn.PARTITION_NAME: "layers"})
-        return scanned(layer(self.options, self.train, name="layers"), x, rates)[0]
+        x = scanned(layer(self.options, self.train, name="layers"), x, rates)[0]
+        return x if only is None else token_at(x, only)
 
 
 # What a layer's backward pass needs so that it computes no product with parameters again. The input of a layer is kept anyway, and
@@ -137,20 +164,21 @@ def rematerialised(policy: str, saved: tuple[str, ...], options: LayerOptions, p
 
 
 class AttentionPooling(nn.Module):
-    """Multi-head attention pooling: one learned query looks at all tokens, then a residual MLP (Zhai et al. 2022,
-    "Scaling Vision Transformers", section 3.4). tokens [B, N, D], mask [B, N] or None -> [B, D]."""
+    """Multi-head attention pooling: learned queries look at all tokens, then a residual MLP (Zhai et al. 2022, "Scaling Vision
+    Transformers", section 3.4). tokens [B, N, D], mask [B, N] or None -> [B, D], or [B, queries, D] for more than one."""
 
     options: LayerOptions
+    queries: int = 1
 
     @nn.compact
     def __call__(self, tokens: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         options = dataclasses.replace(self.options, qk_norm=False)
         init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), (None, None, "embed"))
-        probe = self.param("probe", init, (1, 1, options.width), jnp.float32).astype(tokens.dtype)
-        probe = jnp.broadcast_to(probe, (tokens.shape[0], 1, options.width))
+        probe = self.param("probe", init, (1, self.queries, options.width), jnp.float32).astype(tokens.dtype)
+        probe = jnp.broadcast_to(probe, (tokens.shape[0], self.queries, options.width))
         x = MultiHeadAttention(options, name="attention")(probe, tokens, mask)
-        y = options.precision.layer_norm(options.norm_epsilon, "mlp_norm")(x)
-        return rearrange(x + Mlp(options, name="mlp")(y), "b 1 d -> b d")
+        pooled = x + Mlp(options, name="mlp")(options.normalisation("mlp_norm")(x))
+        return pooled[:, 0] if self.queries == 1 else pooled
 
 
 def masked_mean(tokens: jax.Array, mask: jax.Array | None) -> jax.Array:

@@ -42,6 +42,11 @@ class Precision:
             scale_init=nn.with_logical_partitioning(nn.initializers.ones, (axis,)),
             bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (axis,)))
 
+    def rms_norm(self, epsilon: float, name: str | None = None, axis: str = "embed") -> nn.RMSNorm:
+        """Zhang & Sennrich 2019: no mean is taken off, and nothing added. Statistics in float32, result in `compute`."""
+        return nn.RMSNorm(epsilon=epsilon, dtype=self.compute, param_dtype=jnp.float32, name=name,
+                          scale_init=nn.with_logical_partitioning(nn.initializers.ones, (axis,)))
+
 
 def quick_gelu(x: jax.Array) -> jax.Array:
     """x * sigmoid(1.702 x), OpenAI CLIP's approximation (Hendrycks & Gimpel 2016, section 2)."""
@@ -64,8 +69,9 @@ class LayerOptions:
     heads: int
     mlp_dim: int
     norm: str = "pre"  # "pre": x + f(norm(x)); "post": norm(x + f(x))
+    norm_kind: str = "layer"  # LayerNorm, or "rms"
     norm_epsilon: float = 1e-6
-    activation: str = "gelu"
+    activation: str = "gelu"  # a name of ACTIVATIONS, or "swiglu": silu(x W) * x V (Shazeer 2020)
     qk_norm: bool = False
     layer_scale: float | None = None
     dropout: float = 0.0
@@ -76,6 +82,11 @@ class LayerOptions:
     attention: str = "auto"  # "plain": never by a platform's kernel
     precision: Precision = Precision()
 
+    def normalisation(self, name: str, axis: str = "embed") -> nn.Module:
+        """The norm that the stack uses everywhere."""
+        kind = self.precision.rms_norm if self.norm_kind == "rms" else self.precision.layer_norm
+        return kind(self.norm_epsilon, name, axis)
+
     @property
     def keeps_branches(self) -> bool:
         """Whether the backward pass needs what a residual branch gives, and not only the sum: for a scale on it, or a norm on the
@@ -83,12 +94,13 @@ class LayerOptions:
         return self.layer_scale is not None or self.norm == "post"
 
     def initializers(self) -> dict[str, Initializer]:
-        """Kernel initial values: `xavier` uniform (as big_vision), or `clip`: normal with a standard deviation of
+        """Kernel initial values: `xavier` uniform (as big_vision), `normal` with a standard deviation of 0.02 (Devlin et al.
+        2019), or `clip`: normal with a standard deviation of
         D^-1/2 for query, key, value, D^-1/2 (2 depth)^-1/2 for what writes to the residual stream and (2 D)^-1/2 for
         the MLP's input (Radford et al. 2021, section 2.4 and its code)."""
-        if self.initialization == "xavier":
-            xavier = nn.initializers.xavier_uniform()
-            return dict(attention=xavier, residual=xavier, mlp=xavier)
+        same = {"xavier": nn.initializers.xavier_uniform(), "normal": nn.initializers.normal(0.02)}.get(self.initialization)
+        if same is not None:
+            return dict(attention=same, residual=same, mlp=same)
         std = self.width**-0.5
         return dict(attention=nn.initializers.normal(std), residual=nn.initializers.normal(std * (2 * self.depth)**-0.5),
                     mlp=nn.initializers.normal((2 * self.width)**-0.5))

@@ -1,10 +1,10 @@
-"""A transformer over token ids: CLIP's causal text tower, SigLIP's bidirectional one, and what lies between."""
+"""A transformer over token ids: CLIP's causal text tower, SigLIP's bidirectional one, BERT, GPT-2, and what lies between."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Transformer, masked_mean
+from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Transformer, masked_mean, token_at
 from vlp_jax.sharding.layout import constrain
 
 
@@ -15,10 +15,13 @@ class TextTransformer(nn.Module):
       text: int32 [B, L] token ids, L at most `length`.
       mask: [B, L] bool, True for real tokens (a prefix of each row); None: all are real.
       train: whether to drop branches and activations; needs a "dropout" rng then.
+      tokens: False where only `pooled` is wanted, so that a last layer need not compute what is not pooled.
+      types: int32 [B, L], which of `token_types` segments a token belongs to; None: all to the first.
     Returns: Encoding with tokens [B, L, D] (one more, in front, with pooling "cls"), their mask, pooled [B, D].
 
-    Pooling: `end` the last real token, `last` the last position whatever it holds, `cls` a learned token in front,
-    `mean` over real tokens, `map` attention pooling. An empty row pools its first position, or zeros for `mean`.
+    Pooling: `end` the last real token, `last` the last position whatever it holds, `first` the first one, `cls` a learned token
+    in front, `mean` over real tokens, `map` attention pooling. An empty row pools its first position, or zeros for `mean`.
+    pooler: a linear layer and tanh on what is pooled, as BERT has (Devlin et al. 2019).
     """
 
     options: LayerOptions
@@ -26,13 +29,18 @@ class TextTransformer(nn.Module):
     length: int
     pooling: str = "end"
     padding_mask: bool = True
+    token_types: int = 0
+    embedding_norm: bool = False
+    final_norm: bool = True
+    pooler: bool = False
     stochastic_depth: float = 0.0
     scan: bool = False
     rematerialisation: str = "none"
     saved: tuple[str, ...] = ()
 
     @nn.compact
-    def __call__(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False) -> Encoding:
+    def __call__(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True,
+                 types: jax.Array | None = None) -> Encoding:
         options, precision = self.options, self.options.precision
         if mask is None:
             mask = jnp.ones(text.shape, bool)
@@ -41,30 +49,47 @@ class TextTransformer(nn.Module):
         # Gathered along the width first: rows of a table that is divided there would have to be exchanged for the batch.
         x = jnp.take(constrain(table.embedding.astype(precision.compute), ("vocab", "activation_embed")), text, axis=0)
         x = x + self.learned("position", (1, self.length, options.width))[:, :text.shape[1]]
+        if self.token_types:
+            segments = self.learned("token_type", (self.token_types, options.width))
+            x = x + (segments[0] if types is None else jnp.take(segments, types, axis=0))
         if self.pooling == "cls":
             token = self.learned("class_token", (1, 1, options.width))
             x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, options.width)), x], axis=1)
             mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+        if self.embedding_norm:
+            x = options.normalisation("embedding_norm")(x)
+        x = nn.Dropout(options.dropout, deterministic=not train)(x)
         x = constrain(x, ("batch", "tokens", "activation_embed"))
         transformer = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
                                   name="transformer")
-        x = transformer(x, mask if self.padding_mask else None)
-        x = constrain(precision.layer_norm(options.norm_epsilon, "norm")(x), ("batch", "tokens", "activation_embed"))
-        return Encoding(x, mask, self.pool(x, mask))
+        place = self.pooled_place(mask)
+        only = None if tokens else place
+        x = transformer(x, mask if self.padding_mask else None, only=only)
+        x = options.normalisation("norm")(x) if self.final_norm else x
+        x = constrain(x, ("batch", "tokens", "activation_embed"))
+        pooled = x[:, 0] if only is not None else self.pool(x, mask, place)
+        if self.pooler:
+            initial = options.initializers()["residual"]
+            pooled = jnp.tanh(precision.dense(options.width, ("embed", "mlp"), kernel_init=initial, name="pooler")(pooled))
+        return Encoding(x if tokens else None, mask, pooled)
 
     def learned(self, name: str, shape: tuple[int, ...]) -> jax.Array:
         init = nn.with_logical_partitioning(nn.initializers.normal(0.01), (None, None, "embed"))
         return self.param(name, init, shape, jnp.float32).astype(self.options.precision.compute)
 
-    def pool(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        """[B, L, D] -> [B, D]."""
-        if self.pooling == "cls":
-            return x[:, 0]
+    def pooled_place(self, mask: jax.Array) -> jax.Array | None:
+        """int32 [B], where the one token that is pooled stands; None where pooling reads them all."""
+        count = len(mask)
+        if self.pooling in ("cls", "first"):
+            return jnp.zeros(count, jnp.int32)
         if self.pooling == "last":
-            return x[:, -1]
+            return jnp.full(count, mask.shape[1] - 1, jnp.int32)
+        return jnp.maximum(mask.sum(axis=1, dtype=jnp.int32) - 1, 0) if self.pooling == "end" else None
+
+    def pool(self, x: jax.Array, mask: jax.Array, place: jax.Array | None) -> jax.Array:
+        """[B, L, D] -> [B, D]."""
+        if place is not None:
+            return token_at(x, place)[:, 0]
         if self.pooling == "mean":
             return masked_mean(x, mask).astype(x.dtype)
-        if self.pooling == "map":
-            return AttentionPooling(self.options, name="pooling_head")(x, mask if self.padding_mask else None)
-        last = jnp.maximum(mask.sum(axis=1) - 1, 0)
-        return jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+        return AttentionPooling(self.options, name="pooling_head")(x, mask if self.padding_mask else None)

@@ -29,13 +29,13 @@ class VisionLanguageModel(nn.Module):
         self.image_projection = build_projection(self.config.image, dim, self.precision)
         self.text_projection = build_projection(self.config.text, dim, self.precision)
 
-    def encode_image(self, image: jax.Array, train: bool = False) -> Encoding:
-        """[B, H, W, 3] normalised pixels -> the image tower's Encoding."""
-        return self.image(image, train)
+    def encode_image(self, image: jax.Array, train: bool = False, tokens: bool = True) -> Encoding:
+        """[B, H, W, 3] normalised pixels -> the image tower's Encoding, with its `tokens` where they are wanted."""
+        return self.image(image, train, tokens)
 
-    def encode_text(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False) -> Encoding:
-        """int32 [B, L], bool [B, L] -> the text tower's Encoding."""
-        return self.text(text, mask, train)
+    def encode_text(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True) -> Encoding:
+        """int32 [B, L], bool [B, L] -> the text tower's Encoding, with its `tokens` where they are wanted."""
+        return self.text(text, mask, train, tokens)
 
     def embed_image(self, encoding: Encoding) -> jax.Array:
         """An image Encoding -> unit vectors [B, E], float32."""
@@ -48,8 +48,8 @@ class VisionLanguageModel(nn.Module):
     def __call__(self, image: jax.Array | None, text: jax.Array | None, mask: jax.Array | None = None,
                  train: bool = False) -> tuple[jax.Array | None, jax.Array | None]:
         """Unit vectors [B, E] of images and of texts; None for what is not given."""
-        images = None if image is None else self.embed_image(self.encode_image(image, train))
-        texts = None if text is None else self.embed_text(self.encode_text(text, mask, train))
+        images = None if image is None else self.embed_image(self.encode_image(image, train, tokens=False))
+        texts = None if text is None else self.embed_text(self.encode_text(text, mask, train, tokens=False))
         return images, texts
 
 
@@ -84,7 +84,7 @@ def layer_options(tower: schema.Tower, section: str, precision: Precision, causa
     """The stack that a tower's config describes."""
     size = size_of(tower, section)
     return LayerOptions(
-        width=size.width, heads=size.heads, mlp_dim=size.mlp_dim, depth=size.depth, norm=tower.norm,
+        width=size.width, heads=size.heads, mlp_dim=size.mlp_dim, depth=size.depth, norm=tower.norm, norm_kind=tower.norm_kind,
         norm_epsilon=tower.norm_epsilon, activation=tower.activation, qk_norm=tower.qk_norm,
         layer_scale=tower.layer_scale, dropout=tower.dropout, causal=causal, initialization=tower.initialization,
         attention=tower.attention, precision=precision)
@@ -100,8 +100,10 @@ def build_image_tower(tower: schema.ImageTower, precision: Precision) -> ViT:
     if tower.stem == "convolution":
         check_stem(tower, patch_size)
     options = layer_options(tower, "model.image", precision)
-    if tower.position == "sincos2d" and options.width % 4:
-        raise ConfigError(f"model.image.position: 'sincos2d' needs a width that divides by 4, got {options.width}")
+    divided = {"sincos2d": ("width", options.width), "rotary2d": ("width of a head", options.width // options.heads)}
+    if tower.position in divided and divided[tower.position][1] % 4:
+        what, size = divided[tower.position]
+        raise ConfigError(f"model.image.position: {tower.position!r} needs a {what} that divides by 4, got {size}")
     return ViT(options=options, image_size=tower.image_size, patch_size=patch_size, stem=tower.stem,
                stem_channels=tower.stem_channels, stem_strides=tower.stem_strides, patch_bias=tower.patch_bias,
                position=tower.position, pooling=tower.pooling, registers=tower.registers,
@@ -125,10 +127,11 @@ def check_stem(tower: schema.ImageTower, patch_size: int) -> None:
 
 def build_text_tower(tower: schema.TextTower, precision: Precision) -> TextTransformer:
     """Raises: ConfigError for sizes that do not fit together, and for a pooled token that would see no text."""
-    if tower.causal and tower.pooling == "cls":
-        raise ConfigError("model.text.pooling: 'cls' stands in front of the text and sees none of it with causal=True; "
-                          "use 'end', 'last', 'mean' or 'map', or causal=False")
+    if tower.causal and tower.pooling in ("cls", "first"):
+        raise ConfigError(f"model.text.pooling: {tower.pooling!r} stands in front of the text and sees none of it with "
+                          "causal=True; use 'end', 'last', 'mean' or 'map', or causal=False")
     return TextTransformer(
         options=layer_options(tower, "model.text", precision, causal=tower.causal), vocab_size=tower.vocab_size,
-        length=tower.length, pooling=tower.pooling, padding_mask=tower.padding_mask,
+        length=tower.length, pooling=tower.pooling, padding_mask=tower.padding_mask, token_types=tower.token_types,
+        embedding_norm=tower.embedding_norm, final_norm=tower.final_norm, pooler=tower.pooler,
         stochastic_depth=tower.stochastic_depth, scan=tower.scan, rematerialisation=tower.rematerialisation, saved=tower.saved)

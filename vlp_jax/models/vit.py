@@ -5,10 +5,10 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from einops import rearrange
 
-from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Precision, Transformer
+from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Transformer
+from vlp_jax.models.positions import rotary2d, sincos2d
 from vlp_jax.sharding.layout import constrain
 
 
@@ -18,6 +18,7 @@ class ViT(nn.Module):
     Args of the call:
       image: [B, H, W, 3] normalised pixels; H and W are `image_size`.
       train: whether to drop tokens, branches and activations; needs a "dropout" rng then.
+      tokens: False where only `pooled` is wanted, so that a last layer need not compute what is not pooled.
     Returns: Encoding with tokens [B, N, D] (class token first, registers last, where there are any), no mask, and
       pooled [B, D], None for pooling "none".
     Raises: ValueError if the image is not of the size the position embedding was made for.
@@ -30,8 +31,9 @@ class ViT(nn.Module):
     stem_channels: tuple[int, ...] = ()
     stem_strides: tuple[int, ...] = ()
     patch_bias: bool = True
-    position: str = "learned"
+    position: str = "learned"  # "learned", "factorised" (a row's and a column's), "sincos2d", "rotary2d" (in every layer)
     pooling: str = "cls"
+    queries: int = 1
     registers: int = 0
     embedding_norm: bool = False
     norm_before_pooling: bool = True
@@ -42,16 +44,20 @@ class ViT(nn.Module):
     saved: tuple[str, ...] = ()
 
     @nn.compact
-    def __call__(self, image: jax.Array, train: bool = False) -> Encoding:
+    def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True) -> Encoding:
         options, precision = self.options, self.options.precision
         if image.shape[1:3] != (self.image_size, self.image_size):
             raise ValueError(f"this ViT takes images of {self.image_size}x{self.image_size}, got {image.shape}")
         x = self.embed_patches(image.astype(precision.compute))
         side = self.image_size // self.patch_size
         has_class_token = self.pooling == "cls"
-        x = x + self.positions("position", side)
+        x, angles = x + self.positions(side) if self.position != "rotary2d" else x, self.angles(side)
         if train and self.token_drop:
-            x = drop_tokens(self.make_rng("dropout"), x, self.token_drop)
+            kept = kept_tokens(self.make_rng("dropout"), *x.shape[:2], self.token_drop)
+            x = jnp.take_along_axis(x, kept[:, :, None], axis=1)
+            angles = None if angles is None else jnp.take_along_axis(angles, kept[:, :, None], axis=1)
+        if angles is not None:  # class token and registers have no place
+            angles = jnp.pad(angles, ((0, 0), (int(has_class_token), self.registers), (0, 0)))
         if has_class_token:
             token = self.learned("class_token", (1, 1, options.width)) + self.learned("class_position", (1, 1, options.width))
             x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, options.width)), x], axis=1)
@@ -59,11 +65,13 @@ class ViT(nn.Module):
             registers = self.learned("registers", (1, self.registers, options.width))
             x = jnp.concatenate([x, jnp.broadcast_to(registers, (len(x), *registers.shape[1:]))], axis=1)
         if self.embedding_norm:
-            x = precision.layer_norm(options.norm_epsilon, "embedding_norm")(x)
+            x = options.normalisation("embedding_norm")(x)
         x = constrain(x, ("batch", "tokens", "activation_embed"))
+        only = jnp.zeros(len(x), jnp.int32) if has_class_token and not tokens else None
         x = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
-                        name="transformer")(x)
-        return self.pool(constrain(x, ("batch", "tokens", "activation_embed")))
+                        name="transformer")(x, angles=angles, only=only)
+        encoding = self.pool(constrain(x, ("batch", "tokens", "activation_embed")))
+        return encoding if tokens else encoding.replace(tokens=None)
 
     def embed_patches(self, image: jax.Array) -> jax.Array:
         """[B, H, W, 3] -> [B, N, D]."""
@@ -76,10 +84,21 @@ class ViT(nn.Module):
         return precision.dense(options.width, ("patch", "embed"), use_bias=self.patch_bias, name="patch_embedding",
                                kernel_init=nn.initializers.lecun_normal())(patches)
 
-    def positions(self, name: str, side: int) -> jax.Array:
+    def positions(self, side: int) -> jax.Array:
+        """What is added to the patches, [1, N, D]."""
+        width = self.options.width
         if self.position == "sincos2d":
-            return jnp.asarray(sincos2d(side, self.options.width), self.options.precision.compute)[None]
-        return self.learned(name, (1, side * side, self.options.width))
+            return jnp.asarray(sincos2d(side, width), self.options.precision.compute)[None]
+        if self.position == "factorised":  # Dehghani et al. 2023, "Patch n' Pack", section 3.3
+            rows, columns = self.learned("row_position", (side, 1, width)), self.learned("column_position", (1, side, width))
+            return rearrange(rows + columns, "y x d -> 1 (y x) d")
+        return self.learned("position", (1, side * side, width))
+
+    def angles(self, side: int) -> jax.Array | None:
+        """By how much attention turns the patches' queries and keys, [1, N, K / 2]."""
+        if self.position != "rotary2d":
+            return None
+        return jnp.asarray(rotary2d(side, self.options.width // self.options.heads))[None]
 
     def learned(self, name: str, shape: tuple[int, ...]) -> jax.Array:
         """A float32 parameter, in the compute dtype."""
@@ -88,7 +107,7 @@ class ViT(nn.Module):
 
     def pool(self, x: jax.Array) -> Encoding:
         options = self.options
-        norm = options.precision.layer_norm(options.norm_epsilon, "norm")
+        norm = options.normalisation("norm")
         if self.norm_before_pooling:
             x = norm(x)
         patches = x[:, self.pooling == "cls":x.shape[1] - self.registers]
@@ -97,7 +116,7 @@ class ViT(nn.Module):
         elif self.pooling == "mean":
             pooled = patches.astype(jnp.float32).mean(axis=1).astype(x.dtype)
         elif self.pooling == "map":
-            pooled = AttentionPooling(options, name="pooling_head")(patches)
+            pooled = AttentionPooling(options, self.queries, name="pooling_head")(patches)
         else:
             return Encoding(x, None, None)
         return Encoding(x, None, pooled if self.norm_before_pooling else norm(pooled))
@@ -129,22 +148,7 @@ class ConvolutionStem(nn.Module):
         return x
 
 
-def drop_tokens(key: jax.Array, tokens: jax.Array, rate: float) -> jax.Array:
-    """A random subset of each example's tokens (FLIP, Li et al. 2023): [B, N, D] -> [B, round(N (1 - rate)), D]."""
-    batch, count = tokens.shape[:2]
+def kept_tokens(key: jax.Array, batch: int, count: int, rate: float) -> jax.Array:
+    """Which of `count` tokens each example keeps (FLIP, Li et al. 2023): int32 [B, round(count (1 - rate))], drawn at random."""
     kept = max(1, round(count * (1.0 - rate)))
-    order = jnp.argsort(jax.random.uniform(key, (batch, count)), axis=1)[:, :kept]
-    return jnp.take_along_axis(tokens, order[:, :, None], axis=1)
-
-
-def sincos2d(side: int, width: int, temperature: float = 10_000.0) -> np.ndarray:
-    """Fixed position embedding of a side x side grid (MoCo v3, Chen et al. 2021): [side^2, width], rows from the top.
-
-    A quarter of the width each for sin and cos of x and of y; the width divides by 4.
-    """
-    frequencies = temperature ** -(np.arange(width // 4) / max(width // 4 - 1, 1))
-    y, x = (grid.reshape(-1, 1) * frequencies for grid in np.mgrid[:side, :side].astype(np.float64))
-    return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1).astype(np.float32)
-
-
-__all__ = ["ViT", "ConvolutionStem", "drop_tokens", "sincos2d", "LayerOptions", "Precision"]
+    return jnp.argsort(jax.random.uniform(key, (batch, count)), axis=1)[:, :kept]

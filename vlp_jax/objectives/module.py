@@ -51,9 +51,9 @@ class PretrainingModule(nn.Module):
         (unit vectors [B, E])."""
         encodings = {}
         if needs & {"image", "image_embedding"}:
-            encodings["image"] = self.model.encode_image(batch["image"], train)
+            encodings["image"] = self.model.encode_image(batch["image"], train, tokens="image" in needs)
         if needs & {"text", "text_embedding"}:
-            encodings["text"] = self.model.encode_text(batch["text"], batch["text_mask"], train)
+            encodings["text"] = self.model.encode_text(batch["text"], batch["text_mask"], train, tokens="text" in needs)
         if "image_embedding" in needs:
             encodings["image_embedding"] = self.model.embed_image(encodings["image"])
         if "text_embedding" in needs:

@@ -11,6 +11,9 @@ def train_step_flops(config: schema.Config) -> int:
     forms a product for the inputs and one for the parameters. What rematerialisation and exact accumulation compute again does
     not count; frozen parameters count as if they were trained."""
     dim, batch = embedding_dim(config.model), config.data.batch_size
-    forward = batch * (image_flops(config.model.image, dim) + text_flops(config.model.text, dim))
-    coupled = sum(objective.couples_batch for objective in build_objectives(config.objectives).values())
+    objectives = build_objectives(config.objectives).values()
+    needs = {need for objective in objectives for need in objective.needs}
+    image = image_flops(config.model.image, dim, tokens="image" in needs)
+    forward = batch * (image + text_flops(config.model.text, dim, tokens="text" in needs))
+    coupled = sum(objective.couples_batch for objective in objectives)
     return 3 * (forward + coupled * 2 * batch**2 * dim)
