@@ -5,229 +5,25 @@ values and never a loose dictionary. A field is documented here, where its defau
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
-
-def between(default: Any, low: float | None = None, high: float | None = None) -> Any:
-    """A dataclass field with an allowed range; both ends belong to it, None leaves an end open."""
-    return dataclasses.field(default=default, metadata={"range": (low, high)})
-
-
-def section(default: Any) -> Any:
-    """A dataclass field holding a nested section or a mapping; `default` is called to make it."""
-    return dataclasses.field(default_factory=default)
-
-
-@dataclasses.dataclass(frozen=True)
-class RandAugment:
-    """Cubuk et al. 2020, with torchvision's fourteen operations; what turns into view shows the background colour."""
-
-    operations: int = between(0, 0)  # applied one after the other; 0 switches it off
-    magnitude: int = between(9, 0, 30)  # of all of them, from the weakest to the strongest
-
-
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """Random changes to a training image, in this order. All off by default; evaluation never uses them.
-
-    The crop is drawn by `area` and `ratio` or, where `area` is None, by `scale`, `aspect` and `shift`.
-    """
-
-    rotation: float = between(0.0, 0.0, 180.0)  # degrees, drawn from [-rotation, rotation]
-    area: tuple[float, float] | None = None  # random resized crop (Inception, torchvision): fraction of the picture's area
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width/height of a crop by area, drawn uniformly in its logarithm
-    scale: tuple[float, float] = (1.0, 1.0)  # side of the crop relative to the image: below 1 zooms in, above 1 zooms out
-    aspect: float = between(0.0, 0.0, 1.0)  # log width/height ratio of the crop, drawn from [-aspect, aspect]
-    shift: float = between(0.0, 0.0, 1.0)  # of the crop's centre, as a fraction of the image side
-    flip: float = between(0.0, 0.0, 1.0)  # probability; leave at 0 where captions say left and right
-    background: Literal["random", "fixed"] = "fixed"  # colour behind transparent pixels; fixed: images.background
-    randaugment: RandAugment = section(RandAugment)
-    brightness: float = between(0.0, 0.0, 1.0)  # factor drawn from [1 - x, 1 + x]; likewise below
-    contrast: float = between(0.0, 0.0, 1.0)  # about mid-grey
-    saturation: float = between(0.0, 0.0, 1.0)
-    hue: float = between(0.0, 0.0, 0.5)  # shift drawn from [-x, x] turns of the colour circle
-    grayscale: float = between(0.0, 0.0, 1.0)  # probability
-    blur: float = between(0.0, 0.0, 1.0)  # probability of a Gaussian blur, of radius 0.2 to 4 pixels at size 224
-    erase: float = between(0.0, 0.0, 1.0)  # probability of painting one random rectangle over
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """How a picture becomes pixels. The size is the model's (`model.image.image_size`)."""
-
-    # Resize the shorter side and crop the centre, resize both sides, or resize the longer side and pad.
-    resize: Literal["shortest_side_crop", "squash", "letterbox"] = "shortest_side_crop"
-    interpolation: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"  # training shrinks JPEGs by a faster filter
-    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, of values in [0, 1]
-    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    background: tuple[int, int, int] = (255, 255, 255)  # behind transparent pixels, sRGB
-    crop_to_content: bool = False  # drop a transparent border first, keeping the picture square
-    content_margin: float = between(0.0, 0.0, 1.0)  # left around the content, as a fraction of its side
-    maximum_pixels: int = between(178_956_970, 1)  # a larger picture is refused, not decoded
-
-
-@dataclasses.dataclass(frozen=True)
-class Text:
-    """How a caption becomes token ids. The length is the model's (`model.text.length`)."""
-
-    # "embedded:emoji", a tokenizer.json, a SentencePiece .model, a vocab.txt, a folder with a Hugging Face tokenizer's files,
-    # or OWNER/NAME on the Hugging Face hub
-    tokenizer: str = "embedded:emoji"
-    canonicalize: tuple[Literal["html", "lower_case", "punctuation", "whitespace"], ...] = ()  # always in this order
-    start_token: str | None = "<start>"
-    end_token: str | None = "<end>"
-    padding_token: str = "<pad>"
-
-
-@dataclasses.dataclass(frozen=True)
-class Texts:
-    """What is drawn as a sample's text. Weights are relative."""
-
-    caption: float = between(1.0, 0.0)  # one of its captions,
-    caption_and_keywords: float = between(0.0, 0.0)  # a caption followed by some of its keywords in random order,
-    keywords: float = between(0.0, 0.0)  # or keywords alone
-    caption_fields: dict[str, float] = section(dict)  # field: weight of its captions; empty: every caption alike
-    prompts: tuple[str, ...] = ("{}",)  # one of which the text is put in, for {}
-
-
-@dataclasses.dataclass(frozen=True)
-class MixturePart:
-    """One source of a mixture. None takes what `data.train` says for all of them."""
-
-    source: str | None = None  # KIND:PATTERN; must be given
-    weight: float | None = between(None, 0.0)  # share of the examples, relative; given for every part or for none
-    repeat: float = between(1.0, 0.0)  # passes over this source in an epoch; with weights they only set an epoch's length
-    caption: float | None = between(None, 0.0)
-    caption_and_keywords: float | None = between(None, 0.0)
-    keywords: float | None = between(None, 0.0)
-    caption_fields: dict[str, float] | None = None
-    prompts: tuple[str, ...] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainSource(Texts):
-    """What to train on: one source, or several."""
-
-    source: str | None = "embedded:emoji/train"  # KIND:PATTERN, quoted where it has braces; None where there is a mixture
-    mixture: dict[str, MixturePart] = section(dict)  # by name
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """The input pipeline."""
-
-    batch_size: int = between(256, 1)  # examples a step, over all devices and hosts
-    train: TrainSource = section(TrainSource)
-    workers: int = between(0, 0, 1024)  # processes that decode; 0 decodes in threads of this process
-    threads: int = between(2, 1, 1024)  # threads that decode, in each process
-    prefetch: int = between(4, 1, 10_000)  # batches read ahead
-    max_bad_fraction: float = between(0.05, 0.0, 1.0)  # of the examples used; more stops the run
-    images: Images = section(Images)
-    augmentation: Augmentation = section(Augmentation)
-    text: Text = section(Text)
-
-
-@dataclasses.dataclass(frozen=True)
-class Tower:
-    """What an image and a text transformer have in common. None takes the preset's value."""
-
-    width: int | None = between(None, 1)
-    depth: int | None = between(None, 1)
-    heads: int | None = between(None, 1)
-    mlp_dim: int | None = between(None, 1)
-    norm: Literal["pre", "post"] = "pre"
-    norm_kind: Literal["layer", "rms"] = "layer"
-    norm_epsilon: float = between(1e-6, 0.0, 1.0)
-    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu"] = "gelu"  # swiglu: a gated MLP of three matrices
-    qk_norm: bool = False
-    layer_scale: float | None = between(None, 0.0)  # initial value; None leaves it out
-    dropout: float = between(0.0, 0.0, 1.0)
-    stochastic_depth: float = between(0.0, 0.0, 1.0)  # rate of the last layer, growing linearly from 0
-    scan: bool = False  # one compiled layer looped over stacked parameters
-    rematerialisation: Literal["none", "full", "save_matmuls", "save_names"] = "none"  # save_names: keep `saved`
-    saved: tuple[Literal["query", "key", "value", "attended", "attention_residual", "hidden", "mlp_residual"], ...] = ()
-    attention: Literal["auto", "plain"] = "auto"  # by the platform's kernel where it has one, or never
-    initialization: Literal["clip", "xavier", "normal"] = "xavier"  # normal: BERT's, a standard deviation of 0.02
-    projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from pooled width to `model.embedding_dim`
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageTower(Tower):
-    """A Vision Transformer."""
-
-    kind: Literal["vit"] = "vit"
-    preset: str = "B/16"  # a size of `models/presets.py`, optionally with a patch size behind a slash
-    patch_size: int | None = between(None, 1)
-    image_size: int = between(224, 1)
-    stem: Literal["patch", "convolution"] = "patch"
-    stem_channels: tuple[int, ...] = ()  # of the convolution stem, one a layer
-    stem_strides: tuple[int, ...] = ()  # one a layer; their product is the patch size
-    patch_bias: bool = True
-    position: Literal["learned", "factorised", "sincos2d", "rotary2d"] = "learned"
-    pooling: Literal["cls", "mean", "map", "none"] = "cls"
-    registers: int = between(0, 0)
-    embedding_norm: bool = False  # CLIP's LayerNorm in front of the first layer
-    norm_before_pooling: bool = True  # False: after it, on the pooled vector (as CLIP does; the same for cls)
-    token_drop: float = between(0.0, 0.0, 0.99)  # fraction of patches left out in training (FLIP)
-
-
-@dataclasses.dataclass(frozen=True)
-class TextTower(Tower):
-    """A text Transformer."""
-
-    kind: Literal["transformer"] = "transformer"
-    preset: str = "clip-B"
-    vocab_size: int = between(49408, 1)
-    length: int = between(77, 1)
-    causal: bool = True
-    padding_mask: bool = True  # False lets tokens attend padding, as SigLIP does
-    pooling: Literal["end", "last", "first", "cls", "mean", "map"] = "end"
-    token_types: int = between(0, 0)  # segments told apart by an embedding of their own, as BERT's two
-    embedding_norm: bool = False  # BERT's LayerNorm in front of the first layer
-    final_norm: bool = True  # False: none behind the last layer, as with norm="post"
-    pooler: bool = False  # a linear layer and tanh on what is pooled
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """An image encoder and a text encoder with a shared embedding space."""
-
-    image: ImageTower = section(ImageTower)
-    text: TextTower = section(TextTower)
-    embedding_dim: int | None = between(None, 1)  # None: the text preset's width
-
-
-@dataclasses.dataclass(frozen=True)
-class ContrastiveObjective:
-    """Fields that the two contrastive objectives share."""
-
-    weight: float = between(1.0, 0.0)
-    positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # sharing which makes a pair positive
-    implementation: Literal["dense", "chunked", "ring"] = "dense"  # how the pairs are met; the numbers are the same
-    chunk_size: int = between(1024, 1)  # chunked and ring: texts that a device's images meet at once
-
-
-@dataclasses.dataclass(frozen=True)
-class SoftmaxContrastive(ContrastiveObjective):
-    """InfoNCE both ways (Radford et al. 2021)."""
-
-    kind: Literal["softmax"] = "softmax"
-    initial_scale: float = between(1 / 0.07, 1e-6)  # multiplies cosine similarities; kept as its logarithm
-    maximum_scale: float = between(100.0, 1e-6)
-    label_smoothing: float = between(0.0, 0.0, 0.999)
-
-
-@dataclasses.dataclass(frozen=True)
-class SigmoidContrastive(ContrastiveObjective):
-    """Pairwise sigmoid loss (Zhai et al. 2023)."""
-
-    kind: Literal["sigmoid"] = "sigmoid"
-    initial_scale: float = between(10.0, 1e-6)
-    maximum_scale: float = between(1e6, 1e-6)
-    initial_bias: float = -10.0
-
-
-Objective = SoftmaxContrastive | SigmoidContrastive
+from vlp_jax.config.data_schema import Augmentation as Augmentation
+from vlp_jax.config.data_schema import Data as Data
+from vlp_jax.config.data_schema import Images as Images
+from vlp_jax.config.data_schema import MixturePart as MixturePart
+from vlp_jax.config.data_schema import RandAugment as RandAugment
+from vlp_jax.config.data_schema import Text as Text
+from vlp_jax.config.data_schema import Texts as Texts
+from vlp_jax.config.data_schema import TrainSource as TrainSource
+from vlp_jax.config.fields import between, section
+from vlp_jax.config.model_schema import ImageTower as ImageTower
+from vlp_jax.config.model_schema import Model as Model
+from vlp_jax.config.model_schema import TextTower as TextTower
+from vlp_jax.config.model_schema import Tower as Tower
+from vlp_jax.config.objective_schema import ContrastiveObjective as ContrastiveObjective
+from vlp_jax.config.objective_schema import Objective as Objective
+from vlp_jax.config.objective_schema import SigmoidContrastive as SigmoidContrastive
+from vlp_jax.config.objective_schema import SoftmaxContrastive as SoftmaxContrastive
 
 
 @dataclasses.dataclass(frozen=True)

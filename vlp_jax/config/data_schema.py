@@ -1,0 +1,115 @@
+"""What a config may say about the input: the `data` section."""
+
+import dataclasses
+from typing import Literal
+
+from vlp_jax.config.fields import between, section
+
+
+@dataclasses.dataclass(frozen=True)
+class RandAugment:
+    """Cubuk et al. 2020, with torchvision's fourteen operations; what turns into view shows the background colour."""
+
+    operations: int = between(0, 0)  # applied one after the other; 0 switches it off
+    magnitude: int = between(9, 0, 30)  # of all of them, from the weakest to the strongest
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Random changes to a training image, in this order. All off by default; evaluation never uses them.
+
+    The crop is drawn by `area` and `ratio` or, where `area` is None, by `scale`, `aspect` and `shift`.
+    """
+
+    rotation: float = between(0.0, 0.0, 180.0)  # degrees, drawn from [-rotation, rotation]
+    area: tuple[float, float] | None = None  # random resized crop (Inception, torchvision): fraction of the picture's area
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width/height of a crop by area, drawn uniformly in its logarithm
+    scale: tuple[float, float] = (1.0, 1.0)  # side of the crop relative to the image: below 1 zooms in, above 1 zooms out
+    aspect: float = between(0.0, 0.0, 1.0)  # log width/height ratio of the crop, drawn from [-aspect, aspect]
+    shift: float = between(0.0, 0.0, 1.0)  # of the crop's centre, as a fraction of the image side
+    flip: float = between(0.0, 0.0, 1.0)  # probability; leave at 0 where captions say left and right
+    background: Literal["random", "fixed"] = "fixed"  # colour behind transparent pixels; fixed: images.background
+    randaugment: RandAugment = section(RandAugment)
+    brightness: float = between(0.0, 0.0, 1.0)  # factor drawn from [1 - x, 1 + x]; likewise below
+    contrast: float = between(0.0, 0.0, 1.0)  # about mid-grey
+    saturation: float = between(0.0, 0.0, 1.0)
+    hue: float = between(0.0, 0.0, 0.5)  # shift drawn from [-x, x] turns of the colour circle
+    grayscale: float = between(0.0, 0.0, 1.0)  # probability
+    blur: float = between(0.0, 0.0, 1.0)  # probability of a Gaussian blur, of radius 0.2 to 4 pixels at size 224
+    erase: float = between(0.0, 0.0, 1.0)  # probability of painting one random rectangle over
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """How a picture becomes pixels. The size is the model's (`model.image.image_size`)."""
+
+    # Resize the shorter side and crop the centre, resize both sides, or resize the longer side and pad.
+    resize: Literal["shortest_side_crop", "squash", "letterbox"] = "shortest_side_crop"
+    interpolation: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"  # training shrinks JPEGs by a faster filter
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, of values in [0, 1]
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    background: tuple[int, int, int] = (255, 255, 255)  # behind transparent pixels, sRGB
+    crop_to_content: bool = False  # drop a transparent border first, keeping the picture square
+    content_margin: float = between(0.0, 0.0, 1.0)  # left around the content, as a fraction of its side
+    maximum_pixels: int = between(178_956_970, 1)  # a larger picture is refused, not decoded
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """How a caption becomes token ids. The length is the model's (`model.text.length`)."""
+
+    # "embedded:emoji", a tokenizer.json, a SentencePiece .model, a vocab.txt, a folder with a Hugging Face tokenizer's files,
+    # or OWNER/NAME on the Hugging Face hub
+    tokenizer: str = "embedded:emoji"
+    canonicalize: tuple[Literal["html", "lower_case", "punctuation", "whitespace"], ...] = ()  # always in this order
+    start_token: str | None = "<start>"
+    end_token: str | None = "<end>"
+    padding_token: str = "<pad>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """What is drawn as a sample's text. Weights are relative."""
+
+    caption: float = between(1.0, 0.0)  # one of its captions,
+    caption_and_keywords: float = between(0.0, 0.0)  # a caption followed by some of its keywords in random order,
+    keywords: float = between(0.0, 0.0)  # or keywords alone
+    caption_fields: dict[str, float] = section(dict)  # field: weight of its captions; empty: every caption alike
+    prompts: tuple[str, ...] = ("{}",)  # one of which the text is put in, for {}
+
+
+@dataclasses.dataclass(frozen=True)
+class MixturePart:
+    """One source of a mixture. None takes what `data.train` says for all of them."""
+
+    source: str | None = None  # KIND:PATTERN; must be given
+    weight: float | None = between(None, 0.0)  # share of the examples, relative; given for every part or for none
+    repeat: float = between(1.0, 0.0)  # passes over this source in an epoch; with weights they only set an epoch's length
+    caption: float | None = between(None, 0.0)
+    caption_and_keywords: float | None = between(None, 0.0)
+    keywords: float | None = between(None, 0.0)
+    caption_fields: dict[str, float] | None = None
+    prompts: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSource(Texts):
+    """What to train on: one source, or several."""
+
+    source: str | None = "embedded:emoji/train"  # KIND:PATTERN, quoted where it has braces; None where there is a mixture
+    mixture: dict[str, MixturePart] = section(dict)  # by name
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The input pipeline."""
+
+    batch_size: int = between(256, 1)  # examples a step, over all devices and hosts
+    train: TrainSource = section(TrainSource)
+    workers: int = between(0, 0, 1024)  # processes that decode; 0 decodes in threads of this process
+    threads: int = between(2, 1, 1024)  # threads that decode, in each process
+    prefetch: int = between(4, 1, 10_000)  # batches read ahead
+    max_bad_fraction: float = between(0.05, 0.0, 1.0)  # of the examples used; more stops the run
+    images: Images = section(Images)
+    augmentation: Augmentation = section(Augmentation)
+    text: Text = section(Text)

@@ -1,0 +1,14 @@
+"""Dataclass fields of the schema."""
+
+import dataclasses
+from typing import Any
+
+
+def between(default: Any, low: float | None = None, high: float | None = None) -> Any:
+    """A dataclass field with an allowed range; both ends belong to it, None leaves an end open."""
+    return dataclasses.field(default=default, metadata={"range": (low, high)})
+
+
+def section(default: Any) -> Any:
+    """A dataclass field holding a nested section or a mapping; `default` is called to make it."""
+    return dataclasses.field(default_factory=default)
