@@ -117,7 +117,7 @@ def test_an_objective_reports_the_same_loss_and_metrics_by_every_implementation(
 
     def outcome(**options):
         with layout_in_use(Layout(mesh, ())):
-            return jax.jit(lambda: objective(**options).init_with_output(jax.random.key(0), encodings, batch)[0])()
+            return jax.jit(lambda: objective(**options).init_with_output(jax.random.key(0), encodings, batch, None)[0])()
 
     expected, found = outcome(), outcome(implementation=implementation, chunk_size=2)
     assert 0 < expected.metrics["batch_accuracy"] < 1

@@ -58,7 +58,7 @@ def gradients_of(config, module, state, batch):
 
 
 def compiled(config, module):
-    return jax.jit(lambda state, batch, key: loss_gradients(config, module, state, batch, key))
+    return jax.jit(lambda state, batch, key: loss_gradients(config, module, state, batch, key)[:2])
 
 
 def check_equal(found, expected, bound=1e-5):
@@ -111,7 +111,7 @@ class ReconstructionObjective(Objective):
     needs = ("image",)
 
     @nn.compact
-    def __call__(self, encodings, batch):
+    def __call__(self, encodings, batch, model):
         mean = nn.Dense(3, param_dtype=jnp.float32, name="head")(encodings["image"].pooled)
         value = jnp.square(mean - batch["image"].mean(axis=(1, 2))).mean()
         return Loss(value, {"error": value**0.5})
@@ -123,7 +123,7 @@ class Wide(PretrainingModule):
     drop: float = 0.0
 
     def setup(self):
-        self.objectives = build_objectives(self.objectives_config)
+        self.objectives, self.model = build_objectives(self.objectives_config), None
         self.dropout = nn.Dropout(self.drop)
         self.pixels = self.param("pixels", nn.initializers.normal(0.1), (192, 6), jnp.float32)
         self.words = self.param("words", nn.initializers.normal(1.0), (20, 6), jnp.float32)
@@ -205,7 +205,7 @@ def test_with_the_microbatchs_negatives_it_is_the_mean_over_microbatches():
     config, count = experiment(), 2
     module, batch = wide(config), batch_of()
     state = initial_state(config, module)
-    one = jax.jit(lambda state, batch: at_once(config, module, state, batch, KEY))
+    one = jax.jit(lambda state, batch: at_once(config, module, state, batch, KEY)[:2])
     parts = [one(state, {name: value[i::count] for name, value in batch.items()}) for i in range(count)]
     expected = jax.tree.map(lambda *values: sum(values) / count, *parts)
     found = gradients_of(with_microbatches(config, count, "microbatch"), module, state, batch)
@@ -223,6 +223,42 @@ class Matching(Objective):
     needs = ("image", "text_embedding")
     couples_batch = True
     couples_through = ("text_embedding",)
+
+
+class Pupil(Objective):
+    """Learns from the averaged parameters what a text's embedding is."""
+
+    teacher_needs = ("text_embedding",)
+    needs = ("text_embedding",)
+
+    @nn.compact
+    def __call__(self, encodings, batch, model):
+        return Loss(jnp.square(encodings["text_embedding"] - batch["teacher"]["text_embedding"]).sum(axis=1).mean(), {})
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_teacher_is_the_averaged_parameters_without_dropout(count, monkeypatch):
+    monkeypatch.setitem(vlp_jax.objectives.module.KINDS, "reconstruction", Pupil)
+    config = dataclasses.replace(experiment(), objectives={"pupil": Reconstruction(weight=1.0)}, ema=0.9)
+    module, batch = wide(config, drop=0.5), batch_of()
+    state = initial_state(config, module)
+    state = state.replace(average=jax.tree.map(lambda x: 0.8 * x + 0.01, state.params))
+
+    def loss(params):
+        texts = [jnp.tanh(tree["words"][batch["text"]].sum(axis=1)) for tree in (params, state.average)]
+        pupil, teacher = (x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in texts)
+        return jnp.square(pupil - teacher).sum(axis=1).mean()
+
+    found, metrics = gradients_of(with_microbatches(config, count), module, state, batch)
+    value, expected = jax.value_and_grad(loss)(state.params)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    np.testing.assert_allclose(found["words"], expected["words"], atol=1e-6)
+
+
+def test_a_pupil_without_an_average_is_a_config_error(monkeypatch):
+    monkeypatch.setitem(vlp_jax.objectives.module.KINDS, "reconstruction", Pupil)
+    with pytest.raises(ConfigError, match=r"objectives\.pupil: learns from the moving average .* set ema"):
+        check_accumulation(dataclasses.replace(experiment(), objectives={"pupil": Reconstruction()}))
 
 
 def test_an_objective_that_cannot_be_split_is_named(monkeypatch):

@@ -269,9 +269,9 @@ def spoil(monkeypatch):
         loss_gradients = step_module.loss_gradients
 
         def spoilt(config, module, state, *rest):
-            gradients, metrics = loss_gradients(config, module, state, *rest)
+            gradients, metrics, collections = loss_gradients(config, module, state, *rest)
             table = jnp.asarray([factors.get(step, 1.0) for step in range(1, 20)])
-            return jax.tree.map(lambda leaf: leaf * table[state.step], gradients), metrics
+            return jax.tree.map(lambda leaf: leaf * table[state.step], gradients), metrics, collections
 
         monkeypatch.setattr(step_module, "loss_gradients", spoilt)
 

@@ -143,8 +143,9 @@ class _Parser:
         if type(None) in arguments:
             if value is None or (isinstance(value, Raw) and value.lower() == "none"):
                 return None
-            others = [a for a in arguments if a is not type(None)]
-            return self.value(others[0], value, path)
+            arguments = tuple(a for a in arguments if a is not type(None))
+        if len(arguments) == 1:
+            return self.value(arguments[0], value, path)
         kinds = {typing.get_args(typing.get_type_hints(a)["kind"])[0]: a for a in arguments}
         if not isinstance(value, Mapping) or "kind" not in value:
             self.fail(path, f"expected a section with a key 'kind', one of {', '.join(kinds)}", value)

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.contrastive_blocks import CHUNK, loss_and_accuracy
 from vlp_jax.objectives.contrastive_losses import sigmoid_contrastive, softmax_contrastive, top1_accuracy
 from vlp_jax.objectives.objective import Loss, Objective
@@ -60,7 +61,7 @@ class SoftmaxContrastive(ContrastiveObjective):
     label_smoothing: float = 0.0
 
     @nn.compact
-    def __call__(self, encodings: dict, batch: dict[str, jax.Array]) -> Loss:
+    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         scale = jnp.exp(self.log_scale())
         if self.implementation == "dense":
             image, text = encodings["image_embedding"], encodings["text_embedding"]
@@ -78,7 +79,7 @@ class SigmoidContrastive(ContrastiveObjective):
     initial_bias: float = -10.0
 
     @nn.compact
-    def __call__(self, encodings: dict, batch: dict[str, jax.Array]) -> Loss:
+    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         scale = jnp.exp(self.log_scale())
         bias = self.param("bias", nn.initializers.constant(self.initial_bias), (), jnp.float32)
         if self.implementation == "dense":

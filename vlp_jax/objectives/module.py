@@ -35,13 +35,17 @@ class PretrainingModule(nn.Module):
         batch: `image` [B, H, W, 3] normalised, `text` int32 [B, L], `text_mask` bool [B, L], and what the objectives read.
         """
         needs = {need for objective in self.objectives.values() for need in objective.needs}
-        return self.losses(self.encode(batch, needs, train), batch, tuple(self.objectives))
+        if self.is_initializing():  # a teacher's encodings have the shapes of the pupil's
+            needs |= {need for objective in self.objectives.values() for need in objective.teacher_needs}
+        encodings = self.encode(batch, needs, train)
+        batch = {**batch, "teacher": encodings} if self.is_initializing() else batch
+        return self.losses(encodings, batch, tuple(self.objectives))
 
     def losses(self, encodings: dict, batch: dict[str, jax.Array], names: tuple[str, ...]) -> Loss:
         """The weighted sum of the losses of the objectives in `names`, and their metrics."""
         total, metrics = jnp.zeros((), jnp.float32), {}
         for name in names:
-            loss = self.objectives[name](encodings, batch)
+            loss = self.objectives[name](encodings, batch, self.model)
             total += self.objectives_config[name].weight * loss.value
             metrics |= {f"{name}/loss": loss.value} | {f"{name}/{key}": value for key, value in loss.metrics.items()}
         return Loss(total, metrics)

@@ -16,9 +16,13 @@ class Loss:
 
 
 class Objective(nn.Module):
-    """Base of all objectives. `__call__(encodings, batch) -> Loss`.
+    """Base of all objectives. `__call__(encodings, batch, model) -> Loss`.
+
+    model: the VisionLanguageModel, for what an objective computes beside the shared encodings, such as a fusion of pairs that
+      it chose itself.
 
     needs: names of the encodings it reads (`module.py` lists them); each is computed once a step for all objectives.
+    teacher_needs: names of the encodings that it reads in `batch["teacher"]`: those of the averaged parameters.
     couples_batch: whether an example's loss depends on the rest of the batch, so that the mean of the microbatches'
       losses is not the loss of the batch. A loss that does not is a mean over examples.
     couples_through: of an objective that couples the batch, the encodings through which it does, each a small array [B, ...].
@@ -27,6 +31,7 @@ class Objective(nn.Module):
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    teacher_needs: ClassVar[tuple[str, ...]] = ()
     couples_batch: ClassVar[bool] = False
     couples_through: ClassVar[tuple[str, ...]] = ()
 

@@ -20,17 +20,17 @@ Metrics = dict[str, jax.Array]
 
 
 def loss_gradients(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
-                   key: jax.Array) -> tuple[dict, Metrics]:
-    """Gradients of the parameters, and the metrics: `loss`, and those of the objectives.
+                   key: jax.Array) -> tuple[dict, Metrics, dict]:
+    """Gradients of the parameters, the metrics (`loss`, and those of the objectives), and the state's collections after it.
 
     batch: as the input pipeline gives it. key: of dropout; microbatch i takes the i-th of its `jax.random.split`.
     """
+    objectives = build_objectives(config.objectives).values()
     if config.accumulation.microbatches == 1:
         return at_once(config, module, state, batch, key)
-    if config.accumulation.negatives == "batch" and any(objective.couples_batch
-                                                        for objective in build_objectives(config.objectives).values()):
-        return by_encodings(config, module, state, batch, key)
-    return by_mean(config, module, state, batch, key)
+    if config.accumulation.negatives == "batch" and any(objective.couples_batch for objective in objectives):
+        return *by_encodings(config, module, state, batch, key), state.collections
+    return *by_mean(config, module, state, batch, key), state.collections
 
 
 def prepare(batch: dict, images: schema.Images) -> dict:
@@ -39,16 +39,27 @@ def prepare(batch: dict, images: schema.Images) -> dict:
 
 
 def at_once(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
-            key: jax.Array) -> tuple[dict, Metrics]:
+            key: jax.Array) -> tuple[dict, Metrics, dict]:
     """The gradients of one batch."""
-    batch = prepare(batch, config.data.images)
+    batch = with_teacher(config, module, state, prepare(batch, config.data.images))
 
     def loss_of(params):
         params = module.precision.working_copy(params)
-        loss = module.apply({"params": params, **state.collections}, batch, train=True, rngs={"dropout": key})
-        return loss.value, {"loss": loss.value, **loss.metrics}
+        loss, collections = module.apply({"params": params, **state.collections}, batch, train=True, rngs={"dropout": key},
+                                         mutable=list(state.collections))
+        return loss.value, ({"loss": loss.value, **loss.metrics}, collections)
 
-    return jax.grad(loss_of, has_aux=True)(state.params)
+    gradients, (metrics, collections) = jax.grad(loss_of, has_aux=True)(state.params)
+    return gradients, metrics, dict(collections)
+
+
+def with_teacher(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict) -> dict:
+    """The batch and, as its `teacher`, what objectives need of the encodings that the averaged parameters give, without dropout."""
+    needs = {need for objective in build_objectives(config.objectives).values() for need in objective.teacher_needs}
+    if not needs:
+        return batch
+    variables = {"params": module.precision.working_copy(state.average), **state.collections}
+    return {**batch, "teacher": module.apply(variables, batch, needs, False, method="encode")}
 
 
 def by_mean(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
@@ -58,7 +69,7 @@ def by_mean(config: schema.Config, module: PretrainingModule, state: TrainState,
     parts = split(batch, count), jax.random.split(key, count)
 
     def gradient(part):
-        return at_once(config, module, state, *part)
+        return at_once(config, module, state, *part)[:2]
 
     def add(total, part):
         return jax.tree.map(lambda a, b: a + b / count, total, gradient(part)), None
@@ -98,7 +109,7 @@ def by_encodings(config: schema.Config, module: PretrainingModule, state: TrainS
 
     def replayed(params, batch, key, slopes):
         params = module.precision.working_copy(params)
-        batch = prepare(batch, config.data.images)
+        batch = with_teacher(config, module, state, prepare(batch, config.data.images))
         encodings = apply(params, key, batch, needs, True, method="encode")
         loss = apply(params, key, encodings, batch, separate, method="losses")
         return sum((slopes[name] * encodings[name]).sum() for name in through) + loss.value / count, loss
@@ -125,8 +136,12 @@ def join(tree: Any) -> Any:
 
 
 def check_accumulation(config: schema.Config) -> None:
-    """Raises: ConfigError for microbatches that do not divide the batch, and for an objective that cannot be split."""
+    """Raises: ConfigError for microbatches that do not divide the batch, for an objective that cannot be split, and for one that
+    learns from averaged parameters where none are kept."""
     count = config.accumulation.microbatches
+    for name, objective in build_objectives(config.objectives).items():
+        if objective.teacher_needs and config.ema is None:
+            raise ConfigError(f"objectives.{name}: learns from the moving average of the parameters; set ema, such as 0.995")
     if count == 1:
         return
     if config.data.batch_size % count:
@@ -134,7 +149,7 @@ def check_accumulation(config: schema.Config) -> None:
     if config.accumulation.negatives == "microbatch":
         return
     for name, objective in build_objectives(config.objectives).items():
-        large = [need for need in objective.needs if need not in objective.couples_through]
+        large = [need for need in (*objective.needs, *objective.teacher_needs) if need not in objective.couples_through]
         if objective.couples_batch and large:
             raise ConfigError(
                 f"accumulation.microbatches: objectives.{name} compares the examples of a batch by their {large[0]}, which "

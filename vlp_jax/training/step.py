@@ -27,7 +27,7 @@ def make_train_step(config: schema.Config, module: PretrainingModule, optimizer:
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-        gradients, metrics = loss_gradients(config, module, state, batch, key)
+        gradients, metrics, collections = loss_gradients(config, module, state, batch, key)
         gradients = zero_frozen(gradients, config.optimizer.frozen)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         params = constrain_parameters(objectives, optax.apply_updates(state.params, updates))
@@ -35,7 +35,8 @@ def make_train_step(config: schema.Config, module: PretrainingModule, optimizer:
         if average is not None:
             average = optax.incremental_update(params, average, 1.0 - config.ema)
         metrics |= {"gradient_norm": optax.tree.norm(gradients), "learning_rate": schedule(state.step)}
-        after = state.replace(step=state.step + 1, params=params, optimizer=optimizer_state, average=average)
+        after = state.replace(step=state.step + 1, params=params, optimizer=optimizer_state, average=average,
+                              collections=collections)
         return guarded(config.guard, state, after, metrics) if skips_updates(config.guard) else (after, metrics)
 
     return step

@@ -1,0 +1,53 @@
+"""Every recipe's smoke variant trains, in float32 on one device and on a mesh alike, and in bfloat16 with float32 parameters."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from vlp_jax.config import load_config, schema
+from vlp_jax.sharding.layout import Layout
+from vlp_jax.training.assembly import assemble
+
+pytestmark = pytest.mark.recipes
+CONFIGS = sorted(path.stem for path in (pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+MESHES = {"one device": schema.Mesh(data=1), "data=4, fsdp=2": schema.Mesh(data=4, fsdp=2, replicate_below=256)}
+STEPS = 3
+
+
+def smoke(name, mesh, compute):
+    """The smoke variant of a config, three steps of 32 examples."""
+    config = load_config(f"configs/{name}.py:smoke")
+    data = dataclasses.replace(config.data, batch_size=32)
+    return dataclasses.replace(config, steps=STEPS, data=data, mesh=mesh, evaluators={},
+                               precision=schema.Precision(compute))
+
+
+def losses(config):
+    """The metrics of the first updates, and the state after them."""
+    run = assemble(config)
+    assert isinstance(run.layout, Layout) and run.mesh.size == (1 if config.mesh.fsdp == 1 else 8)
+    state, batches, rows = run.initial_state(), run.batches(0), []
+    for _ in range(STEPS):
+        state, metrics = run.train_step(state, run.to_device(next(batches)))
+        rows.append({name: float(value) for name, value in metrics.items() if name.endswith("loss")})
+    batches.close()
+    return rows, state
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_first_losses_are_the_same_on_one_device_and_on_a_mesh(name):
+    one, mesh = (losses(smoke(name, mesh, "float32"))[0] for mesh in MESHES.values())
+    for step in range(STEPS):
+        for key, value in one[step].items():
+            np.testing.assert_allclose(mesh[step][key], value, rtol=1e-4, err_msg=f"{key} of step {step + 1}")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_in_bfloat16_losses_are_finite_and_no_parameter_is_bfloat16(name):
+    rows, state = losses(smoke(name, MESHES["one device"], "bfloat16"))
+    assert all(np.isfinite(value) for row in rows for value in row.values())
+    kept = jax.tree_util.tree_leaves_with_path((state.params, state.average, state.collections))
+    assert {leaf.dtype for _, leaf in kept if jax.dtypes.issubdtype(leaf.dtype, np.floating)} == {np.dtype("float32")}
