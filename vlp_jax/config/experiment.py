@@ -1,5 +1,7 @@
 """What the files in `configs/` share: a base with every default, and the shrinking that makes a smoke variant."""
 
+from collections.abc import Callable
+
 import ml_collections
 
 from vlp_jax.config import schema
@@ -16,13 +18,13 @@ def base() -> ml_collections.ConfigDict:
     return config
 
 
-def variant_of(config: ml_collections.ConfigDict, variant: str) -> ml_collections.ConfigDict:
-    """`config` itself for "full", its `smoke` form for "smoke"; anything else is a ConfigError."""
-    if variant == "full":
-        return config
-    if variant == "smoke":
-        return smoke(config)
-    raise ConfigError(f"unknown variant {variant!r}, expected 'full' or 'smoke'")
+def variant_of(config: ml_collections.ConfigDict, variant: str,
+               small: Callable[[ml_collections.ConfigDict], ml_collections.ConfigDict] | None = None) -> ml_collections.ConfigDict:
+    """`config` itself for "full", its `smoke` form for "smoke", what the recipe's own `small` makes of it for "small"."""
+    variants = {"full": lambda config: config, "smoke": smoke} | ({"small": small} if small else {})
+    if variant not in variants:
+        raise ConfigError(f"unknown variant {variant!r}, expected {', '.join(map(repr, variants))}")
+    return variants[variant](config)
 
 
 def clip() -> ml_collections.ConfigDict:
@@ -93,3 +95,27 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 EMBEDDED_VOCABULARY = 4096
+
+
+def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The same experiment for the embedded data and minutes on a laptop's CPU, to learn something and not only to run: what `small`
+    variants share. 32 x 32 pixels, a ViT of 16 patches behind a convolution stem, narrow towers, the input of clip_emoji.py."""
+    config.update(steps=1200, examples=None, epochs=None, log_every=50)
+    config.data.update(batch_size=64, workers=0)
+    config.data.train.update(source="embedded:emoji/train", mixture={})
+    config.data.text = to_tree(schema.Text(canonicalize=tuple(config.data.text.canonicalize)))
+    config.data.images.update(crop_to_content=True, content_margin=0.04, resize="squash", interpolation="bilinear",
+                              mean=(0.5,) * 3, std=(0.3,) * 3)
+    config.data.augmentation = to_tree(schema.Augmentation(background="random", rotation=8.0, scale=(0.9, 1.25), shift=0.04,
+                                                           aspect=0.1, brightness=0.2, contrast=0.2, saturation=0.3))
+    narrow = dict(preset="Ti", width=128, heads=4, mlp_dim=384, scan=False, rematerialisation="none")
+    config.model.image.update(narrow, depth=2, image_size=32, patch_size=8, stem="convolution",
+                              stem_channels=(32, 64, 128, 128), stem_strides=(2, 2, 2, 1))
+    config.model.text.update(narrow, depth=2, length=16, vocab_size=EMBEDDED_VOCABULARY)
+    config.model.embedding_dim = 128
+    config.precision.compute = "float32"
+    config.optimizer.update(rate=1e-3)
+    config.optimizer.schedule.update(kind="cosine", warmup=0.05)
+    config.checkpoint.update(every_steps=500, every_minutes=None, keep=2)
+    config.evaluators = dict(val_vendor=to_tree(schema.Evaluator(tasks=("retrieval",))))
+    return config
