@@ -15,8 +15,8 @@ from vlp_jax.errors import CheckpointError
 from vlp_jax.objectives.module import PretrainingModule
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.training.assembly import example_batch, make_module
-from vlp_jax.training.checkpoint import checkpoint_folder, finished_steps, read_metadata, restore_arrays
-from vlp_jax.training.state import place_parameters
+from vlp_jax.training.checkpoint import checkpoint_folder, finished_steps, read_metadata, restore_arrays, restore_collections
+from vlp_jax.training.state import abstract_collections, place_parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +66,11 @@ def load(folder: str, step: int | None = None, ema: bool | None = None,
     preprocessor = Preprocessor.from_json(metadata["preprocessor"])
     module = make_module(config, compute)
     shardings = None if layout is None else place_parameters(module, example_batch(config), layout)
-    params = restore_arrays(checkpoints, step, "average" if ema else "params", shardings)
-    return Model(module, config, preprocessor), {"params": params}, preprocessor
+    variables = {"params": restore_arrays(checkpoints, step, "average" if ema else "params", shardings)}
+    if "collections" in metadata["fingerprints"]:
+        like = abstract_collections(module, example_batch(config))
+        variables |= restore_collections(checkpoints, step, like, None if layout is None else replicated(layout.mesh))
+    return Model(module, config, preprocessor), variables, preprocessor
 
 
 def find_step(folder: str, step: int | None) -> int:

@@ -81,11 +81,8 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.data.update(batch_size=64, workers=0)
     config.data.train.update(source="embedded:emoji/train", mixture={})
     config.data.text = to_tree(schema.Text(canonicalize=tuple(config.data.text.canonicalize)))
-    config.model.image.update(narrow)
-    if config.model.image.stem == "patch":
-        config.model.image.update(patch_size=8, image_size=32)
-    config.model.text.update(narrow, length=min(config.model.text.length, 24), vocab_size=EMBEDDED_VOCABULARY)
-    config.model.image.preset = config.model.text.preset = "Ti"
+    narrow_image(config.model.image, narrow)
+    config.model.text.update(narrow, preset="Ti", length=min(config.model.text.length, 24), vocab_size=EMBEDDED_VOCABULARY)
     config.model.embedding_dim = 64
     config.optimizer.rate = 1e-3
     config.optimizer.schedule.update(warmup=0.1, decay=0.1)
@@ -95,6 +92,19 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 EMBEDDED_VOCABULARY = 4096
+
+
+def narrow_image(tower: ml_collections.ConfigDict, narrow: dict) -> None:
+    """Shrinks an image tower: a ViT to `narrow`, a ResNet to one block of few channels a stage."""
+    if tower.kind == "vit":
+        tower.update(narrow, preset="Ti")
+        if tower.stem == "patch":
+            tower.update(patch_size=8, image_size=32)
+        return
+    stages = len(tower.blocks) or 4
+    tower.update(width=8, blocks=(1,) * stages, image_size=min(tower.image_size, 64))
+    if tower.clip:
+        tower.update(heads=4, output_dim=64)
 
 
 def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

@@ -51,6 +51,27 @@ class ImageTower(Tower):
 
 
 @dataclasses.dataclass(frozen=True)
+class ResNetTower:
+    """A residual network (He et al. 2016), or CLIP's variant of it (Radford et al. 2021). Its tokens are the last feature map."""
+
+    kind: Literal["resnet"] = "resnet"
+    depth: int = 50  # 18 and 34 of basic blocks; 50, 101 and 152 of bottlenecks
+    blocks: tuple[int, ...] = ()  # of each stage, instead of depth's numbers
+    width: int = between(64, 1)  # channels of the first stage; each further stage has twice as many
+    norm: Literal["batch", "group"] = "batch"  # batch: statistics of the whole batch; group: no example knows of another
+    groups: int = between(32, 1)  # of norm="group"
+    image_size: int = between(224, 1)
+    stem_size: int = between(7, 1)  # of the first convolution, an odd number; 3 for small pictures
+    stem_stride: int = between(2, 1)
+    max_pool: bool = True  # behind the stem, which halves the picture again
+    clip: bool = False  # a stem of three convolutions, strides by average pooling, and attention pooling
+    heads: int = between(32, 1)  # clip: of the attention pooling
+    output_dim: int = between(1024, 1)  # clip: of the pooled vector
+    rematerialisation: Literal["none", "full"] = "none"  # full: the backward pass computes each block again
+    projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from pooled width to `model.embedding_dim`
+
+
+@dataclasses.dataclass(frozen=True)
 class TextTower(Tower):
     """A text Transformer."""
 
@@ -71,6 +92,6 @@ class TextTower(Tower):
 class Model:
     """An image encoder and a text encoder with a shared embedding space."""
 
-    image: ImageTower = section(ImageTower)
+    image: ImageTower | ResNetTower = section(ImageTower)
     text: TextTower = section(TextTower)
     embedding_dim: int | None = between(None, 1)  # None: the text preset's width

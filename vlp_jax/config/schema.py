@@ -18,6 +18,7 @@ from vlp_jax.config.data_schema import TrainSource as TrainSource
 from vlp_jax.config.fields import between, section
 from vlp_jax.config.model_schema import ImageTower as ImageTower
 from vlp_jax.config.model_schema import Model as Model
+from vlp_jax.config.model_schema import ResNetTower as ResNetTower
 from vlp_jax.config.model_schema import TextTower as TextTower
 from vlp_jax.config.model_schema import Tower as Tower
 from vlp_jax.config.objective_schema import ContrastiveObjective as ContrastiveObjective

@@ -1,5 +1,7 @@
 """Settings that another setting leaves without effect: named, since whoever wrote them expects one."""
 
+import dataclasses
+
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 
@@ -15,8 +17,11 @@ def check_unused(config: schema.Config, place: str) -> None:
 
 def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
     """(setting, whether it does nothing, beside what or without what)."""
-    settings = []
-    for name, tower in (("image", config.model.image), ("text", config.model.text)):
+    image, text = config.model.image, config.model.text
+    settings = unused_of_resnet(image) if image.kind == "resnet" else []
+    for name, tower in (("image", image), ("text", text)):
+        if tower.kind == "resnet":
+            continue
         by_name = tower.rematerialisation == "save_names"
         settings += [
             (f"model.{name}.saved", bool(tower.saved) and not by_name,
@@ -35,3 +40,14 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
         ("watchdog.exit", config.watchdog.exit and config.watchdog.seconds is None, "without watchdog.seconds"),
         ("mesh.rules", any(rule[:1] == ("batch",) for rule in config.mesh.rules),
          "for 'batch': examples are always divided over data x fsdp; set mesh.data and mesh.fsdp")]
+
+
+def unused_of_resnet(tower: schema.ResNetTower) -> list[tuple[str, bool, str]]:
+    """What CLIP's ResNet does not read, and what only it does."""
+    default = schema.ResNetTower()
+    changed = {field.name for field in dataclasses.fields(tower) if getattr(tower, field.name) != getattr(default, field.name)}
+    stem = [(f"model.image.{name}", tower.clip and name in changed, "beside clip=True, which has a stem of its own")
+            for name in ("stem_size", "stem_stride", "max_pool")]
+    pooling = [(f"model.image.{name}", not tower.clip and name in changed, "without clip=True, for whose attention pooling it is")
+               for name in ("heads", "output_dim")]
+    return stem + pooling + [("model.image.groups", tower.norm == "batch" and "groups" in changed, "beside norm='batch'")]

@@ -2,6 +2,8 @@
 
 from vlp_jax.config import schema
 from vlp_jax.models.presets import Size, patch_size_of, size_of
+from vlp_jax.models.resnet import EXPANSION
+from vlp_jax.models.towers import blocks_of, image_width
 
 
 def layer_flops(size: Size, tokens: int, activation: str) -> int:
@@ -28,9 +30,11 @@ def pooling_flops(size: Size, tokens: int, activation: str) -> int:
     return 4 * width**2 + 4 * tokens * width**2 + 4 * tokens * width + mlp_flops(size, 1, activation)
 
 
-def image_flops(tower: schema.ImageTower, embedding_dim: int, train: bool = True, tokens: bool = True) -> int:
+def image_flops(tower: schema.ImageTower | schema.ResNetTower, embedding_dim: int, train: bool = True, tokens: bool = True) -> int:
     """The image tower and its projection on one picture, forward. train: with the tokens that training drops left out.
     tokens: whether anything needs them beside what is pooled."""
+    if tower.kind == "resnet":
+        return resnet_flops(tower) + projection_flops(tower, image_width(tower), embedding_dim)
     size, patch = size_of(tower, "model.image"), patch_size_of(tower)
     patches = (tower.image_size // patch)**2
     kept = max(1, round(patches * (1.0 - tower.token_drop))) if train and tower.token_drop else patches
@@ -53,6 +57,36 @@ def stem_flops(tower: schema.ImageTower, width: int, patches: int, patch: int) -
     return flops + 2 * patches * channels * width
 
 
+def resnet_flops(tower: schema.ResNetTower) -> int:
+    """All convolutions of a ResNet, and the products of CLIP's attention pooling."""
+    def convolution(side: int, size: int, channels: int, wider: int) -> int:
+        return 2 * side**2 * size**2 * channels * wider
+
+    (depths, bottleneck), width = blocks_of(tower), tower.width
+    side = -(-tower.image_size // (2 if tower.clip else tower.stem_stride))
+    half = width // 2
+    flops = (convolution(side, 3, 3, half) + convolution(side, 3, half, half) + convolution(side, 3, half, width) if tower.clip
+             else convolution(side, tower.stem_size, 3, width))
+    side, channels = -(-side // 2) if tower.clip or tower.max_pool else side, width
+    for stage, depth in enumerate(depths):
+        inner, outer = width * 2**stage, width * 2**stage * (EXPANSION if bottleneck else 1)
+        for block in range(depth):
+            before, stride = side, 2 if stage > 0 and block == 0 else 1
+            side = -(-side // stride)
+            if bottleneck:
+                middle = before if tower.clip else side  # CLIP's 3x3 convolution comes before the stride
+                flops += convolution(before, 1, channels, inner) + convolution(middle, 3, inner, inner)
+                flops += convolution(side, 1, inner, outer)
+            else:
+                flops += convolution(side, 3, channels, inner) + convolution(side, 3, inner, outer)
+            flops += convolution(side, 1, channels, outer) if stride > 1 or channels != outer else 0
+            channels = outer
+    if not tower.clip:
+        return flops
+    tokens = side**2 + 1
+    return flops + 2 * channels**2 * (1 + 2 * tokens) + 4 * tokens * channels + 2 * channels * tower.output_dim
+
+
 def text_flops(tower: schema.TextTower, embedding_dim: int, tokens: bool = True) -> int:
     """The text tower and its projection on one caption, forward; looking up embeddings is no product. tokens: as above."""
     size = size_of(tower, "model.text")
@@ -63,5 +97,5 @@ def text_flops(tower: schema.TextTower, embedding_dim: int, tokens: bool = True)
     return flops + projection_flops(tower, size.width, embedding_dim)
 
 
-def projection_flops(tower: schema.Tower, width: int, embedding_dim: int) -> int:
+def projection_flops(tower: schema.Tower | schema.ResNetTower, width: int, embedding_dim: int) -> int:
     return 0 if tower.projection == "none" else 2 * width * embedding_dim

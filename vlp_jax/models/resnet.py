@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -11,21 +12,24 @@ from einops import rearrange
 
 from vlp_jax.models.attention import plain_attention
 from vlp_jax.models.layers import Encoding, Precision
+from vlp_jax.sharding.layout import constrain
 
 # (blocks of each stage, whether they are bottlenecks): He et al. 2016, table 1
 SIZES: dict[int, tuple[tuple[int, ...], bool]] = {
     18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True), 101: ((3, 4, 23, 3), True),
     152: ((3, 8, 36, 3), True)}
 EXPANSION = 4  # of a bottleneck's channels
-GROUPS = 32  # of GroupNorm (Wu & He 2018)
 
 
 @dataclasses.dataclass(frozen=True)
 class Convolutions:
     """How convolutions and what normalises them are made. norm: `batch` (statistics of the whole batch in training, wherever
-    its examples lie; their running mean in evaluation) or `group`."""
+    its examples lie; their running mean in evaluation) or `group`, of the greatest common divisor of `groups` and the channels.
+    rematerialised: whether the backward pass computes each block again."""
 
     norm: str = "batch"
+    groups: int = 32  # Wu & He 2018
+    rematerialised: bool = False
     momentum: float = 0.9
     epsilon: float = 1e-5
     precision: Precision = Precision()
@@ -42,7 +46,7 @@ class Convolutions:
                       scale_init=nn.with_logical_partitioning(nn.initializers.constant(scale), ("embed",)),
                       bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)))
         if self.norm == "group":
-            return nn.GroupNorm(num_groups=min(GROUPS, x.shape[-1]), **shared)(x)
+            return nn.GroupNorm(num_groups=math.gcd(self.groups, x.shape[-1]), **shared)(x)
         return nn.BatchNorm(use_running_average=not train, momentum=self.momentum, **shared)(x)
 
 
@@ -81,31 +85,37 @@ class ResidualBlock(nn.Module):
         if self.stride == 1 and x.shape[-1] == channels:
             return x
         x = average_pool(x, self.stride) if self.clip else x
-        x = self.parts.convolution(channels, 1, 1 if self.clip else self.stride, name="projection")(x)
-        return self.parts.normalise(x, train, "projection_norm")
+        x = self.parts.convolution(channels, 1, 1 if self.clip else self.stride, name="convolution_shortcut")(x)
+        return self.parts.normalise(x, train, "norm_shortcut")
 
 
 class ResNet(nn.Module):
-    """An image encoder: stem, four stages, pooling by the mean.
+    """An image encoder: stem, stages, pooling by the mean.
 
     Args of the call: image [B, H, W, 3] normalised pixels; train: whether BatchNorm uses and updates statistics (collection
-      `batch_stats`).
-    Returns: Encoding with the last feature map as tokens [B, (H / 32) (W / 32), D], rows from the top, no mask, pooled [B, D].
+      `batch_stats`); tokens: False where only `pooled` is wanted.
+    Returns: Encoding with the last feature map as tokens [B, N, D], rows from the top, no mask, pooled [B, D]. With the stem of
+      He et al. and four stages, N is (H / 32) (W / 32).
     """
 
     depths: tuple[int, ...]
     bottleneck: bool
     parts: Convolutions
     width: int = 64
+    stem_size: int = 7
+    stem_stride: int = 2
+    max_pool: bool = True
 
     @nn.compact
-    def __call__(self, image: jax.Array, train: bool = False) -> Encoding:
-        x = self.parts.convolution(self.width, 7, 2, name="stem")(image.astype(self.parts.precision.compute))
-        x = jax.nn.relu(self.parts.normalise(x, train, "stem_norm"))
-        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+    def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True) -> Encoding:
+        x = image.astype(self.parts.precision.compute)
+        x = self.parts.convolution(self.width, self.stem_size, self.stem_stride, name="convolution_stem")(x)
+        x = jax.nn.relu(self.parts.normalise(x, train, "norm_stem"))
+        if self.max_pool:
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         x = stages(x, self.depths, self.width, self.bottleneck, self.parts, train, clip=False)
-        tokens = rearrange(x, "b h w d -> b (h w) d")
-        return Encoding(tokens, None, tokens.astype(jnp.float32).mean(axis=1).astype(x.dtype))
+        x = constrain(rearrange(x, "b h w d -> b (h w) d"), ("batch", "tokens", "activation_embed"))
+        return Encoding(x if tokens else None, None, x.astype(jnp.float32).mean(axis=1).astype(x.dtype))
 
 
 class ClipResNet(nn.Module):
@@ -123,17 +133,17 @@ class ClipResNet(nn.Module):
     output_dim: int
 
     @nn.compact
-    def __call__(self, image: jax.Array, train: bool = False) -> Encoding:
+    def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True) -> Encoding:
         if image.shape[1:3] != (self.image_size, self.image_size):
             raise ValueError(f"this ResNet takes images of {self.image_size}x{self.image_size}, got {image.shape}")
         x = image.astype(self.parts.precision.compute)
         for i, (channels, stride) in enumerate(((self.width // 2, 2), (self.width // 2, 1), (self.width, 1))):
-            x = self.parts.convolution(channels, 3, stride, name=f"stem_{i}")(x)
-            x = jax.nn.relu(self.parts.normalise(x, train, f"stem_norm_{i}"))
+            x = self.parts.convolution(channels, 3, stride, name=f"convolution_stem_{i}")(x)
+            x = jax.nn.relu(self.parts.normalise(x, train, f"norm_stem_{i}"))
         x = stages(average_pool(x, 2), self.depths, self.width, True, self.parts, train, clip=True)
-        tokens = rearrange(x, "b h w d -> b (h w) d")
-        pooled = MeanQueryPooling(self.heads, self.output_dim, self.parts.precision, name="pooling_head")(tokens)
-        return Encoding(tokens, None, pooled)
+        x = constrain(rearrange(x, "b h w d -> b (h w) d"), ("batch", "tokens", "activation_embed"))
+        pooled = MeanQueryPooling(self.heads, self.output_dim, self.parts.precision, name="pooling_head")(x)
+        return Encoding(x if tokens else None, None, pooled)
 
 
 class MeanQueryPooling(nn.Module):
@@ -149,18 +159,23 @@ class MeanQueryPooling(nn.Module):
         tokens = jnp.concatenate([tokens.mean(axis=1, keepdims=True), tokens], axis=1)
         init = nn.with_logical_partitioning(nn.initializers.normal(width**-0.5), (None, None, "embed"))
         tokens = tokens + self.param("position", init, (1, *tokens.shape[1:]), jnp.float32).astype(tokens.dtype)
-        dense = functools.partial(precision.dense, axes=("embed", "mlp"), kernel_init=nn.initializers.normal(width**-0.5))
-        q, k, v = (dense(width, name=name)(x) for name, x in (("query", tokens[:, :1]), ("key", tokens), ("value", tokens)))
-        return dense(self.output_dim, axes=("mlp", "embed"), name="out")(plain_attention(q, k, v, None, self.heads, False)[:, 0])
+        project = functools.partial(precision.dense, (self.heads, width // self.heads), ("embed", "heads", "head_dim"),
+                                    kernel_init=nn.initializers.normal(width**-0.5))
+        q, k, v = (rearrange(project(name=name)(x), "b n h k -> b n (h k)")
+                   for name, x in (("query", tokens[:, :1]), ("key", tokens), ("value", tokens)))
+        attended = rearrange(plain_attention(q, k, v, None, self.heads, False)[:, 0], "b (h k) -> b h k", h=self.heads)
+        return precision.dense(self.output_dim, ("heads", "head_dim", "embed"), axis=(-2, -1), name="out",
+                               kernel_init=nn.initializers.normal(width**-0.5))(attended)
 
 
 def stages(x: jax.Array, depths: Sequence[int], width: int, bottleneck: bool, parts: Convolutions, train: bool,
            clip: bool) -> jax.Array:
     """The residual blocks; each stage but the first halves the image and doubles the channels. Call it inside a module."""
+    kind = nn.remat(ResidualBlock, static_argnums=(2,)) if parts.rematerialised else ResidualBlock
     for stage, depth in enumerate(depths):
         for block in range(depth):
             stride = 2 if stage > 0 and block == 0 else 1
-            x = ResidualBlock(width * 2**stage, stride, bottleneck, parts, clip, name=f"stage_{stage}_block_{block}")(x, train)
+            x = kind(width * 2**stage, stride, bottleneck, parts, clip, name=f"stage_{stage}_block_{block}")(x, train)
     return x
 
 

@@ -6,10 +6,9 @@ import jax.numpy as jnp
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.layers import Encoding, LayerOptions, Precision
-from vlp_jax.models.presets import patch_size_of, size_of
-from vlp_jax.models.text import TextTransformer
-from vlp_jax.models.vit import ViT
+from vlp_jax.models.layers import Encoding, Precision
+from vlp_jax.models.presets import size_of
+from vlp_jax.models.towers import build_image_tower, build_text_tower, image_width
 from vlp_jax.sharding.layout import constrain
 
 
@@ -56,14 +55,15 @@ class VisionLanguageModel(nn.Module):
 def embedding_dim(config: schema.Model) -> int:
     """Size of the shared space. Raises ConfigError where a tower without projection has another width."""
     dim = config.embedding_dim or size_of(config.text, "model.text").width
+    widths = {"image": image_width(config.image), "text": size_of(config.text, "model.text").width}
     for name, tower in (("image", config.image), ("text", config.text)):
-        width = size_of(tower, f"model.{name}").width
-        if tower.projection == "none" and width != dim:
-            raise ConfigError(f"model.{name}.projection: 'none' needs width {dim} (model.embedding_dim), the tower has {width}")
+        if tower.projection == "none" and widths[name] != dim:
+            raise ConfigError(f"model.{name}.projection: 'none' needs width {dim} (model.embedding_dim), "
+                              f"the tower has {widths[name]}")
     return dim
 
 
-def build_projection(tower: schema.Tower, dim: int, precision: Precision) -> nn.Module | None:
+def build_projection(tower: schema.Tower | schema.ResNetTower, dim: int, precision: Precision) -> nn.Module | None:
     if tower.projection == "none":
         return None
     return precision.dense(dim, ("embed", "embedding"), use_bias=tower.projection == "linear_with_bias",
@@ -78,60 +78,3 @@ def unit(x: jax.Array) -> jax.Array:
     """x / |x| along the last axis, float32; the zero vector stays zero and has a zero gradient."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(axis=-1, keepdims=True), 1e-24))
-
-
-def layer_options(tower: schema.Tower, section: str, precision: Precision, causal: bool = False) -> LayerOptions:
-    """The stack that a tower's config describes."""
-    size = size_of(tower, section)
-    return LayerOptions(
-        width=size.width, heads=size.heads, mlp_dim=size.mlp_dim, depth=size.depth, norm=tower.norm, norm_kind=tower.norm_kind,
-        norm_epsilon=tower.norm_epsilon, activation=tower.activation, qk_norm=tower.qk_norm,
-        layer_scale=tower.layer_scale, dropout=tower.dropout, causal=causal, initialization=tower.initialization,
-        attention=tower.attention, precision=precision)
-
-
-def build_image_tower(tower: schema.ImageTower, precision: Precision) -> ViT:
-    """Raises: ConfigError for sizes that do not fit together."""
-    patch_size = patch_size_of(tower)
-    if tower.image_size % patch_size:
-        raise ConfigError(f"model.image: image_size {tower.image_size} does not divide into patches of {patch_size}")
-    if tower.pooling == "none":
-        raise ConfigError("model.image.pooling: 'none' leaves nothing to embed, expected 'cls', 'mean' or 'map'")
-    if tower.stem == "convolution":
-        check_stem(tower, patch_size)
-    options = layer_options(tower, "model.image", precision)
-    divided = {"sincos2d": ("width", options.width), "rotary2d": ("width of a head", options.width // options.heads)}
-    if tower.position in divided and divided[tower.position][1] % 4:
-        what, size = divided[tower.position]
-        raise ConfigError(f"model.image.position: {tower.position!r} needs a {what} that divides by 4, got {size}")
-    return ViT(options=options, image_size=tower.image_size, patch_size=patch_size, stem=tower.stem,
-               stem_channels=tower.stem_channels, stem_strides=tower.stem_strides, patch_bias=tower.patch_bias,
-               position=tower.position, pooling=tower.pooling, registers=tower.registers,
-               embedding_norm=tower.embedding_norm, norm_before_pooling=tower.norm_before_pooling,
-               token_drop=tower.token_drop, stochastic_depth=tower.stochastic_depth, scan=tower.scan,
-               rematerialisation=tower.rematerialisation, saved=tower.saved)
-
-
-def check_stem(tower: schema.ImageTower, patch_size: int) -> None:
-    """Raises: ConfigError unless the stem's strides multiply to the patch size."""
-    if len(tower.stem_channels) != len(tower.stem_strides) or not tower.stem_channels:
-        raise ConfigError(f"model.image.stem_channels: needs one entry for each of stem_strides, "
-                          f"got {tower.stem_channels} and {tower.stem_strides}")
-    product = 1
-    for stride in tower.stem_strides:
-        product *= stride
-    if product != patch_size:
-        raise ConfigError(f"model.image.stem_strides: {tower.stem_strides} multiply to {product}, "
-                          f"the patch size is {patch_size}")
-
-
-def build_text_tower(tower: schema.TextTower, precision: Precision) -> TextTransformer:
-    """Raises: ConfigError for sizes that do not fit together, and for a pooled token that would see no text."""
-    if tower.causal and tower.pooling in ("cls", "first"):
-        raise ConfigError(f"model.text.pooling: {tower.pooling!r} stands in front of the text and sees none of it with "
-                          "causal=True; use 'end', 'last', 'mean' or 'map', or causal=False")
-    return TextTransformer(
-        options=layer_options(tower, "model.text", precision, causal=tower.causal), vocab_size=tower.vocab_size,
-        length=tower.length, pooling=tower.pooling, padding_mask=tower.padding_mask, token_types=tower.token_types,
-        embedding_norm=tower.embedding_norm, final_norm=tower.final_norm, pooler=tower.pooler,
-        stochastic_depth=tower.stochastic_depth, scan=tower.scan, rematerialisation=tower.rematerialisation, saved=tower.saved)

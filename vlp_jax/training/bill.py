@@ -137,9 +137,11 @@ def nearest_fix(config: schema.Config, topology: Topology, bill: Bill) -> str:
         return (f"--config.mesh.fsdp={sharing.fsdp} --config.mesh.data={sharing.data}{strategy} (the state alone takes "
                 f"{state / 1e9:.1f} GB a chip)")
     lesser = {"none": "save_matmuls", "save_matmuls": "full", "save_names": "full"}
-    policy = lesser.get(config.model.image.rematerialisation) or lesser.get(config.model.text.rematerialisation)
+    image, text = config.model.image, config.model.text
+    policy = lesser.get(image.rematerialisation) or lesser.get(text.rematerialisation)
     if policy and state < bill.chip_memory_bytes:
-        return f"--config.model.image.rematerialisation={policy} --config.model.text.rematerialisation={policy}"
+        of_image = "full" if image.kind == "resnet" else policy  # which knows nothing between it and "none"
+        return f"--config.model.image.rematerialisation={of_image} --config.model.text.rematerialisation={policy}"
     room = (bill.chip_memory_bytes - state) / max(bill.memory_bytes - state, 1)
     unit = bill.mesh["data"] * bill.mesh["fsdp"] * config.accumulation.microbatches
     batch = int(config.data.batch_size * room) // unit * unit

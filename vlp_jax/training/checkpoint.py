@@ -45,23 +45,28 @@ def finished_steps(folder: str) -> list[int]:
 def split(state: TrainState) -> dict[str, Any]:
     """The state as the items of a checkpoint; trees of Optax's own types become {path: leaf}, which stays readable when
     Optax changes them."""
-    rest = {"step": state.step, "rng": state.rng, "collections": state.collections, "optimizer": state.optimizer}
-    items = {"params": state.params, "average": state.average, "rest": flat(rest),
+    rest = {"step": state.step, "rng": state.rng, "optimizer": state.optimizer}
+    items = {"params": state.params, "average": state.average, "rest": flat(rest), "collections": flat(state.collections) or None,
              "guard": None if state.guard is None else flat(state.guard)}
     return {name: item for name, item in items.items() if item is not None}
 
 
 def join(items: dict[str, Any], like: TrainState) -> TrainState:
     """The inverse of `split`, for a state of the same structure as `like`."""
-    template = {"step": like.step, "rng": like.rng, "collections": like.collections, "optimizer": like.optimizer}
-    leaves = [items["rest"][path_of(path)] for path, _ in jax.tree_util.tree_leaves_with_path(template)]
-    rest = jax.tree.unflatten(jax.tree.structure(template), leaves)
+    rest = unflat(items["rest"], {"step": like.step, "rng": like.rng, "optimizer": like.optimizer})
     return TrainState(params=items["params"], average=items.get("average"),
+                      collections=unflat(items.get("collections", {}), like.collections),
                       guard=GuardState(**items["guard"]) if "guard" in items else None, **rest)
 
 
 def flat(tree: Any) -> dict[str, Any]:
     return {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def unflat(leaves: dict[str, Any], like: Any) -> Any:
+    """The inverse of `flat`, for a tree of the same structure as `like`."""
+    found = [leaves[path_of(path)] for path, _ in jax.tree_util.tree_leaves_with_path(like)]
+    return jax.tree.unflatten(jax.tree.structure(like), found)
 
 
 def describe(params: Any) -> dict[str, list[int]]:
@@ -74,9 +79,10 @@ def check_same_state(metadata: dict[str, Any], items: dict[str, Any], where: str
     if "average" in items and "average" not in metadata["fingerprints"]:
         raise CheckpointError(f"{where}: keeps no average of its parameters, which this config asks for (ema); leave ema out, or "
                               "start anew in another workdir")
-    for name, what in (("params", "model"), ("rest", "optimizer")):
-        here = describe(items[name])
-        stored = metadata["parameters"] if name == "params" else metadata.get(name, here)  # older ones do not say
+    for name, what in (("params", "model"), ("collections", "model"), ("rest", "optimizer")):
+        here = describe(items.get(name, {}))
+        stored = {"params": metadata["parameters"], "collections": metadata.get("collections", {}),
+                  "rest": metadata.get("rest", here)}[name]  # older ones do not say
         for path in sorted(stored.keys() | here.keys()):
             if stored.get(path) != here.get(path):
                 raise CheckpointError(
@@ -158,6 +164,20 @@ def restore_arrays(folder: str, step: int, name: str, shardings: Any = None) -> 
         item = read_item(folder, step, name, wanted)
         check_fingerprint(item, name, metadata)
         return item
+    except DamagedCheckpoint as error:
+        raise CheckpointError(f"{folder}/{step}: is damaged: {error}") from error
+
+
+def restore_collections(folder: str, step: int, like: Any, sharding: jax.sharding.Sharding | None = None) -> dict:
+    """The mutable variables of a checkpoint, such as BatchNorm's running statistics, with the structure of `like` (shapes are enough);
+    without a sharding, on the first device. Raises: CheckpointError."""
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), flat(like))
+    metadata = read_metadata(folder, step)
+    try:
+        item = read_item(folder, step, "collections", wanted)
+        check_fingerprint(item, "collections", metadata)
+        return unflat(item, like)
     except DamagedCheckpoint as error:
         raise CheckpointError(f"{folder}/{step}: is damaged: {error}") from error
 

@@ -61,6 +61,7 @@ class Checkpoints:
                                     "optimizer.rate, a longer warm-up or optimizer.clip_norm may help")
             decided_by_first("checkpoints", lambda: self.check_space(items))
             metadata = metadata | {"parameters": describe(items["params"]), "rest": describe(items["rest"]),
+                                   "collections": describe(items.get("collections", {})),
                                    "fingerprints": {name: fingerprint(item) for name, item in items.items()}}
             trees = {name: ocp.args.StandardSave(item) for name, item in items.items()}
             self.under_way = step

@@ -41,6 +41,12 @@ def abstract_parameters(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct
     return nn.meta.unbox(jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch))["params"]
 
 
+def abstract_collections(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:
+    """Shapes of the variables other than parameters, such as BatchNorm's running statistics, without computing any."""
+    variables = nn.meta.unbox(jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch))
+    return {name: collection for name, collection in variables.items() if name != "params"}
+
+
 def place_parameters(module: nn.Module, batch: dict, layout: Layout) -> Any:
     """The shardings of the parameters."""
     return parameter_shardings(jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch), layout)["params"]

@@ -1,0 +1,111 @@
+"""The towers that the `model` section of a config describes, and their widths."""
+
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+from vlp_jax.models.layers import LayerOptions, Precision
+from vlp_jax.models.presets import patch_size_of, size_of
+from vlp_jax.models.resnet import EXPANSION, SIZES, ClipResNet, Convolutions, ResNet
+from vlp_jax.models.text import TextTransformer
+from vlp_jax.models.vit import ViT
+
+
+def layer_options(tower: schema.Tower, section: str, precision: Precision, causal: bool = False) -> LayerOptions:
+    """The stack that a tower's config describes."""
+    size = size_of(tower, section)
+    return LayerOptions(
+        width=size.width, heads=size.heads, mlp_dim=size.mlp_dim, depth=size.depth, norm=tower.norm, norm_kind=tower.norm_kind,
+        norm_epsilon=tower.norm_epsilon, activation=tower.activation, qk_norm=tower.qk_norm,
+        layer_scale=tower.layer_scale, dropout=tower.dropout, causal=causal, initialization=tower.initialization,
+        attention=tower.attention, precision=precision)
+
+
+def build_image_tower(tower: schema.ImageTower | schema.ResNetTower, precision: Precision) -> ViT | ResNet | ClipResNet:
+    """An image encoder, called with (image, train, tokens). Raises: ConfigError for sizes that do not fit together."""
+    return build_vit(tower, precision) if tower.kind == "vit" else build_resnet(tower, precision)
+
+
+def build_vit(tower: schema.ImageTower, precision: Precision) -> ViT:
+    """Raises: ConfigError for sizes that do not fit together."""
+    patch_size = patch_size_of(tower)
+    if tower.image_size % patch_size:
+        raise ConfigError(f"model.image: image_size {tower.image_size} does not divide into patches of {patch_size}")
+    if tower.pooling == "none":
+        raise ConfigError("model.image.pooling: 'none' leaves nothing to embed, expected 'cls', 'mean' or 'map'")
+    if tower.stem == "convolution":
+        check_stem(tower, patch_size)
+    options = layer_options(tower, "model.image", precision)
+    divided = {"sincos2d": ("width", options.width), "rotary2d": ("width of a head", options.width // options.heads)}
+    if tower.position in divided and divided[tower.position][1] % 4:
+        what, size = divided[tower.position]
+        raise ConfigError(f"model.image.position: {tower.position!r} needs a {what} that divides by 4, got {size}")
+    return ViT(options=options, image_size=tower.image_size, patch_size=patch_size, stem=tower.stem,
+               stem_channels=tower.stem_channels, stem_strides=tower.stem_strides, patch_bias=tower.patch_bias,
+               position=tower.position, pooling=tower.pooling, registers=tower.registers,
+               embedding_norm=tower.embedding_norm, norm_before_pooling=tower.norm_before_pooling,
+               token_drop=tower.token_drop, stochastic_depth=tower.stochastic_depth, scan=tower.scan,
+               rematerialisation=tower.rematerialisation, saved=tower.saved)
+
+
+def check_stem(tower: schema.ImageTower, patch_size: int) -> None:
+    """Raises: ConfigError unless the stem's strides multiply to the patch size."""
+    if len(tower.stem_channels) != len(tower.stem_strides) or not tower.stem_channels:
+        raise ConfigError(f"model.image.stem_channels: needs one entry for each of stem_strides, "
+                          f"got {tower.stem_channels} and {tower.stem_strides}")
+    product = 1
+    for stride in tower.stem_strides:
+        product *= stride
+    if product != patch_size:
+        raise ConfigError(f"model.image.stem_strides: {tower.stem_strides} multiply to {product}, "
+                          f"the patch size is {patch_size}")
+
+
+def build_resnet(tower: schema.ResNetTower, precision: Precision) -> ResNet | ClipResNet:
+    """Raises: ConfigError for an unknown depth and for sizes that do not fit together."""
+    depths, bottleneck = blocks_of(tower)
+    parts = Convolutions(tower.norm, tower.groups, tower.rematerialisation == "full", precision=precision)
+    if not tower.clip:
+        if tower.stem_size % 2 == 0:
+            raise ConfigError(f"model.image.stem_size: must be odd, got {tower.stem_size}")
+        return ResNet(depths, bottleneck, parts, tower.width, tower.stem_size, tower.stem_stride, tower.max_pool)
+    shrinks, width = 2**(len(depths) + 1), image_token_width(tower)
+    if not bottleneck:
+        raise ConfigError(f"model.image.depth: CLIP's ResNets are made of bottlenecks: 50, 101 or 152, got {tower.depth}")
+    if tower.image_size % shrinks:
+        raise ConfigError(f"model.image.image_size: {tower.image_size} does not divide by {shrinks}, as it must for this ResNet")
+    if width % tower.heads or tower.width % 2:
+        raise ConfigError(f"model.image: width {width} of the last stage does not divide into {tower.heads} heads, or "
+                          f"width {tower.width} is odd")
+    return ClipResNet(depths, parts, tower.width, tower.heads, tower.image_size, tower.output_dim)
+
+
+def blocks_of(tower: schema.ResNetTower) -> tuple[tuple[int, ...], bool]:
+    """How many blocks each stage has, and whether they are bottlenecks. Raises: ConfigError for a depth that is not in He et al."""
+    if tower.depth not in SIZES:
+        raise ConfigError(f"model.image.depth: must be one of {', '.join(map(str, SIZES))} for a ResNet, got {tower.depth}")
+    depths, bottleneck = SIZES[tower.depth]
+    return tower.blocks or depths, bottleneck
+
+
+def image_token_width(tower: schema.ImageTower | schema.ResNetTower) -> int:
+    """The width of an image encoder's tokens."""
+    if tower.kind == "vit":
+        return size_of(tower, "model.image").width
+    depths, bottleneck = blocks_of(tower)
+    return tower.width * 2**(len(depths) - 1) * (EXPANSION if bottleneck else 1)
+
+
+def image_width(tower: schema.ImageTower | schema.ResNetTower) -> int:
+    """The width of what an image encoder pools."""
+    return tower.output_dim if tower.kind == "resnet" and tower.clip else image_token_width(tower)
+
+
+def build_text_tower(tower: schema.TextTower, precision: Precision) -> TextTransformer:
+    """Raises: ConfigError for sizes that do not fit together, and for a pooled token that would see no text."""
+    if tower.causal and tower.pooling in ("cls", "first"):
+        raise ConfigError(f"model.text.pooling: {tower.pooling!r} stands in front of the text and sees none of it with "
+                          "causal=True; use 'end', 'last', 'mean' or 'map', or causal=False")
+    return TextTransformer(
+        options=layer_options(tower, "model.text", precision, causal=tower.causal), vocab_size=tower.vocab_size,
+        length=tower.length, pooling=tower.pooling, padding_mask=tower.padding_mask, token_types=tower.token_types,
+        embedding_norm=tower.embedding_norm, final_norm=tower.final_norm, pooler=tower.pooler,
+        stochastic_depth=tower.stochastic_depth, scan=tower.scan, rematerialisation=tower.rematerialisation, saved=tower.saved)
