@@ -6,6 +6,8 @@ import jax.numpy as jnp
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.attention import Cache
+from vlp_jax.models.decoder import TextDecoder
 from vlp_jax.models.layers import Encoding, LayerOptions, Precision
 from vlp_jax.models.presets import patch_size_of, size_of
 from vlp_jax.models.text import TextTransformer
@@ -14,7 +16,7 @@ from vlp_jax.sharding.layout import constrain
 
 
 class VisionLanguageModel(nn.Module):
-    """Two towers and the projections into the shared space.
+    """Two towers, the projections into the shared space, and a decoder where the config has one.
 
     Each method works alone through `module.apply(variables, ..., method="encode_image")`.
     """
@@ -28,6 +30,8 @@ class VisionLanguageModel(nn.Module):
         dim = embedding_dim(self.config)
         self.image_projection = build_projection(self.config.image, dim, self.precision)
         self.text_projection = build_projection(self.config.text, dim, self.precision)
+        if self.config.decoder is not None:
+            self.decoder = build_decoder(self.config, self.precision)
 
     def encode_image(self, image: jax.Array, train: bool = False, tokens: bool = True) -> Encoding:
         """[B, H, W, 3] normalised pixels -> the image tower's Encoding, with its `tokens` where they are wanted."""
@@ -44,6 +48,25 @@ class VisionLanguageModel(nn.Module):
     def embed_text(self, encoding: Encoding) -> jax.Array:
         """A text Encoding -> unit vectors [B, E], float32."""
         return constrain(unit(project(self.text_projection, encoding.pooled)), ("batch", None))
+
+    def decode(self, text: jax.Array, mask: jax.Array | None = None, memory: Encoding | None = None, train: bool = False,
+               encoding: Encoding | None = None, prefix: jax.Array | None = None) -> jax.Array:
+        """int32 [B, L], bool [B, L] -> logits float32 [B, L, V] of each next token, by the decoder (see `TextDecoder`).
+
+        memory: the picture's Encoding, where the decoder looks at one. encoding: the text tower's, for a decoder on top of it; it
+        is computed where it is not given. prefix: int32 [B], so many first tokens are seen at once.
+        """
+        if self.config.decoder.kind == "on_text_tower":
+            text = (self.encode_text(text, mask, train) if encoding is None else encoding).tokens
+        return self.decoder(text, mask, memory, prefix, train)
+
+    def decode_next(self, text: jax.Array, position: jax.Array, memory: Encoding | None = None) -> jax.Array:
+        """As `decode`, of tokens int32 [B, n] that stand at `position` behind those of earlier calls, which the collection "cache"
+        holds (to be mutable). The first call gives the picture's `memory`, and may give no token (n = 0); later ones do not."""
+        cache = Cache(position, self.config.text.length)
+        if self.config.decoder.kind == "on_text_tower":
+            text = self.text(text, cache=cache).tokens
+        return self.decoder(text, memory=memory, cache=cache)
 
     def __call__(self, image: jax.Array | None, text: jax.Array | None, mask: jax.Array | None = None,
                  train: bool = False) -> tuple[jax.Array | None, jax.Array | None]:
@@ -80,14 +103,15 @@ def unit(x: jax.Array) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(axis=-1, keepdims=True), 1e-24))
 
 
-def layer_options(tower: schema.Tower, section: str, precision: Precision, causal: bool = False) -> LayerOptions:
+def layer_options(tower: schema.Stack, section: str, precision: Precision, causal: bool = False,
+                  cross_attention: bool = False) -> LayerOptions:
     """The stack that a tower's config describes."""
     size = size_of(tower, section)
     return LayerOptions(
         width=size.width, heads=size.heads, mlp_dim=size.mlp_dim, depth=size.depth, norm=tower.norm, norm_kind=tower.norm_kind,
         norm_epsilon=tower.norm_epsilon, activation=tower.activation, qk_norm=tower.qk_norm,
         layer_scale=tower.layer_scale, dropout=tower.dropout, causal=causal, initialization=tower.initialization,
-        attention=tower.attention, precision=precision)
+        attention=tower.attention, cross_attention=cross_attention, precision=precision)
 
 
 def build_image_tower(tower: schema.ImageTower, precision: Precision) -> ViT:
@@ -135,3 +159,28 @@ def build_text_tower(tower: schema.TextTower, precision: Precision) -> TextTrans
         length=tower.length, pooling=tower.pooling, padding_mask=tower.padding_mask, token_types=tower.token_types,
         embedding_norm=tower.embedding_norm, final_norm=tower.final_norm, pooler=tower.pooler,
         stochastic_depth=tower.stochastic_depth, scan=tower.scan, rematerialisation=tower.rematerialisation, saved=tower.saved)
+
+
+def build_decoder(config: schema.Model, precision: Precision) -> TextDecoder:
+    """Raises: ConfigError for parts that do not fit together."""
+    decoder, on_tower = config.decoder, config.decoder.kind == "on_text_tower"
+    if on_tower:
+        check_decoder_on_tower(config)
+    if decoder.image_queries and decoder.image == "none":
+        raise ConfigError("model.decoder.image_queries: have nothing to pool with image='none'")
+    options = layer_options(decoder, "model.decoder", precision, causal=True, cross_attention=decoder.image == "cross_attention")
+    return TextDecoder(options=options, vocab_size=config.text.vocab_size, length=config.text.length, image=decoder.image,
+                       queries=decoder.image_queries, on_tower=on_tower, tied=decoder.tied,
+                       stochastic_depth=decoder.stochastic_depth, scan=decoder.scan,
+                       rematerialisation=decoder.rematerialisation, saved=decoder.saved)
+
+
+def check_decoder_on_tower(config: schema.Model) -> None:
+    """Raises: ConfigError unless the text tower's tokens, as many as the text's, know nothing of later ones."""
+    decoder, text = config.decoder, config.text
+    if not text.causal or text.pooling == "cls":
+        raise ConfigError("model.decoder.kind: 'on_text_tower' needs model.text.causal=True, and no pooling='cls': its tokens must "
+                          "not know those to be predicted")
+    for key, wrong in (("tied", decoder.tied), ("text_prefix", decoder.text_prefix > 0), ("image", decoder.image == "prefix")):
+        if wrong:
+            raise ConfigError(f"model.decoder.{key}: {getattr(decoder, key)!r} is for kind='transformer', which reads words itself")
