@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from counted_flops import counted_flops
 from tiny_experiment import TOWER, batch_of, experiment
 
 from vlp_jax.config import schema
@@ -79,7 +80,6 @@ def decoding_experiment(decoder):
     (dict(image="none"), {"decoder"}), (dict(image="cross_attention"), {"decoder", "image"}),
     (dict(image="prefix"), {"decoder", "image"}), (dict(kind="on_text_tower", tied=False), {"decoder", "image", "text"})])
 def test_a_recipe_has_the_parameters_of_what_its_decoder_looks_at_and_its_flops(decoder, parts):
-    from test_flops import counted_flops
     config = decoding_experiment(decoder)
     module, batch = make_module(config), example_batch(config, rows=8)
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), batch))
