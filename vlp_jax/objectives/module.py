@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder import Decoding
+from vlp_jax.models.generation import decoder_step, greedy
 from vlp_jax.models.layers import Precision
 from vlp_jax.models.vision_language import VisionLanguageModel
-from vlp_jax.objectives.captioning import Captioning
+from vlp_jax.objectives.captioning import Captioning, token_losses
 from vlp_jax.objectives.contrastive import SigmoidContrastive, SoftmaxContrastive
 from vlp_jax.objectives.objective import Loss, Objective
 
@@ -81,6 +82,25 @@ class PretrainingModule(nn.Module):
     def embed(self, image: jax.Array | None = None, text: jax.Array | None = None, mask: jax.Array | None = None):
         """`VisionLanguageModel.__call__` without training."""
         return self.model(image, text, mask)
+
+    def caption_losses(self, image: jax.Array, text: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Of each text of a batch: the sum of -log p of its tokens but for the first, float32 [B], and how many these are."""
+        batch = {"image": image, "text": text, "text_mask": mask}
+        own, _ = token_losses(self.encode(batch, {"decoding"}, train=False)["decoding"].logits, text)
+        return jnp.where(mask[:, 1:], own, 0.0).sum(axis=1), mask[:, 1:].sum(axis=1)
+
+    def write_captions(self, image: jax.Array, start: jax.Array, end: int, padding: int) -> jax.Array:
+        """The decoder's text for each picture, the likeliest token each time: int32 [B, L - 1], `padding` behind the `end`."""
+        memory = self.model.encode_image(image) if self.model_config.decoder.image != "none" else None
+        model, variables = self.model.clone(parent=None), self.model.variables
+
+        def next_logits(cache, tokens, position, memory):
+            cache = {"cache": cache} if cache else {}
+            logits, cache = model.apply({**variables, **cache}, tokens, position, memory, method="decode_next", mutable="cache")
+            return logits, cache["cache"]
+
+        step, state = decoder_step(next_logits, memory, len(start))
+        return greedy(step, state, start, self.model_config.text.length - 1, end, padding)
 
 
 def needs_of_decoding(config: schema.Model, needs: set[str]) -> set[str]:
