@@ -21,10 +21,10 @@ from vlp_jax.sharding.launch import find_launch
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import make_mesh, shown
 from vlp_jax.sharding.rules import make_layout
-from vlp_jax.training.assembly import make_embedder
+from vlp_jax.training.assembly import make_captioner, make_embedder
 from vlp_jax.training.writers import write_atomically
 
-TASKS = ("retrieval", "zero_shot")
+TASKS = ("retrieval", "zero_shot", "captions")
 
 
 def main(arguments: list[str]) -> int:
@@ -60,8 +60,9 @@ def evaluate(given: argparse.Namespace) -> None:
     spec = dataclasses.replace(zero_shot_spec(model.config), source=given.source, tasks=tasks, batch_size=given.batch_size)
     if given.class_field:
         spec = dataclasses.replace(spec, class_field=given.class_field)
-    results = evaluate_set(data, spec, make_embedder(model.module, preprocessor, layout), variables,
-                           class_descriptions(given.workdir, given.step), model.config.data.threads)
+    embedder = make_embedder(model.module, preprocessor, layout)
+    results = evaluate_set(data, spec, embedder, variables, class_descriptions(given.workdir, given.step),
+                           model.config.data.threads, captioner=make_captioner(model.module, embedder, layout))
     text = json.dumps(results, indent=2)
     print(text)
     if given.output and is_first():

@@ -1,9 +1,8 @@
 """Analytic flops against the products of the unrolled, traced program, and against published figures."""
 
-import math
-
 import jax
 import pytest
+from counted_flops import counted_flops
 
 from vlp_jax.config import base, clip, to_config
 from vlp_jax.models.flops import image_flops, text_flops
@@ -23,20 +22,6 @@ def config_of(image=(), text=(), batch_size=4):
     config.model.text.update(narrow, vocab_size=50, length=24, **dict(text))
     config.model.embedding_dim = 64
     return to_config(config.to_dict())
-
-
-def counted_flops(program):
-    """Two operations for every multiplication of the products and convolutions in a traced program."""
-    total = 0
-    for equation in program.eqns:
-        inner = [value for value in equation.params.values() if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
-        total += sum(counted_flops(getattr(value, "jaxpr", value)) for value in inner)
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            total += 2 * equation.outvars[0].aval.size * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-        elif equation.primitive.name == "conv_general_dilated":
-            total += 2 * equation.outvars[0].aval.size * math.prod(equation.invars[1].aval.shape[:3])
-    return total
 
 
 @pytest.mark.parametrize("changes", [

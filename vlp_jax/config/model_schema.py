@@ -7,11 +7,11 @@ from vlp_jax.config.fields import between, section
 
 
 @dataclasses.dataclass(frozen=True)
-class Tower:
-    """What an image and a text transformer have in common. None takes the preset's value."""
+class Stack:
+    """What all transformers have in common. None takes the preset's value."""
 
     width: int | None = between(None, 1)
-    depth: int | None = between(None, 1)
+    depth: int | None = between(None, 0)
     heads: int | None = between(None, 1)
     mlp_dim: int | None = between(None, 1)
     norm: Literal["pre", "post"] = "pre"
@@ -27,6 +27,12 @@ class Tower:
     saved: tuple[Literal["query", "key", "value", "attended", "attention_residual", "hidden", "mlp_residual"], ...] = ()
     attention: Literal["auto", "plain"] = "auto"  # by the platform's kernel where it has one, or never
     initialization: Literal["clip", "xavier", "normal"] = "xavier"  # normal: BERT's, a standard deviation of 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Tower(Stack):
+    """What an image and a text transformer have in common."""
+
     projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from pooled width to `model.embedding_dim`
 
 
@@ -81,7 +87,7 @@ class TextTower(Tower):
     length: int = between(77, 1)
     causal: bool = True
     padding_mask: bool = True  # False lets tokens attend padding, as SigLIP does
-    pooling: Literal["end", "last", "first", "cls", "mean", "map"] = "end"
+    pooling: Literal["end", "last", "first", "cls", "cls_end", "mean", "map"] = "end"  # cls_end: a learned token behind the text
     token_types: int = between(0, 0)  # segments told apart by an embedding of their own, as BERT's two
     embedding_norm: bool = False  # BERT's LayerNorm in front of the first layer
     final_norm: bool = True  # False: none behind the last layer, as with norm="post"
@@ -89,9 +95,22 @@ class TextTower(Tower):
 
 
 @dataclasses.dataclass(frozen=True)
+class Decoder(Stack):
+    """A causal transformer that predicts the words of a text of `model.text.vocab_size` tokens, `model.text.length` of them."""
+
+    kind: Literal["transformer", "on_text_tower"] = "transformer"  # on_text_tower: its layers go on with what `model.text` gives
+    preset: str = "B"
+    image: Literal["cross_attention", "prefix", "none"] = "cross_attention"  # how the picture's tokens are seen, if at all
+    image_queries: int = between(0, 0)  # so many learned queries pool the picture's tokens first; 0: they are taken as they are
+    text_prefix: float = between(0.0, 0.0, 1.0)  # most of a text that training shows at once, both ways, before the rest of it
+    tied: bool = True  # words are predicted by the embeddings that they are read by
+
+
+@dataclasses.dataclass(frozen=True)
 class Model:
-    """An image encoder and a text encoder with a shared embedding space."""
+    """An image encoder and a text encoder with a shared embedding space, and a decoder where words are to be predicted."""
 
     image: ImageTower | ResNetTower = section(ImageTower)
     text: TextTower = section(TextTower)
     embedding_dim: int | None = between(None, 1)  # None: the text preset's width
+    decoder: Decoder | None = None

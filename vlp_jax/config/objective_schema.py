@@ -36,4 +36,14 @@ class SigmoidContrastive(ContrastiveObjective):
     initial_bias: float = -10.0
 
 
-Objective = SoftmaxContrastive | SigmoidContrastive
+@dataclasses.dataclass(frozen=True)
+class CaptioningObjective:
+    """Each token of the text from those before it, by `model.decoder`."""
+
+    kind: Literal["captioning"] = "captioning"
+    weight: float = between(1.0, 0.0)
+    label_smoothing: float = between(0.0, 0.0, 0.999)
+    unigram: Literal["running", "batch"] = "running"  # of which tokens the reference `unigram_entropy` is; batch with microbatches
+
+
+Objective = SoftmaxContrastive | SigmoidContrastive | CaptioningObjective

@@ -63,7 +63,7 @@ class Embedder:
         size = -(-batch_size // parts) * parts
         placed = []
         for array in arrays:
-            filler = repeat(array[-1], "... -> n ...", n=size - len(array))
+            filler = repeat(array[-1:], "1 ... -> n ...", n=size - len(array))
             whole = np.concatenate([array, filler])
             placed.append(jax.make_array_from_callback(whole.shape, batch_sharding(self.mesh), whole.__getitem__))
         return placed

@@ -9,12 +9,14 @@ import numpy as np
 from vlp_jax.config import schema
 from vlp_jax.data.sources import Source, open_source
 from vlp_jax.errors import EvaluationError
+from vlp_jax.evaluators.captioner import Captioner
+from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, class_descriptions
 from vlp_jax.evaluators.retrieval import RETRIEVAL_METRICS, retrieval
 from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, zero_shot
 
-TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS}
+TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS, "captions": CAPTION_METRICS}
 Descriptions = Mapping[str, Mapping[str, Sequence[str]]]  # {class field: {class: training captions}}
 
 
@@ -27,9 +29,11 @@ def nothing() -> None:
 
 
 def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder, variables: Any,
-                 descriptions: Descriptions, threads: int, between: Callable[[], None] = nothing) -> dict[str, float]:
-    """The metrics of `spec.tasks` on one set. Each picture and each distinct caption is embedded once.
+                 descriptions: Descriptions, threads: int, between: Callable[[], None] = nothing,
+                 captioner: Captioner | None = None) -> dict[str, float | str]:
+    """The metrics of `spec.tasks` on one set, and texts to be read. Each picture and each distinct caption is embedded once.
 
+    captioner: for the task `captions`.
     between: called before each batch, on all hosts as often; it may raise BrokenOff.
     Raises: EvaluationError for embeddings that are not finite; DataError for a set that lacks what a task needs.
     """
@@ -37,9 +41,13 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
         return embedder.texts(variables, paced(texts, spec.batch_size, between), spec.batch_size)
 
     labels = data.labels(spec.class_field) if "zero_shot" in spec.tasks else None
-    pixels = paced(data.pixels(embedder.preprocessor, threads), spec.batch_size, between)
-    images = embedder.images(variables, pixels, spec.batch_size)
-    results = {}
+    results, images = {}, None
+    if "captions" in spec.tasks:
+        results |= captioning(data, captioner, variables, spec.batch_size, threads,
+                              lambda pairs: paced(pairs, spec.batch_size, between))
+    if set(spec.tasks) - {"captions"}:
+        pixels = paced(data.pixels(embedder.preprocessor, threads), spec.batch_size, between)
+        images = embedder.images(variables, pixels, spec.batch_size)
     try:
         if "retrieval" in spec.tasks:
             results |= retrieval(images, embed_texts(data.captions), data)
@@ -61,9 +69,11 @@ def paced(items: Iterable, batch_size: int, between: Callable[[], None]) -> Iter
 
 
 class EvaluationSuite:
-    """All evaluation sets of an experiment. `run(...)` gives metrics named `EVALUATOR/metric`."""
+    """All evaluation sets of an experiment. `run(...)` gives metrics named `EVALUATOR/metric`, and texts by such names."""
 
-    def __init__(self, specs: Mapping[str, schema.Evaluator], embedder: Embedder, descriptions: Descriptions, threads: int):
+    def __init__(self, specs: Mapping[str, schema.Evaluator], embedder: Embedder, descriptions: Descriptions, threads: int,
+                 captioner: Captioner | None = None):
+        self.captioner = captioner
         self.specs, self.embedder, self.descriptions, self.threads = specs, embedder, descriptions, threads
         self.sets = {name: EvaluationSet(open_source(spec.source)) for name, spec in specs.items()}
 
@@ -72,14 +82,14 @@ class EvaluationSuite:
         return [name for name, spec in self.specs.items()
                 if step == last_step or (spec.every_steps is not None and step % spec.every_steps == 0)]
 
-    def run(self, names: Sequence[str], variables: Any, between: Callable[[], None] = nothing) -> dict[str, float]:
+    def run(self, names: Sequence[str], variables: Any, between: Callable[[], None] = nothing) -> dict[str, float | str]:
         """Metrics of the named evaluators; of those that had finished, where `between` (called before each batch) raises
         BrokenOff."""
         results = {}
         with contextlib.suppress(BrokenOff):
             for name in names:
                 metrics = evaluate_set(self.sets[name], self.specs[name], self.embedder, variables, self.descriptions, self.threads,
-                                       between)
+                                       between, self.captioner)
                 results |= {f"{name}/{key}": value for key, value in metrics.items()}
         return results
 

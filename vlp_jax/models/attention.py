@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +21,21 @@ from vlp_jax.sharding.layout import Layout, constrain, current_layout
 SHORT = 8  # queries below which no kernel pays: the one learned query of attention pooling
 
 
+@flax.struct.dataclass
+class Cache:
+    """That keys and values are kept in the collection "cache", of `length` tokens, for queries that come later.
+
+    position: int32 scalar, where the first of the new tokens stands; None: what is attended to is the whole of it.
+    """
+
+    position: jax.Array | None
+    length: int = flax.struct.field(pytree_node=False)
+
+    def visible(self, queries: int) -> jax.Array:
+        """[1, N, length] bool: what N new tokens see, themselves and what stands before."""
+        return (jnp.arange(self.length) <= self.position + jnp.arange(queries)[:, None])[None]
+
+
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention over several heads (Vaswani et al. 2017, section 3.2).
 
@@ -29,6 +45,8 @@ class MultiHeadAttention(nn.Module):
       mask: [B, M] bool, False hides a token of the memory, and hidden ones (padding) come last; None shows all.
       angles: how far each pair of numbers of a head is turned (see `positions.rotary2d`), [B or 1, N, K / 2]; a pair of them for
         queries and memory where these are not the same tokens.
+      visible: [B or 1, N, M] bool, the pairs that may be met beside what `mask` and `causal` say; no platform's kernel has it.
+      cache: where the keys and values of memory are kept; all that are kept are looked at then. Without memory, only these.
     Returns: [B, N, D] in the compute dtype. A query that may see nothing gets the output projection's bias.
     """
 
@@ -36,25 +54,39 @@ class MultiHeadAttention(nn.Module):
     causal: bool = False
 
     @nn.compact
-    def __call__(self, query: jax.Array, memory: jax.Array, mask: jax.Array | None = None,
-                 angles: jax.Array | tuple[jax.Array, jax.Array] | None = None) -> jax.Array:
+    def __call__(self, query: jax.Array, memory: jax.Array | None, mask: jax.Array | None = None,
+                 angles: jax.Array | tuple[jax.Array, jax.Array] | None = None, visible: jax.Array | None = None,
+                 cache: Cache | None = None) -> jax.Array:
         options, precision = self.options, self.options.precision
         initial = options.initializers()
         project = functools.partial(precision.dense, (options.heads, options.width // options.heads),
                                     ("embed", "heads", "head_dim"), kernel_init=initial["attention"])
-        q, k, v = project(name="query")(query), project(name="key")(memory), project(name="value")(memory)
+        inputs = {"query": query} if memory is None else {"query": query, "key": memory, "value": memory}
         # The heads side by side: a TPU would keep [B, N, H, K] with every head widened to 128 numbers.
-        q, k, v = (checkpoint_name(constrain(rearrange(x, "b n h k -> b n (h k)"), ("batch", None, "activation_heads")), name)
-                   for x, name in ((q, "query"), (k, "key"), (v, "value")))
+        made = {name: checkpoint_name(constrain(rearrange(project(name=name)(x), "b n h k -> b n (h k)"),
+                                                ("batch", None, "activation_heads")), name) for name, x in inputs.items()}
         if options.qk_norm:
-            q, k = self.norm_heads(q, "query_norm"), self.norm_heads(k, "key_norm")
+            made |= {name: self.norm_heads(made[name], f"{name}_norm") for name in made if name != "value"}
         if angles is not None:
             of_query, of_memory = angles if isinstance(angles, tuple) else (angles, angles)
-            q, k = rotate(q, of_query, options.heads), rotate(k, of_memory, options.heads)
-        attended = checkpoint_name(attend(q, k, v, mask, options.heads, self.causal, options.attention), "attended")
+            made |= {"query": rotate(made["query"], of_query, options.heads), "key": rotate(made["key"], of_memory, options.heads)}
+        q, k, v = made["query"], *(made[name] if cache is None else self.kept(name, made.get(name), cache)
+                                   for name in ("key", "value"))
+        causal = self.causal and visible is None
+        attended = checkpoint_name(attend(q, k, v, mask, options.heads, causal, options.attention, visible), "attended")
         attended = rearrange(attended, "b n (h k) -> b n h k", h=options.heads)
         return precision.dense(options.width, ("heads", "head_dim", "embed"), axis=(-2, -1), name="out",
                                kernel_init=initial["residual"])(attended)
+
+    def kept(self, name: str, new: jax.Array | None, cache: Cache) -> jax.Array:
+        """All keys, or values, that the cache holds, `new` [B, n, H K] among them."""
+        if new is None:
+            return self.get_variable("cache", name)
+        if cache.position is not None:
+            empty = jnp.zeros((len(new), cache.length, new.shape[2]), new.dtype)
+            new = jax.lax.dynamic_update_slice_in_dim(self.get_variable("cache", name, empty), new, cache.position, axis=1)
+        self.put_variable("cache", name, new)
+        return new
 
     def norm_heads(self, x: jax.Array, name: str) -> jax.Array:
         """LayerNorm of each head's part of [B, N, H K]."""
@@ -73,13 +105,16 @@ def rotate(x: jax.Array, angles: jax.Array, heads: int) -> jax.Array:
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool,
-           attention: str = "auto") -> jax.Array:
+           attention: str = "auto", visible: jax.Array | None = None) -> jax.Array:
     """softmax(q k^T / sqrt(K)) v of every head with the softmax in float32.
 
     q: [B, N, H K]; k, v: [B, M, H K], the heads side by side; mask: [B, M] bool, the visible tokens first, or None.
     attention: `auto` takes the platform's kernel where there is one for these shapes, `plain` never.
+    visible: [B or 1, N, M] bool, pairs that may be met, in place of `causal`; by plain products.
     Returns [B, N, H K]; zeros where nothing is seen.
     """
+    if visible is not None:
+        return plain_attention(q, k, v, None, heads, False, visible if mask is None else visible & mask[:, None])
     layout = current_layout()
     kernel = None if attention == "plain" or layout is None else kernel_for(layout, q, k, heads)
     if kernel is None:
@@ -133,11 +168,14 @@ def cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | 
     return attended if mask is None else jnp.where(visible[:, None, None] > 0, attended, 0)
 
 
-def plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool) -> jax.Array:
+def plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool,
+                    visible: jax.Array | None = None) -> jax.Array:
     """`attend` by two products and a softmax, on any platform."""
     q, k, v = (rearrange(x, "b n (h k) -> b n h k", h=heads) for x in (q, k, v))
     logits = jnp.einsum("bnhk,bmhk->bhnm", q * q.shape[-1]**-0.5, k, preferred_element_type=jnp.float32)
-    weights = visible_softmax(logits, None if mask is None else mask[:, None, None, :], causal)
+    if visible is None and mask is not None:
+        visible = mask[:, None, :]
+    weights = visible_softmax(logits, None if visible is None else visible[:, None], causal)
     return rearrange(jnp.einsum("bhnm,bmhk->bnhk", weights.astype(v.dtype), v), "b n h k -> b n (h k)")
 
 

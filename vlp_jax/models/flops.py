@@ -30,11 +30,12 @@ def pooling_flops(size: Size, tokens: int, activation: str) -> int:
     return 4 * width**2 + 4 * tokens * width**2 + 4 * tokens * width + mlp_flops(size, 1, activation)
 
 
-def image_flops(tower: schema.ImageTower | schema.ResNetTower, embedding_dim: int, train: bool = True, tokens: bool = True) -> int:
+def image_flops(tower: schema.ImageTower | schema.ResNetTower, embedding_dim: int, train: bool = True, tokens: bool = True,
+                embedded: bool = True) -> int:
     """The image tower and its projection on one picture, forward. train: with the tokens that training drops left out.
-    tokens: whether anything needs them beside what is pooled."""
+    tokens: whether anything needs them beside what is pooled. embedded: whether anything needs the projection."""
     if tower.kind == "resnet":
-        return resnet_flops(tower) + projection_flops(tower, image_width(tower), embedding_dim)
+        return resnet_flops(tower) + (projection_flops(tower, image_width(tower), embedding_dim) if embedded else 0)
     size, patch = size_of(tower, "model.image"), patch_size_of(tower)
     patches = (tower.image_size // patch)**2
     kept = max(1, round(patches * (1.0 - tower.token_drop))) if train and tower.token_drop else patches
@@ -42,7 +43,7 @@ def image_flops(tower: schema.ImageTower | schema.ResNetTower, embedding_dim: in
     flops = stem_flops(tower, size.width, patches, patch)
     flops += stack_flops(tower, size, count, one_wanted=tower.pooling == "cls" and not tokens)
     flops += pooling_flops(size, kept, tower.activation) if tower.pooling == "map" else 0
-    return flops + projection_flops(tower, size.width, embedding_dim)
+    return flops + (projection_flops(tower, size.width, embedding_dim) if embedded else 0)
 
 
 def stem_flops(tower: schema.ImageTower, width: int, patches: int, patch: int) -> int:
@@ -87,15 +88,36 @@ def resnet_flops(tower: schema.ResNetTower) -> int:
     return flops + 2 * channels**2 * (1 + 2 * tokens) + 4 * tokens * channels + 2 * channels * tower.output_dim
 
 
-def text_flops(tower: schema.TextTower, embedding_dim: int, tokens: bool = True) -> int:
-    """The text tower and its projection on one caption, forward; looking up embeddings is no product. tokens: as above."""
+def text_flops(tower: schema.TextTower, embedding_dim: int, tokens: bool = True, embedded: bool = True) -> int:
+    """The text tower and its projection on one caption, forward; looking up embeddings is no product. The rest as above."""
     size = size_of(tower, "model.text")
-    count = tower.length + (tower.pooling == "cls")
+    count = tower.length + (tower.pooling in ("cls", "cls_end"))
     flops = stack_flops(tower, size, count, one_wanted=tower.pooling not in ("mean", "map") and not tokens)
     flops += pooling_flops(size, count, tower.activation) if tower.pooling == "map" else 0
     flops += 2 * size.width**2 if tower.pooler else 0
-    return flops + projection_flops(tower, size.width, embedding_dim)
+    return flops + (projection_flops(tower, size.width, embedding_dim) if embedded else 0)
 
 
 def projection_flops(tower: schema.Tower | schema.ResNetTower, width: int, embedding_dim: int) -> int:
     return 0 if tower.projection == "none" else 2 * width * embedding_dim
+
+
+def decoder_flops(config: schema.Model) -> int:
+    """The decoder and the words' logits on one text, forward; each layer has keys and values of the picture's tokens."""
+    decoder, length = config.decoder, config.text.length
+    size, image = size_of(decoder, "model.decoder"), size_of(config.image, "model.image")
+    patches = (config.image.image_size // patch_size_of(config.image))**2
+    seen = patches + (config.image.pooling == "cls") + config.image.registers if decoder.image != "none" else 0
+    flops, memory_width, width = 0, image.width, size.width
+    logits = 2 * length * width * config.text.vocab_size
+    if decoder.image_queries:
+        queries = decoder.image_queries
+        flops += 4 * queries * width**2 + 4 * seen * memory_width * width + 4 * queries * seen * width
+        seen, memory_width = queries, width
+    if decoder.image == "prefix":
+        flops += 2 * seen * memory_width * width if memory_width != width else 0
+        return logits + flops + size.depth * layer_flops(size, seen + length, decoder.activation)
+    cross = 4 * length * width**2 + 4 * seen * memory_width * width + 4 * length * seen * width if seen else 0
+    text_width = size_of(config.text, "model.text").width
+    flops += 2 * length * text_width * width if decoder.kind == "on_text_tower" and text_width != width else 0
+    return logits + flops + size.depth * (layer_flops(size, length, decoder.activation) + cross)

@@ -48,9 +48,12 @@ class TransformerLayer(nn.Module):
 
     Args of the call:
       x: [B, N, D]; drop_rate: scalar, the probability of skipping a branch (stochastic depth).
-      mask: [B, N] bool or None; memory: [B, M, D] and memory_mask: [B, M] for cross-attention.
+      mask: [B, N] bool or None; memory: [B, M, D'] and memory_mask: [B, M] for cross-attention.
       angles: [B or 1, N, K / 2] by which self-attention turns queries and keys, or None.
       only: int32 [B], the one token of each example that is wanted; None: all.
+      visible: [B or 1, N, N] bool, which pairs self-attention may meet, in place of what `options.causal` says.
+      cache: where new tokens x stand among those whose keys and values are kept; with `visible` [.., N, cache.length]. Memory is
+        then given once, and None for tokens that come later.
     Returns: [B, N, D], or [B, 1, D] with `only`.
     """
 
@@ -58,20 +61,21 @@ class TransformerLayer(nn.Module):
     train: bool = False
 
     @nn.compact
-    def __call__(self, x, drop_rate, mask=None, memory=None, memory_mask=None, angles=None, only=None):
+    def __call__(self, x, drop_rate, mask=None, memory=None, memory_mask=None, angles=None, only=None, visible=None, cache=None):
         options = self.options
         attention = functools.partial(MultiHeadAttention, options)
         if only is None:
             x = self.residual("attention", x, drop_rate,
-                              lambda y: attention(causal=options.causal, name="attention")(y, y, mask, angles))
+                              lambda y: attention(causal=options.causal, name="attention")(y, y, mask, angles, visible, cache))
         else:
-            visible = up_to(only, mask, x.shape[1]) if options.causal else mask
+            seen = up_to(only, mask, x.shape[1]) if options.causal else mask
             turns = angles if angles is None else (token_at(angles, only), angles)
             x = self.residual("attention", x, drop_rate,
-                              lambda y: attention(name="attention")(token_at(y, only), y, visible, turns), only)
+                              lambda y: attention(name="attention")(token_at(y, only), y, seen, turns), only)
         if options.cross_attention:
+            whole = None if cache is None else cache.replace(position=None)
             x = self.residual("cross", x, drop_rate,
-                              lambda y: attention(name="cross")(y, memory, memory_mask))
+                              lambda y: attention(name="cross")(y, memory, memory_mask, cache=whole))
         return self.residual("mlp", x, drop_rate, Mlp(options, name="mlp"))
 
     def residual(self, name: str, x: jax.Array, drop_rate: jax.Array, branch: Callable, only: jax.Array | None = None) -> jax.Array:
@@ -127,7 +131,7 @@ class Transformer(nn.Module):
     train: bool = False
 
     @nn.compact
-    def __call__(self, x, mask=None, memory=None, memory_mask=None, angles=None, only=None):
+    def __call__(self, x, mask=None, memory=None, memory_mask=None, angles=None, only=None, visible=None, cache=None):
         depth = self.options.depth
         rates = jnp.linspace(0.0, self.stochastic_depth, depth) if self.stochastic_depth else None
         layer = rematerialised(self.rematerialisation, self.saved, self.options, prevent_cse=not self.scan)
@@ -135,13 +139,14 @@ class Transformer(nn.Module):
             for i in range(depth):
                 rate = None if rates is None else rates[i]
                 wanted = only if i == depth - 1 else None
-                x = layer(self.options, self.train, name=f"layer_{i}")(x, rate, mask, memory, memory_mask, angles, wanted)
+                x = layer(self.options, self.train, name=f"layer_{i}")(x, rate, mask, memory, memory_mask, angles, wanted, visible,
+                                                                     cache)
             return x
 
         def body(module, x, rate):
-            return module(x, rate, mask, memory, memory_mask, angles), None
+            return module(x, rate, mask, memory, memory_mask, angles, None, visible, cache), None
 
-        scanned = nn.scan(body, variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True},
+        scanned = nn.scan(body, variable_axes={"params": 0, "cache": 0}, split_rngs={"params": True, "dropout": True},
                           length=depth, metadata_params={nn.PARTITION_NAME: "layers"})
         x = scanned(layer(self.options, self.train, name="layers"), x, rates)[0]
         return x if only is None else token_at(x, only)
@@ -165,10 +170,13 @@ def rematerialised(policy: str, saved: tuple[str, ...], options: LayerOptions, p
 
 class AttentionPooling(nn.Module):
     """Multi-head attention pooling: learned queries look at all tokens, then a residual MLP (Zhai et al. 2022, "Scaling Vision
-    Transformers", section 3.4). tokens [B, N, D], mask [B, N] or None -> [B, D], or [B, queries, D] for more than one."""
+    Transformers", section 3.4). tokens [B, N, D'], mask [B, N] or None -> [B, D], or [B, queries, D] for more than one.
+
+    mlp: False for a norm in place of the MLP, as CoCa pools (Yu et al. 2022, figure 2)."""
 
     options: LayerOptions
     queries: int = 1
+    mlp: bool = True
 
     @nn.compact
     def __call__(self, tokens: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -177,7 +185,10 @@ class AttentionPooling(nn.Module):
         probe = self.param("probe", init, (1, self.queries, options.width), jnp.float32).astype(tokens.dtype)
         probe = jnp.broadcast_to(probe, (tokens.shape[0], self.queries, options.width))
         x = MultiHeadAttention(options, name="attention")(probe, tokens, mask)
-        pooled = x + Mlp(options, name="mlp")(options.normalisation("mlp_norm")(x))
+        if self.mlp:
+            pooled = x + Mlp(options, name="mlp")(options.normalisation("mlp_norm")(x))
+        else:
+            pooled = options.normalisation("norm")(x)
         return pooled[:, 0] if self.queries == 1 else pooled
 
 

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vlp_jax.models.attention import Cache
 from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Transformer, masked_mean, token_at
 from vlp_jax.sharding.layout import constrain
 
@@ -17,10 +18,13 @@ class TextTransformer(nn.Module):
       train: whether to drop branches and activations; needs a "dropout" rng then.
       tokens: False where only `pooled` is wanted, so that a last layer need not compute what is not pooled.
       types: int32 [B, L], which of `token_types` segments a token belongs to; None: all to the first.
+      cache: where `text` stands in rows whose earlier tokens this causal tower was given before; nothing is pooled then.
     Returns: Encoding with tokens [B, L, D] (one more, in front, with pooling "cls"), their mask, pooled [B, D].
 
     Pooling: `end` the last real token, `last` the last position whatever it holds, `first` the first one, `cls` a learned token
-    in front, `mean` over real tokens, `map` attention pooling. An empty row pools its first position, or zeros for `mean`.
+    in front, `cls_end` one right behind the last real token (Yu et al. 2022, "CoCa"), `mean` over real tokens, `map` attention
+    pooling. An empty row pools its first position, or zeros for `mean`. With `cls_end` the tokens are those of the words and
+    not normalised: a decoder's layers go on with them.
     pooler: a linear layer and tanh on what is pooled, as BERT has (Devlin et al. 2019).
     """
 
@@ -40,7 +44,7 @@ class TextTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True,
-                 types: jax.Array | None = None) -> Encoding:
+                 types: jax.Array | None = None, cache: Cache | None = None) -> Encoding:
         options, precision = self.options, self.options.precision
         if mask is None:
             mask = jnp.ones(text.shape, bool)
@@ -48,7 +52,7 @@ class TextTransformer(nn.Module):
                          embedding_init=nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed")))
         # Gathered along the width first: rows of a table that is divided there would have to be exchanged for the batch.
         x = jnp.take(constrain(table.embedding.astype(precision.compute), ("vocab", "activation_embed")), text, axis=0)
-        x = x + self.learned("position", (1, self.length, options.width))[:, :text.shape[1]]
+        x = x + places_of(self.learned("position", (1, self.length, options.width)), text.shape[1], cache)
         if self.token_types:
             segments = self.learned("token_type", (self.token_types, options.width))
             x = x + (segments[0] if types is None else jnp.take(segments, types, axis=0))
@@ -56,22 +60,38 @@ class TextTransformer(nn.Module):
             token = self.learned("class_token", (1, 1, options.width))
             x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, options.width)), x], axis=1)
             mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+        if self.pooling == "cls_end" and cache is None:
+            x, mask = self.append_class_token(x, mask)
         if self.embedding_norm:
             x = options.normalisation("embedding_norm")(x)
         x = nn.Dropout(options.dropout, deterministic=not train)(x)
         x = constrain(x, ("batch", "tokens", "activation_embed"))
         transformer = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
                                   name="transformer")
+        if cache is not None:
+            x = transformer(x, visible=cache.visible(x.shape[1]), cache=cache)
+            return Encoding(x if self.pooling == "cls_end" or not self.final_norm else options.normalisation("norm")(x), mask, None)
         place = self.pooled_place(mask)
         only = None if tokens else place
         x = transformer(x, mask if self.padding_mask else None, only=only)
+        unnormalised = x
         x = options.normalisation("norm")(x) if self.final_norm else x
         x = constrain(x, ("batch", "tokens", "activation_embed"))
         pooled = x[:, 0] if only is not None else self.pool(x, mask, place)
         if self.pooler:
             initial = options.initializers()["residual"]
             pooled = jnp.tanh(precision.dense(options.width, ("embed", "mlp"), kernel_init=initial, name="pooler")(pooled))
+        if self.pooling == "cls_end":
+            x, mask = unnormalised[:, :-1], mask[:, 1:]
         return Encoding(x if tokens else None, mask, pooled)
+
+    def append_class_token(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """[B, L, D], [B, L] -> [B, L + 1, D], [B, L + 1], with a learned token behind each row's last real one."""
+        token = self.learned("class_token", (1, 1, self.options.width))
+        mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+        place = mask.sum(axis=1, keepdims=True) - 1
+        x = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))
+        return jnp.where((jnp.arange(mask.shape[1]) == place)[:, :, None], token, x), mask
 
     def learned(self, name: str, shape: tuple[int, ...]) -> jax.Array:
         init = nn.with_logical_partitioning(nn.initializers.normal(0.01), (None, None, "embed"))
@@ -84,7 +104,7 @@ class TextTransformer(nn.Module):
             return jnp.zeros(count, jnp.int32)
         if self.pooling == "last":
             return jnp.full(count, mask.shape[1] - 1, jnp.int32)
-        return jnp.maximum(mask.sum(axis=1, dtype=jnp.int32) - 1, 0) if self.pooling == "end" else None
+        return jnp.maximum(mask.sum(axis=1, dtype=jnp.int32) - 1, 0) if self.pooling in ("end", "cls_end") else None
 
     def pool(self, x: jax.Array, mask: jax.Array, place: jax.Array | None) -> jax.Array:
         """[B, L, D] -> [B, D]."""
@@ -93,3 +113,8 @@ class TextTransformer(nn.Module):
         if self.pooling == "mean":
             return masked_mean(x, mask).astype(x.dtype)
         return AttentionPooling(self.options, name="pooling_head")(x, mask if self.padding_mask else None)
+
+
+def places_of(positions: jax.Array, count: int, cache: Cache | None) -> jax.Array:
+    """The embeddings [1, count, D] of a row's first places, or of those from `cache.position` on."""
+    return positions[:, :count] if cache is None else jax.lax.dynamic_slice_in_dim(positions, cache.position, count, axis=1)

@@ -2,6 +2,7 @@
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.decoder import TextDecoder
 from vlp_jax.models.layers import LayerOptions, Precision
 from vlp_jax.models.presets import patch_size_of, size_of
 from vlp_jax.models.resnet import EXPANSION, SIZES, ClipResNet, Convolutions, ResNet
@@ -9,14 +10,15 @@ from vlp_jax.models.text import TextTransformer
 from vlp_jax.models.vit import ViT
 
 
-def layer_options(tower: schema.Tower, section: str, precision: Precision, causal: bool = False) -> LayerOptions:
+def layer_options(tower: schema.Stack, section: str, precision: Precision, causal: bool = False,
+                  cross_attention: bool = False) -> LayerOptions:
     """The stack that a tower's config describes."""
     size = size_of(tower, section)
     return LayerOptions(
         width=size.width, heads=size.heads, mlp_dim=size.mlp_dim, depth=size.depth, norm=tower.norm, norm_kind=tower.norm_kind,
         norm_epsilon=tower.norm_epsilon, activation=tower.activation, qk_norm=tower.qk_norm,
         layer_scale=tower.layer_scale, dropout=tower.dropout, causal=causal, initialization=tower.initialization,
-        attention=tower.attention, precision=precision)
+        attention=tower.attention, cross_attention=cross_attention, precision=precision)
 
 
 def build_image_tower(tower: schema.ImageTower | schema.ResNetTower, precision: Precision) -> ViT | ResNet | ClipResNet:
@@ -109,3 +111,28 @@ def build_text_tower(tower: schema.TextTower, precision: Precision) -> TextTrans
         length=tower.length, pooling=tower.pooling, padding_mask=tower.padding_mask, token_types=tower.token_types,
         embedding_norm=tower.embedding_norm, final_norm=tower.final_norm, pooler=tower.pooler,
         stochastic_depth=tower.stochastic_depth, scan=tower.scan, rematerialisation=tower.rematerialisation, saved=tower.saved)
+
+
+def build_decoder(config: schema.Model, precision: Precision) -> TextDecoder:
+    """Raises: ConfigError for parts that do not fit together."""
+    decoder, on_tower = config.decoder, config.decoder.kind == "on_text_tower"
+    if on_tower:
+        check_decoder_on_tower(config)
+    if decoder.image_queries and decoder.image == "none":
+        raise ConfigError("model.decoder.image_queries: have nothing to pool with image='none'")
+    options = layer_options(decoder, "model.decoder", precision, causal=True, cross_attention=decoder.image == "cross_attention")
+    return TextDecoder(options=options, vocab_size=config.text.vocab_size, length=config.text.length, image=decoder.image,
+                       queries=decoder.image_queries, on_tower=on_tower, tied=decoder.tied,
+                       stochastic_depth=decoder.stochastic_depth, scan=decoder.scan,
+                       rematerialisation=decoder.rematerialisation, saved=decoder.saved)
+
+
+def check_decoder_on_tower(config: schema.Model) -> None:
+    """Raises: ConfigError unless the text tower's tokens, as many as the text's, know nothing of later ones."""
+    decoder, text = config.decoder, config.text
+    if not text.causal or text.pooling == "cls":
+        raise ConfigError("model.decoder.kind: 'on_text_tower' needs model.text.causal=True, and no pooling='cls': its tokens must "
+                          "not know those to be predicted")
+    for key, wrong in (("tied", decoder.tied), ("text_prefix", decoder.text_prefix > 0), ("image", decoder.image == "prefix")):
+        if wrong:
+            raise ConfigError(f"model.decoder.{key}: {getattr(decoder, key)!r} is for kind='transformer', which reads words itself")

@@ -6,14 +6,15 @@ import jax.numpy as jnp
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.attention import Cache
 from vlp_jax.models.layers import Encoding, Precision
 from vlp_jax.models.presets import size_of
-from vlp_jax.models.towers import build_image_tower, build_text_tower, image_width
+from vlp_jax.models.towers import build_decoder, build_image_tower, build_text_tower, image_width
 from vlp_jax.sharding.layout import constrain
 
 
 class VisionLanguageModel(nn.Module):
-    """Two towers and the projections into the shared space.
+    """Two towers, the projections into the shared space, and a decoder where the config has one.
 
     Each method works alone through `module.apply(variables, ..., method="encode_image")`.
     """
@@ -27,6 +28,8 @@ class VisionLanguageModel(nn.Module):
         dim = embedding_dim(self.config)
         self.image_projection = build_projection(self.config.image, dim, self.precision)
         self.text_projection = build_projection(self.config.text, dim, self.precision)
+        if self.config.decoder is not None:
+            self.decoder = build_decoder(self.config, self.precision)
 
     def encode_image(self, image: jax.Array, train: bool = False, tokens: bool = True) -> Encoding:
         """[B, H, W, 3] normalised pixels -> the image tower's Encoding, with its `tokens` where they are wanted."""
@@ -43,6 +46,25 @@ class VisionLanguageModel(nn.Module):
     def embed_text(self, encoding: Encoding) -> jax.Array:
         """A text Encoding -> unit vectors [B, E], float32."""
         return constrain(unit(project(self.text_projection, encoding.pooled)), ("batch", None))
+
+    def decode(self, text: jax.Array, mask: jax.Array | None = None, memory: Encoding | None = None, train: bool = False,
+               encoding: Encoding | None = None, prefix: jax.Array | None = None) -> jax.Array:
+        """int32 [B, L], bool [B, L] -> logits float32 [B, L, V] of each next token, by the decoder (see `TextDecoder`).
+
+        memory: the picture's Encoding, where the decoder looks at one. encoding: the text tower's, for a decoder on top of it; it
+        is computed where it is not given. prefix: int32 [B], so many first tokens are seen at once.
+        """
+        if self.config.decoder.kind == "on_text_tower":
+            text = (self.encode_text(text, mask, train) if encoding is None else encoding).tokens
+        return self.decoder(text, mask, memory, prefix, train)
+
+    def decode_next(self, text: jax.Array, position: jax.Array, memory: Encoding | None = None) -> jax.Array:
+        """As `decode`, of tokens int32 [B, n] that stand at `position` behind those of earlier calls, which the collection "cache"
+        holds (to be mutable). The first call gives the picture's `memory`, and may give no token (n = 0); later ones do not."""
+        cache = Cache(position, self.config.text.length)
+        if self.config.decoder.kind == "on_text_tower":
+            text = self.text(text, cache=cache).tokens
+        return self.decoder(text, memory=memory, cache=cache)
 
     def __call__(self, image: jax.Array | None, text: jax.Array | None, mask: jax.Array | None = None,
                  train: bool = False) -> tuple[jax.Array | None, jax.Array | None]:

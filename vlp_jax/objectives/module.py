@@ -7,12 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+from vlp_jax.models.decoder import Decoding
+from vlp_jax.models.generation import decoder_step, greedy
 from vlp_jax.models.layers import Precision
 from vlp_jax.models.vision_language import VisionLanguageModel
+from vlp_jax.objectives.captioning import Captioning, token_losses
 from vlp_jax.objectives.contrastive import SigmoidContrastive, SoftmaxContrastive
 from vlp_jax.objectives.objective import Loss, Objective
 
-KINDS: dict[str, type[Objective]] = {"softmax": SoftmaxContrastive, "sigmoid": SigmoidContrastive}
+KINDS: dict[str, type[Objective]] = {"softmax": SoftmaxContrastive, "sigmoid": SigmoidContrastive, "captioning": Captioning}
 
 
 class PretrainingModule(nn.Module):
@@ -52,8 +56,8 @@ class PretrainingModule(nn.Module):
 
     def encode(self, batch: dict[str, jax.Array], needs: set[str], train: bool) -> dict:
         """The encodings named in `needs`: `image`, `text` (models.layers.Encoding), `image_embedding`, `text_embedding`
-        (unit vectors [B, E])."""
-        encodings = {}
+        (unit vectors [B, E]), `decoding` (models.decoder.Decoding of each text)."""
+        encodings, needs = {}, needs | needs_of_decoding(self.model_config, needs)
         if needs & {"image", "image_embedding"}:
             encodings["image"] = self.model.encode_image(batch["image"], train, tokens="image" in needs)
         if needs & {"text", "text_embedding"}:
@@ -62,11 +66,51 @@ class PretrainingModule(nn.Module):
             encodings["image_embedding"] = self.model.embed_image(encodings["image"])
         if "text_embedding" in needs:
             encodings["text_embedding"] = self.model.embed_text(encodings["text"])
+        if "decoding" in needs:
+            prefix = self.drawn_prefix(batch["text_mask"]) if train and self.model_config.decoder.text_prefix else None
+            logits = self.model.decode(batch["text"], batch["text_mask"], encodings["image"] if "image" in needs else None, train,
+                                       encodings.get("text"), prefix)
+            encodings["decoding"] = Decoding(logits, jnp.zeros(len(logits), jnp.int32) if prefix is None else prefix)
         return encodings
+
+    def drawn_prefix(self, mask: jax.Array) -> jax.Array:
+        """int32 [B]: evenly from 0 to the part of a text that `model.decoder.text_prefix` says; a token is left to predict."""
+        count = mask.sum(axis=1)
+        most = jnp.minimum(jnp.floor(self.model_config.decoder.text_prefix * count), jnp.maximum(count - 1, 0))
+        return jnp.floor(jax.random.uniform(self.make_rng("dropout"), (len(mask),)) * (most + 1)).astype(jnp.int32)
 
     def embed(self, image: jax.Array | None = None, text: jax.Array | None = None, mask: jax.Array | None = None):
         """`VisionLanguageModel.__call__` without training."""
         return self.model(image, text, mask)
+
+    def caption_losses(self, image: jax.Array, text: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Of each text of a batch: the sum of -log p of its tokens but for the first, float32 [B], and how many these are."""
+        batch = {"image": image, "text": text, "text_mask": mask}
+        own, _ = token_losses(self.encode(batch, {"decoding"}, train=False)["decoding"].logits, text)
+        return jnp.where(mask[:, 1:], own, 0.0).sum(axis=1), mask[:, 1:].sum(axis=1)
+
+    def write_captions(self, image: jax.Array, start: jax.Array, end: int, padding: int) -> jax.Array:
+        """The decoder's text for each picture, the likeliest token each time: int32 [B, L - 1], `padding` behind the `end`."""
+        memory = self.model.encode_image(image) if self.model_config.decoder.image != "none" else None
+        model, variables = self.model.clone(parent=None), self.model.variables
+
+        def next_logits(cache, tokens, position, memory):
+            cache = {"cache": cache} if cache else {}
+            logits, cache = model.apply({**variables, **cache}, tokens, position, memory, method="decode_next", mutable="cache")
+            return logits, cache["cache"]
+
+        step, state = decoder_step(next_logits, memory, len(start))
+        return greedy(step, state, start, self.model_config.text.length - 1, end, padding)
+
+
+def needs_of_decoding(config: schema.Model, needs: set[str]) -> set[str]:
+    """The encodings that the decoder looks at, where its `decoding` is needed. Raises: ConfigError where there is no decoder."""
+    if "decoding" not in needs:
+        return set()
+    if config.decoder is None:
+        raise ConfigError("model.decoder: an objective predicts words by it, and there is none; set it, such as dict(preset='B')")
+    seen = {"image": config.decoder.image != "none", "text": config.decoder.kind == "on_text_tower"}
+    return {name for name, wanted in seen.items() if wanted}
 
 
 def build_objectives(configs: dict[str, schema.Objective]) -> dict[str, Objective]:

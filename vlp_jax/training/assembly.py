@@ -18,6 +18,7 @@ from vlp_jax.data.mixture import Mixture, open_mixture
 from vlp_jax.data.pipeline import Batches, TrainRows, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.errors import ConfigError
+from vlp_jax.evaluators.captioner import Captioner
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions, metric_names
 from vlp_jax.models.layers import Precision
@@ -84,8 +85,9 @@ class Run(Update):
         specs = self.config.evaluators
         if descriptions is None:
             descriptions = collect_descriptions(specs, self.mixture.sources)
-        return EvaluationSuite(specs, make_embedder(self.module, self.preprocessor, self.layout), descriptions,
-                               self.config.data.threads)
+        embedder = make_embedder(self.module, self.preprocessor, self.layout)
+        return EvaluationSuite(specs, embedder, descriptions, self.config.data.threads,
+                               make_captioner(self.module, embedder, self.layout))
 
     def evaluated_variables(self, state: Any) -> dict:
         """The averaged parameters where the config keeps an average, else the parameters."""
@@ -107,6 +109,19 @@ def make_embedder(module: PretrainingModule, preprocessor: Preprocessor, layout:
         return module.apply(variables, image, text, mask, method="embed")
 
     return Embedder(laid_out(embed, layout), preprocessor, layout.mesh)
+
+
+def make_captioner(module: PretrainingModule, embedder: Embedder, layout: Layout) -> Captioner:
+    """What predicts and writes captions for evaluators, as `make_embedder`; of use where the model has a decoder."""
+    _, end, padding = embedder.preprocessor.tokenizer.special_ids
+
+    def losses(variables, image, text, mask):
+        return module.apply(variables, image, text, mask, method="caption_losses")
+
+    def write(variables, image, start):
+        return module.apply(variables, image, start, (end or [padding])[0], padding, method="write_captions")
+
+    return Captioner(laid_out(losses, layout), laid_out(write, layout), embedder)
 
 
 def laid_out(function: Callable, layout: Layout) -> Callable:

@@ -1,9 +1,9 @@
 """Model flops of an update: the numerator of model flops utilisation (Chowdhery et al. 2022, "PaLM", appendix B)."""
 
 from vlp_jax.config import schema
-from vlp_jax.models.flops import image_flops, text_flops
+from vlp_jax.models.flops import decoder_flops, image_flops, text_flops
 from vlp_jax.models.vision_language import embedding_dim
-from vlp_jax.objectives.module import build_objectives
+from vlp_jax.objectives.module import build_objectives, needs_of_decoding
 
 
 def train_step_flops(config: schema.Config) -> int:
@@ -13,7 +13,12 @@ def train_step_flops(config: schema.Config) -> int:
     dim, batch = embedding_dim(config.model), config.data.batch_size
     objectives = build_objectives(config.objectives).values()
     needs = {need for objective in objectives for need in objective.needs}
-    image = image_flops(config.model.image, dim, tokens="image" in needs)
-    forward = batch * (image + text_flops(config.model.text, dim, tokens="text" in needs))
+    needs |= needs_of_decoding(config.model, needs)
+    forward = 0
+    if needs & {"image", "image_embedding"}:
+        forward += image_flops(config.model.image, dim, tokens="image" in needs, embedded="image_embedding" in needs)
+    if needs & {"text", "text_embedding"}:
+        forward += text_flops(config.model.text, dim, tokens="text" in needs, embedded="text_embedding" in needs)
+    forward = batch * (forward + (decoder_flops(config.model) if "decoding" in needs else 0))
     coupled = sum(objective.couples_batch for objective in objectives)
     return 3 * (forward + coupled * 2 * batch**2 * dim)

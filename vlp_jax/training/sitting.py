@@ -27,7 +27,7 @@ from vlp_jax.training.signals import StopSignal
 from vlp_jax.training.speed import UTILISATION, Speed
 from vlp_jax.training.state import fingerprint
 from vlp_jax.training.watchdog import Watchdog
-from vlp_jax.training.writers import MetricsFile, Nowhere, Progress, TensorBoard, read_rows
+from vlp_jax.training.writers import MetricsFile, Nowhere, Progress, TensorBoard, read_rows, write_texts
 
 SLOW_FIRST_BATCH = 20.0  # seconds, after which the source is named, and again when it has taken twice as long
 
@@ -143,9 +143,15 @@ class Sitting:
             return next(self.batches)
 
     def evaluate(self, evaluators: list[str]) -> dict[str, float]:
-        """What the named evaluators measure now; those that had finished, where the run is told to stop meanwhile."""
+        """What the named evaluators measure now; those that had finished, where the run is told to stop meanwhile. Their texts are
+        written to files."""
         with self.speed.goodput.spent_on("evaluation"):
-            return self.evaluation.run(evaluators, self.run.evaluated_variables(self.state), self.between_batches)
+            results = self.evaluation.run(evaluators, self.run.evaluated_variables(self.state), self.between_batches)
+        texts = {name: value for name, value in results.items() if isinstance(value, str)}
+        if is_first():
+            write_texts(self.workdir, self.step, texts)
+        self.tensorboard.write_texts(self.step, texts)
+        return {name: value for name, value in results.items() if name not in texts}
 
     def between_batches(self) -> None:
         """Of an evaluation. Raises: BrokenOff when the run is to stop."""

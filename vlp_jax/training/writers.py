@@ -21,6 +21,9 @@ class Nowhere:
     def write(self, row: dict[str, Any]) -> None:
         """Does nothing."""
 
+    def write_texts(self, step: int, texts: dict[str, str]) -> None:
+        """Does nothing."""
+
     def amend(self, measured: dict[str, Any]) -> None:
         """Does nothing."""
 
@@ -97,6 +100,18 @@ def write_atomically(path: str, text: str) -> None:
     os.replace(temporary, path)
 
 
+def write_texts(workdir: str, step: int, texts: dict[str, str]) -> None:
+    """{"SET/KIND": text} as WORKDIR/KIND/SET-STEP.txt. Raises: CheckpointError where the disk is full or gone."""
+    for name, text in texts.items():
+        data, _, kind = name.rpartition("/")
+        path = os.path.join(workdir, kind, f"{data}-{step:06d}.txt")
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            write_atomically(path, text)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from error
+
+
 class TensorBoard:
     """Scalars as TensorBoard events under `DIR/tensorboard`; rows after a resumed step replace older ones."""
 
@@ -109,6 +124,14 @@ class TensorBoard:
             for name, value in row.items():
                 if isinstance(value, (int, float)) and name != "step":
                     self.writer.add_scalar(name, value, row["step"])
+        except OSError as error:
+            raise CheckpointError(f"{self.writer.logdir}: cannot be written: {error.strerror}") from error
+
+    def write_texts(self, step: int, texts: dict[str, str]) -> None:
+        """Adds texts, their lines as written. Raises: CheckpointError where the disk is full or gone."""
+        try:
+            for name, text in texts.items():
+                self.writer.add_text(name, "".join(f"    {line}\n" for line in text.splitlines()), step)
         except OSError as error:
             raise CheckpointError(f"{self.writer.logdir}: cannot be written: {error.strerror}") from error
 

@@ -1,0 +1,43 @@
+"""CoCa-Base: a contrastive and a captioning loss from one pass (Yu et al. 2022, tables 1 and section 4.1).
+
+python -m vlp_jax.main --config=configs/coca_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
+288 x 288 pixels in 16 x 16 patches, 6 unimodal and 6 multimodal text layers, 256 queries; batch 65,536, 500,000 steps, Adafactor,
+rate 8e-4, 2% warm-up, linear decay, weight decay 0.01; weights 1 and 2. CLIP's vocabulary stands in for the unpublished one of
+64,000 pieces; the contrastive pooler has an MLP (pooling="map"), where the paper has only a norm.
+"""
+
+from vlp_jax.config import base, variant_of
+from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
+
+
+def get_config(variant="full"):
+    config = base()
+    config.steps = 500_000
+    config.data.update(batch_size=65_536, workers=16)
+    config.data.augmentation.area = (0.9, 1.0)
+    config.data.train.source = WEB_SOURCE
+    config.data.images.update(mean=(0.5,) * 3, std=(0.5,) * 3)
+    config.data.text.update(tokenizer="openai/clip-vit-base-patch16", canonicalize=("html", "lower_case", "whitespace"),
+                            start_token="<|startoftext|>", end_token="<|endoftext|>", padding_token="<|endoftext|>")
+    stack = dict(scan=True, rematerialisation="save_matmuls")
+    config.model.image.update(stack, preset="B/16", image_size=288, patch_size=18, pooling="map")
+    config.model.text.update(stack, preset="B", depth=6, vocab_size=49_408, length=64, pooling="cls_end")
+    config.model.decoder = dict(stack, kind="on_text_tower", preset="B", depth=6, image_queries=256, tied=False)
+    config.objectives = dict(contrastive=dict(kind="softmax", implementation="ring"),
+                             captioning=dict(kind="captioning", weight=2.0))
+    config.optimizer.update(kind="adafactor", rate=8e-4, weight_decay=0.01)
+    config.optimizer.schedule.update(kind="linear", warmup=0.02)
+    config.precision.compute = "bfloat16"
+    return shrunk(variant_of(config, variant, on_emoji), variant)
+
+
+def shrunk(config, variant):
+    """The decoder made as small as the text tower, and captions looked at."""
+    if variant != "full":
+        tower = config.model.text
+        config.model.decoder.update({key: tower[key] for key in ("preset", "width", "depth", "heads", "mlp_dim")}, image_queries=16)
+        config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval", "captions")))
+    if variant == "small":
+        config.optimizer.kind = "adamw"
+        config.model.decoder.update(scan=False, rematerialisation="none")
+    return config

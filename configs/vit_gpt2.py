@@ -1,0 +1,40 @@
+"""A captioner: a ViT encoder and a GPT-2 decoder with cross-attention (Vaswani et al. 2017; Radford et al. 2019; ViT: Dosovitskiy
+et al. 2021), as transformers' VisionEncoderDecoderModel puts them together; both from nothing here.
+
+python -m vlp_jax.main --config=configs/vit_gpt2.py --workdir=DIR '--config.data.train.source=webdataset:...'
+ViT-B/16 at 224 and GPT-2 small (12 layers, width 768, 50,257 tokens); AdamW as GPT-3 (Brown et al. 2020, appendix B).
+"""
+
+from vlp_jax.config import base, variant_of
+from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
+
+
+def get_config(variant="full"):
+    config = base()
+    config.examples = 100_000_000
+    config.data.update(batch_size=1024, workers=16)
+    config.data.augmentation.area = (0.9, 1.0)
+    config.data.train.source = WEB_SOURCE
+    config.data.images.update(mean=(0.5,) * 3, std=(0.5,) * 3)
+    config.data.text.update(tokenizer="openai-community/gpt2", start_token="<|endoftext|>", end_token="<|endoftext|>",
+                            padding_token="<|endoftext|>")
+    config.model.image.update(preset="B/16", scan=True, rematerialisation="save_matmuls")
+    config.model.text.update(vocab_size=50_257, length=77)
+    config.model.decoder = dict(preset="B", activation="gelu_tanh", norm_epsilon=1e-5, dropout=0.1, initialization="normal",
+                                scan=True, rematerialisation="save_matmuls")
+    config.objectives = dict(captioning=dict(kind="captioning", label_smoothing=0.1))
+    config.optimizer.update(rate=6e-4, b1=0.9, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0)
+    config.optimizer.schedule.update(kind="cosine", warmup=0.01, final=0.1)
+    config.precision.compute = "bfloat16"
+    return captioner(variant_of(config, variant, on_emoji), variant)
+
+
+def captioner(config, variant):
+    """The decoder made as small as the towers, and captions looked at."""
+    if variant != "full":
+        tower = config.model.text
+        config.model.decoder.update({key: tower[key] for key in ("preset", "width", "depth", "heads", "mlp_dim")})
+        config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("captions",)))
+    if variant == "small":
+        config.model.decoder.update(scan=False, rematerialisation="none")
+    return config

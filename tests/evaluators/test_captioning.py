@@ -1,0 +1,69 @@
+"""The captions evaluator: every token counts once, whatever the batches, and captions stand beside the true ones."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vlp_jax.config import schema
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.text import load_tokenizer
+from vlp_jax.evaluators.captioner import Captioner, words
+from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning
+from vlp_jax.evaluators.embedder import Embedder
+from vlp_jax.sharding.mesh import make_mesh
+from vlp_jax.training.writers import TensorBoard, write_texts
+
+CAPTIONS = ["red heart", "a flag", "smiling face with sunglasses", "dog", "a green apple on a tree", "clock", "moon"]
+TOKENIZER = load_tokenizer(schema.Text(), 12, 4096)
+
+
+def captioner_of(devices):
+    """A model that loses 1 a token and the picture's brightness more, and writes the caption whose number is its brightness."""
+    ids = jnp.asarray(TOKENIZER(CAPTIONS)[0])
+
+    def losses(variables, image, text, mask):
+        counts = mask[:, 1:].sum(axis=1)
+        return counts * (1.0 + jnp.round(image.mean(axis=(1, 2, 3)) * 255)), counts
+
+    def write(variables, image, start):
+        return ids[jnp.round(image.mean(axis=(1, 2, 3)) * 255).astype(int), 1:]
+
+    preprocessor = Preprocessor(4, schema.Images(mean=(0.0,) * 3, std=(1.0,) * 3), TOKENIZER)
+    mesh = make_mesh(schema.Mesh(data=devices), jax.devices()[:devices])
+    return Captioner(losses, write, Embedder(lambda *_: (None, None), preprocessor, mesh))
+
+
+def data_of():
+    pixels = [np.full((4, 4, 3), number, np.uint8) for number in range(len(CAPTIONS))]
+    return types.SimpleNamespace(captions=CAPTIONS, captions_of_image=[[i] for i in range(len(CAPTIONS))],
+                                 pixels=lambda preprocessor, threads: iter(pixels))
+
+
+@pytest.mark.parametrize(("devices", "batch_size"), [(1, 3), (8, 5), (1, 7)])
+def test_the_loss_is_the_mean_over_all_tokens_and_captions_are_shown_beside_the_true_ones(devices, batch_size):
+    results = captioning(data_of(), captioner_of(devices), {}, batch_size, 1, lambda pairs: pairs)
+    counts = TOKENIZER(CAPTIONS)[1].sum(axis=1) - 1
+    assert set(results) == {*CAPTION_METRICS, "captions"}
+    assert results["caption_loss"] == pytest.approx((counts * (1 + np.arange(len(CAPTIONS)))).sum() / counts.sum(), rel=1e-6)
+    assert results["captions"] == "".join(f"{i + 1}. {text}\n   true: {text}\n" for i, text in enumerate(CAPTIONS[:5]))
+
+
+def test_a_text_ends_before_the_end_token_or_nowhere():
+    def decode(row):
+        return " ".join(map(str, row))
+
+    assert words(decode, [5, 6, 1, 7], {1, 0}) == "5 6" and words(decode, [5, 6], {1, 0}) == "5 6" and words(decode, [1], {1}) == ""
+
+
+def test_texts_are_written_to_the_workdir_and_to_tensorboard(tmp_path):
+    texts = {"val/captions": "1. a\n   true: b\n"}
+    write_texts(str(tmp_path), 20, texts)
+    assert (tmp_path / "captions" / "val-000020.txt").read_text() == texts["val/captions"]
+    board = TensorBoard(str(tmp_path), 0)
+    board.write_texts(20, texts)
+    board.close()
+    events = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
+    assert b"    1. a\n       true: b\n" in events
