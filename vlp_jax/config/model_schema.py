@@ -7,11 +7,11 @@ from vlp_jax.config.fields import between, section
 
 
 @dataclasses.dataclass(frozen=True)
-class Tower:
-    """What an image and a text transformer have in common. None takes the preset's value."""
+class Stack:
+    """What all stacks of transformer layers have in common. None takes the preset's value."""
 
     width: int | None = between(None, 1)
-    depth: int | None = between(None, 1)
+    depth: int | None = between(None, 0)  # 0: nothing but embeddings
     heads: int | None = between(None, 1)
     mlp_dim: int | None = between(None, 1)
     norm: Literal["pre", "post"] = "pre"
@@ -27,6 +27,12 @@ class Tower:
     saved: tuple[Literal["query", "key", "value", "attended", "attention_residual", "hidden", "mlp_residual"], ...] = ()
     attention: Literal["auto", "plain"] = "auto"  # by the platform's kernel where it has one, or never
     initialization: Literal["clip", "xavier", "normal"] = "xavier"  # normal: BERT's, a standard deviation of 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Tower(Stack):
+    """What an image and a text transformer have in common."""
+
     projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from pooled width to `model.embedding_dim`
 
 
@@ -68,9 +74,53 @@ class TextTower(Tower):
 
 
 @dataclasses.dataclass(frozen=True)
+class FusionStack(Stack):
+    """Fields that the fusions by transformer layers share."""
+
+    preset: str = "B"
+    final_norm: bool = True  # False: none behind the last layer, as with norm="post"
+    pooler: bool = False  # a linear layer and tanh on what is pooled
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossAttentionFusion(FusionStack):
+    """Text tokens go on through layers that also attend the image's tokens (ALBEF, BLIP)."""
+
+    kind: Literal["cross_attention"] = "cross_attention"
+
+
+@dataclasses.dataclass(frozen=True)
+class MergedFusion(FusionStack):
+    """One stream of image and text tokens (ViLT, FLAVA)."""
+
+    kind: Literal["merged"] = "merged"
+
+
+@dataclasses.dataclass(frozen=True)
+class CoAttentionFusion(FusionStack):
+    """Two streams, each of which attends itself and the other in every layer (METER)."""
+
+    kind: Literal["co_attention"] = "co_attention"
+
+
+@dataclasses.dataclass(frozen=True)
+class ConcatenationFusion:
+    """An MLP on what the two towers pooled."""
+
+    kind: Literal["concatenation"] = "concatenation"
+    width: int = between(768, 1)
+    mlp_dim: int = between(3072, 1)
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] = "gelu"
+
+
+Fusion = CrossAttentionFusion | MergedFusion | CoAttentionFusion | ConcatenationFusion
+
+
+@dataclasses.dataclass(frozen=True)
 class Model:
     """An image encoder and a text encoder with a shared embedding space."""
 
     image: ImageTower = section(ImageTower)
     text: TextTower = section(TextTower)
+    fusion: Fusion | None = None  # of image and text, for objectives on both at once
     embedding_dim: int | None = between(None, 1)  # None: the text preset's width

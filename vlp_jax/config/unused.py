@@ -16,7 +16,10 @@ def check_unused(config: schema.Config, place: str) -> None:
 def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
     """(setting, whether it does nothing, beside what or without what)."""
     settings = []
-    for name, tower in (("image", config.model.image), ("text", config.model.text)):
+    stacks = {"image": config.model.image, "text": config.model.text, "fusion": config.model.fusion}
+    for name, tower in stacks.items():
+        if not isinstance(tower, schema.Stack):
+            continue
         by_name = tower.rematerialisation == "save_names"
         settings += [
             (f"model.{name}.saved", bool(tower.saved) and not by_name,
@@ -24,6 +27,14 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
             (f"model.{name}.rematerialisation", by_name and not tower.saved,
              "as 'save_names' without names in `saved` (such as query, key, value): that is 'full'")]
     for name, objective in config.objectives.items():
+        if isinstance(objective, schema.MaskedLanguage):
+            text = config.data.text
+            ends = (("first", objective.spare_first, "start_token", text.start_token),
+                    ("last", objective.spare_last, "end_token", text.end_token))
+            settings += [(f"objectives.{name}.spare_{place}", spared and token is None, f"without data.text.{key}: that is a word")
+                         for place, spared, key, token in ends]
+        if not isinstance(objective, schema.ContrastiveObjective):
+            continue
         dense = objective.implementation == "dense"
         settings.append((f"objectives.{name}.chunk_size", dense and objective.chunk_size != CHUNK_SIZE,
                          "beside implementation='dense', which holds all pairs; use 'chunked' or 'ring'"))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.fusion import CoAttention, Concatenation, CrossAttention, FusedEncoding, MergedAttention
 from vlp_jax.models.layers import Encoding, LayerOptions, Precision
 from vlp_jax.models.presets import patch_size_of, size_of
 from vlp_jax.models.text import TextTransformer
@@ -14,7 +15,7 @@ from vlp_jax.sharding.layout import constrain
 
 
 class VisionLanguageModel(nn.Module):
-    """Two towers and the projections into the shared space.
+    """Two towers, the projections into the shared space, and a fusion where the config has one.
 
     Each method works alone through `module.apply(variables, ..., method="encode_image")`.
     """
@@ -25,6 +26,7 @@ class VisionLanguageModel(nn.Module):
     def setup(self):
         self.image = build_image_tower(self.config.image, self.precision)
         self.text = build_text_tower(self.config.text, self.precision)
+        self.fusion = build_fusion(self.config.fusion, self.precision)
         dim = embedding_dim(self.config)
         self.image_projection = build_projection(self.config.image, dim, self.precision)
         self.text_projection = build_projection(self.config.text, dim, self.precision)
@@ -36,6 +38,19 @@ class VisionLanguageModel(nn.Module):
     def encode_text(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True) -> Encoding:
         """int32 [B, L], bool [B, L] -> the text tower's Encoding, with its `tokens` where they are wanted."""
         return self.text(text, mask, train, tokens)
+
+    def fuse(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
+        """The Encodings of B pairs, with their tokens -> the text's tokens after fusion, their mask, and pooled [B, D].
+
+        Raises: ConfigError where the config has no fusion.
+        """
+        if self.fusion is None:
+            raise ConfigError("model.fusion: an objective on image and text together needs one, such as kind='cross_attention'")
+        return self.fusion(image, text, train)
+
+    def word_table(self) -> jax.Array:
+        """The text tower's embeddings of its vocabulary, float32 [V, D]; the tower has been called before."""
+        return nn.meta.unbox(self.text.get_variable("params", "tokens"))["embedding"]
 
     def embed_image(self, encoding: Encoding) -> jax.Array:
         """An image Encoding -> unit vectors [B, E], float32."""
@@ -80,7 +95,7 @@ def unit(x: jax.Array) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(axis=-1, keepdims=True), 1e-24))
 
 
-def layer_options(tower: schema.Tower, section: str, precision: Precision, causal: bool = False) -> LayerOptions:
+def layer_options(tower: schema.Stack, section: str, precision: Precision, causal: bool = False) -> LayerOptions:
     """The stack that a tower's config describes."""
     size = size_of(tower, section)
     return LayerOptions(
@@ -88,6 +103,19 @@ def layer_options(tower: schema.Tower, section: str, precision: Precision, causa
         norm_epsilon=tower.norm_epsilon, activation=tower.activation, qk_norm=tower.qk_norm,
         layer_scale=tower.layer_scale, dropout=tower.dropout, causal=causal, initialization=tower.initialization,
         attention=tower.attention, precision=precision)
+
+
+def build_fusion(fusion: schema.Fusion | None, precision: Precision) -> nn.Module | None:
+    """Raises: ConfigError for sizes that do not fit together."""
+    if fusion is None:
+        return None
+    if fusion.kind == "concatenation":
+        return Concatenation(fusion.width, fusion.mlp_dim, fusion.activation, precision)
+    if fusion.kind == "co_attention" and fusion.scan:
+        raise ConfigError("model.fusion.scan: two streams that read each other are not scanned; set scan=False")
+    kind = {"cross_attention": CrossAttention, "merged": MergedAttention, "co_attention": CoAttention}[fusion.kind]
+    return kind(layer_options(fusion, "model.fusion", precision), fusion.final_norm, fusion.pooler, fusion.stochastic_depth,
+                fusion.scan, fusion.rematerialisation, fusion.saved)
 
 
 def build_image_tower(tower: schema.ImageTower, precision: Precision) -> ViT:

@@ -13,7 +13,6 @@ def train_step_flops(config: schema.Config) -> int:
     dim, batch = embedding_dim(config.model), config.data.batch_size
     objectives = build_objectives(config.objectives).values()
     needs = {need for objective in objectives for need in objective.needs}
-    image = image_flops(config.model.image, dim, tokens="image" in needs)
-    forward = batch * (image + text_flops(config.model.text, dim, tokens="text" in needs))
-    coupled = sum(objective.couples_batch for objective in objectives)
-    return 3 * (forward + coupled * 2 * batch**2 * dim)
+    image = image_flops(config.model.image, dim, tokens="image" in needs) if needs & {"image", "image_embedding"} else 0
+    text = text_flops(config.model.text, dim, tokens="text" in needs) if needs & {"text", "text_embedding"} else 0
+    return 3 * (batch * (image + text) + sum(objective.flops(config.model, batch) for objective in objectives))
