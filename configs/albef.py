@@ -22,8 +22,8 @@ def get_config(variant="full"):
     config.data.images.resize = "squash"
     config.data.augmentation.update(area=(0.2, 1.0), flip=0.5, randaugment=dict(operations=2, magnitude=7))
     config.data.train.source = WEB_SOURCE
-    config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]", padding_token="[PAD]",
-                            canonicalize=("lower_case", "punctuation", "whitespace"))
+    config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
+                            padding_token="[PAD]", canonicalize=("lower_case", "punctuation", "whitespace"))
     config.model.embedding_dim = 256
     config.model.image.update(preset="B/16", image_size=256, pooling="cls", projection="linear_with_bias")
     config.model.text.update(BERT, preset="B", depth=6, vocab_size=30522, length=30, causal=False, pooling="first",

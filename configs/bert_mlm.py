@@ -17,10 +17,11 @@ def get_config(variant="full"):
     config.steps = 1_000_000
     config.data.update(batch_size=256, workers=16)
     config.data.train.source = WEB_SOURCE
-    config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]", padding_token="[PAD]",
-                            canonicalize=("lower_case", "whitespace"))
-    config.model.text.update(preset="B", vocab_size=30522, length=512, causal=False, pooling="first", norm="post", final_norm=False,
-                             embedding_norm=True, norm_epsilon=1e-12, token_types=2, dropout=0.1, initialization="normal", scan=True)
+    config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
+                            padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
+    config.model.text.update(preset="B", vocab_size=30522, length=512, causal=False, pooling="first", norm="post",
+                             final_norm=False, embedding_norm=True, norm_epsilon=1e-12, token_types=2, dropout=0.1,
+                             initialization="normal", scan=True)
     config.objectives = dict(words=dict(kind="masked_language", with_image=False, mask_id=103, tied=True))
     config.optimizer.update(rate=1e-4, b1=0.9, b2=0.999, epsilon=1e-6, weight_decay=0.01, clip_norm=1.0)
     config.optimizer.schedule.update(kind="linear", warmup=10_000.0)

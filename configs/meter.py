@@ -1,7 +1,7 @@
 """METER: two pretrained encoders and six layers of co-attention (Dou et al. 2022).
 
-Sections 3 and 4.1: CLIP's ViT-B/16 at 288 pixels, RoBERTa-base with length 50, co-attention of 768 wide layers; masked words and
-matching; batch 4,096, 100,000 steps; AdamW with weight decay 0.01, rate 5e-5 for the fusion and the heads and 1e-5 for the encoders,
+Sections 3 and 4.1: CLIP's ViT-B/16 at 288 pixels, RoBERTa-base with length 50, co-attention of 768 wide layers; masked words
+and matching; batch 4,096, 100,000 steps; AdamW with weight decay 0.01, rate 5e-5 for fusion and heads and 1e-5 for the encoders,
 warm-up over a tenth, then linearly to 0. The encoders start from nothing unless you load them; wrong pairs are drawn uniformly.
 
 python -m vlp_jax.main --config=configs/meter.py --workdir=DIR '--config.data.train.source=webdataset:...'
@@ -20,7 +20,8 @@ def get_config(variant="full"):
     config.data.train.source = WEB_SOURCE
     config.data.text.update(tokenizer="FacebookAI/roberta-base", start_token="<s>", end_token="</s>", padding_token="<pad>")
     config.model.image.update(preset="B/16", image_size=288, pooling="cls", embedding_norm=True, patch_bias=False,
-                              norm_epsilon=1e-5, activation="quick_gelu", initialization="clip", scan=True, rematerialisation="full")
+                              norm_epsilon=1e-5, activation="quick_gelu", initialization="clip", scan=True,
+                              rematerialisation="full")
     config.model.text.update(preset="B", vocab_size=50265, length=50, causal=False, pooling="first", norm="post", final_norm=False,
                              embedding_norm=True, norm_epsilon=1e-5, token_types=1, dropout=0.1, initialization="normal",
                              scan=True, rematerialisation="full")

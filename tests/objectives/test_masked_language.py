@@ -5,6 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vlp_jax.config import base, to_config
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.masked_language import entropy_of, mask_tokens, masked_loss
 
 VOCABULARY, MASK = 50, 49
@@ -62,3 +65,24 @@ def test_the_loss_is_the_mean_over_chosen_tokens_in_float64_numpy():
 def test_the_entropy_of_counts_is_that_of_their_frequencies():
     np.testing.assert_allclose(entropy_of(jnp.array([1.0, 1.0, 2.0, 0.0])), 1.5 * np.log(2), rtol=1e-6)
     assert entropy_of(jnp.zeros(3)) == 0.0
+
+
+def config_of(vocab_size=4096, start_token="<start>", **objective):
+    config = base()
+    config.update(steps=1, objectives=dict(words=dict(kind="masked_language", **objective)))
+    config.data.text.start_token = start_token
+    config.model.text.vocab_size = vocab_size
+    return to_config(config.to_dict())
+
+
+def test_a_mask_token_that_the_tokenizer_knows_as_a_word_is_a_config_error():
+    with pytest.raises(ConfigError, match="vocab_size: 4096 leaves no id .* objectives.words; set it to 4097 or more"):
+        Preprocessor.from_config(config_of())
+    Preprocessor.from_config(config_of(vocab_size=4097))
+    Preprocessor.from_config(config_of(mask_id=7))
+
+
+def test_sparing_a_start_token_that_there_is_none_of_is_a_config_error():
+    with pytest.raises(ConfigError, match="objectives.words.spare_first: has no effect without data.text.start_token"):
+        config_of(start_token=None)
+    config_of(start_token=None, spare_first=False)

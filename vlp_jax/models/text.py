@@ -74,7 +74,8 @@ class TextTransformer(nn.Module):
         return Encoding(x if tokens else None, mask, pooled)
 
     def learned(self, name: str, shape: tuple[int, ...]) -> jax.Array:
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.01), (None, None, "embed"))
+        axes = (*[None] * (len(shape) - 1), "embed")
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.01), axes)
         return self.param(name, init, shape, jnp.float32).astype(self.options.precision.compute)
 
     def pooled_place(self, mask: jax.Array) -> jax.Array | None:
