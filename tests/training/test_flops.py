@@ -1,11 +1,16 @@
 """Analytic flops against the products of the unrolled, traced program, and against published figures."""
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import pytest
 from counted_flops import counted_flops
 
 from vlp_jax.config import base, clip, to_config
-from vlp_jax.models.flops import image_flops, text_flops
+from vlp_jax.models.flops import fusion_flops, image_flops, text_flops
+from vlp_jax.models.layers import Encoding, Precision
+from vlp_jax.models.vision_language import build_fusion
 from vlp_jax.training.assembly import example_batch, make_module
 from vlp_jax.training.flops import train_step_flops
 from vlp_jax.training.state import initial_variables
@@ -36,6 +41,22 @@ def test_the_forward_pass_has_the_products_that_its_traced_program_has(changes):
                                                             method="embed"))(variables)
     expected = image_flops(config.model.image, 64, tokens=False) + text_flops(config.model.text, 64, tokens=False)
     assert counted_flops(program.jaxpr) == 4 * expected
+
+
+@pytest.mark.parametrize("width", [128, 64], ids=["as wide as the towers", "narrower"])
+@pytest.mark.parametrize("kind", ["cross_attention", "merged", "co_attention", "concatenation"])
+def test_a_fusion_has_the_products_that_its_traced_program_has(kind, width):
+    model = config_of(text={"causal": False, "pooling": "first"}).model
+    layers = dict(preset="Ti", depth=2, heads=2, pooler=True) if kind != "concatenation" else {}
+    config = base()
+    config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
+    config.model.fusion = dict(kind=kind, width=width, mlp_dim=320, **layers)
+    fusion = to_config(config.to_dict()).model.fusion
+    image, text = (Encoding(jnp.zeros((4, count, 128)), None, jnp.zeros((4, 128))) for count in (17, 24))
+    module = build_fusion(fusion, Precision())
+    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), image, text))
+    program = jax.make_jaxpr(lambda variables: module.apply(variables, image, text))(variables)
+    assert counted_flops(program.jaxpr) == 4 * fusion_flops(dataclasses.replace(model, fusion=fusion))
 
 
 def test_an_update_is_three_forward_passes_and_the_pairs():

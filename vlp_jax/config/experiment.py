@@ -77,12 +77,15 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     steps, every one logged, a checkpoint every 7. What makes the experiment itself (objectives, pooling, norms,
     activations, schedule kind, optimizer kind, precision, scan, rematerialisation) stays."""
     narrow = dict(width=64, depth=2, heads=4, mlp_dim=256)
+    layers = {name: 2 * (config.model[name].depth != 0) for name in ("image", "text")}  # towers of embeddings alone stay so
     config.update(steps=42, examples=None, epochs=None, log_every=1)
     config.data.update(batch_size=64, workers=0)
     config.data.train.update(source="embedded:emoji/train", mixture={})
     config.data.text = to_tree(schema.Text(canonicalize=tuple(config.data.text.canonicalize)))
-    narrow_image(config.model.image, narrow)
-    config.model.text.update(narrow, preset="Ti", length=min(config.model.text.length, 24), vocab_size=EMBEDDED_VOCABULARY)
+    narrow_image(config.model.image, dict(narrow, depth=layers["image"]))
+    config.model.text.update(narrow, preset="Ti", depth=layers["text"], length=min(config.model.text.length, 24),
+                             vocab_size=EMBEDDED_VOCABULARY)
+    shrink_parts(config, narrow)
     config.model.embedding_dim = 64
     config.optimizer.rate = 1e-3
     config.optimizer.schedule.update(warmup=0.1, decay=0.1)
@@ -92,6 +95,19 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 EMBEDDED_VOCABULARY = 4096
+WITH_MASK_TOKEN = EMBEDDED_VOCABULARY + 8
+
+
+def shrink_parts(config: ml_collections.ConfigDict, narrow: dict) -> None:
+    """Fusion and objectives for small towers, a small batch and the embedded vocabulary."""
+    if config.model.fusion is not None:
+        concatenation = config.model.fusion.kind == "concatenation"
+        config.model.fusion.update({key: narrow[key] for key in ("width", "mlp_dim")} if concatenation else narrow)
+    for objective in config.objectives.values():
+        if objective.kind == "momentum_contrastive":
+            objective.update(queue=2 * config.data.batch_size, alpha_warmup=10)
+        if objective.kind == "masked_language":
+            objective.mask_id, config.model.text.vocab_size = None, WITH_MASK_TOKEN
 
 
 def narrow_image(tower: ml_collections.ConfigDict, narrow: dict) -> None:
@@ -122,6 +138,7 @@ def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.model.image.update(narrow, depth=2, image_size=32, patch_size=8, stem="convolution",
                               stem_channels=(32, 64, 128, 128), stem_strides=(2, 2, 2, 1))
     config.model.text.update(narrow, depth=2, length=16, vocab_size=EMBEDDED_VOCABULARY)
+    shrink_parts(config, dict(narrow, depth=2))
     config.model.embedding_dim = 128
     config.precision.compute = "float32"
     config.optimizer.update(rate=1e-3)

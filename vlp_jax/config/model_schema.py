@@ -8,10 +8,10 @@ from vlp_jax.config.fields import between, section
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-    """What all transformers have in common. None takes the preset's value."""
+    """What all stacks of transformer layers have in common. None takes the preset's value."""
 
     width: int | None = between(None, 1)
-    depth: int | None = between(None, 0)
+    depth: int | None = between(None, 0)  # 0: nothing but embeddings
     heads: int | None = between(None, 1)
     mlp_dim: int | None = between(None, 1)
     norm: Literal["pre", "post"] = "pre"
@@ -95,6 +95,49 @@ class TextTower(Tower):
 
 
 @dataclasses.dataclass(frozen=True)
+class FusionStack(Stack):
+    """Fields that the fusions by transformer layers share."""
+
+    preset: str = "B"
+    final_norm: bool = True  # False: none behind the last layer, as with norm="post"
+    pooler: bool = False  # a linear layer and tanh on what is pooled
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossAttentionFusion(FusionStack):
+    """Text tokens go on through layers that also attend the image's tokens (ALBEF, BLIP)."""
+
+    kind: Literal["cross_attention"] = "cross_attention"
+
+
+@dataclasses.dataclass(frozen=True)
+class MergedFusion(FusionStack):
+    """One stream of image and text tokens (ViLT, FLAVA)."""
+
+    kind: Literal["merged"] = "merged"
+
+
+@dataclasses.dataclass(frozen=True)
+class CoAttentionFusion(FusionStack):
+    """Two streams, each of which attends itself and the other in every layer (METER)."""
+
+    kind: Literal["co_attention"] = "co_attention"
+
+
+@dataclasses.dataclass(frozen=True)
+class ConcatenationFusion:
+    """An MLP on what the two towers pooled."""
+
+    kind: Literal["concatenation"] = "concatenation"
+    width: int = between(768, 1)
+    mlp_dim: int = between(3072, 1)
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] = "gelu"
+
+
+Fusion = CrossAttentionFusion | MergedFusion | CoAttentionFusion | ConcatenationFusion
+
+
+@dataclasses.dataclass(frozen=True)
 class Decoder(Stack):
     """A causal transformer that predicts the words of a text of `model.text.vocab_size` tokens, `model.text.length` of them."""
 
@@ -108,9 +151,11 @@ class Decoder(Stack):
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """An image encoder and a text encoder with a shared embedding space, and a decoder where words are to be predicted."""
+    """An image encoder and a text encoder with a shared embedding space; a fusion, for objectives on both at once; a decoder, for
+    words to be predicted."""
 
     image: ImageTower | ResNetTower = section(ImageTower)
     text: TextTower = section(TextTower)
+    fusion: Fusion | None = None
     embedding_dim: int | None = between(None, 1)  # None: the text preset's width
     decoder: Decoder | None = None

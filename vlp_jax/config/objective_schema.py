@@ -37,6 +37,43 @@ class SigmoidContrastive(ContrastiveObjective):
 
 
 @dataclasses.dataclass(frozen=True)
+class MomentumContrastive:
+    """InfoNCE against the averaged model's embeddings, a queue of earlier ones among them, with soft targets (Li et al. 2021)."""
+
+    kind: Literal["momentum_contrastive"] = "momentum_contrastive"
+    weight: float = between(1.0, 0.0)
+    initial_scale: float = between(1 / 0.07, 1e-6)
+    maximum_scale: float = between(1000.0, 1e-6)
+    queue: int = between(65_536, 1)  # pairs remembered, at least a batch
+    alpha: float = between(0.4, 0.0, 1.0)  # share of the averaged model's similarities in the targets
+    alpha_warmup: int = between(0, 0)  # updates over which that share grows from 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Matching:
+    """Does a text belong to an image? (Li et al. 2021)"""
+
+    kind: Literal["matching"] = "matching"
+    weight: float = between(1.0, 0.0)
+    negatives: Literal["similar", "uniform"] = "similar"  # uniform needs no embeddings
+    negative_scale: float = between(1 / 0.07, 0.0)  # of the cosines by whose softmax similar negatives are drawn
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedLanguage:
+    """Hidden words from the others, and from the image (Devlin et al. 2019)."""
+
+    kind: Literal["masked_language"] = "masked_language"
+    weight: float = between(1.0, 0.0)
+    with_image: bool = True
+    rate: float = between(0.15, 0.0, 1.0)  # of the tokens, of which 80% are hidden, 10% replaced and 10% left
+    spare_first: bool = True  # the start token is never chosen
+    spare_last: bool = True  # nor is the end token
+    mask_id: int | None = between(None, 0)  # None: the last id of `model.text.vocab_size`, beyond the tokenizer's
+    tied: bool = False  # words are told by the text tower's own embeddings
+
+
+@dataclasses.dataclass(frozen=True)
 class CaptioningObjective:
     """Each token of the text from those before it, by `model.decoder`."""
 
@@ -46,4 +83,4 @@ class CaptioningObjective:
     unigram: Literal["running", "batch"] = "running"  # of which tokens the reference `unigram_entropy` is; batch with microbatches
 
 
-Objective = SoftmaxContrastive | SigmoidContrastive | CaptioningObjective
+Objective = SoftmaxContrastive | SigmoidContrastive | MomentumContrastive | Matching | MaskedLanguage | CaptioningObjective

@@ -16,8 +16,13 @@ from vlp_jax.config.data_schema import Text as Text
 from vlp_jax.config.data_schema import Texts as Texts
 from vlp_jax.config.data_schema import TrainSource as TrainSource
 from vlp_jax.config.fields import between, section
+from vlp_jax.config.model_schema import CoAttentionFusion as CoAttentionFusion
+from vlp_jax.config.model_schema import ConcatenationFusion as ConcatenationFusion
+from vlp_jax.config.model_schema import CrossAttentionFusion as CrossAttentionFusion
 from vlp_jax.config.model_schema import Decoder as Decoder
+from vlp_jax.config.model_schema import Fusion as Fusion
 from vlp_jax.config.model_schema import ImageTower as ImageTower
+from vlp_jax.config.model_schema import MergedFusion as MergedFusion
 from vlp_jax.config.model_schema import Model as Model
 from vlp_jax.config.model_schema import ResNetTower as ResNetTower
 from vlp_jax.config.model_schema import Stack as Stack
@@ -25,6 +30,9 @@ from vlp_jax.config.model_schema import TextTower as TextTower
 from vlp_jax.config.model_schema import Tower as Tower
 from vlp_jax.config.objective_schema import CaptioningObjective as CaptioningObjective
 from vlp_jax.config.objective_schema import ContrastiveObjective as ContrastiveObjective
+from vlp_jax.config.objective_schema import MaskedLanguage as MaskedLanguage
+from vlp_jax.config.objective_schema import Matching as Matching
+from vlp_jax.config.objective_schema import MomentumContrastive as MomentumContrastive
 from vlp_jax.config.objective_schema import Objective as Objective
 from vlp_jax.config.objective_schema import SigmoidContrastive as SigmoidContrastive
 from vlp_jax.config.objective_schema import SoftmaxContrastive as SoftmaxContrastive
@@ -155,7 +163,7 @@ class Evaluator:
     """An evaluation set and what is measured on it. Its name becomes the prefix of the metrics."""
 
     source: str = "embedded:emoji/val_vendor"
-    tasks: tuple[Literal["retrieval", "zero_shot", "captions"], ...] = ("retrieval",)
+    tasks: tuple[Literal["retrieval", "zero_shot", "matching", "captions"], ...] = ("retrieval",)
     every_steps: int | None = between(None, 1)  # None: after the last step only
     batch_size: int = between(256, 1)
     class_field: str = "group"  # zero_shot: the metadata field that names the class

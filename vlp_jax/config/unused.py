@@ -17,10 +17,11 @@ def check_unused(config: schema.Config, place: str) -> None:
 
 def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
     """(setting, whether it does nothing, beside what or without what)."""
-    image, text = config.model.image, config.model.text
+    image = config.model.image
     settings = unused_of_resnet(image) if image.kind == "resnet" else []
-    for name, tower in (("image", image), ("text", text)):
-        if tower.kind == "resnet":
+    stacks = {"image": image, "text": config.model.text, "fusion": config.model.fusion, "decoder": config.model.decoder}
+    for name, tower in stacks.items():
+        if not isinstance(tower, schema.Stack):
             continue
         by_name = tower.rematerialisation == "save_names"
         settings += [
@@ -29,6 +30,12 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
             (f"model.{name}.rematerialisation", by_name and not tower.saved,
              "as 'save_names' without names in `saved` (such as query, key, value): that is 'full'")]
     for name, objective in config.objectives.items():
+        if isinstance(objective, schema.MaskedLanguage):
+            text = config.data.text
+            ends = (("first", objective.spare_first, "start_token", text.start_token),
+                    ("last", objective.spare_last, "end_token", text.end_token))
+            settings += [(f"objectives.{name}.spare_{place}", spared and token is None, f"without data.text.{key}: that is a word")
+                         for place, spared, key, token in ends]
         if not isinstance(objective, schema.ContrastiveObjective):
             continue
         dense = objective.implementation == "dense"

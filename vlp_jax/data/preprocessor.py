@@ -15,6 +15,7 @@ from vlp_jax.data.decoding import decode, to_rgb_or_rgba
 from vlp_jax.data.images import evaluation_pixels, normalise
 from vlp_jax.data.samples import Reason, SampleError
 from vlp_jax.data.text import Tokenizer, load_tokenizer
+from vlp_jax.errors import ConfigError
 
 Picture = Image.Image | np.ndarray | bytes | str | os.PathLike
 
@@ -81,5 +82,10 @@ class Preprocessor:
     def from_config(cls, config: schema.Config) -> "Preprocessor":
         """The preprocessor of an experiment. Raises: ConfigError, as `load_tokenizer` does."""
         text = config.model.text
-        return cls(config.model.image.image_size, config.data.images,
-                   load_tokenizer(config.data.text, text.length, text.vocab_size))
+        tokenizer = load_tokenizer(config.data.text, text.length, text.vocab_size)
+        for name, objective in config.objectives.items():
+            needs_id = isinstance(objective, schema.MaskedLanguage) and objective.mask_id is None
+            if needs_id and tokenizer.vocab_size == text.vocab_size:
+                raise ConfigError(f"model.text.vocab_size: {text.vocab_size} leaves no id for the mask token of objectives.{name}; "
+                                  f"set it to {text.vocab_size + 1} or more, or name one as objectives.{name}.mask_id")
+        return cls(config.model.image.image_size, config.data.images, tokenizer)

@@ -14,12 +14,13 @@ from vlp_jax.sharding.mesh import BATCH_AXES, batch_sharding, replicated
 
 
 class Embedder:
-    """Runs a model's two towers over any number of pictures or captions.
+    """Runs a model's two towers over any number of pictures or captions, or both at once over pairs.
 
     embed: `embed(variables, image, text, mask) -> (image_embeddings, text_embeddings)`, None for what is not given.
+    match: `match(variables, image, text, mask) -> [B, 2]`, scores of pairs; None where no evaluator asks for any.
     """
 
-    def __init__(self, embed: Callable, preprocessor: Preprocessor, mesh: jax.sharding.Mesh):
+    def __init__(self, embed: Callable, preprocessor: Preprocessor, mesh: jax.sharding.Mesh, match: Callable | None = None):
         self.preprocessor, self.mesh = preprocessor, mesh
         images = preprocessor.images
 
@@ -29,6 +30,10 @@ class Embedder:
         def text_batch(variables, text, mask):
             return embed(variables, None, text, mask)[1]
 
+        def pair_batch(variables, pixels, text, mask):
+            return match(variables, normalise(pixels, images.mean, images.std), text, mask)
+
+        self.pair_batch = jax.jit(pair_batch, out_shardings=replicated(mesh))
         self.image_batch = jax.jit(image_batch, out_shardings=replicated(mesh))
         self.text_batch = jax.jit(text_batch, out_shardings=replicated(mesh))
 
@@ -44,6 +49,15 @@ class Embedder:
             return self.text_batch(variables, *self.place([ids, mask], batch_size))
 
         return self.batched(embed, captions, batch_size)
+
+    def pairs(self, variables: Any, pairs: Iterable[tuple[np.ndarray, str]], batch_size: int) -> np.ndarray:
+        """float32 [N, 2] of pairs of uint8 pixels [H, W, 3] and a caption."""
+        def match(rows):
+            pixels, captions = zip(*rows, strict=True)
+            ids, mask, _ = self.preprocessor.tokenizer(captions)
+            return self.pair_batch(variables, *self.place([np.stack(pixels), ids, mask], batch_size))
+
+        return self.batched(match, pairs, batch_size)
 
     def batched(self, embed: Callable, items: Iterable, batch_size: int) -> np.ndarray:
         """Embeds `items` in batches; the rows that `place` fills them up with are dropped."""

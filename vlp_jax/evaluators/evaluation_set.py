@@ -47,13 +47,15 @@ class EvaluationSet:
     def __len__(self) -> int:
         return len(self.source)
 
-    def pixels(self, preprocessor: Preprocessor, threads: int) -> Iterator[np.ndarray]:
-        """uint8 [H, W, 3] of every picture, in order."""
+    def pixels(self, preprocessor: Preprocessor, threads: int, chosen: Sequence[int] | None = None) -> Iterator[np.ndarray]:
+        """uint8 [H, W, 3] of every picture, in order, or of those chosen."""
+        chosen = range(len(self)) if chosen is None else chosen
+
         def load(i: int) -> np.ndarray:
-            sample = self._sample(i)
+            sample = self._sample(chosen[i])
             return preprocessor.pixels(sample.image, f"{self.source.spec}: {sample.key}")
 
-        dataset = grain.MapDataset.range(len(self)).map(load)
+        dataset = grain.MapDataset.range(len(chosen)).map(load)
         yield from dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=256))
 
     def labels(self, field: str) -> tuple[list[str], np.ndarray]:

@@ -13,10 +13,12 @@ from vlp_jax.evaluators.captioner import Captioner
 from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, class_descriptions
+from vlp_jax.evaluators.matching import MATCHING_METRICS, matching
 from vlp_jax.evaluators.retrieval import RETRIEVAL_METRICS, retrieval
 from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, zero_shot
 
-TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS, "captions": CAPTION_METRICS}
+TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS, "matching": MATCHING_METRICS,
+                "captions": CAPTION_METRICS}
 Descriptions = Mapping[str, Mapping[str, Sequence[str]]]  # {class field: {class: training captions}}
 
 
@@ -40,15 +42,23 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
     def embed_texts(texts: Sequence[str]) -> np.ndarray:
         return embedder.texts(variables, paced(texts, spec.batch_size, between), spec.batch_size)
 
+    def match_pairs(pairs: Sequence[tuple[int, str]]) -> np.ndarray:
+        shown = [image for image, _ in pairs]
+        pixels = data.pixels(embedder.preprocessor, threads, shown)
+        items = zip(pixels, (caption for _, caption in pairs), strict=True)
+        return embedder.pairs(variables, paced(items, spec.batch_size, between), spec.batch_size)
+
     labels = data.labels(spec.class_field) if "zero_shot" in spec.tasks else None
-    results, images = {}, None
+    results = {}
     if "captions" in spec.tasks:
         results |= captioning(data, captioner, variables, spec.batch_size, threads,
                               lambda pairs: paced(pairs, spec.batch_size, between))
-    if set(spec.tasks) - {"captions"}:
-        pixels = paced(data.pixels(embedder.preprocessor, threads), spec.batch_size, between)
-        images = embedder.images(variables, pixels, spec.batch_size)
     try:
+        if "matching" in spec.tasks:
+            results |= matching(match_pairs, data)
+        if {"retrieval", "zero_shot"} & {*spec.tasks}:
+            pixels = paced(data.pixels(embedder.preprocessor, threads), spec.batch_size, between)
+            images = embedder.images(variables, pixels, spec.batch_size)
         if "retrieval" in spec.tasks:
             results |= retrieval(images, embed_texts(data.captions), data)
         if labels is not None:

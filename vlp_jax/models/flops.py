@@ -17,7 +17,7 @@ def stack_flops(tower: schema.Tower, size: Size, tokens: int, one_wanted: bool) 
     """All layers of a tower. one_wanted: only one token of the last layer is, for which no scanned stack makes an exception."""
     layer = layer_flops(size, tokens, tower.activation)
     last = pooling_flops(size, tokens, tower.activation) if one_wanted and not tower.scan else layer
-    return (size.depth - 1) * layer + last
+    return (size.depth - 1) * layer + last if size.depth else 0
 
 
 def mlp_flops(size: Size, tokens: int, activation: str) -> int:
@@ -39,11 +39,42 @@ def image_flops(tower: schema.ImageTower | schema.ResNetTower, embedding_dim: in
     size, patch = size_of(tower, "model.image"), patch_size_of(tower)
     patches = (tower.image_size // patch)**2
     kept = max(1, round(patches * (1.0 - tower.token_drop))) if train and tower.token_drop else patches
-    count = kept + (tower.pooling == "cls") + tower.registers
+    count = image_tokens(tower, kept)
     flops = stem_flops(tower, size.width, patches, patch)
     flops += stack_flops(tower, size, count, one_wanted=tower.pooling == "cls" and not tokens)
     flops += pooling_flops(size, kept, tower.activation) if tower.pooling == "map" else 0
     return flops + (projection_flops(tower, size.width, embedding_dim) if embedded else 0)
+
+
+def image_tokens(tower: schema.ImageTower, patches: int) -> int:
+    """The tokens of a picture of so many patches."""
+    return patches + (tower.pooling == "cls") + tower.registers
+
+
+def fusion_flops(model: schema.Model) -> int:
+    """The fusion of one pair, forward."""
+    fusion, size_of_image, size_of_text = model.fusion, size_of(model.image, "model.image"), size_of(model.text, "model.text")
+    if fusion.kind == "concatenation":
+        return 2 * fusion.mlp_dim * (size_of_image.width + size_of_text.width + fusion.width)
+    size = size_of(fusion, "model.fusion")
+    images = image_tokens(model.image, (model.image.image_size // patch_size_of(model.image))**2)
+    texts, width, streams = model.text.length + (model.text.pooling == "cls"), size.width, 1 + (fusion.kind == "co_attention")
+    flops = streams * 2 * width**2 if fusion.pooler else 0
+    flops += 2 * texts * size_of_text.width * width if size_of_text.width != width else 0
+    if fusion.kind != "cross_attention":
+        flops += 2 * images * size_of_image.width * width if size_of_image.width != width else 0
+    if fusion.kind == "merged":
+        return flops + size.depth * layer_flops(size, images + texts, fusion.activation)
+    seen = size_of_image.width if fusion.kind == "cross_attention" else width
+    flops += size.depth * (layer_flops(size, texts, fusion.activation) + cross_flops(width, texts, images, seen))
+    if fusion.kind == "co_attention":
+        flops += size.depth * (layer_flops(size, images, fusion.activation) + cross_flops(width, images, texts, width))
+    return flops
+
+
+def cross_flops(width: int, queries: int, memory: int, memory_width: int) -> int:
+    """Attention of one example's queries to a memory of another width."""
+    return 4 * queries * width**2 + 4 * memory * memory_width * width + 4 * queries * memory * width
 
 
 def stem_flops(tower: schema.ImageTower, width: int, patches: int, patch: int) -> int:

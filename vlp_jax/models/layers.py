@@ -116,7 +116,7 @@ def up_to(place: jax.Array, mask: jax.Array | None, count: int) -> jax.Array:
 
 
 class Transformer(nn.Module):
-    """A stack of `options.depth` layers. `scan` and `rematerialisation` change memory and compile time, not numbers.
+    """A stack of `options.depth` layers (0: x itself). `scan` and `rematerialisation` change memory and compile time, not numbers.
 
     With `scan`, parameters live in `layers` with a leading axis of length depth; without, in `layer_0`, `layer_1`, ...
     The call is that of `TransformerLayer` without the rate. With `only`, the last layer computes nothing for other tokens than
@@ -135,6 +135,8 @@ class Transformer(nn.Module):
         depth = self.options.depth
         rates = jnp.linspace(0.0, self.stochastic_depth, depth) if self.stochastic_depth else None
         layer = rematerialised(self.rematerialisation, self.saved, self.options, prevent_cse=not self.scan)
+        if depth == 0:
+            return x if only is None else token_at(x, only)
         if not self.scan:
             for i in range(depth):
                 rate = None if rates is None else rates[i]

@@ -102,5 +102,5 @@ class LayerOptions:
         if same is not None:
             return dict(attention=same, residual=same, mlp=same)
         std = self.width**-0.5
-        return dict(attention=nn.initializers.normal(std), residual=nn.initializers.normal(std * (2 * self.depth)**-0.5),
+        return dict(attention=nn.initializers.normal(std), residual=nn.initializers.normal(std * (2 * max(self.depth, 1))**-0.5),
                     mlp=nn.initializers.normal((2 * self.width)**-0.5))

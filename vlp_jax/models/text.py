@@ -94,7 +94,8 @@ class TextTransformer(nn.Module):
         return jnp.where((jnp.arange(mask.shape[1]) == place)[:, :, None], token, x), mask
 
     def learned(self, name: str, shape: tuple[int, ...]) -> jax.Array:
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.01), (None, None, "embed"))
+        axes = (*[None] * (len(shape) - 1), "embed")
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.01), axes)
         return self.param(name, init, shape, jnp.float32).astype(self.options.precision.compute)
 
     def pooled_place(self, mask: jax.Array) -> jax.Array | None:

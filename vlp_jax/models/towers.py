@@ -1,8 +1,11 @@
 """The towers that the `model` section of a config describes, and their widths."""
 
+import flax.linen as nn
+
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder import TextDecoder
+from vlp_jax.models.fusion import CoAttention, Concatenation, CrossAttention, MergedAttention
 from vlp_jax.models.layers import LayerOptions, Precision
 from vlp_jax.models.presets import patch_size_of, size_of
 from vlp_jax.models.resnet import EXPANSION, SIZES, ClipResNet, Convolutions, ResNet
@@ -136,3 +139,16 @@ def check_decoder_on_tower(config: schema.Model) -> None:
     for key, wrong in (("tied", decoder.tied), ("text_prefix", decoder.text_prefix > 0), ("image", decoder.image == "prefix")):
         if wrong:
             raise ConfigError(f"model.decoder.{key}: {getattr(decoder, key)!r} is for kind='transformer', which reads words itself")
+
+
+def build_fusion(fusion: schema.Fusion | None, precision: Precision) -> nn.Module | None:
+    """Raises: ConfigError for sizes that do not fit together."""
+    if fusion is None:
+        return None
+    if fusion.kind == "concatenation":
+        return Concatenation(fusion.width, fusion.mlp_dim, fusion.activation, precision)
+    if fusion.kind == "co_attention" and fusion.scan:
+        raise ConfigError("model.fusion.scan: two streams that read each other are not scanned; set scan=False")
+    kind = {"cross_attention": CrossAttention, "merged": MergedAttention, "co_attention": CoAttention}[fusion.kind]
+    return kind(layer_options(fusion, "model.fusion", precision), fusion.final_norm, fusion.pooler, fusion.stochastic_depth,
+                fusion.scan, fusion.rematerialisation, fusion.saved)

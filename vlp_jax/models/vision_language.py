@@ -7,14 +7,15 @@ import jax.numpy as jnp
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.attention import Cache
+from vlp_jax.models.fusion import FusedEncoding
 from vlp_jax.models.layers import Encoding, Precision
 from vlp_jax.models.presets import size_of
-from vlp_jax.models.towers import build_decoder, build_image_tower, build_text_tower, image_width
+from vlp_jax.models.towers import build_decoder, build_fusion, build_image_tower, build_text_tower, image_width
 from vlp_jax.sharding.layout import constrain
 
 
 class VisionLanguageModel(nn.Module):
-    """Two towers, the projections into the shared space, and a decoder where the config has one.
+    """Two towers, the projections into the shared space, and a fusion and a decoder where the config has them.
 
     Each method works alone through `module.apply(variables, ..., method="encode_image")`.
     """
@@ -25,6 +26,7 @@ class VisionLanguageModel(nn.Module):
     def setup(self):
         self.image = build_image_tower(self.config.image, self.precision)
         self.text = build_text_tower(self.config.text, self.precision)
+        self.fusion = build_fusion(self.config.fusion, self.precision)
         dim = embedding_dim(self.config)
         self.image_projection = build_projection(self.config.image, dim, self.precision)
         self.text_projection = build_projection(self.config.text, dim, self.precision)
@@ -38,6 +40,19 @@ class VisionLanguageModel(nn.Module):
     def encode_text(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True) -> Encoding:
         """int32 [B, L], bool [B, L] -> the text tower's Encoding, with its `tokens` where they are wanted."""
         return self.text(text, mask, train, tokens)
+
+    def fuse(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
+        """The Encodings of B pairs, with their tokens -> the text's tokens after fusion, their mask, and pooled [B, D].
+
+        Raises: ConfigError where the config has no fusion.
+        """
+        if self.fusion is None:
+            raise ConfigError("model.fusion: an objective on image and text together needs one, such as kind='cross_attention'")
+        return self.fusion(image, text, train)
+
+    def word_table(self) -> jax.Array:
+        """The text tower's embeddings of its vocabulary, float32 [V, D]; the tower has been called before."""
+        return nn.meta.unbox(self.text.get_variable("params", "tokens"))["embedding"]
 
     def embed_image(self, encoding: Encoding) -> jax.Array:
         """An image Encoding -> unit vectors [B, E], float32."""

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.models.vision_language import VisionLanguageModel
+from vlp_jax.config import schema
+from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
 from vlp_jax.objectives.contrastive_blocks import CHUNK, loss_and_accuracy
 from vlp_jax.objectives.contrastive_losses import sigmoid_contrastive, softmax_contrastive, top1_accuracy
 from vlp_jax.objectives.objective import Loss, Objective
@@ -22,16 +23,26 @@ def shared_positives(batch: dict[str, jax.Array], kinds: tuple[str, ...]) -> jax
     return positives
 
 
-class ContrastiveObjective(Objective):
+class ScaledObjective(Objective):
+    """Base of objectives with a learned scale of cosines, kept as its logarithm and clamped after each update."""
+
+    initial_scale: float = 1 / 0.07
+    maximum_scale: float = 100.0
+
+    def log_scale(self) -> jax.Array:
+        return self.param("log_scale", nn.initializers.constant(jnp.log(self.initial_scale)), (), jnp.float32)
+
+    def constrain(self, params: dict) -> dict:
+        return {**params, "log_scale": jnp.clip(params["log_scale"], 0.0, jnp.log(self.maximum_scale))}
+
+
+class ContrastiveObjective(ScaledObjective):
     """Pulls the embeddings of an image and its text together and pushes those of others apart.
 
-    The scale is kept as its logarithm and clamped after each update.
     implementation: `dense` holds all pairs at once; `chunked` and `ring` (see `contrastive_blocks`) give the same values and
       gradients without; chunk_size: the texts that these two look at, at once.
     """
 
-    initial_scale: float = 1 / 0.07
-    maximum_scale: float = 100.0
     positives: tuple[str, ...] = ("caption", "image")
     implementation: str = "dense"
     chunk_size: int = CHUNK
@@ -40,11 +51,8 @@ class ContrastiveObjective(Objective):
     couples_batch = True
     couples_through = needs
 
-    def log_scale(self) -> jax.Array:
-        return self.param("log_scale", nn.initializers.constant(jnp.log(self.initial_scale)), (), jnp.float32)
-
-    def constrain(self, params: dict) -> dict:
-        return {**params, "log_scale": jnp.clip(params["log_scale"], 0.0, jnp.log(self.maximum_scale))}
+    def flops(self, model: schema.Model, batch: int) -> int:
+        return 2 * batch**2 * embedding_dim(model)
 
     def in_blocks(self, pairs: PairLoss, encodings: dict, batch: dict[str, jax.Array], scale: jax.Array,
                   bias: jax.Array | float = 0.0) -> tuple[jax.Array, jax.Array]:

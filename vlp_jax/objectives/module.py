@@ -14,9 +14,14 @@ from vlp_jax.models.layers import Precision
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.captioning import Captioning, token_losses
 from vlp_jax.objectives.contrastive import SigmoidContrastive, SoftmaxContrastive
+from vlp_jax.objectives.masked_language import MaskedLanguage
+from vlp_jax.objectives.matching import Matching
+from vlp_jax.objectives.momentum_contrastive import MomentumContrastive
 from vlp_jax.objectives.objective import Loss, Objective
 
-KINDS: dict[str, type[Objective]] = {"softmax": SoftmaxContrastive, "sigmoid": SigmoidContrastive, "captioning": Captioning}
+KINDS: dict[str, type[Objective]] = {"softmax": SoftmaxContrastive, "sigmoid": SigmoidContrastive, "matching": Matching,
+                                     "masked_language": MaskedLanguage, "momentum_contrastive": MomentumContrastive,
+                                     "captioning": Captioning}
 
 
 class PretrainingModule(nn.Module):
@@ -82,6 +87,16 @@ class PretrainingModule(nn.Module):
     def embed(self, image: jax.Array | None = None, text: jax.Array | None = None, mask: jax.Array | None = None):
         """`VisionLanguageModel.__call__` without training."""
         return self.model(image, text, mask)
+
+    def match(self, image: jax.Array, text: jax.Array, mask: jax.Array) -> jax.Array:
+        """float32 [B, 2] of pairs: (do not belong together, do), by the first matching objective.
+
+        Raises: ConfigError where the config has none.
+        """
+        heads = [objective for objective in self.objectives.values() if isinstance(objective, Matching)]
+        if not heads:
+            raise ConfigError("evaluators: the task 'matching' needs an objective of kind 'matching'")
+        return heads[0].logits(self.model, self.model.encode_image(image), self.model.encode_text(text, mask))
 
     def caption_losses(self, image: jax.Array, text: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Of each text of a batch: the sum of -log p of its tokens but for the first, float32 [B], and how many these are."""

@@ -6,6 +6,8 @@ import flax.linen as nn
 import flax.struct
 import jax
 
+from vlp_jax.config import schema
+
 
 @flax.struct.dataclass
 class Loss:
@@ -34,6 +36,15 @@ class Objective(nn.Module):
     teacher_needs: ClassVar[tuple[str, ...]] = ()
     couples_batch: ClassVar[bool] = False
     couples_through: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def training(self) -> bool:
+        """Whether the model is to drop activations: where there is randomness for it, as in a train step."""
+        return self.has_rng("dropout")
+
+    def flops(self, model: schema.Model, batch: int) -> int:
+        """Operations of the forward matrix products on a batch, beside those of the encodings that it needs."""
+        return 0
 
     def constrain(self, params: dict) -> dict:
         """The objective's own parameters after an update, brought back into their allowed range."""

@@ -108,7 +108,10 @@ def make_embedder(module: PretrainingModule, preprocessor: Preprocessor, layout:
     def embed(variables, image, text, mask):
         return module.apply(variables, image, text, mask, method="embed")
 
-    return Embedder(laid_out(embed, layout), preprocessor, layout.mesh)
+    def match(variables, image, text, mask):
+        return module.apply(variables, image, text, mask, method="match")
+
+    return Embedder(laid_out(embed, layout), preprocessor, layout.mesh, laid_out(match, layout))
 
 
 def make_captioner(module: PretrainingModule, embedder: Embedder, layout: Layout) -> Captioner:

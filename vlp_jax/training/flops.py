@@ -20,5 +20,4 @@ def train_step_flops(config: schema.Config) -> int:
     if needs & {"text", "text_embedding"}:
         forward += text_flops(config.model.text, dim, tokens="text" in needs, embedded="text_embedding" in needs)
     forward = batch * (forward + (decoder_flops(config.model) if "decoding" in needs else 0))
-    coupled = sum(objective.couples_batch for objective in objectives)
-    return 3 * (forward + coupled * 2 * batch**2 * dim)
+    return 3 * (forward + sum(objective.flops(config.model, batch) for objective in objectives))

@@ -1,0 +1,48 @@
+"""ALBEF: two encoders aligned before a third fuses them, with a queue, soft targets and hard negatives (Li et al. 2021).
+
+Sections 3 and 3.5 and the released pretraining config: ViT-B/16 at 256 pixels, the lower half of BERT-base for the text, the upper
+half, with cross-attention, for the fusion; projections to 256; batch 512, 30 epochs; AdamW with weight decay 0.02; rate 1e-4 after
+1,000 steps, by a cosine down to 1e-5; average 0.995, queue 65,536, alpha 0.4 from 0 over the first epoch (7,812 steps of 512 in
+4M pairs); RandAugment. Its encoders start from DeiT and BERT, here from nothing; distillation of masked words is left out.
+
+python -m vlp_jax.main --config=configs/albef.py --workdir=DIR '--config.data.train.source=webdataset:...'
+SMALL
+"""
+
+from vlp_jax.config import base, variant_of
+from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
+
+BERT = dict(norm="post", norm_epsilon=1e-12, initialization="normal", dropout=0.1, final_norm=False, activation="gelu")
+
+
+def get_config(variant="full"):
+    config = base()
+    config.update(epochs=30.0, ema=0.995)
+    config.data.update(batch_size=512, workers=16)
+    config.data.images.resize = "squash"
+    config.data.augmentation.update(area=(0.2, 1.0), flip=0.5, randaugment=dict(operations=2, magnitude=7))
+    config.data.train.source = WEB_SOURCE
+    config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
+                            padding_token="[PAD]", canonicalize=("lower_case", "punctuation", "whitespace"))
+    config.model.embedding_dim = 256
+    config.model.image.update(preset="B/16", image_size=256, pooling="cls", projection="linear_with_bias")
+    config.model.text.update(BERT, preset="B", depth=6, vocab_size=30522, length=30, causal=False, pooling="first",
+                             embedding_norm=True, token_types=2, projection="linear_with_bias")
+    config.model.fusion = dict(BERT, kind="cross_attention", preset="B", depth=6)
+    config.objectives = dict(contrastive=dict(kind="momentum_contrastive", queue=65_536, alpha=0.4, alpha_warmup=7_812),
+                             matching=dict(kind="matching"),
+                             words=dict(kind="masked_language", mask_id=103, tied=True))
+    config.optimizer.update(rate=1e-4, b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.02)
+    config.optimizer.schedule.update(kind="cosine", warmup=1000.0, final=0.1)
+    config.precision.compute = "bfloat16"
+    config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval", "matching")))
+    config = variant_of(config, variant, small)
+    config.evaluators.val_vendor.tasks = ("retrieval", "matching")
+    return config
+
+
+def small(config):
+    config = on_emoji(config)
+    config.model.text.dropout = config.model.fusion.dropout = 0.0
+    config.objectives.contrastive.update(queue=256, alpha_warmup=300)
+    return config

@@ -1,0 +1,44 @@
+"""ViLT: no encoders, one stream over linear patches and words (Kim et al. 2021).
+
+Section 4.2: ViT-B/32's layers, pictures of 384 pixels (squashed here, not kept in shape with up to 640), text length 40; matching
+and masked words; batch 4,096, 200,000 steps; AdamW, rate 1e-4, weight decay 0.01, warm-up over a tenth, then linearly to 0. Its
+layers start from ImageNet's ViT, here from nothing. Its words are masked whole and its pairs are wrong half of the time; here
+tokens are masked, and two of three pairs are wrong. Its alignment of words and patches is left out.
+
+python -m vlp_jax.main --config=configs/vilt.py --workdir=DIR '--config.data.train.source=webdataset:...'
+SMALL
+"""
+
+from vlp_jax.config import base, variant_of
+from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
+
+
+def get_config(variant="full"):
+    config = base()
+    config.steps = 200_000
+    config.data.update(batch_size=4096, workers=16)
+    config.data.images.update(resize="squash", mean=(0.5,) * 3, std=(0.5,) * 3)
+    config.data.train.source = WEB_SOURCE
+    config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
+                            padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
+    config.model.image.update(preset="B/32", depth=0, image_size=384, pooling="cls", norm_before_pooling=False)
+    config.model.text.update(preset="B", depth=0, vocab_size=30522, length=40, causal=False, pooling="first", final_norm=False,
+                             embedding_norm=True, norm_epsilon=1e-12, dropout=0.1, initialization="normal")
+    config.model.fusion = dict(kind="merged", preset="B", pooler=True, dropout=0.1, initialization="normal", scan=True,
+                               rematerialisation="full")
+    config.objectives = dict(matching=dict(kind="matching", negatives="uniform"),
+                             words=dict(kind="masked_language", mask_id=103))
+    config.optimizer.update(rate=1e-4, b1=0.9, b2=0.98, epsilon=1e-8, weight_decay=0.01)
+    config.optimizer.schedule.update(kind="linear", warmup=0.1)
+    config.precision.compute = "bfloat16"
+    config = variant_of(config, variant, small)
+    config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("matching",)))
+    return config
+
+
+def small(config):
+    config = on_emoji(config)
+    config.model.image.depth = config.model.text.depth = 0
+    config.model.fusion.update(depth=4, dropout=0.0, scan=False, rematerialisation="none")
+    config.model.text.dropout = 0.0
+    return config

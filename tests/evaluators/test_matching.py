@@ -1,0 +1,55 @@
+"""The matching evaluator: which pairs it asks about, and what it counts."""
+
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from vlp_jax.config import schema
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.text import load_tokenizer
+from vlp_jax.evaluators.embedder import Embedder
+from vlp_jax.evaluators.matching import MATCHING_METRICS, held_out_pairs, matching
+from vlp_jax.sharding.mesh import make_mesh
+
+# Pictures 0 and 1 share caption 0, so that caption 1, of picture 1, is no wrong one for picture 0.
+CAPTIONS_OF_IMAGE, IMAGES_OF_CAPTION = [[0], [0, 1], [2], [3]], [[0, 1], [1], [2], [3]]
+SET = types.SimpleNamespace(captions_of_image=CAPTIONS_OF_IMAGE, images_of_caption=IMAGES_OF_CAPTION, captions=list("abcd"))
+
+
+def test_wrong_captions_are_drawn_from_those_that_nothing_related_bears():
+    seen = set()
+    for seed in range(30):
+        pairs, belongs = held_out_pairs(CAPTIONS_OF_IMAGE, IMAGES_OF_CAPTION, seed)
+        assert pairs[:, 0].tolist() == [0, 0, 2, 3] and (belongs == [True, False]).all()
+        seen |= set(enumerate(pairs[:, 1].tolist()))
+    assert seen == {(0, 2), (0, 3), (1, 2), (1, 3), (2, 0), (2, 1), (2, 3), (3, 0), (3, 1), (3, 2)}
+    assert held_out_pairs([[0], [0]], [[0, 1]])[0].tolist() == [[0, -1], [0, -1]]
+
+
+def test_accuracy_is_1_for_a_model_that_knows_0_for_one_that_ties_and_half_for_one_that_always_says_yes():
+    def knows(pairs):
+        true = [any(SET.captions[caption] == text for caption in CAPTIONS_OF_IMAGE[image]) for image, text in pairs]
+        return np.where(np.array(true)[:, None], [[0.0, 1.0]], [[1.0, 0.0]])
+
+    results = matching(knows, SET)
+    assert set(results) == set(MATCHING_METRICS)
+    assert results == {"matching_pairs": 8, "matching_accuracy": 1.0, "matching_positive_rate": 0.5}
+    assert matching(lambda pairs: np.zeros((len(pairs), 2)), SET)["matching_accuracy"] == 0.0
+    assert matching(lambda pairs: np.tile([0.0, 1.0], (len(pairs), 1)), SET)["matching_accuracy"] == 0.5
+    with pytest.raises(ValueError, match="not finite"):
+        matching(lambda pairs: np.full((len(pairs), 2), np.nan), SET)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_every_pair_is_asked_about_once_and_in_order(devices):
+    def match(variables, image, text, mask):
+        return jax.numpy.stack([image.mean(axis=(1, 2, 3)), text.sum(axis=1).astype(float)], axis=1)
+
+    preprocessor = Preprocessor(4, schema.Images(mean=(0.0,) * 3, std=(1.0,) * 3), load_tokenizer(schema.Text(), 8, 4096))
+    embedder = Embedder(None, preprocessor, make_mesh(schema.Mesh(), jax.devices()[:devices]), match)
+    captions = [f"{i} hearts" for i in range(7)]
+    scores = embedder.pairs({}, ((np.full((4, 4, 3), i, np.uint8), caption) for i, caption in enumerate(captions)), 3)
+    np.testing.assert_allclose(scores[:, 0], np.arange(7) / 255, rtol=1e-6)
+    np.testing.assert_allclose(scores[:, 1], preprocessor.tokenizer(captions)[0].sum(1))

@@ -1,0 +1,85 @@
+"""Image-text matching: the loss against float64 NumPy, and whom it draws as negatives."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vlp_jax.models.layers import Encoding
+from vlp_jax.objectives.matching import Matching, draw_negatives, matching_loss
+
+
+def test_the_loss_and_its_metrics_equal_float64_numpy():
+    rng = np.random.default_rng(0)
+    logits, labels, asked = rng.normal(size=(30, 2)), rng.integers(0, 2, 30), rng.random(30) < 0.7
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    loss = matching_loss(jnp.asarray(logits, jnp.float32), jnp.asarray(labels), jnp.asarray(asked))
+    np.testing.assert_allclose(loss.value, -np.log(p[np.arange(30), labels])[asked].mean(), rtol=1e-5)
+    rate = labels[asked].mean()
+    np.testing.assert_allclose(loss.metrics["positive_rate"], rate, rtol=1e-5)
+    np.testing.assert_allclose(loss.metrics["reference"], -rate * np.log(rate) - (1 - rate) * np.log(1 - rate), rtol=1e-5)
+    np.testing.assert_allclose(loss.metrics["accuracy"], (logits.argmax(1) == labels)[asked].mean(), rtol=1e-5)
+
+
+def test_negatives_follow_the_softmax_of_the_similarities_and_are_never_forbidden():
+    rng, draws = np.random.default_rng(0), 20_000
+    similarity, allowed = 2.0 * rng.normal(size=(4, 6)), rng.random((4, 6)) < 0.7
+    allowed[3] = False
+    expected = np.where(allowed, np.exp(similarity), 0.0)[:3]
+    expected /= expected.sum(1, keepdims=True)
+    drawn, has_any = jax.vmap(lambda key: draw_negatives(key, jnp.asarray(similarity), jnp.asarray(allowed)))(
+        jax.random.split(jax.random.key(1), draws))
+    assert (np.asarray(has_any) == [True, True, True, False]).all()
+    counts = np.stack([np.bincount(np.asarray(drawn)[:, row], minlength=6) for row in range(3)])
+    assert (counts[expected == 0] == 0).all()
+    seen = expected > 0
+    chi_square = ((counts - draws * expected)[seen]**2 / (draws * expected[seen])).sum()
+    freedom = seen.sum() - 3
+    assert chi_square < freedom + 5 * np.sqrt(2 * freedom), (chi_square, freedom)
+
+
+def asked_pairs(negatives, batch, seed=0):
+    """int [B, 3, 2]: the numbers of the image and of the text in each pair that the fusion is given, and the loss."""
+    numbers = jnp.arange(len(batch["text"]), dtype=jnp.float32)[:, None]
+    encoding = Encoding(jnp.zeros((len(numbers), 2, 1)), None, numbers)
+    vectors = jax.random.normal(jax.random.key(seed), (len(numbers), 4))
+    encodings = {"image": encoding, "text": encoding, "image_embedding": vectors, "text_embedding": vectors}
+    seen, module = [], Matching(negatives=negatives)
+
+    def fuse(image, text, train):
+        assert train
+        seen.append(jnp.stack([image.pooled[:, 0], text.pooled[:, 0]], axis=1))
+        return types.SimpleNamespace(pooled=seen[-1])
+
+    keys = {"params": jax.random.key(seed), "dropout": jax.random.key(seed + 1)}
+    loss, _ = module.init_with_output(keys, encodings, batch, types.SimpleNamespace(fuse=fuse))
+    return np.asarray(seen[-1]).astype(int).reshape(-1, 3, 2), loss
+
+
+def batch_of(size):
+    ids = np.stack([np.arange(size), np.arange(size)], axis=1).astype(np.int32)
+    image, caption = ids + 100, ids.copy()
+    image[1], caption[3] = image[0], caption[2]
+    return {"text": jnp.zeros((size, 3)), "caption_id": jnp.asarray(caption), "image_id": jnp.asarray(image)}
+
+
+@pytest.mark.parametrize("negatives", ["similar", "uniform"])
+def test_each_pair_is_asked_about_beside_a_wrong_text_and_a_wrong_image_never_of_the_same_image_or_caption(negatives):
+    for seed in range(5):
+        pairs, loss = asked_pairs(negatives, batch_of(8), seed)
+        rows = np.arange(8)
+        np.testing.assert_array_equal(pairs[:, 0], np.stack([rows, rows], axis=1))
+        np.testing.assert_array_equal(pairs[:, 1, 0], rows)
+        np.testing.assert_array_equal(pairs[:, 2, 1], rows)
+        forbidden = {(0, 1), (1, 0), (2, 3), (3, 2)} | {(i, i) for i in rows}
+        assert not forbidden & {tuple(pair) for pair in pairs[:, 1:].reshape(-1, 2)}
+        np.testing.assert_allclose(loss.metrics["positive_rate"], 1 / 3, rtol=1e-6)
+
+
+def test_rows_without_an_allowed_negative_are_left_out():
+    ids = jnp.zeros((4, 2), jnp.int32)
+    batch = {"text": jnp.zeros((4, 3)), "caption_id": ids, "image_id": ids}
+    _, loss = asked_pairs("similar", batch)
+    assert loss.metrics["positive_rate"] == 1.0 and loss.metrics["reference"] == 0.0 and np.isfinite(loss.value)

@@ -1,0 +1,41 @@
+"""Does the matching head know which text belongs to a picture? On a set's pairs, and as many that do not belong together."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from vlp_jax.evaluators.evaluation_set import EvaluationSet
+
+MATCHING_METRICS = ("matching_pairs", "matching_accuracy", "matching_positive_rate")
+
+
+def held_out_pairs(captions_of_image: Sequence[Sequence[int]], images_of_caption: Sequence[Sequence[int]],
+                   seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(caption, belongs), int and bool [N, 2]: the first caption of each of N pictures, and one drawn from those that no picture
+    bears which shares a caption with this one; -1 where there is none."""
+    rng, count = np.random.default_rng(seed), len(images_of_caption)
+    pairs = np.full((len(captions_of_image), 2), -1)
+    for image, own in enumerate(captions_of_image):
+        pairs[image, 0] = own[0]
+        related = {caption for mine in own for other in images_of_caption[mine] for caption in captions_of_image[other]}
+        others = np.setdiff1d(np.arange(count), sorted(related))
+        if others.size:
+            pairs[image, 1] = rng.choice(others)
+    return pairs, np.broadcast_to([True, False], pairs.shape)
+
+
+def matching(match: Callable[[Sequence[tuple[int, str]]], np.ndarray], data: EvaluationSet) -> dict[str, float]:
+    """`matching_accuracy` over pairs that belong together and pairs that do not, `matching_positive_rate` among them, and how many
+    pairs that is.
+
+    match: (index of a picture, caption) pairs -> float [N, 2], the scores that they do not and that they do belong together.
+    A tie counts against. Raises: ValueError for scores that are not finite.
+    """
+    captions, belongs = held_out_pairs(data.captions_of_image, data.images_of_caption)
+    images, columns = np.nonzero(captions >= 0)
+    truth = belongs[images, columns]
+    scores = match([(int(image), data.captions[caption]) for image, caption in zip(images, captions[images, columns], strict=True)])
+    if not np.isfinite(scores).all():
+        raise ValueError("matching scores are not finite")
+    right = np.where(truth, scores[:, 1] > scores[:, 0], scores[:, 0] > scores[:, 1])
+    return {"matching_pairs": len(truth), "matching_accuracy": float(right.mean()), "matching_positive_rate": float(truth.mean())}

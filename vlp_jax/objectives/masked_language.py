@@ -1,0 +1,124 @@
+"""Masked language modelling: hidden words from the others, and from the image (Devlin et al. 2019, section 3.1)."""
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+from vlp_jax.models.flops import fusion_flops, projection_flops, text_flops
+from vlp_jax.models.options import ACTIVATIONS, LayerOptions
+from vlp_jax.models.presets import size_of
+from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim, layer_options
+from vlp_jax.objectives.objective import Loss, Objective
+
+
+@flax.struct.dataclass
+class MaskedText:
+    """text: int32 [B, L] with some tokens replaced; chosen: bool [B, L], those to be told; open: bool [B, L], those that might have
+    been chosen."""
+
+    text: jax.Array
+    chosen: jax.Array
+    open: jax.Array
+
+
+class MaskedLanguage(Objective):
+    """Some of a text's tokens are hidden and told from the rest: by a linear layer, an activation, a norm, and a product with
+    the text tower's embeddings (`tied`) or a table of its own.
+
+    with_image: from the tokens that a fusion with the image gives; else from those of the text tower.
+    rate: the probability of each token to be chosen; of those chosen, 80% become the mask token, 10% a random one, 10% stay.
+    spare_first, spare_last: whether a text's first token (a start token) and its last (an end token) are never chosen.
+    mask_id: the mask token; None takes the last id of the model's vocabulary, which no tokenizer's token may have.
+    Metrics: `accuracy`, `masked` (the fraction of tokens that were chosen), and the reference `unigram_entropy`: the loss of the
+      best guess without context, from the frequencies of this batch's tokens (less than from those of the whole set).
+    """
+
+    with_image: bool = True
+    rate: float = 0.15
+    spare_first: bool = True
+    spare_last: bool = True
+    mask_id: int | None = None
+    tied: bool = False
+
+    couples_batch = True  # by the number of chosen tokens, over which the mean is taken
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("image",) if self.with_image else ()
+
+    def flops(self, model: schema.Model, batch: int) -> int:
+        size = size_of(model.text, "model.text")
+        width = size_of(model.fusion, "model.fusion").width if self.with_image else size.width
+        head = 2 * model.text.length * size.width * (width + model.text.vocab_size)
+        fusion = fusion_flops(model) if self.with_image else 0
+        dim = embedding_dim(model)
+        return batch * (text_flops(model.text, dim) - projection_flops(model.text, size.width, dim) + fusion + head)
+
+    @nn.compact
+    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+        tower, size = model.config.text, model.config.text.vocab_size
+        masked = mask_tokens(self.make_rng("dropout"), batch["text"], batch["text_mask"], self.rate, size,
+                             size - 1 if self.mask_id is None else self.mask_id, self.spare_first, self.spare_last)
+        encoding = model.encode_text(masked.text, batch["text_mask"], self.training)
+        if self.with_image:
+            encoding = model.fuse(encodings["image"], encoding, self.training)
+        if encoding.tokens is None:
+            raise ConfigError("model.fusion.kind: 'concatenation' gives no tokens to tell hidden words from; use "
+                              "'cross_attention', 'merged' or 'co_attention', or with_image=False")
+        tokens = encoding.tokens[:, -batch["text"].shape[1]:]  # without a learned class token in front
+        options = layer_options(tower, "model.text", model.precision)
+        logits = WordHead(options, size, name="head")(tokens, model.word_table() if self.tied else None)
+        loss = masked_loss(logits, batch["text"], masked.chosen)
+        frequencies = jnp.zeros(size, jnp.float32).at[batch["text"]].add(masked.open)
+        return Loss(loss.value, {**loss.metrics, "masked": masked.chosen.sum() / jnp.maximum(masked.open.sum(), 1),
+                                 "unigram_entropy": entropy_of(frequencies)})
+
+
+class WordHead(nn.Module):
+    """BERT's head: tokens [B, L, D'] -> logits float32 [B, L, V], by a table [V, D], its own if None is given."""
+
+    options: LayerOptions
+    vocab_size: int
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, table: jax.Array | None = None) -> jax.Array:
+        options, precision = self.options, self.options.precision
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
+        activation = ACTIVATIONS["gelu" if options.activation == "swiglu" else options.activation]
+        x = precision.dense(options.width, ("embed", "mlp"), kernel_init=options.initializers()["residual"], name="dense")(tokens)
+        x = options.normalisation("norm")(activation(x))
+        if table is None:
+            table = self.param("table", init, (self.vocab_size, options.width), jnp.float32)
+        bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, ("vocab",)), (self.vocab_size,), jnp.float32)
+        return jnp.einsum("bld,vd->blv", x, table.astype(x.dtype), preferred_element_type=jnp.float32) + bias
+
+
+def mask_tokens(key: jax.Array, text: jax.Array, mask: jax.Array, rate: float, vocab_size: int, mask_id: int,
+                spare_first: bool, spare_last: bool) -> MaskedText:
+    """Chooses real tokens of text [B, L] with probability `rate`, and replaces 80% of them by `mask_id` and 10% by any other id."""
+    places = jnp.arange(text.shape[1])
+    last = mask.sum(axis=1, dtype=jnp.int32)[:, None] - 1
+    open = mask & ((places > 0) | (not spare_first)) & ((places < last) | (not spare_last))
+    choice, fate, other = jax.random.split(key, 3)
+    chosen = open & jax.random.bernoulli(choice, rate, text.shape)
+    fates = jax.random.uniform(fate, text.shape)
+    random = jax.random.randint(other, text.shape, 0, vocab_size - 1, text.dtype)
+    random += random >= mask_id
+    replaced = jnp.where(fates < 0.8, mask_id, jnp.where(fates < 0.9, random, text))
+    return MaskedText(jnp.where(chosen, replaced, text), chosen, open)
+
+
+def masked_loss(logits: jax.Array, text: jax.Array, chosen: jax.Array) -> Loss:
+    """The mean over chosen tokens of -log softmax(logits)[text], 0 without any. logits: float32 [B, L, V]; text: int32 [B, L]."""
+    count = jnp.maximum(chosen.sum(), 1).astype(jnp.float32)
+    log_p = jnp.take_along_axis(logits, text[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
+    correct = jnp.argmax(logits, axis=-1) == text
+    return Loss(-jnp.where(chosen, log_p, 0.0).sum() / count, {"accuracy": (chosen & correct).sum() / count})
+
+
+def entropy_of(counts: jax.Array) -> jax.Array:
+    """The entropy, in nats, of drawing in proportion to counts [V]; 0 where all are 0."""
+    return jax.scipy.special.entr(counts / jnp.maximum(counts.sum(), 1.0)).sum()

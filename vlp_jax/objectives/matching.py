@@ -1,0 +1,99 @@
+"""Image-text matching: does this text belong to this image? (Li et al. 2021, "ALBEF", section 3.2, equation 3)"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vlp_jax.config import schema
+from vlp_jax.models.flops import fusion_flops
+from vlp_jax.models.layers import Encoding
+from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
+from vlp_jax.objectives.contrastive import shared_positives
+from vlp_jax.objectives.contrastive_losses import cosines
+from vlp_jax.objectives.objective import Loss, Objective
+from vlp_jax.sharding.layout import constrain
+
+
+class Matching(Objective):
+    """A two-way head on the fused pair, asked about each pair of the batch, each image with a wrong text, and each text with a
+    wrong image.
+
+    negatives: `similar` draws the wrong partner in proportion to the softmax of `negative_scale` times the cosines of the
+      embeddings, `uniform` any. Never one whose example shares an image or a caption with the row; a row whose whole batch does
+      asks about no wrong pair.
+    Metrics: `accuracy` and `positive_rate` of the questions, and `reference`, the loss of always answering that rate: its entropy.
+    """
+
+    negatives: str = "similar"
+    negative_scale: float = 1 / 0.07
+
+    couples_batch = True
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("image", "text") + (("image_embedding", "text_embedding") if self.negatives == "similar" else ())
+
+    def flops(self, model: schema.Model, batch: int) -> int:
+        similarity = 2 * batch**2 * embedding_dim(model) // 3 if self.negatives == "similar" else 0  # has no backward pass
+        return 3 * batch * fusion_flops(model) + similarity
+
+    def setup(self):
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("embed", None))
+        self.head = nn.Dense(2, dtype=jnp.float32, kernel_init=init)
+
+    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+        image, text, allowed = encodings["image"], encodings["text"], ~shared_positives(batch, ("caption", "image"))
+        if self.negatives == "similar":
+            similarity = self.negative_scale * cosines(encodings["image_embedding"], encodings["text_embedding"])
+        else:
+            similarity = jnp.zeros(allowed.shape, jnp.float32)
+        texts, has_text = draw_negatives(self.make_rng("dropout"), similarity, allowed)
+        images, has_image = draw_negatives(self.make_rng("dropout"), similarity.T, allowed.T)
+        of_image = beside_each_other(image, image, rows_of(image, images))
+        of_text = beside_each_other(text, rows_of(text, texts), text)
+        logits = self.logits(model, of_image, of_text, self.training)
+        labels = jnp.tile(jnp.array([1, 0, 0]), len(allowed))
+        asked = jnp.stack([jnp.ones_like(has_text), has_text, has_image], axis=1).reshape(-1)
+        return matching_loss(logits, labels, asked)
+
+    def logits(self, model: VisionLanguageModel, image: Encoding, text: Encoding, train: bool = False) -> jax.Array:
+        """float32 [B, 2] of pairs: (do not belong together, do)."""
+        return self.head(model.fuse(image, text, train).pooled.astype(jnp.float32))
+
+
+def matching_loss(logits: jax.Array, labels: jax.Array, asked: jax.Array) -> Loss:
+    """The mean cross-entropy of logits [N, 2] with labels [N] (1: belongs together) over those `asked` [N], and its metrics."""
+    weights = asked / asked.sum(dtype=jnp.float32)
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+    loss = -(weights * jnp.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]).sum()
+    correct = jnp.take_along_axis(logits, labels[:, None], axis=1) > jnp.take_along_axis(logits, 1 - labels[:, None], axis=1)
+    rate = (weights * labels).sum()
+    entropy = jax.scipy.special.entr(rate) + jax.scipy.special.entr(1.0 - rate)
+    return Loss(loss, {"accuracy": (weights * correct[:, 0]).sum(), "positive_rate": rate, "reference": entropy})
+
+
+def draw_negatives(key: jax.Array, similarity: jax.Array, allowed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """One column for each row, in proportion to softmax(similarity) over those that are allowed.
+
+    similarity: [B, C]; allowed: [B, C] bool. Returns: int32 [B], and bool [B], False for rows with nothing allowed.
+    """
+    logits = jnp.where(allowed, jax.lax.stop_gradient(similarity), -jnp.inf)
+    has_any = allowed.any(axis=1)
+    drawn = jax.random.categorical(key, jnp.where(has_any[:, None], logits, 0.0), axis=1)
+    return drawn, has_any
+
+
+def rows_of(encoding: Encoding, index: jax.Array) -> Encoding:
+    """The examples at `index` [B] of the whole batch."""
+    def take(x):
+        return constrain(jnp.take(x, index, axis=0), ("batch", *[None] * (x.ndim - 1)))
+
+    return jax.tree.map(take, encoding)
+
+
+def beside_each_other(first: Encoding, second: Encoding, third: Encoding) -> Encoding:
+    """[B, ...] three times -> [3 B, ...], the three of an example in a row, so that they stay on its device."""
+    def join(*parts):
+        return constrain(jnp.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:]), ("batch", *[None] * (parts[0].ndim - 1)))
+
+    return jax.tree.map(join, first, second, third)

@@ -1,0 +1,104 @@
+"""Contrastive learning against an averaged model, with a queue and soft targets (Li et al. 2021, "ALBEF")."""
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
+from vlp_jax.objectives.contrastive import ScaledObjective
+from vlp_jax.objectives.contrastive_losses import cosines
+from vlp_jax.objectives.objective import Loss
+from vlp_jax.sharding.layout import constrain
+
+
+@flax.struct.dataclass
+class Queue:
+    """A ring of pairs. image, text: float32 [Q, E], what the averaged model made of them; image_id: int32 [Q, 2]; place: int32, the
+    row that comes next, and that is the oldest where all are filled; filled: int32, how many are."""
+
+    image: jax.Array
+    text: jax.Array
+    image_id: jax.Array
+    place: jax.Array
+    filled: jax.Array
+
+    @classmethod
+    def empty(cls, size: int, dim: int) -> "Queue":
+        zero = jnp.zeros((), jnp.int32)
+        return cls(jnp.zeros((size, dim)), jnp.zeros((size, dim)), jnp.zeros((size, 2), jnp.int32), zero, zero)
+
+    def push(self, image: jax.Array, text: jax.Array, image_id: jax.Array) -> "Queue":
+        """The queue after a batch of at most its size."""
+        size, count = len(self.image), len(image)
+        rows = (self.place + jnp.arange(count)) % size
+
+        def put(kept, new):
+            return constrain(kept.at[rows].set(new), (None, None))
+
+        return Queue(put(self.image, image), put(self.text, text), put(self.image_id, image_id), (self.place + count) % size,
+                     jnp.minimum(self.filled + count, size))
+
+
+class MomentumContrastive(ScaledObjective):
+    """Images against the averaged model's texts and texts against its images: those of the batch, and of a queue of earlier ones.
+
+    Targets are `alpha` times the averaged model's own softmax plus 1 - alpha times the pair itself (all that show the same
+    image, alike), as equation 6 has it; alpha grows linearly over the first `alpha_warmup` updates. The queue starts empty, and
+    what is not filled yet is no candidate.
+    Metrics: `scale`, `alpha`, `candidates`, and the references `uniform` (the loss of a guess: ln(candidates)) and
+      `target_entropy`, which no model can go below.
+    """
+
+    queue: int = 65_536
+    alpha: float = 0.4
+    alpha_warmup: int = 0
+
+    needs = ("image_embedding", "text_embedding")
+    teacher_needs = needs
+    couples_batch = True
+    couples_through = needs
+
+    def flops(self, model: schema.Model, batch: int) -> int:
+        return 4 * 2 * batch * (batch + self.queue) * embedding_dim(model)
+
+    @nn.compact
+    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+        pupil = encodings["image_embedding"], encodings["text_embedding"]
+        teacher = jax.tree.map(jax.lax.stop_gradient, tuple(batch["teacher"][name] for name in self.teacher_needs))
+        size, dim = pupil[0].shape
+        if size > self.queue and not self.is_initializing():
+            raise ConfigError(f"objectives: a momentum_contrastive queue of {self.queue} holds no batch of {size}; "
+                              f"set queue={size} or more")
+        queue = self.variable("queue", "pairs", Queue.empty, self.queue, dim)
+        updates = self.variable("queue", "updates", jnp.zeros, (), jnp.int32)
+        alpha = self.alpha * jnp.minimum(1.0, updates.value / max(self.alpha_warmup, 1) if self.alpha_warmup else 1.0)
+        kept, scale = queue.value, jnp.exp(self.log_scale())
+        ids = jnp.concatenate([batch["image_id"], kept.image_id])
+        known = jnp.arange(size + self.queue) < size + kept.filled
+        positives = (batch["image_id"][:, None] == ids[None]).all(axis=-1) & known
+        candidates = [jnp.concatenate([new, old]) for new, old in zip(teacher, (kept.image, kept.text), strict=True)]
+        parts = [soft_contrastive(pupil[a], teacher[a], candidates[b], scale, alpha, positives, known) for a, b in ((0, 1), (1, 0))]
+        loss, entropy = (0.5 * (one + other) for one, other in zip(*parts, strict=True))
+        if not self.is_initializing() and self.is_mutable_collection("queue"):
+            queue.value, updates.value = kept.push(*teacher, batch["image_id"]), updates.value + 1
+        count = known.sum().astype(jnp.float32)
+        return Loss(loss, {"scale": scale, "alpha": alpha, "candidates": count, "uniform": jnp.log(count),
+                           "target_entropy": entropy})
+
+
+def soft_contrastive(pupil: jax.Array, teacher: jax.Array, candidates: jax.Array, scale: jax.Array, alpha: jax.Array | float,
+                     positives: jax.Array, known: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The cross-entropy of softmax(scale pupil candidates^T) with alpha softmax(scale teacher candidates^T) + (1 - alpha) y.
+
+    pupil, teacher: unit vectors [B, E] of the same items; candidates: [C, E] of what they are compared with; positives: [B, C]
+    bool, y is uniform over a row's; known: [C] bool, False hides a candidate. Targets have no gradient.
+    Returns: the mean over rows, float32, and the mean entropy of the targets.
+    """
+    logits, teacher_logits = (jnp.where(known, scale * cosines(rows, candidates), -1e30) for rows in (pupil, teacher))
+    own = positives / positives.sum(axis=1, keepdims=True)
+    targets = jax.lax.stop_gradient(alpha * jax.nn.softmax(teacher_logits) + (1.0 - alpha) * own)
+    loss = -jnp.where(known, targets * jax.nn.log_softmax(logits), 0.0).sum(axis=1).mean()
+    return loss, jax.scipy.special.entr(targets).sum(axis=1).mean()
