@@ -10,7 +10,8 @@ from vlp_jax.config import base, to_config
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.fusion import CrossAttention
 from vlp_jax.models.layers import Encoding, LayerOptions, Precision, Transformer
-from vlp_jax.models.vision_language import VisionLanguageModel, build_fusion
+from vlp_jax.models.towers import build_fusion
+from vlp_jax.models.vision_language import VisionLanguageModel
 
 WIDTH, IMAGE_WIDTH, TEXT_WIDTH = 16, 12, 8
 LENGTHS = np.array([6, 3, 1])

@@ -13,7 +13,8 @@ from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers import LayerOptions, Precision
 from vlp_jax.models.text import TextTransformer
-from vlp_jax.models.vision_language import VisionLanguageModel, build_text_tower, unit
+from vlp_jax.models.towers import build_text_tower
+from vlp_jax.models.vision_language import VisionLanguageModel, unit
 
 KEY = jax.random.key(0)
 LENGTHS = np.array([6, 4, 2])

@@ -14,7 +14,8 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.models.attention import rotate
 from vlp_jax.models.layers import LayerOptions, Precision
 from vlp_jax.models.positions import rotary2d, sincos2d
-from vlp_jax.models.vision_language import VisionLanguageModel, build_image_tower
+from vlp_jax.models.towers import build_image_tower
+from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.models.vit import ViT, kept_tokens
 
 OPTIONS = LayerOptions(width=16, heads=2, mlp_dim=24, depth=2)

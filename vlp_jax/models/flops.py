@@ -3,7 +3,7 @@
 from vlp_jax.config import schema
 from vlp_jax.models.presets import Size, patch_size_of, size_of
 from vlp_jax.models.resnet import EXPANSION
-from vlp_jax.models.towers import blocks_of, image_width
+from vlp_jax.models.towers import blocks_of, image_token_width, image_width
 
 
 def layer_flops(size: Size, tokens: int, activation: str) -> int:
@@ -39,33 +39,38 @@ def image_flops(tower: schema.ImageTower | schema.ResNetTower, embedding_dim: in
     size, patch = size_of(tower, "model.image"), patch_size_of(tower)
     patches = (tower.image_size // patch)**2
     kept = max(1, round(patches * (1.0 - tower.token_drop))) if train and tower.token_drop else patches
-    count = image_tokens(tower, kept)
+    count = image_tokens(tower) - patches + kept
     flops = stem_flops(tower, size.width, patches, patch)
     flops += stack_flops(tower, size, count, one_wanted=tower.pooling == "cls" and not tokens)
     flops += pooling_flops(size, kept, tower.activation) if tower.pooling == "map" else 0
     return flops + (projection_flops(tower, size.width, embedding_dim) if embedded else 0)
 
 
-def image_tokens(tower: schema.ImageTower, patches: int) -> int:
-    """The tokens of a picture of so many patches."""
-    return patches + (tower.pooling == "cls") + tower.registers
+def image_tokens(tower: schema.ImageTower | schema.ResNetTower) -> int:
+    """How many tokens a picture has; none of them dropped."""
+    if tower.kind == "vit":
+        return (tower.image_size // patch_size_of(tower))**2 + (tower.pooling == "cls") + tower.registers
+    halvings = len(blocks_of(tower)[0]) - 1 + (tower.clip or tower.max_pool)
+    side = -(-tower.image_size // (2 if tower.clip else tower.stem_stride))
+    for _ in range(halvings):
+        side = -(-side // 2)
+    return side**2
 
 
 def fusion_flops(model: schema.Model) -> int:
     """The fusion of one pair, forward."""
-    fusion, size_of_image, size_of_text = model.fusion, size_of(model.image, "model.image"), size_of(model.text, "model.text")
+    fusion, image_token, size_of_text = model.fusion, image_token_width(model.image), size_of(model.text, "model.text")
     if fusion.kind == "concatenation":
-        return 2 * fusion.mlp_dim * (size_of_image.width + size_of_text.width + fusion.width)
-    size = size_of(fusion, "model.fusion")
-    images = image_tokens(model.image, (model.image.image_size // patch_size_of(model.image))**2)
+        return 2 * fusion.mlp_dim * (image_width(model.image) + size_of_text.width + fusion.width)
+    size, images = size_of(fusion, "model.fusion"), image_tokens(model.image)
     texts, width, streams = model.text.length + (model.text.pooling == "cls"), size.width, 1 + (fusion.kind == "co_attention")
     flops = streams * 2 * width**2 if fusion.pooler else 0
     flops += 2 * texts * size_of_text.width * width if size_of_text.width != width else 0
     if fusion.kind != "cross_attention":
-        flops += 2 * images * size_of_image.width * width if size_of_image.width != width else 0
+        flops += 2 * images * image_token * width if image_token != width else 0
     if fusion.kind == "merged":
         return flops + size.depth * layer_flops(size, images + texts, fusion.activation)
-    seen = size_of_image.width if fusion.kind == "cross_attention" else width
+    seen = image_token if fusion.kind == "cross_attention" else width
     flops += size.depth * (layer_flops(size, texts, fusion.activation) + cross_flops(width, texts, images, seen))
     if fusion.kind == "co_attention":
         flops += size.depth * (layer_flops(size, images, fusion.activation) + cross_flops(width, images, texts, width))
@@ -136,10 +141,9 @@ def projection_flops(tower: schema.Tower | schema.ResNetTower, width: int, embed
 def decoder_flops(config: schema.Model) -> int:
     """The decoder and the words' logits on one text, forward; each layer has keys and values of the picture's tokens."""
     decoder, length = config.decoder, config.text.length
-    size, image = size_of(decoder, "model.decoder"), size_of(config.image, "model.image")
-    patches = (config.image.image_size // patch_size_of(config.image))**2
-    seen = patches + (config.image.pooling == "cls") + config.image.registers if decoder.image != "none" else 0
-    flops, memory_width, width = 0, image.width, size.width
+    size = size_of(decoder, "model.decoder")
+    seen = image_tokens(config.image) if decoder.image != "none" else 0
+    flops, memory_width, width = 0, image_token_width(config.image), size.width
     logits = 2 * length * width * config.text.vocab_size
     if decoder.image_queries:
         queries = decoder.image_queries

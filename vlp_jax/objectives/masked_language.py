@@ -10,7 +10,8 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.models.flops import fusion_flops, projection_flops, text_flops
 from vlp_jax.models.options import ACTIVATIONS, LayerOptions
 from vlp_jax.models.presets import size_of
-from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim, layer_options
+from vlp_jax.models.towers import layer_options
+from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
 from vlp_jax.objectives.objective import Loss, Objective
 
 
