@@ -19,6 +19,7 @@ from vlp_jax.data.pipeline import Batches, TrainRows, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.captioner import Captioner
+from vlp_jax.evaluators.captioning import check_caption_tasks
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions, metric_names
 from vlp_jax.models.layers import Precision
@@ -164,6 +165,7 @@ def assemble(config: schema.Config) -> Run:
     host_rows = HostRows(batch_sharding(mesh), config.data.batch_size)
     check_augmentation(config.data.augmentation)
     check_best_metric(config)
+    check_caption_tasks(config.evaluators, config.model)
     preprocessor = Preprocessor.from_config(config)
     mixture = open_mixture(config.data.train)
     steps = total_steps(config, len(mixture))
