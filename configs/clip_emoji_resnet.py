@@ -5,6 +5,7 @@ python -m vlp_jax.main --config=configs/clip_emoji_resnet.py --workdir=runs/clip
 
 from vlp_jax.config import base, variant_of
 
+
 def get_config(variant="full"):
     config = base()
     config.epochs = 22.0
