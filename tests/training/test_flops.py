@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from vlp_jax.config import base, clip, to_config
-from vlp_jax.models.flops import image_flops, text_flops
+from vlp_jax.models.flops import image_flops, objective_flops, text_flops
 from vlp_jax.training.assembly import example_batch, make_module
 from vlp_jax.training.flops import train_step_flops
 from vlp_jax.training.state import initial_variables
@@ -63,6 +63,19 @@ def test_the_forward_pass_has_the_products_that_its_traced_program_has(changes):
 def test_an_update_is_three_forward_passes_and_the_pairs():
     one, two = train_step_flops(config_of(batch_size=8)), train_step_flops(config_of(batch_size=16))
     assert two - 2 * one == 3 * 2 * 64 * (16**2 - 2 * 8**2)
+
+
+def test_a_masked_autoencoder_has_the_products_that_its_traced_program_has():
+    config = base()
+    config.update(steps=1, objectives=dict(mae=dict(kind="masked_autoencoder", decoder_width=48, decoder_depth=2, decoder_heads=2)))
+    config.model.image.update(preset="Ti", width=128, depth=2, heads=2, mlp_dim=320, patch_size=8, image_size=32,
+                              position="sincos2d")
+    config = to_config(config.to_dict())
+    module, batch = make_module(config), example_batch(config, rows=4)
+    variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
+    program = jax.make_jaxpr(lambda variables: module.apply(variables, batch, True, rngs={"dropout": jax.random.key(0)}))(variables)
+    assert counted_flops(program.jaxpr) == 4 * objective_flops(config.model.image, config.objectives["mae"])
+    assert train_step_flops(config) == 3 * config.data.batch_size * objective_flops(config.model.image, config.objectives["mae"])
 
 
 def test_clip_b16_is_what_is_published():

@@ -22,6 +22,7 @@ from vlp_jax.config.model_schema import ResNetTower as ResNetTower
 from vlp_jax.config.model_schema import TextTower as TextTower
 from vlp_jax.config.model_schema import Tower as Tower
 from vlp_jax.config.objective_schema import ContrastiveObjective as ContrastiveObjective
+from vlp_jax.config.objective_schema import MaskedAutoencoder as MaskedAutoencoder
 from vlp_jax.config.objective_schema import Objective as Objective
 from vlp_jax.config.objective_schema import SigmoidContrastive as SigmoidContrastive
 from vlp_jax.config.objective_schema import SoftmaxContrastive as SoftmaxContrastive

@@ -29,6 +29,8 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
             (f"model.{name}.rematerialisation", by_name and not tower.saved,
              "as 'save_names' without names in `saved` (such as query, key, value): that is 'full'")]
     for name, objective in config.objectives.items():
+        if not isinstance(objective, schema.ContrastiveObjective):
+            continue
         dense = objective.implementation == "dense"
         settings.append((f"objectives.{name}.chunk_size", dense and objective.chunk_size != CHUNK_SIZE,
                          "beside implementation='dense', which holds all pairs; use 'chunked' or 'ring'"))

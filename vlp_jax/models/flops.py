@@ -87,6 +87,22 @@ def resnet_flops(tower: schema.ResNetTower) -> int:
     return flops + 2 * channels**2 * (1 + 2 * tokens) + 4 * tokens * channels + 2 * channels * tower.output_dim
 
 
+def objective_flops(tower: schema.ImageTower | schema.ResNetTower, objective: schema.Objective) -> int:
+    """What an objective computes on one example beside the shared encodings, forward: a masked autoencoder encodes the visible
+    patches, and decodes all of them."""
+    if objective.kind != "masked_autoencoder":
+        return 0
+    size, patch, width = size_of(tower, "model.image"), patch_size_of(tower), objective.decoder_width
+    patches, others = (tower.image_size // patch)**2, (tower.pooling == "cls") + tower.registers
+    visible = max(1, int(patches * (1.0 - objective.mask_ratio)))
+    decoder = Size(width, objective.decoder_depth, objective.decoder_heads, 4 * width)
+    flops = stem_flops(tower, size.width, patches, patch) + stack_flops(tower, size, visible + others, one_wanted=False)
+    flops += pooling_flops(size, visible, tower.activation) if tower.pooling == "map" else 0
+    flops += 2 * (visible + others) * size.width * width
+    flops += decoder.depth * layer_flops(decoder, patches + others, "gelu")
+    return flops + 2 * patches * width * 3 * patch**2
+
+
 def text_flops(tower: schema.TextTower, embedding_dim: int, tokens: bool = True) -> int:
     """The text tower and its projection on one caption, forward; looking up embeddings is no product. tokens: as above."""
     size = size_of(tower, "model.text")

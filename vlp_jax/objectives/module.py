@@ -10,9 +10,11 @@ from vlp_jax.config import schema
 from vlp_jax.models.layers import Precision
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.contrastive import SigmoidContrastive, SoftmaxContrastive
+from vlp_jax.objectives.masked_autoencoder import MaskedAutoencoder
 from vlp_jax.objectives.objective import Loss, Objective
 
-KINDS: dict[str, type[Objective]] = {"softmax": SoftmaxContrastive, "sigmoid": SigmoidContrastive}
+KINDS: dict[str, type[Objective]] = {"softmax": SoftmaxContrastive, "sigmoid": SigmoidContrastive,
+                                     "masked_autoencoder": MaskedAutoencoder}
 
 
 class PretrainingModule(nn.Module):

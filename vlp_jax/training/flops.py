@@ -1,7 +1,7 @@
 """Model flops of an update: the numerator of model flops utilisation (Chowdhery et al. 2022, "PaLM", appendix B)."""
 
 from vlp_jax.config import schema
-from vlp_jax.models.flops import image_flops, text_flops
+from vlp_jax.models.flops import image_flops, objective_flops, text_flops
 from vlp_jax.models.vision_language import embedding_dim
 from vlp_jax.objectives.module import build_objectives
 
@@ -13,7 +13,10 @@ def train_step_flops(config: schema.Config) -> int:
     dim, batch = embedding_dim(config.model), config.data.batch_size
     objectives = build_objectives(config.objectives).values()
     needs = {need for objective in objectives for need in objective.needs}
-    image = image_flops(config.model.image, dim, tokens="image" in needs)
-    forward = batch * (image + text_flops(config.model.text, dim, tokens="text" in needs))
+    forward = sum(objective_flops(config.model.image, objective) for objective in config.objectives.values())
+    if needs & {"image", "image_embedding"}:
+        forward += image_flops(config.model.image, dim, tokens="image" in needs)
+    if needs & {"text", "text_embedding"}:
+        forward += text_flops(config.model.text, dim, tokens="text" in needs)
     coupled = sum(objective.couples_batch for objective in objectives)
-    return 3 * (forward + coupled * 2 * batch**2 * dim)
+    return 3 * (batch * forward + coupled * 2 * batch**2 * dim)
