@@ -6,13 +6,13 @@ Face hub; without a network: --config.data.text.tokenizer=FOLDER.
 Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
 """
 
-from vlp_jax.config import clip, variant_of
+from vlp_jax.config import clip, schema, to_tree, variant_of
 
 
 def get_config(variant="full"):
     config = clip()
-    config.model.image = dict(kind="resnet", depth=50, clip=True, width=64, heads=32, output_dim=1024, image_size=224,
-                              rematerialisation="full", projection="none")
+    config.model.image = to_tree(schema.ResNetTower(
+        depth=50, clip=True, width=64, heads=32, output_dim=1024, image_size=224, rematerialisation="full", projection="none"))
     config.model.text.rematerialisation = "save_matmuls"
     config.model.embedding_dim = 1024
     return variant_of(config, variant)
