@@ -3,7 +3,8 @@
 python -m vlp_jax.main --config=configs/clip_emoji_resnet.py --workdir=runs/clip_emoji_resnet
 """
 
-from vlp_jax.config import base, variant_of
+from vlp_jax.config import base, schema, to_tree, variant_of
+
 
 
 def get_config(variant="full"):
@@ -19,8 +20,8 @@ def get_config(variant="full"):
     config.data.augmentation.update(background="random", rotation=8.0, scale=(0.9, 1.25), shift=0.04, aspect=0.1,
                                     brightness=0.2, contrast=0.2, saturation=0.3, grayscale=0.1)
     config.model.embedding_dim = 192
-    config.model.image = dict(kind="resnet", depth=18, blocks=(1, 1, 2), width=48, norm="group", groups=8, image_size=32,
-                              stem_size=3, stem_stride=2, max_pool=False)
+    config.model.image = to_tree(schema.ResNetTower(depth=18, blocks=(1, 1, 2), width=48, norm="group", groups=8, image_size=32,
+                                                     stem_size=3, stem_stride=2, max_pool=False))
     config.model.text.update(preset="Ti", width=128, depth=2, heads=2, mlp_dim=256, length=12, vocab_size=4096,
                              causal=False, pooling="mean", activation="gelu_tanh")
     config.objectives = dict(contrastive=dict(kind="softmax"))

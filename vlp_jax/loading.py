@@ -14,6 +14,7 @@ from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.errors import CheckpointError
 from vlp_jax.objectives.module import PretrainingModule
 from vlp_jax.sharding.layout import Layout
+from vlp_jax.sharding.mesh import replicated
 from vlp_jax.training.assembly import example_batch, make_module
 from vlp_jax.training.checkpoint import checkpoint_folder, finished_steps, read_metadata, restore_arrays, restore_collections
 from vlp_jax.training.state import abstract_collections, place_parameters

@@ -75,6 +75,15 @@ def test_a_setting_without_effect_is_named(overrides, path, words):
     assert words in str(error.value) and "clip_b16.py" in str(error.value)
 
 
+@pytest.mark.parametrize(("name", "override", "words"), [
+    ("clip_rn50", ("model.image.stem_size", "3"), "a stem of its own"), ("clip_rn50", ("model.image.groups", "8"), "norm='batch'"),
+    ("clip_emoji_resnet", ("model.image.heads", "4"), "without clip=True")])
+def test_a_setting_without_effect_on_a_resnet_is_named(name, override, words):
+    with pytest.raises(ConfigError, match=re.escape(f"{override[0]}: has no effect")) as error:
+        load_config(str(ROOT / f"configs/{name}.py"), [override])
+    assert words in str(error.value)
+
+
 def test_setting_one_duration_replaces_the_others():
     config = load_config(str(ROOT / "configs/clip_emoji.py"), [("steps", "7")])
     assert (config.steps, config.examples, config.epochs) == (7, None, None)

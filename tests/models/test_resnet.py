@@ -30,28 +30,28 @@ OURS = {"bn1": ("norm_stem", "norm_stem_0"), "layer1.0.bn2": ("stage_0_block_0",
         "layer4.0.downsample.1": ("stage_3_block_0", "norm_shortcut")}
 
 
-def torch_name(path, kind):
+def torch_name(path):
     """The name that torchvision or open_clip gives one of our variables."""
     *parents, last = path.split("/")
     last = PARTS[last]
     if parents[0].startswith("stage"):
         stage, block = re.findall(r"\d+", parents[0])
-        clip = kind == "clip"
-        part = {"convolution_shortcut": "downsample.0", "norm_shortcut": "downsample.1"}.get(
-            parents[1]) or re.sub(r"(convolution|norm)_(\d)", lambda m: f"{'bn' if m[1] == 'norm' else 'conv'}{int(m[2]) + 1}", parents[1])
-        return f"layer{int(stage) + 1}.{block}.{part.replace('downsample.0', 'downsample.0') if clip else part}.{last}"
+        layer, _, number = parents[1].partition("_")
+        short = "bn" if layer == "norm" else "conv"
+        part = f"downsample.{int(layer == 'norm')}" if number == "shortcut" else f"{short}{int(number) + 1}"
+        return f"layer{int(stage) + 1}.{block}.{part}.{last}"
     if parents[0] == "pooling_head":
         return f"attnpool.{dict(query='q_proj', key='k_proj', value='v_proj', out='c_proj')[parents[1]]}.{last}"
     number = (re.findall(r"\d", parents[0]) or ["0"])[0]
     return f"{'bn' if parents[0].startswith('norm') else 'conv'}{int(number) + 1}.{last}"
 
 
-def drawn(path, shape, kind):
+def drawn(path, shape):
     """Our variable, as the golden script draws it in torch's layout."""
     drawn, place = TORCH["drawn"], path.partition("/")[2]
     if place == "pooling_head/position":
         return drawn("attnpool.positional_embedding", shape[1:])[None]
-    name = torch_name(place, kind)
+    name = torch_name(place)
     if len(shape) == 4:
         return drawn(name, (shape[3], shape[2], shape[0], shape[1])).transpose(2, 3, 1, 0)
     if place.startswith("pooling_head"):
@@ -62,10 +62,10 @@ def drawn(path, shape, kind):
     return drawn(name, shape)
 
 
-def variables_of(model, kind):
+def variables_of(model):
     shapes = nn.meta.unbox(jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))))
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray(drawn(jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape, kind)), shapes)
+        lambda path, leaf: jnp.asarray(drawn(jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape)), shapes)
 
 
 def thinned(found):
@@ -75,7 +75,7 @@ def thinned(found):
 @pytest.mark.parametrize("kind", MODELS)
 def test_outputs_and_running_statistics_are_those_of_torch(kind):
     golden, model, pictures = np.load(GOLDEN / "resnet.npz"), MODELS[kind], TORCH["pictures"]()
-    variables = variables_of(model, kind)
+    variables = variables_of(model)
     found = jax.jit(lambda x: model.apply(variables, x).pooled)(pictures)
     np.testing.assert_allclose(thinned(found), golden[f"{kind}/eval"], rtol=1e-3, atol=1e-4)
     found, after = jax.jit(lambda x: model.apply(variables, x, train=True, mutable=["batch_stats"]))(pictures)

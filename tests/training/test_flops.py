@@ -18,12 +18,18 @@ from vlp_jax.training.state import initial_variables
 STEM = dict(stem="convolution", stem_channels=(8, 16, 32), stem_strides=(2, 2, 2))
 
 
-def config_of(image=(), text=(), batch_size=4):
+RESNETS = {"basic": dict(depth=18, stem_size=3, stem_stride=1, max_pool=False), "bottleneck": dict(blocks=(2, 1, 1), image_size=40),
+           "clip resnet": dict(clip=True, heads=2, output_dim=24)}
+
+
+def config_of(image=(), text=(), batch_size=4, resnet=None):
     config = base()
     config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
     config.data.batch_size = batch_size
     narrow = dict(preset="Ti", width=128, depth=2, heads=2, mlp_dim=320)
     config.model.image.update(narrow, patch_size=8, image_size=32, **dict(image))
+    if resnet is not None:
+        config.model.image = dict(kind="resnet", width=8) | dict(blocks=(1, 2), image_size=32) | resnet
     config.model.text.update(narrow, vocab_size=50, length=24, **dict(text))
     config.model.embedding_dim = 64
     return to_config(config.to_dict())
@@ -31,8 +37,9 @@ def config_of(image=(), text=(), batch_size=4):
 
 @pytest.mark.parametrize("changes", [
     {}, {"image": {"pooling": "map", "projection": "linear"}, "text": {"pooling": "map", "causal": False}},
-    {"image": {"pooling": "mean", "registers": 3, **STEM}, "text": {"pooling": "cls", "causal": False}}],
-    ids=["clip", "map", "stem"])
+    {"image": {"pooling": "mean", "registers": 3, **STEM}, "text": {"pooling": "cls", "causal": False}},
+    *({"resnet": resnet} for resnet in RESNETS.values())],
+    ids=["clip", "map", "stem", *RESNETS])
 def test_the_forward_pass_has_the_products_that_its_traced_program_has(changes):
     config = config_of(**changes)
     module, batch = make_module(config), example_batch(config, rows=4)
@@ -62,6 +69,18 @@ def test_a_fusion_has_the_products_that_its_traced_program_has(kind, width):
 def test_an_update_is_three_forward_passes_and_the_pairs():
     one, two = train_step_flops(config_of(batch_size=8)), train_step_flops(config_of(batch_size=16))
     assert two - 2 * one == 3 * 2 * 64 * (16**2 - 2 * 8**2)
+
+
+def test_a_masked_autoencoder_has_the_products_that_its_traced_program_has():
+    config = base()
+    config.update(steps=1, objectives=dict(mae=dict(kind="masked_autoencoder", decoder_width=48, decoder_depth=2, decoder_heads=2)))
+    config.model.image.update(preset="Ti", width=128, depth=2, heads=2, mlp_dim=320, patch_size=8, image_size=32,
+                              position="sincos2d")
+    config = to_config(config.to_dict())
+    module, batch = make_module(config), example_batch(config, rows=4)
+    variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
+    program = jax.make_jaxpr(lambda variables: module.apply(variables, batch, True, rngs={"dropout": jax.random.key(0)}))(variables)
+    assert counted_flops(program.jaxpr) * 3 * config.data.batch_size == train_step_flops(config) * 4
 
 
 def test_clip_b16_is_what_is_published():

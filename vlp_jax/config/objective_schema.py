@@ -83,4 +83,17 @@ class CaptioningObjective:
     unigram: Literal["running", "batch"] = "running"  # of which tokens the reference `unigram_entropy` is; batch with microbatches
 
 
-Objective = SoftmaxContrastive | SigmoidContrastive | MomentumContrastive | Matching | MaskedLanguage | CaptioningObjective
+@dataclasses.dataclass(frozen=True)
+class MaskedAutoencoder:
+    """Regression of the pixels of masked patches from the visible ones (He et al. 2022)."""
+
+    kind: Literal["masked_autoencoder"] = "masked_autoencoder"
+    weight: float = between(1.0, 0.0)
+    mask_ratio: float = between(0.75, 0.01, 0.99)
+    decoder_width: int = between(512, 4)
+    decoder_depth: int = between(8, 1)
+    decoder_heads: int = between(16, 1)
+
+
+Objective = (SoftmaxContrastive | SigmoidContrastive | MomentumContrastive | Matching | MaskedLanguage | CaptioningObjective |
+             MaskedAutoencoder)

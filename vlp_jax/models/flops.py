@@ -124,6 +124,18 @@ def resnet_flops(tower: schema.ResNetTower) -> int:
     return flops + 2 * channels**2 * (1 + 2 * tokens) + 4 * tokens * channels + 2 * channels * tower.output_dim
 
 
+def masked_autoencoder_flops(tower: schema.ImageTower, mask_ratio: float, decoder: Size) -> int:
+    """A masked autoencoder on one picture, forward: it encodes the visible patches, and decodes all of them."""
+    size, patch = size_of(tower, "model.image"), patch_size_of(tower)
+    patches, others = (tower.image_size // patch)**2, (tower.pooling == "cls") + tower.registers
+    visible = max(1, int(patches * (1.0 - mask_ratio)))
+    flops = stem_flops(tower, size.width, patches, patch) + stack_flops(tower, size, visible + others, one_wanted=False)
+    flops += pooling_flops(size, visible, tower.activation) if tower.pooling == "map" else 0
+    flops += 2 * (visible + others) * size.width * decoder.width
+    flops += decoder.depth * layer_flops(decoder, patches + others, "gelu")
+    return flops + 2 * patches * decoder.width * 3 * patch**2
+
+
 def text_flops(tower: schema.TextTower, embedding_dim: int, tokens: bool = True, embedded: bool = True) -> int:
     """The text tower and its projection on one caption, forward; looking up embeddings is no product. The rest as above."""
     size = size_of(tower, "model.text")

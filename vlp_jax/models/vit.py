@@ -19,6 +19,7 @@ class ViT(nn.Module):
       image: [B, H, W, 3] normalised pixels; H and W are `image_size`.
       train: whether to drop tokens, branches and activations; needs a "dropout" rng then.
       tokens: False where only `pooled` is wanted, so that a last layer need not compute what is not pooled.
+      kept: int32 [B, K], the patches that are encoded, in this order; None: all, or in training a random part (`token_drop`).
     Returns: Encoding with tokens [B, N, D] (class token first, registers last, where there are any), no mask, and
       pooled [B, D], None for pooling "none".
     Raises: ValueError if the image is not of the size the position embedding was made for.
@@ -44,7 +45,7 @@ class ViT(nn.Module):
     saved: tuple[str, ...] = ()
 
     @nn.compact
-    def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True) -> Encoding:
+    def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True, kept: jax.Array | None = None) -> Encoding:
         options, precision = self.options, self.options.precision
         if image.shape[1:3] != (self.image_size, self.image_size):
             raise ValueError(f"this ViT takes images of {self.image_size}x{self.image_size}, got {image.shape}")
@@ -52,8 +53,9 @@ class ViT(nn.Module):
         side = self.image_size // self.patch_size
         has_class_token = self.pooling == "cls"
         x, angles = x + self.positions(side) if self.position != "rotary2d" else x, self.angles(side)
-        if train and self.token_drop:
+        if kept is None and train and self.token_drop:
             kept = kept_tokens(self.make_rng("dropout"), *x.shape[:2], self.token_drop)
+        if kept is not None:
             x = jnp.take_along_axis(x, kept[:, :, None], axis=1)
             angles = None if angles is None else jnp.take_along_axis(angles, kept[:, :, None], axis=1)
         if angles is not None:  # class token and registers have no place

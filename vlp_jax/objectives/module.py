@@ -14,6 +14,7 @@ from vlp_jax.models.layers import Precision
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.captioning import Captioning, token_losses
 from vlp_jax.objectives.contrastive import SigmoidContrastive, SoftmaxContrastive
+from vlp_jax.objectives.masked_autoencoder import MaskedAutoencoder
 from vlp_jax.objectives.masked_language import MaskedLanguage
 from vlp_jax.objectives.matching import Matching
 from vlp_jax.objectives.momentum_contrastive import MomentumContrastive
@@ -21,7 +22,7 @@ from vlp_jax.objectives.objective import Loss, Objective
 
 KINDS: dict[str, type[Objective]] = {"softmax": SoftmaxContrastive, "sigmoid": SigmoidContrastive, "matching": Matching,
                                      "masked_language": MaskedLanguage, "momentum_contrastive": MomentumContrastive,
-                                     "captioning": Captioning}
+                                     "captioning": Captioning, "masked_autoencoder": MaskedAutoencoder}
 
 
 class PretrainingModule(nn.Module):

@@ -169,8 +169,8 @@ def restore_arrays(folder: str, step: int, name: str, shardings: Any = None) -> 
 
 
 def restore_collections(folder: str, step: int, like: Any, sharding: jax.sharding.Sharding | None = None) -> dict:
-    """The mutable variables of a checkpoint, such as BatchNorm's running statistics, with the structure of `like` (shapes are enough);
-    without a sharding, on the first device. Raises: CheckpointError."""
+    """The mutable variables of a checkpoint, such as BatchNorm's running statistics, with the structure of `like` (shapes are
+    enough); without a sharding, on the first device. Raises: CheckpointError."""
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), flat(like))
     metadata = read_metadata(folder, step)

@@ -1,0 +1,18 @@
+"""CLIP ResNet-50 (Radford et al. 2021, tables 18 and 19): the modified ResNet with attention pooling, an embedding of 1,024.
+
+python -m vlp_jax.main --config=configs/clip_rn50.py --workdir=DIR '--config.data.train.source=webdataset:...'
+BatchNorm's statistics are those of the global batch, wherever its examples lie. The tokenizer is fetched once from the Hugging
+Face hub; without a network: --config.data.text.tokenizer=FOLDER.
+Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
+"""
+
+from vlp_jax.config import clip, schema, to_tree, variant_of
+
+
+def get_config(variant="full"):
+    config = clip()
+    config.model.image = to_tree(schema.ResNetTower(
+        depth=50, clip=True, width=64, heads=32, output_dim=1024, image_size=224, rematerialisation="full", projection="none"))
+    config.model.text.rematerialisation = "save_matmuls"
+    config.model.embedding_dim = 1024
+    return variant_of(config, variant)

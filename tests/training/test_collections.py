@@ -1,0 +1,97 @@
+"""BatchNorm's running statistics in training: over any devices, from update to update, in checkpoints and in evaluation."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from tiny_experiment import batch_of, experiment, leaves
+
+import vlp_jax
+from vlp_jax import main
+from vlp_jax.config import schema
+from vlp_jax.errors import CheckpointError, ConfigError
+from vlp_jax.sharding.mesh import batch_sharding, make_mesh
+from vlp_jax.sharding.rules import make_layout
+from vlp_jax.training.assembly import build_update, example_batch
+from vlp_jax.training.state import make_state
+
+ROOT = pathlib.Path(__file__).parents[2]
+RESNET = dict(kind="resnet", depth=18, width=4, blocks=(1, 1), stem_size=3, stem_stride=1, max_pool=False, image_size=8)
+
+
+def update_of(config, devices=1):
+    mesh = make_mesh(schema.Mesh(data=devices), jax.devices()[:devices])
+    update = build_update(config, make_layout(config.mesh, mesh), 10)
+    state = jax.jit(lambda: make_state(update.module, example_batch(config), update.optimizer, 0, config.ema is not None),
+                    out_shardings=update.shardings)()
+    return update, state, mesh
+
+
+def after(config, steps, devices=1):
+    """The state after so many updates of one batch."""
+    update, state, mesh = update_of(config, devices)
+    for _ in range(steps):
+        state = update.train_step(state, jax.device_put(batch_of(), batch_sharding(mesh)))[0]
+    return state
+
+
+def test_each_update_moves_the_running_statistics_alike_on_one_device_and_on_eight():
+    config = experiment(model__image=RESNET)
+    start, one, eight = after(config, 0), after(config, 2), after(config, 2, devices=8)
+    expected, found = leaves(one.collections), leaves(eight.collections)
+    assert found.keys() == expected.keys() and {path.split("/")[0] for path in found} == {"batch_stats"}
+    for path, value in expected.items():
+        assert np.abs(value - leaves(start.collections)[path]).max() > 0, path
+        np.testing.assert_allclose(found[path], value, rtol=1e-4, atol=1e-6, err_msg=path)
+
+
+def test_microbatches_are_refused_with_batch_norm_and_work_with_group_norm():
+    with pytest.raises(ConfigError, match="accumulation.microbatches: batch_stats/.* is computed from the whole batch"):
+        update_of(experiment(model__image=RESNET, accumulation__microbatches=2))
+    whole, parts = (after(experiment(model__image=RESNET | dict(norm="group"), accumulation__microbatches=count,
+                                     optimizer__kind="sgd"), 1) for count in (1, 2))
+    for path, value in leaves(whole.params).items():
+        np.testing.assert_allclose(leaves(parts.params)[path], value, atol=1e-6, err_msg=path)
+
+
+@pytest.fixture
+def train(tmp_path):
+    def run(*changes):
+        small = ("model.image.norm=batch", "model.image.groups=32", "model.image.width=4", "evaluators={}", "data.batch_size=8",
+                 "log_every=1", "checkpoint.every_steps=2")
+        changes = {change.split("=", 1)[0]: change for change in (*small, *changes)}.values()
+        arguments = [f"--config={ROOT}/configs/clip_emoji_resnet.py:smoke", f"--workdir={tmp_path}/run"]
+        assert main.main([*arguments, *(f"--config.{change}" for change in changes)]) == 0
+        return tmp_path / "run"
+
+    return run
+
+
+def test_a_checkpoint_keeps_the_running_statistics_for_resuming_and_for_evaluation(train, tmp_path):
+    evaluators = "evaluators={'val': {'source': 'embedded:emoji/val_concept', 'every_steps': 2}}"
+    workdir = train("steps=4", "optimizer.schedule.kind=constant", evaluators)
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    (workdir / "checkpoints" / "4").rename(tmp_path / "four")
+    train("steps=4", "optimizer.schedule.kind=constant", evaluators)  # goes on from step 2
+    again = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["train/loss"] for row in again] == [row["train/loss"] for row in rows]
+
+    (model, two, _), (_, four, _) = vlp_jax.load(workdir, step=2), vlp_jax.load(workdir, step=4)
+    assert set(four) == {"params", "batch_stats"}
+    initial = {"mean": 0.0, "var": 1.0}
+    for path, value in leaves(four["batch_stats"]).items():
+        assert np.abs(value - initial[path.rsplit("/")[-1]]).max() > 0, path
+        assert np.abs(value - leaves(two["batch_stats"])[path]).max() > 0, path
+    pictures = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    one, both = (np.asarray(model.embed(four, image=rows)[0]) for rows in (pictures[:1], pictures))
+    np.testing.assert_allclose(both[:1], one, atol=1e-5)  # no statistics of the batch
+    fresh = {"params": four["params"], "batch_stats": two["batch_stats"]}
+    assert np.abs(np.asarray(model.embed(fresh, image=pictures)[0]) - both).max() > 1e-5
+
+
+def test_a_checkpoint_without_the_statistics_that_a_model_needs_is_refused(train):
+    train("steps=2", "model.image.norm=group", "model.image.groups=8")
+    with pytest.raises(CheckpointError, match="batch_stats/.* is absent there"):
+        train("steps=4")

@@ -1,0 +1,89 @@
+"""Masked autoencoding: the pixels of hidden patches, from the visible ones (He et al. 2022)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+from vlp_jax.models.flops import masked_autoencoder_flops
+from vlp_jax.models.layers import Transformer
+from vlp_jax.models.options import LayerOptions
+from vlp_jax.models.positions import sincos2d
+from vlp_jax.models.presets import Size, patch_size_of
+from vlp_jax.models.vision_language import VisionLanguageModel
+from vlp_jax.objectives.objective import Loss, Objective
+
+
+class MaskedAutoencoder(Objective):
+    """The mean squared error on the pixels of masked patches, each normalised by its own mean and variance.
+
+    The image tower, a ViT, encodes the visible patches only. A light decoder of its own sees their encodings, a learned mask token
+    in every other place, and fixed positions. `target_variance` is the loss of a decoder that predicts the mean everywhere.
+    """
+
+    mask_ratio: float = 0.75
+    decoder_width: int = 512
+    decoder_depth: int = 8
+    decoder_heads: int = 16
+
+    def flops(self, model: schema.Model, batch: int) -> int:
+        decoder = Size(self.decoder_width, self.decoder_depth, self.decoder_heads, 4 * self.decoder_width)
+        return batch * masked_autoencoder_flops(model.image, self.mask_ratio, decoder)
+
+    @nn.compact
+    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+        if model.config.image.kind != "vit":
+            raise ConfigError("objectives: 'masked_autoencoder' leaves out patches, for which model.image.kind must be 'vit'")
+        tower, image = model.config.image, batch["image"]
+        patch = patch_size_of(tower)
+        side = tower.image_size // patch
+        kept, restore = visible_patches(self.make_rng("dropout"), len(image), side**2, self.mask_ratio)
+        tokens = model.encode_image(image, train=True, tokens=True, kept=kept).tokens
+        front, behind = int(tower.pooling == "cls"), tower.registers  # tokens around those of the patches
+        predicted = self.decode(tokens, restore, side, 3 * patch**2, front, behind, model)
+        targets = patch_targets(image, patch)
+        masked = (restore >= kept.shape[1]).astype(jnp.float32)
+
+        def mean_over_masked(errors: jax.Array) -> jax.Array:
+            return (errors.mean(axis=-1) * masked).sum() / masked.sum()
+
+        loss = mean_over_masked(jnp.square(predicted.astype(jnp.float32) - targets))
+        return Loss(loss, {"target_variance": mean_over_masked(jnp.square(targets))})
+
+    def decode(self, tokens: jax.Array, restore: jax.Array, side: int, pixels: int, front: int, behind: int,
+               model: VisionLanguageModel) -> jax.Array:
+        """Encodings of the visible patches, with `front` tokens before and `behind` after them -> [B, N, pixels] of all patches."""
+        width, precision = self.decoder_width, model.precision
+        if width % 4 or width % self.decoder_heads:
+            raise ConfigError(f"objectives: masked_autoencoder's decoder_width {width} must divide by 4 and by its "
+                              f"{self.decoder_heads} heads")
+        dense = nn.initializers.xavier_uniform()
+        x = precision.dense(width, ("embed", "mlp"), kernel_init=dense, name="in")(tokens)
+        around = x[:, :front], x[:, x.shape[1] - behind:]
+        visible = x[:, front:x.shape[1] - behind]
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, "embed"))
+        token = self.param("mask_token", init, (1, 1, width), jnp.float32).astype(x.dtype)
+        hidden = jnp.broadcast_to(token, (len(x), side**2 - visible.shape[1], width))
+        x = jnp.take_along_axis(jnp.concatenate([visible, hidden], axis=1), restore[:, :, None], axis=1)
+        x = jnp.concatenate([around[0], x + jnp.asarray(sincos2d(side, width), x.dtype), around[1]], axis=1)
+        options = LayerOptions(width=width, heads=self.decoder_heads, mlp_dim=4 * width, depth=self.decoder_depth,
+                               precision=precision)
+        x = options.normalisation("norm")(Transformer(options, train=True, name="decoder")(x))
+        return precision.dense(pixels, ("embed", "patch"), kernel_init=dense, name="out")(x[:, front:x.shape[1] - behind])
+
+
+def visible_patches(key: jax.Array, batch: int, count: int, mask_ratio: float) -> tuple[jax.Array, jax.Array]:
+    """The patches of each example that are not masked, a random choice: int32 [B, K]; and restore, int32 [B, N]: where each patch
+    stands in a row of the visible ones followed by the masked ones. restore >= K marks the masked ones."""
+    order = jnp.argsort(jax.random.uniform(key, (batch, count)), axis=1)
+    return order[:, :max(1, int(count * (1.0 - mask_ratio)))], jnp.argsort(order, axis=1)
+
+
+def patch_targets(image: jax.Array, patch: int) -> jax.Array:
+    """[B, H, W, 3] -> float32 [B, N, 3 patch^2]: each patch less its mean, divided by its standard deviation (unbiased, with 1e-6
+    added to the variance, as in the paper's code)."""
+    patches = rearrange(image.astype(jnp.float32), "b (h p) (w q) c -> b (h w) (p q c)", p=patch, q=patch)
+    mean, variance = patches.mean(axis=-1, keepdims=True), patches.var(axis=-1, keepdims=True, ddof=1)
+    return (patches - mean) * jax.lax.rsqrt(variance + 1e-6)
