@@ -6,7 +6,7 @@ half, with cross-attention, for the fusion; projections to 256; batch 512, 30 ep
 4M pairs); RandAugment. Its encoders start from DeiT and BERT, here from nothing; distillation of masked words is left out.
 
 python -m vlp_jax.main --config=configs/albef.py --workdir=DIR '--config.data.train.source=webdataset:...'
-SMALL
+`:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` has not been run to its end yet.
 """
 
 from vlp_jax.config import base, variant_of

@@ -5,7 +5,7 @@ Section 3 and appendix A.2: 12 layers of 768, GELU, dropout 0.1; batch 256 of 51
 its own; the next sentence is not predicted.
 
 python -m vlp_jax.main --config=configs/bert_mlm.py --workdir=DIR '--config.data.train.source=webdataset:...'
-SMALL
+`:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` has not been run to its end yet.
 """
 
 from vlp_jax.config import base, variant_of

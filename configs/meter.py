@@ -5,7 +5,7 @@ and matching; batch 4,096, 100,000 steps; AdamW with weight decay 0.01, rate 5e-
 warm-up over a tenth, then linearly to 0. The encoders start from nothing unless you load them; wrong pairs are drawn uniformly.
 
 python -m vlp_jax.main --config=configs/meter.py --workdir=DIR '--config.data.train.source=webdataset:...'
-SMALL
+`:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` has not been run to its end yet.
 """
 
 from vlp_jax.config import base, variant_of

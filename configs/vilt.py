@@ -6,7 +6,7 @@ layers start from ImageNet's ViT, here from nothing. Its words are masked whole 
 tokens are masked, and two of three pairs are wrong. Its alignment of words and patches is left out.
 
 python -m vlp_jax.main --config=configs/vilt.py --workdir=DIR '--config.data.train.source=webdataset:...'
-SMALL
+`:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` has not been run to its end yet.
 """
 
 from vlp_jax.config import base, variant_of
