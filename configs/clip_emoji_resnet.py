@@ -6,7 +6,6 @@ python -m vlp_jax.main --config=configs/clip_emoji_resnet.py --workdir=runs/clip
 from vlp_jax.config import base, schema, to_tree, variant_of
 
 
-
 def get_config(variant="full"):
     config = base()
     config.epochs = 22.0
