@@ -11,7 +11,7 @@ from tiny_experiment import batch_of, experiment, leaves
 import vlp_jax
 from vlp_jax import main
 from vlp_jax.config import schema
-from vlp_jax.errors import CheckpointError, ConfigError
+from vlp_jax.errors import ConfigError
 from vlp_jax.sharding.mesh import batch_sharding, make_mesh
 from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.assembly import build_update, example_batch
@@ -89,9 +89,3 @@ def test_a_checkpoint_keeps_the_running_statistics_for_resuming_and_for_evaluati
     np.testing.assert_allclose(both[:1], one, atol=1e-5)  # no statistics of the batch
     fresh = {"params": four["params"], "batch_stats": two["batch_stats"]}
     assert np.abs(np.asarray(model.embed(fresh, image=pictures)[0]) - both).max() > 1e-5
-
-
-def test_a_checkpoint_without_the_statistics_that_a_model_needs_is_refused(train):
-    train("steps=2", "model.image.norm=group", "model.image.groups=8")
-    with pytest.raises(CheckpointError, match="batch_stats/.* is absent there"):
-        train("steps=4")
