@@ -1,9 +1,9 @@
-"""CoCa-Base: a contrastive and a captioning loss from one pass (Yu et al. 2022, tables 1 and section 4.1).
+"""CoCa-Base: a contrastive and a captioning loss from one pass (Yu et al. 2022, table 1 and section 4.1).
 
 python -m vlp_jax.main --config=configs/coca_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
-288 x 288 pixels in 16 x 16 patches, 6 unimodal and 6 multimodal text layers, 256 queries; batch 65,536, 500,000 steps, Adafactor,
-rate 8e-4, 2% warm-up, linear decay, weight decay 0.01; weights 1 and 2. CLIP's vocabulary stands in for the unpublished one of
-64,000 pieces; the contrastive pooler has an MLP (pooling="map"), where the paper has only a norm.
+288 x 288 pixels in patches of 18 x 18, 12 unimodal and 12 multimodal text layers, 256 queries; batch 65,536, 500,000 steps,
+Adafactor, rate 8e-4, 2% warm-up, linear decay, weight decay 0.01; weights 1 and 2. CLIP's vocabulary stands in for the unpublished
+one of 64,000 pieces; the contrastive pooler has an MLP (pooling="map"), where the paper has only a norm.
 """
 
 from vlp_jax.config import base, variant_of
@@ -21,8 +21,8 @@ def get_config(variant="full"):
                             start_token="<|startoftext|>", end_token="<|endoftext|>", padding_token="<|endoftext|>")
     stack = dict(scan=True, rematerialisation="save_matmuls")
     config.model.image.update(stack, preset="B/16", image_size=288, patch_size=18, pooling="map")
-    config.model.text.update(stack, preset="B", depth=6, vocab_size=49_408, length=64, pooling="cls_end")
-    config.model.decoder = dict(stack, kind="on_text_tower", preset="B", depth=6, image_queries=256, tied=False)
+    config.model.text.update(stack, preset="B", vocab_size=49_408, length=64, pooling="cls_end")
+    config.model.decoder = dict(stack, kind="on_text_tower", preset="B", image_queries=256, tied=False)
     config.objectives = dict(contrastive=dict(kind="softmax", implementation="ring"),
                              captioning=dict(kind="captioning", weight=2.0))
     config.optimizer.update(kind="adafactor", rate=8e-4, weight_decay=0.01)

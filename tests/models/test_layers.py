@@ -61,8 +61,9 @@ def test_a_scanned_stack_computes_what_the_unrolled_one_does(cross):
     assert_close({"x": scanned}, {"x": unrolled})
 
 
-@pytest.mark.parametrize("changes", [{}, {"causal": True}, {"norm": "post", "layer_scale": 0.3}, {"cross_attention": True},
-                                     {"causal": True, "qk_norm": True}], ids=str)
+@pytest.mark.parametrize("changes", [pytest.param({}, marks=pytest.mark.slow), {"causal": True, "qk_norm": True},
+                                     pytest.param({"norm": "post", "layer_scale": 0.3}, marks=pytest.mark.slow),
+                                     pytest.param({"cross_attention": True}, marks=pytest.mark.slow)], ids=str)
 def test_one_wanted_token_is_what_all_of_them_hold_there_with_the_same_gradients(changes):
     options = dataclasses.replace(OPTIONS, **changes)
     memory = (X[:, ::2] + 1, MASK[:, ::2]) if options.cross_attention else (None, None)

@@ -111,6 +111,7 @@ def test_captioning_without_a_decoder_is_a_config_error():
         jax.eval_shape(lambda: make_module(config).init(jax.random.key(0), example_batch(config)))
 
 
+@pytest.mark.slow
 def test_coca_is_its_contrastive_and_its_captioning_loss_on_the_shared_text_tower():
     """Yu et al. 2022, equation 4: the weighted sum; each from the encodings, in float64."""
     objectives = dict(contrastive=dict(kind="softmax", positives=()), captioning=dict(kind="captioning", weight=2.0))

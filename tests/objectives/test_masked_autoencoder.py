@@ -99,6 +99,7 @@ def test_targets_do_not_change_with_brightness_and_contrast():
     np.testing.assert_allclose(patch_targets(3 * image + 5, 4), patch_targets(image, 4), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_tower_sees_only_what_is_kept_and_no_other_pixel_changes_its_tokens():
     config = config_of(pooling="cls")
     model = VisionLanguageModel(config.model, Precision())
@@ -127,6 +128,7 @@ def test_text_gets_no_parameters_and_a_resnet_is_refused():
         jax.eval_shape(lambda: initial_variables(make_module(resnet), example_batch(resnet), 0))
 
 
+@pytest.mark.slow
 def test_a_few_updates_lower_the_loss():
     config, batch = config_of(), batch_of()
     module = make_module(config)

@@ -47,6 +47,7 @@ def test_each_update_moves_the_running_statistics_alike_on_one_device_and_on_eig
         np.testing.assert_allclose(found[path], value, rtol=1e-4, atol=1e-6, err_msg=path)
 
 
+@pytest.mark.slow
 def test_microbatches_are_refused_with_batch_norm_and_work_with_group_norm():
     with pytest.raises(ConfigError, match="accumulation.microbatches: batch_stats/.* is computed from the whole batch"):
         update_of(experiment(model__image=RESNET, accumulation__microbatches=2))
@@ -69,6 +70,7 @@ def train(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_a_checkpoint_keeps_the_running_statistics_for_resuming_and_for_evaluation(train, tmp_path):
     evaluators = "evaluators={'val': {'source': 'embedded:emoji/val_concept', 'every_steps': 2}}"
     workdir = train("steps=4", "optimizer.schedule.kind=constant", evaluators)

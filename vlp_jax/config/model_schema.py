@@ -156,6 +156,6 @@ class Model:
 
     image: ImageTower | ResNetTower = section(ImageTower)
     text: TextTower = section(TextTower)
-    fusion: Fusion | None = None
     embedding_dim: int | None = between(None, 1)  # None: the text preset's width
+    fusion: Fusion | None = None
     decoder: Decoder | None = None
