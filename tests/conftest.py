@@ -9,7 +9,9 @@ import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # What is named last counts. Little is computed here and much compiled, which takes two thirds of the time without optimization.
+# Eight devices on two cores meet late: what XLA takes for a deadlock after 40 seconds may be one of them still computing.
 os.environ["XLA_FLAGS"] = ("--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
+                           "--xla_cpu_collective_call_terminate_timeout_seconds=600 "
                            + os.environ.get("XLA_FLAGS", ""))
 
 # Also for the processes that tests start, pytest's own workers among them: what one test has compiled, no other compiles again.
