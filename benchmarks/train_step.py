@@ -5,8 +5,8 @@ python benchmarks/train_step.py --open-clip-python=/tmp/open_clip/bin/python [--
 
 Each framework runs in a process of its own and does a block of steps when told; the blocks alternate and never overlap, so
 what else the machine does meets both. Ours is started twice, with an empty and with a filled compilation cache. Without
-`--open-clip-python` ours runs alone. All are given large pages, which spares each half a million page faults a step (the C
-library's `GLIBC_TUNABLES`; set it to another value to compare). Prints a table and, as the last line, JSON.
+`--open-clip-python` ours runs alone. All are given large pages, which spare page faults (the C library's `GLIBC_TUNABLES`;
+set it to another value to compare). Prints a table and, as the last line, JSON.
 """
 
 import argparse

@@ -33,14 +33,10 @@ def get_config(variant="full"):
 
 
 def shrunk(config, variant):
-    """The decoder made small, the picture still without layers of its own, and captions looked at."""
+    """The picture still without layers of its own, and captions looked at."""
     if variant != "full":
-        tower = config.model.text
-        config.model.decoder.update({key: tower[key] for key in ("preset", "width", "depth", "heads", "mlp_dim")})
         config.model.image.depth = 0
         config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("captions",)))
     if variant == "smoke":
         config.model.image.update(image_size=32, patch_size=16, stem_channels=(16, 16, 32, 32), stem_strides=(2, 2, 2, 2))
-    if variant == "small":
-        config.model.decoder.update(scan=False, rematerialisation="none")
     return config

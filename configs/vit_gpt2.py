@@ -30,11 +30,7 @@ def get_config(variant="full"):
 
 
 def captioner(config, variant):
-    """The decoder made as small as the towers, and captions looked at."""
+    """Captions are looked at."""
     if variant != "full":
-        tower = config.model.text
-        config.model.decoder.update({key: tower[key] for key in ("preset", "width", "depth", "heads", "mlp_dim")})
         config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("captions",)))
-    if variant == "small":
-        config.model.decoder.update(scan=False, rematerialisation="none")
     return config

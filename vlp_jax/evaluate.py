@@ -13,7 +13,7 @@ from vlp_jax.config import schema
 from vlp_jax.data.sources import open_source
 from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
-from vlp_jax.evaluators.suite import evaluate_set
+from vlp_jax.evaluators.suite import TASK_METRICS, evaluate_set
 from vlp_jax.loading import class_descriptions, load, trained_config
 from vlp_jax.sharding.exchange import is_first
 from vlp_jax.sharding.hosts import joined
@@ -24,7 +24,7 @@ from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.assembly import make_captioner, make_embedder
 from vlp_jax.training.writers import write_atomically
 
-TASKS = ("retrieval", "zero_shot", "captions")
+TASKS = tuple(TASK_METRICS)
 
 
 def main(arguments: list[str]) -> int:

@@ -8,7 +8,8 @@ import pytest
 from vlp_jax.config import base, to_config
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.errors import ConfigError
-from vlp_jax.objectives.masked_language import entropy_of, mask_tokens, masked_loss
+from vlp_jax.objectives.masked_language import mask_tokens, masked_loss
+from vlp_jax.objectives.tokens import entropy_of
 
 VOCABULARY, MASK = 50, 49
 KEY = jax.random.key(3)

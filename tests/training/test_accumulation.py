@@ -270,6 +270,15 @@ def test_an_objective_that_cannot_be_split_is_named(monkeypatch):
     check_accumulation(with_microbatches(config, 2, "microbatch"))
 
 
+@pytest.mark.parametrize("objective", [schema.CaptioningObjective(unigram="batch"), schema.MaskedLanguage()],
+                         ids=["next", "masked"])
+def test_a_mean_over_the_words_of_a_batch_is_not_the_mean_of_its_parts_means(objective):
+    config = dataclasses.replace(experiment(), objectives={"words": objective})
+    check_accumulation(config)
+    with pytest.raises(ConfigError, match=r"objectives\.words compares .*negatives='microbatch'"):
+        check_accumulation(with_microbatches(config, 2))
+
+
 def test_statistics_of_the_batch_cannot_be_split_and_are_named():
     collections = {"batch_stats": {"model": {"image": {"norm": {"mean": jax.ShapeDtypeStruct((8,), jnp.float32)}}}}}
     check_collections(experiment(), collections)

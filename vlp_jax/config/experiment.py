@@ -99,7 +99,9 @@ WITH_MASK_TOKEN = EMBEDDED_VOCABULARY + 8
 
 
 def shrink_parts(config: ml_collections.ConfigDict, narrow: dict) -> None:
-    """Fusion and objectives for small towers, a small batch and the embedded vocabulary."""
+    """Fusion, decoder and objectives for small towers, a small batch and the embedded vocabulary."""
+    if config.model.decoder is not None:
+        config.model.decoder.update(narrow, preset="Ti")
     if config.model.fusion is not None:
         concatenation = config.model.fusion.kind == "concatenation"
         config.model.fusion.update({key: narrow[key] for key in ("width", "mlp_dim")} if concatenation else narrow)

@@ -1,13 +1,13 @@
 """Runs a model's decoder over a set: how well it predicts true captions, and those that it writes itself."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from vlp_jax.data.images import normalise
-from vlp_jax.evaluators.embedder import Embedder
+from vlp_jax.evaluators.embedder import Embedder, batches
 from vlp_jax.sharding.exchange import in_turn
 from vlp_jax.sharding.mesh import replicated
 
@@ -54,14 +54,3 @@ def words(decode: Callable[[Sequence[int]], str], row: Sequence[int], last: set[
     """The text of the tokens before the first of `last`."""
     ends = [place for place, token in enumerate(row) if token in last]
     return " ".join(decode(row[:ends[0]] if ends else row).split())
-
-
-def batches(items: Iterable, size: int) -> Iterator[list]:
-    rows = []
-    for item in items:
-        rows.append(item)
-        if len(rows) == size:
-            yield rows
-            rows = []
-    if rows:
-        yield rows

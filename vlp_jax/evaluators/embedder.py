@@ -1,6 +1,6 @@
 """Embeds whole sets, every item exactly once, whatever the batch size and the devices."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -61,14 +61,7 @@ class Embedder:
 
     def batched(self, embed: Callable, items: Iterable, batch_size: int) -> np.ndarray:
         """Embeds `items` in batches; the rows that `place` fills them up with are dropped."""
-        embedded, rows = [], []
-        for item in items:
-            rows.append(item)
-            if len(rows) == batch_size:
-                embedded.append(in_turn(embed(rows))[:len(rows)])
-                rows = []
-        if rows:
-            embedded.append(in_turn(embed(rows))[:len(rows)])
+        embedded = [in_turn(embed(rows))[:len(rows)] for rows in batches(items, batch_size)]
         return np.concatenate([np.asarray(batch) for batch in embedded])
 
     def place(self, arrays: list[np.ndarray], batch_size: int) -> list[jax.Array]:
@@ -81,3 +74,15 @@ class Embedder:
             whole = np.concatenate([array, filler])
             placed.append(jax.make_array_from_callback(whole.shape, batch_sharding(self.mesh), whole.__getitem__))
         return placed
+
+
+def batches(items: Iterable, size: int) -> Iterator[list]:
+    """Lists of `size` items in their order; the last may be shorter."""
+    rows = []
+    for item in items:
+        rows.append(item)
+        if len(rows) == size:
+            yield rows
+            rows = []
+    if rows:
+        yield rows

@@ -21,6 +21,7 @@ def stack_flops(tower: schema.Tower, size: Size, tokens: int, one_wanted: bool) 
 
 
 def mlp_flops(size: Size, tokens: int, activation: str) -> int:
+    """The MLP's two products on so many tokens, or three with a gate."""
     return (6 if activation == "swiglu" else 4) * tokens * size.width * size.mlp_dim
 
 
@@ -147,6 +148,7 @@ def text_flops(tower: schema.TextTower, embedding_dim: int, tokens: bool = True,
 
 
 def projection_flops(tower: schema.Tower | schema.ResNetTower, width: int, embedding_dim: int) -> int:
+    """From what a tower pooled to the shared space, of one example."""
     return 0 if tower.projection == "none" else 2 * width * embedding_dim
 
 

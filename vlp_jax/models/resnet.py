@@ -180,4 +180,5 @@ def stages(x: jax.Array, depths: Sequence[int], width: int, bottleneck: bool, pa
 
 
 def average_pool(x: jax.Array, stride: int) -> jax.Array:
+    """[B, H, W, C] -> [B, H / stride, W / stride, C]."""
     return nn.avg_pool(x, (stride, stride), (stride, stride)) if stride > 1 else x

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.objective import Loss, Objective
+from vlp_jax.objectives.tokens import entropy_of, log_likelihood, mean_where
 
 FADING = 0.999  # of the counts of tokens, by a batch
 
@@ -13,9 +14,8 @@ FADING = 0.999  # of the counts of tokens, by a batch
 def token_losses(logits: jax.Array, text: jax.Array) -> tuple[jax.Array, jax.Array]:
     """float32 [B, L - 1] twice: -log p of the next token, and the mean of -log p over the vocabulary.
     logits: [B, L, V]; text: int32 [B, L]."""
-    log_probabilities = jax.nn.log_softmax(logits[:, :-1].astype(jnp.float32))
-    own = jnp.take_along_axis(log_probabilities, text[:, 1:, None], axis=-1)[..., 0]
-    return -own, -log_probabilities.mean(axis=-1)
+    logits = logits[:, :-1].astype(jnp.float32)
+    return -log_likelihood(logits, text[:, 1:]), jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1)
 
 
 def next_token_loss(logits: jax.Array, text: jax.Array, mask: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
@@ -26,22 +26,11 @@ def next_token_loss(logits: jax.Array, text: jax.Array, mask: jax.Array, label_s
     label_smoothing: s of the target is spread evenly over the vocabulary (Szegedy et al. 2016, section 7).
     """
     own, even = token_losses(logits, text)
-    return masked_mean((1.0 - label_smoothing) * own + label_smoothing * even, mask[:, 1:])
-
-
-def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """The mean of `values` where `mask`; 0 where that is nowhere."""
-    return jnp.where(mask, values, 0.0).sum() / jnp.maximum(mask.sum(), 1)
-
-
-def entropy_of(counts: jax.Array) -> jax.Array:
-    """Entropy in nats of the frequencies that counts [V] have; 0 for none at all."""
-    frequencies = counts / jnp.maximum(counts.sum(), 1e-9)
-    return -jnp.where(counts > 0, frequencies * jnp.log(jnp.where(counts > 0, frequencies, 1.0)), 0.0).sum()
+    return mean_where((1.0 - label_smoothing) * own + label_smoothing * even, mask[:, 1:])
 
 
 class Captioning(Objective):
-    """`next_token_loss` of the decoder's logits, the mean over the tokens of a batch: with microbatches, of each.
+    """`next_token_loss` of the decoder's logits, the mean over the tokens of a batch.
 
     Metrics: `cross_entropy` (the loss without smoothing), `token_accuracy`, and their reference `unigram_entropy`: what a model
     loses that knows no more than how frequent each token is.
@@ -53,6 +42,7 @@ class Captioning(Objective):
     unigram: str = "running"
 
     needs = ("decoding",)
+    couples_batch = True  # by the number of tokens, over which the mean is taken
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
@@ -62,8 +52,8 @@ class Captioning(Objective):
         own, _ = token_losses(decoding.logits, text)
         right = decoding.logits[:, :-1].argmax(axis=-1) == text[:, 1:]
         counts = self.counted(text[:, 1:], wanted[:, 1:], decoding.logits.shape[-1])
-        return Loss(loss, {"cross_entropy": masked_mean(own, wanted[:, 1:]), "unigram_entropy": entropy_of(counts),
-                           "token_accuracy": masked_mean(right.astype(jnp.float32), wanted[:, 1:])})
+        return Loss(loss, {"cross_entropy": mean_where(own, wanted[:, 1:]), "unigram_entropy": entropy_of(counts),
+                           "token_accuracy": mean_where(right.astype(jnp.float32), wanted[:, 1:])})
 
     def counted(self, tokens: jax.Array, mask: jax.Array, vocab_size: int) -> jax.Array:
         """float32 [V], how often each token was to be predicted."""

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.flops import fusion_flops, projection_flops, text_flops
+from vlp_jax.models.flops import fusion_flops, text_flops
 from vlp_jax.models.options import ACTIVATIONS, LayerOptions
 from vlp_jax.models.presets import size_of
 from vlp_jax.models.towers import layer_options
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
 from vlp_jax.objectives.objective import Loss, Objective
+from vlp_jax.objectives.tokens import entropy_of, log_likelihood, mean_where
 
 
 @flax.struct.dataclass
@@ -55,8 +56,7 @@ class MaskedLanguage(Objective):
         width = size_of(model.fusion, "model.fusion").width if self.with_image else size.width
         head = 2 * model.text.length * size.width * (width + model.text.vocab_size)
         fusion = fusion_flops(model) if self.with_image else 0
-        dim = embedding_dim(model)
-        return batch * (text_flops(model.text, dim) - projection_flops(model.text, size.width, dim) + fusion + head)
+        return batch * (text_flops(model.text, embedding_dim(model), embedded=False) + fusion + head)
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
@@ -114,12 +114,5 @@ def mask_tokens(key: jax.Array, text: jax.Array, mask: jax.Array, rate: float, v
 
 def masked_loss(logits: jax.Array, text: jax.Array, chosen: jax.Array) -> Loss:
     """The mean over chosen tokens of -log softmax(logits)[text], 0 without any. logits: float32 [B, L, V]; text: int32 [B, L]."""
-    count = jnp.maximum(chosen.sum(), 1).astype(jnp.float32)
-    log_p = jnp.take_along_axis(logits, text[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
-    correct = jnp.argmax(logits, axis=-1) == text
-    return Loss(-jnp.where(chosen, log_p, 0.0).sum() / count, {"accuracy": (chosen & correct).sum() / count})
-
-
-def entropy_of(counts: jax.Array) -> jax.Array:
-    """The entropy, in nats, of drawing in proportion to counts [V]; 0 where all are 0."""
-    return jax.scipy.special.entr(counts / jnp.maximum(counts.sum(), 1.0)).sum()
+    right = (jnp.argmax(logits, axis=-1) == text).astype(jnp.float32)
+    return Loss(mean_where(-log_likelihood(logits, text), chosen), {"accuracy": mean_where(right, chosen)})

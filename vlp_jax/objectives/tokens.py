@@ -1,0 +1,20 @@
+"""What the losses on words share."""
+
+import jax
+import jax.numpy as jnp
+
+
+def log_likelihood(logits: jax.Array, text: jax.Array) -> jax.Array:
+    """log softmax(logits)[text] in float32. logits: [B, L, V]; text: int32 [B, L] -> [B, L]."""
+    logits = logits.astype(jnp.float32)
+    return jnp.take_along_axis(logits, text[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
+
+
+def mean_where(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """The mean of `values` where `mask`; 0 where that is nowhere."""
+    return jnp.where(mask, values, 0.0).sum() / jnp.maximum(mask.sum(), 1)
+
+
+def entropy_of(counts: jax.Array) -> jax.Array:
+    """The entropy, in nats, of drawing in proportion to counts [V]; 0 where all are 0."""
+    return jax.scipy.special.entr(counts / jnp.maximum(counts.sum(), 1e-9)).sum()
