@@ -4,7 +4,8 @@ python -m venv /tmp/open_clip && /tmp/open_clip/bin/pip install torch==2.14.1 to
 python benchmarks/train_step.py --open-clip-python=/tmp/open_clip/bin/python [--rounds=5] [--steps=2] [--batch=16]
 
 Each framework runs in a process of its own and does a block of steps when told; the blocks alternate and never overlap, so
-what else the machine does meets both. Ours is started twice, with an empty and with a filled compilation cache. Without
+what else the machine does meets both. A block's first step is not counted: in it, memory and caches that the others have used
+since come back, which no training meets. Ours is started twice, with an empty and with a filled compilation cache. Without
 `--open-clip-python` ours runs alone. All are given large pages, which spare page faults (the C library's `GLIBC_TUNABLES`;
 set it to another value to compare). Prints a table and, as the last line, JSON.
 """
@@ -127,13 +128,16 @@ def work(name, rows):
         compile_seconds = time.perf_counter() - start
     print(json.dumps({"compile_seconds": compile_seconds}), flush=True)
     for line in sys.stdin:
-        seconds, cpu_before = [], time.process_time()
+        start = time.perf_counter()
+        advance()
+        first, seconds, cpu_before = time.perf_counter() - start, [], time.process_time()
         for _ in range(int(line)):
             start = time.perf_counter()
             loss = advance()
             seconds.append(time.perf_counter() - start)
         gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(json.dumps({"seconds": seconds, "cpu_seconds": (time.process_time() - cpu_before) / int(line), "loss": loss,
+        cpu_seconds = (time.process_time() - cpu_before) / int(line)
+        print(json.dumps({"first_seconds": first, "seconds": seconds, "cpu_seconds": cpu_seconds, "loss": loss,
                           "gigabytes": gigabytes}), flush=True)
 
 
@@ -188,6 +192,7 @@ def summary(blocks, rows):
     seconds = statistics.mean(second for block in blocks for second in block["seconds"])
     cpu = statistics.mean(block["cpu_seconds"] for block in blocks)
     return {"all_seconds": [round(second, 2) for block in blocks for second in block["seconds"]],
+            "first_seconds": [round(block["first_seconds"], 2) for block in blocks],
             "seconds": seconds, "samples_per_second": rows / seconds, "cpu_seconds": cpu, "samples_per_cpu_second": rows / cpu,
             "gigabytes": max(block["gigabytes"] for block in blocks), "loss": blocks[-1]["loss"]}
 
@@ -196,7 +201,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--open-clip-python", help="the interpreter of an environment with open_clip_torch")
     parser.add_argument("--rounds", type=int, default=5, help="blocks of each framework")
-    parser.add_argument("--steps", type=int, default=2, help="steps a block")
+    parser.add_argument("--steps", type=int, default=2, help="steps a block, after one that is not counted")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--worker", choices=STEPS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
