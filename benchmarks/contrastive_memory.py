@@ -46,7 +46,7 @@ def loss_of(kind, implementation, image, text, scale, bias, caption_id, image_id
     module = {"softmax": SoftmaxContrastive, "sigmoid": SigmoidContrastive}[kind](implementation=implementation)
     parameters = {"log_scale": jnp.log(scale)} | ({"bias": bias} if kind == "sigmoid" else {})
     batch = {"text": text, "caption_id": caption_id, "image_id": image_id}
-    return module.apply({"params": parameters}, {"image_embedding": image, "text_embedding": text}, batch).value
+    return module.apply({"params": parameters}, {"image_embedding": image, "text_embedding": text}, batch, model=None).value
 
 
 def temporaries(kind, implementation, devices, rows, width):

@@ -86,9 +86,9 @@ def test_one_wanted_token_is_what_all_of_them_hold_there_with_the_same_gradients
         return module.apply({"params": params_of(params)}, x, MASK, *memory, angles, place)[:, 0]
 
     expected = results(all_then_one)
-    assert_close(results(one), expected)
-    assert_close(results(functools.partial(one, module=Transformer(options, rematerialisation="full"))), expected)
-    assert_close(results(functools.partial(one, module=Transformer(options, scan=True), params_of=stacked)), expected)
+    for other in (one, functools.partial(one, module=Transformer(options, rematerialisation="full")),
+                  functools.partial(one, module=Transformer(options, scan=True), params_of=stacked)):
+        assert_close(results(other), expected, bound=3e-5)  # gradients of several layers, which each machine rounds its own way
 
 
 def test_layers_of_a_scanned_stack_start_from_different_values():
