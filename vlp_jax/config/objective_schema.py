@@ -71,6 +71,7 @@ class MaskedLanguage:
     spare_last: bool = True  # nor is the end token
     mask_id: int | None = between(None, 0)  # None: the last id of `model.text.vocab_size`, beyond the tokenizer's
     tied: bool = False  # words are told by the text tower's own embeddings
+    whole_words: bool = False  # all tokens of a word are chosen together (Cui et al. 2019); rate is of words then
 
 
 @dataclasses.dataclass(frozen=True)

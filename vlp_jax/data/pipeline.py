@@ -33,24 +33,29 @@ Batch = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class TrainRows:
-    """Makes the rows at any positions of an endless run. Pickles into worker processes."""
+    """Makes the rows at any positions of an endless run. Pickles into worker processes.
+
+    inputs: names of arrays to make beside those of every batch (see `inputs.device_arrays`).
+    """
 
     mixture: Mixture
     preprocessor: Preprocessor
     augmentation: schema.Augmentation
     seed: int
+    inputs: tuple[str, ...] = ()
 
     def batch(self, positions: Iterable[int]) -> Batch:
         """image uint8 [b, S, S, 3]; text int32 [b, L]; text_mask bool [b, L]; truncated bool [b]; caption_id, image_id
         int32 [b, 2]; part int32 [b], the number in the mixture; key str [b], of the sample; reason int32 [b] and bad_sample
-        str [b]: 0 and "", or why the sample that belongs there is bad, its row being filled by a substitute.
+        str [b]: 0 and "", or why the sample that belongs there is bad, its row being filled by a substitute. And those of `inputs`.
 
         Raises: DataError after ATTEMPTS bad samples in a row.
         """
         rows = [self.row(position) for position in positions]
         batch = {key: np.stack([row[key] for row in rows]) for key in rows[0] if key != "text"}
         ids, mask, truncated = self.preprocessor.tokenizer([row["text"] for row in rows])
-        return batch | {"text": ids, "text_mask": mask, "truncated": truncated}
+        words = {"word_start": self.preprocessor.tokenizer.word_start(ids)} if "word_start" in self.inputs else {}
+        return batch | {"text": ids, "text_mask": mask, "truncated": truncated, **words}
 
     def row(self, position: int) -> dict[str, Any]:
         """A row of a batch, its text not yet tokenized. A substitute comes from the same part, and is drawn from (seed,

@@ -134,6 +134,11 @@ def build_objectives(configs: dict[str, schema.Objective]) -> dict[str, Objectiv
     return {name: KINDS[config.kind](**_fields(config)) for name, config in configs.items()}
 
 
+def asked_inputs(configs: dict[str, schema.Objective]) -> tuple[str, ...]:
+    """The arrays of a batch that these objectives need and that are not in every batch, sorted."""
+    return tuple(sorted({name for objective in build_objectives(configs).values() for name in objective.inputs}))
+
+
 def constrain_parameters(objectives: dict[str, Objective], params: dict) -> dict:
     """`params` with every objective's own parameters in their allowed range."""
     constrained = {f"objectives_{name}": objective.constrain(params[f"objectives_{name}"])

@@ -24,6 +24,8 @@ class Objective(nn.Module):
       it chose itself.
 
     needs: names of the encodings it reads (`module.py` lists them); each is computed once a step for all objectives.
+    inputs: names of the arrays that it reads in the batch beside texts and ids: those that the pipeline makes only where they are
+      asked for (`data/inputs.py`).
     teacher_needs: names of the encodings that it reads in `batch["teacher"]`: those of the averaged parameters.
     couples_batch: whether an example's loss depends on the rest of the batch, so that the mean of the microbatches'
       losses is not the loss of the batch. A loss that does not is a mean over examples.
@@ -33,6 +35,7 @@ class Objective(nn.Module):
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    inputs: ClassVar[tuple[str, ...]] = ()
     teacher_needs: ClassVar[tuple[str, ...]] = ()
     couples_batch: ClassVar[bool] = False
     couples_through: ClassVar[tuple[str, ...]] = ()
