@@ -19,6 +19,7 @@ from vlp_jax.data.augmentation import decode_and_augment
 from vlp_jax.data.canonicalize import canonicalize
 from vlp_jax.data.captions import draw_caption, draw_text
 from vlp_jax.data.mixture import Mixture, Order
+from vlp_jax.data.packing import pack
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_unicode
 from vlp_jax.data.worker_processes import leave_with_parent
@@ -48,14 +49,20 @@ class TrainRows:
         """image uint8 [b, S, S, 3]; text int32 [b, L]; text_mask bool [b, L]; truncated bool [b]; caption_id, image_id
         int32 [b, 2]; part int32 [b], the number in the mixture; key str [b], of the sample; reason int32 [b] and bad_sample
         str [b]: 0 and "", or why the sample that belongs there is bad, its row being filled by a substitute. And those of `inputs`.
+        Where texts are packed: text, text_mask, segment and dropped as `packing.pack` gives them, `positions` being whole windows.
 
         Raises: DataError after ATTEMPTS bad samples in a row.
         """
         rows = [self.row(position) for position in positions]
         batch = {key: np.stack([row[key] for row in rows]) for key in rows[0] if key != "text"}
         ids, mask, truncated = self.preprocessor.tokenizer([row["text"] for row in rows])
-        words = {"word_start": self.preprocessor.tokenizer.word_start(ids)} if "word_start" in self.inputs else {}
-        return batch | {"text": ids, "text_mask": mask, "truncated": truncated, **words}
+        tokenizer = self.preprocessor.tokenizer
+        words = {"text": ids, "text_mask": mask, "truncated": truncated}
+        if "word_start" in self.inputs:
+            words["word_start"] = tokenizer.word_start(ids)
+        if tokenizer.spec.packing is not None:
+            words |= pack(ids, mask, tokenizer.spec.packing, tokenizer.spec.packing_rows, tokenizer.special_ids[2])
+        return batch | words
 
     def row(self, position: int) -> dict[str, Any]:
         """A row of a batch, its text not yet tokenized. A substitute comes from the same part, and is drawn from (seed,

@@ -19,6 +19,7 @@ from vlp_jax.objectives.masked_language import MaskedLanguage
 from vlp_jax.objectives.matching import Matching
 from vlp_jax.objectives.momentum_contrastive import MomentumContrastive
 from vlp_jax.objectives.objective import Loss, Objective
+from vlp_jax.objectives.tokens import rows_of_text
 
 KINDS: dict[str, type[Objective]] = {"softmax": SoftmaxContrastive, "sigmoid": SigmoidContrastive, "matching": Matching,
                                      "masked_language": MaskedLanguage, "momentum_contrastive": MomentumContrastive,
@@ -62,7 +63,7 @@ class PretrainingModule(nn.Module):
 
     def encode(self, batch: dict[str, jax.Array], needs: set[str], train: bool) -> dict:
         """The encodings named in `needs`: `image`, `text` (models.layers.Encoding), `image_embedding`, `text_embedding`
-        (unit vectors [B, E]), `decoding` (models.decoder.Decoding of each text)."""
+        (unit vectors [B, E]), `decoding` (models.decoder.Decoding of each row of text)."""
         encodings, needs = {}, needs | needs_of_decoding(self.model_config, needs)
         if needs & {"image", "image_embedding"}:
             encodings["image"] = self.model.encode_image(batch["image"], train, tokens="image" in needs)
@@ -73,9 +74,10 @@ class PretrainingModule(nn.Module):
         if "text_embedding" in needs:
             encodings["text_embedding"] = self.model.embed_text(encodings["text"])
         if "decoding" in needs:
-            prefix = self.drawn_prefix(batch["text_mask"]) if train and self.model_config.decoder.text_prefix else None
-            logits = self.model.decode(batch["text"], batch["text_mask"], encodings["image"] if "image" in needs else None, train,
-                                       encodings.get("text"), prefix)
+            text, mask, packed = rows_of_text(batch)
+            prefix = self.drawn_prefix(mask) if train and self.model_config.decoder.text_prefix else None
+            logits = self.model.decode(text, mask, encodings["image"] if "image" in needs else None, train, encodings.get("text"),
+                                       prefix, packed)
             encodings["decoding"] = Decoding(logits, jnp.zeros(len(logits), jnp.int32) if prefix is None else prefix)
         return encodings
 

@@ -27,6 +27,7 @@ class Objective(nn.Module):
     inputs: names of the arrays that it reads in the batch beside texts and ids: those that the pipeline makes only where they are
       asked for (`data/inputs.py`).
     teacher_needs: names of the encodings that it reads in `batch["teacher"]`: those of the averaged parameters.
+    takes_packed: whether it knows texts that are packed into rows (`data.text.packing`), or reads none.
     couples_batch: whether an example's loss depends on the rest of the batch, so that the mean of the microbatches'
       losses is not the loss of the batch. A loss that does not is a mean over examples.
     couples_through: of an objective that couples the batch, the encodings through which it does, each a small array [B, ...].
@@ -37,6 +38,7 @@ class Objective(nn.Module):
     needs: ClassVar[tuple[str, ...]] = ()
     inputs: ClassVar[tuple[str, ...]] = ()
     teacher_needs: ClassVar[tuple[str, ...]] = ()
+    takes_packed: ClassVar[bool] = False
     couples_batch: ClassVar[bool] = False
     couples_through: ClassVar[tuple[str, ...]] = ()
 

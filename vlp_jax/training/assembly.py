@@ -32,6 +32,7 @@ from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.accumulation import check_collections
 from vlp_jax.training.guard import skips_updates
 from vlp_jax.training.optimizer import make_optimizer
+from vlp_jax.training.packing import check_packing
 from vlp_jax.training.schedule import make_schedule, total_steps
 from vlp_jax.training.state import abstract_parameters, abstract_state, make_state
 from vlp_jax.training.step import make_train_step
@@ -179,9 +180,11 @@ def assemble(config: schema.Config) -> Run:
 
 
 def check_batches(config: schema.Config, mesh: jax.sharding.Mesh) -> None:
-    """Raises: MeshError naming the nearest sizes unless the batch, and each microbatch, divides over the mesh's batch axes."""
+    """Raises: MeshError naming the nearest sizes unless the batch, and each microbatch, divides over the mesh's batch axes; as
+    `check_packing` does."""
     check_batch(config.data.batch_size, mesh)
     check_microbatch(config.data.batch_size, config.accumulation.microbatches, mesh)
+    check_packing(config, mesh)
 
 
 def build_update(config: schema.Config, layout: Layout, steps: int) -> Update:

@@ -19,5 +19,8 @@ def train_step_flops(config: schema.Config) -> int:
         forward += image_flops(config.model.image, dim, tokens="image" in needs, embedded="image_embedding" in needs)
     if needs & {"text", "text_embedding"}:
         forward += text_flops(config.model.text, dim, tokens="text" in needs, embedded="text_embedding" in needs)
-    forward = batch * (forward + (decoder_flops(config.model) if "decoding" in needs else 0))
+    forward *= batch
+    if "decoding" in needs:
+        text = config.data.text
+        forward += batch // (text.packing or 1) * decoder_flops(config.model, text.packing or 1, text.packing_rows)
     return 3 * (forward + sum(objective.flops(config.model, batch) for objective in objectives))
