@@ -115,3 +115,4 @@ class Data:
     images: Images = section(Images)
     augmentation: Augmentation = section(Augmentation)
     text: Text = section(Text)
+    view_augmentation: Augmentation | None = None  # of the further views that an objective may ask for; None: as the image's

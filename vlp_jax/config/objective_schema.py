@@ -96,5 +96,17 @@ class MaskedAutoencoder:
     decoder_heads: int = between(16, 1)
 
 
+@dataclasses.dataclass(frozen=True)
+class ImageViews:
+    """Two views of each picture among those of all pictures (Chen et al. 2020), as SLIP adds it to CLIP (Mu et al. 2022)."""
+
+    kind: Literal["image_views"] = "image_views"
+    weight: float = between(1.0, 0.0)
+    temperature: float = between(0.1, 1e-6)
+    hidden_dim: int = between(4096, 1)  # of the projection head
+    output_dim: int = between(256, 1)
+    first: Literal["image", "first_view"] = "image"  # first_view: two views beside the image, both by `data.view_augmentation`
+
+
 Objective = (SoftmaxContrastive | SigmoidContrastive | MomentumContrastive | Matching | MaskedLanguage | CaptioningObjective |
-             MaskedAutoencoder)
+             MaskedAutoencoder | ImageViews)

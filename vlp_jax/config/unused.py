@@ -42,7 +42,10 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
         settings.append((f"objectives.{name}.chunk_size", dense and objective.chunk_size != CHUNK_SIZE,
                          "beside implementation='dense', which holds all pairs; use 'chunked' or 'ring'"))
     accumulation, checkpoint = config.accumulation, config.checkpoint
+    views = any(isinstance(objective, schema.ImageViews) for objective in config.objectives.values())
     return settings + [
+        ("data.view_augmentation", config.data.view_augmentation is not None and not views,
+         "without an objective of kind 'image_views'"),
         ("data.text.packing_rows", text.packing is None and text.packing_rows != 1, "without data.text.packing"),
         ("accumulation.negatives", accumulation.negatives != "batch" and accumulation.microbatches == 1, "with microbatches=1"),
         ("checkpoint.best_metric", checkpoint.best_metric is not None and not checkpoint.keep_best,

@@ -103,15 +103,15 @@ def erase(pixels: np.ndarray, rng: np.random.Generator) -> None:
     pixels[top:top + height, left:left + width] = rng.integers(0, 256, 3)
 
 
-def check_augmentation(augmentation: Augmentation) -> None:
-    """Raises: ConfigError for ranges that are empty, and for two crops at once."""
+def check_augmentation(augmentation: Augmentation, place: str = "data.augmentation") -> None:
+    """Raises: ConfigError, naming the key under `place`, for ranges that are empty, and for two crops at once."""
     for name, highest in (("scale", math.inf), ("area", 1.0), ("ratio", math.inf)):
         low, high = getattr(augmentation, name) or (1.0, 1.0)
         if not 0 < low <= high <= highest:
-            raise ConfigError(f"data.augmentation.{name}: expected a range above 0, the lower end first"
+            raise ConfigError(f"{place}.{name}: expected a range above 0, the lower end first"
                               f"{', of fractions up to 1' if highest == 1 else ''}; got {(low, high)}")
     unused = [name for name, default in (("scale", (1.0, 1.0)), ("aspect", 0.0), ("shift", 0.0))
               if getattr(augmentation, name) != default]
     if augmentation.area is not None and unused:
-        raise ConfigError(f"data.augmentation.area: with it the crop is drawn by area and ratio, and {', '.join(unused)} would do "
+        raise ConfigError(f"{place}.area: with it the crop is drawn by area and ratio, and {', '.join(unused)} would do "
                           "nothing; set area=None, or leave them at their defaults")

@@ -18,6 +18,7 @@ from vlp_jax.config import schema
 from vlp_jax.data.augmentation import decode_and_augment
 from vlp_jax.data.canonicalize import canonicalize
 from vlp_jax.data.captions import draw_caption, draw_text
+from vlp_jax.data.inputs import VIEWS
 from vlp_jax.data.mixture import Mixture, Order
 from vlp_jax.data.packing import pack
 from vlp_jax.data.preprocessor import Preprocessor
@@ -36,7 +37,8 @@ Batch = dict[str, np.ndarray]
 class TrainRows:
     """Makes the rows at any positions of an endless run. Pickles into worker processes.
 
-    inputs: names of arrays to make beside those of every batch (see `inputs.device_arrays`).
+    inputs: names of arrays to make beside those of every batch (see `inputs.device_arrays`). view_augmentation: of the views among
+      them; None: that of the image.
     """
 
     mixture: Mixture
@@ -44,6 +46,7 @@ class TrainRows:
     augmentation: schema.Augmentation
     seed: int
     inputs: tuple[str, ...] = ()
+    view_augmentation: schema.Augmentation | None = None
 
     def batch(self, positions: Iterable[int]) -> Batch:
         """image uint8 [b, S, S, 3]; text int32 [b, L]; text_mask bool [b, L]; truncated bool [b]; caption_id, image_id
@@ -87,10 +90,16 @@ class TrainRows:
         check_unicode(text, sample.key, "its text")
         if not canonicalize(caption, self.preprocessor.tokenizer.spec.canonicalize).strip():
             raise SampleError(Reason.EMPTY_CAPTION, sample.key, f"its caption, {caption!r}, is empty after data.text.canonicalize")
-        image = decode_and_augment(sample.image, sample.key, self.preprocessor.image_size, self.preprocessor.images,
-                                   self.augmentation, rng)
-        return {"image": image, "text": text, "key": np.str_(sample.key), "caption_id": identity(caption.encode()),
+        image = self.pixels(sample, self.augmentation, rng)
+        generators = dict(zip(VIEWS, rng.spawn(len(VIEWS)), strict=True))
+        views = {name: self.pixels(sample, self.view_augmentation or self.augmentation, generators[name])
+                 for name in VIEWS if name in self.inputs}
+        return {"image": image, **views, "text": text, "key": np.str_(sample.key), "caption_id": identity(caption.encode()),
                 "image_id": identity(sample.image)}
+
+    def pixels(self, sample: Sample, augmentation: schema.Augmentation, rng: np.random.Generator) -> np.ndarray:
+        size, spec = self.preprocessor.image_size, self.preprocessor.images
+        return decode_and_augment(sample.image, sample.key, size, spec, augmentation, rng)
 
     @functools.cached_property
     def order(self) -> Order:

@@ -74,7 +74,7 @@ class Run(Update):
     def batches(self, position: int) -> Batches:
         """The input from batch `position` on: the rows that this host's devices hold."""
         rows = TrainRows(self.mixture, self.preprocessor, self.config.data.augmentation, self.config.seed,
-                         asked_inputs(self.config.objectives))
+                         asked_inputs(self.config.objectives), self.config.data.view_augmentation)
         return Batches(rows, self.config.data, position, self.host_rows.rows)
 
     def to_device(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -167,6 +167,8 @@ def assemble(config: schema.Config) -> Run:
     check_batches(config, mesh)
     host_rows = HostRows(batch_sharding(mesh), config.data.batch_size)
     check_augmentation(config.data.augmentation)
+    if config.data.view_augmentation is not None:
+        check_augmentation(config.data.view_augmentation, "data.view_augmentation")
     check_best_metric(config)
     check_caption_tasks(config.evaluators, config.model)
     preprocessor = Preprocessor.from_config(config)
