@@ -24,6 +24,7 @@ class SoftmaxContrastive(ContrastiveObjective):
     initial_scale: float = between(1 / 0.07, 1e-6)  # multiplies cosine similarities; kept as its logarithm
     maximum_scale: float = between(100.0, 1e-6)
     label_smoothing: float = between(0.0, 0.0, 0.999)
+    mixup: float = between(0.0, 0.0)  # pictures are mixed in pairs by a weight from Beta(x, x), and their losses; 0 leaves them
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,7 @@ class MaskedAutoencoder(Objective):
     decoder_heads: int = 16
 
     takes_packed = True  # it reads no text
+    reads_pixels = True
 
     def flops(self, model: schema.Model, batch: int) -> int:
         decoder = Size(self.decoder_width, self.decoder_depth, self.decoder_heads, 4 * self.decoder_width)

@@ -30,6 +30,7 @@ class Objective(nn.Module):
     takes_packed: whether it knows texts that are packed into rows (`data.text.packing`), or reads none.
     couples_batch: whether an example's loss depends on the rest of the batch, so that the mean of the microbatches'
       losses is not the loss of the batch. A loss that does not is a mean over examples.
+    reads_pixels: whether it reads the pixels of the batch itself, beside or instead of encodings of them.
     couples_through: of an objective that couples the batch, the encodings through which it does, each a small array [B, ...].
       Where these are all that it reads of the encodings, accumulation can keep them for the whole batch and stay exact;
       the objective is then called with the whole batch, but for `image`.
@@ -40,6 +41,7 @@ class Objective(nn.Module):
     teacher_needs: ClassVar[tuple[str, ...]] = ()
     takes_packed: ClassVar[bool] = False
     couples_batch: ClassVar[bool] = False
+    reads_pixels: ClassVar[bool] = False
     couples_through: ClassVar[tuple[str, ...]] = ()
 
     @property

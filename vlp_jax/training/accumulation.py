@@ -150,7 +150,8 @@ def check_accumulation(config: schema.Config) -> None:
     if config.accumulation.negatives == "microbatch":
         return
     for name, objective in build_objectives(config.objectives).items():
-        large = [need for need in (*objective.needs, *objective.teacher_needs) if need not in objective.couples_through]
+        large = ["image"] if objective.reads_pixels else []
+        large += [need for need in (*objective.needs, *objective.teacher_needs) if need not in objective.couples_through]
         if objective.couples_batch and large:
             raise ConfigError(
                 f"accumulation.microbatches: objectives.{name} compares the examples of a batch by their {large[0]}, which "
