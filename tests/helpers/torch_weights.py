@@ -57,8 +57,12 @@ class Tensors:
 
     def patches(self, name: str) -> dict:
         """A convolution whose stride is its size."""
-        kernel = self(f"{name}.weight").transpose(2, 3, 1, 0)
-        return {"kernel": kernel.reshape(-1, kernel.shape[-1]), "bias": self(f"{name}.bias")}
+        return {"kernel": kernel_of_patches(self(f"{name}.weight")), "bias": self(f"{name}.bias")}
+
+
+def kernel_of_patches(weight: np.ndarray) -> np.ndarray:
+    """[D, C, P, P] -> [P P C, D]."""
+    return weight.transpose(2, 3, 1, 0).reshape(-1, len(weight))
 
 
 def in_heads(dense: dict, heads: int) -> dict:
