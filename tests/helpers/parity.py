@@ -18,6 +18,11 @@ def loss_of(module, params, batch):
     return loss.value, variables["intermediates"]
 
 
+def loss_and_gradient(module, params, batch):
+    """((the loss, what every part of the module gave), the loss's gradient in `params`)"""
+    return jax.jit(jax.value_and_grad(lambda params: loss_of(module, params, batch), has_aux=True))(params)
+
+
 def relative_error(a, b):
     """max|a - b| / max|b|"""
     return np.abs(np.asarray(a, np.float64) - b).max() / np.abs(b).max()

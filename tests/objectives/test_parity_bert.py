@@ -1,13 +1,12 @@
 """Masked language modelling against transformers' BertForMaskedLM: golden files that tests/golden/make_bert.py wrote."""
 
 import dataclasses
-import functools
 import pathlib
 
 import jax
 import numpy as np
 import pytest
-from parity import loss_of, relative_error, shapes_of
+from parity import loss_and_gradient, loss_of, relative_error, shapes_of
 from torch_weights import Tensors
 
 from vlp_jax.config import schema
@@ -62,7 +61,7 @@ BATCH = {name: GOLDEN[name] for name in ("text", "text_mask")}
 def test_tokens_logits_loss_and_gradient_equal_those_of_transformers(given_choice):
     params, module = parameters(), module_of()
     assert jax.tree.map(np.shape, params) == shapes_of(module, BATCH)
-    (loss, captured), gradient = jax.value_and_grad(functools.partial(loss_of, module, batch=BATCH), has_aux=True)(params)
+    (loss, captured), gradient = loss_and_gradient(module, params, BATCH)
     np.testing.assert_allclose(loss, GOLDEN["loss"], rtol=BOUND)
     real = GOLDEN["text_mask"]
     tokens = captured["model"]["text"]["__call__"][0].tokens

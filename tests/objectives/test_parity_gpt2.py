@@ -1,13 +1,12 @@
 """A language model's loss against transformers' GPT2LMHeadModel: golden files that tests/golden/make_gpt2.py wrote."""
 
 import dataclasses
-import functools
 import pathlib
 
 import jax
 import numpy as np
 import pytest
-from parity import loss_of, relative_error, shapes_of
+from parity import loss_and_gradient, loss_of, relative_error, shapes_of
 from torch_weights import Tensors, three_in_one
 
 from vlp_jax.config import schema
@@ -55,7 +54,7 @@ def parameters():
 def test_logits_loss_and_gradient_equal_those_of_transformers():
     params, module = parameters(), module_of()
     assert jax.tree.map(np.shape, params) == shapes_of(module, BATCH)
-    (loss, captured), gradient = jax.value_and_grad(functools.partial(loss_of, module, batch=BATCH), has_aux=True)(params)
+    (loss, captured), gradient = loss_and_gradient(module, params, BATCH)
     np.testing.assert_allclose(loss, GOLDEN["loss"], rtol=BOUND)
     real = GOLDEN["text_mask"]
     assert relative_error(captured["model"]["decoder"]["__call__"][0][real], GOLDEN["logits"][real]) <= BOUND
@@ -65,7 +64,7 @@ def test_logits_loss_and_gradient_equal_those_of_transformers():
 def test_the_same_texts_packed_into_fewer_rows_lose_the_same():
     packed = pack(GOLDEN["text"], GOLDEN["text_mask"], window=4, rows=3, padding=PADDING)
     assert not packed.pop("dropped").any() and packed["text"].shape == (2, 3, 9)
-    (loss, _), gradient = jax.value_and_grad(functools.partial(loss_of, module_of(), batch=packed), has_aux=True)(parameters())
+    (loss, _), gradient = loss_and_gradient(module_of(), parameters(), packed)
     np.testing.assert_allclose(loss, GOLDEN["loss"], rtol=BOUND)
     assert relative_error(gradient["model"]["decoder"]["tokens"], GOLDEN["gradient"]) <= 10 * BOUND
 

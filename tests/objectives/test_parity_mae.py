@@ -1,14 +1,13 @@
 """Masked autoencoding against transformers' ViTMAEForPreTraining: golden files that tests/golden/make_mae.py wrote."""
 
 import dataclasses
-import functools
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity import loss_of, relative_error, shapes_of
+from parity import loss_and_gradient, loss_of, relative_error, shapes_of
 from torch_weights import Tensors, kernel_of_patches
 
 from vlp_jax.config import schema
@@ -59,7 +58,7 @@ def test_visible_patches_encodings_predictions_loss_and_gradient_equal_those_of_
     params, module = parameters(), module_of()
     kept, restore = visible_patches(jax.random.key(0), 3, 16, DECODER.mask_ratio)
     np.testing.assert_array_equal(restore >= kept.shape[1], GOLDEN["mask"])
-    (loss, captured), gradient = jax.value_and_grad(functools.partial(loss_of, module, batch=BATCH), has_aux=True)(params)
+    (loss, captured), gradient = loss_and_gradient(module, params, BATCH)
     np.testing.assert_allclose(loss, GOLDEN["loss"], rtol=BOUND)
     assert relative_error(captured["model"]["image"]["__call__"][0].tokens, GOLDEN["tokens"]) <= BOUND
     assert relative_error(captured["objectives_mae"]["out"]["__call__"][0], GOLDEN["logits"]) <= BOUND
