@@ -1,7 +1,10 @@
 """GPT-2 small on texts alone (Radford et al. 2019; optimizer: Brown et al. 2020, appendix B).
 
 python -m vlp_jax.main --config=configs/gpt2_lm.py --workdir=DIR '--config.data.train.source=webdataset:...'
-12 layers, width 768, 12 heads, 50,257 tokens, context 1024, dropout 0.1, tied embeddings; batch 512 texts; AdamW, rate 6e-4. The
+12 layers, width 768, 12 heads, 50,257 tokens, context 1024, dropout 0.1, tied embeddings, residual branches that start smaller
+(section 2.3); a batch of 512 rows of 1024 tokens; AdamW, rate 6e-4. A row holds many captions, none of which sees another: windows
+of 224 share 4 rows, which captions of 18 tokens fill. For longer ones take smaller windows: `train/dropped_captions` counts those
+left out, `train/captioning/filled` says how full the rows are. GPT-2 was trained on long documents, of which a row shows parts. The
 pictures beside the texts are read and not looked at.
 """
 
@@ -12,14 +15,14 @@ from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
 def get_config(variant="full"):
     config = base()
     config.examples = 100_000_000
-    config.data.update(batch_size=512, workers=16)
+    config.data.update(batch_size=512 // 4 * 224, workers=16)
     config.data.train.source = WEB_SOURCE
     config.data.text.update(tokenizer="openai-community/gpt2", start_token="<|endoftext|>", end_token="<|endoftext|>",
-                            padding_token="<|endoftext|>")
+                            padding_token="<|endoftext|>", packing=224, packing_rows=4)
     config.model.image.update(image_size=32, patch_size=16)  # as few pixels as can be: nothing looks at them
     config.model.text.update(vocab_size=50_257, length=1024)
     config.model.decoder = dict(preset="B", image="none", activation="gelu_tanh", norm_epsilon=1e-5, dropout=0.1,
-                                initialization="normal", scan=True, rematerialisation="save_matmuls")
+                                initialization="gpt2", scan=True, rematerialisation="save_matmuls")
     config.objectives = dict(captioning=dict(kind="captioning"))
     config.optimizer.update(rate=6e-4, b1=0.9, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0)
     config.optimizer.schedule.update(kind="cosine", warmup=0.01, final=0.1)
@@ -28,7 +31,9 @@ def get_config(variant="full"):
 
 
 def shrunk(config, variant):
-    """The loss on held-out texts is measured."""
+    """Captions of the embedded data packed, and the loss on held-out ones measured."""
     if variant != "full":
+        config.model.text.length = 16
+        config.data.text.update(packing=4, packing_rows=2)
         config.evaluators = dict(val_concept=dict(source="embedded:emoji/val_concept", tasks=("captions",)))
     return config

@@ -2,8 +2,8 @@
 
 Section 4.2: ViT-B/32's layers, pictures of 384 pixels (squashed here, not kept in shape with up to 640), text length 40; matching
 and masked words; batch 4,096, 200,000 steps; AdamW, rate 1e-4, weight decay 0.01, warm-up over a tenth, then linearly to 0. Its
-layers start from ImageNet's ViT, here from nothing. Its words are masked whole and its pairs are wrong half of the time; here
-tokens are masked, and two of three pairs are wrong. Its alignment of words and patches is left out.
+layers start from ImageNet's ViT, here from nothing. Words are masked whole, as there. Its pairs are wrong half of
+the time, here two of three are. Its alignment of words and patches is left out.
 
 python -m vlp_jax.main --config=configs/vilt.py --workdir=DIR '--config.data.train.source=webdataset:...'
 `:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` has not been run to its end yet.
@@ -27,7 +27,7 @@ def get_config(variant="full"):
     config.model.fusion = dict(kind="merged", preset="B", pooler=True, dropout=0.1, initialization="normal", scan=True,
                                rematerialisation="full")
     config.objectives = dict(matching=dict(kind="matching", negatives="uniform"),
-                             words=dict(kind="masked_language", mask_id=103))
+                             words=dict(kind="masked_language", mask_id=103, whole_words=True))
     config.optimizer.update(rate=1e-4, b1=0.9, b2=0.98, epsilon=1e-8, weight_decay=0.01)
     config.optimizer.schedule.update(kind="linear", warmup=0.1)
     config.precision.compute = "bfloat16"

@@ -151,6 +151,37 @@ def test_a_run_stopped_anywhere_goes_on_with_other_hosts_and_workers(source, dam
             assert_same({name: np.concatenate([part[name] for part in found]) for name in expected}, expected)
 
 
+VIEWS = ("first_view", "second_view", "word_start")
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_arrays_that_objectives_ask_for_are_the_same_on_any_number_of_hosts_and_leave_all_others_as_they_are(damaged_source, hosts):
+    plain = rows_of(damaged_source)
+    rows = dataclasses.replace(plain, inputs=VIEWS, view_augmentation=schema.Augmentation(area=(0.2, 1.0), flip=0.5))
+    batches = [batches_of(rows, 5, position=2, host=host, hosts=hosts) for host in range(hosts)]
+    assert sum((batch["reason"] > 0).sum() for part in batches for batch in part) >= 2  # substitutes have views too
+    for k, parts in enumerate(zip(*batches, strict=True)):
+        whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        assert_same(whole, expected_batch(rows, k + 2))
+        assert_same({name: value for name, value in whole.items() if name not in VIEWS}, expected_batch(plain, k + 2))
+
+
+def test_views_are_drawn_apart_from_the_image_and_from_each_other_and_of_the_same_picture(source):
+    preprocessor = dataclasses.replace(rows_of(source).preprocessor, images=schema.Images(resize="squash"))
+    rows = TrainRows(only(source), preprocessor, schema.Augmentation(flip=0.5), seed=0, inputs=VIEWS[:2])
+    seen = collections.Counter()
+    for position in range(20 * COUNT):
+        row = rows.row(position)
+        for name in VIEWS[:2]:
+            assert any((row[name] == image).all() for image in (row["image"], row["image"][:, ::-1]))
+        seen[tuple(bool((row[name] == row["image"]).all()) for name in VIEWS[:2])] += 1
+    assert len(seen) == 4 and min(seen.values()) > 5 * COUNT - 5 * (20 * COUNT * 3 / 16)**0.5
+    alone = dataclasses.replace(rows, inputs=VIEWS[1:2])
+    np.testing.assert_array_equal(alone.row(3)["second_view"], rows.row(3)["second_view"])
+    other = dataclasses.replace(rows, view_augmentation=schema.Augmentation(grayscale=1.0)).row(3)
+    assert np.ptp(other["second_view"].astype(int), axis=-1).max() == 0 < np.ptp(other["image"].astype(int), axis=-1).max()
+
+
 def test_a_batch_far_into_a_run_is_reached_directly(source):
     batch, = batches_of(rows_of(source), 1, position=10**9)
     assert_same(batch, expected_batch(rows_of(source), 10**9))

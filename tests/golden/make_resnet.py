@@ -1,26 +1,17 @@
 """Writes tests/golden/resnet.npz: what torchvision's ResNets and open_clip's ModifiedResNet compute, in train and eval mode.
 
-Run in an environment with torch, torchvision and open_clip: `python tests/golden/make_resnet.py`. Parameters are drawn by
-`drawn` below, in torch's layouts, here as in the test; the file holds outputs and running statistics alone.
+Run in an environment with torch, torchvision and open_clip: `PYTHONPATH=tests/helpers python tests/golden/make_resnet.py`.
+Parameters are drawn by `drawn`, in torch's layouts, here as in the test; the file holds outputs and running statistics alone.
 """
 
 import pathlib
-import zlib
 
 import numpy as np
+from torch_weights import drawn
 
 SIZE = 64
 BASIC, BOTTLENECK, CLIP = "basic", "bottleneck", "clip"
 CLIP_SHAPE = dict(width=8, heads=4, output_dim=12)
-
-
-def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A parameter or running statistic, float32, from its name in torch and its shape; none is zero or one."""
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
-    if len(shape) > 1:
-        return (rng.normal(size=shape) * np.prod(shape[1:])**-0.5).astype(np.float32)
-    low, high = (0.5, 1.5) if name.endswith(("running_var", "weight")) else (-0.2, 0.2)
-    return rng.uniform(low, high, size=shape).astype(np.float32)
 
 
 def pictures() -> np.ndarray:

@@ -1,5 +1,6 @@
 """Attention by plain products and by the TPU kernel (interpreted), against NumPy; and which of them is chosen where."""
 
+import functools
 import logging
 import types
 
@@ -12,6 +13,7 @@ from vlp_jax.models import attention
 from vlp_jax.models.attention import attend, cpu_attention, cudnn_attention, kernel_for, plain_attention
 from vlp_jax.models.fused_attention import fused_attention, heads_per_program
 from vlp_jax.models.long_attention import long_attention
+from vlp_jax.models.segments import Segments
 from vlp_jax.sharding.layout import Layout, layout_in_use
 
 MASK = np.arange(6) < np.array([[6], [4], [1], [0]])
@@ -23,10 +25,11 @@ def interpreted(q, k, v, mask, heads, causal):
 
 
 def numpy_attention(q, k, v, mask, heads, causal):
-    """float64; and its gradients for a loss of sum(out * cos(place))."""
+    """float64; and its gradients for a loss of sum(out * cos(place)). mask: [B, M], or [B, N, M], or None."""
     q, k, v = (np.asarray(x, np.float64).reshape(*x.shape[:2], heads, -1) for x in (q, k, v))
     scale = q.shape[-1]**-0.5
-    visible = np.ones((len(q), 1, q.shape[1], k.shape[1]), bool) if mask is None else mask[:, None, None, :]
+    mask = np.ones((len(q), k.shape[1]), bool) if mask is None else mask
+    visible = mask[:, None] if mask.ndim == 3 else mask[:, None, None, :]
     visible = visible & (np.tril(np.ones((q.shape[1], k.shape[1]), bool)) if causal else True)
     logits = np.einsum("bnhk,bmhk->bhnm", q, k) * scale
     weights = np.exp(logits - logits.max(-1, keepdims=True)) * visible
@@ -85,6 +88,26 @@ def test_the_kernel_for_long_sequences_gives_values_and_gradients_of_plain_produ
         assert not np.asarray(got)[2].any()
 
 
+@pytest.mark.parametrize("compute", [plain_attention, cpu_attention, functools.partial(long_attention, interpret=True)],
+                         ids=["plain", "cpu", "kernel"])
+@pytest.mark.parametrize("itself", [True, False])
+def test_tokens_see_those_of_their_own_number_and_none_of_number_0(compute, itself):
+    """A row of two texts and padding, one without padding, one that is empty; and memories of their own order beside them."""
+    rng = np.random.default_rng(3)
+    queries = np.array([[1, 1, 3, 3, 3, 0], [2, 2, 2, 2, 4, 4], [0] * 6], np.int32)
+    memory = queries if itself else np.array([[1, 2, 3, 4, 4, 2, 1, 3]] * 3, np.int32)
+    q, k, v = rng.normal(size=(3, 6, 24)), *rng.normal(size=(2, 3, memory.shape[1], 24))
+    visible = (queries[:, :, None] == memory[:, None]) & (queries > 0)[:, :, None]
+
+    def loss(q, k, v):
+        out = compute(q, k, v, Segments(jnp.asarray(queries), jnp.asarray(memory)), 2, itself)
+        return (out * jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)).sum(), out
+
+    gradients, out = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(*(x.astype(np.float32) for x in (q, k, v)))
+    for got, expected in zip((out, *gradients), numpy_attention(q, k, v, visible, 2, itself), strict=True):
+        np.testing.assert_allclose(got, expected, atol=3e-6 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("compute", [plain_attention, cpu_attention, interpreted], ids=["plain", "cpu", "kernel"])
 def test_logits_far_apart_in_bfloat16_stay_finite(compute):
     q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in np.random.default_rng(0).normal(size=(3, 1, 6, 16)) * 200)
@@ -120,6 +143,15 @@ def test_the_kernel_is_chosen_by_platform_and_shape_and_a_lack_is_said_once(plat
     lacking = kernel is None and platform != "cpu" and length > 1
     assert len(caplog.messages) == lacking
     assert not lacking or f"attention of {length} tokens" in caplog.messages[0]
+
+
+def test_tokens_in_segments_have_the_kernel_for_long_sequences_on_tpu_and_none_on_gpu(caplog):
+    attention.say_once.cache_clear()
+    q = jax.ShapeDtypeStruct((4, 197, 144), jnp.bfloat16)
+    with caplog.at_level(logging.WARNING):
+        found = [kernel_for(layout_on(platform), q, q, 2, segments=True) for platform in ("cpu", "tpu", "gpu")]
+    assert found == [cpu_attention, long_attention, None]
+    assert "attention of 197 tokens in segments" in caplog.text
 
 
 def test_what_cudnn_says_is_why_plain_products_are_used(caplog, monkeypatch):

@@ -191,3 +191,15 @@ def test_parts_that_do_not_fit_together_are_a_config_error(changes, text, messag
                                              decoder=schema.Decoder(**NARROW | changes)), Precision())
     with pytest.raises(ConfigError, match=message):
         model.init(jax.random.key(0), TEXT, MASK, MEMORY, method="decode")
+
+
+def test_gpt_2_s_residual_branches_start_smaller_the_more_of_them_there_are():
+    """Radford et al. 2019, section 2.3: a standard deviation of 0.02, over the root of the 2 depth branches for what they write."""
+    model = model_of(width=64, mlp_dim=256, depth=3, initialization="gpt2")
+    shown = memory_of(model)
+    params = nn.meta.unbox(model.init(jax.random.key(0), TEXT, MASK, shown, method="decode"))["params"]["decoder"]["transformer"]
+    kernels = {jax.tree_util.keystr(path, simple=True, separator="/"): np.std(leaf)
+               for path, leaf in jax.tree_util.tree_leaves_with_path(params) if path[-1].key == "kernel"}
+    assert len(kernels) == 3 * 10
+    for name, found in kernels.items():
+        np.testing.assert_allclose(found, 0.02 / 6**0.5 if name.endswith("out/kernel") else 0.02, rtol=0.1, err_msg=name)

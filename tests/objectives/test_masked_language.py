@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from vlp_jax.config import base, to_config
+from vlp_jax.config.schema import Text
 from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.text import load_tokenizer
+from vlp_jax.data.vocabulary import KINDS, train_tokenizer
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.masked_language import mask_tokens, masked_loss
 from vlp_jax.objectives.tokens import entropy_of
@@ -50,6 +53,33 @@ def test_padding_and_spared_ends_are_never_chosen_and_all_else_is(first, last):
     expected[:, 0] &= not first
     expected[np.arange(50), lengths - 1] &= not last
     np.testing.assert_array_equal(masked.chosen, expected)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
+def test_whole_words_are_chosen_together_at_the_rate_of_words_each_as_often_as_any_other(kind, tmp_path):
+    captions = ["redhead astronaut beside an unbelievably long caterpillar", "a face with smiling eyes", "moon"]
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(train_tokenizer(captions * 3, 80 if kind == "wordpiece" else 300, kind))
+    special = KINDS[kind]
+    spec = Text(tokenizer=str(path), start_token=special.start, end_token=special.end, padding_token=special.padding)
+    tokenizer = load_tokenizer(spec, 48, 400)
+    ids, mask, _ = tokenizer(captions)
+    starts, repeats, rate = tokenizer.word_start(ids), 4000, 0.15
+    text, real, start = (jnp.asarray(np.tile(x, (repeats, 1))) for x in (ids, mask, starts))
+    masked = mask_tokens(KEY, text, real, rate, 400, 399, True, True, start)
+    chosen = np.asarray(masked.chosen).reshape(repeats, len(captions), -1)
+    counts = []
+    for row, caption in enumerate(captions):
+        word = np.cumsum(starts[row]) - 1  # 0 is the start token
+        of_words = [chosen[:, row, (word == number) & mask[row]] for number in range(1, len(caption.split()) + 1)]
+        assert all((tokens == tokens[:, :1]).all() for tokens in of_words) and max(tokens.shape[1] for tokens in of_words) > 1
+        counts += [tokens[:, 0].sum() for tokens in of_words]
+        assert chosen[:, row].sum() == sum(tokens.sum() for tokens in of_words)  # nothing else is
+    assert all(within(count, repeats, rate) for count in counts)
+    pairs = np.corrcoef(np.stack([chosen[:, 0, place] for place in np.flatnonzero(starts[0] & mask[0])[1:-1]]))
+    assert np.abs(pairs - np.eye(len(pairs))).max() < 5 / np.sqrt(repeats)  # words know nothing of each other
+    fates = np.asarray(masked.text)[np.asarray(masked.chosen)]
+    assert within((fates == 399).sum(), len(fates), 0.8)  # of each token by itself
 
 
 def test_the_loss_is_the_mean_over_chosen_tokens_in_float64_numpy():

@@ -1,6 +1,7 @@
 """What a config may say about the input: the `data` section."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from vlp_jax.config.fields import between, section
@@ -37,6 +38,9 @@ class Augmentation:
     grayscale: float = between(0.0, 0.0, 1.0)  # probability
     blur: float = between(0.0, 0.0, 1.0)  # probability of a Gaussian blur, of radius 0.2 to 4 pixels at size 224
     erase: float = between(0.0, 0.0, 1.0)  # probability of painting one random rectangle over
+    erase_area: tuple[float, float] = (0.02, 0.25)  # of that rectangle, as a fraction of the picture's
+    erase_ratio: tuple[float, float] = (math.exp(-1), math.e)  # its height/width, drawn uniformly in its logarithm
+    erase_fill: Literal["colour", "noise", "mean"] = "colour"  # one random colour, one for each pixel, or images.mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +69,8 @@ class Text:
     start_token: str | None = "<start>"
     end_token: str | None = "<end>"
     padding_token: str = "<pad>"
+    packing: int | None = between(None, 1)  # so many consecutive captions share `packing_rows` rows of text; None: a row each
+    packing_rows: int = between(1, 1)  # captions that find no place in them are left out, and counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,3 +119,4 @@ class Data:
     images: Images = section(Images)
     augmentation: Augmentation = section(Augmentation)
     text: Text = section(Text)
+    view_augmentation: Augmentation | None = None  # of the further views that an objective may ask for; None: as the image's

@@ -26,7 +26,7 @@ class Stack:
     rematerialisation: Literal["none", "full", "save_matmuls", "save_names"] = "none"  # save_names: keep `saved`
     saved: tuple[Literal["query", "key", "value", "attended", "attention_residual", "hidden", "mlp_residual"], ...] = ()
     attention: Literal["auto", "plain"] = "auto"  # by the platform's kernel where it has one, or never
-    initialization: Literal["clip", "xavier", "normal"] = "xavier"  # normal: BERT's, a standard deviation of 0.02
+    initialization: Literal["clip", "xavier", "normal", "gpt2"] = "xavier"  # normal: BERT's, a standard deviation of 0.02
 
 
 @dataclasses.dataclass(frozen=True)

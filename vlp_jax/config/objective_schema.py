@@ -24,6 +24,7 @@ class SoftmaxContrastive(ContrastiveObjective):
     initial_scale: float = between(1 / 0.07, 1e-6)  # multiplies cosine similarities; kept as its logarithm
     maximum_scale: float = between(100.0, 1e-6)
     label_smoothing: float = between(0.0, 0.0, 0.999)
+    mixup: float = between(0.0, 0.0)  # pictures are mixed in pairs by a weight from Beta(x, x), and their losses; 0 leaves them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,7 @@ class MaskedLanguage:
     spare_last: bool = True  # nor is the end token
     mask_id: int | None = between(None, 0)  # None: the last id of `model.text.vocab_size`, beyond the tokenizer's
     tied: bool = False  # words are told by the text tower's own embeddings
+    whole_words: bool = False  # all tokens of a word are chosen together (Cui et al. 2019); rate is of words then
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,5 +97,17 @@ class MaskedAutoencoder:
     decoder_heads: int = between(16, 1)
 
 
+@dataclasses.dataclass(frozen=True)
+class ImageViews:
+    """Two views of each picture among those of all pictures (Chen et al. 2020), as SLIP adds it to CLIP (Mu et al. 2022)."""
+
+    kind: Literal["image_views"] = "image_views"
+    weight: float = between(1.0, 0.0)
+    temperature: float = between(0.1, 1e-6)
+    hidden_dim: int = between(4096, 1)  # of the projection head
+    output_dim: int = between(256, 1)
+    first: Literal["image", "first_view"] = "image"  # first_view: two views beside the image, both by `data.view_augmentation`
+
+
 Objective = (SoftmaxContrastive | SigmoidContrastive | MomentumContrastive | Matching | MaskedLanguage | CaptioningObjective |
-             MaskedAutoencoder)
+             MaskedAutoencoder | ImageViews)

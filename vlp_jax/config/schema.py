@@ -30,6 +30,7 @@ from vlp_jax.config.model_schema import TextTower as TextTower
 from vlp_jax.config.model_schema import Tower as Tower
 from vlp_jax.config.objective_schema import CaptioningObjective as CaptioningObjective
 from vlp_jax.config.objective_schema import ContrastiveObjective as ContrastiveObjective
+from vlp_jax.config.objective_schema import ImageViews as ImageViews
 from vlp_jax.config.objective_schema import MaskedAutoencoder as MaskedAutoencoder
 from vlp_jax.config.objective_schema import MaskedLanguage as MaskedLanguage
 from vlp_jax.config.objective_schema import Matching as Matching

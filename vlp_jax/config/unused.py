@@ -29,9 +29,9 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
              f"beside rematerialisation={tower.rematerialisation!r}: it is for 'save_names'"),
             (f"model.{name}.rematerialisation", by_name and not tower.saved,
              "as 'save_names' without names in `saved` (such as query, key, value): that is 'full'")]
+    text = config.data.text
     for name, objective in config.objectives.items():
         if isinstance(objective, schema.MaskedLanguage):
-            text = config.data.text
             ends = (("first", objective.spare_first, "start_token", text.start_token),
                     ("last", objective.spare_last, "end_token", text.end_token))
             settings += [(f"objectives.{name}.spare_{place}", spared and token is None, f"without data.text.{key}: that is a word")
@@ -42,7 +42,11 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
         settings.append((f"objectives.{name}.chunk_size", dense and objective.chunk_size != CHUNK_SIZE,
                          "beside implementation='dense', which holds all pairs; use 'chunked' or 'ring'"))
     accumulation, checkpoint = config.accumulation, config.checkpoint
+    views = any(isinstance(objective, schema.ImageViews) for objective in config.objectives.values())
     return settings + [
+        ("data.view_augmentation", config.data.view_augmentation is not None and not views,
+         "without an objective of kind 'image_views'"),
+        ("data.text.packing_rows", text.packing is None and text.packing_rows != 1, "without data.text.packing"),
         ("accumulation.negatives", accumulation.negatives != "batch" and accumulation.microbatches == 1, "with microbatches=1"),
         ("checkpoint.best_metric", checkpoint.best_metric is not None and not checkpoint.keep_best,
          "with checkpoint.keep_best=0; set how many of the best to keep"),

@@ -64,7 +64,7 @@ def change(image: Image.Image | np.ndarray, spec: Images, augmentation: Augmenta
         image = as_picture(image).filter(ImageFilter.GaussianBlur(radius))
     pixels = image if isinstance(image, np.ndarray) else np.array(image)
     if augmentation.erase and rng.random() < augmentation.erase:
-        erase(pixels, rng)
+        erase(pixels, spec, augmentation, rng)
     return pixels
 
 
@@ -94,24 +94,47 @@ _YIQ_FROM_RGB = np.array([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263
 _RGB_FROM_YIQ = np.linalg.inv(_YIQ_FROM_RGB)
 
 
-def erase(pixels: np.ndarray, rng: np.random.Generator) -> None:
-    """Paints a random rectangle of 2% to 25% of the area with one random colour, in place (Zhong et al. 2020)."""
+def erase(pixels: np.ndarray, spec: Images, augmentation: Augmentation, rng: np.random.Generator) -> None:
+    """Paints a random rectangle over, in place (Zhong et al. 2020, algorithm 1).
+
+    Its area is drawn uniformly, its ratio log-uniformly from those with which so large an area fits; the paper draws both
+    uniformly, and again where they do not fit. pixels: uint8 [S, S, 3].
+    """
     size = len(pixels)
-    area, aspect = rng.uniform(0.02, 0.25) * size * size, math.exp(rng.uniform(-1.0, 1.0))
+    fraction = rng.uniform(*augmentation.erase_area)
+    low, high = max(augmentation.erase_ratio[0], fraction), min(augmentation.erase_ratio[1], 1 / fraction)
+    area, aspect = fraction * size * size, math.exp(rng.uniform(math.log(low), math.log(high)))
     height, width = (max(1, min(size, round(side))) for side in (math.sqrt(area * aspect), math.sqrt(area / aspect)))
     top, left = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
-    pixels[top:top + height, left:left + width] = rng.integers(0, 256, 3)
+    if augmentation.erase_fill == "mean":
+        fill = np.round(255 * np.array(spec.mean))
+    else:
+        fill = rng.integers(0, 256, 3 if augmentation.erase_fill == "colour" else (height, width, 3))
+    pixels[top:top + height, left:left + width] = fill
 
 
-def check_augmentation(augmentation: Augmentation) -> None:
-    """Raises: ConfigError for ranges that are empty, and for two crops at once."""
-    for name, highest in (("scale", math.inf), ("area", 1.0), ("ratio", math.inf)):
+def check_augmentation(augmentation: Augmentation, place: str = "data.augmentation") -> None:
+    """Raises: ConfigError, naming the key under `place`, for ranges that are empty, for two crops at once, and for rectangles to
+    erase that are asked for and never drawn, or that do not fit."""
+    for name, highest in (("scale", math.inf), ("area", 1.0), ("ratio", math.inf), ("erase_area", 1.0), ("erase_ratio", math.inf)):
         low, high = getattr(augmentation, name) or (1.0, 1.0)
         if not 0 < low <= high <= highest:
-            raise ConfigError(f"data.augmentation.{name}: expected a range above 0, the lower end first"
+            raise ConfigError(f"{place}.{name}: expected a range above 0, the lower end first"
                               f"{', of fractions up to 1' if highest == 1 else ''}; got {(low, high)}")
     unused = [name for name, default in (("scale", (1.0, 1.0)), ("aspect", 0.0), ("shift", 0.0))
               if getattr(augmentation, name) != default]
     if augmentation.area is not None and unused:
-        raise ConfigError(f"data.augmentation.area: with it the crop is drawn by area and ratio, and {', '.join(unused)} would do "
+        raise ConfigError(f"{place}.area: with it the crop is drawn by area and ratio, and {', '.join(unused)} would do "
                           "nothing; set area=None, or leave them at their defaults")
+    check_erasing(augmentation, place)
+
+
+def check_erasing(augmentation: Augmentation, place: str) -> None:
+    default = Augmentation()
+    for name in ("erase_area", "erase_ratio", "erase_fill"):
+        if not augmentation.erase and getattr(augmentation, name) != getattr(default, name):
+            raise ConfigError(f"{place}.{name}: has no effect with {place}.erase=0, the probability of erasing")
+    largest, (low, high) = augmentation.erase_area[1], augmentation.erase_ratio
+    if low * largest > 1 or high < largest:
+        raise ConfigError(f"{place}.erase_ratio: with no height/width in {low, high} a rectangle of {largest} of the area fits "
+                          f"into the square picture; one of {1 / low if low > 1 else high:.3g} does")

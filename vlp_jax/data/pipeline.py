@@ -18,7 +18,9 @@ from vlp_jax.config import schema
 from vlp_jax.data.augmentation import decode_and_augment
 from vlp_jax.data.canonicalize import canonicalize
 from vlp_jax.data.captions import draw_caption, draw_text
+from vlp_jax.data.inputs import VIEWS
 from vlp_jax.data.mixture import Mixture, Order
+from vlp_jax.data.packing import pack
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_unicode
 from vlp_jax.data.worker_processes import leave_with_parent
@@ -33,24 +35,37 @@ Batch = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class TrainRows:
-    """Makes the rows at any positions of an endless run. Pickles into worker processes."""
+    """Makes the rows at any positions of an endless run. Pickles into worker processes.
+
+    inputs: names of arrays to make beside those of every batch (see `inputs.device_arrays`). view_augmentation: of the views among
+      them; None: that of the image.
+    """
 
     mixture: Mixture
     preprocessor: Preprocessor
     augmentation: schema.Augmentation
     seed: int
+    inputs: tuple[str, ...] = ()
+    view_augmentation: schema.Augmentation | None = None
 
     def batch(self, positions: Iterable[int]) -> Batch:
         """image uint8 [b, S, S, 3]; text int32 [b, L]; text_mask bool [b, L]; truncated bool [b]; caption_id, image_id
         int32 [b, 2]; part int32 [b], the number in the mixture; key str [b], of the sample; reason int32 [b] and bad_sample
-        str [b]: 0 and "", or why the sample that belongs there is bad, its row being filled by a substitute.
+        str [b]: 0 and "", or why the sample that belongs there is bad, its row being filled by a substitute. And those of `inputs`.
+        Where texts are packed: text, text_mask, segment and dropped as `packing.pack` gives them, `positions` being whole windows.
 
         Raises: DataError after ATTEMPTS bad samples in a row.
         """
         rows = [self.row(position) for position in positions]
         batch = {key: np.stack([row[key] for row in rows]) for key in rows[0] if key != "text"}
         ids, mask, truncated = self.preprocessor.tokenizer([row["text"] for row in rows])
-        return batch | {"text": ids, "text_mask": mask, "truncated": truncated}
+        tokenizer = self.preprocessor.tokenizer
+        words = {"text": ids, "text_mask": mask, "truncated": truncated}
+        if "word_start" in self.inputs:
+            words["word_start"] = tokenizer.word_start(ids)
+        if tokenizer.spec.packing is not None:
+            words |= pack(ids, mask, tokenizer.spec.packing, tokenizer.spec.packing_rows, tokenizer.special_ids[2])
+        return batch | words
 
     def row(self, position: int) -> dict[str, Any]:
         """A row of a batch, its text not yet tokenized. A substitute comes from the same part, and is drawn from (seed,
@@ -75,10 +90,16 @@ class TrainRows:
         check_unicode(text, sample.key, "its text")
         if not canonicalize(caption, self.preprocessor.tokenizer.spec.canonicalize).strip():
             raise SampleError(Reason.EMPTY_CAPTION, sample.key, f"its caption, {caption!r}, is empty after data.text.canonicalize")
-        image = decode_and_augment(sample.image, sample.key, self.preprocessor.image_size, self.preprocessor.images,
-                                   self.augmentation, rng)
-        return {"image": image, "text": text, "key": np.str_(sample.key), "caption_id": identity(caption.encode()),
+        image = self.pixels(sample, self.augmentation, rng)
+        generators = dict(zip(VIEWS, rng.spawn(len(VIEWS)), strict=True))
+        views = {name: self.pixels(sample, self.view_augmentation or self.augmentation, generators[name])
+                 for name in VIEWS if name in self.inputs}
+        return {"image": image, **views, "text": text, "key": np.str_(sample.key), "caption_id": identity(caption.encode()),
                 "image_id": identity(sample.image)}
+
+    def pixels(self, sample: Sample, augmentation: schema.Augmentation, rng: np.random.Generator) -> np.ndarray:
+        size, spec = self.preprocessor.image_size, self.preprocessor.images
+        return decode_and_augment(sample.image, sample.key, size, spec, augmentation, rng)
 
     @functools.cached_property
     def order(self) -> Order:

@@ -84,6 +84,8 @@ class Preprocessor:
         text = config.model.text
         tokenizer = load_tokenizer(config.data.text, text.length, text.vocab_size)
         for name, objective in config.objectives.items():
+            if isinstance(objective, schema.MaskedLanguage) and objective.whole_words:
+                tokenizer.word_marks  # noqa: B018 - looked up now, so that a vocabulary without marks is found before the first batch
             needs_id = isinstance(objective, schema.MaskedLanguage) and objective.mask_id is None
             if needs_id and tokenizer.vocab_size == text.vocab_size:
                 raise ConfigError(f"model.text.vocab_size: {text.vocab_size} leaves no id for the mask token of objectives.{name}; "

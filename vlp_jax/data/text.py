@@ -10,6 +10,7 @@ from vlp_jax.config.schema import Text
 from vlp_jax.data.canonicalize import canonicalize
 from vlp_jax.data.tokenizer_files import read_definition
 from vlp_jax.data.tokenizer_models import TokenizerModel, model_of
+from vlp_jax.data.words import WordMarks, word_marks
 from vlp_jax.errors import ConfigError
 
 
@@ -53,6 +54,18 @@ class Tokenizer:
         else:
             last = np.where(ids != padding, positions, 0).max(axis=1)
         return positions <= last[:, None]
+
+    def word_start(self, ids: np.ndarray) -> np.ndarray:
+        """bool [B, L]: where words begin in rows made by this tokenizer; special tokens are words of their own.
+
+        Raises: ConfigError where the vocabulary does not say.
+        """
+        return self.word_marks(ids)
+
+    @functools.cached_property
+    def word_marks(self) -> WordMarks:
+        start, end, _ = self.special_ids
+        return word_marks(self.backend, self.definition, [*start, *end])
 
     @functools.cached_property
     def backend(self) -> TokenizerModel:

@@ -25,6 +25,12 @@ class TokenizerModel(Protocol):
 
     def token_to_id(self, token: str) -> int | None: ...
 
+    def tokens(self) -> Mapping[str, int]:
+        """All tokens, with their ids."""
+
+    def special_ids(self) -> list[int]:
+        """Ids of tokens that stand for no text."""
+
     @property
     def vocab_size(self) -> int:
         """Ids run from 0 to this, exclusive; there may be gaps."""
@@ -46,6 +52,12 @@ class LibraryModel:
 
     def token_to_id(self, token: str) -> int | None:
         return self.library.token_to_id(token)
+
+    def tokens(self) -> Mapping[str, int]:
+        return self.library.get_vocab(with_added_tokens=True)
+
+    def special_ids(self) -> list[int]:
+        return [number for number, token in self.library.get_added_tokens_decoder().items() if token.special]
 
     @property
     def vocab_size(self) -> int:
@@ -69,6 +81,12 @@ class SentencePieceModel:
     def token_to_id(self, token: str) -> int | None:
         found = self.library.piece_to_id(token)  # the unknown token's id for all that is no piece
         return found if self.library.id_to_piece(found) == token else None
+
+    def tokens(self) -> Mapping[str, int]:
+        return {self.library.id_to_piece(number): number for number in range(self.vocab_size)}
+
+    def special_ids(self) -> list[int]:
+        return [number for number in range(self.vocab_size) if self.library.is_control(number) or self.library.is_unknown(number)]
 
     @property
     def vocab_size(self) -> int:

@@ -15,6 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from vlp_jax.models.fused_attention import fused_attention, heads_per_program
 from vlp_jax.models.long_attention import long_attention
 from vlp_jax.models.options import LayerOptions
+from vlp_jax.models.segments import Mask, Segments, shown
 from vlp_jax.sharding.collectives import on_each_device
 from vlp_jax.sharding.layout import Layout, constrain, current_layout
 
@@ -42,7 +43,7 @@ class MultiHeadAttention(nn.Module):
     Args of the call:
       query: [B, N, D] tokens that look.
       memory: [B, M, D] tokens looked at; the query itself for self-attention.
-      mask: [B, M] bool, False hides a token of the memory, and hidden ones (padding) come last; None shows all.
+      mask: [B, M] bool, False hides a token of the memory, and hidden ones (padding) come last; None shows all. Or Segments.
       angles: how far each pair of numbers of a head is turned (see `positions.rotary2d`), [B or 1, N, K / 2]; a pair of them for
         queries and memory where these are not the same tokens.
       visible: [B or 1, N, M] bool, the pairs that may be met beside what `mask` and `causal` say; no platform's kernel has it.
@@ -104,28 +105,31 @@ def rotate(x: jax.Array, angles: jax.Array, heads: int) -> jax.Array:
     return rearrange(turned, "two b n h k -> b n (h two k)").astype(x.dtype)
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool,
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool,
            attention: str = "auto", visible: jax.Array | None = None) -> jax.Array:
     """softmax(q k^T / sqrt(K)) v of every head with the softmax in float32.
 
-    q: [B, N, H K]; k, v: [B, M, H K], the heads side by side; mask: [B, M] bool, the visible tokens first, or None.
+    q: [B, N, H K]; k, v: [B, M, H K], the heads side by side; mask: [B, M] bool, the visible tokens first, or Segments, or None.
     attention: `auto` takes the platform's kernel where there is one for these shapes, `plain` never.
     visible: [B or 1, N, M] bool, pairs that may be met, in place of `causal`; by plain products.
     Returns [B, N, H K]; zeros where nothing is seen.
     """
     if visible is not None:
-        return plain_attention(q, k, v, None, heads, False, visible if mask is None else visible & mask[:, None])
+        return plain_attention(q, k, v, None, heads, False, visible if mask is None else visible & shown(mask))
     layout = current_layout()
-    kernel = None if attention == "plain" or layout is None else kernel_for(layout, q, k, heads)
+    kernel = None if attention == "plain" or layout is None else kernel_for(layout, q, k, heads, isinstance(mask, Segments))
     if kernel is None:
         return plain_attention(q, k, v, mask, heads, causal)
-    axes = ("batch", None, "activation_heads")
-    inputs, in_axes = ((q, k, v), (axes,) * 3) if mask is None else ((q, k, v, mask), ((axes,) * 3 + (("batch", None),)))
-    local_heads = heads // layout.parts("activation_heads")
-    return on_each_device(lambda q, k, v, mask=None: kernel(q, k, v, mask, local_heads, causal), layout, in_axes, axes)(*inputs)
+    axes, local_heads = ("batch", None, "activation_heads"), heads // layout.parts("activation_heads")
+    masks, structure = jax.tree.flatten(mask)
+
+    def local(q, k, v, *masks):
+        return kernel(q, k, v, jax.tree.unflatten(structure, masks), local_heads, causal)
+
+    return on_each_device(local, layout, (axes,) * 3 + (("batch", None),) * len(masks), axes)(q, k, v, *masks)
 
 
-def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, heads: int) -> Callable | None:
+def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, heads: int, segments: bool = False) -> Callable | None:
     """What computes attention on this platform for these shapes, or None, said once, where nothing but plain products does."""
     platform = layout.mesh.devices.flat[0].platform
     local, rest = divmod(heads, layout.parts("activation_heads"))
@@ -137,16 +141,16 @@ def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, heads: int) -> Callab
     head_dim = q.shape[-1] // heads
     if not rest and platform == "tpu":
         on_chip = heads_per_program(q.shape[1], k.shape[1], local, head_dim, q.dtype.itemsize)
-        return fused_attention if on_chip else long_attention
+        return fused_attention if on_chip and not segments else long_attention
     lack = ""
-    if not rest and platform in ("gpu", "cuda"):
+    if not rest and platform in ("gpu", "cuda") and not segments:
         try:
             jax.eval_shape(jax.grad(lambda q, k: cudnn_attention(q, k, k, None, heads, False).sum()), q, k)
             return cudnn_attention
         except (RuntimeError, ValueError, NotImplementedError) as error:  # cuDNN is not there, or does not take these shapes
             lack = f" ({str(error).splitlines()[0]})"
-    say_once(f"attention of {q.shape[1]} tokens, {heads} heads of {head_dim} in {q.dtype} has no kernel on {platform}{lack}: "
-             "plain products and a softmax are used")
+    what = f"{q.shape[1]} tokens{' in segments' if segments else ''}, {heads} heads of {head_dim} in {q.dtype}"
+    say_once(f"attention of {what} has no kernel on {platform}{lack}: plain products and a softmax are used")
     return None
 
 
@@ -168,22 +172,22 @@ def cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | 
     return attended if mask is None else jnp.where(visible[:, None, None] > 0, attended, 0)
 
 
-def plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool,
+def plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool,
                     visible: jax.Array | None = None) -> jax.Array:
     """`attend` by two products and a softmax, on any platform."""
     q, k, v = (rearrange(x, "b n (h k) -> b n h k", h=heads) for x in (q, k, v))
     logits = jnp.einsum("bnhk,bmhk->bhnm", q * q.shape[-1]**-0.5, k, preferred_element_type=jnp.float32)
     if visible is None and mask is not None:
-        visible = mask[:, None, :]
+        visible = shown(mask)
     weights = visible_softmax(logits, None if visible is None else visible[:, None], causal)
     return rearrange(jnp.einsum("bhnm,bmhk->bnhk", weights.astype(v.dtype), v), "b n h k -> b n (h k)")
 
 
-def cpu_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool) -> jax.Array:
+def cpu_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool) -> jax.Array:
     """`plain_attention` as XLA computes it fastest on CPUs: the products with one batch axis, that of examples and heads."""
     q, k, v = (rearrange(x, "b n (h k) -> (b h) n k", h=heads) for x in (q * (q.shape[-1] // heads)**-0.5, k, v))
     logits = jnp.einsum("bnk,bmk->bnm", q, k, preferred_element_type=jnp.float32)
-    weights = visible_softmax(logits, None if mask is None else jnp.repeat(mask, heads, axis=0)[:, None], causal)
+    weights = visible_softmax(logits, None if mask is None else jnp.repeat(shown(mask), heads, axis=0), causal)
     return rearrange(jnp.einsum("bnm,bmk->bnk", weights.astype(v.dtype), v), "(b h) n k -> b n (h k)", h=heads)
 
 

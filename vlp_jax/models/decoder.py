@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from vlp_jax.models.attention import Cache
 from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Transformer
+from vlp_jax.models.packed import PackedRows
 from vlp_jax.models.text import places_of
 from vlp_jax.sharding.layout import constrain
 
@@ -29,6 +30,7 @@ class TextDecoder(nn.Module):
       memory: what the picture's encoder gave; None with image="none", and where the cache holds it already.
       prefix: int32 [B], so many first tokens of a text are seen by all others, later ones too (prefix-LM); None: none.
       cache: where `text` stands in texts whose beginning was given before.
+      packed: where a row holds several texts; memory is then of the pictures of all, and each text sees its own.
     Returns: logits float32 [B, L, V].
 
     image: `cross_attention` in every layer, or its tokens as a `prefix` of the text that is seen both ways (Wang et al. 2022,
@@ -51,18 +53,25 @@ class TextDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, text: jax.Array, mask: jax.Array | None = None, memory: Encoding | None = None,
-                 prefix: jax.Array | None = None, train: bool = False, cache: Cache | None = None) -> jax.Array:
+                 prefix: jax.Array | None = None, train: bool = False, cache: Cache | None = None,
+                 packed: PackedRows | None = None) -> jax.Array:
         options = self.options
         table = None if self.on_tower else self.embeddings("tokens")
         if self.on_tower:
             x = self.fitted("text_projection", text)
         else:
             x = jnp.take(constrain(table, ("vocab", "activation_embed")), text, axis=0)
-            x = x + places_of(self.positions(), text.shape[1], cache)
+            table_of_places = self.positions()
+            x = x + (places_of(table_of_places, text.shape[1], cache) if packed is None else
+                     jnp.take(table_of_places[0], packed.places(), axis=0))
             x = nn.Dropout(options.dropout, deterministic=not train)(x)
         stack = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
                             name="transformer")
-        x = self.through(stack, x, mask, None if memory is None else self.looked_at(memory), prefix, cache)
+        memory = None if memory is None else self.looked_at(memory)
+        if packed is None:
+            x = self.through(stack, x, mask, memory, prefix, cache)
+        else:
+            x = stack(x, packed.themselves(), *((None, None) if memory is None else packed.pictures(memory)))
         x = constrain(options.normalisation("norm")(x), ("batch", "tokens", "activation_embed"))
         output = table if self.tied else self.embeddings("output")
         logits = jnp.einsum("bld,vd->blv", x, output, preferred_element_type=jnp.float32)

@@ -152,21 +152,24 @@ def projection_flops(tower: schema.Tower | schema.ResNetTower, width: int, embed
     return 0 if tower.projection == "none" else 2 * width * embedding_dim
 
 
-def decoder_flops(config: schema.Model) -> int:
-    """The decoder and the words' logits on one text, forward; each layer has keys and values of the picture's tokens."""
+def decoder_flops(config: schema.Model, pictures: int = 1, rows: int = 1) -> int:
+    """The decoder and the words' logits on one text, forward; each layer has keys and values of the picture's tokens. Where texts
+    are packed: on so many rows of texts, beside each of which all of so many pictures stand."""
     decoder, length = config.decoder, config.text.length
     size = size_of(decoder, "model.decoder")
     seen = image_tokens(config.image) if decoder.image != "none" else 0
-    flops, memory_width, width = 0, image_token_width(config.image), size.width
+    pooling, memory_width, width = 0, image_token_width(config.image), size.width
     logits = 2 * length * width * config.text.vocab_size
     if decoder.image_queries:
         queries = decoder.image_queries
-        flops += 4 * queries * width**2 + 4 * seen * memory_width * width + 4 * queries * seen * width
+        pooling = 4 * queries * width**2 + 4 * seen * memory_width * width + 4 * queries * seen * width
         seen, memory_width = queries, width
     if decoder.image == "prefix":
-        flops += 2 * seen * memory_width * width if memory_width != width else 0
+        flops = pooling + (2 * seen * memory_width * width if memory_width != width else 0)
         return logits + flops + size.depth * layer_flops(size, seen + length, decoder.activation)
+    seen *= pictures
     cross = 4 * length * width**2 + 4 * seen * memory_width * width + 4 * length * seen * width if seen else 0
     text_width = size_of(config.text, "model.text").width
-    flops += 2 * length * text_width * width if decoder.kind == "on_text_tower" and text_width != width else 0
-    return logits + flops + size.depth * (layer_flops(size, length, decoder.activation) + cross)
+    flops = 2 * length * text_width * width if decoder.kind == "on_text_tower" and text_width != width else 0
+    flops += logits + size.depth * (layer_flops(size, length, decoder.activation) + cross)
+    return pictures * pooling + rows * flops

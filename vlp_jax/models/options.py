@@ -95,12 +95,16 @@ class LayerOptions:
 
     def initializers(self) -> dict[str, Initializer]:
         """Kernel initial values: `xavier` uniform (as big_vision), `normal` with a standard deviation of 0.02 (Devlin et al.
-        2019), or `clip`: normal with a standard deviation of
+        2019), `gpt2`: that, divided by the root of the number of residual branches, 2 depth, for what writes to the residual
+        stream (Radford et al. 2019, section 2.3), or `clip`: normal with a standard deviation of
         D^-1/2 for query, key, value, D^-1/2 (2 depth)^-1/2 for what writes to the residual stream and (2 D)^-1/2 for
         the MLP's input (Radford et al. 2021, section 2.4 and its code)."""
         same = {"xavier": nn.initializers.xavier_uniform(), "normal": nn.initializers.normal(0.02)}.get(self.initialization)
         if same is not None:
             return dict(attention=same, residual=same, mlp=same)
+        if self.initialization == "gpt2":
+            ordinary, residual = (nn.initializers.normal(0.02 * scale) for scale in (1.0, (2 * max(self.depth, 1))**-0.5))
+            return dict(attention=ordinary, residual=residual, mlp=ordinary)
         std = self.width**-0.5
         return dict(attention=nn.initializers.normal(std), residual=nn.initializers.normal(std * (2 * max(self.depth, 1))**-0.5),
                     mlp=nn.initializers.normal((2 * self.width)**-0.5))

@@ -4,11 +4,12 @@ import numpy as np
 
 
 def sincos2d(side: int, width: int, temperature: float = 10_000.0) -> np.ndarray:
-    """Fixed position embedding of a side x side grid (MoCo v3, Chen et al. 2021): [side^2, width], rows from the top.
+    """Fixed position embedding of a side x side grid (MoCo v3, Chen et al. 2021, and MAE): [side^2, width], rows from the top.
 
-    A quarter of the width each for sin and cos of x and of y; the width divides by 4.
+    A quarter of the width each for sin and cos of x and of y, with frequencies from 1 towards 1 / temperature, which as there is
+    not reached; the width divides by 4.
     """
-    frequencies = temperature ** -(np.arange(width // 4) / max(width // 4 - 1, 1))
+    frequencies = temperature ** -(np.arange(width // 4) / (width // 4))
     y, x = (grid.reshape(-1, 1) * frequencies for grid in np.mgrid[:side, :side].astype(np.float64))
     return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1).astype(np.float32)
 

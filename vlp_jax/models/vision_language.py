@@ -9,6 +9,7 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.models.attention import Cache
 from vlp_jax.models.fusion import FusedEncoding
 from vlp_jax.models.layers import Encoding, Precision
+from vlp_jax.models.packed import PackedRows
 from vlp_jax.models.presets import size_of
 from vlp_jax.models.towers import build_decoder, build_fusion, build_image_tower, build_text_tower, image_width
 from vlp_jax.sharding.layout import constrain
@@ -64,15 +65,16 @@ class VisionLanguageModel(nn.Module):
         return constrain(unit(project(self.text_projection, encoding.pooled)), ("batch", None))
 
     def decode(self, text: jax.Array, mask: jax.Array | None = None, memory: Encoding | None = None, train: bool = False,
-               encoding: Encoding | None = None, prefix: jax.Array | None = None) -> jax.Array:
+               encoding: Encoding | None = None, prefix: jax.Array | None = None, packed: PackedRows | None = None) -> jax.Array:
         """int32 [B, L], bool [B, L] -> logits float32 [B, L, V] of each next token, by the decoder (see `TextDecoder`).
 
         memory: the picture's Encoding, where the decoder looks at one. encoding: the text tower's, for a decoder on top of it; it
-        is computed where it is not given. prefix: int32 [B], so many first tokens are seen at once.
+        is computed where it is not given. prefix: int32 [B], so many first tokens are seen at once. packed: of which texts the rows
+        consist.
         """
         if self.config.decoder.kind == "on_text_tower":
             text = (self.encode_text(text, mask, train) if encoding is None else encoding).tokens
-        return self.decoder(text, mask, memory, prefix, train)
+        return self.decoder(text, mask, memory, prefix, train, packed=packed)
 
     def decode_next(self, text: jax.Array, position: jax.Array, memory: Encoding | None = None) -> jax.Array:
         """As `decode`, of tokens int32 [B, n] that stand at `position` behind those of earlier calls, which the collection "cache"

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.objective import Loss, Objective
-from vlp_jax.objectives.tokens import entropy_of, log_likelihood, mean_where
+from vlp_jax.objectives.tokens import entropy_of, log_likelihood, mean_where, rows_of_text
 
 FADING = 0.999  # of the counts of tokens, by a batch
 
@@ -36,24 +36,29 @@ class Captioning(Objective):
     loses that knows no more than how frequent each token is.
     label_smoothing: see `next_token_loss`. unigram: `running` counts the tokens of all batches, the older the less, in a collection
       of its own, which microbatches cannot; `batch` those of the batch, whose entropy is lower, as it is of few.
+    Texts may be packed: a token is predicted from those before it in its own text. `filled` is the part of the rows that is no
+    padding then.
     """
 
     label_smoothing: float = 0.0
     unigram: str = "running"
 
     needs = ("decoding",)
+    takes_packed = True
     couples_batch = True  # by the number of tokens, over which the mean is taken
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
-        decoding, text = encodings["decoding"], batch["text"]
-        wanted = batch["text_mask"] & (jnp.arange(text.shape[1]) >= decoding.prefix[:, None])
+        decoding, (text, mask, packed) = encodings["decoding"], rows_of_text(batch)
+        wanted = mask & (jnp.arange(text.shape[1]) >= decoding.prefix[:, None])
+        wanted = wanted if packed is None else wanted & packed.continued()
         loss = next_token_loss(decoding.logits, text, wanted, self.label_smoothing)
         own, _ = token_losses(decoding.logits, text)
         right = decoding.logits[:, :-1].argmax(axis=-1) == text[:, 1:]
         counts = self.counted(text[:, 1:], wanted[:, 1:], decoding.logits.shape[-1])
         return Loss(loss, {"cross_entropy": mean_where(own, wanted[:, 1:]), "unigram_entropy": entropy_of(counts),
-                           "token_accuracy": mean_where(right.astype(jnp.float32), wanted[:, 1:])})
+                           "token_accuracy": mean_where(right.astype(jnp.float32), wanted[:, 1:]),
+                           **({} if packed is None else {"filled": mask.mean(dtype=jnp.float32)})})
 
     def counted(self, tokens: jax.Array, mask: jax.Array, vocab_size: int) -> jax.Array:
         """float32 [V], how often each token was to be predicted."""

@@ -5,9 +5,11 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config import schema
+from vlp_jax.models.flops import image_flops
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
 from vlp_jax.objectives.contrastive_blocks import CHUNK, loss_and_accuracy
 from vlp_jax.objectives.contrastive_losses import sigmoid_contrastive, softmax_contrastive, top1_accuracy
+from vlp_jax.objectives.mixup import mixed, neighbour
 from vlp_jax.objectives.objective import Loss, Objective
 from vlp_jax.objectives.pair_losses import PairLoss, SigmoidPairs, SoftmaxPairs
 from vlp_jax.sharding.collectives import Exchange
@@ -64,21 +66,54 @@ class ContrastiveObjective(ScaledObjective):
 
 
 class SoftmaxContrastive(ContrastiveObjective):
-    """`softmax_contrastive` on a batch."""
+    """`softmax_contrastive` on a batch.
+
+    mixup: pictures are mixed in pairs, a picture and its neighbour with weights w and 1 - w, and so are the losses of the pairs
+      that these make with their own texts and with the neighbours' (Zhang et al. 2018; for contrastive losses Lee et al. 2021,
+      "i-Mix"), in both directions; w is drawn from Beta(mixup, mixup) for a batch. 0 leaves pictures as they are.
+    """
 
     label_smoothing: float = 0.0
+    mixup: float = 0.0
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("text_embedding",) if self.mixup else ContrastiveObjective.needs
+
+    @property
+    def couples_through(self) -> tuple[str, ...]:
+        return self.needs
+
+    @property
+    def reads_pixels(self) -> bool:
+        return self.mixup > 0
+
+    def flops(self, model: schema.Model, batch: int) -> int:
+        pairs = super().flops(model, batch)
+        return 2 * pairs + batch * image_flops(model.image, embedding_dim(model), tokens=False) if self.mixup else pairs
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         scale = jnp.exp(self.log_scale())
-        if self.implementation == "dense":
-            image, text = encodings["image_embedding"], encodings["text_embedding"]
-            positives = shared_positives(batch, self.positives)
-            loss = softmax_contrastive(image, text, scale, positives, self.label_smoothing)
-            accuracy = top1_accuracy(image, text, positives)
-        else:
-            loss, accuracy = self.in_blocks(SoftmaxPairs(label_smoothing=self.label_smoothing), encodings, batch, scale)
-        return Loss(loss, {"scale": scale, "batch_accuracy": accuracy})
+        if not self.mixup:
+            loss, accuracy = self.compared(encodings, batch, scale)
+            return Loss(loss, {"scale": scale, "batch_accuracy": accuracy})
+        pixels, weight = mixed(self.make_rng("dropout"), batch["image"], self.mixup)
+        image = model.embed_image(model.encode_image(pixels, self.training, tokens=False))
+        identities = {name: batch[name] for name in ("text", "caption_id", "image_id")}
+        pairs = {"image_embedding": image, "text_embedding": encodings["text_embedding"]}, identities, scale
+        turned = pairs[0] | {"text_embedding": neighbour(encodings["text_embedding"])}, jax.tree.map(neighbour, identities), scale
+        loss, accuracy = (weight * own + (1.0 - weight) * other
+                          for own, other in zip(self.compared(*pairs), self.compared(*turned), strict=True))
+        return Loss(loss, {"scale": scale, "batch_accuracy": accuracy, "mixup_weight": weight})
+
+    def compared(self, encodings: dict, batch: dict[str, jax.Array], scale: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The loss and the accuracy of each picture with the text of the same place. batch: for what else belongs together."""
+        if self.implementation != "dense":
+            return self.in_blocks(SoftmaxPairs(label_smoothing=self.label_smoothing), encodings, batch, scale)
+        image, text = encodings["image_embedding"], encodings["text_embedding"]
+        positives = shared_positives(batch, self.positives)
+        return softmax_contrastive(image, text, scale, positives, self.label_smoothing), top1_accuracy(image, text, positives)
 
 
 class SigmoidContrastive(ContrastiveObjective):

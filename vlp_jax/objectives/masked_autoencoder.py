@@ -28,6 +28,9 @@ class MaskedAutoencoder(Objective):
     decoder_depth: int = 8
     decoder_heads: int = 16
 
+    takes_packed = True  # it reads no text
+    reads_pixels = True
+
     def flops(self, model: schema.Model, batch: int) -> int:
         decoder = Size(self.decoder_width, self.decoder_depth, self.decoder_heads, 4 * self.decoder_width)
         return batch * masked_autoencoder_flops(model.image, self.mask_ratio, decoder)

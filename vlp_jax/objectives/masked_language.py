@@ -33,6 +33,8 @@ class MaskedLanguage(Objective):
     with_image: from the tokens that a fusion with the image gives; else from those of the text tower.
     rate: the probability of each token to be chosen; of those chosen, 80% become the mask token, 10% a random one, 10% stay.
     spare_first, spare_last: whether a text's first token (a start token) and its last (an end token) are never chosen.
+    whole_words: all tokens of a word are chosen together, a word with the probability `rate`, as in Google's later BERT models (Cui
+      et al. 2019, section 2.1); what becomes of a chosen token is drawn for each by itself.
     mask_id: the mask token; None takes the last id of the model's vocabulary, which no tokenizer's token may have.
     Metrics: `accuracy`, `masked` (the fraction of tokens that were chosen), and the reference `unigram_entropy`: the loss of the
       best guess without context, from the frequencies of this batch's tokens (less than from those of the whole set).
@@ -44,12 +46,17 @@ class MaskedLanguage(Objective):
     spare_last: bool = True
     mask_id: int | None = None
     tied: bool = False
+    whole_words: bool = False
 
     couples_batch = True  # by the number of chosen tokens, over which the mean is taken
 
     @property
     def needs(self) -> tuple[str, ...]:
         return ("image",) if self.with_image else ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return ("word_start",) if self.whole_words else ()
 
     def flops(self, model: schema.Model, batch: int) -> int:
         size = size_of(model.text, "model.text")
@@ -62,7 +69,8 @@ class MaskedLanguage(Objective):
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         tower, size = model.config.text, model.config.text.vocab_size
         masked = mask_tokens(self.make_rng("dropout"), batch["text"], batch["text_mask"], self.rate, size,
-                             size - 1 if self.mask_id is None else self.mask_id, self.spare_first, self.spare_last)
+                             size - 1 if self.mask_id is None else self.mask_id, self.spare_first, self.spare_last,
+                             batch["word_start"] if self.whole_words else None)
         encoding = model.encode_text(masked.text, batch["text_mask"], self.training)
         if self.with_image:
             encoding = model.fuse(encodings["image"], encoding, self.training)
@@ -98,13 +106,18 @@ class WordHead(nn.Module):
 
 
 def mask_tokens(key: jax.Array, text: jax.Array, mask: jax.Array, rate: float, vocab_size: int, mask_id: int,
-                spare_first: bool, spare_last: bool) -> MaskedText:
-    """Chooses real tokens of text [B, L] with probability `rate`, and replaces 80% of them by `mask_id` and 10% by any other id."""
+                spare_first: bool, spare_last: bool, word_start: jax.Array | None = None) -> MaskedText:
+    """Chooses real tokens of text [B, L] with probability `rate`, and replaces 80% of them by `mask_id` and 10% by any other id.
+
+    word_start: [B, L] bool, True at each row's first token; whole words are chosen instead, each with that probability."""
     places = jnp.arange(text.shape[1])
     last = mask.sum(axis=1, dtype=jnp.int32)[:, None] - 1
     open = mask & ((places > 0) | (not spare_first)) & ((places < last) | (not spare_last))
     choice, fate, other = jax.random.split(key, 3)
-    chosen = open & jax.random.bernoulli(choice, rate, text.shape)
+    drawn = jax.random.bernoulli(choice, rate, text.shape)
+    if word_start is not None:
+        drawn = jnp.take_along_axis(drawn, jnp.cumsum(word_start, axis=1) - 1, axis=1)
+    chosen = open & drawn
     fates = jax.random.uniform(fate, text.shape)
     random = jax.random.randint(other, text.shape, 0, vocab_size - 1, text.dtype)
     random += random >= mask_id

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config import schema
+from vlp_jax.data import inputs
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder import Decoding
 from vlp_jax.models.generation import decoder_step, greedy
@@ -14,15 +15,20 @@ from vlp_jax.models.layers import Precision
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.captioning import Captioning, token_losses
 from vlp_jax.objectives.contrastive import SigmoidContrastive, SoftmaxContrastive
+from vlp_jax.objectives.image_views import ImageViews
 from vlp_jax.objectives.masked_autoencoder import MaskedAutoencoder
 from vlp_jax.objectives.masked_language import MaskedLanguage
 from vlp_jax.objectives.matching import Matching
 from vlp_jax.objectives.momentum_contrastive import MomentumContrastive
 from vlp_jax.objectives.objective import Loss, Objective
+from vlp_jax.objectives.tokens import rows_of_text
+from vlp_jax.sharding.layout import constrain
 
 KINDS: dict[str, type[Objective]] = {"softmax": SoftmaxContrastive, "sigmoid": SigmoidContrastive, "matching": Matching,
                                      "masked_language": MaskedLanguage, "momentum_contrastive": MomentumContrastive,
-                                     "captioning": Captioning, "masked_autoencoder": MaskedAutoencoder}
+                                     "captioning": Captioning, "masked_autoencoder": MaskedAutoencoder,
+                                     "image_views": ImageViews}
+VIEWS = {f"{name}_pooled": name for name in inputs.VIEWS}  # encodings of pictures that are made where these are needed
 
 
 class PretrainingModule(nn.Module):
@@ -62,20 +68,27 @@ class PretrainingModule(nn.Module):
 
     def encode(self, batch: dict[str, jax.Array], needs: set[str], train: bool) -> dict:
         """The encodings named in `needs`: `image`, `text` (models.layers.Encoding), `image_embedding`, `text_embedding`
-        (unit vectors [B, E]), `decoding` (models.decoder.Decoding of each text)."""
+        (unit vectors [B, E]), `image_pooled`, `first_view_pooled`, `second_view_pooled` ([B, D] as the tower gives them),
+        `decoding` (models.decoder.Decoding of each row of text)."""
         encodings, needs = {}, needs | needs_of_decoding(self.model_config, needs)
-        if needs & {"image", "image_embedding"}:
+        if needs & {"image", "image_embedding", "image_pooled"}:
             encodings["image"] = self.model.encode_image(batch["image"], train, tokens="image" in needs)
         if needs & {"text", "text_embedding"}:
             encodings["text"] = self.model.encode_text(batch["text"], batch["text_mask"], train, tokens="text" in needs)
+        if "image_pooled" in needs:
+            encodings["image_pooled"] = constrain(encodings["image"].pooled, ("batch", None))
+        for name, view in VIEWS.items():
+            if name in needs:
+                encodings[name] = constrain(self.model.encode_image(batch[view], train, tokens=False).pooled, ("batch", None))
         if "image_embedding" in needs:
             encodings["image_embedding"] = self.model.embed_image(encodings["image"])
         if "text_embedding" in needs:
             encodings["text_embedding"] = self.model.embed_text(encodings["text"])
         if "decoding" in needs:
-            prefix = self.drawn_prefix(batch["text_mask"]) if train and self.model_config.decoder.text_prefix else None
-            logits = self.model.decode(batch["text"], batch["text_mask"], encodings["image"] if "image" in needs else None, train,
-                                       encodings.get("text"), prefix)
+            text, mask, packed = rows_of_text(batch)
+            prefix = self.drawn_prefix(mask) if train and self.model_config.decoder.text_prefix else None
+            logits = self.model.decode(text, mask, encodings["image"] if "image" in needs else None, train, encodings.get("text"),
+                                       prefix, packed)
             encodings["decoding"] = Decoding(logits, jnp.zeros(len(logits), jnp.int32) if prefix is None else prefix)
         return encodings
 
@@ -132,6 +145,14 @@ def needs_of_decoding(config: schema.Model, needs: set[str]) -> set[str]:
 def build_objectives(configs: dict[str, schema.Objective]) -> dict[str, Objective]:
     """One objective module an entry; the config's fields are the module's, but for its kind and weight."""
     return {name: KINDS[config.kind](**_fields(config)) for name, config in configs.items()}
+
+
+def asked_inputs(configs: dict[str, schema.Objective]) -> tuple[str, ...]:
+    """The arrays of a batch that these objectives need and that are not in every batch, sorted."""
+    asked = set()
+    for objective in build_objectives(configs).values():
+        asked |= {*objective.inputs, *(VIEWS[need] for need in (*objective.needs, *objective.teacher_needs) if need in VIEWS)}
+    return tuple(sorted(asked))
 
 
 def constrain_parameters(objectives: dict[str, Objective], params: dict) -> dict:

@@ -24,17 +24,24 @@ class Objective(nn.Module):
       it chose itself.
 
     needs: names of the encodings it reads (`module.py` lists them); each is computed once a step for all objectives.
+    inputs: names of the arrays that it reads in the batch beside texts and ids: those that the pipeline makes only where they are
+      asked for (`data/inputs.py`).
     teacher_needs: names of the encodings that it reads in `batch["teacher"]`: those of the averaged parameters.
+    takes_packed: whether it knows texts that are packed into rows (`data.text.packing`), or reads none.
     couples_batch: whether an example's loss depends on the rest of the batch, so that the mean of the microbatches'
       losses is not the loss of the batch. A loss that does not is a mean over examples.
+    reads_pixels: whether it reads the pixels of the batch itself, beside or instead of encodings of them.
     couples_through: of an objective that couples the batch, the encodings through which it does, each a small array [B, ...].
       Where these are all that it reads of the encodings, accumulation can keep them for the whole batch and stay exact;
       the objective is then called with the whole batch, but for `image`.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    inputs: ClassVar[tuple[str, ...]] = ()
     teacher_needs: ClassVar[tuple[str, ...]] = ()
+    takes_packed: ClassVar[bool] = False
     couples_batch: ClassVar[bool] = False
+    reads_pixels: ClassVar[bool] = False
     couples_through: ClassVar[tuple[str, ...]] = ()
 
     @property

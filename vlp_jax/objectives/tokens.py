@@ -3,6 +3,15 @@
 import jax
 import jax.numpy as jnp
 
+from vlp_jax.models.packed import PackedRows
+
+
+def rows_of_text(batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array, PackedRows | None]:
+    """A batch's text, int32 [T, L], and its mask, bool [T, L]; and how the rows are packed, where they hold several texts each."""
+    packed = PackedRows.of(batch["segment"]) if "segment" in batch else None
+    text, mask = (batch[name].reshape(-1, batch[name].shape[-1]) for name in ("text", "text_mask"))
+    return text, mask, packed
+
 
 def log_likelihood(logits: jax.Array, text: jax.Array) -> jax.Array:
     """log softmax(logits)[text] in float32. logits: [B, L, V]; text: int32 [B, L] -> [B, L]."""

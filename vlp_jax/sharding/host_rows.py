@@ -29,10 +29,13 @@ class HostRows:
         return index[0].indices(self.batch_size)[:2]
 
     def place(self, values: np.ndarray) -> jax.Array:
-        """This host's rows [n, ...] as its part of a global array [B, ...]; starts the transfer and returns."""
+        """This host's rows [n, ...] as its part of a global array [B, ...]; starts the transfer and returns. Values with one entry
+        for every w rows, [n / w, ...], become [B / w, ...]."""
+        each = len(self.rows) // len(values)
+
         def part(index: tuple[slice, ...]) -> np.ndarray:
-            first, end = self.span(index)
-            start = int(np.searchsorted(self.rows, first))
+            first, end, _ = index[0].indices(self.batch_size // each)
+            start = int(np.searchsorted(self.rows, first * each)) // each
             return values[start:start + end - first]
 
-        return jax.make_array_from_callback((self.batch_size, *values.shape[1:]), self.sharding, part)
+        return jax.make_array_from_callback((self.batch_size // each, *values.shape[1:]), self.sharding, part)

@@ -11,6 +11,7 @@ from einops import rearrange
 
 from vlp_jax.config import schema
 from vlp_jax.data.images import normalise
+from vlp_jax.data.inputs import PIXELS
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.module import PretrainingModule, build_objectives
 from vlp_jax.sharding.layout import constrain
@@ -35,7 +36,7 @@ def loss_gradients(config: schema.Config, module: PretrainingModule, state: Trai
 
 def prepare(batch: dict, images: schema.Images) -> dict:
     """Bytes to normalised pixels, on the device."""
-    return {**batch, "image": normalise(batch["image"], images.mean, images.std)}
+    return {name: normalise(value, images.mean, images.std) if name in PIXELS else value for name, value in batch.items()}
 
 
 def at_once(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
@@ -103,7 +104,7 @@ def by_encodings(config: schema.Config, module: PretrainingModule, state: TrainS
         return None, {name: encodings[name] for name in through}
 
     def whole_loss(params, encodings):
-        others = {name: value for name, value in batch.items() if name != "image"}
+        others = {name: value for name, value in batch.items() if name not in PIXELS}
         loss = apply(params, key, encodings, others, coupled, method="losses")
         return loss.value, loss
 
@@ -149,7 +150,8 @@ def check_accumulation(config: schema.Config) -> None:
     if config.accumulation.negatives == "microbatch":
         return
     for name, objective in build_objectives(config.objectives).items():
-        large = [need for need in (*objective.needs, *objective.teacher_needs) if need not in objective.couples_through]
+        large = ["image"] if objective.reads_pixels else []
+        large += [need for need in (*objective.needs, *objective.teacher_needs) if need not in objective.couples_through]
         if objective.couples_batch and large:
             raise ConfigError(
                 f"accumulation.microbatches: objectives.{name} compares the examples of a batch by their {large[0]}, which "

@@ -14,6 +14,7 @@ import optax
 
 from vlp_jax.config import schema
 from vlp_jax.data.augmentation import check_augmentation
+from vlp_jax.data.inputs import device_arrays
 from vlp_jax.data.mixture import Mixture, open_mixture
 from vlp_jax.data.pipeline import Batches, TrainRows, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
@@ -23,7 +24,7 @@ from vlp_jax.evaluators.captioning import check_caption_tasks
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions, metric_names
 from vlp_jax.models.layers import Precision
-from vlp_jax.objectives.module import PretrainingModule
+from vlp_jax.objectives.module import PretrainingModule, asked_inputs
 from vlp_jax.sharding.host_rows import HostRows
 from vlp_jax.sharding.layout import Layout, layout_in_use
 from vlp_jax.sharding.mesh import batch_sharding, check_batch, check_microbatch, make_mesh
@@ -31,6 +32,7 @@ from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.accumulation import check_collections
 from vlp_jax.training.guard import skips_updates
 from vlp_jax.training.optimizer import make_optimizer
+from vlp_jax.training.packing import check_packing
 from vlp_jax.training.schedule import make_schedule, total_steps
 from vlp_jax.training.state import abstract_parameters, abstract_state, make_state
 from vlp_jax.training.step import make_train_step
@@ -71,12 +73,13 @@ class Run(Update):
 
     def batches(self, position: int) -> Batches:
         """The input from batch `position` on: the rows that this host's devices hold."""
-        rows = TrainRows(self.mixture, self.preprocessor, self.config.data.augmentation, self.config.seed)
+        rows = TrainRows(self.mixture, self.preprocessor, self.config.data.augmentation, self.config.seed,
+                         asked_inputs(self.config.objectives), self.config.data.view_augmentation)
         return Batches(rows, self.config.data, position, self.host_rows.rows)
 
     def to_device(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """The arrays of this host's rows as parts of global arrays; starts the transfer and returns."""
-        return {key: self.host_rows.place(value) for key, value in batch.items() if key in DEVICE_KEYS}
+        return {key: self.host_rows.place(batch[key]) for key in shapes_of_batch(self.config)}
 
     def input_fingerprint(self) -> dict[str, Any]:
         return input_fingerprint(self.config, self.mixture)
@@ -93,9 +96,6 @@ class Run(Update):
     def evaluated_variables(self, state: Any) -> dict:
         """The averaged parameters where the config keeps an average, else the parameters."""
         return {"params": state.params if state.average is None else state.average, **state.collections}
-
-
-DEVICE_KEYS = ("image", "text", "text_mask", "caption_id", "image_id")
 
 
 def make_module(config: schema.Config, compute: str | None = None) -> PretrainingModule:
@@ -139,11 +139,14 @@ def laid_out(function: Callable, layout: Layout) -> Callable:
 
 
 def example_batch(config: schema.Config, rows: int = 2) -> dict[str, jax.Array]:
-    """Zeros of a batch's shapes, to initialise the module with."""
-    size, length = config.model.image.image_size, config.model.text.length
-    return {"image": jnp.zeros((rows, size, size, 3)), "text": jnp.zeros((rows, length), jnp.int32),
-            "text_mask": jnp.ones((rows, length), bool), "caption_id": jnp.zeros((rows, 2), jnp.int32),
-            "image_id": jnp.zeros((rows, 2), jnp.int32)}
+    """Zeros, or True, of a batch's shapes, to initialise the module with."""
+    arrays = shapes_of_batch(config, rows)
+    return {name: jnp.full(shape, dtype is bool, dtype) for name, (shape, dtype) in arrays.items()}
+
+
+def shapes_of_batch(config: schema.Config, rows: int = 2) -> dict[str, tuple[tuple[int, ...], type]]:
+    """What of a batch goes to the devices."""
+    return device_arrays(config, asked_inputs(config.objectives), rows)
 
 
 def check_best_metric(config: schema.Config) -> None:
@@ -164,6 +167,8 @@ def assemble(config: schema.Config) -> Run:
     check_batches(config, mesh)
     host_rows = HostRows(batch_sharding(mesh), config.data.batch_size)
     check_augmentation(config.data.augmentation)
+    if config.data.view_augmentation is not None:
+        check_augmentation(config.data.view_augmentation, "data.view_augmentation")
     check_best_metric(config)
     check_caption_tasks(config.evaluators, config.model)
     preprocessor = Preprocessor.from_config(config)
@@ -177,9 +182,11 @@ def assemble(config: schema.Config) -> Run:
 
 
 def check_batches(config: schema.Config, mesh: jax.sharding.Mesh) -> None:
-    """Raises: MeshError naming the nearest sizes unless the batch, and each microbatch, divides over the mesh's batch axes."""
+    """Raises: MeshError naming the nearest sizes unless the batch, and each microbatch, divides over the mesh's batch axes; as
+    `check_packing` does."""
     check_batch(config.data.batch_size, mesh)
     check_microbatch(config.data.batch_size, config.accumulation.microbatches, mesh)
+    check_packing(config, mesh)
 
 
 def build_update(config: schema.Config, layout: Layout, steps: int) -> Update:

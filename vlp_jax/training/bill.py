@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config import schema
+from vlp_jax.data.inputs import PIXELS
 from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.sharding.chips import Chip
 from vlp_jax.sharding.collective_counts import collective_counts
@@ -109,7 +110,7 @@ def measured(compiled: Any, chip: Chip, islands: list[int], compute_seconds: flo
 def batch_shapes(config: schema.Config) -> dict[str, jax.ShapeDtypeStruct]:
     """The global batch as it comes from the host: pixels are bytes."""
     shapes = jax.eval_shape(lambda: example_batch(config, config.data.batch_size))
-    return shapes | {"image": jax.ShapeDtypeStruct(shapes["image"].shape, jnp.uint8)}
+    return shapes | {name: jax.ShapeDtypeStruct(shapes[name].shape, jnp.uint8) for name in PIXELS if name in shapes}
 
 
 def policies(model: schema.Model) -> str:

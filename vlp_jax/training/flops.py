@@ -3,7 +3,7 @@
 from vlp_jax.config import schema
 from vlp_jax.models.flops import decoder_flops, image_flops, text_flops
 from vlp_jax.models.vision_language import embedding_dim
-from vlp_jax.objectives.module import build_objectives, needs_of_decoding
+from vlp_jax.objectives.module import VIEWS, build_objectives, needs_of_decoding
 
 
 def train_step_flops(config: schema.Config) -> int:
@@ -15,9 +15,13 @@ def train_step_flops(config: schema.Config) -> int:
     needs = {need for objective in objectives for need in objective.needs}
     needs |= needs_of_decoding(config.model, needs)
     forward = 0
-    if needs & {"image", "image_embedding"}:
+    if needs & {"image", "image_embedding", "image_pooled"}:
         forward += image_flops(config.model.image, dim, tokens="image" in needs, embedded="image_embedding" in needs)
     if needs & {"text", "text_embedding"}:
         forward += text_flops(config.model.text, dim, tokens="text" in needs, embedded="text_embedding" in needs)
-    forward = batch * (forward + (decoder_flops(config.model) if "decoding" in needs else 0))
+    forward += len(needs & set(VIEWS)) * image_flops(config.model.image, dim, tokens=False, embedded=False)
+    forward *= batch
+    if "decoding" in needs:
+        text = config.data.text
+        forward += batch // (text.packing or 1) * decoder_flops(config.model, text.packing or 1, text.packing_rows)
     return 3 * (forward + sum(objective.flops(config.model, batch) for objective in objectives))

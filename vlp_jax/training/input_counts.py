@@ -1,4 +1,4 @@
-"""What the training input went through: bad samples by reason, captions cut to length, examples of each source."""
+"""What the training input went through: bad samples by reason, captions cut to length or left out, examples of each source."""
 
 import dataclasses
 from collections import Counter
@@ -23,6 +23,7 @@ class Tally:
     bad: Counter[str] = dataclasses.field(default_factory=Counter)
     last_bad: str = ""
     parts: Counter[str] = dataclasses.field(default_factory=Counter)
+    dropped: int = 0
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "Tally":
@@ -30,11 +31,11 @@ class Tally:
 
     def to_json(self) -> dict[str, Any]:
         return {"examples": self.examples, "truncated": self.truncated, "bad": dict(self.bad), "last_bad": self.last_bad,
-                "parts": dict(self.parts)}
+                "parts": dict(self.parts), "dropped": self.dropped}
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(self.examples + other.examples, self.truncated + other.truncated, self.bad + other.bad,
-                     other.last_bad or self.last_bad, self.parts + other.parts)
+                     other.last_bad or self.last_bad, self.parts + other.parts, self.dropped + other.dropped)
 
 
 class InputCounts:
@@ -53,7 +54,8 @@ class InputCounts:
         self.summarised = self.summary()
 
     def observe(self, batch: dict[str, np.ndarray]) -> list[str]:
-        """Counts a consumed batch; returns what to tell the user: the first bad sample of each kind, the first caption cut.
+        """Counts a consumed batch; returns what to tell the user: the first bad sample of each kind, the first caption cut,
+        and the first left out.
 
         Raises: DataError once bad samples are more than `max_bad_fraction` of the examples (of GRACE at least).
         """
@@ -62,7 +64,7 @@ class InputCounts:
         if len(self.names) > 1:
             counts = np.bincount(batch["part"], minlength=len(self.names))
             self.here.parts.update(dict(zip(self.names, counts.tolist(), strict=True)))
-        messages = self._truncated(batch, known.truncated == 0)
+        messages = self._truncated(batch, known.truncated == 0) + self._dropped(batch, known.dropped == 0)
         for row in np.flatnonzero(batch["reason"]):
             name = REASONS[batch["reason"][row] - 1].value
             if not known.bad[name] and not self.here.bad[name]:
@@ -78,8 +80,17 @@ class InputCounts:
         self.here.truncated += len(rows)
         if not first or not len(rows):
             return []
-        return [f"caption cut to the {batch['text'].shape[1]} tokens of model.text.length: {batch['key'][rows[0]]}; further ones "
+        return [f"caption cut to the {batch['text'].shape[-1]} tokens of model.text.length: {batch['key'][rows[0]]}; further ones "
                 "are counted"]
+
+    def _dropped(self, batch: dict[str, np.ndarray], first: bool) -> list[str]:
+        """Of captions that found no room in packed rows; batches of unpacked ones say nothing of it."""
+        rows = np.flatnonzero(batch["dropped"]) if "dropped" in batch else []
+        self.here.dropped += len(rows)
+        if not first or not len(rows):
+            return []
+        return [f"caption left out, the data.text.packing_rows of its window are full: {batch['key'][rows[0]]}; further ones are "
+                "counted"]
 
     def gather(self) -> None:
         """Adds up the counts of all hosts, each of which must call it. Raises: DataError on all of them for too many bad
@@ -104,6 +115,7 @@ class InputCounts:
         """The totals in one line, or "" where there is nothing to report."""
         said = [f"{self.total.bad.total()} bad samples replaced ({self.reasons()})"] if self.total.bad else []
         said += [f"{self.total.truncated} captions cut"] if self.total.truncated else []
+        said += [f"{self.total.dropped} captions left out"] if self.total.dropped else []
         return f"of {self.total.examples} examples so far: {', '.join(said)}" if said else ""
 
     def news(self) -> list[str]:
@@ -115,6 +127,7 @@ class InputCounts:
         """Totals for metrics.jsonl."""
         total = self.total
         return {"train/truncated_captions": total.truncated, "train/bad_examples": total.bad.total(),
+                **({"train/dropped_captions": total.dropped} if total.dropped else {}),
                 **{f"train/bad_examples/{name}": count for name, count in sorted(total.bad.items())},
                 **{f"train/examples/{name}": total.parts[name] for name in self.names if len(self.names) > 1}}
 

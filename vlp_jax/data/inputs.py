@@ -1,0 +1,30 @@
+"""The arrays of a training batch that go to the devices: those of every batch, and those that only some objectives ask for."""
+
+from collections.abc import Collection
+
+import numpy as np
+
+from vlp_jax.config import schema
+
+VIEWS = ("first_view", "second_view")  # of the same picture, each by draws of its own
+PIXELS = ("image", *VIEWS)  # bytes on the host, normalised on the devices
+Shapes = dict[str, tuple[tuple[int, ...], type]]
+
+
+def device_arrays(config: schema.Config, asked: Collection[str], rows: int) -> Shapes:
+    """Name -> (shape, dtype) of a batch of so many examples, or so many more that they make windows; pixels normalised.
+
+    asked: of those that are not in every batch: word_start [B, L] bool, where words begin, special tokens being words of their own;
+    first_view and second_view, like image.
+    Texts that are packed come by windows of W examples, [B / W, rows, L], and with them `segment` (see `packing.pack`).
+    """
+    side, window = config.model.image.image_size, config.data.text.packing
+    rows = rows if window is None else -(-rows // window) * window
+    texts = (rows,) if window is None else (rows // window, config.data.text.packing_rows)
+    words = (*texts, config.model.text.length)
+    pixels = ((rows, side, side, 3), np.float32)
+    always = {"image": pixels, "text": (words, np.int32), "text_mask": (words, bool),
+              "caption_id": ((rows, 2), np.int32), "image_id": ((rows, 2), np.int32)}
+    others = {"word_start": (words, bool), **dict.fromkeys(VIEWS, pixels)}
+    packed = {} if window is None else {"segment": (words, np.int32)}
+    return always | packed | {name: others[name] for name in asked}

@@ -1,0 +1,31 @@
+"""What packed texts go together with."""
+
+from jax.sharding import Mesh
+
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+from vlp_jax.objectives.module import build_objectives
+from vlp_jax.sharding.mesh import check_batch
+
+
+def check_packing(config: schema.Config, mesh: Mesh) -> None:
+    """Raises: ConfigError where something needs a row for each text, MeshError where windows do not divide over the mesh."""
+    window = config.data.text.packing
+    if window is None:
+        return
+    for name in needing_a_row_each(config):
+        raise ConfigError(f"data.text.packing: {name} needs a row for each text, and packed rows hold several; set packing=None")
+    if config.accumulation.microbatches > 1:
+        raise ConfigError("data.text.packing: microbatches would divide its windows; set accumulation.microbatches=1")
+    if config.data.batch_size % window:
+        raise ConfigError(f"data.text.packing: windows of {window} do not divide data.batch_size {config.data.batch_size}")
+    check_batch(config.data.batch_size // window, mesh, f"data.text.packing: data.batch_size / {window}, the number of windows,")
+
+
+def needing_a_row_each(config: schema.Config) -> list[str]:
+    """The settings with which a text must have a row for itself."""
+    objectives, decoder = build_objectives(config.objectives), config.model.decoder
+    found = [f"objectives.{name}" for name, objective in objectives.items() if not objective.takes_packed]
+    settings = () if decoder is None else (("kind", decoder.kind == "on_text_tower"), ("image", decoder.image == "prefix"),
+                                           ("text_prefix", decoder.text_prefix > 0))
+    return found + [f"model.decoder.{key}={getattr(decoder, key)!r}" for key, wrong in settings if wrong]
