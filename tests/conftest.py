@@ -7,7 +7,8 @@ import tempfile
 
 import pytest
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+if os.environ.get("JAX_PLATFORMS") != "cuda":  # for the tests in test_gpu.py
+    os.environ["JAX_PLATFORMS"] = "cpu"
 # What is named last counts. Little is computed here and much compiled, which takes two thirds of the time without optimization.
 # Eight devices on two cores meet late: what XLA takes for a deadlock after 40 seconds may be one of them still computing.
 os.environ["XLA_FLAGS"] = ("--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "

@@ -49,6 +49,12 @@ def test_large_set(tmp_path):
 
 
 @pytest.mark.slow
+def test_accelerator_step():
+    found = last_line("accelerator_step", "--config=configs/clip_emoji.py:smoke", "--config.data.batch_size=8", "--steps=1")
+    assert found["batch"] == 8 and found["loss"] > 0
+
+
+@pytest.mark.slow
 def test_contrastive_memory():
     found = last_line("contrastive_memory", "--platform=cpu", "--shapes=2,4", "--rows=16", "--width=16")
     assert len(found["temporaries"]) == 6 and all(size > 0 for sizes in found["temporaries"].values() for size in sizes.values())
