@@ -8,6 +8,7 @@ import pytest
 
 from vlp_jax import evaluate, main
 from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -39,3 +40,14 @@ def test_parameters_lie_as_in_training_or_whole_where_the_mesh_does_not_fit(tiny
                                              (schema.Mesh(data=64, tensor=2), (4, 1, 2)), (schema.Mesh(fsdp=16), (8, 1, 1))])
 def test_data_takes_the_devices_that_the_other_axes_leave(mesh, shape):
     assert tuple(evaluate.evaluation_layout(mesh).mesh.shape.values()) == shape
+
+
+@pytest.mark.slow
+def test_the_loss_on_held_out_captions_is_measured_and_captions_need_a_decoder(tmp_path, capsys):
+    flags = ["--config.steps=1", "--config.data.batch_size=8", "--config.evaluators={}"]
+    assert main.main([f"--config={ROOT}/configs/vit_gpt2.py:smoke", f"--workdir={tmp_path}/run", *flags]) == 0
+    capsys.readouterr()
+    assert evaluate.main([f"--workdir={tmp_path}/run", "--source=embedded:emoji/val_concept", "--evaluators=captions"]) == 0
+    assert 4 < json.loads(capsys.readouterr().out)["caption_loss"] < 12  # ln 4096 is 8.3
+    with pytest.raises(ConfigError, match="retrieval"):
+        evaluate.main([f"--workdir={tmp_path}/run", "--source=embedded:emoji/val_concept", "--evaluators=retrieval"])

@@ -14,6 +14,7 @@ from vlp_jax.data.sources import open_source
 from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.suite import TASK_METRICS, evaluate_set
+from vlp_jax.evaluators.tasks import check_trained
 from vlp_jax.loading import class_descriptions, load, trained_config
 from vlp_jax.sharding.exchange import is_first
 from vlp_jax.sharding.hosts import joined
@@ -53,7 +54,9 @@ def evaluate(given: argparse.Namespace) -> None:
     use_compilation_cache()
     tasks = check_tasks(given.evaluators)
     check_output(given.output)
-    layout = evaluation_layout(trained_config(given.workdir, given.step).mesh)
+    config = trained_config(given.workdir, given.step)
+    check_trained("--evaluators", tasks, config)
+    layout = evaluation_layout(config.mesh)
     ema = {"auto": None, "yes": True, "no": False}[given.ema]
     model, variables, preprocessor = load(given.workdir, given.step, ema, layout=layout)
     data = EvaluationSet(open_source(given.source))

@@ -10,9 +10,8 @@ import pytest
 from vlp_jax.config import schema
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.text import load_tokenizer
-from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.captioner import Captioner, words
-from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning, check_caption_tasks
+from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.sharding.mesh import make_mesh
 from vlp_jax.training.writers import TensorBoard, write_texts
@@ -68,10 +67,3 @@ def test_texts_are_written_to_the_workdir_and_to_tensorboard(tmp_path):
     board.close()
     events = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
     assert b"    1. a\n       true: b\n" in events
-
-
-def test_captions_of_a_model_without_a_decoder_are_a_config_error():
-    specs = {"val": schema.Evaluator(tasks=("captions",))}
-    check_caption_tasks(specs, schema.Model(decoder=schema.Decoder()))
-    with pytest.raises(ConfigError, match="evaluators.val.tasks: 'captions' needs a model.decoder"):
-        check_caption_tasks(specs, schema.Model())

@@ -1,13 +1,11 @@
 """Captions of held-out pictures: what true ones cost, and some that the model writes, to be read beside them."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from vlp_jax.config import schema
-from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.captioner import Captioner
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 
@@ -32,10 +30,3 @@ def captioning(data: EvaluationSet, captioner: Captioner, variables: Any, batch_
     lines = [f"{number + 1}. {caption}\n   true: {true}" for number, (caption, (_, true)) in
              enumerate(zip(written, first, strict=True))]
     return {"caption_loss": loss, "captions": "\n".join(lines) + "\n"}
-
-
-def check_caption_tasks(specs: Mapping[str, schema.Evaluator], model: schema.Model) -> None:
-    """Raises: ConfigError naming an evaluator that is to measure captions of a model without a decoder."""
-    for name, spec in specs.items():
-        if "captions" in spec.tasks and model.decoder is None:
-            raise ConfigError(f"evaluators.{name}.tasks: 'captions' needs a model.decoder, and there is none")

@@ -103,14 +103,9 @@ class PretrainingModule(nn.Module):
         return self.model(image, text, mask)
 
     def match(self, image: jax.Array, text: jax.Array, mask: jax.Array) -> jax.Array:
-        """float32 [B, 2] of pairs: (do not belong together, do), by the first matching objective.
-
-        Raises: ConfigError where the config has none.
-        """
-        heads = [objective for objective in self.objectives.values() if isinstance(objective, Matching)]
-        if not heads:
-            raise ConfigError("evaluators: the task 'matching' needs an objective of kind 'matching'")
-        return heads[0].logits(self.model, self.model.encode_image(image), self.model.encode_text(text, mask))
+        """float32 [B, 2] of pairs: (do not belong together, do), by the first matching objective."""
+        head = next(objective for objective in self.objectives.values() if isinstance(objective, Matching))
+        return head.logits(self.model, self.model.encode_image(image), self.model.encode_text(text, mask))
 
     def caption_losses(self, image: jax.Array, text: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Of each text of a batch: the sum of -log p of its tokens but for the first, float32 [B], and how many these are."""
@@ -153,6 +148,11 @@ def asked_inputs(configs: dict[str, schema.Objective]) -> tuple[str, ...]:
     for objective in build_objectives(configs).values():
         asked |= {*objective.inputs, *(VIEWS[need] for need in (*objective.needs, *objective.teacher_needs) if need in VIEWS)}
     return tuple(sorted(asked))
+
+
+def encodings_needed(configs: dict[str, schema.Objective]) -> set[str]:
+    """The names of what these objectives need of `PretrainingModule.encode`."""
+    return {need for objective in build_objectives(configs).values() for need in (*objective.needs, *objective.teacher_needs)}
 
 
 def constrain_parameters(objectives: dict[str, Objective], params: dict) -> dict:

@@ -20,9 +20,9 @@ from vlp_jax.data.pipeline import Batches, TrainRows, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.captioner import Captioner
-from vlp_jax.evaluators.captioning import check_caption_tasks
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions, metric_names
+from vlp_jax.evaluators.tasks import check_trained
 from vlp_jax.models.layers import Precision
 from vlp_jax.objectives.module import PretrainingModule, asked_inputs
 from vlp_jax.sharding.host_rows import HostRows
@@ -170,7 +170,8 @@ def assemble(config: schema.Config) -> Run:
     if config.data.view_augmentation is not None:
         check_augmentation(config.data.view_augmentation, "data.view_augmentation")
     check_best_metric(config)
-    check_caption_tasks(config.evaluators, config.model)
+    for name, spec in config.evaluators.items():
+        check_trained(f"evaluators.{name}.tasks", spec.tasks, config)
     preprocessor = Preprocessor.from_config(config)
     mixture = open_mixture(config.data.train)
     steps = total_steps(config, len(mixture))

@@ -1,0 +1,38 @@
+"""What an evaluator may measure of a config."""
+
+import pathlib
+
+import pytest
+
+from vlp_jax.config import load_config
+from vlp_jax.errors import ConfigError
+from vlp_jax.evaluators.suite import TASK_METRICS
+from vlp_jax.evaluators.tasks import check_trained
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+POSSIBLE = {"clip_emoji": {"retrieval", "zero_shot"}, "albef": {"retrieval", "zero_shot", "matching"}, "vilt": {"matching"},
+            "coca_b16": {"retrieval", "zero_shot", "captions"}, "vit_gpt2": {"captions"}, "mae_b16": set()}
+
+
+@pytest.mark.parametrize("name", POSSIBLE)
+def test_a_task_for_which_nothing_is_trained_is_a_config_error_naming_the_possible_ones(name):
+    config = load_config(f"{CONFIGS}/{name}.py:smoke")
+    for task in TASK_METRICS:
+        if task in POSSIBLE[name]:
+            check_trained("evaluators.val.tasks", [task], config)
+            continue
+        with pytest.raises(ConfigError, match=f"evaluators.val.tasks: '{task}' needs .*possible: ") as error:
+            check_trained("evaluators.val.tasks", [task], config)
+        assert all(possible in str(error.value).split("possible:")[1] for possible in POSSIBLE[name] or {"no task"})
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.py")))
+def test_every_config_evaluates_only_what_it_trains(name):
+    for variant in ("full", "smoke", "small"):
+        try:
+            config = load_config(f"{CONFIGS}/{name}.py:{variant}")
+        except ConfigError as error:
+            assert variant == "small" and "unknown variant" in str(error)
+            continue
+        for evaluator, spec in config.evaluators.items():
+            check_trained(evaluator, spec.tasks, config)
