@@ -55,6 +55,7 @@ def check_all(config: schema.Config, topologies: list[Topology], given: Any) -> 
 
 
 def say(line: str) -> None:
+    """A line for the user, beside the bills."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -107,10 +108,12 @@ def table(bills: list[Bill]) -> str:
 
 
 def gigabytes(size: int) -> str:
+    """Bytes in GB of 10^9, for reading."""
     return f"{size / 1e9:.3f} GB"
 
 
 def milliseconds(seconds: float) -> str:
+    """Seconds in ms, for reading."""
     return f"{seconds * 1e3:.2f} ms"
 
 

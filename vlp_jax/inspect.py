@@ -82,6 +82,7 @@ def axes_words(axes: tuple) -> str:
 
 
 def aligned(rows: list[tuple[str, ...]]) -> str:
+    """The rows as lines, each column as wide as its widest cell."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 

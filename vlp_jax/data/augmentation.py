@@ -130,6 +130,7 @@ def check_augmentation(augmentation: Augmentation, place: str = "data.augmentati
 
 
 def check_erasing(augmentation: Augmentation, place: str) -> None:
+    """Raises: ConfigError for options without effect, or a rectangle that no picture holds. place: the section of the config."""
     default = Augmentation()
     for name in ("erase_area", "erase_ratio", "erase_fill"):
         if not augmentation.erase and getattr(augmentation, name) != getattr(default, name):

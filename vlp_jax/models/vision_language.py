@@ -104,6 +104,7 @@ def embedding_dim(config: schema.Model) -> int:
 
 
 def build_projection(tower: schema.Tower | schema.ResNetTower, dim: int, precision: Precision) -> nn.Module | None:
+    """From a tower's pooled [B, D] to the shared [B, dim]; None where the tower has none."""
     if tower.projection == "none":
         return None
     return precision.dense(dim, ("embed", "embedding"), use_bias=tower.projection == "linear_with_bias",
@@ -111,6 +112,7 @@ def build_projection(tower: schema.Tower | schema.ResNetTower, dim: int, precisi
 
 
 def project(projection: nn.Module | None, pooled: jax.Array) -> jax.Array:
+    """[B, D] -> [B, E]; as it is where there is no projection."""
     return pooled if projection is None else projection(pooled)
 
 

@@ -33,6 +33,7 @@ def parameter_shardings(boxed: Any, layout: Layout) -> Any:
 
 
 def is_boxed(leaf: Any) -> bool:
+    """Whether a leaf of parameters still carries the names of its axes."""
     return isinstance(leaf, nn.LogicallyPartitioned)
 
 
@@ -93,6 +94,7 @@ def parts_of(entry: tuple[str, ...], mesh: Any) -> int:
 
 
 def words(entry: tuple[str, ...], mesh: Any) -> str:
+    """Such as `data=2 x fsdp=4`: the mesh axes of one axis of an array, and their sizes."""
     return " x ".join(f"{mesh_axis}={mesh[mesh_axis]}" for mesh_axis in entry)
 
 

@@ -56,6 +56,7 @@ def serve(coordinator: str) -> None:
 
 
 def accept(server: socket.socket, upstream: tuple[str, int]) -> None:
+    """A pair of threads for every connection of JAX, for ever."""
     while True:
         near = server.accept()[0]
         try:
@@ -96,12 +97,14 @@ def received(connection: socket.socket) -> bytes:
 
 
 def end(*connections: socket.socket) -> None:
+    """Ends connections in both directions; one that is over already stays so."""
     for connection in connections:
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
 
 
 def say(words: bytes) -> None:
+    """Writes to the process that this one serves."""
     with contextlib.suppress(OSError):  # the process it serves has ended
         os.write(sys.stdout.fileno(), words)
 

@@ -69,6 +69,7 @@ def prepare_environment() -> None:
 
 
 def tpu_description(topology: Topology):
+    """A slice's chips as its compiler wants them described. Raises: what the plugin raises for shapes that do not exist."""
     options = {}
     if topology.chip.name == "v4":
         options["chip_config_name"] = "megacore"  # one device a chip, as JAX has it on a real v4
@@ -81,6 +82,7 @@ def tpu_description(topology: Topology):
 
 
 def gpu_description(topology: Topology):
+    """GPUs in hosts of eight, as the compiler wants them described. Raises: ConfigError for a count that does not fill hosts."""
     (count,) = topology.shape
     hosts, per_host = max(count // DEVICES_PER_GPU_HOST, 1), min(count, DEVICES_PER_GPU_HOST)
     if hosts * per_host != count:

@@ -60,6 +60,7 @@ def join(items: dict[str, Any], like: TrainState) -> TrainState:
 
 
 def flat(tree: Any) -> dict[str, Any]:
+    """{path: leaf} of a tree."""
     return {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 

@@ -64,4 +64,5 @@ def device_bytes(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.NamedShardin
 
 
 def total_bytes(shapes: Any, shardings: Any) -> int:
+    """Bytes that one device holds of all leaves."""
     return sum(device_bytes(*pair) for pair in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True))

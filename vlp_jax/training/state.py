@@ -112,4 +112,5 @@ def all_finite(tree: Any) -> bool:
 
 @jax.jit
 def leaf_finite(leaf: jax.Array) -> jax.Array:
+    """Scalar bool: no number of the array is infinite or NaN."""
     return jnp.isfinite(leaf).all()
