@@ -13,9 +13,9 @@ from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.sources import open_source
 from vlp_jax.data.text import load_tokenizer
 from vlp_jax.errors import ConfigError, MeshError
+from vlp_jax.objectives.packing import check_packing
 from vlp_jax.sharding.mesh import make_mesh
 from vlp_jax.training.input_counts import InputCounts
-from vlp_jax.training.packing import check_packing
 
 BATCH, WINDOW, ROWS, LENGTH = 16, 4, 2, 11
 

@@ -25,6 +25,7 @@ from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions, metr
 from vlp_jax.evaluators.tasks import check_trained
 from vlp_jax.models.layers import Precision
 from vlp_jax.objectives.module import PretrainingModule, asked_inputs
+from vlp_jax.objectives.packing import check_packing
 from vlp_jax.sharding.host_rows import HostRows
 from vlp_jax.sharding.layout import Layout, layout_in_use
 from vlp_jax.sharding.mesh import batch_sharding, check_batch, check_microbatch, make_mesh
@@ -32,7 +33,6 @@ from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.accumulation import check_collections
 from vlp_jax.training.guard import skips_updates
 from vlp_jax.training.optimizer import make_optimizer
-from vlp_jax.training.packing import check_packing
 from vlp_jax.training.schedule import make_schedule, total_steps
 from vlp_jax.training.state import abstract_parameters, abstract_state, make_state
 from vlp_jax.training.step import make_train_step
