@@ -71,6 +71,8 @@ class MaskedLanguage:
     spare_last: bool = True  # nor is the end token
     mask_id: int | None = between(None, 0)  # None: the last id of `model.text.vocab_size`, beyond the tokenizer's
     tied: bool = False  # words are told by the text tower's own embeddings
+    alpha: float = between(0.0, 0.0, 1.0)  # weight of what the averaged model tells (Li et al. 2021, equation 7)
+    alpha_warmup: int = between(0, 0)  # updates over which that weight grows from 0
 
 
 @dataclasses.dataclass(frozen=True)
