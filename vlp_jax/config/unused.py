@@ -37,7 +37,7 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
                     ("last", objective.spare_last, "end_token", text.end_token))
             settings += [(f"objectives.{name}.spare_{place}", spared and token is None, f"without data.text.{key}: that is a word")
                          for place, spared, key, token in ends]
-            settings.append((f"objectives.{name}.alpha_warmup", objective.alpha_warmup > 0 == objective.alpha, "with alpha=0"))
+            settings.append((f"objectives.{name}.alpha_warmup", objective.alpha == 0 < objective.alpha_warmup, "with alpha=0"))
         if not isinstance(objective, schema.ContrastiveObjective):
             continue
         dense = objective.implementation == "dense"
