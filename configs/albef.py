@@ -3,7 +3,7 @@
 Sections 3 and 3.5 and the released pretraining config: ViT-B/16 at 256 pixels, the lower half of BERT-base for the text, the upper
 half, with cross-attention, for the fusion; projections to 256; batch 512, 30 epochs; AdamW with weight decay 0.02; rate 1e-4 after
 1,000 steps, by a cosine down to 1e-5; average 0.995, queue 65,536, alpha 0.4 from 0 over the first epoch (7,812 steps of 512 in
-4M pairs); RandAugment. Its encoders start from DeiT and BERT, here from nothing; distillation of masked words is left out.
+4M pairs), for contrast and for masked words; RandAugment. Its encoders start from DeiT and BERT, here from nothing.
 
 python -m vlp_jax.main --config=configs/albef.py --workdir=DIR '--config.data.train.source=webdataset:...'
 `:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` has not been run to its end yet.
@@ -31,7 +31,7 @@ def get_config(variant="full"):
     config.model.fusion = dict(BERT, kind="cross_attention", preset="B", depth=6)
     config.objectives = dict(contrastive=dict(kind="momentum_contrastive", queue=65_536, alpha=0.4, alpha_warmup=7_812),
                              matching=dict(kind="matching"),
-                             words=dict(kind="masked_language", mask_id=103, tied=True))
+                             words=dict(kind="masked_language", mask_id=103, tied=True, alpha=0.4, alpha_warmup=7_812))
     config.optimizer.update(rate=1e-4, b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.02)
     config.optimizer.schedule.update(kind="cosine", warmup=1000.0, final=0.1)
     config.precision.compute = "bfloat16"
@@ -45,4 +45,5 @@ def small(config):
     config = on_emoji(config)
     config.model.text.dropout = config.model.fusion.dropout = 0.0
     config.objectives.contrastive.update(queue=256, alpha_warmup=300)
+    config.objectives.words.alpha_warmup = 300
     return config

@@ -100,16 +100,18 @@ WITH_MASK_TOKEN = EMBEDDED_VOCABULARY + 8
 
 def shrink_parts(config: ml_collections.ConfigDict, narrow: dict) -> None:
     """Fusion, decoder and objectives for small towers, a small batch and the embedded vocabulary."""
-    if config.model.decoder is not None:
+    if config.model.decoder is not None and config.model.decoder.get("kind") != "in_text_tower":
         config.model.decoder.update(narrow, preset="Ti")
-    if config.model.fusion is not None:
+    if config.model.fusion is not None and config.model.fusion.kind != "in_text_tower":
         concatenation = config.model.fusion.kind == "concatenation"
         config.model.fusion.update({key: narrow[key] for key in ("width", "mlp_dim")} if concatenation else narrow)
     for objective in config.objectives.values():
         if objective.kind == "momentum_contrastive":
-            objective.update(queue=2 * config.data.batch_size, alpha_warmup=10)
+            objective.queue = 2 * config.data.batch_size
         if objective.kind == "masked_language":
             objective.mask_id, config.model.text.vocab_size = None, WITH_MASK_TOKEN
+        if "alpha_warmup" in objective:
+            objective.alpha_warmup = 10
 
 
 def narrow_image(tower: ml_collections.ConfigDict, narrow: dict) -> None:

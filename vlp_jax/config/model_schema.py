@@ -134,19 +134,31 @@ class ConcatenationFusion:
     activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] = "gelu"
 
 
-Fusion = CrossAttentionFusion | MergedFusion | CoAttentionFusion | ConcatenationFusion
+@dataclasses.dataclass(frozen=True)
+class TextTowerFusion:
+    """The text tower reads the text again, with cross-attention to the image's tokens in each of its layers (BLIP)."""
+
+    kind: Literal["in_text_tower"] = "in_text_tower"
+    start_token: bool = True  # a learned token takes the place of each text's first, as BLIP's [Encode]
+
+
+Fusion = CrossAttentionFusion | MergedFusion | CoAttentionFusion | ConcatenationFusion | TextTowerFusion
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoder(Stack):
     """A causal transformer that predicts the words of a text of `model.text.vocab_size` tokens, `model.text.length` of them."""
 
-    kind: Literal["transformer", "on_text_tower"] = "transformer"  # on_text_tower: its layers go on with what `model.text` gives
+    # on_text_tower: its layers go on with what `model.text` gives. in_text_tower: its layers are those of `model.text` but for what
+    # is its own, with cross-attention; it has no sizes of its own (BLIP)
+    kind: Literal["transformer", "on_text_tower", "in_text_tower"] = "transformer"
     preset: str = "B"
     image: Literal["cross_attention", "prefix", "none"] = "cross_attention"  # how the picture's tokens are seen, if at all
     image_queries: int = between(0, 0)  # so many learned queries pool the picture's tokens first; 0: they are taken as they are
     text_prefix: float = between(0.0, 0.0, 1.0)  # most of a text that training shows at once, both ways, before the rest of it
     tied: bool = True  # words are predicted by the embeddings that they are read by
+    own: tuple[Literal["attention", "cross", "mlp"], ...] = ("attention",)  # in_text_tower: what of a layer it does not share
+    start_token: bool = True  # in_text_tower: a learned token takes the place of each text's first, as BLIP's [Decode]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,6 +73,8 @@ class MaskedLanguage:
     mask_id: int | None = between(None, 0)  # None: the last id of `model.text.vocab_size`, beyond the tokenizer's
     tied: bool = False  # words are told by the text tower's own embeddings
     whole_words: bool = False  # all tokens of a word are chosen together (Cui et al. 2019); rate is of words then
+    alpha: float = between(0.0, 0.0, 1.0)  # weight of what the averaged model tells (Li et al. 2021, equation 7)
+    alpha_warmup: int = between(0, 0)  # updates over which that weight grows from 0
 
 
 @dataclasses.dataclass(frozen=True)

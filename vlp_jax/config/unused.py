@@ -20,6 +20,7 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
     image = config.model.image
     settings = unused_of_resnet(image) if image.kind == "resnet" else []
     stacks = {"image": image, "text": config.model.text, "fusion": config.model.fusion, "decoder": config.model.decoder}
+    settings += unused_of_text_tower(config)
     for name, tower in stacks.items():
         if not isinstance(tower, schema.Stack):
             continue
@@ -36,6 +37,7 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
                     ("last", objective.spare_last, "end_token", text.end_token))
             settings += [(f"objectives.{name}.spare_{place}", spared and token is None, f"without data.text.{key}: that is a word")
                          for place, spared, key, token in ends]
+            settings.append((f"objectives.{name}.alpha_warmup", objective.alpha == 0 < objective.alpha_warmup, "with alpha=0"))
         if not isinstance(objective, schema.ContrastiveObjective):
             continue
         dense = objective.implementation == "dense"
@@ -64,3 +66,18 @@ def unused_of_resnet(tower: schema.ResNetTower) -> list[tuple[str, bool, str]]:
     pooling = [(f"model.image.{name}", not tower.clip and name in changed, "without clip=True, for whose attention pooling it is")
                for name in ("heads", "output_dim")]
     return stem + pooling + [("model.image.groups", tower.norm == "batch" and "groups" in changed, "beside norm='batch'")]
+
+
+def unused_of_text_tower(config: schema.Config) -> list[tuple[str, bool, str]]:
+    """What a decoder inside the text tower does not read, and what only such a one does."""
+    decoder, fusion, default, settings = config.model.decoder, config.model.fusion, schema.Decoder(), []
+    parts = {"fusion": isinstance(fusion, schema.TextTowerFusion) and fusion.start_token}
+    if decoder is not None:
+        inside = decoder.kind == "in_text_tower"
+        of_stack = {field.name for field in dataclasses.fields(schema.Stack)} | {"preset", "image_queries", "text_prefix"}
+        beside = "'in_text_tower', whose layers are model.text's" if inside else f"{decoder.kind!r}: it is for 'in_text_tower'"
+        settings = [(f"model.decoder.{name}", getattr(decoder, name) != getattr(default, name), f"beside kind={beside}")
+                    for name in sorted(of_stack if inside else {"own", "start_token"})]
+        parts["decoder"] = inside and decoder.start_token
+    return settings + [(f"model.{name}.start_token", used and config.data.text.start_token is None,
+                        "without data.text.start_token, whose place it takes") for name, used in parts.items()]

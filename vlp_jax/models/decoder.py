@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from vlp_jax.models.attention import Cache
 from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Transformer
 from vlp_jax.models.packed import PackedRows
-from vlp_jax.models.text import places_of
+from vlp_jax.models.text import memory_mask, places_of
 from vlp_jax.sharding.layout import constrain
 
 
@@ -80,8 +80,8 @@ class TextDecoder(nn.Module):
     def through(self, stack: Transformer, x: jax.Array, mask: jax.Array | None, memory: Encoding | None,
                 prefix: jax.Array | None, cache: Cache | None) -> jax.Array:
         """x [B, L, D] after all layers, with what each place may see: a cache's tokens and a prefix as well."""
-        memory_mask, in_front = self.memory_mask(memory, cache), self.image == "prefix"
-        places = memory_mask.shape[1] if in_front else 0
+        seen, in_front = memory_mask(self, memory, cache), self.image == "prefix"
+        places = seen.shape[1] if in_front else 0
         if in_front and memory is not None:
             x = jnp.concatenate([memory.tokens, x], axis=1)
         count = places + self.length if cache is not None else x.shape[1]
@@ -93,9 +93,9 @@ class TextDecoder(nn.Module):
             visible = own.visible(x.shape[1]) | (jnp.arange(count) < shown)
         if in_front:
             words = jnp.ones((len(x), count - places), bool) if mask is None else mask
-            mask = jnp.concatenate([memory_mask, words], axis=1)
+            mask = jnp.concatenate([seen, words], axis=1)
         beside = None if in_front or memory is None else constrain(memory.tokens, ("batch", "tokens", "activation_embed"))
-        x = stack(x, mask, beside, None if in_front else memory_mask, visible=visible, cache=None if cache is None else own)
+        x = stack(x, mask, beside, None if in_front else seen, visible=visible, cache=None if cache is None else own)
         return x[:, places:] if memory is not None else x
 
     def looked_at(self, memory: Encoding) -> Encoding:
@@ -104,19 +104,9 @@ class TextDecoder(nn.Module):
             pooled = AttentionPooling(self.options, self.queries, mlp=False, name="pooler")(memory.tokens, memory.mask)
             memory = Encoding(pooled.reshape(len(pooled), self.queries, -1), None, None)
         if self.image == "prefix":
-            memory = memory.replace(tokens=self.fitted("image_projection", memory.tokens))
+            mask = jnp.ones(memory.tokens.shape[:2], bool) if memory.mask is None else memory.mask
+            memory = memory.replace(tokens=self.fitted("image_projection", memory.tokens), mask=mask)
         return memory
-
-    def memory_mask(self, memory: Encoding | None, cache: Cache | None) -> jax.Array | None:
-        """[B, M] bool, which of the picture's tokens are seen, None where all are; kept in the cache beside them."""
-        if memory is None:
-            return self.get_variable("cache", "memory_mask")[..., 0] if self.has_variable("cache", "memory_mask") else None
-        mask = memory.mask
-        if mask is None and self.image == "prefix":
-            mask = jnp.ones(memory.tokens.shape[:2], bool)
-        if mask is not None and cache is not None:
-            self.put_variable("cache", "memory_mask", mask[..., None])
-        return mask
 
     def fitted(self, name: str, x: jax.Array) -> jax.Array:
         """x, projected to the decoder's width where it has another."""

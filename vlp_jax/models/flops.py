@@ -63,6 +63,10 @@ def fusion_flops(model: schema.Model) -> int:
     fusion, image_token, size_of_text = model.fusion, image_token_width(model.image), size_of(model.text, "model.text")
     if fusion.kind == "concatenation":
         return 2 * fusion.mlp_dim * (image_width(model.image) + size_of_text.width + fusion.width)
+    if fusion.kind == "in_text_tower":
+        texts = model.text.length + (model.text.pooling in ("cls", "cls_end"))
+        cross = cross_flops(size_of_text.width, texts, image_tokens(model.image), image_token)
+        return text_flops(model.text, 0, embedded=False) + size_of_text.depth * cross
     size, images = size_of(fusion, "model.fusion"), image_tokens(model.image)
     texts, width, streams = model.text.length + (model.text.pooling == "cls"), size.width, 1 + (fusion.kind == "co_attention")
     flops = streams * 2 * width**2 if fusion.pooler else 0
@@ -155,8 +159,9 @@ def projection_flops(tower: schema.Tower | schema.ResNetTower, width: int, embed
 def decoder_flops(config: schema.Model, pictures: int = 1, rows: int = 1) -> int:
     """The decoder and the words' logits on one text, forward; each layer has keys and values of the picture's tokens. Where texts
     are packed: on so many rows of texts, beside each of which all of so many pictures stand."""
-    decoder, length = config.decoder, config.text.length
-    size = size_of(decoder, "model.decoder")
+    decoder, length, inside = config.decoder, config.text.length, config.decoder.kind == "in_text_tower"
+    stack = config.text if inside else decoder
+    size = size_of(stack, "model.text" if inside else "model.decoder")
     seen = image_tokens(config.image) if decoder.image != "none" else 0
     pooling, memory_width, width = 0, image_token_width(config.image), size.width
     logits = 2 * length * width * config.text.vocab_size
@@ -170,6 +175,7 @@ def decoder_flops(config: schema.Model, pictures: int = 1, rows: int = 1) -> int
     seen *= pictures
     cross = 4 * length * width**2 + 4 * seen * memory_width * width + 4 * length * seen * width if seen else 0
     text_width = size_of(config.text, "model.text").width
-    flops = 2 * length * text_width * width if decoder.kind == "on_text_tower" and text_width != width else 0
-    flops += logits + size.depth * (layer_flops(size, length, decoder.activation) + cross)
+    flops = 2 * length * width**2 if inside else 0  # the words' head
+    flops += 2 * length * text_width * width if decoder.kind == "on_text_tower" and text_width != width else 0
+    flops += logits + size.depth * (layer_flops(size, length, stack.activation) + cross)
     return pictures * pooling + rows * flops

@@ -89,7 +89,7 @@ class MergedAttention(FusionLayers):
         x = constrain(x, ("batch", "tokens", "activation_embed"))
         mask = None if text.mask is None else jnp.pad(text.mask, ((0, 0), (count, 0)), constant_values=True)
         x = self.norm(self.stack(train, cross_attention=False)(x, mask), "norm")
-        return FusedEncoding(x[:, count:], text.mask, self.pool(x[:, count]), x[:, :count])
+        return FusedEncoding(x[:, count:], text.mask, self.pool(x[:, count]), image_tokens=x[:, :count])
 
 
 class CoAttention(FusionLayers):
@@ -107,7 +107,7 @@ class CoAttention(FusionLayers):
             images, texts = (of_image(images, rates[i], None, texts, text.mask), of_text(texts, rates[i], text.mask, images))
         images, texts = self.norm(images, "image_norm"), self.norm(texts, "text_norm")
         pooled = [self.pool(texts[:, 0], "text_pooler"), self.pool(images[:, 0], "image_pooler")]
-        return FusedEncoding(texts, text.mask, jnp.concatenate(pooled, axis=-1), images)
+        return FusedEncoding(texts, text.mask, jnp.concatenate(pooled, axis=-1), image_tokens=images)
 
 
 class Concatenation(nn.Module):

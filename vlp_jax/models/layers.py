@@ -18,12 +18,13 @@ from vlp_jax.sharding.layout import constrain
 
 @flax.struct.dataclass
 class Encoding:
-    """What every encoder returns: tokens [B, N, D] (None where only `pooled` was asked for), mask [B, N] bool (None: all real)
-    and pooled [B, D] (or None)."""
+    """What every encoder returns: tokens [B, N, D] (None where only `pooled` was asked for), mask [B, N] bool (None: all real),
+    pooled [B, D] (or None), and of a text the ids [B, L] int32 that it was made from."""
 
     tokens: jax.Array | None
     mask: jax.Array | None
     pooled: jax.Array | None
+    ids: jax.Array | None = None
 
 
 class Mlp(nn.Module):
@@ -62,33 +63,33 @@ class TransformerLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x, drop_rate, mask=None, memory=None, memory_mask=None, angles=None, only=None, visible=None, cache=None):
-        options = self.options
-        attention = functools.partial(MultiHeadAttention, options)
+        options, name_of = self.options, self.options.name_of
+        attention = functools.partial(MultiHeadAttention, options, name=name_of("attention"))
         if only is None:
             x = self.residual("attention", x, drop_rate,
-                              lambda y: attention(causal=options.causal, name="attention")(y, y, mask, angles, visible, cache))
+                              lambda y: attention(causal=options.causal)(y, y, mask, angles, visible, cache))
         else:
             seen = up_to(only, mask, x.shape[1]) if options.causal else mask
             turns = angles if angles is None else (token_at(angles, only), angles)
             x = self.residual("attention", x, drop_rate,
-                              lambda y: attention(name="attention")(token_at(y, only), y, seen, turns), only)
+                              lambda y: attention()(token_at(y, only), y, seen, turns), only)
         if options.cross_attention:
             whole = None if cache is None else cache.replace(position=None)
-            x = self.residual("cross", x, drop_rate,
-                              lambda y: attention(name="cross")(y, memory, memory_mask, cache=whole))
-        return self.residual("mlp", x, drop_rate, Mlp(options, name="mlp"))
+            cross = MultiHeadAttention(options, name=name_of("cross"))
+            x = self.residual("cross", x, drop_rate, lambda y: cross(y, memory, memory_mask, cache=whole))
+        return self.residual("mlp", x, drop_rate, Mlp(options, name=name_of("mlp")))
 
     def residual(self, name: str, x: jax.Array, drop_rate: jax.Array, branch: Callable, only: jax.Array | None = None) -> jax.Array:
         """x + scale * branch(norm(x)), or norm(x + scale * branch(x)) with post-normalisation; with `only`, of that token."""
         options = self.options
-        norm = options.normalisation(f"{name}_norm")
+        norm = options.normalisation(f"{options.name_of(name)}_norm")
         y = branch(norm(x)) if options.norm == "pre" else branch(x)
         x = x if only is None else token_at(x, only)
         if options.keeps_branches:
             y = checkpoint_name(constrain(y, ("batch", "tokens", "activation_embed")), f"{name}_residual")
         if options.layer_scale is not None:
             init = nn.with_logical_partitioning(nn.initializers.constant(options.layer_scale), ("embed",))
-            y = y * self.param(f"{name}_layer_scale", init, (options.width,), jnp.float32).astype(y.dtype)
+            y = y * self.param(f"{options.name_of(name)}_layer_scale", init, (options.width,), jnp.float32).astype(y.dtype)
         y = nn.Dropout(options.dropout, deterministic=not self.train)(y)
         if self.train and drop_rate is not None:
             y = drop_branch(self.make_rng("dropout"), y, drop_rate)

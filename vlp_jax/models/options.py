@@ -81,6 +81,11 @@ class LayerOptions:
     depth: int = 1  # of the stack, which scales CLIP's initial values
     attention: str = "auto"  # "plain": never by a platform's kernel
     precision: Precision = Precision()
+    own: tuple[str, ...] = ()  # "attention", "cross", "mlp": what these layers do not share with others of the same name
+
+    def name_of(self, branch: str) -> str:
+        """The name of a branch's parameters; layers that are called by several stacks share those of one name."""
+        return f"decoder_{branch}" if branch in self.own else branch
 
     def normalisation(self, name: str, axis: str = "embed") -> nn.Module:
         """The norm that the stack uses everywhere."""

@@ -1,5 +1,8 @@
 """A transformer over token ids: CLIP's causal text tower, SigLIP's bidirectional one, BERT, GPT-2, and what lies between."""
 
+import dataclasses
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +10,30 @@ import jax.numpy as jnp
 from vlp_jax.models.attention import Cache
 from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Transformer, masked_mean, token_at
 from vlp_jax.sharding.layout import constrain
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """One of the ways through a text tower's layers, all of which share their parameters (Li et al. 2022, "BLIP", section 3.1).
+
+    start: name of a learned token that takes the place of each text's first one; None: the text as it is.
+    cross_attention: whether the layers attend a memory, between their self-attention and their MLP.
+    writing: whether no word sees a later one. Its words are all it gives: nothing is pooled, and no class token is there.
+    own: what this way does not share, of "attention", "cross" and "mlp", each with its norm.
+    """
+
+    start: str | None = None
+    cross_attention: bool = False
+    writing: bool = False
+    own: tuple[str, ...] = ()
+
+    def layers(self, options: LayerOptions) -> LayerOptions:
+        """A tower's options, as this way goes through its layers."""
+        return dataclasses.replace(options, causal=options.causal or self.writing, cross_attention=self.cross_attention,
+                                   own=self.own)
+
+
+ALONE = Reading()  # a text by itself
 
 
 class TextTransformer(nn.Module):
@@ -19,6 +46,8 @@ class TextTransformer(nn.Module):
       tokens: False where only `pooled` is wanted, so that a last layer need not compute what is not pooled.
       types: int32 [B, L], which of `token_types` segments a token belongs to; None: all to the first.
       cache: where `text` stands in rows whose earlier tokens this causal tower was given before; nothing is pooled then.
+      reading: the way through the layers. memory: what they attend, [B, M, D'] of any width, where `reading` says so; a cache that
+        was given it before holds it.
     Returns: Encoding with tokens [B, L, D] (one more, in front, with pooling "cls"), their mask, pooled [B, D].
 
     Pooling: `end` the last real token, `last` the last position whatever it holds, `first` the first one, `cls` a learned token
@@ -44,46 +73,63 @@ class TextTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True,
-                 types: jax.Array | None = None, cache: Cache | None = None) -> Encoding:
+                 types: jax.Array | None = None, cache: Cache | None = None, reading: Reading = ALONE,
+                 memory: Encoding | None = None) -> Encoding:
+        options = reading.layers(self.options)
+        mask = jnp.ones(text.shape, bool) if mask is None else mask
+        x, mask = self.embedded(text, mask, train, types, cache, reading)
+        beside = None if memory is None else constrain(memory.tokens, ("batch", "tokens", "activation_embed"))
+        transformer = functools.partial(
+            Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train, name="transformer"),
+            memory=beside, memory_mask=memory_mask(self, memory, cache))
+        if cache is not None or reading.writing:
+            visible = None if cache is None else cache.visible(x.shape[1])
+            x = transformer(x, mask if self.padding_mask and cache is None else None, visible=visible, cache=cache)
+            continued = self.pooling == "cls_end" and reading == ALONE  # by a decoder's layers
+            return Encoding(x if continued else self.normalised(x), mask, None, text)
+        place = self.pooled_place(mask)
+        only = None if tokens else place
+        x = transformer(x, mask if self.padding_mask else None, only=only)
+        unnormalised, x = x, self.normalised(x)
+        pooled = x[:, 0] if only is not None else self.pool(x, mask, place)
+        if self.pooler:
+            dense = options.precision.dense(options.width, ("embed", "mlp"), kernel_init=options.initializers()["residual"],
+                                            name="pooler")
+            pooled = jnp.tanh(dense(pooled))
+        if self.pooling == "cls_end":
+            x, mask = (unnormalised if reading == ALONE else x)[:, :-1], mask[:, 1:]
+        return Encoding(x if tokens else None, mask, pooled, text)
+
+    def embedded(self, text: jax.Array, mask: jax.Array, train: bool, types: jax.Array | None, cache: Cache | None,
+                 reading: Reading) -> tuple[jax.Array, jax.Array]:
+        """The layers' input [B, N, D] and its mask [B, N], with the class token where the tower has one and does not write."""
         options, precision = self.options, self.options.precision
-        if mask is None:
-            mask = jnp.ones(text.shape, bool)
         table = nn.Embed(self.vocab_size, options.width, param_dtype=jnp.float32, name="tokens",
                          embedding_init=nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed")))
         # Gathered along the width first: rows of a table that is divided there would have to be exchanged for the batch.
         x = jnp.take(constrain(table.embedding.astype(precision.compute), ("vocab", "activation_embed")), text, axis=0)
+        if reading.start is not None:
+            first = jnp.arange(text.shape[1]) == (0 if cache is None else -cache.position)
+            x = jnp.where(first[:, None], self.learned(reading.start, (1, 1, options.width)), x)
         x = x + places_of(self.learned("position", (1, self.length, options.width)), text.shape[1], cache)
         if self.token_types:
             segments = self.learned("token_type", (self.token_types, options.width))
             x = x + (segments[0] if types is None else jnp.take(segments, types, axis=0))
-        if self.pooling == "cls":
+        if self.pooling == "cls" and not reading.writing:
             token = self.learned("class_token", (1, 1, options.width))
             x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, options.width)), x], axis=1)
             mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
-        if self.pooling == "cls_end" and cache is None:
+        if self.pooling == "cls_end" and cache is None and not reading.writing:
             x, mask = self.append_class_token(x, mask)
         if self.embedding_norm:
             x = options.normalisation("embedding_norm")(x)
         x = nn.Dropout(options.dropout, deterministic=not train)(x)
-        x = constrain(x, ("batch", "tokens", "activation_embed"))
-        transformer = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
-                                  name="transformer")
-        if cache is not None:
-            x = transformer(x, visible=cache.visible(x.shape[1]), cache=cache)
-            return Encoding(x if self.pooling == "cls_end" or not self.final_norm else options.normalisation("norm")(x), mask, None)
-        place = self.pooled_place(mask)
-        only = None if tokens else place
-        x = transformer(x, mask if self.padding_mask else None, only=only)
-        unnormalised = x
-        x = options.normalisation("norm")(x) if self.final_norm else x
-        x = constrain(x, ("batch", "tokens", "activation_embed"))
-        pooled = x[:, 0] if only is not None else self.pool(x, mask, place)
-        if self.pooler:
-            initial = options.initializers()["residual"]
-            pooled = jnp.tanh(precision.dense(options.width, ("embed", "mlp"), kernel_init=initial, name="pooler")(pooled))
-        if self.pooling == "cls_end":
-            x, mask = unnormalised[:, :-1], mask[:, 1:]
-        return Encoding(x if tokens else None, mask, pooled)
+        return constrain(x, ("batch", "tokens", "activation_embed")), mask
+
+    def normalised(self, x: jax.Array) -> jax.Array:
+        """What the last layer gave, with the final norm where the tower has one."""
+        x = self.options.normalisation("norm")(x) if self.final_norm else x
+        return constrain(x, ("batch", "tokens", "activation_embed"))
 
     def append_class_token(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """[B, L, D], [B, L] -> [B, L + 1, D], [B, L + 1], with a learned token behind each row's last real one."""
@@ -119,3 +165,12 @@ class TextTransformer(nn.Module):
 def places_of(positions: jax.Array, count: int, cache: Cache | None) -> jax.Array:
     """The embeddings [1, count, D] of a row's first places, or of those from `cache.position` on."""
     return positions[:, :count] if cache is None else jax.lax.dynamic_slice_in_dim(positions, cache.position, count, axis=1)
+
+
+def memory_mask(module: nn.Module, memory: Encoding | None, cache: Cache | None) -> jax.Array | None:
+    """[B, M] bool, which of a memory's tokens are seen, None where all are; a module's cache keeps it for calls without memory."""
+    if memory is None:
+        return module.get_variable("cache", "memory_mask")[..., 0] if module.has_variable("cache", "memory_mask") else None
+    if memory.mask is not None and cache is not None:
+        module.put_variable("cache", "memory_mask", memory.mask[..., None])
+    return memory.mask

@@ -9,8 +9,9 @@ from vlp_jax.models.fusion import CoAttention, Concatenation, CrossAttention, Me
 from vlp_jax.models.layers import LayerOptions, Precision
 from vlp_jax.models.presets import patch_size_of, size_of
 from vlp_jax.models.resnet import EXPANSION, SIZES, ClipResNet, Convolutions, ResNet
-from vlp_jax.models.text import TextTransformer
+from vlp_jax.models.text import Reading, TextTransformer
 from vlp_jax.models.vit import ViT
+from vlp_jax.models.word_head import WordHead
 
 
 def layer_options(tower: schema.Stack, section: str, precision: Precision, causal: bool = False,
@@ -116,9 +117,14 @@ def build_text_tower(tower: schema.TextTower, precision: Precision) -> TextTrans
         stochastic_depth=tower.stochastic_depth, scan=tower.scan, rematerialisation=tower.rematerialisation, saved=tower.saved)
 
 
-def build_decoder(config: schema.Model, precision: Precision) -> TextDecoder:
-    """Raises: ConfigError for parts that do not fit together."""
+def build_decoder(config: schema.Model, precision: Precision) -> TextDecoder | WordHead:
+    """The decoder, or what is left of it where its layers are the text tower's. Raises: ConfigError for parts that do not fit
+    together."""
     decoder, on_tower = config.decoder, config.decoder.kind == "on_text_tower"
+    if decoder.kind == "in_text_tower":
+        if decoder.image == "prefix":
+            raise ConfigError("model.decoder.image: 'prefix' is for kind='transformer'; use 'cross_attention' or 'none'")
+        return WordHead(layer_options(config.text, "model.text", precision), config.text.vocab_size)
     if on_tower:
         check_decoder_on_tower(config)
     if decoder.image_queries and decoder.image == "none":
@@ -143,7 +149,7 @@ def check_decoder_on_tower(config: schema.Model) -> None:
 
 def build_fusion(fusion: schema.Fusion | None, precision: Precision) -> nn.Module | None:
     """Raises: ConfigError for sizes that do not fit together."""
-    if fusion is None:
+    if fusion is None or fusion.kind == "in_text_tower":  # whose layers the text tower has
         return None
     if fusion.kind == "concatenation":
         return Concatenation(fusion.width, fusion.mlp_dim, fusion.activation, precision)
@@ -152,3 +158,21 @@ def build_fusion(fusion: schema.Fusion | None, precision: Precision) -> nn.Modul
     kind = {"cross_attention": CrossAttention, "merged": MergedAttention, "co_attention": CoAttention}[fusion.kind]
     return kind(layer_options(fusion, "model.fusion", precision), fusion.final_norm, fusion.pooler, fusion.stochastic_depth,
                 fusion.scan, fusion.rematerialisation, fusion.saved)
+
+
+def fused_width(config: schema.Model) -> int:
+    """The width of the text's tokens after fusion."""
+    if config.fusion.kind == "concatenation":
+        return config.fusion.width
+    inside = config.fusion.kind == "in_text_tower"
+    return size_of(config.text, "model.text").width if inside else size_of(config.fusion, "model.fusion").width
+
+
+def grounded_reading(fusion: schema.TextTowerFusion) -> Reading:
+    """How the text tower reads a text beside a picture."""
+    return Reading("encode_token" if fusion.start_token else None, cross_attention=True)
+
+
+def writing(decoder: schema.Decoder) -> Reading:
+    """How the text tower writes a text, for a decoder inside it."""
+    return Reading("decode_token" if decoder.start_token else None, decoder.image == "cross_attention", True, decoder.own)

@@ -11,7 +11,15 @@ from vlp_jax.models.fusion import FusedEncoding
 from vlp_jax.models.layers import Encoding, Precision
 from vlp_jax.models.packed import PackedRows
 from vlp_jax.models.presets import size_of
-from vlp_jax.models.towers import build_decoder, build_fusion, build_image_tower, build_text_tower, image_width
+from vlp_jax.models.towers import (
+    build_decoder,
+    build_fusion,
+    build_image_tower,
+    build_text_tower,
+    grounded_reading,
+    image_width,
+    writing,
+)
 from vlp_jax.sharding.layout import constrain
 
 
@@ -48,9 +56,14 @@ class VisionLanguageModel(nn.Module):
 
         Raises: ConfigError where the config has no fusion.
         """
-        if self.fusion is None:
+        fusion = self.config.fusion
+        if fusion is None:
             raise ConfigError("model.fusion: an objective on image and text together needs one, such as kind='cross_attention'")
-        return self.fusion(image, text, train)
+        if fusion.kind != "in_text_tower":
+            return self.fusion(image, text, train)
+        mask = None if text.mask is None else text.mask[:, -text.ids.shape[1]:]  # without that of a class token in front
+        fused = self.text(text.ids, mask, train, reading=grounded_reading(fusion), memory=image)
+        return FusedEncoding(fused.tokens, fused.mask, fused.pooled, fused.ids)
 
     def word_table(self) -> jax.Array:
         """The text tower's embeddings of its vocabulary, float32 [V, D]; the tower has been called before."""
@@ -72,6 +85,8 @@ class VisionLanguageModel(nn.Module):
         is computed where it is not given. prefix: int32 [B], so many first tokens are seen at once. packed: of which texts the rows
         consist.
         """
+        if self.config.decoder.kind == "in_text_tower":
+            return self.written(text, mask, memory, train)
         if self.config.decoder.kind == "on_text_tower":
             text = (self.encode_text(text, mask, train) if encoding is None else encoding).tokens
         return self.decoder(text, mask, memory, prefix, train, packed=packed)
@@ -80,9 +95,18 @@ class VisionLanguageModel(nn.Module):
         """As `decode`, of tokens int32 [B, n] that stand at `position` behind those of earlier calls, which the collection "cache"
         holds (to be mutable). The first call gives the picture's `memory`, and may give no token (n = 0); later ones do not."""
         cache = Cache(position, self.config.text.length)
+        if self.config.decoder.kind == "in_text_tower":
+            return self.written(text, None, memory, cache=cache)
         if self.config.decoder.kind == "on_text_tower":
             text = self.text(text, cache=cache).tokens
         return self.decoder(text, memory=memory, cache=cache)
+
+    def written(self, text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool = False,
+                cache: Cache | None = None) -> jax.Array:
+        """`decode`, and with a cache `decode_next`, by the text tower's layers."""
+        decoder = self.config.decoder
+        tokens = self.text(text, mask, train, cache=cache, reading=writing(decoder), memory=memory).tokens
+        return constrain(self.decoder(tokens, self.word_table() if decoder.tied else None), ("batch", None, "vocab"))
 
     def __call__(self, image: jax.Array | None, text: jax.Array | None, mask: jax.Array | None = None,
                  train: bool = False) -> tuple[jax.Array | None, jax.Array | None]:

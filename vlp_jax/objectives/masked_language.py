@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.flops import fusion_flops, text_flops
-from vlp_jax.models.options import ACTIVATIONS, LayerOptions
 from vlp_jax.models.presets import size_of
-from vlp_jax.models.towers import layer_options
+from vlp_jax.models.towers import fused_width, layer_options
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
-from vlp_jax.objectives.objective import Loss, Objective
-from vlp_jax.objectives.tokens import entropy_of, log_likelihood, mean_where
+from vlp_jax.models.word_head import WordHead
+from vlp_jax.objectives.objective import Loss, Objective, grown
+from vlp_jax.objectives.tokens import entropy_of, kl_divergence, log_likelihood, mean_where
 
 
 @flax.struct.dataclass
@@ -36,8 +36,12 @@ class MaskedLanguage(Objective):
     whole_words: all tokens of a word are chosen together, a word with the probability `rate`, as in Google's later BERT models (Cui
       et al. 2019, section 2.1); what becomes of a chosen token is drawn for each by itself.
     mask_id: the mask token; None takes the last id of the model's vocabulary, which no tokenizer's token may have.
+    alpha: a of momentum distillation, (1 - a) times the cross-entropy plus a times KL(q || p), p what is told of the chosen tokens,
+      q what the averaged model tells of them from the same image and the same masked text (Li et al. 2021, "ALBEF", equation 7);
+      it grows linearly from 0 over the first `alpha_warmup` updates.
     Metrics: `accuracy`, `masked` (the fraction of tokens that were chosen), and the reference `unigram_entropy`: the loss of the
-      best guess without context, from the frequencies of this batch's tokens (less than from those of the whole set).
+      best guess without context, from the frequencies of this batch's tokens (less than from those of the whole set). With a
+      teacher also `alpha`, `cross_entropy` and `divergence`, the two parts of the loss.
     """
 
     with_image: bool = True
@@ -47,6 +51,8 @@ class MaskedLanguage(Objective):
     mask_id: int | None = None
     tied: bool = False
     whole_words: bool = False
+    alpha: float = 0.0
+    alpha_warmup: int = 0
 
     couples_batch = True  # by the number of chosen tokens, over which the mean is taken
 
@@ -58,51 +64,73 @@ class MaskedLanguage(Objective):
     def inputs(self) -> tuple[str, ...]:
         return ("word_start",) if self.whole_words else ()
 
+    @property
+    def taught(self) -> bool:
+        return self.alpha > 0
+
+    @property
+    def teacher_needs(self) -> tuple[str, ...]:
+        return self.needs if self.taught else ()
+
     def flops(self, model: schema.Model, batch: int) -> int:
         size = size_of(model.text, "model.text")
-        width = size_of(model.fusion, "model.fusion").width if self.with_image else size.width
-        head = 2 * model.text.length * size.width * (width + model.text.vocab_size)
-        fusion = fusion_flops(model) if self.with_image else 0
-        return batch * (text_flops(model.text, embedding_dim(model), embedded=False) + fusion + head)
+        width = fused_width(model) if self.with_image else size.width
+        flops = 2 * model.text.length * size.width * (width + model.text.vocab_size)
+        flops += fusion_flops(model) if self.with_image else 0
+        if not self.with_image or model.fusion.kind != "in_text_tower":  # which does not look at the text alone
+            flops += text_flops(model.text, embedding_dim(model), embedded=False)
+        return batch * (flops + (flops // 3 if self.taught else 0))  # a teacher has no backward pass
+
+    def setup(self):
+        if self.taught:
+            self.updates = self.variable("distillation", "updates", jnp.zeros, (), jnp.int32)
+
+    def teach(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> tuple[MaskedText, jax.Array]:
+        """The text as it was masked, and what is told of it, logits float32 [B, L, V]."""
+        masked = self.masked(self.make_rng("teacher"), batch, model)
+        return masked, self.told(encodings, masked, batch["text_mask"], model)
+
+    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+        if self.taught:
+            masked, lesson = batch["teacher"][self.name]
+        else:
+            masked, lesson = self.masked(self.make_rng("dropout"), batch, model), None
+        logits = self.told(encodings, masked, batch["text_mask"], model)
+        loss = masked_loss(logits, batch["text"], masked.chosen)
+        loss = loss if lesson is None else self.distilled(loss, logits, lesson, masked.chosen)
+        frequencies = jnp.zeros(model.config.text.vocab_size, jnp.float32).at[batch["text"]].add(masked.open)
+        return Loss(loss.value, {**loss.metrics, "masked": masked.chosen.sum() / jnp.maximum(masked.open.sum(), 1),
+                                 "unigram_entropy": entropy_of(frequencies)})
+
+    def masked(self, key: jax.Array, batch: dict[str, jax.Array], model: VisionLanguageModel) -> MaskedText:
+        """The batch's texts with some of their tokens hidden."""
+        size = model.config.text.vocab_size
+        mask_id = size - 1 if self.mask_id is None else self.mask_id
+        return mask_tokens(key, batch["text"], batch["text_mask"], self.rate, size, mask_id, self.spare_first, self.spare_last,
+                           batch["word_start"] if self.whole_words else None)
 
     @nn.compact
-    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
-        tower, size = model.config.text, model.config.text.vocab_size
-        masked = mask_tokens(self.make_rng("dropout"), batch["text"], batch["text_mask"], self.rate, size,
-                             size - 1 if self.mask_id is None else self.mask_id, self.spare_first, self.spare_last,
-                             batch["word_start"] if self.whole_words else None)
-        encoding = model.encode_text(masked.text, batch["text_mask"], self.training)
+    def told(self, encodings: dict, masked: MaskedText, mask: jax.Array, model: VisionLanguageModel) -> jax.Array:
+        """Logits float32 [B, L, V] of all tokens of a masked text."""
+        tower = model.config.text
+        encoding = model.encode_text(masked.text, mask, self.training)
         if self.with_image:
             encoding = model.fuse(encodings["image"], encoding, self.training)
         if encoding.tokens is None:
             raise ConfigError("model.fusion.kind: 'concatenation' gives no tokens to tell hidden words from; use "
                               "'cross_attention', 'merged' or 'co_attention', or with_image=False")
-        tokens = encoding.tokens[:, -batch["text"].shape[1]:]  # without a learned class token in front
+        tokens = encoding.tokens[:, -mask.shape[1]:]  # without a learned class token in front
         options = layer_options(tower, "model.text", model.precision)
-        logits = WordHead(options, size, name="head")(tokens, model.word_table() if self.tied else None)
-        loss = masked_loss(logits, batch["text"], masked.chosen)
-        frequencies = jnp.zeros(size, jnp.float32).at[batch["text"]].add(masked.open)
-        return Loss(loss.value, {**loss.metrics, "masked": masked.chosen.sum() / jnp.maximum(masked.open.sum(), 1),
-                                 "unigram_entropy": entropy_of(frequencies)})
+        return WordHead(options, tower.vocab_size, name="head")(tokens, model.word_table() if self.tied else None)
 
-
-class WordHead(nn.Module):
-    """BERT's head: tokens [B, L, D'] -> logits float32 [B, L, V], by a table [V, D], its own if None is given."""
-
-    options: LayerOptions
-    vocab_size: int
-
-    @nn.compact
-    def __call__(self, tokens: jax.Array, table: jax.Array | None = None) -> jax.Array:
-        options, precision = self.options, self.options.precision
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
-        activation = ACTIVATIONS["gelu" if options.activation == "swiglu" else options.activation]
-        x = precision.dense(options.width, ("embed", "mlp"), kernel_init=options.initializers()["residual"], name="dense")(tokens)
-        x = options.normalisation("norm")(activation(x))
-        if table is None:
-            table = self.param("table", init, (self.vocab_size, options.width), jnp.float32)
-        bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, ("vocab",)), (self.vocab_size,), jnp.float32)
-        return jnp.einsum("bld,vd->blv", x, table.astype(x.dtype), preferred_element_type=jnp.float32) + bias
+    def distilled(self, loss: Loss, logits: jax.Array, lesson: jax.Array, chosen: jax.Array) -> Loss:
+        """The loss, and the divergence from what the teacher told, by their weights."""
+        alpha = grown(self.alpha, self.alpha_warmup, self.updates.value)
+        divergence = mean_where(kl_divergence(jax.lax.stop_gradient(lesson), logits), chosen)
+        if not self.is_initializing() and self.is_mutable_collection("distillation"):
+            self.updates.value += 1
+        return Loss((1.0 - alpha) * loss.value + alpha * divergence,
+                    {**loss.metrics, "alpha": alpha, "cross_entropy": loss.value, "divergence": divergence})
 
 
 def mask_tokens(key: jax.Array, text: jax.Array, mask: jax.Array, rate: float, vocab_size: int, mask_id: int,

@@ -51,11 +51,16 @@ class PretrainingModule(nn.Module):
         batch: `image` [B, H, W, 3] normalised, `text` int32 [B, L], `text_mask` bool [B, L], and what the objectives read.
         """
         needs = {need for objective in self.objectives.values() for need in objective.needs}
-        if self.is_initializing():  # a teacher's encodings have the shapes of the pupil's
-            needs |= {need for objective in self.objectives.values() for need in objective.teacher_needs}
-        encodings = self.encode(batch, needs, train)
-        batch = {**batch, "teacher": encodings} if self.is_initializing() else batch
-        return self.losses(encodings, batch, tuple(self.objectives))
+        if self.is_initializing():  # what a teacher gives has the shapes of what the pupil would
+            batch = {**batch, "teacher": self.teach(batch)}
+        return self.losses(self.encode(batch, needs, train), batch, tuple(self.objectives))
+
+    def teach(self, batch: dict[str, jax.Array]) -> dict:
+        """What objectives read in `batch["teacher"]` (see `Objective`), by these parameters, without dropout."""
+        encodings = self.encode(batch, {need for objective in self.objectives.values() for need in objective.teacher_needs}, False)
+        lessons = {objective.name: objective.teach(encodings, batch, self.model) for objective in self.objectives.values()
+                   if objective.taught}
+        return encodings | lessons
 
     def losses(self, encodings: dict, batch: dict[str, jax.Array], names: tuple[str, ...]) -> Loss:
         """The weighted sum of the losses of the objectives in `names`, and their metrics."""

@@ -10,7 +10,7 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
 from vlp_jax.objectives.contrastive import ScaledObjective
 from vlp_jax.objectives.contrastive_losses import cosines
-from vlp_jax.objectives.objective import Loss
+from vlp_jax.objectives.objective import Loss, grown
 from vlp_jax.sharding.layout import constrain
 
 
@@ -74,7 +74,7 @@ class MomentumContrastive(ScaledObjective):
                               f"set queue={size} or more")
         queue = self.variable("queue", "pairs", Queue.empty, self.queue, dim)
         updates = self.variable("queue", "updates", jnp.zeros, (), jnp.int32)
-        alpha = self.alpha * jnp.minimum(1.0, updates.value / max(self.alpha_warmup, 1) if self.alpha_warmup else 1.0)
+        alpha = grown(self.alpha, self.alpha_warmup, updates.value)
         kept, scale = queue.value, jnp.exp(self.log_scale())
         ids = jnp.concatenate([batch["image_id"], kept.image_id])
         known = jnp.arange(size + self.queue) < size + kept.filled

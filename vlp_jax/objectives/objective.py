@@ -1,10 +1,11 @@
 """What an objective is: a Linen module with its own head that turns encodings into a loss, and declares its needs."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 from vlp_jax.config import schema
 
@@ -26,7 +27,8 @@ class Objective(nn.Module):
     needs: names of the encodings it reads (`module.py` lists them); each is computed once a step for all objectives.
     inputs: names of the arrays that it reads in the batch beside texts and ids: those that the pipeline makes only where they are
       asked for (`data/inputs.py`).
-    teacher_needs: names of the encodings that it reads in `batch["teacher"]`: those of the averaged parameters.
+    teacher_needs: names of the encodings that it, or its `teach`, reads of the averaged parameters, in `batch["teacher"]`.
+    taught: whether it reads `batch["teacher"]`, beside the encodings what the averaged parameters' `teach` gave, under its name.
     takes_packed: whether it knows texts that are packed into rows (`data.text.packing`), or reads none.
     couples_batch: whether an example's loss depends on the rest of the batch, so that the mean of the microbatches'
       losses is not the loss of the batch. A loss that does not is a mean over examples.
@@ -45,6 +47,15 @@ class Objective(nn.Module):
     couples_through: ClassVar[tuple[str, ...]] = ()
 
     @property
+    def taught(self) -> bool:
+        return bool(self.teacher_needs)
+
+    def teach(self, encodings: dict, batch: dict[str, jax.Array], model: nn.Module) -> Any:
+        """What the pupil, called next with the same batch, reads in `batch["teacher"][self.name]`; called with the averaged
+        parameters and their encodings, without dropout. What is drawn for the two is drawn here, from the stream "teacher"."""
+        return None
+
+    @property
     def training(self) -> bool:
         """Whether the model is to drop activations: where there is randomness for it, as in a train step."""
         return self.has_rng("dropout")
@@ -56,3 +67,8 @@ class Objective(nn.Module):
     def constrain(self, params: dict) -> dict:
         """The objective's own parameters after an update, brought back into their allowed range."""
         return params
+
+
+def grown(share: float, warmup: int, updates: jax.Array) -> jax.Array:
+    """A share that grows linearly from 0 over the first `warmup` updates, after `updates` [] of them; float32."""
+    return share * jnp.minimum(1.0, updates / max(warmup, 1) if warmup else 1.0)

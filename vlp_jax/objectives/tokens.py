@@ -19,6 +19,12 @@ def log_likelihood(logits: jax.Array, text: jax.Array) -> jax.Array:
     return jnp.take_along_axis(logits, text[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
 
 
+def kl_divergence(teacher: jax.Array, pupil: jax.Array) -> jax.Array:
+    """KL(q || p) of q = softmax(teacher) and p = softmax(pupil), in float32. Logits [B, L, V] -> [B, L]."""
+    log_q, log_p = (jax.nn.log_softmax(logits.astype(jnp.float32)) for logits in (teacher, pupil))
+    return (jnp.exp(log_q) * (log_q - log_p)).sum(axis=-1)
+
+
 def mean_where(values: jax.Array, mask: jax.Array) -> jax.Array:
     """The mean of `values` where `mask`; 0 where that is nowhere."""
     return jnp.where(mask, values, 0.0).sum() / jnp.maximum(mask.sum(), 1)

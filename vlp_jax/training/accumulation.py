@@ -42,7 +42,7 @@ def prepare(batch: dict, images: schema.Images) -> dict:
 def at_once(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
             key: jax.Array) -> tuple[dict, Metrics, dict]:
     """The gradients of one batch."""
-    batch = with_teacher(config, module, state, prepare(batch, config.data.images))
+    batch = with_teacher(config, module, state, prepare(batch, config.data.images), key)
 
     def loss_of(params):
         params = module.precision.working_copy(params)
@@ -54,13 +54,12 @@ def at_once(config: schema.Config, module: PretrainingModule, state: TrainState,
     return gradients, metrics, dict(collections)
 
 
-def with_teacher(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict) -> dict:
-    """The batch and, as its `teacher`, what objectives need of the encodings that the averaged parameters give, without dropout."""
-    needs = {need for objective in build_objectives(config.objectives).values() for need in objective.teacher_needs}
-    if not needs:
+def with_teacher(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict, key: jax.Array) -> dict:
+    """The batch and, as its `teacher`, what the averaged parameters tell the objectives that are taught, without dropout."""
+    if not any(objective.taught for objective in build_objectives(config.objectives).values()):
         return batch
     variables = {"params": module.precision.working_copy(state.average), **state.collections}
-    return {**batch, "teacher": module.apply(variables, batch, needs, False, method="encode")}
+    return {**batch, "teacher": module.apply(variables, batch, rngs={"teacher": key}, method="teach")}
 
 
 def by_mean(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
@@ -110,7 +109,7 @@ def by_encodings(config: schema.Config, module: PretrainingModule, state: TrainS
 
     def replayed(params, batch, key, slopes):
         params = module.precision.working_copy(params)
-        batch = with_teacher(config, module, state, prepare(batch, config.data.images))
+        batch = with_teacher(config, module, state, prepare(batch, config.data.images), key)
         encodings = apply(params, key, batch, needs, True, method="encode")
         loss = apply(params, key, encodings, batch, separate, method="losses")
         return sum((slopes[name] * encodings[name]).sum() for name in through) + loss.value / count, loss
@@ -141,7 +140,7 @@ def check_accumulation(config: schema.Config) -> None:
     learns from averaged parameters where none are kept."""
     count = config.accumulation.microbatches
     for name, objective in build_objectives(config.objectives).items():
-        if objective.teacher_needs and config.ema is None:
+        if objective.taught and config.ema is None:
             raise ConfigError(f"objectives.{name}: learns from the moving average of the parameters; set ema, such as 0.995")
     if count == 1:
         return

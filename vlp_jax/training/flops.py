@@ -9,19 +9,24 @@ from vlp_jax.objectives.module import VIEWS, build_objectives, needs_of_decoding
 def train_step_flops(config: schema.Config) -> int:
     """Operations of the matrix products of one update of the global batch: three times the forward pass, as the backward pass
     forms a product for the inputs and one for the parameters. What rematerialisation and exact accumulation compute again does
-    not count; frozen parameters count as if they were trained."""
-    dim, batch = embedding_dim(config.model), config.data.batch_size
-    objectives = build_objectives(config.objectives).values()
+    not count; frozen parameters count as if they were trained. A teacher has no backward pass."""
+    batch, objectives = config.data.batch_size, build_objectives(config.objectives).values()
     needs = {need for objective in objectives for need in objective.needs}
-    needs |= needs_of_decoding(config.model, needs)
-    forward = 0
+    taught = {need for objective in objectives for need in objective.teacher_needs}
+    forward = encodings_flops(config, needs) + sum(objective.flops(config.model, batch) for objective in objectives)
+    return 3 * forward + encodings_flops(config, taught, train=False)
+
+
+def encodings_flops(config: schema.Config, needs: set[str], train: bool = True) -> int:
+    """The encodings in `needs` (see `PretrainingModule.encode`) of the global batch, forward."""
+    model, text, batch = config.model, config.data.text, config.data.batch_size
+    dim, needs, flops = embedding_dim(model), needs | needs_of_decoding(model, needs), 0
     if needs & {"image", "image_embedding", "image_pooled"}:
-        forward += image_flops(config.model.image, dim, tokens="image" in needs, embedded="image_embedding" in needs)
+        flops += image_flops(model.image, dim, train, tokens="image" in needs, embedded="image_embedding" in needs)
     if needs & {"text", "text_embedding"}:
-        forward += text_flops(config.model.text, dim, tokens="text" in needs, embedded="text_embedding" in needs)
-    forward += len(needs & set(VIEWS)) * image_flops(config.model.image, dim, tokens=False, embedded=False)
-    forward *= batch
+        flops += text_flops(model.text, dim, tokens="text" in needs, embedded="text_embedding" in needs)
+    flops += len(needs & set(VIEWS)) * image_flops(model.image, dim, train, tokens=False, embedded=False)
+    flops *= batch
     if "decoding" in needs:
-        text = config.data.text
-        forward += batch // (text.packing or 1) * decoder_flops(config.model, text.packing or 1, text.packing_rows)
-    return 3 * (forward + sum(objective.flops(config.model, batch) for objective in objectives))
+        flops += batch // (text.packing or 1) * decoder_flops(model, text.packing or 1, text.packing_rows)
+    return flops
