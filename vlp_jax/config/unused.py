@@ -31,13 +31,15 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
             (f"model.{name}.rematerialisation", by_name and not tower.saved,
              "as 'save_names' without names in `saved` (such as query, key, value): that is 'full'")]
     for name, objective in config.objectives.items():
-        if isinstance(objective, schema.MaskedLanguage):
+        if isinstance(objective, schema.HidesWords):
             text = config.data.text
             ends = (("first", objective.spare_first, "start_token", text.start_token),
                     ("last", objective.spare_last, "end_token", text.end_token))
             settings += [(f"objectives.{name}.spare_{place}", spared and token is None, f"without data.text.{key}: that is a word")
                          for place, spared, key, token in ends]
-            settings.append((f"objectives.{name}.alpha_warmup", objective.alpha_warmup > 0 and objective.alpha == 0, "with alpha=0"))
+        if isinstance(objective, schema.MaskedLanguage):
+            useless = objective.alpha_warmup > 0 and objective.alpha == 0
+            settings.append((f"objectives.{name}.alpha_warmup", useless, "with alpha=0"))
         if not isinstance(objective, schema.ContrastiveObjective):
             continue
         dense = objective.implementation == "dense"

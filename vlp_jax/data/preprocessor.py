@@ -84,7 +84,7 @@ class Preprocessor:
         text = config.model.text
         tokenizer = load_tokenizer(config.data.text, text.length, text.vocab_size)
         for name, objective in config.objectives.items():
-            needs_id = isinstance(objective, schema.MaskedLanguage) and objective.mask_id is None
+            needs_id = isinstance(objective, schema.HidesWords) and objective.mask_id is None
             if needs_id and tokenizer.vocab_size == text.vocab_size:
                 raise ConfigError(f"model.text.vocab_size: {text.vocab_size} leaves no id for the mask token of objectives.{name}; "
                                   f"set it to {text.vocab_size + 1} or more, or name one as objectives.{name}.mask_id")

@@ -15,6 +15,8 @@ from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.captioning import Captioning, token_losses
 from vlp_jax.objectives.contrastive import SigmoidContrastive, SoftmaxContrastive
 from vlp_jax.objectives.masked_autoencoder import MaskedAutoencoder
+from vlp_jax.objectives.masked_image import MaskedImage
+from vlp_jax.objectives.masked_joint import MaskedJoint
 from vlp_jax.objectives.masked_language import MaskedLanguage
 from vlp_jax.objectives.matching import Matching
 from vlp_jax.objectives.momentum_contrastive import MomentumContrastive
@@ -22,7 +24,8 @@ from vlp_jax.objectives.objective import Loss, Objective
 
 KINDS: dict[str, type[Objective]] = {"softmax": SoftmaxContrastive, "sigmoid": SigmoidContrastive, "matching": Matching,
                                      "masked_language": MaskedLanguage, "momentum_contrastive": MomentumContrastive,
-                                     "captioning": Captioning, "masked_autoencoder": MaskedAutoencoder}
+                                     "captioning": Captioning, "masked_autoencoder": MaskedAutoencoder,
+                                     "masked_image": MaskedImage, "masked_joint": MaskedJoint}
 
 
 class PretrainingModule(nn.Module):
