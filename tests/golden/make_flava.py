@@ -67,8 +67,9 @@ def main() -> None:
                     mim_labels=torch.from_numpy(arrays["codes"]).long().clone())
 
     def of_text():
-        return dict(input_ids=torch.from_numpy(arrays["text"]).long(), input_ids_masked=torch.from_numpy(arrays["masked_text"]).long(),
-                    attention_mask=torch.from_numpy(arrays["text_mask"]).long(), mlm_labels=torch.from_numpy(labels).long())
+        given = dict(input_ids=arrays["text"], input_ids_masked=arrays["masked_text"], attention_mask=arrays["text_mask"],
+                     mlm_labels=labels)
+        return {name: torch.from_numpy(value).long() for name, value in given.items()}
 
     with torch.no_grad():
         image, text, both = (model(**given).loss_info for given in (of_image(), of_text(), of_image() | of_text()))

@@ -1,4 +1,4 @@
-"""FLAVA's six losses against transformers' FlavaForPreTraining, of the same weights, masks and codes: golden files of make_flava.py."""
+"""Six losses against transformers' FlavaForPreTraining, of the same weights, masks and codes: golden files of make_flava.py."""
 
 import pathlib
 
@@ -71,7 +71,8 @@ class Tensors:
 def parameters(scan=False):
     take = Tensors()
     pixels, words = "flava.image_model.embeddings", "flava.text_model.embeddings"
-    patches, positions = take.left.pop(f"{pixels}.patch_embeddings.projection.weight"), take.left.pop(f"{pixels}.position_embeddings")
+    patches = take.left.pop(f"{pixels}.patch_embeddings.projection.weight")
+    positions = take.left.pop(f"{pixels}.position_embeddings")
     image = {"class_token": take.left.pop(f"{pixels}.cls_token"), "mask_token": take.left.pop(f"{pixels}.mask_token"),
              "class_position": positions[:, :1], "position": positions[:, 1:],
              "patch_embedding": {"kernel": rearrange(patches, "d c p q -> (p q c) d"),
@@ -97,7 +98,8 @@ def parameters(scan=False):
 def masked_matching(module, golden, mask):
     """The logits of pairs that are masked, as FLAVA matches them."""
     image = module.model.encode_image(golden["image"], masked=mask)
-    return module.objectives["matching"].logits(module.model, image, module.model.encode_text(golden["masked_text"], golden["text_mask"]))
+    text = module.model.encode_text(golden["masked_text"], golden["text_mask"])
+    return module.objectives["matching"].logits(module.model, image, text)
 
 
 def errors(monkeypatch, module, params, golden, **padding):
