@@ -132,6 +132,46 @@ def test_the_streams_of_co_attention_read_each_other_as_they_were_before_the_lay
     np.testing.assert_allclose(mirrored.tokens, fused.image_tokens, atol=1e-5)
 
 
+OWN = dict(class_token=True, projected=True, normalised=False)  # what FLAVA's stream has
+
+
+def with_unnormalised(encoding, seed):
+    tokens = np.random.default_rng(seed).normal(size=encoding.tokens.shape[:2] + (WIDTH,)).astype(np.float32)
+    return encoding.replace(unnormalised=jnp.asarray(tokens))
+
+
+def test_a_stream_with_a_class_token_pools_it_and_reads_what_the_final_norms_found_through_linear_maps():
+    module = fusion_of("merged", **OWN)
+    image, text = (with_unnormalised(encoding, seed) for seed, encoding in enumerate(encodings()))
+    params = parameters(module, image, text)
+    assert {"class_token", "image_in", "text_in"} <= set(params) and not {"image_type", "text_type"} & set(params)
+    fused = module.apply({"params": params}, image, text)
+    assert fused.tokens.shape == (3, 6, WIDTH) and fused.image_tokens.shape == (3, 5, WIDTH)
+    other = module.apply({"params": params}, image.replace(tokens=image.tokens + 1.0), text.replace(tokens=text.tokens + 1.0))
+    jax.tree.map(np.testing.assert_array_equal, other, fused)
+
+    def entered(encoding, name):
+        return encoding.unnormalised @ params[name]["kernel"] + params[name]["bias"]
+
+    x = jnp.concatenate([jnp.broadcast_to(params["class_token"], (3, 1, WIDTH)), entered(image, "image_in"),
+                         entered(text, "text_in")], axis=1)
+    mask = np.concatenate([np.ones((3, 6), bool), text.mask], axis=1)
+    stream = Transformer(module.options).apply({"params": params["transformer"]}, x, mask)
+    stream = module.options.normalisation(None).apply({"params": params["norm"]}, stream)
+    pooled = np.tanh(stream[:, 0] @ params["pooler"]["kernel"] + params["pooler"]["bias"])
+    np.testing.assert_allclose(fused.pooled, pooled, atol=1e-5)
+    np.testing.assert_allclose(fused.image_tokens, stream[:, 1:6], atol=1e-5)
+    np.testing.assert_allclose(fused.tokens, stream[:, 6:], atol=1e-5)
+
+
+def test_padding_changes_nothing_beside_a_class_token():
+    module = fusion_of("merged", class_token=True, projected=True)
+    params = parameters(module, *encodings())
+    fused = [module.apply({"params": params}, *encodings(padding=padding)) for padding in (0, 4)]
+    np.testing.assert_allclose(fused[1].pooled, fused[0].pooled, atol=1e-5)
+    np.testing.assert_allclose(fused[1].image_tokens, fused[0].image_tokens, atol=1e-5)
+
+
 def test_a_stack_without_layers_gives_its_input_scanned_or_not():
     x = jnp.asarray(RNG.normal(size=(2, 3, 8)), jnp.float32)
     for scan in (False, True):

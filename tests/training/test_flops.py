@@ -51,13 +51,15 @@ def test_the_forward_pass_has_the_products_that_its_traced_program_has(changes):
 
 
 @pytest.mark.parametrize("width", [128, 64], ids=["as wide as the towers", "narrower"])
-@pytest.mark.parametrize("kind", ["cross_attention", "merged", "co_attention", "concatenation"])
-def test_a_fusion_has_the_products_that_its_traced_program_has(kind, width):
+@pytest.mark.parametrize(("kind", "changes"), [
+    ("cross_attention", {}), ("merged", {}), ("merged", dict(class_token=True, projected=True)), ("co_attention", {}),
+    ("concatenation", {})])
+def test_a_fusion_has_the_products_that_its_traced_program_has(kind, changes, width):
     model = config_of(text={"causal": False, "pooling": "first"}).model
     layers = dict(preset="Ti", depth=2, heads=2, pooler=True) if kind != "concatenation" else {}
     config = base()
     config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
-    config.model.fusion = dict(kind=kind, width=width, mlp_dim=320, **layers)
+    config.model.fusion = dict(kind=kind, width=width, mlp_dim=320, **layers, **changes)
     fusion = to_config(config.to_dict()).model.fusion
     image, text = (Encoding(jnp.zeros((4, count, 128)), None, jnp.zeros((4, 128))) for count in (17, 24))
     module = build_fusion(fusion, Precision())
@@ -81,6 +83,23 @@ def test_a_masked_autoencoder_has_the_products_that_its_traced_program_has():
     variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
     program = jax.make_jaxpr(lambda variables: module.apply(variables, batch, True, rngs={"dropout": jax.random.key(0)}))(variables)
     assert counted_flops(program.jaxpr) * 3 * config.data.batch_size == train_step_flops(config) * 4
+
+
+@pytest.mark.parametrize("objective", [dict(kind="masked_image"), dict(kind="masked_joint", spare_last=False, spare_first=False)])
+def test_masked_patches_have_the_products_that_their_traced_program_has(objective):
+    config = base()
+    config.update(steps=1, objectives=dict(masked=dict(objective, codes=40, code_width=6, smallest_block=2)))
+    narrow = dict(preset="Ti", width=128, depth=2, heads=2, mlp_dim=320)
+    config.model.image.update(narrow, patch_size=8, image_size=32)
+    config.model.text.update(narrow, vocab_size=50, length=24, causal=False, pooling="first")
+    config.model.fusion = dict(narrow, kind="merged", width=64, class_token=True)
+    config = to_config(config.to_dict())
+    module, batch = make_module(config), example_batch(config, rows=4)
+    variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
+    program = jax.make_jaxpr(lambda variables: module.apply(variables, batch, True, rngs={"dropout": jax.random.key(0)}))(variables)
+    without_backward = 2 * 16 * 6 * (3 * 64 + 40)  # the quantizer, of one picture
+    counted = counted_flops(program.jaxpr) * 3 // 4 - 2 * without_backward
+    assert counted * config.data.batch_size == pytest.approx(train_step_flops(config), rel=1e-6)
 
 
 def test_clip_b16_is_what_is_published():

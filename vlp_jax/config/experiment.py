@@ -108,8 +108,10 @@ def shrink_parts(config: ml_collections.ConfigDict, narrow: dict) -> None:
     for objective in config.objectives.values():
         if objective.kind == "momentum_contrastive":
             objective.queue = 2 * config.data.batch_size
-        if objective.kind == "masked_language":
+        if objective.kind in ("masked_language", "masked_joint"):
             objective.mask_id, config.model.text.vocab_size = None, WITH_MASK_TOKEN
+        if objective.kind in ("masked_image", "masked_joint"):
+            objective.update(codes=256, smallest_block=2)
         if "alpha_warmup" in objective:
             objective.alpha_warmup = 10
 

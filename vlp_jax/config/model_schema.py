@@ -115,6 +115,9 @@ class MergedFusion(FusionStack):
     """One stream of image and text tokens (ViLT, FLAVA)."""
 
     kind: Literal["merged"] = "merged"
+    class_token: bool = False  # pooled is a learned token of the stream's own, and not the text's first
+    projected: bool = False  # tokens of each kind go through a linear map, even where they are as wide as the layers
+    normalised: bool = True  # False: the towers' tokens are taken before their final norm
 
 
 @dataclasses.dataclass(frozen=True)

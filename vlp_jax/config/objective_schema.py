@@ -111,5 +111,38 @@ class ImageViews:
     first: Literal["image", "first_view"] = "image"  # first_view: two views beside the image, both by `data.view_augmentation`
 
 
+
+@dataclasses.dataclass(frozen=True)
+class MaskedPatches:
+    """Fields that the objectives share which tell the codes of hidden patches (Bao et al. 2022)."""
+
+    weight: float = between(1.0, 0.0)
+    image_rate: float = between(0.4, 0.01, 0.99)  # of the patches
+    smallest_block: int = between(16, 1)  # patches are hidden in rectangles of at least so many
+    codes: int = between(8192, 2)  # of a random-projection quantizer (Chiu et al. 2022)
+    code_width: int = between(16, 1)  # to which it projects a patch
+    codebook_seed: int = between(0, 0, 2**31 - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedImage(MaskedPatches):
+    """The codes of hidden patches from the visible ones."""
+
+    kind: Literal["masked_image"] = "masked_image"
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedJoint(MaskedPatches):
+    """Hidden patches and hidden words at once, from a fusion (Singh et al. 2022)."""
+
+    kind: Literal["masked_joint"] = "masked_joint"
+    rate: float = between(0.15, 0.0, 1.0)  # of the words' tokens; this and what follows as in MaskedLanguage
+    spare_first: bool = True
+    spare_last: bool = True
+    mask_id: int | None = between(None, 0)
+    tied: bool = False
+
+
+HidesWords = MaskedLanguage | MaskedJoint
 Objective = (SoftmaxContrastive | SigmoidContrastive | MomentumContrastive | Matching | MaskedLanguage | CaptioningObjective |
-             MaskedAutoencoder | ImageViews)
+             MaskedAutoencoder | ImageViews | MaskedImage | MaskedJoint)

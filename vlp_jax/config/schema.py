@@ -31,8 +31,11 @@ from vlp_jax.config.model_schema import TextTowerFusion as TextTowerFusion
 from vlp_jax.config.model_schema import Tower as Tower
 from vlp_jax.config.objective_schema import CaptioningObjective as CaptioningObjective
 from vlp_jax.config.objective_schema import ContrastiveObjective as ContrastiveObjective
+from vlp_jax.config.objective_schema import HidesWords as HidesWords
 from vlp_jax.config.objective_schema import ImageViews as ImageViews
 from vlp_jax.config.objective_schema import MaskedAutoencoder as MaskedAutoencoder
+from vlp_jax.config.objective_schema import MaskedImage as MaskedImage
+from vlp_jax.config.objective_schema import MaskedJoint as MaskedJoint
 from vlp_jax.config.objective_schema import MaskedLanguage as MaskedLanguage
 from vlp_jax.config.objective_schema import Matching as Matching
 from vlp_jax.config.objective_schema import MomentumContrastive as MomentumContrastive

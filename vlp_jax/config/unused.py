@@ -32,11 +32,12 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
              "as 'save_names' without names in `saved` (such as query, key, value): that is 'full'")]
     text = config.data.text
     for name, objective in config.objectives.items():
-        if isinstance(objective, schema.MaskedLanguage):
+        if isinstance(objective, schema.HidesWords):
             ends = (("first", objective.spare_first, "start_token", text.start_token),
                     ("last", objective.spare_last, "end_token", text.end_token))
             settings += [(f"objectives.{name}.spare_{place}", spared and token is None, f"without data.text.{key}: that is a word")
                          for place, spared, key, token in ends]
+        if isinstance(objective, schema.MaskedLanguage):
             settings.append((f"objectives.{name}.alpha_warmup", objective.alpha == 0 < objective.alpha_warmup, "with alpha=0"))
         if not isinstance(objective, schema.ContrastiveObjective):
             continue

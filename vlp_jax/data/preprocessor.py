@@ -86,7 +86,7 @@ class Preprocessor:
         for name, objective in config.objectives.items():
             if isinstance(objective, schema.MaskedLanguage) and objective.whole_words:
                 tokenizer.word_marks  # noqa: B018 - looked up now, so that a vocabulary without marks is found before the first batch
-            needs_id = isinstance(objective, schema.MaskedLanguage) and objective.mask_id is None
+            needs_id = isinstance(objective, schema.HidesWords) and objective.mask_id is None
             if needs_id and tokenizer.vocab_size == text.vocab_size:
                 raise ConfigError(f"model.text.vocab_size: {text.vocab_size} leaves no id for the mask token of objectives.{name}; "
                                   f"set it to {text.vocab_size + 1} or more, or name one as objectives.{name}.mask_id")

@@ -70,11 +70,12 @@ def fusion_flops(model: schema.Model) -> int:
     size, images = size_of(fusion, "model.fusion"), image_tokens(model.image)
     texts, width, streams = model.text.length + (model.text.pooling == "cls"), size.width, 1 + (fusion.kind == "co_attention")
     flops = streams * 2 * width**2 if fusion.pooler else 0
-    flops += 2 * texts * size_of_text.width * width if size_of_text.width != width else 0
+    projected = fusion.kind == "merged" and fusion.projected
+    flops += 2 * texts * size_of_text.width * width if projected or size_of_text.width != width else 0
     if fusion.kind != "cross_attention":
-        flops += 2 * images * image_token * width if image_token != width else 0
+        flops += 2 * images * image_token * width if projected or image_token != width else 0
     if fusion.kind == "merged":
-        return flops + size.depth * layer_flops(size, images + texts, fusion.activation)
+        return flops + size.depth * layer_flops(size, fusion.class_token + images + texts, fusion.activation)
     seen = image_token if fusion.kind == "cross_attention" else width
     flops += size.depth * (layer_flops(size, texts, fusion.activation) + cross_flops(width, texts, images, seen))
     if fusion.kind == "co_attention":

@@ -25,7 +25,8 @@ class FusionLayers(nn.Module):
 
     image, text: Encodings with tokens [B, M, D'] and [B, N, D''] of any widths, the text's mask [B, N] with hidden tokens last,
       all of the image's tokens real. What is of another width than the layers is brought to theirs by a linear map.
-    Pooled is the text's first token; with `pooler`, after a linear layer and tanh, as in BERT (Devlin et al. 2019).
+    Pooled is the text's first token, or one of the fusion's own; with `pooler`, after a linear layer and tanh, as in BERT (Devlin
+    et al. 2019).
     """
 
     options: LayerOptions
@@ -43,9 +44,11 @@ class FusionLayers(nn.Module):
 
     def to_width(self, x: jax.Array, name: str) -> jax.Array:
         """[B, N, D'] -> [B, N, D], x itself where it is that wide."""
+        return x if x.shape[-1] == self.options.width else self.linear(x, name)
+
+    def linear(self, x: jax.Array, name: str) -> jax.Array:
+        """[B, N, D'] -> [B, N, D]."""
         options = self.options
-        if x.shape[-1] == options.width:
-            return x
         return options.precision.dense(options.width, ("embed", "mlp"), kernel_init=options.initializers()["residual"],
                                        name=f"{name}_in")(x)
 
@@ -80,16 +83,36 @@ class CrossAttention(FusionLayers):
 
 class MergedAttention(FusionLayers):
     """All tokens in one stream (Kim et al. 2021, "ViLT", equations 1 to 5). The image's stand in front, so that the text's padding
-    comes last."""
+    comes last.
+
+    class_token: a learned token in front of all others is pooled (Singh et al. 2022, "FLAVA", section 3.1).
+    projected: each kind of tokens goes through a linear map of its own, whose bias also says of which kind they are.
+    normalised: False takes the towers' tokens as their final norms found them.
+    """
+
+    class_token: bool = False
+    projected: bool = False
+    normalised: bool = True
 
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
-        images, texts = self.typed(image.tokens, "image"), self.typed(text.tokens, "text")
-        x, count = jnp.concatenate([images, texts], axis=1), images.shape[1]
-        x = constrain(x, ("batch", "tokens", "activation_embed"))
-        mask = None if text.mask is None else jnp.pad(text.mask, ((0, 0), (count, 0)), constant_values=True)
+        images, texts = self.entering(image, "image"), self.entering(text, "text")
+        parts, behind = [images, texts], images.shape[1] + self.class_token  # where the text begins
+        if self.class_token:
+            init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, "embed"))
+            token = self.param("class_token", init, (1, 1, self.options.width), jnp.float32).astype(images.dtype)
+            parts = [jnp.broadcast_to(token, (len(images), *token.shape[1:])), *parts]
+        x = constrain(jnp.concatenate(parts, axis=1), ("batch", "tokens", "activation_embed"))
+        mask = None if text.mask is None else jnp.pad(text.mask, ((0, 0), (behind, 0)), constant_values=True)
         x = self.norm(self.stack(train, cross_attention=False)(x, mask), "norm")
-        return FusedEncoding(x[:, count:], text.mask, self.pool(x[:, count]), image_tokens=x[:, :count])
+        pooled = self.pool(x[:, 0 if self.class_token else behind])
+        return FusedEncoding(x[:, behind:], text.mask, pooled, image_tokens=x[:, int(self.class_token):behind])
+
+    def entering(self, encoding: Encoding, name: str) -> jax.Array:
+        """A tower's tokens as they enter the stream, [B, N, D]."""
+        x = encoding.tokens if self.normalised or encoding.unnormalised is None else encoding.unnormalised
+        x = self.linear(x, name) if self.projected else self.typed(x, name)
+        return constrain(x, ("batch", "tokens", "activation_embed"))
 
 
 class CoAttention(FusionLayers):

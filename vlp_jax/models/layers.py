@@ -19,12 +19,14 @@ from vlp_jax.sharding.layout import constrain
 @flax.struct.dataclass
 class Encoding:
     """What every encoder returns: tokens [B, N, D] (None where only `pooled` was asked for), mask [B, N] bool (None: all real),
-    pooled [B, D] (or None), and of a text the ids [B, L] int32 that it was made from."""
+    pooled [B, D] (or None), of a text the ids [B, L] int32 that it was made from, and the tokens as a transformer's final norm
+    found them (None where there is no such norm)."""
 
     tokens: jax.Array | None
     mask: jax.Array | None
     pooled: jax.Array | None
     ids: jax.Array | None = None
+    unnormalised: jax.Array | None = None
 
 
 class Mlp(nn.Module):

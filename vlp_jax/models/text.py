@@ -97,8 +97,9 @@ class TextTransformer(nn.Module):
                                             name="pooler")
             pooled = jnp.tanh(dense(pooled))
         if self.pooling == "cls_end":
-            x, mask = (unnormalised if reading == ALONE else x)[:, :-1], mask[:, 1:]
-        return Encoding(x if tokens else None, mask, pooled, text)
+            unnormalised, mask = unnormalised[:, :-1], mask[:, 1:]
+            x = unnormalised if reading == ALONE else x[:, :-1]
+        return Encoding(x, mask, pooled, text, unnormalised) if tokens else Encoding(None, mask, pooled, text)
 
     def embedded(self, text: jax.Array, mask: jax.Array, train: bool, types: jax.Array | None, cache: Cache | None,
                  reading: Reading) -> tuple[jax.Array, jax.Array]:

@@ -156,8 +156,9 @@ def build_fusion(fusion: schema.Fusion | None, precision: Precision) -> nn.Modul
     if fusion.kind == "co_attention" and fusion.scan:
         raise ConfigError("model.fusion.scan: two streams that read each other are not scanned; set scan=False")
     kind = {"cross_attention": CrossAttention, "merged": MergedAttention, "co_attention": CoAttention}[fusion.kind]
+    merged = ("class_token", "projected", "normalised") if fusion.kind == "merged" else ()
     return kind(layer_options(fusion, "model.fusion", precision), fusion.final_norm, fusion.pooler, fusion.stochastic_depth,
-                fusion.scan, fusion.rematerialisation, fusion.saved)
+                fusion.scan, fusion.rematerialisation, fusion.saved, **{name: getattr(fusion, name) for name in merged})
 
 
 def fused_width(config: schema.Model) -> int:

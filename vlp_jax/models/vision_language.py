@@ -42,10 +42,12 @@ class VisionLanguageModel(nn.Module):
         if self.config.decoder is not None:
             self.decoder = build_decoder(self.config, self.precision)
 
-    def encode_image(self, image: jax.Array, train: bool = False, tokens: bool = True, kept: jax.Array | None = None) -> Encoding:
+    def encode_image(self, image: jax.Array, train: bool = False, tokens: bool = True, kept: jax.Array | None = None,
+                     masked: jax.Array | None = None) -> Encoding:
         """[B, H, W, 3] normalised pixels -> the image tower's Encoding, with its `tokens` where they are wanted. kept: int32
-        [B, K], the only patches that a ViT is to encode; no ResNet can leave out any."""
-        return self.image(image, train, tokens) if kept is None else self.image(image, train, tokens, kept)
+        [B, K], the only patches that a ViT is to encode; masked: bool [B, N], those that it is not to see; a ResNet has none."""
+        chosen = {name: value for name, value in (("kept", kept), ("masked", masked)) if value is not None}
+        return self.image(image, train, tokens, **chosen)
 
     def encode_text(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True) -> Encoding:
         """int32 [B, L], bool [B, L] -> the text tower's Encoding, with its `tokens` where they are wanted."""

@@ -5,7 +5,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from einops import rearrange
+from einops import rearrange, repeat
 
 from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Transformer
 from vlp_jax.models.positions import rotary2d, sincos2d
@@ -20,6 +20,8 @@ class ViT(nn.Module):
       train: whether to drop tokens, branches and activations; needs a "dropout" rng then.
       tokens: False where only `pooled` is wanted, so that a last layer need not compute what is not pooled.
       kept: int32 [B, K], the patches that are encoded, in this order; None: all, or in training a random part (`token_drop`).
+      masked: bool [B, N], the patches in whose place a learned token is encoded (Bao et al. 2022, "BEiT"); none of their pixels
+        reaches any other patch.
     Returns: Encoding with tokens [B, N, D] (class token first, registers last, where there are any), no mask, and
       pooled [B, D], None for pooling "none".
     Raises: ValueError if the image is not of the size the position embedding was made for.
@@ -45,12 +47,17 @@ class ViT(nn.Module):
     saved: tuple[str, ...] = ()
 
     @nn.compact
-    def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True, kept: jax.Array | None = None) -> Encoding:
+    def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True, kept: jax.Array | None = None,
+                 masked: jax.Array | None = None) -> Encoding:
         options, precision = self.options, self.options.precision
         if image.shape[1:3] != (self.image_size, self.image_size):
             raise ValueError(f"this ViT takes images of {self.image_size}x{self.image_size}, got {image.shape}")
-        x = self.embed_patches(image.astype(precision.compute))
         side = self.image_size // self.patch_size
+        if masked is not None and self.stem == "convolution":  # which looks across patches
+            image = jnp.where(pixels_of(masked, side, self.patch_size), 0.0, image)
+        x = self.embed_patches(image.astype(precision.compute))
+        if masked is not None:
+            x = jnp.where(masked[:, :, None], self.learned("mask_token", (1, 1, options.width)), x)
         has_class_token = self.pooling == "cls"
         x, angles = x + self.positions(side) if self.position != "rotary2d" else x, self.angles(side)
         if kept is None and train and self.token_drop:
@@ -73,7 +80,7 @@ class ViT(nn.Module):
         x = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
                         name="transformer")(x, angles=angles, only=only)
         encoding = self.pool(constrain(x, ("batch", "tokens", "activation_embed")))
-        return encoding if tokens else encoding.replace(tokens=None)
+        return encoding if tokens else encoding.replace(tokens=None, unnormalised=None)
 
     def embed_patches(self, image: jax.Array) -> jax.Array:
         """[B, H, W, 3] -> [B, N, D]."""
@@ -109,7 +116,7 @@ class ViT(nn.Module):
 
     def pool(self, x: jax.Array) -> Encoding:
         options = self.options
-        norm = options.normalisation("norm")
+        norm, unnormalised = options.normalisation("norm"), x
         if self.norm_before_pooling:
             x = norm(x)
         patches = x[:, self.pooling == "cls":x.shape[1] - self.registers]
@@ -120,8 +127,8 @@ class ViT(nn.Module):
         elif self.pooling == "map":
             pooled = AttentionPooling(options, self.queries, name="pooling_head")(patches)
         else:
-            return Encoding(x, None, None)
-        return Encoding(x, None, pooled if self.norm_before_pooling else norm(pooled))
+            return Encoding(x, None, None, unnormalised=unnormalised)
+        return Encoding(x, None, pooled if self.norm_before_pooling else norm(pooled), unnormalised=unnormalised)
 
 
 class ConvolutionStem(nn.Module):
@@ -148,6 +155,11 @@ class ConvolutionStem(nn.Module):
                              name=f"norm_{i}", **along_channels)(x)
             x = jax.nn.relu(x)
         return x
+
+
+def pixels_of(patches: jax.Array, side: int, patch_size: int) -> jax.Array:
+    """bool [B, N] of patches -> [B, H, W, 1] of their pixels."""
+    return repeat(patches, "b (h w) -> b (h p) (w q) 1", h=side, p=patch_size, q=patch_size)
 
 
 def kept_tokens(key: jax.Array, batch: int, count: int, rate: float) -> jax.Array:

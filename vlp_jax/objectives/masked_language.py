@@ -25,6 +25,11 @@ class MaskedText:
     chosen: jax.Array
     open: jax.Array
 
+    @property
+    def share(self) -> jax.Array:
+        """The fraction of the open tokens that was chosen."""
+        return self.chosen.sum() / jnp.maximum(self.open.sum(), 1)
+
 
 class MaskedLanguage(Objective):
     """Some of a text's tokens are hidden and told from the rest: by a linear layer, an activation, a norm, and a product with
@@ -98,30 +103,23 @@ class MaskedLanguage(Objective):
         logits = self.told(encodings, masked, batch["text_mask"], model)
         loss = masked_loss(logits, batch["text"], masked.chosen)
         loss = loss if lesson is None else self.distilled(loss, logits, lesson, masked.chosen)
-        frequencies = jnp.zeros(model.config.text.vocab_size, jnp.float32).at[batch["text"]].add(masked.open)
-        return Loss(loss.value, {**loss.metrics, "masked": masked.chosen.sum() / jnp.maximum(masked.open.sum(), 1),
-                                 "unigram_entropy": entropy_of(frequencies)})
+        return Loss(loss.value, {**loss.metrics, "masked": masked.share,
+                                 "unigram_entropy": unigram_entropy(batch["text"], masked, model)})
 
     def masked(self, key: jax.Array, batch: dict[str, jax.Array], model: VisionLanguageModel) -> MaskedText:
-        """The batch's texts with some of their tokens hidden."""
-        size = model.config.text.vocab_size
-        mask_id = size - 1 if self.mask_id is None else self.mask_id
-        return mask_tokens(key, batch["text"], batch["text_mask"], self.rate, size, mask_id, self.spare_first, self.spare_last,
-                           batch["word_start"] if self.whole_words else None)
+        """The batch's texts with some of their tokens, or words, hidden."""
+        return masked_text(self, key, batch, model, batch["word_start"] if self.whole_words else None)
 
     @nn.compact
     def told(self, encodings: dict, masked: MaskedText, mask: jax.Array, model: VisionLanguageModel) -> jax.Array:
         """Logits float32 [B, L, V] of all tokens of a masked text."""
-        tower = model.config.text
         encoding = model.encode_text(masked.text, mask, self.training)
         if self.with_image:
             encoding = model.fuse(encodings["image"], encoding, self.training)
         if encoding.tokens is None:
             raise ConfigError("model.fusion.kind: 'concatenation' gives no tokens to tell hidden words from; use "
                               "'cross_attention', 'merged' or 'co_attention', or with_image=False")
-        tokens = encoding.tokens[:, -mask.shape[1]:]  # without a learned class token in front
-        options = layer_options(tower, "model.text", model.precision)
-        return WordHead(options, tower.vocab_size, name="head")(tokens, model.word_table() if self.tied else None)
+        return word_logits(encoding.tokens, masked.text, model, self.tied, "head")
 
     def distilled(self, loss: Loss, logits: jax.Array, lesson: jax.Array, chosen: jax.Array) -> Loss:
         """The loss, and the divergence from what the teacher told, by their weights."""
@@ -131,6 +129,29 @@ class MaskedLanguage(Objective):
             self.updates.value += 1
         return Loss((1.0 - alpha) * loss.value + alpha * divergence,
                     {**loss.metrics, "alpha": alpha, "cross_entropy": loss.value, "divergence": divergence})
+
+
+def masked_text(words: Objective, key: jax.Array, batch: dict[str, jax.Array], model: VisionLanguageModel,
+                word_start: jax.Array | None = None) -> MaskedText:
+    """The batch's texts with some of their tokens hidden, as `rate`, `mask_id`, `spare_first` and `spare_last` of `words` say; whole
+    words where it is told where they begin (see `mask_tokens`)."""
+    size = model.config.text.vocab_size
+    mask_id = size - 1 if words.mask_id is None else words.mask_id
+    return mask_tokens(key, batch["text"], batch["text_mask"], words.rate, size, mask_id, words.spare_first, words.spare_last,
+                       word_start)
+
+
+def word_logits(tokens: jax.Array, text: jax.Array, model: VisionLanguageModel, tied: bool, name: str) -> jax.Array:
+    """[B, N, D'] of a text [B, L] -> logits float32 [B, L, V], by a head of the calling module. A learned class token may stand in
+    front of the text's."""
+    tower, table = model.config.text, model.word_table() if tied else None
+    head = WordHead(layer_options(tower, "model.text", model.precision), tower.vocab_size, name=name)
+    return head(tokens[:, -text.shape[1]:], table)
+
+
+def unigram_entropy(text: jax.Array, masked: MaskedText, model: VisionLanguageModel) -> jax.Array:
+    """The entropy of the batch's open tokens by their frequencies."""
+    return entropy_of(jnp.zeros(model.config.text.vocab_size, jnp.float32).at[text].add(masked.open))
 
 
 def mask_tokens(key: jax.Array, text: jax.Array, mask: jax.Array, rate: float, vocab_size: int, mask_id: int,

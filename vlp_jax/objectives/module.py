@@ -17,6 +17,8 @@ from vlp_jax.objectives.captioning import Captioning, token_losses
 from vlp_jax.objectives.contrastive import SigmoidContrastive, SoftmaxContrastive
 from vlp_jax.objectives.image_views import ImageViews
 from vlp_jax.objectives.masked_autoencoder import MaskedAutoencoder
+from vlp_jax.objectives.masked_image import MaskedImage
+from vlp_jax.objectives.masked_joint import MaskedJoint
 from vlp_jax.objectives.masked_language import MaskedLanguage
 from vlp_jax.objectives.matching import Matching
 from vlp_jax.objectives.momentum_contrastive import MomentumContrastive
@@ -27,7 +29,7 @@ from vlp_jax.sharding.layout import constrain
 KINDS: dict[str, type[Objective]] = {"softmax": SoftmaxContrastive, "sigmoid": SigmoidContrastive, "matching": Matching,
                                      "masked_language": MaskedLanguage, "momentum_contrastive": MomentumContrastive,
                                      "captioning": Captioning, "masked_autoencoder": MaskedAutoencoder,
-                                     "image_views": ImageViews}
+                                     "image_views": ImageViews, "masked_image": MaskedImage, "masked_joint": MaskedJoint}
 VIEWS = {f"{name}_pooled": name for name in inputs.VIEWS}  # encodings of pictures that are made where these are needed
 
 

@@ -1,0 +1,67 @@
+"""Masked multimodal modelling: what tells what, padding, and what it needs. Its losses are in models/test_parity_flava.py."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_experiment import TOWER, batch_of, experiment
+
+from vlp_jax.config import base, to_config
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.errors import ConfigError
+from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.state import initial_variables
+
+BOTH = dict(kind="masked_joint", codes=20, code_width=4, smallest_block=1, rate=0.5, spare_first=False, spare_last=False)
+
+
+def module_of(kind="merged", **changes):
+    config = experiment(model__fusion=dict(TOWER, kind=kind), objectives=dict(both=BOTH | changes))
+    return make_module(config), example_batch(config)
+
+
+def losses(batch, **changes):
+    """The two losses of a batch, with parameters of some size and always the same masks."""
+    module, example = module_of(**changes)
+    shapes = nn.meta.unbox(jax.eval_shape(lambda: initial_variables(module, example, 0)))
+    rng = np.random.default_rng(3)
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.asarray((path[-1].key == "scale") + 0.4 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
+    metrics = jax.jit(lambda batch: module.apply(params, batch, True, rngs={"dropout": jax.random.key(1)}).metrics)(batch)
+    np.testing.assert_allclose(metrics["both/loss"], metrics["both/image_loss"] + metrics["both/text_loss"], rtol=1e-6)
+    assert {name.removeprefix("both/") for name in metrics} == {
+        "loss", *(f"image_{name}" for name in ("loss", "accuracy", "code_entropy")),
+        *(f"text_{name}" for name in ("loss", "accuracy", "masked", "unigram_entropy"))}
+    return np.array([float(metrics["both/image_loss"]), float(metrics["both/text_loss"])])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, dict(kind="co_attention", tied=True)], ids=["one stream", "two streams"])
+def test_patches_are_told_from_words_too_and_words_from_patches_too_and_padding_changes_nothing(changes):
+    batch = batch_of()
+    batch |= {"image": (batch["image"] / 127.5 - 1.0).astype(np.float32)}
+    mask = batch["text_mask"]
+    before = losses(batch, **changes)
+    padded = losses(batch | {"text": np.where(mask, batch["text"], 7).astype(np.int32)}, **changes)
+    np.testing.assert_array_equal(padded, before)
+    words = np.where(mask, (batch["text"] + 1) % 19, batch["text"]).astype(np.int32)
+    assert abs(losses(batch | {"text": words}, **changes)[0] - before[0]) > 1e-3
+    assert abs(losses(batch | {"image": batch["image"][::-1].copy()}, **changes)[1] - before[1]) > 1e-3
+
+
+def test_a_fusion_without_tokens_of_the_picture_is_a_config_error():
+    module, batch = module_of("cross_attention")
+    with pytest.raises(ConfigError, match="model.fusion.kind: 'cross_attention' gives no tokens of the picture .* use 'merged'"):
+        jax.eval_shape(lambda: initial_variables(module, batch, 0))
+
+
+def test_it_needs_a_mask_token_and_spares_only_ends_that_there_are_as_masked_words_do():
+    config = base()
+    config.update(steps=1, objectives=dict(both=dict(kind="masked_joint")))
+    config.data.text.start_token, config.model.text.vocab_size = "<start>", 4096
+    with pytest.raises(ConfigError, match="leaves no id for the mask token of objectives.both"):
+        Preprocessor.from_config(to_config(config.to_dict()))
+    config.data.text.start_token = None
+    with pytest.raises(ConfigError, match="objectives.both.spare_first: has no effect without data.text.start_token"):
+        to_config(config.to_dict())

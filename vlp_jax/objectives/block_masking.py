@@ -1,0 +1,31 @@
+"""Patches hidden in rectangles (Bao et al. 2022, "BEiT", algorithm 1)."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+BLOCKS = 16  # drawn for each picture; far fewer hide 40% of it
+ASPECT = 0.3  # a rectangle is at most so narrow, either way
+
+
+def hidden_patches(key: jax.Array, batch: int, side: int, count: int, smallest: int) -> jax.Array:
+    """int32 [B, count]: which of a picture's side^2 patches, numbered row by row, are hidden; as many in each picture.
+
+    Rectangles of `smallest` to `count` patches, of any aspect ratio from ASPECT to its inverse and in any place, are laid one on
+    another until `count` patches are covered. Of the last one only as many are hidden as are wanting, in reading order from its
+    first or from its last, where the paper hides all of it.
+    """
+    shape, place, direction = jax.random.split(key, 3)
+    area, aspect = jax.random.uniform(shape, (2, batch, BLOCKS))
+    area, aspect = smallest + area * (count - smallest), jnp.exp((2.0 * aspect - 1.0) * math.log(ASPECT))
+    extent = jnp.stack([jnp.sqrt(area * aspect), jnp.sqrt(area / aspect)])
+    extent = jnp.clip(jnp.round(extent), 1, side)[..., None]
+    start = jnp.floor(jax.random.uniform(place, extent.shape) * (side - extent + 1))
+    line = jnp.arange(side)
+    rows, columns = (start <= line) & (line < start + extent)  # [B, BLOCKS, side] each
+    covered = (rows[..., :, None] & columns[..., None, :]).reshape(batch, BLOCKS, side**2)
+    turn = jnp.where(covered.any(axis=1), covered.argmax(axis=1), BLOCKS)  # of the rectangle that covers a patch first
+    reading = jnp.arange(side**2)
+    reading = jnp.where(jax.random.bernoulli(direction, shape=(batch, 1)), reading, reading[::-1])
+    return jnp.argsort(turn * side**2 + reading, axis=1)[:, :count].astype(jnp.int32)

@@ -1,0 +1,102 @@
+"""Masked image modelling: the codes of hidden patches, from the visible ones (Bao et al. 2022, "BEiT")."""
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+from vlp_jax.models.flops import image_flops
+from vlp_jax.models.presets import patch_size_of, size_of
+from vlp_jax.models.quantizer import patch_codes, random_codebook
+from vlp_jax.models.towers import layer_options
+from vlp_jax.models.vision_language import VisionLanguageModel
+from vlp_jax.models.word_head import WordHead
+from vlp_jax.objectives.block_masking import hidden_patches
+from vlp_jax.objectives.objective import Loss, Objective
+from vlp_jax.objectives.tokens import entropy_of, log_likelihood
+
+
+@flax.struct.dataclass
+class HiddenPatches:
+    """places: int32 [B, K], the patches that are hidden; mask: bool [B, N], True for them; codes: int32 [B, N], of all patches."""
+
+    places: jax.Array
+    mask: jax.Array
+    codes: jax.Array
+
+    @property
+    def hidden_codes(self) -> jax.Array:
+        """int32 [B, K]."""
+        return jnp.take_along_axis(self.codes, self.places, axis=1)
+
+
+class MaskedImage(Objective):
+    """Some patches are replaced by a learned token, and the code of each is told from what the image tower makes of it, by the
+    head that tells hidden words. The codes are those of a random projection (see `models.quantizer`).
+
+    image_rate: the share of the patches that is hidden. smallest_block: the fewest patches of a rectangle in which they are.
+    codes, code_width, codebook_seed: how many codes there are, the width of their space, and the seed that they come from.
+    Metrics: `accuracy`, and the reference `code_entropy`: the loss of the best guess without context, from the frequencies of this
+    batch's codes (less than from those of the whole set).
+    """
+
+    image_rate: float = 0.4
+    smallest_block: int = 16
+    codes: int = 8192
+    code_width: int = 16
+    codebook_seed: int = 0
+
+    reads_pixels = True
+
+    def flops(self, model: schema.Model, batch: int) -> int:
+        width = size_of(model.image, "model.image").width
+        return batch * (image_flops(model.image, 0, embedded=False) + self.coding_flops(model, width))
+
+    def coding_flops(self, model: schema.Model, width: int) -> int:
+        """The head on the hidden patches' tokens of such a width, and a third of the quantizer, which has no backward pass."""
+        own, patch = size_of(model.image, "model.image").width, patch_size_of(model.image)
+        patches = (model.image.image_size // patch)**2
+        quantizer = 2 * patches * self.code_width * (3 * patch**2 + self.codes)
+        return 2 * self.count_of(patches) * own * (width + self.codes) + quantizer // 3
+
+    @nn.compact
+    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+        hidden = self.hide(batch["image"], model)
+        tokens = model.encode_image(batch["image"], self.training, masked=hidden.mask).tokens
+        return code_loss(self.told(tokens, hidden, model), hidden)
+
+    def count_of(self, patches: int) -> int:
+        """How many patches are hidden."""
+        return max(1, round(self.image_rate * patches))
+
+    def hide(self, image: jax.Array, model: VisionLanguageModel) -> HiddenPatches:
+        """Draws the patches of each picture that are hidden. Raises: ConfigError for a tower that cannot."""
+        tower = model.config.image
+        if tower.kind != "vit" or tower.token_drop:
+            raise ConfigError("objectives: to hide patches, model.image.kind must be 'vit' and model.image.token_drop 0")
+        patch = patch_size_of(tower)
+        side = tower.image_size // patch
+        count = self.count_of(side**2)
+        if self.smallest_block > count:
+            raise ConfigError(f"objectives: smallest_block {self.smallest_block} is more than the {count} patches of {side**2} "
+                              f"that image_rate={self.image_rate} hides; set it to {count} or less")
+        places = hidden_patches(self.make_rng("dropout"), len(image), side, count, self.smallest_block)
+        mask = (places[:, :, None] == jnp.arange(side**2)).any(axis=1)
+        codebook = random_codebook(self.codebook_seed, 3 * patch**2, self.codes, self.code_width)
+        return HiddenPatches(places, mask, patch_codes(image, patch, codebook))
+
+    def told(self, tokens: jax.Array, hidden: HiddenPatches, model: VisionLanguageModel, name: str = "head") -> jax.Array:
+        """All of a picture's tokens [B, M, D'] -> logits float32 [B, K, V] of the hidden patches' codes."""
+        places = hidden.places + (model.config.image.pooling == "cls")  # a class token stands in front of the patches
+        tokens = jnp.take_along_axis(tokens, places[:, :, None], axis=1)
+        return WordHead(layer_options(model.config.image, "model.image", model.precision), self.codes, name=name)(tokens)
+
+
+def code_loss(logits: jax.Array, hidden: HiddenPatches) -> Loss:
+    """The mean over hidden patches of -log softmax(logits)[code], with its metrics. logits: float32 [B, K, V]."""
+    codes = hidden.hidden_codes
+    counts = jnp.zeros(logits.shape[-1], jnp.float32).at[hidden.codes].add(1.0)
+    return Loss(-log_likelihood(logits, codes).mean(),
+                {"accuracy": (logits.argmax(axis=-1) == codes).mean(dtype=jnp.float32), "code_entropy": entropy_of(counts)})

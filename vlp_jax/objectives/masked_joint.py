@@ -1,0 +1,56 @@
+"""Masked multimodal modelling: hidden patches and hidden words at once, from both (Singh et al. 2022, "FLAVA", section 3.2)."""
+
+import flax.linen as nn
+import jax
+
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+from vlp_jax.models.flops import fusion_flops, image_flops, text_flops
+from vlp_jax.models.presets import size_of
+from vlp_jax.models.towers import fused_width
+from vlp_jax.models.vision_language import VisionLanguageModel
+from vlp_jax.objectives.masked_image import MaskedImage, code_loss
+from vlp_jax.objectives.masked_language import masked_loss, masked_text, unigram_entropy, word_logits
+from vlp_jax.objectives.objective import Loss
+
+
+class MaskedJoint(MaskedImage):
+    """The picture's patches are hidden as in `MaskedImage`, the text's tokens as in `MaskedLanguage`; what a fusion of the two
+    gives tells both, by a head each. The loss is the sum of the two.
+
+    rate, spare_first, spare_last, mask_id, tied: of the words, as in `MaskedLanguage`.
+    Metrics: those of the two, with `image_` and `text_` in front: `image_loss`, `image_accuracy`, `image_code_entropy`,
+    `text_loss`, `text_accuracy`, `text_masked`, `text_unigram_entropy`.
+    """
+
+    rate: float = 0.15
+    spare_first: bool = True
+    spare_last: bool = True
+    mask_id: int | None = None
+    tied: bool = False
+
+    couples_batch = True  # by the number of chosen words, over which the mean is taken
+
+    def flops(self, model: schema.Model, batch: int) -> int:
+        width, text = fused_width(model), size_of(model.text, "model.text").width
+        towers = image_flops(model.image, 0, embedded=False) + text_flops(model.text, 0, embedded=False)
+        words = 2 * model.text.length * text * (width + model.text.vocab_size)
+        return batch * (towers + fusion_flops(model) + self.coding_flops(model, width) + words)
+
+    @nn.compact
+    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+        hidden = self.hide(batch["image"], model)
+        masked = masked_text(self, self.make_rng("dropout"), batch, model)
+        image = model.encode_image(batch["image"], self.training, masked=hidden.mask)
+        text = model.encode_text(masked.text, batch["text_mask"], self.training)
+        fused = model.fuse(image, text, self.training)
+        if fused.image_tokens is None:
+            raise ConfigError(f"model.fusion.kind: {model.config.fusion.kind!r} gives no tokens of the picture to tell hidden "
+                              "patches from; use 'merged' or 'co_attention'")
+        patches = code_loss(self.told(fused.image_tokens, hidden, model, "image_head"), hidden)
+        words = masked_loss(word_logits(fused.tokens, batch["text"], model, self.tied, "text_head"), batch["text"], masked.chosen)
+        metrics = {"image_loss": patches.value, "text_loss": words.value, "text_masked": masked.share,
+                   "text_unigram_entropy": unigram_entropy(batch["text"], masked, model)}
+        metrics |= {f"image_{name}": value for name, value in patches.metrics.items()}
+        metrics |= {f"text_{name}": value for name, value in words.metrics.items()}
+        return Loss(patches.value + words.value, metrics)
