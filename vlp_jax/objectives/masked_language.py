@@ -133,8 +133,8 @@ class MaskedLanguage(Objective):
 
 def masked_text(words: Objective, key: jax.Array, batch: dict[str, jax.Array], model: VisionLanguageModel,
                 word_start: jax.Array | None = None) -> MaskedText:
-    """The batch's texts with some of their tokens hidden, as `rate`, `mask_id`, `spare_first` and `spare_last` of `words` say; whole
-    words where it is told where they begin (see `mask_tokens`)."""
+    """The batch's texts with some of their tokens hidden, as `rate`, `mask_id`, `spare_first` and `spare_last` of `words` say;
+    whole words where it is told where they begin (see `mask_tokens`)."""
     size = model.config.text.vocab_size
     mask_id = size - 1 if words.mask_id is None else words.mask_id
     return mask_tokens(key, batch["text"], batch["text_mask"], words.rate, size, mask_id, words.spare_first, words.spare_last,
