@@ -43,7 +43,8 @@ def get_config(variant="full"):
 
 def small(config):
     config = on_emoji(config)
+    config.ema = 0.98
     config.model.text.dropout = config.model.fusion.dropout = 0.0
     config.objectives.contrastive.update(queue=256, alpha_warmup=300)
-    config.objectives.words.alpha_warmup = 300
+    config.objectives.words.update(rate=0.5, alpha_warmup=300)  # what the text alone does not tell
     return config

@@ -47,6 +47,7 @@ def get_config(variant="full"):
 
 def small(config):
     config = on_emoji(config)
+    config.ema = 0.98
     config.model.text.dropout = 0.0
     config.objectives.contrastive.update(queue=256, alpha_warmup=300)
     return config

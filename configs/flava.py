@@ -49,10 +49,8 @@ def get_config(variant="full"):
 
 def small(config):
     config = on_emoji(config)
-    config.steps = 900
     for stack in (config.model.image, config.model.text, config.model.fusion):
         stack.update(width=96, heads=3, mlp_dim=288, initialization="xavier")
     config.model.text.length = 12
     config.objectives.contrastive.implementation = "dense"
-    config.optimizer.b2 = 0.98
     return config

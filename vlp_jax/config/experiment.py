@@ -132,7 +132,7 @@ def narrow_image(tower: ml_collections.ConfigDict, narrow: dict) -> None:
 def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The same experiment for the embedded data and minutes on a laptop's CPU, to learn something and not only to run: what `small`
     variants share. 32 x 32 pixels, a ViT of 16 patches behind a convolution stem, narrow towers, the input of clip_emoji.py."""
-    config.update(steps=1200, examples=None, epochs=None, log_every=50)
+    config.update(steps=500, examples=None, epochs=None, log_every=25)
     config.data.update(batch_size=64, workers=0)
     config.data.train.update(source="embedded:emoji/train", mixture={})
     config.data.text = to_tree(schema.Text(canonicalize=tuple(config.data.text.canonicalize)))
@@ -147,7 +147,7 @@ def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     shrink_parts(config, dict(narrow, depth=2))
     config.model.embedding_dim = 128
     config.precision.compute = "float32"
-    config.optimizer.update(rate=1e-3)
+    config.optimizer.update(kind="muon", rate=4e-3, b1=0.95, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0, rate_rules=())
     config.optimizer.schedule.update(kind="cosine", warmup=0.05)
     config.checkpoint.update(every_steps=500, every_minutes=None, keep=2)
     config.evaluators = dict(val_vendor=to_tree(schema.Evaluator(tasks=("retrieval",))))
