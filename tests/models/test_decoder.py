@@ -25,11 +25,14 @@ NARROW = dict(preset="Ti", width=16, depth=1, heads=2, mlp_dim=24)
 WAYS = {"cross-attention": dict(image="cross_attention"), "prefix": dict(image="prefix"), "words alone": dict(image="none"),
         "queries, untied": dict(image="cross_attention", image_queries=3, tied=False),
         "on a text tower": dict(kind="on_text_tower", tied=False, width=20),
-        "scanned": dict(image="cross_attention", scan=True, depth=2)}
+        "scanned": dict(image="cross_attention", scan=True, depth=2),
+        "in the text tower": dict(kind="in_text_tower"),
+        "in the text tower, scanned": dict(kind="in_text_tower", own=("attention", "cross", "mlp"), start_token=False, scan=True)}
 
 
 def model_of(compute=jnp.float32, pooling="cls_end", **changes):
-    text = schema.TextTower(**NARROW, vocab_size=20, length=6, pooling=pooling, scan=changes.get("scan", False))
+    inside = dict(causal=False, pooling="first") if changes.get("kind") == "in_text_tower" else dict(pooling=pooling)
+    text = schema.TextTower(**NARROW, vocab_size=20, length=6, scan=changes.get("scan", False), **inside)
     return VisionLanguageModel(schema.Model(text=text, decoder=schema.Decoder(**NARROW | changes)), Precision(compute))
 
 
@@ -73,7 +76,7 @@ def test_cached_decoding_gives_the_logits_of_the_whole_text(way):
             assert_close(jnp.concatenate(found, axis=1), whole)
 
 
-@pytest.mark.parametrize("way", ["prefix", "scanned"])
+@pytest.mark.parametrize("way", ["prefix", "scanned", "in the text tower"])
 def test_generation_with_a_cache_continues_as_without_one(way):
     model, start, end, padding = model_of(**WAYS[way]), 2, 1, 0
     params = parameters(model)
