@@ -7,10 +7,19 @@ from vlp_jax.config.fields import between
 
 
 @dataclasses.dataclass(frozen=True)
-class ContrastiveObjective:
-    """Fields that the two contrastive objectives share."""
+class Weighted:
+    """How much an objective counts, and when. Fields that all objectives share."""
 
     weight: float = between(1.0, 0.0)
+    weight_start: int = between(0, 0)  # updates before it counts
+    weight_warmup: int = between(0, 0)  # updates over which its weight then grows from 0
+    weight_end: int | None = between(None, 1)  # updates after which it counts no more
+
+
+@dataclasses.dataclass(frozen=True)
+class ContrastiveObjective(Weighted):
+    """Fields that the two contrastive objectives share."""
+
     positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # sharing which makes a pair positive
     implementation: Literal["dense", "chunked", "ring"] = "dense"  # how the pairs are met; the numbers are the same
     chunk_size: int = between(1024, 1)  # chunked and ring: texts that a device's images meet at once
@@ -38,11 +47,10 @@ class SigmoidContrastive(ContrastiveObjective):
 
 
 @dataclasses.dataclass(frozen=True)
-class MomentumContrastive:
+class MomentumContrastive(Weighted):
     """InfoNCE against the averaged model's embeddings, a queue of earlier ones among them, with soft targets (Li et al. 2021)."""
 
     kind: Literal["momentum_contrastive"] = "momentum_contrastive"
-    weight: float = between(1.0, 0.0)
     initial_scale: float = between(1 / 0.07, 1e-6)
     maximum_scale: float = between(1000.0, 1e-6)
     queue: int = between(65_536, 1)  # pairs remembered, at least a batch
@@ -51,21 +59,19 @@ class MomentumContrastive:
 
 
 @dataclasses.dataclass(frozen=True)
-class Matching:
+class Matching(Weighted):
     """Does a text belong to an image? (Li et al. 2021)"""
 
     kind: Literal["matching"] = "matching"
-    weight: float = between(1.0, 0.0)
     negatives: Literal["similar", "uniform"] = "similar"  # uniform needs no embeddings
     negative_scale: float = between(1 / 0.07, 0.0)  # of the cosines by whose softmax similar negatives are drawn
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedLanguage:
+class MaskedLanguage(Weighted):
     """Hidden words from the others, and from the image (Devlin et al. 2019)."""
 
     kind: Literal["masked_language"] = "masked_language"
-    weight: float = between(1.0, 0.0)
     with_image: bool = True
     rate: float = between(0.15, 0.0, 1.0)  # of the tokens, of which 80% are hidden, 10% replaced and 10% left
     spare_first: bool = True  # the start token is never chosen
@@ -78,21 +84,19 @@ class MaskedLanguage:
 
 
 @dataclasses.dataclass(frozen=True)
-class CaptioningObjective:
+class CaptioningObjective(Weighted):
     """Each token of the text from those before it, by `model.decoder`."""
 
     kind: Literal["captioning"] = "captioning"
-    weight: float = between(1.0, 0.0)
     label_smoothing: float = between(0.0, 0.0, 0.999)
     unigram: Literal["running", "batch"] = "running"  # of which tokens the reference `unigram_entropy` is; batch with microbatches
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedAutoencoder:
+class MaskedAutoencoder(Weighted):
     """Regression of the pixels of masked patches from the visible ones (He et al. 2022)."""
 
     kind: Literal["masked_autoencoder"] = "masked_autoencoder"
-    weight: float = between(1.0, 0.0)
     mask_ratio: float = between(0.75, 0.01, 0.99)
     decoder_width: int = between(512, 4)
     decoder_depth: int = between(8, 1)
@@ -100,11 +104,10 @@ class MaskedAutoencoder:
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageViews:
+class ImageViews(Weighted):
     """Two views of each picture among those of all pictures (Chen et al. 2020), as SLIP adds it to CLIP (Mu et al. 2022)."""
 
     kind: Literal["image_views"] = "image_views"
-    weight: float = between(1.0, 0.0)
     temperature: float = between(0.1, 1e-6)
     hidden_dim: int = between(4096, 1)  # of the projection head
     output_dim: int = between(256, 1)
@@ -113,10 +116,9 @@ class ImageViews:
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedPatches:
+class MaskedPatches(Weighted):
     """Fields that the objectives share which tell the codes of hidden patches (Bao et al. 2022)."""
 
-    weight: float = between(1.0, 0.0)
     image_rate: float = between(0.4, 0.01, 0.99)  # of the patches
     smallest_block: int = between(16, 1)  # patches are hidden in rectangles of at least so many
     codes: int = between(8192, 2)  # of a random-projection quantizer (Chiu et al. 2022)

@@ -32,6 +32,8 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
              "as 'save_names' without names in `saved` (such as query, key, value): that is 'full'")]
     text = config.data.text
     for name, objective in config.objectives.items():
+        settings.append((f"objectives.{name}.weight_end", (objective.weight_end or 1 << 60) <= objective.weight_start,
+                         "beside a weight_start that is not before it: the objective would never count"))
         if isinstance(objective, schema.HidesWords):
             ends = (("first", objective.spare_first, "start_token", text.start_token),
                     ("last", objective.spare_last, "end_token", text.end_token))

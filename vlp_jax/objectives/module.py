@@ -22,7 +22,7 @@ from vlp_jax.objectives.masked_joint import MaskedJoint
 from vlp_jax.objectives.masked_language import MaskedLanguage
 from vlp_jax.objectives.matching import Matching
 from vlp_jax.objectives.momentum_contrastive import MomentumContrastive
-from vlp_jax.objectives.objective import Loss, Objective
+from vlp_jax.objectives.objective import Loss, Objective, weight_at
 from vlp_jax.objectives.tokens import rows_of_text
 from vlp_jax.sharding.layout import constrain
 
@@ -47,15 +47,16 @@ class PretrainingModule(nn.Module):
         self.model = VisionLanguageModel(self.model_config, self.precision)
         self.objectives = build_objectives(self.objectives_config)
 
-    def __call__(self, batch: dict[str, jax.Array], train: bool = False) -> Loss:
+    def __call__(self, batch: dict[str, jax.Array], train: bool = False, updates: jax.Array | None = None) -> Loss:
         """The weighted sum of the losses, and metrics `NAME/loss`, `NAME/...` of each.
 
+        updates: how many there were before, for weights that change with them; None: all objectives count in full.
         batch: `image` [B, H, W, 3] normalised, `text` int32 [B, L], `text_mask` bool [B, L], and what the objectives read.
         """
         needs = {need for objective in self.objectives.values() for need in objective.needs}
         if self.is_initializing():  # what a teacher gives has the shapes of what the pupil would
             batch = {**batch, "teacher": self.teach(batch)}
-        return self.losses(self.encode(batch, needs, train), batch, tuple(self.objectives))
+        return self.losses(self.encode(batch, needs, train), batch, tuple(self.objectives), updates)
 
     def teach(self, batch: dict[str, jax.Array]) -> dict:
         """What objectives read in `batch["teacher"]` (see `Objective`), by these parameters, without dropout."""
@@ -64,12 +65,16 @@ class PretrainingModule(nn.Module):
                    if objective.taught}
         return encodings | lessons
 
-    def losses(self, encodings: dict, batch: dict[str, jax.Array], names: tuple[str, ...]) -> Loss:
+    def losses(self, encodings: dict, batch: dict[str, jax.Array], names: tuple[str, ...],
+               updates: jax.Array | None = None) -> Loss:
         """The weighted sum of the losses of the objectives in `names`, and their metrics."""
         total, metrics = jnp.zeros((), jnp.float32), {}
         for name in names:
             loss = self.objectives[name](encodings, batch, self.model)
-            total += self.objectives_config[name].weight * loss.value
+            weight = weight_at(self.objectives_config[name], updates)
+            total += weight * loss.value
+            if isinstance(weight, jax.Array):
+                metrics[f"{name}/weight"] = weight
             metrics |= {f"{name}/loss": loss.value} | {f"{name}/{key}": value for key, value in loss.metrics.items()}
         return Loss(total, metrics)
 
@@ -145,7 +150,7 @@ def needs_of_decoding(config: schema.Model, needs: set[str]) -> set[str]:
 
 
 def build_objectives(configs: dict[str, schema.Objective]) -> dict[str, Objective]:
-    """One objective module an entry; the config's fields are the module's, but for its kind and weight."""
+    """One objective module an entry; the config's fields are the module's, but for its kind and what says how much it counts."""
     return {name: KINDS[config.kind](**_fields(config)) for name, config in configs.items()}
 
 
@@ -170,5 +175,5 @@ def constrain_parameters(objectives: dict[str, Objective], params: dict) -> dict
 
 
 def _fields(config: schema.Objective) -> dict:
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)
-            if field.name not in ("kind", "weight")}
+    not_of_the_module = {"kind", *(field.name for field in dataclasses.fields(schema.Weighted))}
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name not in not_of_the_module}

@@ -69,6 +69,16 @@ class Objective(nn.Module):
         return params
 
 
+def weight_at(config: schema.Weighted, updates: jax.Array | None) -> float | jax.Array:
+    """How much an objective counts in the update after `updates` [] others; None, or where nothing is planned: its full weight."""
+    planned = config.weight_start, config.weight_warmup, config.weight_end
+    if updates is None or planned == (0, 0, None):
+        return config.weight
+    weight = grown(config.weight, config.weight_warmup, updates - config.weight_start)
+    counts = (updates >= config.weight_start) & (config.weight_end is None or updates < config.weight_end)
+    return jnp.where(counts, weight, 0.0)
+
+
 def grown(share: float, warmup: int, updates: jax.Array) -> jax.Array:
     """A share that grows linearly from 0 over the first `warmup` updates, after `updates` [] of them; float32."""
     return share * jnp.minimum(1.0, updates / max(warmup, 1) if warmup else 1.0)

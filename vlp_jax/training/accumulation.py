@@ -46,8 +46,8 @@ def at_once(config: schema.Config, module: PretrainingModule, state: TrainState,
 
     def loss_of(params):
         params = module.precision.working_copy(params)
-        loss, collections = module.apply({"params": params, **state.collections}, batch, train=True, rngs={"dropout": key},
-                                         mutable=list(state.collections))
+        loss, collections = module.apply({"params": params, **state.collections}, batch, train=True, updates=state.step,
+                                         rngs={"dropout": key}, mutable=list(state.collections))
         return loss.value, ({"loss": loss.value, **loss.metrics}, collections)
 
     gradients, (metrics, collections) = jax.grad(loss_of, has_aux=True)(state.params)
@@ -104,14 +104,14 @@ def by_encodings(config: schema.Config, module: PretrainingModule, state: TrainS
 
     def whole_loss(params, encodings):
         others = {name: value for name, value in batch.items() if name not in PIXELS}
-        loss = apply(params, key, encodings, others, coupled, method="losses")
+        loss = apply(params, key, encodings, others, coupled, state.step, method="losses")
         return loss.value, loss
 
     def replayed(params, batch, key, slopes):
         params = module.precision.working_copy(params)
         batch = with_teacher(config, module, state, prepare(batch, config.data.images), key)
         encodings = apply(params, key, batch, needs, True, method="encode")
-        loss = apply(params, key, encodings, batch, separate, method="losses")
+        loss = apply(params, key, encodings, batch, separate, state.step, method="losses")
         return sum((slopes[name] * encodings[name]).sum() for name in through) + loss.value / count, loss
 
     def add(total, part):
