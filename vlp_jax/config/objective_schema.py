@@ -51,6 +51,7 @@ class MomentumContrastive(Weighted):
     """InfoNCE against the averaged model's embeddings, a queue of earlier ones among them, with soft targets (Li et al. 2021)."""
 
     kind: Literal["momentum_contrastive"] = "momentum_contrastive"
+    positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # sharing which makes a candidate a positive
     initial_scale: float = between(1 / 0.07, 1e-6)
     maximum_scale: float = between(1000.0, 1e-6)
     queue: int = between(65_536, 1)  # pairs remembered, at least a batch
