@@ -36,6 +36,4 @@ def shrunk(config, variant):
     if variant != "full":
         config.model.decoder.image_queries = 16
         config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval", "captions")))
-    if variant == "small":
-        config.optimizer.kind = "adamw"
     return config
