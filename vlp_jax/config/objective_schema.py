@@ -15,6 +15,11 @@ class Weighted:
     weight_warmup: int = between(0, 0)  # updates over which its weight then grows from 0
     weight_end: int | None = between(None, 1)  # updates after which it counts no more
 
+    @property
+    def planned(self) -> bool:
+        """Whether its weight changes during a run."""
+        return bool(self.weight_start or self.weight_warmup or self.weight_end)
+
 
 @dataclasses.dataclass(frozen=True)
 class ContrastiveObjective(Weighted):

@@ -54,6 +54,10 @@ class ContrastiveObjective(ScaledObjective):
     couples_batch = True
     couples_through = needs
 
+    @property
+    def trains(self) -> tuple[str, ...]:
+        return ContrastiveObjective.needs
+
     def flops(self, model: schema.Model, batch: int) -> int:
         return 2 * batch**2 * embedding_dim(model)
 

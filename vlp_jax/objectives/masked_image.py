@@ -49,6 +49,7 @@ class MaskedImage(Objective):
     codebook_seed: int = 0
 
     reads_pixels = True
+    takes_packed = True  # it reads no text
 
     def flops(self, model: schema.Model, batch: int) -> int:
         width = size_of(model.image, "model.image").width
