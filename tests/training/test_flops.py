@@ -22,7 +22,11 @@ RESNETS = {"basic": dict(depth=18, stem_size=3, stem_stride=1, max_pool=False), 
            "clip resnet": dict(clip=True, heads=2, output_dim=24)}
 
 
-def config_of(image=(), text=(), batch_size=4, resnet=None):
+WORDS = {"lstm": dict(kind="lstm", depth=2, pooling="attention"), "bidirectional lstm": dict(kind="bidirectional_lstm", depth=2),
+         "gru": dict(kind="gru", pooling="mean"), "bag": dict(kind="bag")}
+
+
+def config_of(image=(), text=(), batch_size=4, resnet=None, words=None):
     config = base()
     config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
     config.data.batch_size = batch_size
@@ -31,6 +35,9 @@ def config_of(image=(), text=(), batch_size=4, resnet=None):
     if resnet is not None:
         config.model.image = dict(kind="resnet", width=8) | dict(blocks=(1, 2), image_size=32) | resnet
     config.model.text.update(narrow, vocab_size=50, length=24, **dict(text))
+    if words is not None:
+        config.model.text = dict(words, vocab_size=50, length=24, width=72) | (
+            {} if words["kind"] == "bag" else dict(embedding_width=40))
     config.model.embedding_dim = 64
     return to_config(config.to_dict())
 
@@ -38,8 +45,8 @@ def config_of(image=(), text=(), batch_size=4, resnet=None):
 @pytest.mark.parametrize("changes", [
     {}, {"image": {"pooling": "map", "projection": "linear"}, "text": {"pooling": "map", "causal": False}},
     {"image": {"pooling": "mean", "registers": 3, **STEM}, "text": {"pooling": "cls", "causal": False}},
-    *({"resnet": resnet} for resnet in RESNETS.values())],
-    ids=["clip", "map", "stem", *RESNETS])
+    *({"resnet": resnet} for resnet in RESNETS.values()), *({"words": words} for words in WORDS.values())],
+    ids=["clip", "map", "stem", *RESNETS, *WORDS])
 def test_the_forward_pass_has_the_products_that_its_traced_program_has(changes):
     config = config_of(**changes)
     module, batch = make_module(config), example_batch(config, rows=4)

@@ -95,6 +95,57 @@ class TextTower(Tower):
 
 
 @dataclasses.dataclass(frozen=True)
+class WordTower:
+    """What the text encoders have in common that are no transformers."""
+
+    vocab_size: int = between(49408, 1)
+    length: int = between(77, 1)
+    width: int = between(1024, 1)  # of the tokens and of what is pooled
+    dropout: float = between(0.0, 0.0, 1.0)  # of what enters each layer; of a bag's words
+    projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from `width` to `model.embedding_dim`
+
+
+@dataclasses.dataclass(frozen=True)
+class RecurrentTower(WordTower):
+    """Fields that the recurrent networks share."""
+
+    embedding_width: int = between(300, 1)  # of the words
+    depth: int = between(1, 1)  # layers
+    pooling: Literal["end", "mean", "attention"] = "end"  # end: the state that each direction ends in
+
+
+@dataclasses.dataclass(frozen=True)
+class LstmTower(RecurrentTower):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997) from left to right."""
+
+    kind: Literal["lstm"] = "lstm"
+
+
+@dataclasses.dataclass(frozen=True)
+class BidirectionalLstmTower(RecurrentTower):
+    """Two LSTMs a layer, one each way, each half as wide as the tokens."""
+
+    kind: Literal["bidirectional_lstm"] = "bidirectional_lstm"
+
+
+@dataclasses.dataclass(frozen=True)
+class GruTower(RecurrentTower):
+    """Gated recurrent units (Cho et al. 2014) from left to right."""
+
+    kind: Literal["gru"] = "gru"
+
+
+@dataclasses.dataclass(frozen=True)
+class BagTower(WordTower):
+    """The mean of the words' embeddings."""
+
+    kind: Literal["bag"] = "bag"
+
+
+AnyTextTower = TextTower | LstmTower | BidirectionalLstmTower | GruTower | BagTower
+
+
+@dataclasses.dataclass(frozen=True)
 class FusionStack(Stack):
     """Fields that the fusions by transformer layers share."""
 
@@ -170,7 +221,7 @@ class Model:
     words to be predicted."""
 
     image: ImageTower | ResNetTower = section(ImageTower)
-    text: TextTower = section(TextTower)
-    embedding_dim: int | None = between(None, 1)  # None: the text preset's width
+    text: AnyTextTower = section(TextTower)
+    embedding_dim: int | None = between(None, 1)  # None: the text tower's width
     fusion: Fusion | None = None
     decoder: Decoder | None = None

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.models.attention import Cache
-from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Transformer, masked_mean, token_at
+from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Precision, Transformer, masked_mean, token_at
 from vlp_jax.sharding.layout import constrain
 
 
@@ -104,11 +104,8 @@ class TextTransformer(nn.Module):
     def embedded(self, text: jax.Array, mask: jax.Array, train: bool, types: jax.Array | None, cache: Cache | None,
                  reading: Reading) -> tuple[jax.Array, jax.Array]:
         """The layers' input [B, N, D] and its mask [B, N], with the class token where the tower has one and does not write."""
-        options, precision = self.options, self.options.precision
-        table = nn.Embed(self.vocab_size, options.width, param_dtype=jnp.float32, name="tokens",
-                         embedding_init=nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed")))
-        # Gathered along the width first: rows of a table that is divided there would have to be exchanged for the batch.
-        x = jnp.take(constrain(table.embedding.astype(precision.compute), ("vocab", "activation_embed")), text, axis=0)
+        options = self.options
+        x = embedded_words(text, self.vocab_size, options.width, options.precision)
         if reading.start is not None:
             first = jnp.arange(text.shape[1]) == (0 if cache is None else -cache.position)
             x = jnp.where(first[:, None], self.learned(reading.start, (1, 1, options.width)), x)
@@ -161,6 +158,14 @@ class TextTransformer(nn.Module):
         if self.pooling == "mean":
             return masked_mean(x, mask).astype(x.dtype)
         return AttentionPooling(self.options, name="pooling_head")(x, mask if self.padding_mask else None)
+
+
+def embedded_words(text: jax.Array, vocab_size: int, width: int, precision: Precision) -> jax.Array:
+    """int32 [B, L] -> [B, L, D] in the compute dtype, by a table `tokens` of the module inside whose call this stands."""
+    table = nn.Embed(vocab_size, width, param_dtype=jnp.float32, name="tokens",
+                     embedding_init=nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed")))
+    # Gathered along the width first: rows of a table that is divided there would have to be exchanged for the batch.
+    return jnp.take(constrain(table.embedding.astype(precision.compute), ("vocab", "activation_embed")), text, axis=0)
 
 
 def places_of(positions: jax.Array, count: int, cache: Cache | None) -> jax.Array:

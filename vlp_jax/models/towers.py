@@ -8,8 +8,10 @@ from vlp_jax.models.decoder import TextDecoder
 from vlp_jax.models.fusion import CoAttention, Concatenation, CrossAttention, MergedAttention
 from vlp_jax.models.layers import LayerOptions, Precision
 from vlp_jax.models.presets import patch_size_of, size_of
+from vlp_jax.models.recurrent import BagOfWords, RecurrentText
 from vlp_jax.models.resnet import EXPANSION, SIZES, ClipResNet, Convolutions, ResNet
 from vlp_jax.models.text import Reading, TextTransformer
+from vlp_jax.models.text_towers import build_word_tower, needs_transformer, text_width
 from vlp_jax.models.vit import ViT
 from vlp_jax.models.word_head import WordHead
 
@@ -105,8 +107,11 @@ def image_width(tower: schema.ImageTower | schema.ResNetTower) -> int:
     return tower.output_dim if tower.kind == "resnet" and tower.clip else image_token_width(tower)
 
 
-def build_text_tower(tower: schema.TextTower, precision: Precision) -> TextTransformer:
-    """Raises: ConfigError for sizes that do not fit together, and for a pooled token that would see no text."""
+def build_text_tower(tower: schema.AnyTextTower, precision: Precision) -> TextTransformer | RecurrentText | BagOfWords:
+    """A text encoder, called with (text, mask, train, tokens). Raises: ConfigError for sizes that do not fit together, and for a
+    pooled token that would see no text."""
+    if isinstance(tower, schema.WordTower):
+        return build_word_tower(tower, precision)
     if tower.causal and tower.pooling in ("cls", "first"):
         raise ConfigError(f"model.text.pooling: {tower.pooling!r} stands in front of the text and sees none of it with "
                           "causal=True; use 'end', 'last', 'mean' or 'map', or causal=False")
@@ -121,6 +126,8 @@ def build_decoder(config: schema.Model, precision: Precision) -> TextDecoder | W
     """The decoder, or what is left of it where its layers are the text tower's. Raises: ConfigError for parts that do not fit
     together."""
     decoder, on_tower = config.decoder, config.decoder.kind == "on_text_tower"
+    if decoder.kind != "transformer":
+        needs_transformer(config.text, f"model.decoder.kind={decoder.kind!r}")
     if decoder.kind == "in_text_tower":
         if decoder.image == "prefix":
             raise ConfigError("model.decoder.image: 'prefix' is for kind='transformer'; use 'cross_attention' or 'none'")
@@ -166,7 +173,7 @@ def fused_width(config: schema.Model) -> int:
     if config.fusion.kind == "concatenation":
         return config.fusion.width
     inside = config.fusion.kind == "in_text_tower"
-    return size_of(config.text, "model.text").width if inside else size_of(config.fusion, "model.fusion").width
+    return text_width(config.text) if inside else size_of(config.fusion, "model.fusion").width
 
 
 def grounded_reading(fusion: schema.TextTowerFusion) -> Reading:
