@@ -115,11 +115,18 @@ def shrink_parts(config: ml_collections.ConfigDict, narrow: dict) -> None:
 
 
 def narrow_image(tower: ml_collections.ConfigDict, narrow: dict) -> None:
-    """Shrinks an image tower: a ViT to `narrow`, a ResNet to one block of few channels a stage."""
+    """Shrinks an image tower: a ViT to `narrow`, a ResNet to one block of few channels a stage, others to few channels."""
     if tower.kind == "vit":
         tower.update(narrow, preset="Ti", depth=narrow["depth"] * (tower.depth != 0))  # one of embeddings alone stays so
         if tower.stem == "patch":
             tower.update(patch_size=8, image_size=32)
+        return
+    if tower.kind == "vgg":
+        tower.update(width=8, depth=11, hidden_dim=64 if tower.pooling == "hidden" else tower.hidden_dim,
+                     image_size=min(tower.image_size, 64))
+        return
+    if tower.kind == "inception_v3":
+        tower.update(width=4, image_size=min(tower.image_size, 75))  # no smaller picture leaves anything behind its strides
         return
     stages = len(tower.blocks) or 4
     tower.update(width=8, blocks=(1,) * stages, image_size=min(tower.image_size, 64))

@@ -78,6 +78,42 @@ class ResNetTower:
 
 
 @dataclasses.dataclass(frozen=True)
+class ConvolutionTower:
+    """Fields that the other convolutional networks share. Their tokens are the last feature map."""
+
+    groups: int = between(32, 1)  # of norm="group"
+    rematerialisation: Literal["none", "full"] = "none"  # full: the backward pass computes each block again
+    projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from pooled width to `model.embedding_dim`
+
+
+@dataclasses.dataclass(frozen=True)
+class VggTower(ConvolutionTower):
+    """Plain 3x3 convolutions (Simonyan & Zisserman 2015)."""
+
+    kind: Literal["vgg"] = "vgg"
+    depth: int = 16  # 11, 13, 16 or 19, of which three layers are the paper's fully connected ones
+    norm: Literal["none", "batch", "group"] = "none"
+    width: int = between(64, 1)  # channels of the first stage
+    image_size: int = between(224, 1)
+    pooling: Literal["mean", "hidden"] = "mean"  # hidden: two fully connected layers on the whole map
+    hidden_dim: int = between(4096, 1)  # of pooling="hidden"
+    dropout: float = between(0.5, 0.0, 1.0)  # of pooling="hidden"
+
+
+@dataclasses.dataclass(frozen=True)
+class InceptionTower(ConvolutionTower):
+    """Inception-v3 (Szegedy et al. 2016), without its auxiliary classifier."""
+
+    kind: Literal["inception_v3"] = "inception_v3"
+    norm: Literal["batch", "group"] = "batch"
+    width: int = between(32, 1)  # channels of the first convolution; all others are in proportion
+    image_size: int = between(299, 1)
+
+
+AnyImageTower = ImageTower | ResNetTower | VggTower | InceptionTower
+
+
+@dataclasses.dataclass(frozen=True)
 class TextTower(Tower):
     """A text Transformer."""
 
@@ -220,7 +256,7 @@ class Model:
     """An image encoder and a text encoder with a shared embedding space; a fusion, for objectives on both at once; a decoder, for
     words to be predicted."""
 
-    image: ImageTower | ResNetTower = section(ImageTower)
+    image: AnyImageTower = section(ImageTower)
     text: AnyTextTower = section(TextTower)
     embedding_dim: int | None = between(None, 1)  # None: the text tower's width
     fusion: Fusion | None = None

@@ -16,16 +16,19 @@ from vlp_jax.config.data_schema import Text as Text
 from vlp_jax.config.data_schema import Texts as Texts
 from vlp_jax.config.data_schema import TrainSource as TrainSource
 from vlp_jax.config.fields import between, section
+from vlp_jax.config.model_schema import AnyImageTower as AnyImageTower
 from vlp_jax.config.model_schema import AnyTextTower as AnyTextTower
 from vlp_jax.config.model_schema import BagTower as BagTower
 from vlp_jax.config.model_schema import BidirectionalLstmTower as BidirectionalLstmTower
 from vlp_jax.config.model_schema import CoAttentionFusion as CoAttentionFusion
 from vlp_jax.config.model_schema import ConcatenationFusion as ConcatenationFusion
+from vlp_jax.config.model_schema import ConvolutionTower as ConvolutionTower
 from vlp_jax.config.model_schema import CrossAttentionFusion as CrossAttentionFusion
 from vlp_jax.config.model_schema import Decoder as Decoder
 from vlp_jax.config.model_schema import Fusion as Fusion
 from vlp_jax.config.model_schema import GruTower as GruTower
 from vlp_jax.config.model_schema import ImageTower as ImageTower
+from vlp_jax.config.model_schema import InceptionTower as InceptionTower
 from vlp_jax.config.model_schema import LstmTower as LstmTower
 from vlp_jax.config.model_schema import MergedFusion as MergedFusion
 from vlp_jax.config.model_schema import Model as Model
@@ -35,6 +38,7 @@ from vlp_jax.config.model_schema import Stack as Stack
 from vlp_jax.config.model_schema import TextTower as TextTower
 from vlp_jax.config.model_schema import TextTowerFusion as TextTowerFusion
 from vlp_jax.config.model_schema import Tower as Tower
+from vlp_jax.config.model_schema import VggTower as VggTower
 from vlp_jax.config.model_schema import WordTower as WordTower
 from vlp_jax.config.objective_schema import CaptioningObjective as CaptioningObjective
 from vlp_jax.config.objective_schema import ContrastiveObjective as ContrastiveObjective

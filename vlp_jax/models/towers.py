@@ -4,14 +4,17 @@ import flax.linen as nn
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.convolution_towers import build_inception, build_vgg, map_width, pooled_width
 from vlp_jax.models.decoder import TextDecoder
 from vlp_jax.models.fusion import CoAttention, Concatenation, CrossAttention, MergedAttention
+from vlp_jax.models.inception import Inception
 from vlp_jax.models.layers import LayerOptions, Precision
 from vlp_jax.models.presets import patch_size_of, size_of
 from vlp_jax.models.recurrent import BagOfWords, RecurrentText
 from vlp_jax.models.resnet import EXPANSION, SIZES, ClipResNet, Convolutions, ResNet
 from vlp_jax.models.text import Reading, TextTransformer
 from vlp_jax.models.text_towers import build_word_tower, needs_transformer, text_width
+from vlp_jax.models.vgg import Vgg
 from vlp_jax.models.vit import ViT
 from vlp_jax.models.word_head import WordHead
 
@@ -27,9 +30,10 @@ def layer_options(tower: schema.Stack, section: str, precision: Precision, causa
         attention=tower.attention, cross_attention=cross_attention, precision=precision)
 
 
-def build_image_tower(tower: schema.ImageTower | schema.ResNetTower, precision: Precision) -> ViT | ResNet | ClipResNet:
+def build_image_tower(tower: schema.AnyImageTower, precision: Precision) -> ViT | ResNet | ClipResNet | Vgg | Inception:
     """An image encoder, called with (image, train, tokens). Raises: ConfigError for sizes that do not fit together."""
-    return build_vit(tower, precision) if tower.kind == "vit" else build_resnet(tower, precision)
+    build = {"vit": build_vit, "resnet": build_resnet, "vgg": build_vgg, "inception_v3": build_inception}[tower.kind]
+    return build(tower, precision)
 
 
 def build_vit(tower: schema.ImageTower, precision: Precision) -> ViT:
@@ -94,16 +98,20 @@ def blocks_of(tower: schema.ResNetTower) -> tuple[tuple[int, ...], bool]:
     return tower.blocks or depths, bottleneck
 
 
-def image_token_width(tower: schema.ImageTower | schema.ResNetTower) -> int:
+def image_token_width(tower: schema.AnyImageTower) -> int:
     """The width of an image encoder's tokens."""
     if tower.kind == "vit":
         return size_of(tower, "model.image").width
+    if tower.kind != "resnet":
+        return map_width(tower)
     depths, bottleneck = blocks_of(tower)
     return tower.width * 2**(len(depths) - 1) * (EXPANSION if bottleneck else 1)
 
 
-def image_width(tower: schema.ImageTower | schema.ResNetTower) -> int:
+def image_width(tower: schema.AnyImageTower) -> int:
     """The width of what an image encoder pools."""
+    if tower.kind in ("vgg", "inception_v3"):
+        return pooled_width(tower)
     return tower.output_dim if tower.kind == "resnet" and tower.clip else image_token_width(tower)
 
 

@@ -47,7 +47,7 @@ class VisionLanguageModel(nn.Module):
     def encode_image(self, image: jax.Array, train: bool = False, tokens: bool = True, kept: jax.Array | None = None,
                      masked: jax.Array | None = None) -> Encoding:
         """[B, H, W, 3] normalised pixels -> the image tower's Encoding, with its `tokens` where they are wanted. kept: int32
-        [B, K], the only patches that a ViT is to encode; masked: bool [B, N], those that it is not to see; a ResNet has none."""
+        [B, K], the only patches that a ViT is to encode; masked: bool [B, N], those that it is not to see; others have none."""
         chosen = {name: value for name, value in (("kept", kept), ("masked", masked)) if value is not None}
         return self.image(image, train, tokens, **chosen)
 
@@ -131,8 +131,7 @@ def embedding_dim(config: schema.Model) -> int:
     return dim
 
 
-def build_projection(tower: schema.Tower | schema.ResNetTower | schema.WordTower, dim: int,
-                     precision: Precision) -> nn.Module | None:
+def build_projection(tower: schema.AnyImageTower | schema.AnyTextTower, dim: int, precision: Precision) -> nn.Module | None:
     """From a tower's pooled [B, D] to the shared [B, dim]; None where the tower has none."""
     if tower.projection == "none":
         return None

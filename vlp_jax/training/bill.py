@@ -147,7 +147,7 @@ def nearest_fix(config: schema.Config, topology: Topology, bill: Bill) -> str:
     words = isinstance(text, schema.WordTower)  # which has no policy
     policy = lesser.get(image.rematerialisation) or (None if words else lesser.get(text.rematerialisation))
     if policy and state < bill.chip_memory_bytes:
-        of_image = "full" if image.kind == "resnet" else policy  # which knows nothing between it and "none"
+        of_image = policy if image.kind == "vit" else "full"  # which knows nothing between it and "none"
         of_text = "" if words else f" --config.model.text.rematerialisation={policy}"
         return f"--config.model.image.rematerialisation={of_image}{of_text}"
     room = (bill.chip_memory_bytes - state) / max(bill.memory_bytes - state, 1)
