@@ -124,6 +124,7 @@ class TextTower(Tower):
     causal: bool = True
     padding_mask: bool = True  # False lets tokens attend padding, as SigLIP does
     pooling: Literal["end", "last", "first", "cls", "cls_end", "mean", "map"] = "end"  # cls_end: a learned token behind the text
+    position: Literal["learned", "sinusoidal", "relative"] = "learned"  # relative: T5's, and no kernel for attention
     token_types: int = between(0, 0)  # segments told apart by an embedding of their own, as BERT's two
     embedding_norm: bool = False  # BERT's LayerNorm in front of the first layer
     final_norm: bool = True  # False: none behind the last layer, as with norm="post"

@@ -123,9 +123,12 @@ def build_text_tower(tower: schema.AnyTextTower, precision: Precision) -> TextTr
     if tower.causal and tower.pooling in ("cls", "first"):
         raise ConfigError(f"model.text.pooling: {tower.pooling!r} stands in front of the text and sees none of it with "
                           "causal=True; use 'end', 'last', 'mean' or 'map', or causal=False")
+    options = layer_options(tower, "model.text", precision, causal=tower.causal)
+    if tower.position == "sinusoidal" and options.width % 2:
+        raise ConfigError(f"model.text.position: 'sinusoidal' needs an even width, got {options.width}")
     return TextTransformer(
-        options=layer_options(tower, "model.text", precision, causal=tower.causal), vocab_size=tower.vocab_size,
-        length=tower.length, pooling=tower.pooling, padding_mask=tower.padding_mask, token_types=tower.token_types,
+        options=options, vocab_size=tower.vocab_size, length=tower.length, pooling=tower.pooling, position=tower.position,
+        padding_mask=tower.padding_mask, token_types=tower.token_types,
         embedding_norm=tower.embedding_norm, final_norm=tower.final_norm, pooler=tower.pooler,
         stochastic_depth=tower.stochastic_depth, scan=tower.scan, rematerialisation=tower.rematerialisation, saved=tower.saved)
 
