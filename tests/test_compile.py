@@ -1,5 +1,6 @@
 """The door that compiles for absent chips. Tests marked `compile` run the real compilers for TPU and GPU."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -10,7 +11,7 @@ import sys
 import pytest
 
 from vlp_jax.compile import table
-from vlp_jax.config import load_config
+from vlp_jax.config import load_config, schema
 from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.models.fused_attention import fused_attention
 from vlp_jax.models.long_attention import long_attention
@@ -18,7 +19,7 @@ from vlp_jax.sharding.chips import CHIPS
 from vlp_jax.sharding.topologies import parse_topology
 from vlp_jax.training import bill as bills
 from vlp_jax.training import largest_batch as search
-from vlp_jax.training.bill import Bill, memory_asked_for, nearest_fix
+from vlp_jax.training.bill import Bill, memory_asked_for, nearest_fix, policies
 from vlp_jax.training.flops import train_step_flops
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -195,6 +196,13 @@ def test_the_nearest_fix_loses_least_and_can_be_done(changes, overrides, fix, mo
     config = load_config(f"{CONFIG}:smoke", overrides)
     found = nearest_fix(config, parse_topology("v5e:2x2"), bill(chip_memory_bytes=16_911_433_728, fits=False, **changes))
     assert fix in found
+
+
+def test_a_text_tower_without_layers_to_rematerialise_is_left_out_of_the_fix():
+    config = load_config(f"{CONFIG}:smoke", [("model.image.rematerialisation", "none")])
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, text=schema.GruTower()))
+    found = nearest_fix(config, parse_topology("v5e:2x2"), bill(chip_memory_bytes=16_911_433_728, fits=False))
+    assert found == "--config.model.image.rematerialisation=save_matmuls" and policies(config.model) == "none"
 
 
 def test_a_fix_that_the_model_does_not_divide_by_is_not_proposed(monkeypatch):

@@ -8,7 +8,8 @@ def counted_flops(program):
     total = 0
     for equation in program.eqns:
         inner = [value for value in equation.params.values() if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
-        total += sum(counted_flops(getattr(value, "jaxpr", value)) for value in inner)
+        rounds = equation.params["length"] if equation.primitive.name == "scan" else 1
+        total += rounds * sum(counted_flops(getattr(value, "jaxpr", value)) for value in inner)
         if equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             total += 2 * equation.outvars[0].aval.size * math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from counted_flops import counted_flops
 
-from vlp_jax.config import base, clip, to_config
+from vlp_jax.config import base, clip, schema, to_config
 from vlp_jax.models.flops import fusion_flops, image_flops, text_flops
 from vlp_jax.models.layers import Encoding, Precision
 from vlp_jax.models.towers import build_fusion
@@ -22,7 +22,15 @@ RESNETS = {"basic": dict(depth=18, stem_size=3, stem_stride=1, max_pool=False), 
            "clip resnet": dict(clip=True, heads=2, output_dim=24)}
 
 
-def config_of(image=(), text=(), batch_size=4, resnet=None):
+CONVOLUTIONS = {
+    "vgg": dict(kind="vgg", depth=13, width=8, image_size=40), "vgg with layers": dict(kind="vgg", depth=11, width=8, image_size=70,
+                                                                                       pooling="hidden", hidden_dim=20),
+    "inception": dict(kind="inception_v3", width=2, image_size=107)}
+WORDS = {"lstm": dict(kind="lstm", depth=2, pooling="attention"), "bidirectional lstm": dict(kind="bidirectional_lstm", depth=2),
+         "gru": dict(kind="gru", pooling="mean"), "bag": dict(kind="bag")}
+
+
+def config_of(image=(), text=(), batch_size=4, resnet=None, words=None, convolutions=None):
     config = base()
     config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
     config.data.batch_size = batch_size
@@ -30,7 +38,12 @@ def config_of(image=(), text=(), batch_size=4, resnet=None):
     config.model.image.update(narrow, patch_size=8, image_size=32, **dict(image))
     if resnet is not None:
         config.model.image = dict(kind="resnet", width=8) | dict(blocks=(1, 2), image_size=32) | resnet
+    if convolutions is not None:
+        config.model.image = convolutions
     config.model.text.update(narrow, vocab_size=50, length=24, **dict(text))
+    if words is not None:
+        config.model.text = dict(words, vocab_size=50, length=24, width=72) | (
+            {} if words["kind"] == "bag" else dict(embedding_width=40))
     config.model.embedding_dim = 64
     return to_config(config.to_dict())
 
@@ -38,8 +51,9 @@ def config_of(image=(), text=(), batch_size=4, resnet=None):
 @pytest.mark.parametrize("changes", [
     {}, {"image": {"pooling": "map", "projection": "linear"}, "text": {"pooling": "map", "causal": False}},
     {"image": {"pooling": "mean", "registers": 3, **STEM}, "text": {"pooling": "cls", "causal": False}},
-    *({"resnet": resnet} for resnet in RESNETS.values())],
-    ids=["clip", "map", "stem", *RESNETS])
+    *({"resnet": resnet} for resnet in RESNETS.values()), *({"words": words} for words in WORDS.values()),
+    *({"convolutions": convolutions} for convolutions in CONVOLUTIONS.values())],
+    ids=["clip", "map", "stem", *RESNETS, *WORDS, *CONVOLUTIONS])
 def test_the_forward_pass_has_the_products_that_its_traced_program_has(changes):
     config = config_of(**changes)
     module, batch = make_module(config), example_batch(config, rows=4)
@@ -101,6 +115,14 @@ def test_masked_patches_have_the_products_that_their_traced_program_has(objectiv
     without_backward = 2 * 16 * 6 * (3 * 64 + 40)  # the quantizer, of one picture
     counted = counted_flops(program.jaxpr) * 3 // 4 - 2 * without_backward
     assert counted * config.data.batch_size == pytest.approx(train_step_flops(config), rel=1e-6)
+
+
+@pytest.mark.parametrize(("tower", "published"), [
+    (schema.VggTower(depth=11, pooling="hidden"), 7.609e9), (schema.VggTower(depth=13, pooling="hidden"), 11.308e9),
+    (schema.VggTower(depth=16, pooling="hidden"), 15.470e9), (schema.VggTower(depth=19, pooling="hidden"), 19.632e9),
+    (schema.InceptionTower(), 5.713e9)])
+def test_convolutional_networks_have_the_multiplications_that_torchvision_publishes_with_a_classifier_of_1000(tower, published):
+    assert image_flops(tower, 1000) / 2 == pytest.approx(published, rel=3e-4)
 
 
 def test_clip_b16_is_what_is_published():

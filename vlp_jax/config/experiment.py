@@ -77,14 +77,12 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     steps, every one logged, a checkpoint every 7. What makes the experiment itself (objectives, pooling, norms,
     activations, schedule kind, optimizer kind, precision, scan, rematerialisation) stays."""
     narrow = dict(width=64, depth=2, heads=4, mlp_dim=256)
-    layers = {name: 2 * (config.model[name].depth != 0) for name in ("image", "text")}  # towers of embeddings alone stay so
     config.update(steps=42, examples=None, epochs=None, log_every=1)
     config.data.update(batch_size=64, workers=0)
     config.data.train.update(source="embedded:emoji/train", mixture={})
     config.data.text = to_tree(schema.Text(canonicalize=tuple(config.data.text.canonicalize)))
-    narrow_image(config.model.image, dict(narrow, depth=layers["image"]))
-    config.model.text.update(narrow, preset="Ti", depth=layers["text"], length=min(config.model.text.length, 24),
-                             vocab_size=EMBEDDED_VOCABULARY)
+    narrow_image(config.model.image, narrow)
+    narrow_text(config.model.text, narrow)
     shrink_parts(config, narrow)
     config.model.embedding_dim = 64
     config.optimizer.rate = 1e-3
@@ -117,16 +115,35 @@ def shrink_parts(config: ml_collections.ConfigDict, narrow: dict) -> None:
 
 
 def narrow_image(tower: ml_collections.ConfigDict, narrow: dict) -> None:
-    """Shrinks an image tower: a ViT to `narrow`, a ResNet to one block of few channels a stage."""
+    """Shrinks an image tower: a ViT to `narrow`, a ResNet to one block of few channels a stage, others to few channels."""
     if tower.kind == "vit":
-        tower.update(narrow, preset="Ti")
+        tower.update(narrow, preset="Ti", depth=narrow["depth"] * (tower.depth != 0))  # one of embeddings alone stays so
         if tower.stem == "patch":
             tower.update(patch_size=8, image_size=32)
+        return
+    if tower.kind == "vgg":
+        tower.update(width=8, depth=11, hidden_dim=64 if tower.pooling == "hidden" else tower.hidden_dim,
+                     image_size=min(tower.image_size, 64))
+        return
+    if tower.kind == "inception_v3":
+        tower.update(width=4, image_size=min(tower.image_size, 75))  # no smaller picture leaves anything behind its strides
         return
     stages = len(tower.blocks) or 4
     tower.update(width=8, blocks=(1,) * stages, image_size=min(tower.image_size, 64))
     if tower.clip:
         tower.update(heads=4, output_dim=64)
+
+
+def narrow_text(tower: ml_collections.ConfigDict, narrow: dict) -> None:
+    """Shrinks a text tower: a transformer to `narrow`, a recurrent network or a bag of words to its width, with short texts of the
+    embedded vocabulary."""
+    tower.update(length=min(tower.length, 24), vocab_size=EMBEDDED_VOCABULARY)
+    if tower.kind == "transformer":
+        tower.update(narrow, preset="Ti", depth=narrow["depth"] * (tower.depth != 0))
+        return
+    tower.width = narrow["width"]
+    if tower.kind != "bag":
+        tower.update(embedding_width=narrow["width"], depth=min(tower.depth, narrow["depth"]))
 
 
 def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

@@ -78,6 +78,42 @@ class ResNetTower:
 
 
 @dataclasses.dataclass(frozen=True)
+class ConvolutionTower:
+    """Fields that the other convolutional networks share. Their tokens are the last feature map."""
+
+    groups: int = between(32, 1)  # of norm="group"
+    rematerialisation: Literal["none", "full"] = "none"  # full: the backward pass computes each block again
+    projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from pooled width to `model.embedding_dim`
+
+
+@dataclasses.dataclass(frozen=True)
+class VggTower(ConvolutionTower):
+    """Plain 3x3 convolutions (Simonyan & Zisserman 2015)."""
+
+    kind: Literal["vgg"] = "vgg"
+    depth: int = 16  # 11, 13, 16 or 19, of which three layers are the paper's fully connected ones
+    norm: Literal["none", "batch", "group"] = "none"
+    width: int = between(64, 1)  # channels of the first stage
+    image_size: int = between(224, 1)
+    pooling: Literal["mean", "hidden"] = "mean"  # hidden: two fully connected layers on the whole map
+    hidden_dim: int = between(4096, 1)  # of pooling="hidden"
+    dropout: float = between(0.5, 0.0, 1.0)  # of pooling="hidden"
+
+
+@dataclasses.dataclass(frozen=True)
+class InceptionTower(ConvolutionTower):
+    """Inception-v3 (Szegedy et al. 2016), without its auxiliary classifier."""
+
+    kind: Literal["inception_v3"] = "inception_v3"
+    norm: Literal["batch", "group"] = "batch"
+    width: int = between(32, 1)  # channels of the first convolution; all others are in proportion
+    image_size: int = between(299, 1)
+
+
+AnyImageTower = ImageTower | ResNetTower | VggTower | InceptionTower
+
+
+@dataclasses.dataclass(frozen=True)
 class TextTower(Tower):
     """A text Transformer."""
 
@@ -88,10 +124,62 @@ class TextTower(Tower):
     causal: bool = True
     padding_mask: bool = True  # False lets tokens attend padding, as SigLIP does
     pooling: Literal["end", "last", "first", "cls", "cls_end", "mean", "map"] = "end"  # cls_end: a learned token behind the text
+    position: Literal["learned", "sinusoidal", "relative"] = "learned"  # relative: T5's, and no kernel for attention
     token_types: int = between(0, 0)  # segments told apart by an embedding of their own, as BERT's two
     embedding_norm: bool = False  # BERT's LayerNorm in front of the first layer
     final_norm: bool = True  # False: none behind the last layer, as with norm="post"
     pooler: bool = False  # a linear layer and tanh on what is pooled
+
+
+@dataclasses.dataclass(frozen=True)
+class WordTower:
+    """What the text encoders have in common that are no transformers."""
+
+    vocab_size: int = between(49408, 1)
+    length: int = between(77, 1)
+    width: int = between(1024, 1)  # of the tokens and of what is pooled
+    dropout: float = between(0.0, 0.0, 1.0)  # of what enters each layer; of a bag's words
+    projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from `width` to `model.embedding_dim`
+
+
+@dataclasses.dataclass(frozen=True)
+class RecurrentTower(WordTower):
+    """Fields that the recurrent networks share."""
+
+    embedding_width: int = between(300, 1)  # of the words
+    depth: int = between(1, 1)  # layers
+    pooling: Literal["end", "mean", "attention"] = "end"  # end: the state that each direction ends in
+
+
+@dataclasses.dataclass(frozen=True)
+class LstmTower(RecurrentTower):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997) from left to right."""
+
+    kind: Literal["lstm"] = "lstm"
+
+
+@dataclasses.dataclass(frozen=True)
+class BidirectionalLstmTower(RecurrentTower):
+    """Two LSTMs a layer, one each way, each half as wide as the tokens."""
+
+    kind: Literal["bidirectional_lstm"] = "bidirectional_lstm"
+
+
+@dataclasses.dataclass(frozen=True)
+class GruTower(RecurrentTower):
+    """Gated recurrent units (Cho et al. 2014) from left to right."""
+
+    kind: Literal["gru"] = "gru"
+
+
+@dataclasses.dataclass(frozen=True)
+class BagTower(WordTower):
+    """The mean of the words' embeddings."""
+
+    kind: Literal["bag"] = "bag"
+
+
+AnyTextTower = TextTower | LstmTower | BidirectionalLstmTower | GruTower | BagTower
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,8 +257,8 @@ class Model:
     """An image encoder and a text encoder with a shared embedding space; a fusion, for objectives on both at once; a decoder, for
     words to be predicted."""
 
-    image: ImageTower | ResNetTower = section(ImageTower)
-    text: TextTower = section(TextTower)
-    embedding_dim: int | None = between(None, 1)  # None: the text preset's width
+    image: AnyImageTower = section(ImageTower)
+    text: AnyTextTower = section(TextTower)
+    embedding_dim: int | None = between(None, 1)  # None: the text tower's width
     fusion: Fusion | None = None
     decoder: Decoder | None = None

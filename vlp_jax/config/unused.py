@@ -18,7 +18,7 @@ def check_unused(config: schema.Config, place: str) -> None:
 def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
     """(setting, whether it does nothing, beside what or without what)."""
     image = config.model.image
-    settings = unused_of_resnet(image) if image.kind == "resnet" else []
+    settings = [] if image.kind == "vit" else unused_of_convolutions(image)
     stacks = {"image": image, "text": config.model.text, "fusion": config.model.fusion, "decoder": config.model.decoder}
     settings += unused_of_text_tower(config)
     for name, tower in stacks.items():
@@ -73,15 +73,26 @@ def unused_parts(config: schema.Config) -> list[tuple[str, bool, str]]:
              "without an objective of kind 'matching', 'masked_joint', or 'masked_language' with_image")]
 
 
-def unused_of_resnet(tower: schema.ResNetTower) -> list[tuple[str, bool, str]]:
-    """What CLIP's ResNet does not read, and what only it does."""
-    default = schema.ResNetTower()
+def unused_of_convolutions(tower: schema.ResNetTower | schema.ConvolutionTower) -> list[tuple[str, bool, str]]:
+    """What a convolutional network does not read, with the norm or the pooling that it has."""
+    default = type(tower)()
     changed = {field.name for field in dataclasses.fields(tower) if getattr(tower, field.name) != getattr(default, field.name)}
+    settings = [("model.image.groups", tower.norm != "group" and "groups" in changed, f"beside norm={tower.norm!r}")]
+    if tower.kind == "resnet":
+        settings += unused_of_resnet(tower, changed)
+    if tower.kind == "vgg":
+        settings += [(f"model.image.{name}", tower.pooling == "mean" and name in changed, "beside pooling='mean'")
+                     for name in ("hidden_dim", "dropout")]
+    return settings
+
+
+def unused_of_resnet(tower: schema.ResNetTower, changed: set[str]) -> list[tuple[str, bool, str]]:
+    """What CLIP's ResNet does not read, and what only it does."""
     stem = [(f"model.image.{name}", tower.clip and name in changed, "beside clip=True, which has a stem of its own")
             for name in ("stem_size", "stem_stride", "max_pool")]
     pooling = [(f"model.image.{name}", not tower.clip and name in changed, "without clip=True, for whose attention pooling it is")
                for name in ("heads", "output_dim")]
-    return stem + pooling + [("model.image.groups", tower.norm == "batch" and "groups" in changed, "beside norm='batch'")]
+    return stem + pooling
 
 
 def unused_of_text_tower(config: schema.Config) -> list[tuple[str, bool, str]]:

@@ -47,6 +47,7 @@ class MultiHeadAttention(nn.Module):
       angles: how far each pair of numbers of a head is turned (see `positions.rotary2d`), [B or 1, N, K / 2]; a pair of them for
         queries and memory where these are not the same tokens.
       visible: [B or 1, N, M] bool, the pairs that may be met beside what `mask` and `causal` say; no platform's kernel has it.
+      bias: float32 [H, N, M] or [B, H, N, M], added to the logits (as `positions.relative_bias`); no platform's kernel has it.
       cache: where the keys and values of memory are kept; all that are kept are looked at then. Without memory, only these.
     Returns: [B, N, D] in the compute dtype. A query that may see nothing gets the output projection's bias.
     """
@@ -57,7 +58,7 @@ class MultiHeadAttention(nn.Module):
     @nn.compact
     def __call__(self, query: jax.Array, memory: jax.Array | None, mask: jax.Array | None = None,
                  angles: jax.Array | tuple[jax.Array, jax.Array] | None = None, visible: jax.Array | None = None,
-                 cache: Cache | None = None) -> jax.Array:
+                 cache: Cache | None = None, bias: jax.Array | None = None) -> jax.Array:
         options, precision = self.options, self.options.precision
         initial = options.initializers()
         project = functools.partial(precision.dense, (options.heads, options.width // options.heads),
@@ -74,7 +75,7 @@ class MultiHeadAttention(nn.Module):
         q, k, v = made["query"], *(made[name] if cache is None else self.kept(name, made.get(name), cache)
                                    for name in ("key", "value"))
         causal = self.causal and visible is None
-        attended = checkpoint_name(attend(q, k, v, mask, options.heads, causal, options.attention, visible), "attended")
+        attended = checkpoint_name(attend(q, k, v, mask, options.heads, causal, options.attention, visible, bias), "attended")
         attended = rearrange(attended, "b n (h k) -> b n h k", h=options.heads)
         return precision.dense(options.width, ("heads", "head_dim", "embed"), axis=(-2, -1), name="out",
                                kernel_init=initial["residual"])(attended)
@@ -106,16 +107,19 @@ def rotate(x: jax.Array, angles: jax.Array, heads: int) -> jax.Array:
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool,
-           attention: str = "auto", visible: jax.Array | None = None) -> jax.Array:
-    """softmax(q k^T / sqrt(K)) v of every head with the softmax in float32.
+           attention: str = "auto", visible: jax.Array | None = None, bias: jax.Array | None = None) -> jax.Array:
+    """softmax(q k^T / sqrt(K) + bias) v of every head with the softmax in float32.
 
     q: [B, N, H K]; k, v: [B, M, H K], the heads side by side; mask: [B, M] bool, the visible tokens first, or Segments, or None.
     attention: `auto` takes the platform's kernel where there is one for these shapes, `plain` never.
-    visible: [B or 1, N, M] bool, pairs that may be met, in place of `causal`; by plain products.
+    visible: [B or 1, N, M] bool, pairs that may be met, in place of `causal`; by plain products, as with bias, float32 [H, N, M] or
+      [B, H, N, M].
     Returns [B, N, H K]; zeros where nothing is seen.
     """
     if visible is not None:
-        return plain_attention(q, k, v, None, heads, False, visible if mask is None else visible & shown(mask))
+        mask, visible, causal = None, visible if mask is None else visible & shown(mask), False
+    if visible is not None or bias is not None:
+        return plain_attention(q, k, v, mask, heads, causal, visible, bias)
     layout = current_layout()
     kernel = None if attention == "plain" or layout is None else kernel_for(layout, q, k, heads, isinstance(mask, Segments))
     if kernel is None:
@@ -173,10 +177,11 @@ def cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | 
 
 
 def plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool,
-                    visible: jax.Array | None = None) -> jax.Array:
+                    visible: jax.Array | None = None, bias: jax.Array | None = None) -> jax.Array:
     """`attend` by two products and a softmax, on any platform."""
     q, k, v = (rearrange(x, "b n (h k) -> b n h k", h=heads) for x in (q, k, v))
     logits = jnp.einsum("bnhk,bmhk->bhnm", q * q.shape[-1]**-0.5, k, preferred_element_type=jnp.float32)
+    logits = logits if bias is None else logits + bias
     if visible is None and mask is not None:
         visible = shown(mask)
     weights = visible_softmax(logits, None if visible is None else visible[:, None], causal)

@@ -1,9 +1,10 @@
 """Floating-point operations of the towers' matrix products, from their config: what a model needs, not what a program does."""
 
 from vlp_jax.config import schema
+from vlp_jax.models.convolution_flops import convolution_flops, convolution_tokens
 from vlp_jax.models.presets import Size, patch_size_of, size_of
-from vlp_jax.models.resnet import EXPANSION
-from vlp_jax.models.towers import blocks_of, image_token_width, image_width
+from vlp_jax.models.text_towers import text_tokens, text_width
+from vlp_jax.models.towers import image_token_width, image_width
 
 
 def layer_flops(size: Size, tokens: int, activation: str) -> int:
@@ -31,12 +32,12 @@ def pooling_flops(size: Size, tokens: int, activation: str) -> int:
     return 4 * width**2 + 4 * tokens * width**2 + 4 * tokens * width + mlp_flops(size, 1, activation)
 
 
-def image_flops(tower: schema.ImageTower | schema.ResNetTower, embedding_dim: int, train: bool = True, tokens: bool = True,
+def image_flops(tower: schema.AnyImageTower, embedding_dim: int, train: bool = True, tokens: bool = True,
                 embedded: bool = True) -> int:
     """The image tower and its projection on one picture, forward. train: with the tokens that training drops left out.
     tokens: whether anything needs them beside what is pooled. embedded: whether anything needs the projection."""
-    if tower.kind == "resnet":
-        return resnet_flops(tower) + (projection_flops(tower, image_width(tower), embedding_dim) if embedded else 0)
+    if tower.kind != "vit":
+        return convolution_flops(tower) + (projection_flops(tower, image_width(tower), embedding_dim) if embedded else 0)
     size, patch = size_of(tower, "model.image"), patch_size_of(tower)
     patches = (tower.image_size // patch)**2
     kept = max(1, round(patches * (1.0 - tower.token_drop))) if train and tower.token_drop else patches
@@ -47,31 +48,28 @@ def image_flops(tower: schema.ImageTower | schema.ResNetTower, embedding_dim: in
     return flops + (projection_flops(tower, size.width, embedding_dim) if embedded else 0)
 
 
-def image_tokens(tower: schema.ImageTower | schema.ResNetTower) -> int:
+def image_tokens(tower: schema.AnyImageTower) -> int:
     """How many tokens a picture has; none of them dropped."""
     if tower.kind == "vit":
         return (tower.image_size // patch_size_of(tower))**2 + (tower.pooling == "cls") + tower.registers
-    halvings = len(blocks_of(tower)[0]) - 1 + (tower.clip or tower.max_pool)
-    side = -(-tower.image_size // (2 if tower.clip else tower.stem_stride))
-    for _ in range(halvings):
-        side = -(-side // 2)
-    return side**2
+    return convolution_tokens(tower)
 
 
 def fusion_flops(model: schema.Model) -> int:
     """The fusion of one pair, forward."""
-    fusion, image_token, size_of_text = model.fusion, image_token_width(model.image), size_of(model.text, "model.text")
+    fusion, image_token, of_text = model.fusion, image_token_width(model.image), text_width(model.text)
     if fusion.kind == "concatenation":
-        return 2 * fusion.mlp_dim * (image_width(model.image) + size_of_text.width + fusion.width)
+        return 2 * fusion.mlp_dim * (image_width(model.image) + of_text + fusion.width)
     if fusion.kind == "in_text_tower":
+        size_of_text = size_of(model.text, "model.text")
         texts = model.text.length + (model.text.pooling in ("cls", "cls_end"))
         cross = cross_flops(size_of_text.width, texts, image_tokens(model.image), image_token)
         return text_flops(model.text, 0, embedded=False) + size_of_text.depth * cross
     size, images = size_of(fusion, "model.fusion"), image_tokens(model.image)
-    texts, width, streams = model.text.length + (model.text.pooling == "cls"), size.width, 1 + (fusion.kind == "co_attention")
+    texts, width, streams = text_tokens(model.text), size.width, 1 + (fusion.kind == "co_attention")
     flops = streams * 2 * width**2 if fusion.pooler else 0
     projected = fusion.kind == "merged" and fusion.projected
-    flops += 2 * texts * size_of_text.width * width if projected or size_of_text.width != width else 0
+    flops += 2 * texts * of_text * width if projected or of_text != width else 0
     if fusion.kind != "cross_attention":
         flops += 2 * images * image_token * width if projected or image_token != width else 0
     if fusion.kind == "merged":
@@ -100,36 +98,6 @@ def stem_flops(tower: schema.ImageTower, width: int, patches: int, patch: int) -
     return flops + 2 * patches * channels * width
 
 
-def resnet_flops(tower: schema.ResNetTower) -> int:
-    """All convolutions of a ResNet, and the products of CLIP's attention pooling."""
-    def convolution(side: int, size: int, channels: int, wider: int) -> int:
-        return 2 * side**2 * size**2 * channels * wider
-
-    (depths, bottleneck), width = blocks_of(tower), tower.width
-    side = -(-tower.image_size // (2 if tower.clip else tower.stem_stride))
-    half = width // 2
-    flops = (convolution(side, 3, 3, half) + convolution(side, 3, half, half) + convolution(side, 3, half, width) if tower.clip
-             else convolution(side, tower.stem_size, 3, width))
-    side, channels = -(-side // 2) if tower.clip or tower.max_pool else side, width
-    for stage, depth in enumerate(depths):
-        inner, outer = width * 2**stage, width * 2**stage * (EXPANSION if bottleneck else 1)
-        for block in range(depth):
-            before, stride = side, 2 if stage > 0 and block == 0 else 1
-            side = -(-side // stride)
-            if bottleneck:
-                middle = before if tower.clip else side  # CLIP's 3x3 convolution comes before the stride
-                flops += convolution(before, 1, channels, inner) + convolution(middle, 3, inner, inner)
-                flops += convolution(side, 1, inner, outer)
-            else:
-                flops += convolution(side, 3, channels, inner) + convolution(side, 3, inner, outer)
-            flops += convolution(side, 1, channels, outer) if stride > 1 or channels != outer else 0
-            channels = outer
-    if not tower.clip:
-        return flops
-    tokens = side**2 + 1
-    return flops + 2 * channels**2 * (1 + 2 * tokens) + 4 * tokens * channels + 2 * channels * tower.output_dim
-
-
 def masked_autoencoder_flops(tower: schema.ImageTower, mask_ratio: float, decoder: Size) -> int:
     """A masked autoencoder on one picture, forward: it encodes the visible patches, and decodes all of them."""
     size, patch = size_of(tower, "model.image"), patch_size_of(tower)
@@ -142,8 +110,11 @@ def masked_autoencoder_flops(tower: schema.ImageTower, mask_ratio: float, decode
     return flops + 2 * patches * decoder.width * 3 * patch**2
 
 
-def text_flops(tower: schema.TextTower, embedding_dim: int, tokens: bool = True, embedded: bool = True) -> int:
+def text_flops(tower: schema.AnyTextTower, embedding_dim: int, tokens: bool = True, embedded: bool = True) -> int:
     """The text tower and its projection on one caption, forward; looking up embeddings is no product. The rest as above."""
+    if isinstance(tower, schema.WordTower):
+        flops = recurrent_flops(tower) if isinstance(tower, schema.RecurrentTower) else 2 * tower.length * tower.width
+        return flops + (projection_flops(tower, tower.width, embedding_dim) if embedded else 0)
     size = size_of(tower, "model.text")
     count = tower.length + (tower.pooling in ("cls", "cls_end"))
     flops = stack_flops(tower, size, count, one_wanted=tower.pooling not in ("mean", "map") and not tokens)
@@ -152,7 +123,17 @@ def text_flops(tower: schema.TextTower, embedding_dim: int, tokens: bool = True,
     return flops + (projection_flops(tower, size.width, embedding_dim) if embedded else 0)
 
 
-def projection_flops(tower: schema.Tower | schema.ResNetTower, width: int, embedding_dim: int) -> int:
+def recurrent_flops(tower: schema.RecurrentTower) -> int:
+    """A recurrent network on one caption: each gate's products with a word and with the state, and pooling."""
+    gates, ways = 3 if tower.kind == "gru" else 4, 1 + (tower.kind == "bidirectional_lstm")
+    hidden = tower.width // ways
+    flops = sum(2 * tower.length * ways * gates * hidden * (width + hidden)
+                for width in (tower.embedding_width, *(tower.width,) * (tower.depth - 1)))
+    pooling = {"end": 0, "mean": 1, "attention": tower.width + 2}[tower.pooling]
+    return flops + 2 * tower.length * tower.width * pooling
+
+
+def projection_flops(tower: schema.AnyImageTower | schema.AnyTextTower, width: int, embedding_dim: int) -> int:
     """From what a tower pooled to the shared space, of one example."""
     return 0 if tower.projection == "none" else 2 * width * embedding_dim
 
@@ -175,8 +156,8 @@ def decoder_flops(config: schema.Model, pictures: int = 1, rows: int = 1) -> int
         return logits + flops + size.depth * layer_flops(size, seen + length, decoder.activation)
     seen *= pictures
     cross = 4 * length * width**2 + 4 * seen * memory_width * width + 4 * length * seen * width if seen else 0
-    text_width = size_of(config.text, "model.text").width
+    of_text = text_width(config.text)
     flops = 2 * length * width**2 if inside else 0  # the words' head
-    flops += 2 * length * text_width * width if decoder.kind == "on_text_tower" and text_width != width else 0
+    flops += 2 * length * of_text * width if decoder.kind == "on_text_tower" and of_text != width else 0
     flops += logits + size.depth * (layer_flops(size, length, stack.activation) + cross)
     return pictures * pooling + rows * flops

@@ -57,6 +57,7 @@ class TransformerLayer(nn.Module):
       visible: [B or 1, N, N] bool, which pairs self-attention may meet, in place of what `options.causal` says.
       cache: where new tokens x stand among those whose keys and values are kept; with `visible` [.., N, cache.length]. Memory is
         then given once, and None for tokens that come later.
+      bias: float32 [H, N, M], added to the logits of self-attention.
     Returns: [B, N, D], or [B, 1, D] with `only`.
     """
 
@@ -64,17 +65,19 @@ class TransformerLayer(nn.Module):
     train: bool = False
 
     @nn.compact
-    def __call__(self, x, drop_rate, mask=None, memory=None, memory_mask=None, angles=None, only=None, visible=None, cache=None):
+    def __call__(self, x, drop_rate, mask=None, memory=None, memory_mask=None, angles=None, only=None, visible=None, cache=None,
+                 bias=None):
         options, name_of = self.options, self.options.name_of
         attention = functools.partial(MultiHeadAttention, options, name=name_of("attention"))
         if only is None:
             x = self.residual("attention", x, drop_rate,
-                              lambda y: attention(causal=options.causal)(y, y, mask, angles, visible, cache))
+                              lambda y: attention(causal=options.causal)(y, y, mask, angles, visible, cache, bias))
         else:
             seen = up_to(only, mask, x.shape[1]) if options.causal else mask
             turns = angles if angles is None else (token_at(angles, only), angles)
+            own = bias if bias is None else jnp.take(bias, only, axis=1).swapaxes(0, 1)[:, :, None]
             x = self.residual("attention", x, drop_rate,
-                              lambda y: attention()(token_at(y, only), y, seen, turns), only)
+                              lambda y: attention()(token_at(y, only), y, seen, turns, bias=own), only)
         if options.cross_attention:
             whole = None if cache is None else cache.replace(position=None)
             cross = MultiHeadAttention(options, name=name_of("cross"))
@@ -134,7 +137,7 @@ class Transformer(nn.Module):
     train: bool = False
 
     @nn.compact
-    def __call__(self, x, mask=None, memory=None, memory_mask=None, angles=None, only=None, visible=None, cache=None):
+    def __call__(self, x, mask=None, memory=None, memory_mask=None, angles=None, only=None, visible=None, cache=None, bias=None):
         depth = self.options.depth
         rates = jnp.linspace(0.0, self.stochastic_depth, depth) if self.stochastic_depth else None
         layer = rematerialised(self.rematerialisation, self.saved, self.options, prevent_cse=not self.scan)
@@ -145,11 +148,11 @@ class Transformer(nn.Module):
                 rate = None if rates is None else rates[i]
                 wanted = only if i == depth - 1 else None
                 x = layer(self.options, self.train, name=f"layer_{i}")(x, rate, mask, memory, memory_mask, angles, wanted, visible,
-                                                                     cache)
+                                                                     cache, bias)
             return x
 
         def body(module, x, rate):
-            return module(x, rate, mask, memory, memory_mask, angles, None, visible, cache), None
+            return module(x, rate, mask, memory, memory_mask, angles, None, visible, cache, bias), None
 
         scanned = nn.scan(body, variable_axes={"params": 0, "cache": 0}, split_rngs={"params": True, "dropout": True},
                           length=depth, metadata_params={nn.PARTITION_NAME: "layers"})

@@ -24,8 +24,8 @@ EXPANSION = 4  # of a bottleneck's channels
 @dataclasses.dataclass(frozen=True)
 class Convolutions:
     """How convolutions and what normalises them are made. norm: `batch` (statistics of the whole batch in training, wherever
-    its examples lie; their running mean in evaluation) or `group`, of the greatest common divisor of `groups` and the channels.
-    rematerialised: whether the backward pass computes each block again."""
+    its examples lie; their running mean in evaluation), `group`, of the greatest common divisor of `groups` and the channels, or
+    `none`. rematerialised: whether the backward pass computes each block again."""
 
     norm: str = "batch"
     groups: int = 32  # Wu & He 2018
@@ -34,14 +34,19 @@ class Convolutions:
     epsilon: float = 1e-5
     precision: Precision = Precision()
 
-    def convolution(self, channels: int, size: int, stride: int = 1, name: str | None = None) -> nn.Conv:
-        """A convolution without bias whose padding keeps the image's size, but for the stride."""
+    def convolution(self, channels: int, size: int | tuple[int, int], stride: int = 1, *, padded: bool = True, bias: bool = False,
+                    name: str | None = None) -> nn.Conv:
+        """A convolution. padded: by what keeps the image's size, but for the stride; else not at all."""
+        sizes = (size, size) if isinstance(size, int) else size
         init = nn.with_logical_partitioning(nn.initializers.variance_scaling(2.0, "fan_out", "normal"), (None, None, None, "embed"))
-        return nn.Conv(channels, (size, size), stride, padding=[(size // 2, size // 2)] * 2, use_bias=False, name=name,
-                       dtype=self.precision.compute, param_dtype=jnp.float32, kernel_init=init)
+        return nn.Conv(channels, sizes, stride, padding=[(side // 2, side // 2) if padded else (0, 0) for side in sizes],
+                       use_bias=bias, name=name, dtype=self.precision.compute, param_dtype=jnp.float32, kernel_init=init,
+                       bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)))
 
     def normalise(self, x: jax.Array, train: bool, name: str, scale: float = 1.0) -> jax.Array:
         """[B, H, W, C] normalised, with learned scales that start at `scale`; call it inside a module."""
+        if self.norm == "none":
+            return x
         shared = dict(epsilon=self.epsilon, dtype=self.precision.compute, param_dtype=jnp.float32, name=name,
                       scale_init=nn.with_logical_partitioning(nn.initializers.constant(scale), ("embed",)),
                       bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)))

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.models.attention import Cache
-from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Transformer, masked_mean, token_at
+from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Precision, Transformer, masked_mean, token_at
+from vlp_jax.models.positions import BUCKETS, relative_bias, sinusoidal
 from vlp_jax.sharding.layout import constrain
 
 
@@ -55,12 +56,15 @@ class TextTransformer(nn.Module):
     pooling. An empty row pools its first position, or zeros for `mean`. With `cls_end` the tokens are those of the words and
     not normalised: a decoder's layers go on with them.
     pooler: a linear layer and tanh on what is pooled, as BERT has (Devlin et al. 2019).
+    position: `learned` and `sinusoidal` are added to the words, the latter to sqrt(D) times them (Vaswani et al. 2017, sections 3.4
+      and 3.5); `relative` to the logits of all layers' attention (see `positions.relative_bias`).
     """
 
     options: LayerOptions
     vocab_size: int
     length: int
     pooling: str = "end"
+    position: str = "learned"
     padding_mask: bool = True
     token_types: int = 0
     embedding_norm: bool = False
@@ -81,7 +85,7 @@ class TextTransformer(nn.Module):
         beside = None if memory is None else constrain(memory.tokens, ("batch", "tokens", "activation_embed"))
         transformer = functools.partial(
             Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train, name="transformer"),
-            memory=beside, memory_mask=memory_mask(self, memory, cache))
+            memory=beside, memory_mask=memory_mask(self, memory, cache), bias=self.bias(x.shape[1], cache))
         if cache is not None or reading.writing:
             visible = None if cache is None else cache.visible(x.shape[1])
             x = transformer(x, mask if self.padding_mask and cache is None else None, visible=visible, cache=cache)
@@ -104,15 +108,12 @@ class TextTransformer(nn.Module):
     def embedded(self, text: jax.Array, mask: jax.Array, train: bool, types: jax.Array | None, cache: Cache | None,
                  reading: Reading) -> tuple[jax.Array, jax.Array]:
         """The layers' input [B, N, D] and its mask [B, N], with the class token where the tower has one and does not write."""
-        options, precision = self.options, self.options.precision
-        table = nn.Embed(self.vocab_size, options.width, param_dtype=jnp.float32, name="tokens",
-                         embedding_init=nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed")))
-        # Gathered along the width first: rows of a table that is divided there would have to be exchanged for the batch.
-        x = jnp.take(constrain(table.embedding.astype(precision.compute), ("vocab", "activation_embed")), text, axis=0)
+        options = self.options
+        x = embedded_words(text, self.vocab_size, options.width, options.precision)
         if reading.start is not None:
             first = jnp.arange(text.shape[1]) == (0 if cache is None else -cache.position)
             x = jnp.where(first[:, None], self.learned(reading.start, (1, 1, options.width)), x)
-        x = x + places_of(self.learned("position", (1, self.length, options.width)), text.shape[1], cache)
+        x = self.placed(x, cache)
         if self.token_types:
             segments = self.learned("token_type", (self.token_types, options.width))
             x = x + (segments[0] if types is None else jnp.take(segments, types, axis=0))
@@ -126,6 +127,25 @@ class TextTransformer(nn.Module):
             x = options.normalisation("embedding_norm")(x)
         x = nn.Dropout(options.dropout, deterministic=not train)(x)
         return constrain(x, ("batch", "tokens", "activation_embed")), mask
+
+    def placed(self, x: jax.Array, cache: Cache | None) -> jax.Array:
+        """The words' embeddings [B, L, D] with what says where each stands, if that is added to them."""
+        width = self.options.width
+        if self.position == "sinusoidal":
+            positions = jnp.asarray(sinusoidal(self.length, width), x.dtype)[None]
+            return x * width**0.5 + places_of(positions, x.shape[1], cache)
+        if self.position == "relative":
+            return x
+        return x + places_of(self.learned("position", (1, self.length, width)), x.shape[1], cache)
+
+    def bias(self, count: int, cache: Cache | None) -> jax.Array | None:
+        """What is added to the logits of self-attention, [H, N, M], None where nothing is."""
+        if self.position != "relative":
+            return None
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "heads"))
+        table = self.param("relative_bias", init, (BUCKETS, self.options.heads), jnp.float32)
+        first, memory = (0, count) if cache is None else (cache.position, cache.length)
+        return relative_bias(table, first, count, memory, self.options.causal)
 
     def normalised(self, x: jax.Array) -> jax.Array:
         """What the last layer gave, with the final norm where the tower has one."""
@@ -161,6 +181,14 @@ class TextTransformer(nn.Module):
         if self.pooling == "mean":
             return masked_mean(x, mask).astype(x.dtype)
         return AttentionPooling(self.options, name="pooling_head")(x, mask if self.padding_mask else None)
+
+
+def embedded_words(text: jax.Array, vocab_size: int, width: int, precision: Precision) -> jax.Array:
+    """int32 [B, L] -> [B, L, D] in the compute dtype, by a table `tokens` of the module inside whose call this stands."""
+    table = nn.Embed(vocab_size, width, param_dtype=jnp.float32, name="tokens",
+                     embedding_init=nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed")))
+    # Gathered along the width first: rows of a table that is divided there would have to be exchanged for the batch.
+    return jnp.take(constrain(table.embedding.astype(precision.compute), ("vocab", "activation_embed")), text, axis=0)
 
 
 def places_of(positions: jax.Array, count: int, cache: Cache | None) -> jax.Array:

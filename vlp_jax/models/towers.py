@@ -4,12 +4,17 @@ import flax.linen as nn
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.convolution_towers import build_inception, build_vgg, map_width, pooled_width
 from vlp_jax.models.decoder import TextDecoder
 from vlp_jax.models.fusion import CoAttention, Concatenation, CrossAttention, MergedAttention
+from vlp_jax.models.inception import Inception
 from vlp_jax.models.layers import LayerOptions, Precision
 from vlp_jax.models.presets import patch_size_of, size_of
+from vlp_jax.models.recurrent import BagOfWords, RecurrentText
 from vlp_jax.models.resnet import EXPANSION, SIZES, ClipResNet, Convolutions, ResNet
 from vlp_jax.models.text import Reading, TextTransformer
+from vlp_jax.models.text_towers import build_word_tower, needs_transformer, text_width
+from vlp_jax.models.vgg import Vgg
 from vlp_jax.models.vit import ViT
 from vlp_jax.models.word_head import WordHead
 
@@ -25,9 +30,10 @@ def layer_options(tower: schema.Stack, section: str, precision: Precision, causa
         attention=tower.attention, cross_attention=cross_attention, precision=precision)
 
 
-def build_image_tower(tower: schema.ImageTower | schema.ResNetTower, precision: Precision) -> ViT | ResNet | ClipResNet:
+def build_image_tower(tower: schema.AnyImageTower, precision: Precision) -> ViT | ResNet | ClipResNet | Vgg | Inception:
     """An image encoder, called with (image, train, tokens). Raises: ConfigError for sizes that do not fit together."""
-    return build_vit(tower, precision) if tower.kind == "vit" else build_resnet(tower, precision)
+    build = {"vit": build_vit, "resnet": build_resnet, "vgg": build_vgg, "inception_v3": build_inception}[tower.kind]
+    return build(tower, precision)
 
 
 def build_vit(tower: schema.ImageTower, precision: Precision) -> ViT:
@@ -92,27 +98,37 @@ def blocks_of(tower: schema.ResNetTower) -> tuple[tuple[int, ...], bool]:
     return tower.blocks or depths, bottleneck
 
 
-def image_token_width(tower: schema.ImageTower | schema.ResNetTower) -> int:
+def image_token_width(tower: schema.AnyImageTower) -> int:
     """The width of an image encoder's tokens."""
     if tower.kind == "vit":
         return size_of(tower, "model.image").width
+    if tower.kind != "resnet":
+        return map_width(tower)
     depths, bottleneck = blocks_of(tower)
     return tower.width * 2**(len(depths) - 1) * (EXPANSION if bottleneck else 1)
 
 
-def image_width(tower: schema.ImageTower | schema.ResNetTower) -> int:
+def image_width(tower: schema.AnyImageTower) -> int:
     """The width of what an image encoder pools."""
+    if tower.kind in ("vgg", "inception_v3"):
+        return pooled_width(tower)
     return tower.output_dim if tower.kind == "resnet" and tower.clip else image_token_width(tower)
 
 
-def build_text_tower(tower: schema.TextTower, precision: Precision) -> TextTransformer:
-    """Raises: ConfigError for sizes that do not fit together, and for a pooled token that would see no text."""
+def build_text_tower(tower: schema.AnyTextTower, precision: Precision) -> TextTransformer | RecurrentText | BagOfWords:
+    """A text encoder, called with (text, mask, train, tokens). Raises: ConfigError for sizes that do not fit together, and for a
+    pooled token that would see no text."""
+    if isinstance(tower, schema.WordTower):
+        return build_word_tower(tower, precision)
     if tower.causal and tower.pooling in ("cls", "first"):
         raise ConfigError(f"model.text.pooling: {tower.pooling!r} stands in front of the text and sees none of it with "
                           "causal=True; use 'end', 'last', 'mean' or 'map', or causal=False")
+    options = layer_options(tower, "model.text", precision, causal=tower.causal)
+    if tower.position == "sinusoidal" and options.width % 2:
+        raise ConfigError(f"model.text.position: 'sinusoidal' needs an even width, got {options.width}")
     return TextTransformer(
-        options=layer_options(tower, "model.text", precision, causal=tower.causal), vocab_size=tower.vocab_size,
-        length=tower.length, pooling=tower.pooling, padding_mask=tower.padding_mask, token_types=tower.token_types,
+        options=options, vocab_size=tower.vocab_size, length=tower.length, pooling=tower.pooling, position=tower.position,
+        padding_mask=tower.padding_mask, token_types=tower.token_types,
         embedding_norm=tower.embedding_norm, final_norm=tower.final_norm, pooler=tower.pooler,
         stochastic_depth=tower.stochastic_depth, scan=tower.scan, rematerialisation=tower.rematerialisation, saved=tower.saved)
 
@@ -121,6 +137,8 @@ def build_decoder(config: schema.Model, precision: Precision) -> TextDecoder | W
     """The decoder, or what is left of it where its layers are the text tower's. Raises: ConfigError for parts that do not fit
     together."""
     decoder, on_tower = config.decoder, config.decoder.kind == "on_text_tower"
+    if decoder.kind != "transformer":
+        needs_transformer(config.text, f"model.decoder.kind={decoder.kind!r}")
     if decoder.kind == "in_text_tower":
         if decoder.image == "prefix":
             raise ConfigError("model.decoder.image: 'prefix' is for kind='transformer'; use 'cross_attention' or 'none'")
@@ -166,7 +184,7 @@ def fused_width(config: schema.Model) -> int:
     if config.fusion.kind == "concatenation":
         return config.fusion.width
     inside = config.fusion.kind == "in_text_tower"
-    return size_of(config.text, "model.text").width if inside else size_of(config.fusion, "model.fusion").width
+    return text_width(config.text) if inside else size_of(config.fusion, "model.fusion").width
 
 
 def grounded_reading(fusion: schema.TextTowerFusion) -> Reading:

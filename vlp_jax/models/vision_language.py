@@ -10,7 +10,7 @@ from vlp_jax.models.attention import Cache
 from vlp_jax.models.fusion import FusedEncoding
 from vlp_jax.models.layers import Encoding, Precision
 from vlp_jax.models.packed import PackedRows
-from vlp_jax.models.presets import size_of
+from vlp_jax.models.text_towers import needs_transformer, text_width
 from vlp_jax.models.towers import (
     build_decoder,
     build_fusion,
@@ -33,6 +33,8 @@ class VisionLanguageModel(nn.Module):
     precision: Precision
 
     def setup(self):
+        if self.config.fusion is not None and self.config.fusion.kind == "in_text_tower":
+            needs_transformer(self.config.text, "model.fusion.kind='in_text_tower'")
         self.image = build_image_tower(self.config.image, self.precision)
         self.text = build_text_tower(self.config.text, self.precision)
         self.fusion = build_fusion(self.config.fusion, self.precision)
@@ -45,7 +47,7 @@ class VisionLanguageModel(nn.Module):
     def encode_image(self, image: jax.Array, train: bool = False, tokens: bool = True, kept: jax.Array | None = None,
                      masked: jax.Array | None = None) -> Encoding:
         """[B, H, W, 3] normalised pixels -> the image tower's Encoding, with its `tokens` where they are wanted. kept: int32
-        [B, K], the only patches that a ViT is to encode; masked: bool [B, N], those that it is not to see; a ResNet has none."""
+        [B, K], the only patches that a ViT is to encode; masked: bool [B, N], those that it is not to see; others have none."""
         chosen = {name: value for name, value in (("kept", kept), ("masked", masked)) if value is not None}
         return self.image(image, train, tokens, **chosen)
 
@@ -120,8 +122,8 @@ class VisionLanguageModel(nn.Module):
 
 def embedding_dim(config: schema.Model) -> int:
     """Size of the shared space. Raises ConfigError where a tower without projection has another width."""
-    dim = config.embedding_dim or size_of(config.text, "model.text").width
-    widths = {"image": image_width(config.image), "text": size_of(config.text, "model.text").width}
+    widths = {"image": image_width(config.image), "text": text_width(config.text)}
+    dim = config.embedding_dim or widths["text"]
     for name, tower in (("image", config.image), ("text", config.text)):
         if tower.projection == "none" and widths[name] != dim:
             raise ConfigError(f"model.{name}.projection: 'none' needs width {dim} (model.embedding_dim), "
@@ -129,7 +131,7 @@ def embedding_dim(config: schema.Model) -> int:
     return dim
 
 
-def build_projection(tower: schema.Tower | schema.ResNetTower, dim: int, precision: Precision) -> nn.Module | None:
+def build_projection(tower: schema.AnyImageTower | schema.AnyTextTower, dim: int, precision: Precision) -> nn.Module | None:
     """From a tower's pooled [B, D] to the shared [B, dim]; None where the tower has none."""
     if tower.projection == "none":
         return None

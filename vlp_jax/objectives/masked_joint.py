@@ -6,7 +6,7 @@ import jax
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.flops import fusion_flops, image_flops, text_flops
-from vlp_jax.models.presets import size_of
+from vlp_jax.models.text_towers import text_width
 from vlp_jax.models.towers import fused_width
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.masked_image import MaskedImage, code_loss
@@ -33,7 +33,7 @@ class MaskedJoint(MaskedImage):
     couples_batch = True  # by the number of chosen words, over which the mean is taken
 
     def flops(self, model: schema.Model, batch: int) -> int:
-        width, text = fused_width(model), size_of(model.text, "model.text").width
+        width, text = fused_width(model), text_width(model.text)
         towers = image_flops(model.image, 0, embedded=False) + text_flops(model.text, 0, embedded=False)
         words = 2 * model.text.length * text * (width + model.text.vocab_size)
         return batch * (towers + fusion_flops(model) + self.coding_flops(model, width) + words)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.flops import fusion_flops, text_flops
-from vlp_jax.models.presets import size_of
+from vlp_jax.models.text_towers import needs_transformer, text_width
 from vlp_jax.models.towers import fused_width, layer_options
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
 from vlp_jax.models.word_head import WordHead
@@ -78,9 +78,9 @@ class MaskedLanguage(Objective):
         return self.needs if self.taught else ()
 
     def flops(self, model: schema.Model, batch: int) -> int:
-        size = size_of(model.text, "model.text")
-        width = fused_width(model) if self.with_image else size.width
-        flops = 2 * model.text.length * size.width * (width + model.text.vocab_size)
+        text = text_width(model.text)
+        width = fused_width(model) if self.with_image else text
+        flops = 2 * model.text.length * text * (width + model.text.vocab_size)
         flops += fusion_flops(model) if self.with_image else 0
         if not self.with_image or model.fusion.kind != "in_text_tower":  # which does not look at the text alone
             flops += text_flops(model.text, embedding_dim(model), embedded=False)
@@ -144,7 +144,9 @@ def masked_text(words: Objective, key: jax.Array, batch: dict[str, jax.Array], m
 def word_logits(tokens: jax.Array, text: jax.Array, model: VisionLanguageModel, tied: bool, name: str) -> jax.Array:
     """[B, N, D'] of a text [B, L] -> logits float32 [B, L, V], by a head of the calling module. A learned class token may stand in
     front of the text's."""
-    tower, table = model.config.text, model.word_table() if tied else None
+    tower = model.config.text
+    needs_transformer(tower, "an objective on hidden words")
+    table = model.word_table() if tied else None
     head = WordHead(layer_options(tower, "model.text", model.precision), tower.vocab_size, name=name)
     return head(tokens[:, -text.shape[1]:], table)
 

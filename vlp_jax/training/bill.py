@@ -115,7 +115,12 @@ def batch_shapes(config: schema.Config) -> dict[str, jax.ShapeDtypeStruct]:
 
 def policies(model: schema.Model) -> str:
     """`full`, or `save_matmuls/full` where the image and the text tower differ."""
-    return "/".join(dict.fromkeys((model.image.rematerialisation, model.text.rematerialisation)))
+    return "/".join(dict.fromkeys((model.image.rematerialisation, rematerialisation_of(model.text))))
+
+
+def rematerialisation_of(tower: schema.AnyTextTower) -> str:
+    """A text tower's policy; one that is no transformer knows none."""
+    return "none" if isinstance(tower, schema.WordTower) else tower.rematerialisation
 
 
 def memory_asked_for(message: str, chip: Chip) -> int:
@@ -139,10 +144,12 @@ def nearest_fix(config: schema.Config, topology: Topology, bill: Bill) -> str:
                 f"{state / 1e9:.1f} GB a chip)")
     lesser = {"none": "save_matmuls", "save_matmuls": "full", "save_names": "full"}
     image, text = config.model.image, config.model.text
-    policy = lesser.get(image.rematerialisation) or lesser.get(text.rematerialisation)
+    words = isinstance(text, schema.WordTower)  # which has no policy
+    policy = lesser.get(image.rematerialisation) or (None if words else lesser.get(text.rematerialisation))
     if policy and state < bill.chip_memory_bytes:
-        of_image = "full" if image.kind == "resnet" else policy  # which knows nothing between it and "none"
-        return f"--config.model.image.rematerialisation={of_image} --config.model.text.rematerialisation={policy}"
+        of_image = policy if image.kind == "vit" else "full"  # which knows nothing between it and "none"
+        of_text = "" if words else f" --config.model.text.rematerialisation={policy}"
+        return f"--config.model.image.rematerialisation={of_image}{of_text}"
     room = (bill.chip_memory_bytes - state) / max(bill.memory_bytes - state, 1)
     unit = bill.mesh["data"] * bill.mesh["fsdp"] * config.accumulation.microbatches
     batch = int(config.data.batch_size * room) // unit * unit
