@@ -17,14 +17,15 @@ WIDTH, IMAGE_WIDTH, TEXT_WIDTH = 16, 12, 8
 LENGTHS = np.array([6, 3, 1])
 RNG = np.random.default_rng(0)
 IMAGE, TEXT = RNG.normal(size=(3, 5, IMAGE_WIDTH)).astype(np.float32), RNG.normal(size=(3, 6, TEXT_WIDTH)).astype(np.float32)
-KINDS = ["cross_attention", "merged", "co_attention", "concatenation"]
+POOLED = {"concatenation": dict(mlp_dim=20), "gated": {}, "bilinear": dict(rank=20)}
+KINDS = ["cross_attention", "merged", "co_attention", *POOLED]
 
 
 def fusion_of(kind, **changes):
     config = base()
     config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
-    size = dict(width=WIDTH, mlp_dim=20) | ({} if kind == "concatenation" else dict(depth=2, heads=2, pooler=True))
-    config.model.fusion = dict(kind=kind, **size, **changes)
+    size = POOLED.get(kind, dict(mlp_dim=20, depth=2, heads=2, pooler=True))
+    config.model.fusion = dict(kind=kind, width=WIDTH, **size, **changes)
     return build_fusion(to_config(config.to_dict()).model.fusion, Precision())
 
 
@@ -50,7 +51,7 @@ def test_padding_changes_nothing_and_widths_may_differ(kind):
     fused = [module.apply({"params": params}, *encodings(padding=padding)) for padding in (0, 4)]
     np.testing.assert_allclose(fused[1].pooled, fused[0].pooled, atol=1e-5)
     assert fused[0].pooled.shape == (3, 2 * WIDTH if kind == "co_attention" else WIDTH)
-    if kind == "concatenation":
+    if kind in POOLED:
         assert fused[0].tokens is None
         return
     assert fused[0].tokens.shape == (3, 6, WIDTH) and fused[1].mask.shape == (3, 10)
@@ -68,7 +69,7 @@ def test_the_image_reaches_every_token_of_its_text_and_no_other_example(kind):
     module = fusion_of(kind)
     params = parameters(module, *encodings())
     other = IMAGE.copy()
-    other[1, 4 if kind != "concatenation" else slice(None)] += 1.0
+    other[1, 4 if kind not in POOLED else slice(None)] += 1.0
     one, two = (module.apply({"params": params}, *encodings(image)) for image in (IMAGE, other))
     pairs = [(one.pooled[:, None], two.pooled[:, None])] + ([] if one.tokens is None else [(one.tokens, two.tokens)])
     for before, after in pairs:

@@ -53,13 +53,13 @@ def test_the_forward_pass_has_the_products_that_its_traced_program_has(changes):
 @pytest.mark.parametrize("width", [128, 64], ids=["as wide as the towers", "narrower"])
 @pytest.mark.parametrize(("kind", "changes"), [
     ("cross_attention", {}), ("merged", {}), ("merged", dict(class_token=True, projected=True)), ("co_attention", {}),
-    ("concatenation", {})])
+    ("concatenation", dict(mlp_dim=320)), ("gated", {}), ("bilinear", dict(rank=80))])
 def test_a_fusion_has_the_products_that_its_traced_program_has(kind, changes, width):
     model = config_of(text={"causal": False, "pooling": "first"}).model
-    layers = dict(preset="Ti", depth=2, heads=2, pooler=True) if kind != "concatenation" else {}
+    layers = dict(preset="Ti", depth=2, heads=2, mlp_dim=320, pooler=True) if "attention" in kind or kind == "merged" else {}
     config = base()
     config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
-    config.model.fusion = dict(kind=kind, width=width, mlp_dim=320, **layers, **changes)
+    config.model.fusion = dict(kind=kind, width=width, **layers, **changes)
     fusion = to_config(config.to_dict()).model.fusion
     image, text = (Encoding(jnp.zeros((4, count, 128)), None, jnp.zeros((4, 128))) for count in (17, 24))
     module = build_fusion(fusion, Precision())

@@ -128,13 +128,34 @@ class CoAttentionFusion(FusionStack):
 
 
 @dataclasses.dataclass(frozen=True)
-class ConcatenationFusion:
+class PooledFusion:
+    """Fields that the fusions of what the two towers pooled share. They give no tokens."""
+
+    width: int = between(768, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConcatenationFusion(PooledFusion):
     """An MLP on what the two towers pooled."""
 
     kind: Literal["concatenation"] = "concatenation"
-    width: int = between(768, 1)
     mlp_dim: int = between(3072, 1)
     activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] = "gelu"
+
+
+@dataclasses.dataclass(frozen=True)
+class GatedFusion(PooledFusion):
+    """A sum of the two, weighted by a gate that looks at both (GMU)."""
+
+    kind: Literal["gated"] = "gated"
+
+
+@dataclasses.dataclass(frozen=True)
+class BilinearFusion(PooledFusion):
+    """A bilinear product of the two, of low rank (MLB)."""
+
+    kind: Literal["bilinear"] = "bilinear"
+    rank: int = between(1200, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +166,8 @@ class TextTowerFusion:
     start_token: bool = True  # a learned token takes the place of each text's first, as BLIP's [Encode]
 
 
-Fusion = CrossAttentionFusion | MergedFusion | CoAttentionFusion | ConcatenationFusion | TextTowerFusion
+Fusion = (CrossAttentionFusion | MergedFusion | CoAttentionFusion | ConcatenationFusion | GatedFusion | BilinearFusion |
+          TextTowerFusion)
 
 
 @dataclasses.dataclass(frozen=True)

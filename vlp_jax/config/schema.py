@@ -16,14 +16,17 @@ from vlp_jax.config.data_schema import Text as Text
 from vlp_jax.config.data_schema import Texts as Texts
 from vlp_jax.config.data_schema import TrainSource as TrainSource
 from vlp_jax.config.fields import between, section
+from vlp_jax.config.model_schema import BilinearFusion as BilinearFusion
 from vlp_jax.config.model_schema import CoAttentionFusion as CoAttentionFusion
 from vlp_jax.config.model_schema import ConcatenationFusion as ConcatenationFusion
 from vlp_jax.config.model_schema import CrossAttentionFusion as CrossAttentionFusion
 from vlp_jax.config.model_schema import Decoder as Decoder
 from vlp_jax.config.model_schema import Fusion as Fusion
+from vlp_jax.config.model_schema import GatedFusion as GatedFusion
 from vlp_jax.config.model_schema import ImageTower as ImageTower
 from vlp_jax.config.model_schema import MergedFusion as MergedFusion
 from vlp_jax.config.model_schema import Model as Model
+from vlp_jax.config.model_schema import PooledFusion as PooledFusion
 from vlp_jax.config.model_schema import ResNetTower as ResNetTower
 from vlp_jax.config.model_schema import Stack as Stack
 from vlp_jax.config.model_schema import TextTower as TextTower

@@ -61,8 +61,8 @@ def image_tokens(tower: schema.ImageTower | schema.ResNetTower) -> int:
 def fusion_flops(model: schema.Model) -> int:
     """The fusion of one pair, forward."""
     fusion, image_token, size_of_text = model.fusion, image_token_width(model.image), size_of(model.text, "model.text")
-    if fusion.kind == "concatenation":
-        return 2 * fusion.mlp_dim * (image_width(model.image) + size_of_text.width + fusion.width)
+    if isinstance(fusion, schema.PooledFusion):
+        return pooled_fusion_flops(fusion, image_width(model.image) + size_of_text.width)
     if fusion.kind == "in_text_tower":
         texts = model.text.length + (model.text.pooling in ("cls", "cls_end"))
         cross = cross_flops(size_of_text.width, texts, image_tokens(model.image), image_token)
@@ -81,6 +81,13 @@ def fusion_flops(model: schema.Model) -> int:
     if fusion.kind == "co_attention":
         flops += size.depth * (layer_flops(size, images, fusion.activation) + cross_flops(width, images, texts, width))
     return flops
+
+
+def pooled_fusion_flops(fusion: schema.PooledFusion, width: int) -> int:
+    """A fusion of what the towers pooled, two vectors of together so many numbers."""
+    if fusion.kind == "gated":
+        return 2 * fusion.width * 2 * width
+    return 2 * (fusion.rank if fusion.kind == "bilinear" else fusion.mlp_dim) * (width + fusion.width)
 
 
 def cross_flops(width: int, queries: int, memory: int, memory_width: int) -> int:

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.models.layers import Encoding, LayerOptions, Transformer, rematerialised
-from vlp_jax.models.options import ACTIVATIONS, Precision
 from vlp_jax.sharding.layout import constrain
 
 
@@ -131,19 +130,3 @@ class CoAttention(FusionLayers):
         images, texts = self.norm(images, "image_norm"), self.norm(texts, "text_norm")
         pooled = [self.pool(texts[:, 0], "text_pooler"), self.pool(images[:, 0], "image_pooler")]
         return FusedEncoding(texts, text.mask, jnp.concatenate(pooled, axis=-1), image_tokens=images)
-
-
-class Concatenation(nn.Module):
-    """Two linear layers with an activation between them on what the towers pooled, side by side: [B, D'], [B, D''] -> [B, D]."""
-
-    width: int
-    mlp_dim: int
-    activation: str
-    precision: Precision
-
-    @nn.compact
-    def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
-        dense, init = self.precision.dense, nn.initializers.xavier_uniform()
-        x = jnp.concatenate([image.pooled, text.pooled], axis=-1)
-        x = ACTIVATIONS[self.activation](dense(self.mlp_dim, ("embed", "mlp"), kernel_init=init, name="in")(x))
-        return FusedEncoding(None, text.mask, dense(self.width, ("mlp", "embed"), kernel_init=init, name="out")(x))

@@ -1,12 +1,15 @@
 """The towers that the `model` section of a config describes, and their widths."""
 
+import dataclasses
+
 import flax.linen as nn
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder import TextDecoder
-from vlp_jax.models.fusion import CoAttention, Concatenation, CrossAttention, MergedAttention
+from vlp_jax.models.fusion import CoAttention, CrossAttention, MergedAttention
 from vlp_jax.models.layers import LayerOptions, Precision
+from vlp_jax.models.pooled_fusion import Concatenation, GatedSum, LowRankBilinear, PooledFusion
 from vlp_jax.models.presets import patch_size_of, size_of
 from vlp_jax.models.resnet import EXPANSION, SIZES, ClipResNet, Convolutions, ResNet
 from vlp_jax.models.text import Reading, TextTransformer
@@ -151,8 +154,8 @@ def build_fusion(fusion: schema.Fusion | None, precision: Precision) -> nn.Modul
     """Raises: ConfigError for sizes that do not fit together."""
     if fusion is None or fusion.kind == "in_text_tower":  # whose layers the text tower has
         return None
-    if fusion.kind == "concatenation":
-        return Concatenation(fusion.width, fusion.mlp_dim, fusion.activation, precision)
+    if isinstance(fusion, schema.PooledFusion):
+        return build_pooled_fusion(fusion, precision)
     if fusion.kind == "co_attention" and fusion.scan:
         raise ConfigError("model.fusion.scan: two streams that read each other are not scanned; set scan=False")
     kind = {"cross_attention": CrossAttention, "merged": MergedAttention, "co_attention": CoAttention}[fusion.kind]
@@ -161,9 +164,16 @@ def build_fusion(fusion: schema.Fusion | None, precision: Precision) -> nn.Modul
                 fusion.scan, fusion.rematerialisation, fusion.saved, **{name: getattr(fusion, name) for name in merged})
 
 
+def build_pooled_fusion(fusion: schema.PooledFusion, precision: Precision) -> PooledFusion:
+    """A fusion of what the towers pooled; its fields are those of its config."""
+    kind = {"concatenation": Concatenation, "gated": GatedSum, "bilinear": LowRankBilinear}[fusion.kind]
+    fields = {field.name: getattr(fusion, field.name) for field in dataclasses.fields(fusion) if field.name != "kind"}
+    return kind(precision=precision, **fields)
+
+
 def fused_width(config: schema.Model) -> int:
-    """The width of the text's tokens after fusion."""
-    if config.fusion.kind == "concatenation":
+    """The width of the text's tokens after fusion, or of what a fusion without tokens pools."""
+    if isinstance(config.fusion, schema.PooledFusion):
         return config.fusion.width
     inside = config.fusion.kind == "in_text_tower"
     return size_of(config.text, "model.text").width if inside else size_of(config.fusion, "model.fusion").width

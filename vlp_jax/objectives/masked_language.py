@@ -117,7 +117,7 @@ class MaskedLanguage(Objective):
         if self.with_image:
             encoding = model.fuse(encodings["image"], encoding, self.training)
         if encoding.tokens is None:
-            raise ConfigError("model.fusion.kind: 'concatenation' gives no tokens to tell hidden words from; use "
+            raise ConfigError(f"model.fusion.kind: {model.config.fusion.kind!r} gives no tokens to tell hidden words from; use "
                               "'cross_attention', 'merged' or 'co_attention', or with_image=False")
         return word_logits(encoding.tokens, masked.text, model, self.tied, "head")
 
