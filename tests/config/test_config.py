@@ -89,7 +89,8 @@ def test_setting_one_duration_replaces_the_others():
     assert (config.steps, config.examples, config.epochs) == (7, None, None)
 
 
-@pytest.mark.parametrize("kind", ["cross_attention", "merged", "co_attention", "concatenation", "gated", "bilinear"])
+@pytest.mark.parametrize("kind", ["cross_attention", "merged", "co_attention", "concatenation", "gated", "bilinear",
+                                  "visual_attention"])
 def test_every_fusion_has_a_smoke_form_that_is_narrow_and_can_be_built(kind):
     config = base()
     config.update(steps=1, objectives=dict(matching=dict(kind="matching")))

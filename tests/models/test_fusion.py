@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from counted_flops import counted_flops
 
 from vlp_jax.config import base, to_config
 from vlp_jax.errors import ConfigError
@@ -17,7 +18,7 @@ WIDTH, IMAGE_WIDTH, TEXT_WIDTH = 16, 12, 8
 LENGTHS = np.array([6, 3, 1])
 RNG = np.random.default_rng(0)
 IMAGE, TEXT = RNG.normal(size=(3, 5, IMAGE_WIDTH)).astype(np.float32), RNG.normal(size=(3, 6, TEXT_WIDTH)).astype(np.float32)
-POOLED = {"concatenation": dict(mlp_dim=20), "gated": {}, "bilinear": dict(rank=20)}
+POOLED = {"concatenation": dict(mlp_dim=20), "gated": {}, "bilinear": dict(rank=20), "visual_attention": dict(hops=2)}
 KINDS = ["cross_attention", "merged", "co_attention", *POOLED]
 
 
@@ -69,7 +70,7 @@ def test_the_image_reaches_every_token_of_its_text_and_no_other_example(kind):
     module = fusion_of(kind)
     params = parameters(module, *encodings())
     other = IMAGE.copy()
-    other[1, 4 if kind not in POOLED else slice(None)] += 1.0
+    other[1, 4 if kind not in POOLED or kind == "visual_attention" else slice(None)] += 1.0
     one, two = (module.apply({"params": params}, *encodings(image)) for image in (IMAGE, other))
     pairs = [(one.pooled[:, None], two.pooled[:, None])] + ([] if one.tokens is None else [(one.tokens, two.tokens)])
     for before, after in pairs:
@@ -210,3 +211,27 @@ def test_fusing_without_a_fusion_and_scanning_two_streams_are_config_errors():
         model.init(jax.random.key(0), encoding, encoding, method="fuse")
     with pytest.raises(ConfigError, match="model.fusion.scan"):
         fusion_of("co_attention", scan=True)
+
+
+@pytest.mark.parametrize("how", [{}, dict(scan=True), dict(rematerialisation="full")], ids=["loop", "scan", "remat"])
+def test_the_weights_of_attention_are_there_for_who_asks_and_cost_nobody_else(how):
+    module = fusion_of("cross_attention", **how)
+    image, text = encodings()
+    params = parameters(module, image, text)
+    assert module.init(jax.random.key(0), image, text).keys() == {"params"}
+    fused, asked = module.apply({"params": params}, image, text, mutable="attention")
+    np.testing.assert_allclose(fused.tokens, module.apply({"params": params}, image, text).tokens, atol=1e-6)
+    layers = asked["attention"]["transformer"]
+    stacked = [layers["layers"]] if "scan" in how else [layers["layer_0"], layers["layer_1"]]
+    for name, seen in (("attention", np.broadcast_to(np.asarray(text.mask)[:, None, None], (3, 2, 6, 6))),
+                       ("cross", np.ones((3, 2, 6, 5), bool))):
+        weights = np.concatenate([np.asarray(layer[name]["weights"][0]).reshape(-1, *seen.shape) for layer in stacked])
+        assert weights.shape == (2, *seen.shape) and weights.dtype == np.float32
+        np.testing.assert_allclose(weights.sum(-1), 1.0, atol=1e-6)
+        assert (weights[:, ~seen] == 0).all() and (weights[:, seen] > 0).all()
+
+    def program(**asking):
+        return counted_flops(jax.make_jaxpr(lambda params: module.apply({"params": params}, image, text, **asking))(params).jaxpr)
+
+    assert program() < program(mutable="attention")
+    assert program() == program(mutable="cache")

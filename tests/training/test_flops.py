@@ -50,13 +50,17 @@ def test_the_forward_pass_has_the_products_that_its_traced_program_has(changes):
     assert counted_flops(program.jaxpr) == 4 * expected
 
 
+STACKS = ("cross_attention", "merged", "co_attention")
+
+
 @pytest.mark.parametrize("width", [128, 64], ids=["as wide as the towers", "narrower"])
 @pytest.mark.parametrize(("kind", "changes"), [
     ("cross_attention", {}), ("merged", {}), ("merged", dict(class_token=True, projected=True)), ("co_attention", {}),
-    ("concatenation", dict(mlp_dim=320)), ("gated", {}), ("bilinear", dict(rank=80))])
+    ("concatenation", dict(mlp_dim=320)), ("gated", {}), ("bilinear", dict(rank=80)),
+    ("visual_attention", dict(hops=3))])
 def test_a_fusion_has_the_products_that_its_traced_program_has(kind, changes, width):
     model = config_of(text={"causal": False, "pooling": "first"}).model
-    layers = dict(preset="Ti", depth=2, heads=2, mlp_dim=320, pooler=True) if "attention" in kind or kind == "merged" else {}
+    layers = dict(preset="Ti", depth=2, heads=2, mlp_dim=320, pooler=True) if kind in STACKS else {}
     config = base()
     config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
     config.model.fusion = dict(kind=kind, width=width, **layers, **changes)

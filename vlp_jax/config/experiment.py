@@ -98,7 +98,8 @@ EMBEDDED_VOCABULARY = 4096
 WITH_MASK_TOKEN = EMBEDDED_VOCABULARY + 8
 
 
-FUSION_SIZES = {"concatenation": ("width", "mlp_dim"), "gated": ("width",), "bilinear": ("width", "rank")}  # others: a stack's
+FUSION_SIZES = {"concatenation": ("width", "mlp_dim"), "gated": ("width",), "bilinear": ("width", "rank"),
+                "visual_attention": ("width",)}  # of the others: a stack's
 
 
 def shrink_parts(config: ml_collections.ConfigDict, narrow: dict) -> None:

@@ -159,6 +159,14 @@ class BilinearFusion(PooledFusion):
 
 
 @dataclasses.dataclass(frozen=True)
+class VisualAttentionFusion(PooledFusion):
+    """What the text pooled looks at the image's tokens, several times (SAN)."""
+
+    kind: Literal["visual_attention"] = "visual_attention"
+    hops: int = between(2, 1)
+
+
+@dataclasses.dataclass(frozen=True)
 class TextTowerFusion:
     """The text tower reads the text again, with cross-attention to the image's tokens in each of its layers (BLIP)."""
 
@@ -167,7 +175,7 @@ class TextTowerFusion:
 
 
 Fusion = (CrossAttentionFusion | MergedFusion | CoAttentionFusion | ConcatenationFusion | GatedFusion | BilinearFusion |
-          TextTowerFusion)
+          VisualAttentionFusion | TextTowerFusion)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,6 +32,7 @@ from vlp_jax.config.model_schema import Stack as Stack
 from vlp_jax.config.model_schema import TextTower as TextTower
 from vlp_jax.config.model_schema import TextTowerFusion as TextTowerFusion
 from vlp_jax.config.model_schema import Tower as Tower
+from vlp_jax.config.model_schema import VisualAttentionFusion as VisualAttentionFusion
 from vlp_jax.config.objective_schema import CaptioningObjective as CaptioningObjective
 from vlp_jax.config.objective_schema import ContrastiveObjective as ContrastiveObjective
 from vlp_jax.config.objective_schema import HidesWords as HidesWords

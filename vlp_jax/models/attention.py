@@ -49,6 +49,9 @@ class MultiHeadAttention(nn.Module):
       visible: [B or 1, N, M] bool, the pairs that may be met beside what `mask` and `causal` say; no platform's kernel has it.
       cache: where the keys and values of memory are kept; all that are kept are looked at then. Without memory, only these.
     Returns: [B, N, D] in the compute dtype. A query that may see nothing gets the output projection's bias.
+
+    Where a caller asks for the collection "attention" (`apply(..., mutable="attention")`), the weights of each call, float32
+    [B, H, N, M], are added to its `weights`, a tuple; nobody else pays for them.
     """
 
     options: LayerOptions
@@ -74,6 +77,8 @@ class MultiHeadAttention(nn.Module):
         q, k, v = made["query"], *(made[name] if cache is None else self.kept(name, made.get(name), cache)
                                    for name in ("key", "value"))
         causal = self.causal and visible is None
+        if self.is_mutable_collection("attention") and not self.is_initializing():
+            self.sow("attention", "weights", attention_weights(q, k, mask, options.heads, causal, visible))
         attended = checkpoint_name(attend(q, k, v, mask, options.heads, causal, options.attention, visible), "attended")
         attended = rearrange(attended, "b n (h k) -> b n h k", h=options.heads)
         return precision.dense(options.width, ("heads", "head_dim", "embed"), axis=(-2, -1), name="out",
@@ -115,7 +120,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, cau
     Returns [B, N, H K]; zeros where nothing is seen.
     """
     if visible is not None:
-        return plain_attention(q, k, v, None, heads, False, visible if mask is None else visible & shown(mask))
+        return plain_attention(q, k, v, mask, heads, False, visible)
     layout = current_layout()
     kernel = None if attention == "plain" or layout is None else kernel_for(layout, q, k, heads, isinstance(mask, Segments))
     if kernel is None:
@@ -175,12 +180,19 @@ def cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | 
 def plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool,
                     visible: jax.Array | None = None) -> jax.Array:
     """`attend` by two products and a softmax, on any platform."""
-    q, k, v = (rearrange(x, "b n (h k) -> b n h k", h=heads) for x in (q, k, v))
-    logits = jnp.einsum("bnhk,bmhk->bhnm", q * q.shape[-1]**-0.5, k, preferred_element_type=jnp.float32)
-    if visible is None and mask is not None:
-        visible = shown(mask)
-    weights = visible_softmax(logits, None if visible is None else visible[:, None], causal)
+    weights = attention_weights(q, k, mask, heads, causal, visible)
+    v = rearrange(v, "b n (h k) -> b n h k", h=heads)
     return rearrange(jnp.einsum("bhnm,bmhk->bnhk", weights.astype(v.dtype), v), "b n h k -> b n (h k)")
+
+
+def attention_weights(q: jax.Array, k: jax.Array, mask: Mask, heads: int, causal: bool,
+                      visible: jax.Array | None = None) -> jax.Array:
+    """softmax(q k^T / sqrt(K)) of every head, float32 [B, H, N, M]; arguments as of `attend`."""
+    q, k = (rearrange(x, "b n (h k) -> b n h k", h=heads) for x in (q, k))
+    logits = jnp.einsum("bnhk,bmhk->bhnm", q * q.shape[-1]**-0.5, k, preferred_element_type=jnp.float32)
+    if mask is not None:
+        visible = shown(mask) if visible is None else visible & shown(mask)
+    return visible_softmax(logits, None if visible is None else visible[:, None], causal)
 
 
 def cpu_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool) -> jax.Array:

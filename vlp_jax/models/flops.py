@@ -61,6 +61,8 @@ def image_tokens(tower: schema.ImageTower | schema.ResNetTower) -> int:
 def fusion_flops(model: schema.Model) -> int:
     """The fusion of one pair, forward."""
     fusion, image_token, size_of_text = model.fusion, image_token_width(model.image), size_of(model.text, "model.text")
+    if fusion.kind == "visual_attention":
+        return visual_attention_flops(fusion, image_tokens(model.image), image_token, size_of_text.width)
     if isinstance(fusion, schema.PooledFusion):
         return pooled_fusion_flops(fusion, image_width(model.image) + size_of_text.width)
     if fusion.kind == "in_text_tower":
@@ -88,6 +90,13 @@ def pooled_fusion_flops(fusion: schema.PooledFusion, width: int) -> int:
     if fusion.kind == "gated":
         return 2 * fusion.width * 2 * width
     return 2 * (fusion.rank if fusion.kind == "bilinear" else fusion.mlp_dim) * (width + fusion.width)
+
+
+def visual_attention_flops(fusion: schema.VisualAttentionFusion, images: int, image_width: int, text_width: int) -> int:
+    """So many tokens of an image, and what of a text is pooled; each hop scores the tokens and adds them up."""
+    width = fusion.width
+    hop = 2 * (images + 1) * width**2 + 4 * images * width
+    return 2 * width * (images * image_width + text_width) + fusion.hops * hop
 
 
 def cross_flops(width: int, queries: int, memory: int, memory_width: int) -> int:

@@ -71,7 +71,8 @@ class FusionLayers(nn.Module):
 
 
 class CrossAttention(FusionLayers):
-    """The text's tokens attend themselves and the image's in each layer (Li et al. 2021, "ALBEF", figure 1)."""
+    """The text's tokens attend themselves and the image's in each layer (Li et al. 2021, "ALBEF", figure 1): visual attention of
+    words. Its weights are in the collection "attention" for a caller that asks for it (see `MultiHeadAttention`)."""
 
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
@@ -81,8 +82,8 @@ class CrossAttention(FusionLayers):
 
 
 class MergedAttention(FusionLayers):
-    """All tokens in one stream (Kim et al. 2021, "ViLT", equations 1 to 5). The image's stand in front, so that the text's padding
-    comes last.
+    """All tokens in one stream (Kim et al. 2021, "ViLT", equations 1 to 5): self-attention over the concatenated features of both.
+    The image's stand in front, so that the text's padding comes last.
 
     class_token: a learned token in front of all others is pooled (Singh et al. 2022, "FLAVA", section 3.1).
     projected: each kind of tokens goes through a linear map of its own, whose bias also says of which kind they are.

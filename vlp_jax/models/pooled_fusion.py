@@ -1,4 +1,4 @@
-"""Fusions of what the two towers pooled: one vector of each, and one of both. None of them has tokens."""
+"""Fusions of what the two towers pooled: one vector of each, and one of both. None of them gives tokens."""
 
 import functools
 
@@ -6,21 +6,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vlp_jax.models.attention import visible_softmax
 from vlp_jax.models.fusion import FusedEncoding
 from vlp_jax.models.layers import Encoding
 from vlp_jax.models.options import ACTIVATIONS, Precision
+from vlp_jax.sharding.layout import constrain
 
 
 class PooledFusion(nn.Module):
     """Base of these fusions. `__call__(image, text, train) -> FusedEncoding` with pooled [B, width] of the Encodings' pooled
-    [B, D'] and [B, D''], in the compute dtype, and without tokens."""
+    [B, D'] and [B, D''], in the compute dtype, and without tokens. One of them reads the image's tokens too."""
 
     width: int
     precision: Precision
 
     def linear(self, x: jax.Array, features: int, name: str, axes: tuple[str, str] = ("embed", "mlp"),
                bias: bool = False) -> jax.Array:
-        """[B, D'] -> [B, features]."""
+        """[..., D'] -> [..., features]."""
         dense = functools.partial(self.precision.dense, kernel_init=nn.initializers.xavier_uniform())
         return dense(features, axes, use_bias=bias, name=name)(x)
 
@@ -67,3 +69,32 @@ class LowRankBilinear(PooledFusion):
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
         seen, read = (jnp.tanh(self.linear(x, self.rank, name)) for x, name in ((image.pooled, "image"), (text.pooled, "text")))
         return FusedEncoding(None, text.mask, self.linear(seen * read, self.width, "out", ("mlp", "embed"), bias=True))
+
+
+class VisualAttention(PooledFusion):
+    """The text as a whole looks at the image's regions, several times, each time knowing what it saw before: stacked attention
+    (Yang et al. 2016, section 3.3). Of regions f_i, the image's tokens, and the text's pooled q, with v_i = tanh(W_I f_i + b_I) and
+    u = W_T q + b_T of the same width, each hop with parameters of its own:
+
+      p = softmax_i(w . tanh(W_v v_i + W_u u + b)),  u <- u + sum_i p_i v_i.
+
+    Attention of single words to the regions is what `CrossAttention` has, of all tokens to all what `MergedAttention` has. Where a
+    caller asks for the collection "attention", its `weights` are a tuple of the hops' p, float32 [B, M].
+    """
+
+    hops: int
+
+    @nn.compact
+    def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
+        regions = jnp.tanh(self.linear(image.tokens, self.width, "image", bias=True))
+        regions = constrain(regions, ("batch", "tokens", "activation_embed"))
+        looking = self.linear(text.pooled, self.width, "text", bias=True)
+        for hop in range(self.hops):
+            asked = self.linear(looking, self.width, f"looking_{hop}", bias=True)[:, None]
+            hidden = jnp.tanh(self.linear(regions, self.width, f"regions_{hop}") + asked)
+            logits = self.linear(hidden, 1, f"weight_{hop}", ("mlp", None))[:, :, 0].astype(jnp.float32)
+            weights = visible_softmax(logits, image.mask, causal=False)
+            if not self.is_initializing():
+                self.sow("attention", "weights", weights)
+            looking = looking + jnp.einsum("bm,bmd->bd", weights.astype(regions.dtype), regions)
+        return FusedEncoding(None, text.mask, looking)

@@ -9,7 +9,7 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder import TextDecoder
 from vlp_jax.models.fusion import CoAttention, CrossAttention, MergedAttention
 from vlp_jax.models.layers import LayerOptions, Precision
-from vlp_jax.models.pooled_fusion import Concatenation, GatedSum, LowRankBilinear, PooledFusion
+from vlp_jax.models.pooled_fusion import Concatenation, GatedSum, LowRankBilinear, PooledFusion, VisualAttention
 from vlp_jax.models.presets import patch_size_of, size_of
 from vlp_jax.models.resnet import EXPANSION, SIZES, ClipResNet, Convolutions, ResNet
 from vlp_jax.models.text import Reading, TextTransformer
@@ -166,7 +166,8 @@ def build_fusion(fusion: schema.Fusion | None, precision: Precision) -> nn.Modul
 
 def build_pooled_fusion(fusion: schema.PooledFusion, precision: Precision) -> PooledFusion:
     """A fusion of what the towers pooled; its fields are those of its config."""
-    kind = {"concatenation": Concatenation, "gated": GatedSum, "bilinear": LowRankBilinear}[fusion.kind]
+    kind = {"concatenation": Concatenation, "gated": GatedSum, "bilinear": LowRankBilinear,
+            "visual_attention": VisualAttention}[fusion.kind]
     fields = {field.name: getattr(fusion, field.name) for field in dataclasses.fields(fusion) if field.name != "kind"}
     return kind(precision=precision, **fields)
 
