@@ -27,7 +27,7 @@ def fusion_of(kind, **changes):
     config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
     size = POOLED.get(kind, dict(mlp_dim=20, depth=2, heads=2, pooler=True))
     config.model.fusion = dict(kind=kind, width=WIDTH, **size, **changes)
-    return build_fusion(to_config(config.to_dict()).model.fusion, Precision())
+    return build_fusion(to_config(config.to_dict()).model, Precision())
 
 
 def encodings(image=IMAGE, text=TEXT, padding=0):

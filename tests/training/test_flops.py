@@ -50,6 +50,7 @@ def test_the_forward_pass_has_the_products_that_its_traced_program_has(changes):
     assert counted_flops(program.jaxpr) == 4 * expected
 
 
+GRAPH = dict(heads=2, mlp_dim=320)
 STACKS = ("cross_attention", "merged", "co_attention")
 
 
@@ -57,19 +58,19 @@ STACKS = ("cross_attention", "merged", "co_attention")
 @pytest.mark.parametrize(("kind", "changes"), [
     ("cross_attention", {}), ("merged", {}), ("merged", dict(class_token=True, projected=True)), ("co_attention", {}),
     ("concatenation", dict(mlp_dim=320)), ("gated", {}), ("bilinear", dict(rank=80)),
-    ("visual_attention", dict(hops=3))])
+    ("visual_attention", dict(hops=3)), *(("graph", dict(GRAPH, layer=layer)) for layer in ("convolution", "attention"))])
 def test_a_fusion_has_the_products_that_its_traced_program_has(kind, changes, width):
     model = config_of(text={"causal": False, "pooling": "first"}).model
     layers = dict(preset="Ti", depth=2, heads=2, mlp_dim=320, pooler=True) if kind in STACKS else {}
     config = base()
     config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
     config.model.fusion = dict(kind=kind, width=width, **layers, **changes)
-    fusion = to_config(config.to_dict()).model.fusion
+    model = dataclasses.replace(model, fusion=to_config(config.to_dict()).model.fusion)
     image, text = (Encoding(jnp.zeros((4, count, 128)), None, jnp.zeros((4, 128))) for count in (17, 24))
-    module = build_fusion(fusion, Precision())
+    module = build_fusion(model, Precision())
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), image, text))
     program = jax.make_jaxpr(lambda variables: module.apply(variables, image, text))(variables)
-    assert counted_flops(program.jaxpr) == 4 * fusion_flops(dataclasses.replace(model, fusion=fusion))
+    assert counted_flops(program.jaxpr) == 4 * fusion_flops(model)
 
 
 def test_an_update_is_three_forward_passes_and_the_pairs():

@@ -99,7 +99,7 @@ WITH_MASK_TOKEN = EMBEDDED_VOCABULARY + 8
 
 
 FUSION_SIZES = {"concatenation": ("width", "mlp_dim"), "gated": ("width",), "bilinear": ("width", "rank"),
-                "visual_attention": ("width",)}  # of the others: a stack's
+                "visual_attention": ("width",), "graph": ("width", "heads", "mlp_dim")}  # of the others: a stack's
 
 
 def shrink_parts(config: ml_collections.ConfigDict, narrow: dict) -> None:

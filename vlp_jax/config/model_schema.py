@@ -167,6 +167,21 @@ class VisualAttentionFusion(PooledFusion):
 
 
 @dataclasses.dataclass(frozen=True)
+class GraphFusion:
+    """A graph of the image's patches and one of the text's tokens, whose nodes exchange messages within and across."""
+
+    kind: Literal["graph"] = "graph"
+    width: int = between(768, 1)
+    heads: int = between(12, 1)  # of the attention across the two, and of layer="attention"
+    mlp_dim: int = between(3072, 1)
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] = "gelu"
+    rounds: int = between(2, 1)
+    layer: Literal["convolution", "attention"] = "attention"  # how messages within a graph are weighted
+    image_neighbours: Literal[4, 8] = 8  # of a patch: those that share a side, or those at its corners too
+    word_window: int = between(2, 1)  # tokens so many places apart are neighbours
+
+
+@dataclasses.dataclass(frozen=True)
 class TextTowerFusion:
     """The text tower reads the text again, with cross-attention to the image's tokens in each of its layers (BLIP)."""
 
@@ -175,7 +190,7 @@ class TextTowerFusion:
 
 
 Fusion = (CrossAttentionFusion | MergedFusion | CoAttentionFusion | ConcatenationFusion | GatedFusion | BilinearFusion |
-          VisualAttentionFusion | TextTowerFusion)
+          VisualAttentionFusion | GraphFusion | TextTowerFusion)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,7 @@ from vlp_jax.config.model_schema import CrossAttentionFusion as CrossAttentionFu
 from vlp_jax.config.model_schema import Decoder as Decoder
 from vlp_jax.config.model_schema import Fusion as Fusion
 from vlp_jax.config.model_schema import GatedFusion as GatedFusion
+from vlp_jax.config.model_schema import GraphFusion as GraphFusion
 from vlp_jax.config.model_schema import ImageTower as ImageTower
 from vlp_jax.config.model_schema import MergedFusion as MergedFusion
 from vlp_jax.config.model_schema import Model as Model

@@ -3,7 +3,7 @@
 from vlp_jax.config import schema
 from vlp_jax.models.presets import Size, patch_size_of, size_of
 from vlp_jax.models.resnet import EXPANSION
-from vlp_jax.models.towers import blocks_of, image_token_width, image_width
+from vlp_jax.models.towers import blocks_of, image_grid, image_token_width, image_width
 
 
 def layer_flops(size: Size, tokens: int, activation: str) -> int:
@@ -49,13 +49,7 @@ def image_flops(tower: schema.ImageTower | schema.ResNetTower, embedding_dim: in
 
 def image_tokens(tower: schema.ImageTower | schema.ResNetTower) -> int:
     """How many tokens a picture has; none of them dropped."""
-    if tower.kind == "vit":
-        return (tower.image_size // patch_size_of(tower))**2 + (tower.pooling == "cls") + tower.registers
-    halvings = len(blocks_of(tower)[0]) - 1 + (tower.clip or tower.max_pool)
-    side = -(-tower.image_size // (2 if tower.clip else tower.stem_stride))
-    for _ in range(halvings):
-        side = -(-side // 2)
-    return side**2
+    return image_grid(tower).tokens
 
 
 def fusion_flops(model: schema.Model) -> int:
@@ -65,6 +59,8 @@ def fusion_flops(model: schema.Model) -> int:
         return visual_attention_flops(fusion, image_tokens(model.image), image_token, size_of_text.width)
     if isinstance(fusion, schema.PooledFusion):
         return pooled_fusion_flops(fusion, image_width(model.image) + size_of_text.width)
+    if fusion.kind == "graph":
+        return graph_flops(model)
     if fusion.kind == "in_text_tower":
         texts = model.text.length + (model.text.pooling in ("cls", "cls_end"))
         cross = cross_flops(size_of_text.width, texts, image_tokens(model.image), image_token)
@@ -97,6 +93,18 @@ def visual_attention_flops(fusion: schema.VisualAttentionFusion, images: int, im
     width = fusion.width
     hop = 2 * (images + 1) * width**2 + 4 * images * width
     return 2 * width * (images * image_width + text_width) + fusion.hops * hop
+
+
+def graph_flops(model: schema.Model) -> int:
+    """Both graphs' nodes, and in each round messages within and across, and an MLP. Neighbours are mixed by whole matrices."""
+    fusion, width = model.fusion, model.fusion.width
+    images, texts = image_tokens(model.image), model.text.length + (model.text.pooling == "cls")
+    flops = 2 * width * (images * image_token_width(model.image) + texts * size_of(model.text, "model.text").width)
+    size = Size(width, fusion.rounds, fusion.heads, fusion.mlp_dim)
+    for count, others in ((images, texts), (texts, images)):
+        within = 2 * count * width**2 + 2 * count**2 * width + (4 * count * width if fusion.layer == "attention" else 0)
+        flops += fusion.rounds * (within + cross_flops(width, count, others, width) + mlp_flops(size, count, fusion.activation))
+    return flops
 
 
 def cross_flops(width: int, queries: int, memory: int, memory_width: int) -> int:

@@ -41,8 +41,8 @@ class Concatenation(PooledFusion):
 
 
 class GatedSum(PooledFusion):
-    """A weighted sum whose weights each pair chooses for itself, number by number: the gated multimodal unit (Arevalo et al. 2017,
-    section 3.1), of image v and text t
+    """A weighted sum whose weights each pair chooses for itself, number by number: the gated multimodal unit (Arevalo et al. 2017),
+    of image v and text t
 
       h = z * tanh(W_v v) + (1 - z) * tanh(W_t t),  z = sigmoid(W_z [v, t]).
     """

@@ -8,6 +8,8 @@ from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder import TextDecoder
 from vlp_jax.models.fusion import CoAttention, CrossAttention, MergedAttention
+from vlp_jax.models.graph import Grid
+from vlp_jax.models.graph_fusion import GraphFusion
 from vlp_jax.models.layers import LayerOptions, Precision
 from vlp_jax.models.pooled_fusion import Concatenation, GatedSum, LowRankBilinear, PooledFusion, VisualAttention
 from vlp_jax.models.presets import patch_size_of, size_of
@@ -95,6 +97,17 @@ def blocks_of(tower: schema.ResNetTower) -> tuple[tuple[int, ...], bool]:
     return tower.blocks or depths, bottleneck
 
 
+def image_grid(tower: schema.ImageTower | schema.ResNetTower) -> Grid:
+    """Where an image encoder's tokens stand in the picture; none of them dropped."""
+    if tower.kind == "vit":
+        return Grid(tower.image_size // patch_size_of(tower), int(tower.pooling == "cls"), tower.registers)
+    halvings = len(blocks_of(tower)[0]) - 1 + (tower.clip or tower.max_pool)
+    side = -(-tower.image_size // (2 if tower.clip else tower.stem_stride))
+    for _ in range(halvings):
+        side = -(-side // 2)
+    return Grid(side)
+
+
 def image_token_width(tower: schema.ImageTower | schema.ResNetTower) -> int:
     """The width of an image encoder's tokens."""
     if tower.kind == "vit":
@@ -150,12 +163,15 @@ def check_decoder_on_tower(config: schema.Model) -> None:
             raise ConfigError(f"model.decoder.{key}: {getattr(decoder, key)!r} is for kind='transformer', which reads words itself")
 
 
-def build_fusion(fusion: schema.Fusion | None, precision: Precision) -> nn.Module | None:
+def build_fusion(config: schema.Model, precision: Precision) -> nn.Module | None:
     """Raises: ConfigError for sizes that do not fit together."""
+    fusion = config.fusion
     if fusion is None or fusion.kind == "in_text_tower":  # whose layers the text tower has
         return None
     if isinstance(fusion, schema.PooledFusion):
         return build_pooled_fusion(fusion, precision)
+    if fusion.kind == "graph":
+        return build_graph(config, precision)
     if fusion.kind == "co_attention" and fusion.scan:
         raise ConfigError("model.fusion.scan: two streams that read each other are not scanned; set scan=False")
     kind = {"cross_attention": CrossAttention, "merged": MergedAttention, "co_attention": CoAttention}[fusion.kind]
@@ -172,9 +188,22 @@ def build_pooled_fusion(fusion: schema.PooledFusion, precision: Precision) -> Po
     return kind(precision=precision, **fields)
 
 
+def build_graph(config: schema.Model, precision: Precision) -> GraphFusion:
+    """Raises: ConfigError for heads that do not divide the width, and for an image without its whole grid of regions."""
+    fusion, image = config.fusion, config.image
+    if fusion.width % fusion.heads:
+        raise ConfigError(f"model.fusion: width {fusion.width} does not divide into {fusion.heads} heads")
+    if image.kind == "vit" and image.token_drop:
+        raise ConfigError(f"model.image.token_drop: {image.token_drop} leaves holes in the grid of patches that "
+                          "model.fusion.kind='graph' joins; set token_drop=0")
+    options = LayerOptions(fusion.width, fusion.heads, fusion.mlp_dim, activation=fusion.activation, precision=precision)
+    return GraphFusion(options, fusion.layer, fusion.rounds, image_grid(image), fusion.image_neighbours, fusion.word_window,
+                       words_before=int(config.text.pooling == "cls"))
+
+
 def fused_width(config: schema.Model) -> int:
     """The width of the text's tokens after fusion, or of what a fusion without tokens pools."""
-    if isinstance(config.fusion, schema.PooledFusion):
+    if isinstance(config.fusion, schema.PooledFusion | schema.GraphFusion):
         return config.fusion.width
     inside = config.fusion.kind == "in_text_tower"
     return size_of(config.text, "model.text").width if inside else size_of(config.fusion, "model.fusion").width

@@ -35,7 +35,7 @@ class VisionLanguageModel(nn.Module):
     def setup(self):
         self.image = build_image_tower(self.config.image, self.precision)
         self.text = build_text_tower(self.config.text, self.precision)
-        self.fusion = build_fusion(self.config.fusion, self.precision)
+        self.fusion = build_fusion(self.config, self.precision)
         dim = embedding_dim(self.config)
         self.image_projection = build_projection(self.config.image, dim, self.precision)
         self.text_projection = build_projection(self.config.text, dim, self.precision)

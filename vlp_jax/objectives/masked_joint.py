@@ -46,7 +46,7 @@ class MaskedJoint(MaskedImage):
         fused = model.fuse(image, text, self.training)
         if fused.image_tokens is None:
             raise ConfigError(f"model.fusion.kind: {model.config.fusion.kind!r} gives no tokens of the picture to tell hidden "
-                              "patches from; use 'merged' or 'co_attention'")
+                              "patches from; use 'merged', 'co_attention' or 'graph'")
         patches = code_loss(self.told(fused.image_tokens, hidden, model, "image_head"), hidden)
         words = masked_loss(word_logits(fused.tokens, batch["text"], model, self.tied, "text_head"), batch["text"], masked.chosen)
         metrics = {"image_loss": patches.value, "text_loss": words.value, "text_masked": masked.share,

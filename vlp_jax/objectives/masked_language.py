@@ -118,7 +118,7 @@ class MaskedLanguage(Objective):
             encoding = model.fuse(encodings["image"], encoding, self.training)
         if encoding.tokens is None:
             raise ConfigError(f"model.fusion.kind: {model.config.fusion.kind!r} gives no tokens to tell hidden words from; use "
-                              "'cross_attention', 'merged' or 'co_attention', or with_image=False")
+                              "'cross_attention', 'merged', 'co_attention' or 'graph', or with_image=False")
         return word_logits(encoding.tokens, masked.text, model, self.tied, "head")
 
     def distilled(self, loss: Loss, logits: jax.Array, lesson: jax.Array, chosen: jax.Array) -> Loss:
