@@ -10,8 +10,8 @@ from counted_flops import counted_flops
 from vlp_jax.config import base, to_config
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.fusion import CrossAttention
+from vlp_jax.models.fusions import build_fusion
 from vlp_jax.models.layers import Encoding, LayerOptions, Precision, Transformer
-from vlp_jax.models.towers import build_fusion
 from vlp_jax.models.vision_language import VisionLanguageModel
 
 WIDTH, IMAGE_WIDTH, TEXT_WIDTH = 16, 12, 8

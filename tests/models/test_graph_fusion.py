@@ -9,11 +9,16 @@ from graph_oracle import EQUATIONS, exact, parameters
 from parity import relative_error
 from tiny_experiment import batch_of, experiment
 
+from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.fusions import build_fusion
 from vlp_jax.models.graph import GRAPH_LAYERS, Grid, word_neighbours
 from vlp_jax.models.graph_fusion import GraphFusion
 from vlp_jax.models.layers import Encoding, LayerOptions, Precision
-from vlp_jax.models.towers import build_fusion, image_grid
+from vlp_jax.models.towers import image_grid
+from vlp_jax.sharding.layout import Layout, layout_in_use
+from vlp_jax.sharding.mesh import batch_sharding, make_mesh
+from vlp_jax.sharding.rules import PRESETS
 from vlp_jax.training.assembly import make_module
 
 WIDTH, HEADS, NODES = 6, 2, 7
@@ -112,6 +117,22 @@ def test_gradients_are_finite_and_none_come_from_hidden_nodes(layer):
     of_params, of_text = jax.grad(loss, argnums=(0, 1))(params, jnp.asarray(TEXT))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(of_params))
     assert (np.asarray(of_text)[~MASK] == 0).all() and (np.abs(np.asarray(of_text))[MASK].max(-1) > 0).all()
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_over_a_mesh_nodes_and_gradients_are_those_of_one_device(layer):
+    module = network(layer, rounds=2)
+    image, text = jax.tree.map(lambda x: jnp.concatenate([x, x[:1]]), encodings())
+    params, mesh = parameters(module, image, text), make_mesh(schema.Mesh(data=2, fsdp=2, tensor=2))
+
+    def loss(params, image, text):
+        return jnp.sin(module.apply({"params": params}, image, text).pooled).sum()
+
+    expected = jax.jit(jax.value_and_grad(loss))(params, image, text)
+    with layout_in_use(Layout(mesh, PRESETS["fsdp+tensor"])):
+        spread = batch_sharding(mesh)
+        found = jax.jit(jax.value_and_grad(loss), in_shardings=(None, spread, spread))(params, image, text)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max() + 1e-6), found, expected)
 
 
 GRAPH = dict(kind="graph", width=8, heads=2, mlp_dim=8, rounds=1)

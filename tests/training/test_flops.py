@@ -8,9 +8,10 @@ import pytest
 from counted_flops import counted_flops
 
 from vlp_jax.config import base, clip, to_config
-from vlp_jax.models.flops import fusion_flops, image_flops, text_flops
+from vlp_jax.models.flops import image_flops, text_flops
+from vlp_jax.models.fusion_flops import fusion_flops
+from vlp_jax.models.fusions import build_fusion
 from vlp_jax.models.layers import Encoding, Precision
-from vlp_jax.models.towers import build_fusion
 from vlp_jax.training.assembly import example_batch, make_module
 from vlp_jax.training.flops import train_step_flops
 from vlp_jax.training.state import initial_variables

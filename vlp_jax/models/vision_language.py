@@ -8,12 +8,12 @@ from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.attention import Cache
 from vlp_jax.models.fusion import FusedEncoding
+from vlp_jax.models.fusions import build_fusion
 from vlp_jax.models.layers import Encoding, Precision
 from vlp_jax.models.packed import PackedRows
 from vlp_jax.models.presets import size_of
 from vlp_jax.models.towers import (
     build_decoder,
-    build_fusion,
     build_image_tower,
     build_text_tower,
     grounded_reading,

@@ -5,9 +5,10 @@ import jax
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.flops import fusion_flops, image_flops, text_flops
+from vlp_jax.models.flops import image_flops, text_flops
+from vlp_jax.models.fusion_flops import fusion_flops
+from vlp_jax.models.fusions import fused_width
 from vlp_jax.models.presets import size_of
-from vlp_jax.models.towers import fused_width
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.masked_image import MaskedImage, code_loss
 from vlp_jax.objectives.masked_language import masked_loss, masked_text, unigram_entropy, word_logits

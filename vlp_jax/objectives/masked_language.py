@@ -7,9 +7,11 @@ import jax.numpy as jnp
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.flops import fusion_flops, text_flops
+from vlp_jax.models.flops import text_flops
+from vlp_jax.models.fusion_flops import fusion_flops
+from vlp_jax.models.fusions import fused_width
 from vlp_jax.models.presets import size_of
-from vlp_jax.models.towers import fused_width, layer_options
+from vlp_jax.models.towers import layer_options
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
 from vlp_jax.models.word_head import WordHead
 from vlp_jax.objectives.objective import Loss, Objective, grown
