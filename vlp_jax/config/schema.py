@@ -47,6 +47,7 @@ from vlp_jax.config.objective_schema import MomentumContrastive as MomentumContr
 from vlp_jax.config.objective_schema import Objective as Objective
 from vlp_jax.config.objective_schema import SigmoidContrastive as SigmoidContrastive
 from vlp_jax.config.objective_schema import SoftmaxContrastive as SoftmaxContrastive
+from vlp_jax.config.objective_schema import Triplet as Triplet
 from vlp_jax.config.objective_schema import Weighted as Weighted
 
 
