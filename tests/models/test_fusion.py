@@ -1,5 +1,7 @@
 """Fusion: what reaches what, padding, widths, and a layer of cross-attention against float64 NumPy."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -235,3 +237,22 @@ def test_the_weights_of_attention_are_there_for_who_asks_and_cost_nobody_else(ho
 
     assert program() < program(mutable="attention")
     assert program() == program(mutable="cache")
+
+
+def test_the_attention_of_a_whole_model_is_found_by_the_names_of_its_parts():
+    config = model_config(kind="cross_attention", preset="Ti", width=8, depth=1, heads=2, mlp_dim=8)
+    config = dataclasses.replace(config, text=dataclasses.replace(config.text, depth=1))
+    model = VisionLanguageModel(config, Precision())
+    pixels, words = jnp.ones((2, 8, 8, 3)), jnp.ones((2, 5), jnp.int32)
+
+    def fused(model):
+        return model.fuse(model.encode_image(pixels), model.encode_text(words)).pooled
+
+    variables = model.init(jax.random.key(0), method=fused)
+    assert variables.keys() == {"params"}
+    _, asked = jax.jit(lambda variables: model.apply(variables, method=fused, mutable="attention"))(variables)
+    shapes = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+              for path, leaf in jax.tree_util.tree_leaves_with_path(asked["attention"])}
+    assert shapes == {"text/transformer/layer_0/attention/weights/0": (2, 2, 6, 6),
+                      "fusion/transformer/layer_0/attention/weights/0": (2, 2, 6, 6),
+                      "fusion/transformer/layer_0/cross/weights/0": (2, 2, 6, 5)}

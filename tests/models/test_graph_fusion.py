@@ -106,6 +106,18 @@ def test_more_padding_and_hidden_nodes_in_another_order_change_nothing(layer):
 
 
 @pytest.mark.parametrize("layer", LAYERS)
+def test_hidden_regions_may_hold_anything(layer):
+    module, shown = network(layer, rounds=2), np.arange(GRID.tokens) < np.array([[5], [3], [2]])
+    image, text = encodings()
+    params, image = parameters(module, image, text), image.replace(mask=jnp.asarray(shown))
+    fused, other = (module.apply({"params": params}, image.replace(tokens=jnp.where(shown[:, :, None], IMAGE, noise)), text)
+                    for noise in (IMAGE, 9.0 - IMAGE))
+    np.testing.assert_array_equal(fused.pooled, other.pooled)
+    np.testing.assert_array_equal(fused.tokens, other.tokens)
+    np.testing.assert_array_equal(np.asarray(fused.image_tokens)[shown], np.asarray(other.image_tokens)[shown])
+
+
+@pytest.mark.parametrize("layer", LAYERS)
 def test_gradients_are_finite_and_none_come_from_hidden_nodes(layer):
     module = network(layer, rounds=2)
     params = parameters(module, *encodings())
