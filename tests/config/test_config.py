@@ -6,7 +6,8 @@ import re
 import jax
 import pytest
 
-from vlp_jax.config import flatten, load_config, to_tree
+from vlp_jax.config import base, flatten, load_config, to_config, to_tree, variant_of
+from vlp_jax.config.parse import apply_overrides
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.assembly import example_batch, make_module
 from vlp_jax.training.state import abstract_parameters
@@ -96,3 +97,23 @@ def test_a_setting_without_effect_on_a_resnet_is_named(name, override, words):
 def test_setting_one_duration_replaces_the_others():
     config = load_config(str(ROOT / "configs/clip_emoji.py"), [("steps", "7")])
     assert (config.steps, config.examples, config.epochs) == (7, None, None)
+
+
+@pytest.mark.parametrize("kind", ["cross_attention", "merged", "co_attention", "concatenation", "gated", "bilinear",
+                                  "visual_attention", "graph"])
+def test_every_fusion_has_a_smoke_form_that_is_narrow_and_can_be_built(kind):
+    config = base()
+    config.update(steps=1, objectives=dict(matching=dict(kind="matching")))
+    config.model.text.update(causal=False, pooling="first")
+    config.model.fusion = dict(kind=kind)
+    config = to_config(variant_of(config, "smoke").to_dict())
+    parameters = abstract_parameters(make_module(config), example_batch(config))
+    assert max(max(leaf.shape) for leaf in jax.tree.leaves(parameters["model"]["fusion"])) <= 256
+
+
+def test_a_number_among_choices_may_come_from_the_command_line():
+    tree = base().to_dict() | dict(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
+    tree["model"]["fusion"] = dict(kind="graph")
+    assert to_config(apply_overrides(tree, [("model.fusion.image_neighbours", "4")])).model.fusion.image_neighbours == 4
+    with pytest.raises(ConfigError, match="model.fusion.image_neighbours: must be one of 4, 8, got '5' .*--config.model.fusion"):
+        to_config(apply_overrides(tree, [("model.fusion.image_neighbours", "5")]))

@@ -1,31 +1,35 @@
 """Fusion: what reaches what, padding, widths, and a layer of cross-attention against float64 NumPy."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from counted_flops import counted_flops
 
 from vlp_jax.config import base, to_config
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.fusion import CrossAttention
+from vlp_jax.models.fusions import build_fusion
 from vlp_jax.models.layers import Encoding, LayerOptions, Precision, Transformer
-from vlp_jax.models.towers import build_fusion
 from vlp_jax.models.vision_language import VisionLanguageModel
 
 WIDTH, IMAGE_WIDTH, TEXT_WIDTH = 16, 12, 8
 LENGTHS = np.array([6, 3, 1])
 RNG = np.random.default_rng(0)
 IMAGE, TEXT = RNG.normal(size=(3, 5, IMAGE_WIDTH)).astype(np.float32), RNG.normal(size=(3, 6, TEXT_WIDTH)).astype(np.float32)
-KINDS = ["cross_attention", "merged", "co_attention", "concatenation"]
+POOLED = {"concatenation": dict(mlp_dim=20), "gated": {}, "bilinear": dict(rank=20), "visual_attention": dict(hops=2)}
+KINDS = ["cross_attention", "merged", "co_attention", *POOLED]
 
 
 def fusion_of(kind, **changes):
     config = base()
     config.update(steps=1, objectives=dict(matching=dict(kind="matching")))
-    size = dict(width=WIDTH, mlp_dim=20) | ({} if kind == "concatenation" else dict(depth=2, heads=2, pooler=True))
-    config.model.fusion = dict(kind=kind, **size, **changes)
-    return build_fusion(to_config(config.to_dict()).model.fusion, Precision())
+    size = POOLED.get(kind, dict(mlp_dim=20, depth=2, heads=2, pooler=True))
+    config.model.fusion = dict(kind=kind, width=WIDTH, **size, **changes)
+    return build_fusion(to_config(config.to_dict()).model, Precision())
 
 
 def encodings(image=IMAGE, text=TEXT, padding=0):
@@ -50,7 +54,7 @@ def test_padding_changes_nothing_and_widths_may_differ(kind):
     fused = [module.apply({"params": params}, *encodings(padding=padding)) for padding in (0, 4)]
     np.testing.assert_allclose(fused[1].pooled, fused[0].pooled, atol=1e-5)
     assert fused[0].pooled.shape == (3, 2 * WIDTH if kind == "co_attention" else WIDTH)
-    if kind == "concatenation":
+    if kind in POOLED:
         assert fused[0].tokens is None
         return
     assert fused[0].tokens.shape == (3, 6, WIDTH) and fused[1].mask.shape == (3, 10)
@@ -68,7 +72,7 @@ def test_the_image_reaches_every_token_of_its_text_and_no_other_example(kind):
     module = fusion_of(kind)
     params = parameters(module, *encodings())
     other = IMAGE.copy()
-    other[1, 4 if kind != "concatenation" else slice(None)] += 1.0
+    other[1, 4 if kind not in POOLED or kind == "visual_attention" else slice(None)] += 1.0
     one, two = (module.apply({"params": params}, *encodings(image)) for image in (IMAGE, other))
     pairs = [(one.pooled[:, None], two.pooled[:, None])] + ([] if one.tokens is None else [(one.tokens, two.tokens)])
     for before, after in pairs:
@@ -209,3 +213,46 @@ def test_fusing_without_a_fusion_and_scanning_two_streams_are_config_errors():
         model.init(jax.random.key(0), encoding, encoding, method="fuse")
     with pytest.raises(ConfigError, match="model.fusion.scan"):
         fusion_of("co_attention", scan=True)
+
+
+@pytest.mark.parametrize("how", [{}, dict(scan=True), dict(rematerialisation="full")], ids=["loop", "scan", "remat"])
+def test_the_weights_of_attention_are_there_for_who_asks_and_cost_nobody_else(how):
+    module = fusion_of("cross_attention", **how)
+    image, text = encodings()
+    params = parameters(module, image, text)
+    assert module.init(jax.random.key(0), image, text).keys() == {"params"}
+    fused, asked = module.apply({"params": params}, image, text, mutable="attention")
+    np.testing.assert_allclose(fused.tokens, module.apply({"params": params}, image, text).tokens, atol=1e-6)
+    layers = asked["attention"]["transformer"]
+    stacked = [layers["layers"]] if "scan" in how else [layers["layer_0"], layers["layer_1"]]
+    for name, seen in (("attention", np.broadcast_to(np.asarray(text.mask)[:, None, None], (3, 2, 6, 6))),
+                       ("cross", np.ones((3, 2, 6, 5), bool))):
+        weights = np.concatenate([np.asarray(layer[name]["weights"][0]).reshape(-1, *seen.shape) for layer in stacked])
+        assert weights.shape == (2, *seen.shape) and weights.dtype == np.float32
+        np.testing.assert_allclose(weights.sum(-1), 1.0, atol=1e-6)
+        assert (weights[:, ~seen] == 0).all() and (weights[:, seen] > 0).all()
+
+    def program(**asking):
+        return counted_flops(jax.make_jaxpr(lambda params: module.apply({"params": params}, image, text, **asking))(params).jaxpr)
+
+    assert program() < program(mutable="attention")
+    assert program() == program(mutable="cache")
+
+
+def test_the_attention_of_a_whole_model_is_found_by_the_names_of_its_parts():
+    config = model_config(kind="cross_attention", preset="Ti", width=8, depth=1, heads=2, mlp_dim=8)
+    config = dataclasses.replace(config, text=dataclasses.replace(config.text, depth=1))
+    model = VisionLanguageModel(config, Precision())
+    pixels, words = jnp.ones((2, 8, 8, 3)), jnp.ones((2, 5), jnp.int32)
+
+    def fused(model):
+        return model.fuse(model.encode_image(pixels), model.encode_text(words)).pooled
+
+    variables = model.init(jax.random.key(0), method=fused)
+    assert variables.keys() == {"params"}
+    _, asked = jax.jit(lambda variables: model.apply(variables, method=fused, mutable="attention"))(variables)
+    shapes = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+              for path, leaf in jax.tree_util.tree_leaves_with_path(asked["attention"])}
+    assert shapes == {"text/transformer/layer_0/attention/weights/0": (2, 2, 6, 6),
+                      "fusion/transformer/layer_0/attention/weights/0": (2, 2, 6, 6),
+                      "fusion/transformer/layer_0/cross/weights/0": (2, 2, 6, 5)}

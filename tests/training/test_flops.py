@@ -8,9 +8,10 @@ import pytest
 from counted_flops import counted_flops
 
 from vlp_jax.config import base, clip, schema, to_config
-from vlp_jax.models.flops import fusion_flops, image_flops, text_flops
+from vlp_jax.models.flops import image_flops, text_flops
+from vlp_jax.models.fusion_flops import fusion_flops
+from vlp_jax.models.fusions import build_fusion
 from vlp_jax.models.layers import Encoding, Precision
-from vlp_jax.models.towers import build_fusion
 from vlp_jax.training.assembly import example_batch, make_module
 from vlp_jax.training.flops import train_step_flops
 from vlp_jax.training.state import initial_variables
@@ -64,22 +65,27 @@ def test_the_forward_pass_has_the_products_that_its_traced_program_has(changes):
     assert counted_flops(program.jaxpr) == 4 * expected
 
 
+GRAPH = dict(heads=2, mlp_dim=320)
+STACKS = ("cross_attention", "merged", "co_attention")
+
+
 @pytest.mark.parametrize("width", [128, 64], ids=["as wide as the towers", "narrower"])
 @pytest.mark.parametrize(("kind", "changes"), [
     ("cross_attention", {}), ("merged", {}), ("merged", dict(class_token=True, projected=True)), ("co_attention", {}),
-    ("concatenation", {})])
+    ("concatenation", dict(mlp_dim=320)), ("gated", {}), ("bilinear", dict(rank=80)),
+    ("visual_attention", dict(hops=3)), *(("graph", dict(GRAPH, layer=layer)) for layer in ("convolution", "attention"))])
 def test_a_fusion_has_the_products_that_its_traced_program_has(kind, changes, width):
     model = config_of(text={"causal": False, "pooling": "first"}).model
-    layers = dict(preset="Ti", depth=2, heads=2, pooler=True) if kind != "concatenation" else {}
+    layers = dict(preset="Ti", depth=2, heads=2, mlp_dim=320, pooler=True) if kind in STACKS else {}
     config = base()
     config.update(steps=1, objectives=dict(matching=dict(kind="matching")))
-    config.model.fusion = dict(kind=kind, width=width, mlp_dim=320, **layers, **changes)
-    fusion = to_config(config.to_dict()).model.fusion
+    config.model.fusion = dict(kind=kind, width=width, **layers, **changes)
+    model = dataclasses.replace(model, fusion=to_config(config.to_dict()).model.fusion)
     image, text = (Encoding(jnp.zeros((4, count, 128)), None, jnp.zeros((4, 128))) for count in (17, 24))
-    module = build_fusion(fusion, Precision())
+    module = build_fusion(model, Precision())
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), image, text))
     program = jax.make_jaxpr(lambda variables: module.apply(variables, image, text))(variables)
-    assert counted_flops(program.jaxpr) == 4 * fusion_flops(dataclasses.replace(model, fusion=fusion))
+    assert counted_flops(program.jaxpr) == 4 * fusion_flops(model)
 
 
 def test_an_update_is_three_forward_passes_and_the_pairs():

@@ -96,13 +96,17 @@ EMBEDDED_VOCABULARY = 4096
 WITH_MASK_TOKEN = EMBEDDED_VOCABULARY + 8
 
 
+FUSION_SIZES = {"concatenation": ("width", "mlp_dim"), "gated": ("width",), "bilinear": ("width", "rank"),
+                "visual_attention": ("width",), "graph": ("width", "heads", "mlp_dim")}  # of the others: a stack's
+
+
 def shrink_parts(config: ml_collections.ConfigDict, narrow: dict) -> None:
     """Fusion, decoder and objectives for small towers, a small batch and the embedded vocabulary."""
     if config.model.decoder is not None and config.model.decoder.get("kind") != "in_text_tower":
         config.model.decoder.update(narrow, preset="Ti")
     if config.model.fusion is not None and config.model.fusion.kind != "in_text_tower":
-        concatenation = config.model.fusion.kind == "concatenation"
-        config.model.fusion.update({key: narrow[key] for key in ("width", "mlp_dim")} if concatenation else narrow)
+        sizes = {**narrow, "rank": narrow["width"]}
+        config.model.fusion.update({key: sizes[key] for key in FUSION_SIZES.get(config.model.fusion.kind, narrow)})
     for objective in config.objectives.values():
         if objective.kind == "momentum_contrastive":
             objective.queue = 2 * config.data.batch_size

@@ -216,13 +216,57 @@ class CoAttentionFusion(FusionStack):
 
 
 @dataclasses.dataclass(frozen=True)
-class ConcatenationFusion:
+class PooledFusion:
+    """Fields that the fusions of what the two towers pooled share. They give no tokens."""
+
+    width: int = between(768, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConcatenationFusion(PooledFusion):
     """An MLP on what the two towers pooled."""
 
     kind: Literal["concatenation"] = "concatenation"
-    width: int = between(768, 1)
     mlp_dim: int = between(3072, 1)
     activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] = "gelu"
+
+
+@dataclasses.dataclass(frozen=True)
+class GatedFusion(PooledFusion):
+    """A sum of the two, weighted by a gate that looks at both (GMU)."""
+
+    kind: Literal["gated"] = "gated"
+
+
+@dataclasses.dataclass(frozen=True)
+class BilinearFusion(PooledFusion):
+    """A bilinear product of the two, of low rank (MLB)."""
+
+    kind: Literal["bilinear"] = "bilinear"
+    rank: int = between(1200, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class VisualAttentionFusion(PooledFusion):
+    """What the text pooled looks at the image's tokens, several times (SAN)."""
+
+    kind: Literal["visual_attention"] = "visual_attention"
+    hops: int = between(2, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphFusion:
+    """A graph of the image's patches and one of the text's tokens, whose nodes exchange messages within and across."""
+
+    kind: Literal["graph"] = "graph"
+    width: int = between(768, 1)
+    heads: int = between(12, 1)  # of the attention across the two, and of layer="attention"
+    mlp_dim: int = between(3072, 1)
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] = "gelu"
+    rounds: int = between(2, 1)
+    layer: Literal["convolution", "attention"] = "attention"  # how messages within a graph are weighted
+    image_neighbours: Literal[4, 8] = 8  # of a patch: those that share a side, or those at its corners too
+    word_window: int = between(2, 1)  # tokens so many places apart are neighbours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,7 +277,8 @@ class TextTowerFusion:
     start_token: bool = True  # a learned token takes the place of each text's first, as BLIP's [Encode]
 
 
-Fusion = CrossAttentionFusion | MergedFusion | CoAttentionFusion | ConcatenationFusion | TextTowerFusion
+Fusion = (CrossAttentionFusion | MergedFusion | CoAttentionFusion | ConcatenationFusion | GatedFusion | BilinearFusion |
+          VisualAttentionFusion | GraphFusion | TextTowerFusion)
 
 
 @dataclasses.dataclass(frozen=True)

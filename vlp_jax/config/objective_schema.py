@@ -52,6 +52,16 @@ class SigmoidContrastive(ContrastiveObjective):
 
 
 @dataclasses.dataclass(frozen=True)
+class Triplet(Weighted):
+    """A pair nearer than others, by a margin (Faghri et al. 2018)."""
+
+    kind: Literal["triplet"] = "triplet"
+    margin: float = between(0.2, 0.0)  # of cosines
+    negatives: Literal["hardest", "all"] = "hardest"  # of a batch: only the nearest counts, or the sum of all that are too near
+    positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # sharing which makes no pair a negative
+
+
+@dataclasses.dataclass(frozen=True)
 class MomentumContrastive(Weighted):
     """InfoNCE against the averaged model's embeddings, a queue of earlier ones among them, with soft targets (Li et al. 2021)."""
 
@@ -152,5 +162,5 @@ class MaskedJoint(MaskedPatches):
 
 
 HidesWords = MaskedLanguage | MaskedJoint
-Objective = (SoftmaxContrastive | SigmoidContrastive | MomentumContrastive | Matching | MaskedLanguage | CaptioningObjective |
-             MaskedAutoencoder | ImageViews | MaskedImage | MaskedJoint)
+Objective = (SoftmaxContrastive | SigmoidContrastive | Triplet | MomentumContrastive | Matching | MaskedLanguage |
+             CaptioningObjective | MaskedAutoencoder | ImageViews | MaskedImage | MaskedJoint)

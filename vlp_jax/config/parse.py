@@ -153,6 +153,8 @@ class _Parser:
         return self.dataclass(kinds[str(value["kind"])], value, path)
 
     def choice(self, choices: tuple, value: Any, path: str) -> Any:
+        if isinstance(value, Raw):  # a number among the choices is text on the command line
+            value = next((choice for choice in choices if str(choice) == value), value)
         if value not in choices:
             closest = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1, cutoff=0.0)
             self.fail(path, f"must be one of {', '.join(map(repr, choices))}, got {str(value)!r} "

@@ -20,18 +20,22 @@ from vlp_jax.config.model_schema import AnyImageTower as AnyImageTower
 from vlp_jax.config.model_schema import AnyTextTower as AnyTextTower
 from vlp_jax.config.model_schema import BagTower as BagTower
 from vlp_jax.config.model_schema import BidirectionalLstmTower as BidirectionalLstmTower
+from vlp_jax.config.model_schema import BilinearFusion as BilinearFusion
 from vlp_jax.config.model_schema import CoAttentionFusion as CoAttentionFusion
 from vlp_jax.config.model_schema import ConcatenationFusion as ConcatenationFusion
 from vlp_jax.config.model_schema import ConvolutionTower as ConvolutionTower
 from vlp_jax.config.model_schema import CrossAttentionFusion as CrossAttentionFusion
 from vlp_jax.config.model_schema import Decoder as Decoder
 from vlp_jax.config.model_schema import Fusion as Fusion
+from vlp_jax.config.model_schema import GatedFusion as GatedFusion
+from vlp_jax.config.model_schema import GraphFusion as GraphFusion
 from vlp_jax.config.model_schema import GruTower as GruTower
 from vlp_jax.config.model_schema import ImageTower as ImageTower
 from vlp_jax.config.model_schema import InceptionTower as InceptionTower
 from vlp_jax.config.model_schema import LstmTower as LstmTower
 from vlp_jax.config.model_schema import MergedFusion as MergedFusion
 from vlp_jax.config.model_schema import Model as Model
+from vlp_jax.config.model_schema import PooledFusion as PooledFusion
 from vlp_jax.config.model_schema import RecurrentTower as RecurrentTower
 from vlp_jax.config.model_schema import ResNetTower as ResNetTower
 from vlp_jax.config.model_schema import Stack as Stack
@@ -39,6 +43,7 @@ from vlp_jax.config.model_schema import TextTower as TextTower
 from vlp_jax.config.model_schema import TextTowerFusion as TextTowerFusion
 from vlp_jax.config.model_schema import Tower as Tower
 from vlp_jax.config.model_schema import VggTower as VggTower
+from vlp_jax.config.model_schema import VisualAttentionFusion as VisualAttentionFusion
 from vlp_jax.config.model_schema import WordTower as WordTower
 from vlp_jax.config.objective_schema import CaptioningObjective as CaptioningObjective
 from vlp_jax.config.objective_schema import ContrastiveObjective as ContrastiveObjective
@@ -53,6 +58,7 @@ from vlp_jax.config.objective_schema import MomentumContrastive as MomentumContr
 from vlp_jax.config.objective_schema import Objective as Objective
 from vlp_jax.config.objective_schema import SigmoidContrastive as SigmoidContrastive
 from vlp_jax.config.objective_schema import SoftmaxContrastive as SoftmaxContrastive
+from vlp_jax.config.objective_schema import Triplet as Triplet
 from vlp_jax.config.objective_schema import Weighted as Weighted
 
 

@@ -50,6 +50,9 @@ class MultiHeadAttention(nn.Module):
       bias: float32 [H, N, M] or [B, H, N, M], added to the logits (as `positions.relative_bias`); no platform's kernel has it.
       cache: where the keys and values of memory are kept; all that are kept are looked at then. Without memory, only these.
     Returns: [B, N, D] in the compute dtype. A query that may see nothing gets the output projection's bias.
+
+    Where a caller asks for the collection "attention" (`apply(..., mutable="attention")`), the weights of each call, float32
+    [B, H, N, M], are added to its `weights`, a tuple; nobody else pays for them.
     """
 
     options: LayerOptions
@@ -75,6 +78,8 @@ class MultiHeadAttention(nn.Module):
         q, k, v = made["query"], *(made[name] if cache is None else self.kept(name, made.get(name), cache)
                                    for name in ("key", "value"))
         causal = self.causal and visible is None
+        if self.is_mutable_collection("attention") and not self.is_initializing():
+            self.sow("attention", "weights", attention_weights(q, k, mask, options.heads, causal, visible, bias))
         attended = checkpoint_name(attend(q, k, v, mask, options.heads, causal, options.attention, visible, bias), "attended")
         attended = rearrange(attended, "b n (h k) -> b n h k", h=options.heads)
         return precision.dense(options.width, ("heads", "head_dim", "embed"), axis=(-2, -1), name="out",
@@ -116,10 +121,8 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, cau
       [B, H, N, M].
     Returns [B, N, H K]; zeros where nothing is seen.
     """
-    if visible is not None:
-        mask, visible, causal = None, visible if mask is None else visible & shown(mask), False
     if visible is not None or bias is not None:
-        return plain_attention(q, k, v, mask, heads, causal, visible, bias)
+        return plain_attention(q, k, v, mask, heads, causal and visible is None, visible, bias)
     layout = current_layout()
     kernel = None if attention == "plain" or layout is None else kernel_for(layout, q, k, heads, isinstance(mask, Segments))
     if kernel is None:
@@ -179,13 +182,20 @@ def cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | 
 def plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool,
                     visible: jax.Array | None = None, bias: jax.Array | None = None) -> jax.Array:
     """`attend` by two products and a softmax, on any platform."""
-    q, k, v = (rearrange(x, "b n (h k) -> b n h k", h=heads) for x in (q, k, v))
+    weights = attention_weights(q, k, mask, heads, causal, visible, bias)
+    v = rearrange(v, "b n (h k) -> b n h k", h=heads)
+    return rearrange(jnp.einsum("bhnm,bmhk->bnhk", weights.astype(v.dtype), v), "b n h k -> b n (h k)")
+
+
+def attention_weights(q: jax.Array, k: jax.Array, mask: Mask, heads: int, causal: bool,
+                      visible: jax.Array | None = None, bias: jax.Array | None = None) -> jax.Array:
+    """softmax(q k^T / sqrt(K) + bias) of every head, float32 [B, H, N, M]; arguments as of `attend`."""
+    q, k = (rearrange(x, "b n (h k) -> b n h k", h=heads) for x in (q, k))
     logits = jnp.einsum("bnhk,bmhk->bhnm", q * q.shape[-1]**-0.5, k, preferred_element_type=jnp.float32)
     logits = logits if bias is None else logits + bias
-    if visible is None and mask is not None:
-        visible = shown(mask)
-    weights = visible_softmax(logits, None if visible is None else visible[:, None], causal)
-    return rearrange(jnp.einsum("bhnm,bmhk->bnhk", weights.astype(v.dtype), v), "b n h k -> b n (h k)")
+    if mask is not None:
+        visible = shown(mask) if visible is None else visible & shown(mask)
+    return visible_softmax(logits, None if visible is None else visible[:, None], causal)
 
 
 def cpu_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool) -> jax.Array:

@@ -1,10 +1,10 @@
 """Floating-point operations of the towers' matrix products, from their config: what a model needs, not what a program does."""
 
 from vlp_jax.config import schema
-from vlp_jax.models.convolution_flops import convolution_flops, convolution_tokens
+from vlp_jax.models.convolution_flops import convolution_flops
 from vlp_jax.models.presets import Size, patch_size_of, size_of
-from vlp_jax.models.text_towers import text_tokens, text_width
-from vlp_jax.models.towers import image_token_width, image_width
+from vlp_jax.models.text_towers import text_width
+from vlp_jax.models.towers import image_grid, image_token_width, image_width
 
 
 def layer_flops(size: Size, tokens: int, activation: str) -> int:
@@ -50,35 +50,7 @@ def image_flops(tower: schema.AnyImageTower, embedding_dim: int, train: bool = T
 
 def image_tokens(tower: schema.AnyImageTower) -> int:
     """How many tokens a picture has; none of them dropped."""
-    if tower.kind == "vit":
-        return (tower.image_size // patch_size_of(tower))**2 + (tower.pooling == "cls") + tower.registers
-    return convolution_tokens(tower)
-
-
-def fusion_flops(model: schema.Model) -> int:
-    """The fusion of one pair, forward."""
-    fusion, image_token, of_text = model.fusion, image_token_width(model.image), text_width(model.text)
-    if fusion.kind == "concatenation":
-        return 2 * fusion.mlp_dim * (image_width(model.image) + of_text + fusion.width)
-    if fusion.kind == "in_text_tower":
-        size_of_text = size_of(model.text, "model.text")
-        texts = model.text.length + (model.text.pooling in ("cls", "cls_end"))
-        cross = cross_flops(size_of_text.width, texts, image_tokens(model.image), image_token)
-        return text_flops(model.text, 0, embedded=False) + size_of_text.depth * cross
-    size, images = size_of(fusion, "model.fusion"), image_tokens(model.image)
-    texts, width, streams = text_tokens(model.text), size.width, 1 + (fusion.kind == "co_attention")
-    flops = streams * 2 * width**2 if fusion.pooler else 0
-    projected = fusion.kind == "merged" and fusion.projected
-    flops += 2 * texts * of_text * width if projected or of_text != width else 0
-    if fusion.kind != "cross_attention":
-        flops += 2 * images * image_token * width if projected or image_token != width else 0
-    if fusion.kind == "merged":
-        return flops + size.depth * layer_flops(size, fusion.class_token + images + texts, fusion.activation)
-    seen = image_token if fusion.kind == "cross_attention" else width
-    flops += size.depth * (layer_flops(size, texts, fusion.activation) + cross_flops(width, texts, images, seen))
-    if fusion.kind == "co_attention":
-        flops += size.depth * (layer_flops(size, images, fusion.activation) + cross_flops(width, images, texts, width))
-    return flops
+    return image_grid(tower).tokens
 
 
 def cross_flops(width: int, queries: int, memory: int, memory_width: int) -> int:

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.models.layers import Encoding, LayerOptions, Transformer, rematerialised
-from vlp_jax.models.options import ACTIVATIONS, Precision
 from vlp_jax.sharding.layout import constrain
 
 
@@ -72,7 +71,8 @@ class FusionLayers(nn.Module):
 
 
 class CrossAttention(FusionLayers):
-    """The text's tokens attend themselves and the image's in each layer (Li et al. 2021, "ALBEF", figure 1)."""
+    """The text's tokens attend themselves and the image's in each layer (Li et al. 2021, "ALBEF", figure 1): visual attention of
+    words. Its weights are in the collection "attention" for a caller that asks for it (see `MultiHeadAttention`)."""
 
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
@@ -82,8 +82,8 @@ class CrossAttention(FusionLayers):
 
 
 class MergedAttention(FusionLayers):
-    """All tokens in one stream (Kim et al. 2021, "ViLT", equations 1 to 5). The image's stand in front, so that the text's padding
-    comes last.
+    """All tokens in one stream (Kim et al. 2021, "ViLT", equations 1 to 5): self-attention over the concatenated features of both.
+    The image's stand in front, so that the text's padding comes last.
 
     class_token: a learned token in front of all others is pooled (Singh et al. 2022, "FLAVA", section 3.1).
     projected: each kind of tokens goes through a linear map of its own, whose bias also says of which kind they are.
@@ -131,19 +131,3 @@ class CoAttention(FusionLayers):
         images, texts = self.norm(images, "image_norm"), self.norm(texts, "text_norm")
         pooled = [self.pool(texts[:, 0], "text_pooler"), self.pool(images[:, 0], "image_pooler")]
         return FusedEncoding(texts, text.mask, jnp.concatenate(pooled, axis=-1), image_tokens=images)
-
-
-class Concatenation(nn.Module):
-    """Two linear layers with an activation between them on what the towers pooled, side by side: [B, D'], [B, D''] -> [B, D]."""
-
-    width: int
-    mlp_dim: int
-    activation: str
-    precision: Precision
-
-    @nn.compact
-    def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
-        dense, init = self.precision.dense, nn.initializers.xavier_uniform()
-        x = jnp.concatenate([image.pooled, text.pooled], axis=-1)
-        x = ACTIVATIONS[self.activation](dense(self.mlp_dim, ("embed", "mlp"), kernel_init=init, name="in")(x))
-        return FusedEncoding(None, text.mask, dense(self.width, ("mlp", "embed"), kernel_init=init, name="out")(x))

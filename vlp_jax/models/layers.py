@@ -154,8 +154,8 @@ class Transformer(nn.Module):
         def body(module, x, rate):
             return module(x, rate, mask, memory, memory_mask, angles, None, visible, cache, bias), None
 
-        scanned = nn.scan(body, variable_axes={"params": 0, "cache": 0}, split_rngs={"params": True, "dropout": True},
-                          length=depth, metadata_params={nn.PARTITION_NAME: "layers"})
+        scanned = nn.scan(body, variable_axes={"params": 0, "cache": 0, "attention": 0}, length=depth,
+                          split_rngs={"params": True, "dropout": True}, metadata_params={nn.PARTITION_NAME: "layers"})
         x = scanned(layer(self.options, self.train, name="layers"), x, rates)[0]
         return x if only is None else token_at(x, only)
 

@@ -1,19 +1,17 @@
 """The towers that the `model` section of a config describes, and their widths."""
 
-import flax.linen as nn
-
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.convolution_towers import build_inception, build_vgg, map_width, pooled_width
+from vlp_jax.models.convolution_towers import build_inception, build_vgg, map_side, map_width, pooled_width
 from vlp_jax.models.decoder import TextDecoder
-from vlp_jax.models.fusion import CoAttention, Concatenation, CrossAttention, MergedAttention
+from vlp_jax.models.graph import Grid
 from vlp_jax.models.inception import Inception
 from vlp_jax.models.layers import LayerOptions, Precision
 from vlp_jax.models.presets import patch_size_of, size_of
 from vlp_jax.models.recurrent import BagOfWords, RecurrentText
 from vlp_jax.models.resnet import EXPANSION, SIZES, ClipResNet, Convolutions, ResNet
 from vlp_jax.models.text import Reading, TextTransformer
-from vlp_jax.models.text_towers import build_word_tower, needs_transformer, text_width
+from vlp_jax.models.text_towers import build_word_tower, needs_transformer
 from vlp_jax.models.vgg import Vgg
 from vlp_jax.models.vit import ViT
 from vlp_jax.models.word_head import WordHead
@@ -98,6 +96,19 @@ def blocks_of(tower: schema.ResNetTower) -> tuple[tuple[int, ...], bool]:
     return tower.blocks or depths, bottleneck
 
 
+def image_grid(tower: schema.AnyImageTower) -> Grid:
+    """Where an image encoder's tokens stand in the picture; none of them dropped."""
+    if tower.kind == "vit":
+        return Grid(tower.image_size // patch_size_of(tower), int(tower.pooling == "cls"), tower.registers)
+    if tower.kind != "resnet":
+        return Grid(map_side(tower))
+    halvings = len(blocks_of(tower)[0]) - 1 + (tower.clip or tower.max_pool)
+    side = -(-tower.image_size // (2 if tower.clip else tower.stem_stride))
+    for _ in range(halvings):
+        side = -(-side // 2)
+    return Grid(side)
+
+
 def image_token_width(tower: schema.AnyImageTower) -> int:
     """The width of an image encoder's tokens."""
     if tower.kind == "vit":
@@ -163,28 +174,6 @@ def check_decoder_on_tower(config: schema.Model) -> None:
     for key, wrong in (("tied", decoder.tied), ("text_prefix", decoder.text_prefix > 0), ("image", decoder.image == "prefix")):
         if wrong:
             raise ConfigError(f"model.decoder.{key}: {getattr(decoder, key)!r} is for kind='transformer', which reads words itself")
-
-
-def build_fusion(fusion: schema.Fusion | None, precision: Precision) -> nn.Module | None:
-    """Raises: ConfigError for sizes that do not fit together."""
-    if fusion is None or fusion.kind == "in_text_tower":  # whose layers the text tower has
-        return None
-    if fusion.kind == "concatenation":
-        return Concatenation(fusion.width, fusion.mlp_dim, fusion.activation, precision)
-    if fusion.kind == "co_attention" and fusion.scan:
-        raise ConfigError("model.fusion.scan: two streams that read each other are not scanned; set scan=False")
-    kind = {"cross_attention": CrossAttention, "merged": MergedAttention, "co_attention": CoAttention}[fusion.kind]
-    merged = ("class_token", "projected", "normalised") if fusion.kind == "merged" else ()
-    return kind(layer_options(fusion, "model.fusion", precision), fusion.final_norm, fusion.pooler, fusion.stochastic_depth,
-                fusion.scan, fusion.rematerialisation, fusion.saved, **{name: getattr(fusion, name) for name in merged})
-
-
-def fused_width(config: schema.Model) -> int:
-    """The width of the text's tokens after fusion."""
-    if config.fusion.kind == "concatenation":
-        return config.fusion.width
-    inside = config.fusion.kind == "in_text_tower"
-    return text_width(config.text) if inside else size_of(config.fusion, "model.fusion").width
 
 
 def grounded_reading(fusion: schema.TextTowerFusion) -> Reading:

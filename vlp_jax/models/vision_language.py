@@ -8,12 +8,12 @@ from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.attention import Cache
 from vlp_jax.models.fusion import FusedEncoding
+from vlp_jax.models.fusions import build_fusion
 from vlp_jax.models.layers import Encoding, Precision
 from vlp_jax.models.packed import PackedRows
 from vlp_jax.models.text_towers import needs_transformer, text_width
 from vlp_jax.models.towers import (
     build_decoder,
-    build_fusion,
     build_image_tower,
     build_text_tower,
     grounded_reading,
@@ -37,7 +37,7 @@ class VisionLanguageModel(nn.Module):
             needs_transformer(self.config.text, "model.fusion.kind='in_text_tower'")
         self.image = build_image_tower(self.config.image, self.precision)
         self.text = build_text_tower(self.config.text, self.precision)
-        self.fusion = build_fusion(self.config.fusion, self.precision)
+        self.fusion = build_fusion(self.config, self.precision)
         dim = embedding_dim(self.config)
         self.image_projection = build_projection(self.config.image, dim, self.precision)
         self.text_projection = build_projection(self.config.text, dim, self.precision)

@@ -5,9 +5,10 @@ import jax
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.flops import fusion_flops, image_flops, text_flops
+from vlp_jax.models.flops import image_flops, text_flops
+from vlp_jax.models.fusion_flops import fusion_flops
+from vlp_jax.models.fusions import fused_width
 from vlp_jax.models.text_towers import text_width
-from vlp_jax.models.towers import fused_width
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.masked_image import MaskedImage, code_loss
 from vlp_jax.objectives.masked_language import masked_loss, masked_text, unigram_entropy, word_logits
@@ -47,7 +48,7 @@ class MaskedJoint(MaskedImage):
         fused = model.fuse(image, text, self.training)
         if fused.image_tokens is None:
             raise ConfigError(f"model.fusion.kind: {model.config.fusion.kind!r} gives no tokens of the picture to tell hidden "
-                              "patches from; use 'merged' or 'co_attention'")
+                              "patches from; use 'merged', 'co_attention' or 'graph'")
         patches = code_loss(self.told(fused.image_tokens, hidden, model, "image_head"), hidden)
         words = masked_loss(word_logits(fused.tokens, batch["text"], model, self.tied, "text_head"), batch["text"], masked.chosen)
         metrics = {"image_loss": patches.value, "text_loss": words.value, "text_masked": masked.share,

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.flops import fusion_flops, text_flops
+from vlp_jax.models.flops import text_flops
+from vlp_jax.models.fusion_flops import fusion_flops
+from vlp_jax.models.fusions import fused_width
 from vlp_jax.models.text_towers import needs_transformer, text_width
-from vlp_jax.models.towers import fused_width, layer_options
+from vlp_jax.models.towers import layer_options
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
 from vlp_jax.models.word_head import WordHead
 from vlp_jax.objectives.objective import Loss, Objective, grown
@@ -117,8 +119,8 @@ class MaskedLanguage(Objective):
         if self.with_image:
             encoding = model.fuse(encodings["image"], encoding, self.training)
         if encoding.tokens is None:
-            raise ConfigError("model.fusion.kind: 'concatenation' gives no tokens to tell hidden words from; use "
-                              "'cross_attention', 'merged' or 'co_attention', or with_image=False")
+            raise ConfigError(f"model.fusion.kind: {model.config.fusion.kind!r} gives no tokens to tell hidden words from; use "
+                              "'cross_attention', 'merged', 'co_attention' or 'graph', or with_image=False")
         return word_logits(encoding.tokens, masked.text, model, self.tied, "head")
 
     def distilled(self, loss: Loss, logits: jax.Array, lesson: jax.Array, chosen: jax.Array) -> Loss:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config import schema
-from vlp_jax.models.flops import fusion_flops
+from vlp_jax.models.fusion_flops import fusion_flops
 from vlp_jax.models.layers import Encoding
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
 from vlp_jax.objectives.contrastive import shared_positives

@@ -24,11 +24,13 @@ from vlp_jax.objectives.matching import Matching
 from vlp_jax.objectives.momentum_contrastive import MomentumContrastive
 from vlp_jax.objectives.objective import Loss, Objective, weight_at
 from vlp_jax.objectives.tokens import rows_of_text
+from vlp_jax.objectives.triplet import Triplet
 from vlp_jax.sharding.layout import constrain
 
-KINDS: dict[str, type[Objective]] = {"softmax": SoftmaxContrastive, "sigmoid": SigmoidContrastive, "matching": Matching,
-                                     "masked_language": MaskedLanguage, "momentum_contrastive": MomentumContrastive,
-                                     "captioning": Captioning, "masked_autoencoder": MaskedAutoencoder,
+KINDS: dict[str, type[Objective]] = {"softmax": SoftmaxContrastive, "sigmoid": SigmoidContrastive, "triplet": Triplet,
+                                     "matching": Matching, "masked_language": MaskedLanguage,
+                                     "momentum_contrastive": MomentumContrastive, "captioning": Captioning,
+                                     "masked_autoencoder": MaskedAutoencoder,
                                      "image_views": ImageViews, "masked_image": MaskedImage, "masked_joint": MaskedJoint}
 VIEWS = {f"{name}_pooled": name for name in inputs.VIEWS}  # encodings of pictures that are made where these are needed
 

@@ -1,0 +1,61 @@
+"""The fusion that the `model` section of a config describes, and its width."""
+
+import dataclasses
+
+import flax.linen as nn
+
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+from vlp_jax.models.fusion import CoAttention, CrossAttention, MergedAttention
+from vlp_jax.models.graph_fusion import GraphFusion
+from vlp_jax.models.layers import LayerOptions, Precision
+from vlp_jax.models.pooled_fusion import Concatenation, GatedSum, LowRankBilinear, PooledFusion, VisualAttention
+from vlp_jax.models.presets import size_of
+from vlp_jax.models.text_towers import text_tokens, text_width
+from vlp_jax.models.towers import image_grid, layer_options
+
+
+def build_fusion(config: schema.Model, precision: Precision) -> nn.Module | None:
+    """Raises: ConfigError for sizes that do not fit together."""
+    fusion = config.fusion
+    if fusion is None or fusion.kind == "in_text_tower":  # whose layers the text tower has
+        return None
+    if isinstance(fusion, schema.PooledFusion):
+        return build_pooled_fusion(fusion, precision)
+    if fusion.kind == "graph":
+        return build_graph(config, precision)
+    if fusion.kind == "co_attention" and fusion.scan:
+        raise ConfigError("model.fusion.scan: two streams that read each other are not scanned; set scan=False")
+    kind = {"cross_attention": CrossAttention, "merged": MergedAttention, "co_attention": CoAttention}[fusion.kind]
+    merged = ("class_token", "projected", "normalised") if fusion.kind == "merged" else ()
+    return kind(layer_options(fusion, "model.fusion", precision), fusion.final_norm, fusion.pooler, fusion.stochastic_depth,
+                fusion.scan, fusion.rematerialisation, fusion.saved, **{name: getattr(fusion, name) for name in merged})
+
+
+def build_pooled_fusion(fusion: schema.PooledFusion, precision: Precision) -> PooledFusion:
+    """A fusion of what the towers pooled; its fields are those of its config."""
+    kind = {"concatenation": Concatenation, "gated": GatedSum, "bilinear": LowRankBilinear,
+            "visual_attention": VisualAttention}[fusion.kind]
+    fields = {field.name: getattr(fusion, field.name) for field in dataclasses.fields(fusion) if field.name != "kind"}
+    return kind(precision=precision, **fields)
+
+
+def build_graph(config: schema.Model, precision: Precision) -> GraphFusion:
+    """Raises: ConfigError for heads that do not divide the width, and for an image without its whole grid of regions."""
+    fusion, image = config.fusion, config.image
+    if fusion.width % fusion.heads:
+        raise ConfigError(f"model.fusion: width {fusion.width} does not divide into {fusion.heads} heads")
+    if image.kind == "vit" and image.token_drop:
+        raise ConfigError(f"model.image.token_drop: {image.token_drop} leaves holes in the grid of patches that "
+                          "model.fusion.kind='graph' joins; set token_drop=0")
+    options = LayerOptions(fusion.width, fusion.heads, fusion.mlp_dim, activation=fusion.activation, precision=precision)
+    return GraphFusion(options, fusion.layer, fusion.rounds, image_grid(image), fusion.image_neighbours, fusion.word_window,
+                       words_before=text_tokens(config.text) - config.text.length)
+
+
+def fused_width(config: schema.Model) -> int:
+    """The width of the text's tokens after fusion, or of what a fusion without tokens pools."""
+    if isinstance(config.fusion, schema.PooledFusion | schema.GraphFusion):
+        return config.fusion.width
+    inside = config.fusion.kind == "in_text_tower"
+    return text_width(config.text) if inside else size_of(config.fusion, "model.fusion").width

@@ -1,0 +1,110 @@
+"""Graphs over the regions of an image and the words of a text: who is whose neighbour, and the layers by which neighbours talk."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+
+from vlp_jax.models.attention import visible_softmax
+from vlp_jax.models.options import ACTIVATIONS, LayerOptions
+
+SLOPE = 0.2  # of the leaky ReLU, below 0 (Velickovic et al. 2018, section 2.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The tokens of an image: side x side regions, row by row, and how many others (class token, registers) stand before and after
+    them."""
+
+    side: int
+    before: int = 0
+    after: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.before + self.side**2 + self.after
+
+    def neighbours(self, count: int) -> np.ndarray:
+        """bool [M, M]: regions that share a side (`count` 4), or a side or a corner (8). Tokens without a place have none."""
+        row, column = np.divmod(np.arange(self.side**2), self.side)
+        down, across = (np.abs(place[:, None] - place) for place in (row, column))
+        near = down + across == 1 if count == 4 else np.maximum(down, across) == 1
+        return np.pad(near, (self.before, self.after))
+
+
+def word_neighbours(tokens: int, window: int, before: int = 0) -> np.ndarray:
+    """bool [N, N]: words at most `window` places from each other. So many tokens `before` the words (a class token) have none."""
+    place = np.arange(tokens - before)
+    distance = np.abs(place[:, None] - place)
+    return np.pad((distance > 0) & (distance <= window), (before, 0))
+
+
+def edges_of(neighbours: np.ndarray, mask: jax.Array | None) -> jax.Array:
+    """bool [B or 1, N, N]: who hears whom, itself included. Nodes that mask [B, N] hides hear nobody, and nobody hears them."""
+    edges = jnp.asarray(neighbours | np.eye(len(neighbours), dtype=bool))[None]
+    return edges if mask is None else edges & mask[:, :, None] & mask[:, None, :]
+
+
+def normalised_adjacency(edges: jax.Array) -> jax.Array:
+    """D^-1/2 A D^-1/2 of edges A, self loops included, with D the number of each node's edges: float32 [B or 1, N, N]."""
+    root = jax.lax.rsqrt(jnp.maximum(edges.sum(axis=-1), 1).astype(jnp.float32))
+    return jnp.where(edges, root[:, :, None] * root[:, None, :], 0.0)
+
+
+class GraphConvolution(nn.Module):
+    """sigma(D^-1/2 (A + I) D^-1/2 H W), sigma the options' activation (Kipf & Welling 2017, equation 2).
+
+    Args of the call:
+      nodes: [B, N, D], H.
+      edges: bool [B or 1, N, N], A + I, symmetric (see `edges_of`).
+    Returns: [B, N, D] in the compute dtype; sigma(0) for a node without edges.
+    """
+
+    options: LayerOptions
+
+    @nn.compact
+    def __call__(self, nodes: jax.Array, edges: jax.Array) -> jax.Array:
+        options = self.options
+        dense = options.precision.dense(options.width, ("embed", "mlp"), use_bias=False, name="nodes",
+                                        kernel_init=options.initializers()["residual"])
+        x = dense(nodes)
+        mixed = jnp.einsum("bnm,bmd->bnd", normalised_adjacency(edges).astype(x.dtype), x)
+        return ACTIVATIONS[options.activation](mixed)
+
+
+class GraphAttention(nn.Module):
+    """Neighbours weighted by attention (Velickovic et al. 2018, equations 1 to 5): of each head
+
+      e_ij = LeakyReLU(a . [W h_i, W h_j]),  h'_i = sigma(sum_j softmax_j(e_ij) W h_j) over the neighbours j of i and itself,
+
+    side by side, sigma the options' activation. Arguments and result as of `GraphConvolution`; edges need not be symmetric. Where a
+    caller asks for the collection "attention", it has the softmax as `weights`, float32 [B, H, N, N].
+    """
+
+    options: LayerOptions
+
+    @nn.compact
+    def __call__(self, nodes: jax.Array, edges: jax.Array) -> jax.Array:
+        options, initial = self.options, self.options.initializers()
+        shape = options.heads, options.width // options.heads
+        x = options.precision.dense(shape, ("embed", "heads", "head_dim"), use_bias=False, name="nodes",
+                                    kernel_init=initial["attention"])(nodes)
+        hears, says = (self.score(x, name) for name in ("hears", "says"))
+        logits = jax.nn.leaky_relu(hears[:, :, :, None] + says[:, :, None, :], SLOPE)
+        weights = visible_softmax(logits, edges[:, None], causal=False)
+        if not self.is_initializing():
+            self.sow("attention", "weights", weights)
+        mixed = rearrange(jnp.einsum("bhnm,bmhk->bnhk", weights.astype(x.dtype), x), "b n h k -> b n (h k)")
+        return ACTIVATIONS[options.activation](mixed)
+
+    def score(self, x: jax.Array, name: str) -> jax.Array:
+        """One half of a . [W h_i, W h_j]: [B, N, H, K] -> float32 [B, H, N]."""
+        init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("heads", "head_dim"))
+        half = self.param(name, init, x.shape[2:], jnp.float32).astype(x.dtype)
+        return jnp.einsum("bnhk,hk->bhn", x, half, preferred_element_type=jnp.float32)
+
+
+GRAPH_LAYERS: dict[str, type[nn.Module]] = {"convolution": GraphConvolution, "attention": GraphAttention}

@@ -1,0 +1,68 @@
+"""Hinge losses: a pair is to be nearer, by a margin, than either part is to others' (Faghri et al. 2018, "VSE++")."""
+
+import jax
+import jax.numpy as jnp
+
+from vlp_jax.config import schema
+from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
+from vlp_jax.objectives.contrastive import shared_positives
+from vlp_jax.objectives.contrastive_losses import cosines, top1_accuracy
+from vlp_jax.objectives.objective import Loss, Objective
+
+
+class Triplet(Objective):
+    """`triplet_contrastive` or `hinge_contrastive` on a batch; it has no parameters.
+
+    negatives: `hardest` or `all`. positives: sharing which an example's text, or image, is no negative.
+    Metrics: `batch_accuracy`, and `violated`: the share of images and texts that some negative is too near to.
+    """
+
+    margin: float = 0.2
+    negatives: str = "hardest"
+    positives: tuple[str, ...] = ("caption", "image")
+
+    needs = ("image_embedding", "text_embedding")
+    couples_batch = True
+    couples_through = needs
+
+    def flops(self, model: schema.Model, batch: int) -> int:
+        return 2 * batch**2 * embedding_dim(model)
+
+    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+        image, text = encodings["image_embedding"], encodings["text_embedding"]
+        positives = shared_positives(batch, self.positives)
+        of_images, of_texts = violations(image, text, self.margin, positives)
+        violated = 0.5 * ((of_images > 0).any(axis=1).mean(dtype=jnp.float32) + (of_texts > 0).any(axis=0).mean(dtype=jnp.float32))
+        loss = {"hardest": triplet_contrastive, "all": hinge_contrastive}[self.negatives]
+        return Loss(loss(image, text, self.margin, positives),
+                    {"batch_accuracy": top1_accuracy(image, text, positives), "violated": violated})
+
+
+def triplet_contrastive(image: jax.Array, text: jax.Array, margin: float = 0.2, positives: jax.Array | None = None) -> jax.Array:
+    """The hinge with the hardest negative (Faghri et al. 2018, equation 6), of image i and text c with cosine s(i, c):
+    max_c' [margin + s(i, c') - s(i, c)]_+ + max_i' [margin + s(i', c) - s(i, c)]_+.
+
+    image, text: [B, E] unit vectors, row k of both a pair. positives: [B, B] bool, True where image i and text j belong together:
+      they are no negatives of each other; the identity if None.
+    Returns: the mean over pairs of both directions' sum, float32; a row without negatives gives 0.
+    """
+    of_images, of_texts = violations(image, text, margin, positives)
+    return (of_images.max(axis=1) + of_texts.max(axis=0)).mean()
+
+
+def hinge_contrastive(image: jax.Array, text: jax.Array, margin: float = 0.2, positives: jax.Array | None = None) -> jax.Array:
+    """The hinge summed over all negatives (Kiros et al. 2014; Faghri et al. 2018, section 3.1):
+    sum_c' [margin + s(i, c') - s(i, c)]_+ + sum_i' [margin + s(i', c) - s(i, c)]_+. The rest as of `triplet_contrastive`.
+    """
+    of_images, of_texts = violations(image, text, margin, positives)
+    return (of_images.sum(axis=1) + of_texts.sum(axis=0)).mean()
+
+
+def violations(image: jax.Array, text: jax.Array, margin: float, positives: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """[B, B] twice, float32, at image i and text j: [margin + s_ij - s_ii]_+, text j as a negative of image i, and
+    [margin + s_ij - s_jj]_+, image i as a negative of text j; 0 where these belong together. Arguments as above."""
+    similarity = cosines(image, text)
+    own = jnp.diagonal(similarity)
+    allowed = ~(jnp.eye(len(image), dtype=bool) if positives is None else positives)
+    of_images, of_texts = (jax.nn.relu(margin + similarity - pair) for pair in (own[:, None], own[None, :]))
+    return jnp.where(allowed, of_images, 0.0), jnp.where(allowed, of_texts, 0.0)
