@@ -136,6 +136,19 @@ def test_the_streams_of_co_attention_read_each_other_as_they_were_before_the_lay
     np.testing.assert_allclose(mirrored.tokens, fused.image_tokens, atol=1e-5)
 
 
+@pytest.mark.parametrize(("image", "class_token"), [(dict(pooling="cls"), True), (dict(pooling="mean"), False)])
+def test_co_attention_pools_the_image_s_class_token_or_where_there_is_none_the_mean(image, class_token):
+    config = base()
+    config.update(steps=1, objectives=dict(matching=dict(kind="matching")))
+    config.model.image.update(image)
+    config.model.fusion = dict(kind="co_attention", width=WIDTH, mlp_dim=20, depth=2, heads=2)
+    module = build_fusion(to_config(config.to_dict()).model, Precision())
+    pair = encodings()
+    fused = module.apply({"params": parameters(module, *pair)}, *pair)
+    whole = fused.image_tokens[:, 0] if class_token else fused.image_tokens.mean(1)
+    np.testing.assert_allclose(fused.pooled, jnp.concatenate([fused.tokens[:, 0], whole], axis=1), atol=1e-6)
+
+
 OWN = dict(class_token=True, projected=True, normalised=False)  # what FLAVA's stream has
 
 

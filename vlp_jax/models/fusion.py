@@ -117,7 +117,12 @@ class MergedAttention(FusionLayers):
 
 class CoAttention(FusionLayers):
     """Two streams; in each layer each attends itself, then the other as it was before the layer (Dou et al. 2022, "METER", section
-    3.1.3). Pooled is the first token of the text beside that of the image, [B, 2 D]."""
+    3.1.3). Pooled is the first token of the text beside that of the image, [B, 2 D].
+
+    class_token: whether the image's first token stands for all; else their mean is taken, as METER's code does for Swin's.
+    """
+
+    class_token: bool = True
 
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
@@ -129,5 +134,6 @@ class CoAttention(FusionLayers):
             of_image, of_text = (layer(options, train, name=f"{name}_layer_{i}") for name in ("image", "text"))
             images, texts = (of_image(images, rates[i], None, texts, text.mask), of_text(texts, rates[i], text.mask, images))
         images, texts = self.norm(images, "image_norm"), self.norm(texts, "text_norm")
-        pooled = [self.pool(texts[:, 0], "text_pooler"), self.pool(images[:, 0], "image_pooler")]
+        whole = images[:, 0] if self.class_token else images.astype(jnp.float32).mean(axis=1).astype(images.dtype)
+        pooled = [self.pool(texts[:, 0], "text_pooler"), self.pool(whole, "image_pooler")]
         return FusedEncoding(texts, text.mask, jnp.concatenate(pooled, axis=-1), image_tokens=images)

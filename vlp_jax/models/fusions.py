@@ -27,9 +27,13 @@ def build_fusion(config: schema.Model, precision: Precision) -> nn.Module | None
     if fusion.kind == "co_attention" and fusion.scan:
         raise ConfigError("model.fusion.scan: two streams that read each other are not scanned; set scan=False")
     kind = {"cross_attention": CrossAttention, "merged": MergedAttention, "co_attention": CoAttention}[fusion.kind]
-    merged = ("class_token", "projected", "normalised") if fusion.kind == "merged" else ()
+    own = {}
+    if fusion.kind == "merged":
+        own = dict(class_token=fusion.class_token, projected=fusion.projected, normalised=fusion.normalised)
+    if fusion.kind == "co_attention":
+        own = dict(class_token=config.image.kind == "vit" and config.image.pooling == "cls")
     return kind(layer_options(fusion, "model.fusion", precision), fusion.final_norm, fusion.pooler, fusion.stochastic_depth,
-                fusion.scan, fusion.rematerialisation, fusion.saved, **{name: getattr(fusion, name) for name in merged})
+                fusion.scan, fusion.rematerialisation, fusion.saved, **own)
 
 
 def build_pooled_fusion(fusion: schema.PooledFusion, precision: Precision) -> PooledFusion:
