@@ -2,8 +2,12 @@
 
 Sections 3 and 3.5 and the released pretraining config: ViT-B/16 at 256 pixels, the lower half of BERT-base for the text, the upper
 half, with cross-attention, for the fusion; projections to 256; batch 512, 30 epochs; AdamW with weight decay 0.02; rate 1e-4 after
-1,000 steps, by a cosine down to 1e-5; average 0.995, queue 65,536, alpha 0.4 from 0 over the first epoch (7,812 steps of 512 in
-4M pairs), for contrast and for masked words; RandAugment. Its encoders start from DeiT and BERT, here from nothing.
+1,000 steps (2,000 in the code), by a cosine down to 1e-5; average 0.995, queue 65,536, alpha 0.4 from 0 over the first epoch (7,812
+steps of 512 in 4M pairs), for contrast and for masked words; RandAugment, 7 of 10, here 21 of 30.
+
+What differs: its encoders start from DeiT and BERT, here from nothing. RandAugment draws from fourteen operations, in its code from
+ten, and translates further. Wrong pairs are drawn by cosines of the pupil's own embeddings at a fixed scale, there by those with
+the averaged model's at the learned one. Candidates that share a caption or a picture are positives, there only the pair itself.
 
 python -m vlp_jax.main --config=configs/albef.py --workdir=DIR '--config.data.train.source=webdataset:...'
 `:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` has not been run to its end yet.
@@ -20,13 +24,13 @@ def get_config(variant="full"):
     config.update(epochs=30.0, ema=0.995)
     config.data.update(batch_size=512, workers=16)
     config.data.images.resize = "squash"
-    config.data.augmentation.update(area=(0.2, 1.0), flip=0.5, randaugment=dict(operations=2, magnitude=7))
+    config.data.augmentation.update(area=(0.2, 1.0), flip=0.5, randaugment=dict(operations=2, magnitude=21))
     config.data.train.source = WEB_SOURCE
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
                             padding_token="[PAD]", canonicalize=("lower_case", "punctuation", "whitespace"))
     config.model.embedding_dim = 256
     config.model.image.update(preset="B/16", image_size=256, pooling="cls", projection="linear_with_bias")
-    config.model.text.update(BERT, preset="B", depth=6, vocab_size=30522, length=30, causal=False, pooling="first",
+    config.model.text.update(BERT, preset="B", depth=6, vocab_size=30522, length=25, causal=False, pooling="first",
                              embedding_norm=True, token_types=2, projection="linear_with_bias")
     config.model.fusion = dict(BERT, kind="cross_attention", preset="B", depth=6)
     config.objectives = dict(contrastive=dict(kind="momentum_contrastive", queue=65_536, alpha=0.4, alpha_warmup=7_812),

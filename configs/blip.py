@@ -3,10 +3,11 @@
 Sections 3.1, 3.2 and 4.1 and the released pretraining code and config: ViT-B/16 at 224 pixels; BERT-base, whose layers also have
 cross-attention for matching, and causal self-attention of their own for writing; projections to 256; batch 2,880, 20 epochs of 14M
 images; AdamW with weight decay 0.05; rate 3e-4 after 3,000 steps; average 0.995, queue 57,600, alpha 0.4 from 0 over the first two
-epochs (9,722 steps of 2,880 in 14M images); labels smoothed by 0.1; RandAugment. The paper multiplies the rate by 0.85 after each
-epoch (the released config by 0.9), down to 1e-6; here a cosine goes there. RandAugment draws from fourteen operations, in the
-released code from ten. [Encode] and [Decode] are two more learned tokens, and not words. Its encoders start from DeiT and BERT,
-here from nothing; its captioner and filter of web texts (section 3.3) are left out.
+epochs (9,722 steps of 2,880 in 14M images); labels smoothed by 0.1; RandAugment, 5 of 10, here 15 of 30. The paper multiplies the
+rate by 0.85 after each epoch (the released config by 0.9), down to 1e-6; here a cosine goes there. RandAugment draws from fourteen
+operations, in the released code from ten, and translates further. Wrong pairs and positives are as in albef.py. [Encode] and
+[Decode] are two more learned tokens, and not words. Its encoders start from DeiT and BERT, here from nothing; its captioner and
+filter of web texts (section 3.3) are left out.
 
 python -m vlp_jax.main --config=configs/blip.py --workdir=DIR '--config.data.train.source=webdataset:...'
 `:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` has not been run to its end yet.
@@ -23,7 +24,7 @@ def get_config(variant="full"):
     config.update(epochs=20.0, ema=0.995)
     config.data.update(batch_size=2880, workers=16)
     config.data.images.resize = "squash"
-    config.data.augmentation.update(area=(0.2, 1.0), flip=0.5, randaugment=dict(operations=2, magnitude=5))
+    config.data.augmentation.update(area=(0.2, 1.0), flip=0.5, randaugment=dict(operations=2, magnitude=15))
     config.data.train.source = WEB_SOURCE
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
                             padding_token="[PAD]", canonicalize=("lower_case", "punctuation", "whitespace"))

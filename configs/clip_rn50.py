@@ -15,4 +15,5 @@ def get_config(variant="full"):
         depth=50, clip=True, width=64, heads=32, output_dim=1024, image_size=224, rematerialisation="full", projection="none"))
     config.model.text.rematerialisation = "save_matmuls"
     config.model.embedding_dim = 1024
+    config.optimizer.update(b2=0.999, epsilon=1e-8)
     return variant_of(config, variant)

@@ -25,7 +25,7 @@ def get_config(variant="full"):
     config.model.decoder = dict(stack, kind="on_text_tower", preset="B", image_queries=256, tied=False)
     config.objectives = dict(contrastive=dict(kind="softmax", implementation="ring"),
                              captioning=dict(kind="captioning", weight=2.0))
-    config.optimizer.update(kind="adafactor", rate=8e-4, weight_decay=0.01)
+    config.optimizer.update(kind="adafactor", b2=0.999, rate=8e-4, weight_decay=0.01)
     config.optimizer.schedule.update(kind="linear", warmup=0.02)
     config.precision.compute = "bfloat16"
     return shrunk(variant_of(config, variant, on_emoji), variant)
@@ -36,6 +36,4 @@ def shrunk(config, variant):
     if variant != "full":
         config.model.decoder.image_queries = 16
         config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval", "captions")))
-    if variant == "small":
-        config.optimizer.kind = "adamw"
     return config

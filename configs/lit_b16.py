@@ -21,6 +21,6 @@ def get_config(variant="full"):
     config.model.text.rematerialisation = "save_matmuls"
     config.model.embedding_dim = 768
     config.objectives = dict(contrastive=dict(kind="softmax", initial_scale=10.0, implementation="ring"))
-    config.optimizer.update(kind="adafactor", rate=1e-3, weight_decay=1e-4, clip_norm=1.0, frozen=("^model/image/",))
+    config.optimizer.update(kind="adafactor", b2=0.999, rate=1e-3, weight_decay=1e-4, clip_norm=1.0, frozen=("^model/image/",))
     config.optimizer.schedule.update(kind="cosine", warmup=10_000.0)
     return variant_of(config, variant)

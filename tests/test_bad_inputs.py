@@ -89,6 +89,9 @@ def tar_of(tmp_path):
     ("--config.data.batch_size=12", ["12", "8"]),
     ("--config.data.augmentation.area=(0.5,1.0)", ["data.augmentation.area", "scale, aspect, shift"]),
     ("--config.data.text.tokenizer=/nowhere", ["/nowhere"]),
+    ("--config.objectives.contrastive.weight_start=1000000", ["objectives.contrastive.weight_start", "never reached"]),
+    ("--config.objectives={'words':{'kind':'masked_language','with_image':False,'mask_id':99999}}",
+     ["objectives.words.mask_id", "99999", "vocab_size"]),
     ("--config.data.text.tokenizer=embedded:animals", ["embedded:animals", "embedded:emoji"]),
 ])
 def test_a_value_that_cannot_work_is_named_and_nothing_is_written(refused, tmp_path, override, words, small):

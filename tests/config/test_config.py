@@ -76,6 +76,15 @@ def test_a_setting_without_effect_is_named(overrides, path, words):
     assert words in str(error.value) and "clip_b16.py" in str(error.value)
 
 
+@pytest.mark.parametrize(("name", "override", "path"), [
+    ("gpt2_lm", ("objectives", "{'pixels': {'kind': 'masked_autoencoder'}}"), "model.decoder"),
+    ("vilt", ("objectives", "{'words': {'kind': 'masked_language', 'with_image': False}}"), "model.fusion"),
+    ("clip_emoji", ("objectives", "{'pairs': {'kind': 'softmax', 'weight': 0.0, 'weight_warmup': 5}}"), "objectives.pairs.weight")])
+def test_a_part_that_nothing_trains_is_named(name, override, path):
+    with pytest.raises(ConfigError, match=re.escape(f"{path}: has no effect")):
+        load_config(str(ROOT / f"configs/{name}.py"), [override])
+
+
 @pytest.mark.parametrize(("name", "override", "words"), [
     ("clip_rn50", ("model.image.stem_size", "3"), "a stem of its own"), ("clip_rn50", ("model.image.groups", "8"), "norm='batch'"),
     ("clip_emoji_resnet", ("model.image.heads", "4"), "without clip=True")])
@@ -103,7 +112,7 @@ def test_every_fusion_has_a_smoke_form_that_is_narrow_and_can_be_built(kind):
 
 
 def test_a_number_among_choices_may_come_from_the_command_line():
-    tree = base().to_dict() | dict(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
+    tree = base().to_dict() | dict(steps=1, objectives=dict(matching=dict(kind="matching")))
     tree["model"]["fusion"] = dict(kind="graph")
     assert to_config(apply_overrides(tree, [("model.fusion.image_neighbours", "4")])).model.fusion.image_neighbours == 4
     with pytest.raises(ConfigError, match="model.fusion.image_neighbours: must be one of 4, 8, got '5' .*--config.model.fusion"):

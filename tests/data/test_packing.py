@@ -95,7 +95,13 @@ def config_of(objectives=None, decoder=(), **data):
     return config
 
 
+def test_what_reads_no_text_goes_with_packed_texts():
+    objectives = dict(words=dict(kind="captioning"), pixels=dict(kind="masked_autoencoder"), codes=dict(kind="masked_image"))
+    check_packing(to_config(config_of(objectives=objectives).to_dict()), make_mesh(schema.Mesh(data=1)))
+
+
 @pytest.mark.parametrize(("changes", "message"), [
+    (dict(objectives=dict(words=dict(kind="captioning"), both=dict(kind="masked_joint"))), "objectives.both needs a row for"),
     (dict(objectives=dict(words=dict(kind="captioning"), pairs=dict(kind="softmax"))), "objectives.pairs needs a row for"),
     (dict(decoder=dict(image="prefix")), "model.decoder.image='prefix' needs a row for each text"),
     (dict(decoder=dict(kind="on_text_tower", tied=False)), "model.decoder.kind='on_text_tower' needs a row for each text"),

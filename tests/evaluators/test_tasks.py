@@ -7,7 +7,7 @@ import pytest
 from vlp_jax.config import load_config
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.suite import TASK_METRICS
-from vlp_jax.evaluators.tasks import check_trained
+from vlp_jax.evaluators.tasks import check_negatives, check_trained
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 POSSIBLE = {"clip_emoji": {"retrieval", "zero_shot"}, "albef": {"retrieval", "zero_shot", "matching"}, "vilt": {"matching"},
@@ -24,6 +24,21 @@ def test_a_task_for_which_nothing_is_trained_is_a_config_error_naming_the_possib
         with pytest.raises(ConfigError, match=f"evaluators.val.tasks: '{task}' needs .*possible: ") as error:
             check_trained("evaluators.val.tasks", [task], config)
         assert all(possible in str(error.value).split("possible:")[1] for possible in POSSIBLE[name] or {"no task"})
+
+
+def test_embeddings_of_mixed_pictures_are_trained():
+    config = load_config(f"{CONFIGS}/clip_emoji.py:smoke", [("objectives.contrastive.mixup", "0.2")])
+    check_trained("evaluators.val.tasks", ["retrieval", "zero_shot"], config)
+
+
+def test_similar_negatives_need_embeddings_that_are_trained_and_do_not_train_them():
+    config = load_config(f"{CONFIGS}/vilt.py:smoke", [("objectives.matching.negatives", "similar")])
+    with pytest.raises(ConfigError, match="objectives.matching.negatives: .*negatives='uniform'"):
+        check_negatives(config)
+    with pytest.raises(ConfigError, match="'retrieval' needs"):
+        check_trained("evaluators.val.tasks", ["retrieval"], config)
+    for name in ("vilt", "albef"):
+        check_negatives(load_config(f"{CONFIGS}/{name}.py:smoke"))
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.py")))

@@ -26,7 +26,7 @@ KINDS = ["cross_attention", "merged", "co_attention", *POOLED]
 
 def fusion_of(kind, **changes):
     config = base()
-    config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
+    config.update(steps=1, objectives=dict(matching=dict(kind="matching")))
     size = POOLED.get(kind, dict(mlp_dim=20, depth=2, heads=2, pooler=True))
     config.model.fusion = dict(kind=kind, width=WIDTH, **size, **changes)
     return build_fusion(to_config(config.to_dict()).model, Precision())
@@ -187,7 +187,7 @@ def test_a_stack_without_layers_gives_its_input_scanned_or_not():
 
 def model_config(**fusion):
     config = base()
-    config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
+    config.update(steps=1, objectives=dict(matching=dict(kind="matching")))
     tower = dict(preset="Ti", width=8, depth=0, heads=2, mlp_dim=8)
     config.model.image.update(tower, patch_size=4, image_size=8)
     config.model.text.update(tower, vocab_size=20, length=5, causal=False, pooling="cls")

@@ -109,6 +109,23 @@ def test_objectives_start_at_the_published_values_and_count_shared_captions_as_p
     np.testing.assert_allclose(loss.value, sigmoid_oracle(images, texts, 10.0, -10.0, positives)[0], rtol=1e-5)
 
 
+def test_the_reference_is_the_loss_of_one_logit_for_all_pairs():
+    encodings, batch = encodings_and_batch()
+    same = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape), encodings)
+    apart = {**batch, "caption_id": batch["image_id"]}
+    loss, _ = SoftmaxContrastive().init_with_output(jax.random.key(0), same, apart, None)
+    np.testing.assert_allclose(loss.metrics["uniform"], loss.value, rtol=1e-5)
+    cosine = float(encodings["image_embedding"][0] @ encodings["text_embedding"][0])
+
+    def sigmoid(bias):
+        module = SigmoidContrastive(initial_scale=1.0, initial_bias=bias - cosine)
+        return module.init_with_output(jax.random.key(0), same, apart, None)[0]
+
+    best, *others = (sigmoid(np.log(1 / 11) + shift) for shift in (0.0, 0.1, -0.1))
+    np.testing.assert_allclose(best.metrics["uniform"], best.value, rtol=1e-5)
+    assert all(other.value > other.metrics["uniform"] for other in others)
+
+
 def test_the_configs_sigmoid_objective_starts_at_scale_10_and_bias_minus_10_and_softmax_is_clamped_at_100():
     objectives = build_objectives({"a": schema.SigmoidContrastive(), "b": schema.SoftmaxContrastive()})
     assert (objectives["a"].initial_scale, objectives["a"].initial_bias) == (10.0, -10.0)

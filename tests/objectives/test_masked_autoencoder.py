@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from einops import rearrange
 from tiny_experiment import batch_of, experiment
 
 from vlp_jax.errors import ConfigError
@@ -100,8 +101,9 @@ def test_targets_do_not_change_with_brightness_and_contrast():
 
 
 @pytest.mark.slow
-def test_the_tower_sees_only_what_is_kept_and_no_other_pixel_changes_its_tokens():
-    config = config_of(pooling="cls")
+@pytest.mark.parametrize("stem", [{}, dict(stem="convolution", stem_channels=(8, 8), stem_strides=(2, 1))], ids=str)
+def test_the_tower_sees_only_what_is_kept_and_no_other_pixel_changes_its_tokens(stem):
+    config = config_of(pooling="cls", **stem)
     model = VisionLanguageModel(config.model, Precision())
     image, kept = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32), np.array([[3, 0], [5, 9]])
     variables = nn.meta.unbox(model.init(jax.random.key(0), image, None))
@@ -114,6 +116,9 @@ def test_the_tower_sees_only_what_is_kept_and_no_other_pixel_changes_its_tokens(
     found = tokens(image, kept)
     assert found.shape == (2, 3, 8)
     np.testing.assert_array_equal(tokens(changed, kept), found)
+    slopes = jax.grad(lambda image: model.apply(variables, image, False, True, kept, method="encode_image").tokens.sum())(image)
+    seen = np.abs(rearrange(np.asarray(slopes), "b (h p) (w q) c -> b (h w) (p q c)", p=2, q=2)).max(-1) > 0
+    np.testing.assert_array_equal(seen, (np.arange(16) == kept[..., None]).any(1))
     assert np.abs(tokens(changed) - tokens(image)).max() > 1e-3
     everything = np.tile(np.arange(16), (2, 1))
     np.testing.assert_allclose(tokens(image, everything), tokens(image), atol=1e-6)

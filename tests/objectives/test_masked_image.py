@@ -66,7 +66,7 @@ def test_the_loss_is_the_mean_over_hidden_patches_in_float64_numpy():
     loss = code_loss(jnp.asarray(logits, jnp.float32), hidden)
     np.testing.assert_allclose(loss.value, -np.log(np.take_along_axis(p, truth[..., None], -1)).mean(), rtol=1e-5)
     np.testing.assert_allclose(loss.metrics["accuracy"], (logits.argmax(-1) == truth).mean(), rtol=1e-6)
-    share = np.bincount(codes.ravel()) / codes.size
+    share = np.bincount(truth.ravel()) / truth.size
     np.testing.assert_allclose(loss.metrics["code_entropy"], -(share[share > 0] * np.log(share[share > 0])).sum(), rtol=1e-5)
 
 

@@ -2,12 +2,13 @@
 
 import types
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlp_jax.models.layers import Encoding
+from vlp_jax.models.layers import Encoding, Precision
 from vlp_jax.objectives.matching import Matching, draw_negatives, matching_loss
 
 
@@ -54,7 +55,7 @@ def asked_pairs(negatives, batch, seed=0):
         return types.SimpleNamespace(pooled=seen[-1])
 
     keys = {"params": jax.random.key(seed), "dropout": jax.random.key(seed + 1)}
-    loss, _ = module.init_with_output(keys, encodings, batch, types.SimpleNamespace(fuse=fuse))
+    loss, _ = module.init_with_output(keys, encodings, batch, types.SimpleNamespace(fuse=fuse, precision=Precision()))
     return np.asarray(seen[-1]).astype(int).reshape(-1, 3, 2), loss
 
 
@@ -83,3 +84,15 @@ def test_rows_without_an_allowed_negative_are_left_out():
     batch = {"text": jnp.zeros((4, 3)), "caption_id": ids, "image_id": ids}
     _, loss = asked_pairs("similar", batch)
     assert loss.metrics["positive_rate"] == 1.0 and loss.metrics["reference"] == 0.0 and np.isfinite(loss.value)
+
+
+def test_in_bfloat16_the_head_gives_float32_and_the_same_from_a_working_copy():
+    precision = Precision(jnp.bfloat16)
+    pooled = jax.random.normal(jax.random.key(0), (4, 8)).astype(jnp.bfloat16)
+    model = types.SimpleNamespace(fuse=lambda image, text, train: types.SimpleNamespace(pooled=pooled), precision=precision)
+    logits, variables = Matching().init_with_output(jax.random.key(1), model, None, None, method="logits")
+    assert logits.dtype == jnp.float32
+    copied = Matching().apply(precision.working_copy(variables), model, None, None, method="logits")
+    np.testing.assert_array_equal(copied, logits)
+    kernel = np.asarray(nn.meta.unbox(variables)["params"]["head"]["kernel"].astype(jnp.bfloat16), np.float64)
+    np.testing.assert_allclose(logits, np.asarray(pooled, np.float64) @ kernel, rtol=1e-5, atol=1e-7)

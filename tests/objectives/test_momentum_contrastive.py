@@ -17,11 +17,12 @@ def unit(*shape):
 
 
 def batch_of(size, dim=6, first_id=0, shared=False):
-    """Encodings and a batch with a teacher; with `shared`, examples 0 and 1 show one image."""
+    """Encodings and a batch with a teacher; with `shared`, examples 0 and 1 show one image, and 2 and 3 have one caption."""
     ids = np.stack([np.arange(first_id, first_id + size), np.zeros(size)], axis=1).astype(np.int32)
-    ids[1] = ids[0] if shared else ids[1]
+    captions = ids + 7
+    ids[1], captions[3] = (ids[0], captions[2]) if shared else (ids[1], captions[3])
     pupil, teacher = ({"image_embedding": unit(size, dim), "text_embedding": unit(size, dim)} for _ in range(2))
-    return pupil, {"image_id": jnp.asarray(ids), "teacher": teacher}
+    return pupil, {"image_id": jnp.asarray(ids), "caption_id": jnp.asarray(captions), "teacher": teacher}
 
 
 def oracle(pupil, teacher, candidates, scale, alpha, positives):
@@ -36,19 +37,22 @@ def oracle(pupil, teacher, candidates, scale, alpha, positives):
     return -(targets * np.log(p)).sum(1).mean(), entropy
 
 
+@pytest.mark.parametrize("kinds", [("caption", "image"), ("image",), ()])
 @pytest.mark.parametrize("alpha", [0.0, 0.4])
-def test_loss_and_references_equal_float64_numpy_with_an_empty_and_a_filled_queue(alpha):
-    module = MomentumContrastive(queue=8, alpha=alpha, initial_scale=5.0)
+def test_loss_and_references_equal_float64_numpy_with_an_empty_and_a_filled_queue(alpha, kinds):
+    module = MomentumContrastive(queue=8, alpha=alpha, initial_scale=5.0, positives=kinds)
     pupil, batch = batch_of(4, shared=True)
     variables = module.init(jax.random.key(0), pupil, batch, None)
-    kept = {"image": np.zeros((0, 6)), "text": np.zeros((0, 6)), "ids": np.zeros((0, 2))}
+    kept = {"image": np.zeros((0, 6)), "text": np.zeros((0, 6)), "image_id": np.zeros((0, 2)), "caption_id": np.zeros((0, 2))}
     for step in range(3):
         pupil, batch = batch_of(4, first_id=2 * step, shared=True)  # some images come again
         loss, after = module.apply(variables, pupil, batch, None, mutable=["queue"])
         variables = {**variables, **after}
-        new = {"image": batch["teacher"]["image_embedding"], "text": batch["teacher"]["text_embedding"], "ids": batch["image_id"]}
+        new = {"image": batch["teacher"]["image_embedding"], "text": batch["teacher"]["text_embedding"],
+               "image_id": batch["image_id"], "caption_id": batch["caption_id"]}
         candidates = {name: np.concatenate([new[name], kept[name]]) for name in kept}
-        positives = (np.asarray(batch["image_id"])[:, None] == candidates["ids"][None]).all(-1)
+        same = {kind: (np.asarray(batch[kind])[:, None] == candidates[kind][None]).all(-1) for kind in ("image_id", "caption_id")}
+        positives = np.any([np.eye(4, len(candidates["image"])), *(same[f"{kind}_id"] for kind in kinds)], axis=0)
         parts = [oracle(pupil[f"{a}_embedding"], new[a], candidates[b], 5.0, alpha, positives)
                  for a, b in (("image", "text"), ("text", "image"))]
         np.testing.assert_allclose(loss.value, np.mean([part[0] for part in parts]), rtol=1e-5)
@@ -63,13 +67,14 @@ def test_the_queue_is_a_ring_whose_oldest_rows_are_overwritten():
     rows = [np.full((3, 2), 10.0 * step) + np.arange(3)[:, None] for step in range(6)]
     expected = []
     for step, batch in enumerate(rows):
-        queue = queue.push(jnp.asarray(batch), jnp.asarray(-batch), jnp.asarray(batch, jnp.int32))
+        queue = queue.push(jnp.asarray(batch), jnp.asarray(-batch), *2 * (jnp.asarray(batch, jnp.int32),))
         expected = (expected + batch.tolist())[-size:]
         assert queue.filled == min(3 * (step + 1), size) and queue.place == 3 * (step + 1) % size
         oldest_first = np.roll(queue.image, -int(queue.place), axis=0)[size - int(queue.filled):]
         np.testing.assert_array_equal(oldest_first, expected)
         np.testing.assert_array_equal(queue.text, -queue.image)
         np.testing.assert_array_equal(queue.image_id, queue.image)
+        np.testing.assert_array_equal(queue.caption_id, queue.image)
 
 
 def test_alpha_warms_up_and_the_queue_only_moves_where_it_may():

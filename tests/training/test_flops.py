@@ -64,7 +64,7 @@ def test_a_fusion_has_the_products_that_its_traced_program_has(kind, changes, wi
     model = config_of(text={"causal": False, "pooling": "first"}).model
     layers = dict(preset="Ti", depth=2, heads=2, mlp_dim=320, pooler=True) if kind in STACKS else {}
     config = base()
-    config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
+    config.update(steps=1, objectives=dict(matching=dict(kind="matching")))
     config.model.fusion = dict(kind=kind, width=width, **layers, **changes)
     model = dataclasses.replace(model, fusion=to_config(config.to_dict()).model.fusion)
     image, text = (Encoding(jnp.zeros((4, count, 128)), None, jnp.zeros((4, 128))) for count in (17, 24))
@@ -98,7 +98,8 @@ def test_masked_patches_have_the_products_that_their_traced_program_has(objectiv
     narrow = dict(preset="Ti", width=128, depth=2, heads=2, mlp_dim=320)
     config.model.image.update(narrow, patch_size=8, image_size=32)
     config.model.text.update(narrow, vocab_size=50, length=24, causal=False, pooling="first")
-    config.model.fusion = dict(narrow, kind="merged", width=64, class_token=True)
+    if objective["kind"] == "masked_joint":
+        config.model.fusion = dict(narrow, kind="merged", width=64, class_token=True)
     config = to_config(config.to_dict())
     module, batch = make_module(config), example_batch(config, rows=4)
     variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))

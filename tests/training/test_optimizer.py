@@ -8,7 +8,7 @@ import pytest
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.training.optimizer import make_optimizer, zero_frozen
+from vlp_jax.training.optimizer import make_optimizer, only_where_trained, zero_frozen
 
 RNG = np.random.default_rng(0)
 PARAMS = {"model": {"image": {"kernel": jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32), "bias": jnp.ones(3)},
@@ -71,6 +71,30 @@ def test_the_chain_is_that_of_optax(fields, theirs):
     rate = optax.linear_schedule(0.05, 0.01, 6)
     ours = make_optimizer(schema.Optimizer(**fields), rate, PARAMS)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), run(ours, 6)[0], run(theirs(rate), 6)[0])
+
+
+@pytest.mark.parametrize("b2", [0.3, 0.999])
+def test_second_moments_of_adafactor_decay_by_1_minus_a_power_of_the_step_up_to_b2(b2):
+    optimizer, moment = built(rate=1.0, kind="adafactor", b1=0.0, b2=b2), 0.0
+    state = optimizer.init(PARAMS)
+    for step in range(1, 8):
+        slope = 1.0 / step
+        updates, state = optimizer.update(jax.tree.map(lambda leaf, slope=slope: jnp.full_like(leaf, slope), PARAMS), state, PARAMS)
+        decay = min(1.0 - step**-0.8, b2)
+        moment = decay * moment + (1.0 - decay) * slope**2
+        np.testing.assert_allclose(updates["model"]["image"]["bias"], -min(1.0, slope / np.sqrt(moment)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["muon", "adamw", "lion", "sgd"])
+def test_parameters_without_any_gradient_stay_and_the_others_move_as_ever(kind):
+    plain = built(kind=kind, weight_decay=0.1)
+    optimizer, gradients = only_where_trained(plain), jax.tree.map(jnp.ones_like, PARAMS)
+    _, state = optimizer.update(gradients, optimizer.init(PARAMS), PARAMS)
+    some = {**gradients, "model": {**gradients["model"], "text": jax.tree.map(jnp.zeros_like, PARAMS["model"]["text"])}}
+    moved, ordinary = (which.update(some, state, PARAMS)[0] for which in (optimizer, plain))
+    assert_equal_trees(moved["model"]["text"], jax.tree.map(jnp.zeros_like, PARAMS["model"]["text"]))
+    assert jnp.abs(ordinary["model"]["text"]["kernel"]).max() > 0
+    assert_equal_trees(moved["model"]["image"], ordinary["model"]["image"])
 
 
 def test_decay_rules_are_multiples_and_the_first_match_decides():

@@ -37,7 +37,7 @@ def test_updates_bring_the_loss_down_and_report_it(averaging):
         rows.append({key: float(value) for key, value in metrics.items()})
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
     assert rows[0].keys() == {"loss", "gradient_norm", "learning_rate", "contrastive/loss", "contrastive/scale",
-                              "contrastive/batch_accuracy"}
+                              "contrastive/batch_accuracy", "contrastive/uniform"}
     assert rows[0]["learning_rate"] == pytest.approx(0.01) and rows[0]["gradient_norm"] > 0
     assert int(state.step) == 15
 

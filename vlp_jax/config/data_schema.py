@@ -36,7 +36,7 @@ class Augmentation:
     saturation: float = between(0.0, 0.0, 1.0)
     hue: float = between(0.0, 0.0, 0.5)  # shift drawn from [-x, x] turns of the colour circle
     grayscale: float = between(0.0, 0.0, 1.0)  # probability
-    blur: float = between(0.0, 0.0, 1.0)  # probability of a Gaussian blur, of radius 0.2 to 4 pixels at size 224
+    blur: float = between(0.0, 0.0, 1.0)  # probability of a Gaussian blur, of deviation 0.1 to 2 pixels at size 224
     erase: float = between(0.0, 0.0, 1.0)  # probability of painting one random rectangle over
     erase_area: tuple[float, float] = (0.02, 0.25)  # of that rectangle, as a fraction of the picture's
     erase_ratio: tuple[float, float] = (math.exp(-1), math.e)  # its height/width, drawn uniformly in its logarithm

@@ -15,6 +15,11 @@ class Weighted:
     weight_warmup: int = between(0, 0)  # updates over which its weight then grows from 0
     weight_end: int | None = between(None, 1)  # updates after which it counts no more
 
+    @property
+    def planned(self) -> bool:
+        """Whether its weight changes during a run."""
+        return bool(self.weight_start or self.weight_warmup or self.weight_end)
+
 
 @dataclasses.dataclass(frozen=True)
 class ContrastiveObjective(Weighted):
@@ -61,6 +66,7 @@ class MomentumContrastive(Weighted):
     """InfoNCE against the averaged model's embeddings, a queue of earlier ones among them, with soft targets (Li et al. 2021)."""
 
     kind: Literal["momentum_contrastive"] = "momentum_contrastive"
+    positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # sharing which makes a candidate a positive
     initial_scale: float = between(1 / 0.07, 1e-6)
     maximum_scale: float = between(1000.0, 1e-6)
     queue: int = between(65_536, 1)  # pairs remembered, at least a batch

@@ -74,7 +74,7 @@ class Optimizer:
     rate: float = between(1e-3, 0.0)
     b1: float = between(0.9, 0.0, 1.0)
     b2: float = between(0.98, 0.0, 1.0)
-    epsilon: float = between(1e-6, 0.0)
+    epsilon: float = between(1e-6, 0.0)  # adam, adamw, muon
     momentum: float = between(0.9, 0.0, 1.0)  # sgd
     weight_decay: float = between(0.0, 0.0)
     decay_rules: tuple[tuple[str, float], ...] = ((r"(bias|scale)$", 0.0),)  # multiples of weight_decay

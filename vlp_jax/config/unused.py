@@ -31,7 +31,9 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
             (f"model.{name}.rematerialisation", by_name and not tower.saved,
              "as 'save_names' without names in `saved` (such as query, key, value): that is 'full'")]
     text = config.data.text
+    settings += unused_parts(config)
     for name, objective in config.objectives.items():
+        settings.append((f"objectives.{name}.weight", objective.weight == 0 and objective.planned, "as 0 beside a plan for it"))
         settings.append((f"objectives.{name}.weight_end", (objective.weight_end or 1 << 60) <= objective.weight_start,
                          "beside a weight_start that is not before it: the objective would never count"))
         if isinstance(objective, schema.HidesWords):
@@ -58,6 +60,17 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
         ("watchdog.exit", config.watchdog.exit and config.watchdog.seconds is None, "without watchdog.seconds"),
         ("mesh.rules", any(rule[:1] == ("batch",) for rule in config.mesh.rules),
          "for 'batch': examples are always divided over data x fsdp; set mesh.data and mesh.fsdp")]
+
+
+def unused_parts(config: schema.Config) -> list[tuple[str, bool, str]]:
+    """A decoder and a fusion by which no objective predicts anything."""
+    objectives = config.objectives.values()
+    writes = any(isinstance(objective, schema.CaptioningObjective) for objective in objectives)
+    fuses = any(isinstance(objective, schema.Matching | schema.MaskedJoint)
+                or (isinstance(objective, schema.MaskedLanguage) and objective.with_image) for objective in objectives)
+    return [("model.decoder", config.model.decoder is not None and not writes, "without an objective of kind 'captioning'"),
+            ("model.fusion", config.model.fusion is not None and not fuses,
+             "without an objective of kind 'matching', 'masked_joint', or 'masked_language' with_image")]
 
 
 def unused_of_resnet(tower: schema.ResNetTower) -> list[tuple[str, bool, str]]:

@@ -60,7 +60,7 @@ def change(image: Image.Image | np.ndarray, spec: Images, augmentation: Augmenta
     if matrix is not None:
         image = as_picture(image).convert("RGB", matrix)
     if augmentation.blur and rng.random() < augmentation.blur:
-        radius = rng.uniform(0.1, 2.0) * as_picture(image).width / 224 * 2
+        radius = rng.uniform(0.1, 2.0) * as_picture(image).width / 224
         image = as_picture(image).filter(ImageFilter.GaussianBlur(radius))
     pixels = image if isinstance(image, np.ndarray) else np.array(image)
     if augmentation.erase and rng.random() < augmentation.erase:

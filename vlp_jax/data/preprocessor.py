@@ -86,7 +86,11 @@ class Preprocessor:
         for name, objective in config.objectives.items():
             if isinstance(objective, schema.MaskedLanguage) and objective.whole_words:
                 tokenizer.word_marks  # noqa: B018 - looked up now, so that a vocabulary without marks is found before the first batch
-            needs_id = isinstance(objective, schema.HidesWords) and objective.mask_id is None
+            hides = isinstance(objective, schema.HidesWords)
+            if hides and objective.mask_id is not None and objective.mask_id >= text.vocab_size:
+                raise ConfigError(f"objectives.{name}.mask_id: {objective.mask_id} is no token of model.text.vocab_size="
+                                  f"{text.vocab_size}; set it to {text.vocab_size - 1} or less")
+            needs_id = hides and objective.mask_id is None
             if needs_id and tokenizer.vocab_size == text.vocab_size:
                 raise ConfigError(f"model.text.vocab_size: {text.vocab_size} leaves no id for the mask token of objectives.{name}; "
                                   f"set it to {text.vocab_size + 1} or more, or name one as objectives.{name}.mask_id")

@@ -1,24 +1,34 @@
-"""Which tasks an evaluator can have: those for which the config's objectives train something."""
+"""What the config's objectives train, and so which tasks an evaluator can have."""
 
 from collections.abc import Sequence
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.objectives.module import encodings_needed
+from vlp_jax.objectives.module import encodings_trained
 
 EMBEDDINGS = {"image_embedding", "text_embedding"}
 
 
 def check_trained(name: str, tasks: Sequence[str], config: schema.Config) -> None:
     """Raises: ConfigError naming a task that measures what no objective of `config` trains. name: where the tasks stand."""
-    embedded = encodings_needed(config.objectives) >= EMBEDDINGS
+    trained = encodings_trained(config.objectives)
+    embedded = trained >= EMBEDDINGS
     matched = any(objective.kind == "matching" for objective in config.objectives.values())
     needs = {"retrieval": (embedded, "an objective on the embeddings of pictures and of captions, such as kind='softmax'"),
              "zero_shot": (embedded, "an objective on the embeddings of pictures and of captions, such as kind='softmax'"),
              "matching": (matched, "an objective of kind 'matching'"),
-             "captions": (config.model.decoder is not None, "a model.decoder")}
+             "captions": ("decoding" in trained, "an objective of kind 'captioning'")}
     possible = [task for task, (there, _) in needs.items() if there]
     for task in tasks:
         there, need = needs[task]
         if not there:
             raise ConfigError(f"{name}: {task!r} needs {need}, and there is none; possible: {', '.join(possible) or 'no task'}")
+
+
+def check_negatives(config: schema.Config) -> None:
+    """Raises: ConfigError where wrong pairs are to be drawn by embeddings that no objective of `config` trains."""
+    for name, objective in config.objectives.items():
+        drawn = isinstance(objective, schema.Matching) and objective.negatives == "similar"
+        if drawn and not encodings_trained(config.objectives) >= EMBEDDINGS:
+            raise ConfigError(f"objectives.{name}.negatives: 'similar' draws by the embeddings of pictures and captions, which no "
+                              "objective trains; add one, such as kind='softmax', or set negatives='uniform'")

@@ -3,7 +3,7 @@
 from vlp_jax.config import schema
 from vlp_jax.models.presets import Size, patch_size_of, size_of
 from vlp_jax.models.resnet import EXPANSION
-from vlp_jax.models.towers import blocks_of, image_grid, image_token_width, image_width
+from vlp_jax.models.towers import blocks_of, image_token_width, image_width
 
 
 def layer_flops(size: Size, tokens: int, activation: str) -> int:
@@ -49,7 +49,13 @@ def image_flops(tower: schema.ImageTower | schema.ResNetTower, embedding_dim: in
 
 def image_tokens(tower: schema.ImageTower | schema.ResNetTower) -> int:
     """How many tokens a picture has; none of them dropped."""
-    return image_grid(tower).tokens
+    if tower.kind == "vit":
+        return (tower.image_size // patch_size_of(tower))**2 + (tower.pooling == "cls") + tower.registers
+    halvings = len(blocks_of(tower)[0]) - 1 + (tower.clip or tower.max_pool)
+    side = -(-tower.image_size // (2 if tower.clip else tower.stem_stride))
+    for _ in range(halvings):
+        side = -(-side // 2)
+    return side**2
 
 
 def cross_flops(width: int, queries: int, memory: int, memory_width: int) -> int:

@@ -53,8 +53,9 @@ class ViT(nn.Module):
         if image.shape[1:3] != (self.image_size, self.image_size):
             raise ValueError(f"this ViT takes images of {self.image_size}x{self.image_size}, got {image.shape}")
         side = self.image_size // self.patch_size
-        if masked is not None and self.stem == "convolution":  # which looks across patches
-            image = jnp.where(pixels_of(masked, side, self.patch_size), 0.0, image)
+        unseen = unseen_patches(masked, kept, side**2)
+        if unseen is not None and self.stem == "convolution":  # which looks across patches
+            image = jnp.where(pixels_of(unseen, side, self.patch_size), 0.0, image)
         x = self.embed_patches(image.astype(precision.compute))
         if masked is not None:
             x = jnp.where(masked[:, :, None], self.learned("mask_token", (1, 1, options.width)), x)
@@ -155,6 +156,14 @@ class ConvolutionStem(nn.Module):
                              name=f"norm_{i}", **along_channels)(x)
             x = jax.nn.relu(x)
         return x
+
+
+def unseen_patches(masked: jax.Array | None, kept: jax.Array | None, count: int) -> jax.Array | None:
+    """bool [B, N], True for the patches that are masked, or not among those kept [B, K]; None where all are seen."""
+    if kept is None:
+        return masked
+    unkept = (kept[:, :, None] != jnp.arange(count)).all(axis=1)
+    return unkept if masked is None else unkept | masked
 
 
 def pixels_of(patches: jax.Array, side: int, patch_size: int) -> jax.Array:

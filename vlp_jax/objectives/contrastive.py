@@ -43,6 +43,7 @@ class ContrastiveObjective(ScaledObjective):
 
     implementation: `dense` holds all pairs at once; `chunked` and `ring` (see `contrastive_blocks`) give the same values and
       gradients without; chunk_size: the texts that these two look at, at once.
+    Metrics: `scale`, `batch_accuracy`, and a reference: `uniform`, the loss of the same logit for all pairs.
     """
 
     positives: tuple[str, ...] = ("caption", "image")
@@ -52,6 +53,10 @@ class ContrastiveObjective(ScaledObjective):
     needs = ("image_embedding", "text_embedding")
     couples_batch = True
     couples_through = needs
+
+    @property
+    def trains(self) -> tuple[str, ...]:
+        return ContrastiveObjective.needs
 
     def flops(self, model: schema.Model, batch: int) -> int:
         return 2 * batch**2 * embedding_dim(model)
@@ -97,7 +102,7 @@ class SoftmaxContrastive(ContrastiveObjective):
         scale = jnp.exp(self.log_scale())
         if not self.mixup:
             loss, accuracy = self.compared(encodings, batch, scale)
-            return Loss(loss, {"scale": scale, "batch_accuracy": accuracy})
+            return Loss(loss, {"scale": scale, "batch_accuracy": accuracy, "uniform": uniform(batch)})
         pixels, weight = mixed(self.make_rng("dropout"), batch["image"], self.mixup)
         image = model.embed_image(model.encode_image(pixels, self.training, tokens=False))
         identities = {name: batch[name] for name in ("text", "caption_id", "image_id")}
@@ -105,7 +110,7 @@ class SoftmaxContrastive(ContrastiveObjective):
         turned = pairs[0] | {"text_embedding": neighbour(encodings["text_embedding"])}, jax.tree.map(neighbour, identities), scale
         loss, accuracy = (weight * own + (1.0 - weight) * other
                           for own, other in zip(self.compared(*pairs), self.compared(*turned), strict=True))
-        return Loss(loss, {"scale": scale, "batch_accuracy": accuracy, "mixup_weight": weight})
+        return Loss(loss, {"scale": scale, "batch_accuracy": accuracy, "uniform": uniform(batch), "mixup_weight": weight})
 
     def compared(self, encodings: dict, batch: dict[str, jax.Array], scale: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The loss and the accuracy of each picture with the text of the same place. batch: for what else belongs together."""
@@ -116,8 +121,14 @@ class SoftmaxContrastive(ContrastiveObjective):
         return softmax_contrastive(image, text, scale, positives, self.label_smoothing), top1_accuracy(image, text, positives)
 
 
+def uniform(batch: dict[str, jax.Array]) -> jax.Array:
+    """ln(B): the cross-entropy of a guess among the texts of a batch, whichever belong to a picture."""
+    return jnp.log(jnp.float32(len(batch["text"])))
+
+
 class SigmoidContrastive(ContrastiveObjective):
-    """`sigmoid_contrastive` on a batch."""
+    """`sigmoid_contrastive` on a batch. Its `uniform` is the loss at the best such logit where one pair in a row belongs together:
+    B times the entropy of 1 / B."""
 
     initial_bias: float = -10.0
 
@@ -132,4 +143,6 @@ class SigmoidContrastive(ContrastiveObjective):
             accuracy = top1_accuracy(image, text, positives)
         else:
             loss, accuracy = self.in_blocks(SigmoidPairs(), encodings, batch, scale, bias)
-        return Loss(loss, {"scale": scale, "bias": bias, "batch_accuracy": accuracy})
+        rate = 1.0 / len(batch["text"])
+        entropy = jax.scipy.special.entr(rate) + jax.scipy.special.entr(1.0 - rate)
+        return Loss(loss, {"scale": scale, "bias": bias, "batch_accuracy": accuracy, "uniform": entropy / rate})

@@ -39,7 +39,7 @@ class MaskedImage(Objective):
     image_rate: the share of the patches that is hidden. smallest_block: the fewest patches of a rectangle in which they are.
     codes, code_width, codebook_seed: how many codes there are, the width of their space, and the seed that they come from.
     Metrics: `accuracy`, and the reference `code_entropy`: the loss of the best guess without context, from the frequencies of this
-    batch's codes (less than from those of the whole set).
+    batch's hidden codes (less than from those of the whole set).
     """
 
     image_rate: float = 0.4
@@ -49,6 +49,7 @@ class MaskedImage(Objective):
     codebook_seed: int = 0
 
     reads_pixels = True
+    takes_packed = True  # it reads no text
 
     def flops(self, model: schema.Model, batch: int) -> int:
         width = size_of(model.image, "model.image").width
@@ -97,6 +98,6 @@ class MaskedImage(Objective):
 def code_loss(logits: jax.Array, hidden: HiddenPatches) -> Loss:
     """The mean over hidden patches of -log softmax(logits)[code], with its metrics. logits: float32 [B, K, V]."""
     codes = hidden.hidden_codes
-    counts = jnp.zeros(logits.shape[-1], jnp.float32).at[hidden.codes].add(1.0)
+    counts = jnp.zeros(logits.shape[-1], jnp.float32).at[codes].add(1.0)
     return Loss(-log_likelihood(logits, codes).mean(),
                 {"accuracy": (logits.argmax(axis=-1) == codes).mean(dtype=jnp.float32), "code_entropy": entropy_of(counts)})

@@ -30,6 +30,7 @@ class MaskedJoint(MaskedImage):
     mask_id: int | None = None
     tied: bool = False
 
+    takes_packed = False
     couples_batch = True  # by the number of chosen words, over which the mean is taken
 
     def flops(self, model: schema.Model, batch: int) -> int:

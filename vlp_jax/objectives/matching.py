@@ -1,5 +1,7 @@
 """Image-text matching: does this text belong to this image? (Li et al. 2021, "ALBEF", section 3.2, equation 3)"""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -33,13 +35,13 @@ class Matching(Objective):
     def needs(self) -> tuple[str, ...]:
         return ("image", "text") + (("image_embedding", "text_embedding") if self.negatives == "similar" else ())
 
+    @property
+    def trains(self) -> tuple[str, ...]:
+        return ("image", "text")  # the embeddings only choose
+
     def flops(self, model: schema.Model, batch: int) -> int:
         similarity = 2 * batch**2 * embedding_dim(model) // 3 if self.negatives == "similar" else 0  # has no backward pass
         return 3 * batch * fusion_flops(model) + similarity
-
-    def setup(self):
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("embed", None))
-        self.head = nn.Dense(2, dtype=jnp.float32, kernel_init=init)
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         image, text, allowed = encodings["image"], encodings["text"], ~shared_positives(batch, ("caption", "image"))
@@ -56,9 +58,13 @@ class Matching(Objective):
         asked = jnp.stack([jnp.ones_like(has_text), has_text, has_image], axis=1).reshape(-1)
         return matching_loss(logits, labels, asked)
 
+    @nn.compact
     def logits(self, model: VisionLanguageModel, image: Encoding, text: Encoding, train: bool = False) -> jax.Array:
         """float32 [B, 2] of pairs: (do not belong together, do)."""
-        return self.head(model.fuse(image, text, train).pooled.astype(jnp.float32))
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("embed", None))
+        product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+        head = nn.Dense(2, dtype=model.precision.compute, dot_general=product, kernel_init=init, name="head")
+        return head(model.fuse(image, text, train).pooled)
 
 
 def matching_loss(logits: jax.Array, labels: jax.Array, asked: jax.Array) -> Loss:

@@ -164,9 +164,9 @@ def asked_inputs(configs: dict[str, schema.Objective]) -> tuple[str, ...]:
     return tuple(sorted(asked))
 
 
-def encodings_needed(configs: dict[str, schema.Objective]) -> set[str]:
-    """The names of what these objectives need of `PretrainingModule.encode`."""
-    return {need for objective in build_objectives(configs).values() for need in (*objective.needs, *objective.teacher_needs)}
+def encodings_trained(configs: dict[str, schema.Objective]) -> set[str]:
+    """The names of what these objectives train of `PretrainingModule.encode`."""
+    return {name for objective in build_objectives(configs).values() for name in objective.trains}
 
 
 def constrain_parameters(objectives: dict[str, Objective], params: dict) -> dict:

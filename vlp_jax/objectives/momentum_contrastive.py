@@ -16,21 +16,22 @@ from vlp_jax.sharding.layout import constrain
 
 @flax.struct.dataclass
 class Queue:
-    """A ring of pairs. image, text: float32 [Q, E], what the averaged model made of them; image_id: int32 [Q, 2]; place: int32, the
-    row that comes next, and that is the oldest where all are filled; filled: int32, how many are."""
+    """A ring of pairs. image, text: float32 [Q, E], what the averaged model made of them; caption_id, image_id: int32 [Q, 2];
+    place: int32, the row that comes next, and that is the oldest where all are filled; filled: int32, how many are."""
 
     image: jax.Array
     text: jax.Array
+    caption_id: jax.Array
     image_id: jax.Array
     place: jax.Array
     filled: jax.Array
 
     @classmethod
     def empty(cls, size: int, dim: int) -> "Queue":
-        zero = jnp.zeros((), jnp.int32)
-        return cls(jnp.zeros((size, dim)), jnp.zeros((size, dim)), jnp.zeros((size, 2), jnp.int32), zero, zero)
+        zero, ids = jnp.zeros((), jnp.int32), jnp.zeros((size, 2), jnp.int32)
+        return cls(jnp.zeros((size, dim)), jnp.zeros((size, dim)), ids, ids, zero, zero)
 
-    def push(self, image: jax.Array, text: jax.Array, image_id: jax.Array) -> "Queue":
+    def push(self, image: jax.Array, text: jax.Array, caption_id: jax.Array, image_id: jax.Array) -> "Queue":
         """The queue after a batch of at most its size."""
         size, count = len(self.image), len(image)
         rows = (self.place + jnp.arange(count)) % size
@@ -38,20 +39,32 @@ class Queue:
         def put(kept, new):
             return constrain(kept.at[rows].set(new), (None, None))
 
-        return Queue(put(self.image, image), put(self.text, text), put(self.image_id, image_id), (self.place + count) % size,
-                     jnp.minimum(self.filled + count, size))
+        return Queue(put(self.image, image), put(self.text, text), put(self.caption_id, caption_id), put(self.image_id, image_id),
+                     (self.place + count) % size, jnp.minimum(self.filled + count, size))
+
+    def with_batch(self, batch: dict[str, jax.Array], kinds: tuple[str, ...]) -> tuple[jax.Array, jax.Array]:
+        """Which candidates, a batch's B pairs and the queue's after them, are there, bool [B + Q]; and which belong to each
+        example of the batch, bool [B, B + Q]: its own, and those that share its caption or image, as `kinds` says."""
+        size = len(batch["image_id"])
+        known = jnp.arange(size + len(self.image)) < size + self.filled
+        positives = jnp.eye(size, len(known), dtype=bool)
+        for kind in kinds:
+            own = batch[f"{kind}_id"]
+            positives |= (own[:, None] == jnp.concatenate([own, getattr(self, f"{kind}_id")])[None]).all(axis=-1)
+        return known, positives & known
 
 
 class MomentumContrastive(ScaledObjective):
     """Images against the averaged model's texts and texts against its images: those of the batch, and of a queue of earlier ones.
 
-    Targets are `alpha` times the averaged model's own softmax plus 1 - alpha times the pair itself (all that show the same
-    image, alike), as equation 6 has it; alpha grows linearly over the first `alpha_warmup` updates. The queue starts empty, and
-    what is not filled yet is no candidate.
+    Targets are `alpha` times the averaged model's own softmax plus 1 - alpha times the pair itself, as equation 6 has it; alpha
+    grows linearly over the first `alpha_warmup` updates. positives: sharing which makes a candidate count as the pair itself, all
+    of them alike; the paper has none. The queue starts empty, and what is not filled yet is no candidate.
     Metrics: `scale`, `alpha`, `candidates`, and the references `uniform` (the loss of a guess: ln(candidates)) and
       `target_entropy`, which no model can go below.
     """
 
+    positives: tuple[str, ...] = ("caption", "image")
     queue: int = 65_536
     alpha: float = 0.4
     alpha_warmup: int = 0
@@ -76,14 +89,12 @@ class MomentumContrastive(ScaledObjective):
         updates = self.variable("queue", "updates", jnp.zeros, (), jnp.int32)
         alpha = grown(self.alpha, self.alpha_warmup, updates.value)
         kept, scale = queue.value, jnp.exp(self.log_scale())
-        ids = jnp.concatenate([batch["image_id"], kept.image_id])
-        known = jnp.arange(size + self.queue) < size + kept.filled
-        positives = (batch["image_id"][:, None] == ids[None]).all(axis=-1) & known
+        known, positives = kept.with_batch(batch, self.positives)
         candidates = [jnp.concatenate([new, old]) for new, old in zip(teacher, (kept.image, kept.text), strict=True)]
         parts = [soft_contrastive(pupil[a], teacher[a], candidates[b], scale, alpha, positives, known) for a, b in ((0, 1), (1, 0))]
         loss, entropy = (0.5 * (one + other) for one, other in zip(*parts, strict=True))
         if not self.is_initializing() and self.is_mutable_collection("queue"):
-            queue.value, updates.value = kept.push(*teacher, batch["image_id"]), updates.value + 1
+            queue.value, updates.value = kept.push(*teacher, batch["caption_id"], batch["image_id"]), updates.value + 1
         count = known.sum().astype(jnp.float32)
         return Loss(loss, {"scale": scale, "alpha": alpha, "candidates": count, "uniform": jnp.log(count),
                            "target_entropy": entropy})

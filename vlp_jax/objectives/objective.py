@@ -25,6 +25,7 @@ class Objective(nn.Module):
       it chose itself.
 
     needs: names of the encodings it reads (`module.py` lists them); each is computed once a step for all objectives.
+    trains: names of the encodings, of `needs` or made by the objective itself, that it gives a gradient.
     inputs: names of the arrays that it reads in the batch beside texts and ids: those that the pipeline makes only where they are
       asked for (`data/inputs.py`).
     teacher_needs: names of the encodings that it, or its `teach`, reads of the averaged parameters, in `batch["teacher"]`.
@@ -45,6 +46,10 @@ class Objective(nn.Module):
     couples_batch: ClassVar[bool] = False
     reads_pixels: ClassVar[bool] = False
     couples_through: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def trains(self) -> tuple[str, ...]:
+        return self.needs
 
     @property
     def taught(self) -> bool:
@@ -71,8 +76,7 @@ class Objective(nn.Module):
 
 def weight_at(config: schema.Weighted, updates: jax.Array | None) -> float | jax.Array:
     """How much an objective counts in the update after `updates` [] others; None, or where nothing is planned: its full weight."""
-    planned = config.weight_start, config.weight_warmup, config.weight_end
-    if updates is None or planned == (0, 0, None):
+    if updates is None or not config.planned:
         return config.weight
     weight = grown(config.weight, config.weight_warmup, updates - config.weight_start)
     counts = (updates >= config.weight_start) & (config.weight_end is None or updates < config.weight_end)

@@ -22,7 +22,7 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.captioner import Captioner
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions, metric_names
-from vlp_jax.evaluators.tasks import check_trained
+from vlp_jax.evaluators.tasks import check_negatives, check_trained
 from vlp_jax.models.layers import Precision
 from vlp_jax.objectives.module import PretrainingModule, asked_inputs
 from vlp_jax.objectives.packing import check_packing
@@ -32,7 +32,7 @@ from vlp_jax.sharding.mesh import batch_sharding, check_batch, check_microbatch,
 from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.accumulation import check_collections
 from vlp_jax.training.guard import skips_updates
-from vlp_jax.training.optimizer import make_optimizer
+from vlp_jax.training.optimizer import make_optimizer, only_where_trained
 from vlp_jax.training.schedule import make_schedule, total_steps
 from vlp_jax.training.state import abstract_parameters, abstract_state, make_state
 from vlp_jax.training.step import make_train_step
@@ -172,14 +172,23 @@ def assemble(config: schema.Config) -> Run:
     check_best_metric(config)
     for name, spec in config.evaluators.items():
         check_trained(f"evaluators.{name}.tasks", spec.tasks, config)
+    check_negatives(config)
     preprocessor = Preprocessor.from_config(config)
     mixture = open_mixture(config.data.train)
     steps = total_steps(config, len(mixture))
-    if config.profile.start is not None and config.profile.start > steps:
-        raise ConfigError(f"profile.start: {config.profile.start} is never reached, the run has {steps} steps")
+    check_reached(config, steps)
     update = build_update(config, layout, steps)
     return Run(**vars(update), config=config, layout=layout, host_rows=host_rows, mixture=mixture,
                preprocessor=preprocessor, steps=steps)
+
+
+def check_reached(config: schema.Config, steps: int) -> None:
+    """Raises: ConfigError naming what is to begin after the run's last step."""
+    starts = {"profile.start": config.profile.start or 0}
+    starts |= {f"objectives.{name}.weight_start": spec.weight_start + 1 for name, spec in config.objectives.items()}
+    for name, start in starts.items():
+        if start > steps:
+            raise ConfigError(f"{name}: {start} is never reached, the run has {steps} steps")
 
 
 def check_batches(config: schema.Config, mesh: jax.sharding.Mesh) -> None:
@@ -198,6 +207,8 @@ def build_update(config: schema.Config, layout: Layout, steps: int) -> Update:
     module, batch = make_module(config), jax.eval_shape(lambda: example_batch(config))
     schedule = make_schedule(config.optimizer.schedule, config.optimizer.rate, steps)
     optimizer = make_optimizer(config.optimizer, schedule, abstract_parameters(module, batch))
+    if any(objective.planned for objective in config.objectives.values()):
+        optimizer = only_where_trained(optimizer)
     shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, layout,
                                        skips_updates(config.guard))
     check_collections(config, shapes.collections)

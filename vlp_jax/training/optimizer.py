@@ -38,6 +38,16 @@ def make_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: A
     return optax.partition({"trained": optax.chain(*chain), "frozen": optax.set_to_zero()}, labels)
 
 
+def only_where_trained(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`optimizer`, but a parameter all of whose gradient is 0 stays as it is: moments and weight decay would move what only an
+    objective trains that does not count now."""
+    def update(gradients, state, params=None):
+        updates, state = optimizer.update(gradients, state, params)
+        return jax.tree.map(lambda update, gradient: jnp.where((gradient != 0).any(), update, 0), updates, gradients), state
+
+    return optax.GradientTransformation(optimizer.init, update)
+
+
 def zero_frozen(gradients: Any, frozen: Sequence[str]) -> Any:
     """`gradients` with those of frozen parameters set to zero, so that nothing is spent on computing them."""
     if not frozen:
@@ -64,10 +74,12 @@ def scale_by_moments(config: schema.Optimizer) -> list[optax.GradientTransformat
                                    muon_weight_dimension_numbers=matrix_axes, consistent_rms=0.2)]
     if config.kind == "lion":
         return [optax.scale_by_lion(config.b1, config.b2)]
-    # Adafactor without its relative step size: second moments factored, updates clipped, momentum b1
-    # (Shazeer & Stern 2018; with momentum as Zhai et al. 2022 use it).
+    # Adafactor without its relative step size: second moments factored, their decay 1 - t^-0.8 up to b2, updates clipped,
+    # momentum b1 (Shazeer & Stern 2018; momentum and b2 as Zhai et al. 2022, section 3.4, use them).
     momentum = [optax.ema(config.b1, debias=False)] if config.b1 else []
-    return [optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), *momentum]
+    factored = optax.scale_by_factored_rms(
+        decay_rate_fn=lambda step, power: jnp.minimum(1.0 - (step + 1.0)**-power, config.b2))
+    return [factored, optax.clip_by_block_rms(1.0), *momentum]
 
 
 def matrix_axes(params: Any) -> Any:
