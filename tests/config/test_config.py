@@ -112,7 +112,7 @@ def test_every_fusion_has_a_smoke_form_that_is_narrow_and_can_be_built(kind):
 
 
 def test_a_number_among_choices_may_come_from_the_command_line():
-    tree = base().to_dict() | dict(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
+    tree = base().to_dict() | dict(steps=1, objectives=dict(matching=dict(kind="matching")))
     tree["model"]["fusion"] = dict(kind="graph")
     assert to_config(apply_overrides(tree, [("model.fusion.image_neighbours", "4")])).model.fusion.image_neighbours == 4
     with pytest.raises(ConfigError, match="model.fusion.image_neighbours: must be one of 4, 8, got '5' .*--config.model.fusion"):

@@ -11,11 +11,10 @@ from tiny_experiment import batch_of, experiment
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.fusions import build_fusion
+from vlp_jax.models.fusions import build_fusion, image_grid
 from vlp_jax.models.graph import GRAPH_LAYERS, Grid, word_neighbours
 from vlp_jax.models.graph_fusion import GraphFusion
 from vlp_jax.models.layers import Encoding, LayerOptions, Precision
-from vlp_jax.models.towers import image_grid
 from vlp_jax.sharding.layout import Layout, layout_in_use
 from vlp_jax.sharding.mesh import batch_sharding, make_mesh
 from vlp_jax.sharding.rules import PRESETS
@@ -150,8 +149,11 @@ def test_over_a_mesh_nodes_and_gradients_are_those_of_one_device(layer):
 GRAPH = dict(kind="graph", width=8, heads=2, mlp_dim=8, rounds=1)
 
 
+FUSING = dict(pair=dict(kind="matching", negatives="uniform"))
+
+
 def towers(**changes):
-    return experiment(**dict(model__image__image_size=12, model__fusion=GRAPH) | changes).model
+    return experiment(**dict(model__image__image_size=12, model__fusion=GRAPH, objectives=FUSING) | changes).model
 
 
 def test_the_graphs_know_the_towers_grids_and_class_tokens():

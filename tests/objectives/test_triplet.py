@@ -92,6 +92,8 @@ def test_the_objective_counts_what_is_violated_and_shared_captions_are_no_negati
     np.testing.assert_allclose(loss.value, expected, rtol=1e-5)
     assert loss.metrics["violated"] == 2 / 8  # the third image and the last text
     assert loss.metrics["batch_accuracy"] == 1.0
+    same = {name: jnp.ones((4, 1)) for name in encodings}
+    np.testing.assert_allclose(loss.metrics["uniform"], objective.apply({}, same, batch, None).value, rtol=1e-6)
     shared = batch | {"caption_id": jnp.asarray(ids[[0, 1, 2, 2]])}
     assert objective.apply({}, encodings, shared, None).value == 0
 

@@ -100,7 +100,7 @@ def test_over_a_mesh_the_gradients_are_those_of_one_device(whole):
 
 
 @dataclasses.dataclass(frozen=True)
-class Reconstruction:
+class Reconstruction(schema.Weighted):
     weight: float = 0.5
     kind: str = "reconstruction"
 

@@ -17,6 +17,17 @@ def convolution_flops(tower: schema.ResNetTower | schema.VggTower | schema.Incep
     return {"resnet": resnet_flops, "vgg": vgg_flops, "inception_v3": inception_flops}[tower.kind](tower)
 
 
+def convolution_tokens(tower: schema.ResNetTower | schema.VggTower | schema.InceptionTower) -> int:
+    """How many places the last feature map has."""
+    if tower.kind != "resnet":
+        return map_side(tower)**2
+    halvings = len(blocks_of(tower)[0]) - 1 + (tower.clip or tower.max_pool)
+    side = -(-tower.image_size // (2 if tower.clip else tower.stem_stride))
+    for _ in range(halvings):
+        side = -(-side // 2)
+    return side**2
+
+
 def vgg_flops(tower: schema.VggTower) -> int:
     """All convolutions, and the fully connected layers where they pool."""
     flops, channels, side = 0, 3, tower.image_size

@@ -1,10 +1,10 @@
 """Floating-point operations of the towers' matrix products, from their config: what a model needs, not what a program does."""
 
 from vlp_jax.config import schema
-from vlp_jax.models.convolution_flops import convolution_flops
+from vlp_jax.models.convolution_flops import convolution_flops, convolution_tokens
 from vlp_jax.models.presets import Size, patch_size_of, size_of
 from vlp_jax.models.text_towers import text_width
-from vlp_jax.models.towers import image_grid, image_token_width, image_width
+from vlp_jax.models.towers import image_token_width, image_width
 
 
 def layer_flops(size: Size, tokens: int, activation: str) -> int:
@@ -50,7 +50,9 @@ def image_flops(tower: schema.AnyImageTower, embedding_dim: int, train: bool = T
 
 def image_tokens(tower: schema.AnyImageTower) -> int:
     """How many tokens a picture has; none of them dropped."""
-    return image_grid(tower).tokens
+    if tower.kind == "vit":
+        return (tower.image_size // patch_size_of(tower))**2 + (tower.pooling == "cls") + tower.registers
+    return convolution_tokens(tower)
 
 
 def cross_flops(width: int, queries: int, memory: int, memory_width: int) -> int:

@@ -1,18 +1,21 @@
 """The fusion that the `model` section of a config describes, and its width."""
 
 import dataclasses
+import math
 
 import flax.linen as nn
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.flops import image_tokens
 from vlp_jax.models.fusion import CoAttention, CrossAttention, MergedAttention
+from vlp_jax.models.graph import Grid
 from vlp_jax.models.graph_fusion import GraphFusion
 from vlp_jax.models.layers import LayerOptions, Precision
 from vlp_jax.models.pooled_fusion import Concatenation, GatedSum, LowRankBilinear, PooledFusion, VisualAttention
-from vlp_jax.models.presets import size_of
+from vlp_jax.models.presets import patch_size_of, size_of
 from vlp_jax.models.text_towers import text_tokens, text_width
-from vlp_jax.models.towers import image_grid, layer_options
+from vlp_jax.models.towers import layer_options
 
 
 def build_fusion(config: schema.Model, precision: Precision) -> nn.Module | None:
@@ -42,6 +45,13 @@ def build_pooled_fusion(fusion: schema.PooledFusion, precision: Precision) -> Po
             "visual_attention": VisualAttention}[fusion.kind]
     fields = {field.name: getattr(fusion, field.name) for field in dataclasses.fields(fusion) if field.name != "kind"}
     return kind(precision=precision, **fields)
+
+
+def image_grid(tower: schema.AnyImageTower) -> Grid:
+    """Where an image encoder's tokens stand in the picture; none of them dropped."""
+    if tower.kind == "vit":
+        return Grid(tower.image_size // patch_size_of(tower), int(tower.pooling == "cls"), tower.registers)
+    return Grid(math.isqrt(image_tokens(tower)))
 
 
 def build_graph(config: schema.Model, precision: Precision) -> GraphFusion:

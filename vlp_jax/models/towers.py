@@ -2,9 +2,8 @@
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.convolution_towers import build_inception, build_vgg, map_side, map_width, pooled_width
+from vlp_jax.models.convolution_towers import build_inception, build_vgg, map_width, pooled_width
 from vlp_jax.models.decoder import TextDecoder
-from vlp_jax.models.graph import Grid
 from vlp_jax.models.inception import Inception
 from vlp_jax.models.layers import LayerOptions, Precision
 from vlp_jax.models.presets import patch_size_of, size_of
@@ -94,19 +93,6 @@ def blocks_of(tower: schema.ResNetTower) -> tuple[tuple[int, ...], bool]:
         raise ConfigError(f"model.image.depth: must be one of {', '.join(map(str, SIZES))} for a ResNet, got {tower.depth}")
     depths, bottleneck = SIZES[tower.depth]
     return tower.blocks or depths, bottleneck
-
-
-def image_grid(tower: schema.AnyImageTower) -> Grid:
-    """Where an image encoder's tokens stand in the picture; none of them dropped."""
-    if tower.kind == "vit":
-        return Grid(tower.image_size // patch_size_of(tower), int(tower.pooling == "cls"), tower.registers)
-    if tower.kind != "resnet":
-        return Grid(map_side(tower))
-    halvings = len(blocks_of(tower)[0]) - 1 + (tower.clip or tower.max_pool)
-    side = -(-tower.image_size // (2 if tower.clip else tower.stem_stride))
-    for _ in range(halvings):
-        side = -(-side // 2)
-    return Grid(side)
 
 
 def image_token_width(tower: schema.AnyImageTower) -> int:

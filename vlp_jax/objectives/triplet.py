@@ -14,7 +14,8 @@ class Triplet(Objective):
     """`triplet_contrastive` or `hinge_contrastive` on a batch; it has no parameters.
 
     negatives: `hardest` or `all`. positives: sharing which an example's text, or image, is no negative.
-    Metrics: `batch_accuracy`, and `violated`: the share of images and texts that some negative is too near to.
+    Metrics: `batch_accuracy`, `violated` (the share of images and texts that some negative is too near to), and a reference:
+      `uniform`, the loss of the same cosine for all pairs.
     """
 
     margin: float = 0.2
@@ -34,8 +35,9 @@ class Triplet(Objective):
         of_images, of_texts = violations(image, text, self.margin, positives)
         violated = 0.5 * ((of_images > 0).any(axis=1).mean(dtype=jnp.float32) + (of_texts > 0).any(axis=0).mean(dtype=jnp.float32))
         loss = {"hardest": triplet_contrastive, "all": hinge_contrastive}[self.negatives]
-        return Loss(loss(image, text, self.margin, positives),
-                    {"batch_accuracy": top1_accuracy(image, text, positives), "violated": violated})
+        uniform = 2.0 * self.margin * (1 if self.negatives == "hardest" else len(image) - 1)
+        return Loss(loss(image, text, self.margin, positives), {"batch_accuracy": top1_accuracy(image, text, positives),
+                                                                "violated": violated, "uniform": jnp.float32(uniform)})
 
 
 def triplet_contrastive(image: jax.Array, text: jax.Array, margin: float = 0.2, positives: jax.Array | None = None) -> jax.Array:
