@@ -63,6 +63,7 @@ def test_a_mistaken_override_is_named_with_the_way_out(override, message):
 
 @pytest.mark.parametrize(("overrides", "path", "words"), [
     ({"model.image.saved": "query"}, "model.image.saved", "beside rematerialisation='save_matmuls'"),
+    ({"model.text.word_overlap": "0.1"}, "model.text.word_overlap", "without model.text.word_vectors"),
     ({"model.text.rematerialisation": "save_names"}, "model.text.rematerialisation", "that is 'full'"),
     ({"objectives.contrastive.implementation": "dense", "objectives.contrastive.chunk_size": "64"},
      "objectives.contrastive.chunk_size", "use 'chunked' or 'ring'"),

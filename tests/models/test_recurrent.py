@@ -235,7 +235,7 @@ def test_sizes_that_do_not_fit_together_are_refused_by_name():
 def test_a_smoke_variant_is_narrow(kind):
     config = base()
     config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
-    config.model.text = to_tree({**RECURRENT, "bag": schema.BagTower}[kind]())
+    config.model.text = to_tree({**RECURRENT, "bag": schema.BagTower}[kind](word_vectors="vectors.txt", word_overlap=0.1))
     text = to_config(variant_of(config, "smoke").to_dict()).model.text
-    assert (text.kind, text.width, text.length, text.vocab_size) == (kind, 64, 24, 4096)
+    assert (text.kind, text.width, text.length, text.vocab_size, text.word_vectors) == (kind, 64, 24, 4096, None)
     assert kind == "bag" or (text.embedding_width, text.depth) == (64, 1)

@@ -141,7 +141,8 @@ def narrow_image(tower: ml_collections.ConfigDict, narrow: dict) -> None:
 def narrow_text(tower: ml_collections.ConfigDict, narrow: dict) -> None:
     """Shrinks a text tower: a transformer to `narrow`, a recurrent network or a bag of words to its width, with short texts of the
     embedded vocabulary."""
-    tower.update(length=min(tower.length, 24), vocab_size=EMBEDDED_VOCABULARY)
+    tower.update(length=min(tower.length, 24), vocab_size=EMBEDDED_VOCABULARY, word_vectors=None,
+                 word_overlap=schema.TextTower().word_overlap)
     if tower.kind == "transformer":
         tower.update(narrow, preset="Ti", depth=narrow["depth"] * (tower.depth != 0))
         return

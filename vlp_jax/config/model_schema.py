@@ -114,13 +114,22 @@ AnyImageTower = ImageTower | ResNetTower | VggTower | InceptionTower
 
 
 @dataclasses.dataclass(frozen=True)
-class TextTower(Tower):
+class Words:
+    """What all text encoders have in common."""
+
+    vocab_size: int = between(49408, 1)
+    length: int = between(77, 1)
+    # A file in the text format of GloVe or word2vec, as wide as the words' embeddings, with which those of its words begin
+    word_vectors: str | None = None
+    word_overlap: float = between(0.5, 0.0, 1.0)  # of the vocabulary's words, so many must be there
+
+
+@dataclasses.dataclass(frozen=True)
+class TextTower(Words, Tower):
     """A text Transformer."""
 
     kind: Literal["transformer"] = "transformer"
     preset: str = "clip-B"
-    vocab_size: int = between(49408, 1)
-    length: int = between(77, 1)
     causal: bool = True
     padding_mask: bool = True  # False lets tokens attend padding, as SigLIP does
     pooling: Literal["end", "last", "first", "cls", "cls_end", "mean", "map"] = "end"  # cls_end: a learned token behind the text
@@ -132,11 +141,9 @@ class TextTower(Tower):
 
 
 @dataclasses.dataclass(frozen=True)
-class WordTower:
+class WordTower(Words):
     """What the text encoders have in common that are no transformers."""
 
-    vocab_size: int = between(49408, 1)
-    length: int = between(77, 1)
     width: int = between(1024, 1)  # of the tokens and of what is pooled
     dropout: float = between(0.0, 0.0, 1.0)  # of what enters each layer; of a bag's words
     projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from `width` to `model.embedding_dim`

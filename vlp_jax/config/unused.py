@@ -50,7 +50,10 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
                          "beside implementation='dense', which holds all pairs; use 'chunked' or 'ring'"))
     accumulation, checkpoint = config.accumulation, config.checkpoint
     views = any(isinstance(objective, schema.ImageViews) for objective in config.objectives.values())
+    words = config.model.text
     return settings + [
+        ("model.text.word_overlap", words.word_vectors is None and words.word_overlap != schema.TextTower().word_overlap,
+         "without model.text.word_vectors"),
         ("data.view_augmentation", config.data.view_augmentation is not None and not views,
          "without an objective of kind 'image_views'"),
         ("data.text.packing_rows", text.packing is None and text.packing_rows != 1, "without data.text.packing"),

@@ -12,6 +12,11 @@ def text_width(tower: schema.AnyTextTower) -> int:
     return tower.width if isinstance(tower, schema.WordTower) else size_of(tower, "model.text").width
 
 
+def embedding_width(tower: schema.AnyTextTower) -> int:
+    """The width of a text encoder's words, before its layers."""
+    return tower.embedding_width if isinstance(tower, schema.RecurrentTower) else text_width(tower)
+
+
 def text_tokens(tower: schema.AnyTextTower) -> int:
     """How many tokens a text encoder gives other parts of the model."""
     return tower.length + (tower.kind == "transformer" and tower.pooling == "cls")

@@ -18,12 +18,14 @@ from vlp_jax.data.inputs import device_arrays
 from vlp_jax.data.mixture import Mixture, open_mixture
 from vlp_jax.data.pipeline import Batches, TrainRows, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.word_vectors import WordVectors, vectors_of_tokens
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.captioner import Captioner
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions, metric_names
 from vlp_jax.evaluators.tasks import check_negatives, check_trained
 from vlp_jax.models.layers import Precision
+from vlp_jax.models.text_towers import embedding_width
 from vlp_jax.objectives.module import PretrainingModule, asked_inputs
 from vlp_jax.objectives.packing import check_packing
 from vlp_jax.sharding.host_rows import HostRows
@@ -34,7 +36,7 @@ from vlp_jax.training.accumulation import check_collections
 from vlp_jax.training.guard import skips_updates
 from vlp_jax.training.optimizer import make_optimizer, only_where_trained
 from vlp_jax.training.schedule import make_schedule, total_steps
-from vlp_jax.training.state import abstract_parameters, abstract_state, make_state
+from vlp_jax.training.state import abstract_parameters, abstract_state, is_word_table, make_state
 from vlp_jax.training.step import make_train_step
 
 
@@ -59,6 +61,7 @@ class Run(Update):
     mixture: Mixture
     preprocessor: Preprocessor
     steps: int
+    words: WordVectors | None
 
     @property
     def mesh(self) -> jax.sharding.Mesh:
@@ -67,9 +70,10 @@ class Run(Update):
     def initial_state(self) -> Any:
         """The state before the first update, made where it will lie."""
         batch, config = example_batch(self.config), self.config
-        return jax.jit(lambda: make_state(self.module, batch, self.optimizer, config.seed, config.ema is not None,
-                                          skips_updates(config.guard)),
-                       out_shardings=self.shardings)()
+        words = None if self.words is None else (self.words.vectors, self.words.found)
+        return jax.jit(lambda words: make_state(self.module, batch, self.optimizer, config.seed, config.ema is not None,
+                                                skips_updates(config.guard), words),
+                       out_shardings=self.shardings)(words)
 
     def batches(self, position: int) -> Batches:
         """The input from batch `position` on: the rows that this host's devices hold."""
@@ -179,7 +183,18 @@ def assemble(config: schema.Config) -> Run:
     check_reached(config, steps)
     update = build_update(config, layout, steps)
     return Run(**vars(update), config=config, layout=layout, host_rows=host_rows, mixture=mixture,
-               preprocessor=preprocessor, steps=steps)
+               preprocessor=preprocessor, steps=steps, words=word_vectors(config.model.text, preprocessor, update.shapes.params))
+
+
+def word_vectors(tower: schema.AnyTextTower, preprocessor: Preprocessor, params: Any) -> WordVectors | None:
+    """What the text tower's embeddings begin with, where its config names a file. Raises: ConfigError for a file that does not fit,
+    and where no objective reads the text tower, which then has no parameters."""
+    if tower.word_vectors is None:
+        return None
+    if not any(is_word_table(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)):
+        raise ConfigError("model.text.word_vectors: has no effect with objectives that do not use the text tower")
+    return vectors_of_tokens(tower.word_vectors, preprocessor.tokenizer, tower.vocab_size, embedding_width(tower),
+                             tower.word_overlap)
 
 
 def check_reached(config: schema.Config, steps: int) -> None:

@@ -68,13 +68,23 @@ def abstract_state(module: nn.Module, batch: dict, optimizer: optax.GradientTran
 
 
 def make_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransformation, seed: int,
-               with_average: bool, with_guard: bool = False) -> TrainState:
-    """The state before the first update."""
+               with_average: bool, with_guard: bool = False, words: tuple[jax.Array, jax.Array] | None = None) -> TrainState:
+    """The state before the first update. words: vectors [V, D] with which the text tower's embeddings begin, those that bool [V]
+    names."""
     variables = dict(nn.meta.unbox(initial_variables(module, batch, seed)))
     params = variables.pop("params")
+    if words is not None:
+        vectors, found = words
+        params = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: jnp.where(found[:, None], vectors, leaf) if is_word_table(path) else leaf, params)
     average = jax.tree.map(jnp.copy, params) if with_average else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average, variables,
                       jax.random.key_data(jax.random.key(seed)), fresh_guard() if with_guard else None)
+
+
+def is_word_table(path: tuple) -> bool:
+    """Whether a parameter's path is that of the text tower's embeddings of words."""
+    return jax.tree_util.keystr(path, simple=True, separator="/") == "model/text/tokens/embedding"
 
 
 def fingerprint(tree: Any) -> int:
