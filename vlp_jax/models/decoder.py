@@ -58,7 +58,7 @@ class TextDecoder(nn.Module):
         options = self.options
         table = None if self.on_tower else self.embeddings("tokens")
         if self.on_tower:
-            x = self.fitted("text_projection", text)
+            x = options.to_width(text, "text_projection")
         else:
             x = jnp.take(constrain(table, ("vocab", "activation_embed")), text, axis=0)
             table_of_places = self.positions()
@@ -105,16 +105,8 @@ class TextDecoder(nn.Module):
             memory = Encoding(pooled.reshape(len(pooled), self.queries, -1), None, None)
         if self.image == "prefix":
             mask = jnp.ones(memory.tokens.shape[:2], bool) if memory.mask is None else memory.mask
-            memory = memory.replace(tokens=self.fitted("image_projection", memory.tokens), mask=mask)
+            memory = memory.replace(tokens=self.options.to_width(memory.tokens, "image_projection"), mask=mask)
         return memory
-
-    def fitted(self, name: str, x: jax.Array) -> jax.Array:
-        """x, projected to the decoder's width where it has another."""
-        options = self.options
-        if x.shape[-1] == options.width:
-            return x
-        initial = options.initializers()["attention"]
-        return options.precision.dense(options.width, (None, "embed"), kernel_init=initial, name=name)(x)
 
     def embeddings(self, name: str) -> jax.Array:
         """[V, D], in the compute dtype."""

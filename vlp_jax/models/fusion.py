@@ -41,19 +41,9 @@ class FusionLayers(nn.Module):
         return Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
                            name="transformer")
 
-    def to_width(self, x: jax.Array, name: str) -> jax.Array:
-        """[B, N, D'] -> [B, N, D], x itself where it is that wide."""
-        return x if x.shape[-1] == self.options.width else self.linear(x, name)
-
-    def linear(self, x: jax.Array, name: str) -> jax.Array:
-        """[B, N, D'] -> [B, N, D]."""
-        options = self.options
-        return options.precision.dense(options.width, ("embed", "mlp"), kernel_init=options.initializers()["residual"],
-                                       name=f"{name}_in")(x)
-
     def typed(self, x: jax.Array, name: str) -> jax.Array:
         """x, as wide as the layers, and a learned vector that says of which kind its tokens are, as BERT's segments do."""
-        x = self.to_width(x, name)
+        x = self.options.to_width(x, f"{name}_in")
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("embed",))
         kind = self.param(f"{name}_type", init, (self.options.width,), jnp.float32)
         return constrain(x + kind.astype(x.dtype), ("batch", "tokens", "activation_embed"))
@@ -76,7 +66,7 @@ class CrossAttention(FusionLayers):
 
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
-        x = self.stack(train, cross_attention=True)(self.to_width(text.tokens, "text"), text.mask, image.tokens)
+        x = self.stack(train, cross_attention=True)(self.options.to_width(text.tokens, "text_in"), text.mask, image.tokens)
         x = self.norm(x, "norm")
         return FusedEncoding(x, text.mask, self.pool(x[:, 0]))
 
@@ -111,7 +101,7 @@ class MergedAttention(FusionLayers):
     def entering(self, encoding: Encoding, name: str) -> jax.Array:
         """A tower's tokens as they enter the stream, [B, N, D]."""
         x = encoding.tokens if self.normalised or encoding.unnormalised is None else encoding.unnormalised
-        x = self.linear(x, name) if self.projected else self.typed(x, name)
+        x = self.options.linear(x, f"{name}_in") if self.projected else self.typed(x, name)
         return constrain(x, ("batch", "tokens", "activation_embed"))
 
 

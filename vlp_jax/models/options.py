@@ -87,6 +87,14 @@ class LayerOptions:
         """The name of a branch's parameters; layers that are called by several stacks share those of one name."""
         return f"decoder_{branch}" if branch in self.own else branch
 
+    def linear(self, x: jax.Array, name: str) -> jax.Array:
+        """[B, N, D'] -> [B, N, D]; call it inside a module."""
+        return self.precision.dense(self.width, ("embed", "mlp"), kernel_init=self.initializers()["residual"], name=name)(x)
+
+    def to_width(self, x: jax.Array, name: str) -> jax.Array:
+        """[B, N, D'] -> [B, N, D]: x itself where it is that wide, else what a linear map makes of it."""
+        return x if x.shape[-1] == self.width else self.linear(x, name)
+
     def normalisation(self, name: str, axis: str = "embed") -> nn.Module:
         """The norm that the stack uses everywhere."""
         kind = self.precision.rms_norm if self.norm_kind == "rms" else self.precision.layer_norm
