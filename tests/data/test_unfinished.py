@@ -200,9 +200,9 @@ def test_a_full_disk_is_one_line_and_what_is_whole_is_kept(tmp_path):
 @pytest.fixture
 def command(tmp_path):
     """A command that takes some seconds."""
-    tar = write_tar(tmp_path / "in.tar", [picture(number, 120, 120) for number in range(200)])
+    tar = write_tar(tmp_path / "in.tar", [picture(number, 120, 120) for number in range(500)])
     return lambda output, workers: [f"--source=webdataset:{tar}", f"--output={output}", "--name=x", "--image-size=100",
-                                    "--shards=50", f"--workers={workers}"]
+                                    "--shards=125", f"--workers={workers}"]
 
 
 def start(arguments, output):

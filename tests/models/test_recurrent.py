@@ -212,10 +212,14 @@ def test_devices_meet_no_more_often_for_longer_texts(kind):
     assert collectives(3) == collectives(9) != {}
 
 
+WRITES, MATCHES = dict(writing=dict(kind="captioning")), dict(pairs=dict(kind="matching"))
+
+
 @pytest.mark.parametrize(("changes", "message"), [
-    (dict(model__decoder=dict(kind="on_text_tower", preset="Ti", tied=False)), "model.decoder.kind='on_text_tower'"),
-    (dict(model__decoder=dict(kind="in_text_tower", start_token=False)), "model.decoder.kind='in_text_tower'"),
-    (dict(model__fusion=dict(kind="in_text_tower", start_token=False)), "model.fusion.kind='in_text_tower'"),
+    (dict(objectives=WRITES, model__decoder=dict(kind="on_text_tower", preset="Ti", tied=False)),
+     "model.decoder.kind='on_text_tower'"),
+    (dict(objectives=WRITES, model__decoder=dict(kind="in_text_tower", start_token=False)), "model.decoder.kind='in_text_tower'"),
+    (dict(objectives=MATCHES, model__fusion=dict(kind="in_text_tower", start_token=False)), "model.fusion.kind='in_text_tower'"),
     (dict(objectives=dict(mlm=dict(kind="masked_language", with_image=False, spare_first=False, spare_last=False))),
      "an objective on hidden words")])
 def test_what_needs_a_transformer_says_so(changes, message):
