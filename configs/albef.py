@@ -1,13 +1,14 @@
 """ALBEF: two encoders aligned before a third fuses them, with a queue, soft targets and hard negatives (Li et al. 2021).
 
-Sections 3 and 3.5 and the released pretraining config: ViT-B/16 at 256 pixels, the lower half of BERT-base for the text, the upper
-half, with cross-attention, for the fusion; projections to 256; batch 512, 30 epochs; AdamW with weight decay 0.02; rate 1e-4 after
-1,000 steps (2,000 in the code), by a cosine down to 1e-5; average 0.995, queue 65,536, alpha 0.4 from 0 over the first epoch (7,812
-steps of 512 in 4M pairs), for contrast and for masked words; RandAugment, 7 of 10, here 21 of 30.
+Sections 3 and 3.5 and the released pretraining config: ViT-B/16 at 256 pixels, the lower half of BERT-base for the text, the
+upper half, with cross-attention, for the fusion; projections to 256; batch 512, 30 epochs; AdamW with weight decay 0.02; rate
+1e-4 after 1,000 steps (2,000 in the code), by a cosine down to 1e-5; average 0.995, queue 65,536, alpha 0.4 from 0 over the first
+epoch (7,812 steps of 512 in 4M pairs), for contrast and for masked words; RandAugment, 7 of 10, here 21 of 30.
 
-What differs: its encoders start from DeiT and BERT, here from nothing. RandAugment draws from fourteen operations, in its code from
-ten, and translates further. Wrong pairs are drawn by cosines of the pupil's own embeddings at a fixed scale, there by those with
-the averaged model's at the learned one. Candidates that share a caption or a picture are positives, there only the pair itself.
+What differs: its encoders start from DeiT and BERT, here from nothing. RandAugment draws from fourteen operations, in its code
+from ten, and translates further. Wrong pairs are drawn by cosines of the pupil's own embeddings at a fixed scale, there by those
+with the averaged model's at the learned one. Candidates that share a caption or a picture are positives, there only the pair
+itself.
 
 python -m vlp_jax.main --config=configs/albef.py --workdir=DIR '--config.data.train.source=webdataset:...'
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 8 CPU-minutes;

@@ -1,10 +1,10 @@
 """METER: two pretrained encoders and six layers of co-attention (Dou et al. 2022).
 
 Sections 3 and 4.1: CLIP's ViT-B/16 at 288 pixels, RoBERTa-base with length 50, co-attention of 768 wide layers; masked words and
-matching; batch 4,096, 100,000 steps; AdamW with weight decay 0.01, rate 5e-5 for fusion and heads and 1e-5 for the encoders, warm-
-up over a tenth, then linearly to 0. The encoders start from nothing, there from CLIP and RoBERTa. Wrong pairs are drawn uniformly;
-two of three pairs are wrong here, half of them there. Towers as wide as the fusion enter it without the linear map that they have
-there.
+matching; batch 4,096, 100,000 steps; AdamW with weight decay 0.01, rate 5e-5 for fusion and heads and 1e-5 for the encoders,
+warm-up over a tenth, then linearly to 0. The encoders start from nothing, there from CLIP and RoBERTa. Wrong pairs are drawn
+uniformly; two of three pairs are wrong here, half of them there. Towers as wide as the fusion enter it without the linear map
+that they have there.
 
 python -m vlp_jax.main --config=configs/meter.py --workdir=DIR '--config.data.train.source=webdataset:...'
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 10 CPU-minutes;

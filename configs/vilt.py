@@ -6,8 +6,8 @@ layers start from ImageNet's ViT, here from nothing. Words are masked whole, as 
 the time, here two of three are. Its alignment of words and patches is left out.
 
 python -m vlp_jax.main --config=configs/vilt.py --workdir=DIR '--config.data.train.source=webdataset:...'
-`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 6 minutes, 11 CPU-
-minutes; matching 0.43 (always the rate: 0.64), masked words 2.62 (unigrams: 4.47); on val_vendor 67% of pairs are told right,
+`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 6 minutes, 11
+CPU-minutes; matching 0.43 (always the rate: 0.64), masked words 2.62 (unigrams: 4.47); on val_vendor 67% of pairs are told right,
 where the untrained model tells 50%; at least 10 points more are asked of a run.
 """
 

@@ -3,8 +3,8 @@ et al. 2021), as transformers' VisionEncoderDecoderModel puts them together; bot
 
 python -m vlp_jax.main --config=configs/vit_gpt2.py --workdir=DIR '--config.data.train.source=webdataset:...'
 ViT-B/16 at 224 and GPT-2 small (12 layers, width 768, 50,257 tokens); AdamW as GPT-3 (Brown et al. 2020, appendix B).
-`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 5 minutes, 5 CPU-
-minutes; captions 1.56 a token, 2.47 with smoothed labels (unigrams: 5.02); on val_vendor they cost 2.11 a token, where the
+`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 5 minutes, 5
+CPU-minutes; captions 1.56 a token, 2.47 with smoothed labels (unigrams: 5.02); on val_vendor they cost 2.11 a token, where the
 untrained model has 8.33. Asked of a run: 4 less.
 """
 
