@@ -1,6 +1,7 @@
 """prepare stopped in every way there is, and run again: what is written is what an unbroken run writes."""
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -200,15 +201,16 @@ def test_a_full_disk_is_one_line_and_what_is_whole_is_kept(tmp_path):
 @pytest.fixture
 def command(tmp_path):
     """A command that takes some seconds."""
-    tar = write_tar(tmp_path / "in.tar", [picture(number, 120, 120) for number in range(500)])
+    tar = write_tar(tmp_path / "in.tar", [picture(number, 120, 120) for number in range(200)])
     return lambda output, workers: [f"--source=webdataset:{tar}", f"--output={output}", "--name=x", "--image-size=100",
-                                    "--shards=125", f"--workers={workers}"]
+                                    "--shards=50", f"--workers={workers}"]
 
 
 def start(arguments, output):
     """The door in a process, stopped by the caller once it has written a few more shards."""
+    listens = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts in its background ignores it
     process = subprocess.Popen([sys.executable, "-m", "vlp_jax.prepare", *arguments], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True, start_new_session=True)
+                               stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=listens)
     log = output.with_name(f"{output.name}.partial-x") / "progress.jsonl"
     before = log.read_text().count("\n") if log.exists() else 1
     while not log.exists() or log.read_text().count("\n") < before + 3:
