@@ -84,8 +84,7 @@ class Checkpoints:
                 print(f"checkpoint {step} is damaged ({error})", flush=True)
                 damaged.append(step)
                 continue
-            for newer in damaged:
-                self.set_aside(newer)
+            self.set_aside(damaged)
             with self.errors_named():
                 self.record_newest()
             return restored
@@ -102,22 +101,27 @@ class Checkpoints:
             raise CheckpointError(f"{self.folder}: holds no checkpoint, but {left} tells of one: was it moved, or is its storage "
                                   f"not mounted? To start anew use another workdir, or delete {os.path.dirname(self.folder)}")
 
-    def set_aside(self, step: int) -> None:
-        """Moves a damaged checkpoint away, in one rename, on host 0."""
-        def move() -> str:
-            target = os.path.join(self.damaged_folder, str(step))
-            while os.path.exists(target):
-                target += "_"
-            try:
-                os.makedirs(self.damaged_folder, exist_ok=True)
-                os.rename(os.path.join(self.folder, str(step)), target)
-            except OSError as error:
-                raise StorageError(f"{self.folder}/{step}: is damaged and cannot be moved to {target}: {error.strerror}") from error
-            return target
-
-        target = decided_by_first(f"checkpoint {step}", move)
+    def set_aside(self, steps: list[int]) -> None:
+        """Moves damaged checkpoints away, each in one rename, on host 0. The others look at the folder when all are gone: one that
+        went while they looked would be missed."""
+        if not steps:
+            return
+        targets = decided_by_first("damaged checkpoints", lambda: [self.moved(step) for step in steps])
         self.manager.reload()
-        print(f"checkpoint {step} was moved to {target}", flush=True)
+        for step, target in zip(steps, targets, strict=True):
+            print(f"checkpoint {step} was moved to {target}", flush=True)
+
+    def moved(self, step: int) -> str:
+        """Moves a damaged checkpoint, and says where to. Raises: StorageError."""
+        target = os.path.join(self.damaged_folder, str(step))
+        while os.path.exists(target):
+            target += "_"
+        try:
+            os.makedirs(self.damaged_folder, exist_ok=True)
+            os.rename(os.path.join(self.folder, str(step)), target)
+        except OSError as error:
+            raise StorageError(f"{self.folder}/{step}: is damaged and cannot be moved to {target}: {error.strerror}") from error
+        return target
 
     @property
     def record(self) -> str:
