@@ -112,6 +112,7 @@ def numbers_at_the_end(fields: list[str]) -> int:
 
 
 def is_number(text: str) -> bool:
+    """Whether a field of a line is a number, and no part of a word."""
     try:
         float(text)
     except ValueError:

@@ -38,10 +38,12 @@ MEAN, LARGEST = Step(), Step(stride=2, padded=False)
 
 
 def point(channels: int) -> Step:
+    """A 1x1 convolution."""
     return Step(channels, (1, 1))
 
 
 def halving(channels: int) -> Step:
+    """A 3x3 convolution without padding that halves the map."""
     return Step(channels, stride=2, padded=False)
 
 
