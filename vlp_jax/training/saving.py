@@ -103,7 +103,7 @@ class Checkpoints:
 
     def set_aside(self, steps: list[int]) -> None:
         """Moves damaged checkpoints away, each in one rename, on host 0. The others look at the folder when all are gone: one that
-        went while they looked would be missed."""
+        went while they looked would end them with an error of the file system."""
         if not steps:
             return
         targets = decided_by_first("damaged checkpoints", lambda: [self.moved(step) for step in steps])
