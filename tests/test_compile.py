@@ -112,6 +112,16 @@ def test_fsdp_gathers_parameters_and_scatters_their_gradients_on_a_tpu(tmp_path)
 
 @pytest.mark.compile
 @tpu
+def test_what_clip_b16_keeps_on_64_chips_stays_under_8_gigabytes(tmp_path):
+    """The full config at its size: the smallest steps do not show what a compiler keeps twice."""
+    done = door(f"--config={CONFIG}", "--topology=v5e:8x8", "--config.data.batch_size=8192", f"--json={tmp_path}/bill.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "bill.json").read_text())
+    assert found["rematerialisation"] == "save_matmuls" and found["temporaries_bytes"] < 8.0e9
+
+
+@pytest.mark.compile
+@tpu
 @pytest.mark.parametrize(("length", "kernel"), [(196, fused_attention), (1024, long_attention)])
 def test_attention_of_short_and_long_sequences_is_a_kernel_that_a_tpu_s_compiler_takes(length, kernel):
     """Forward and backward; no array of all logits is among the temporaries."""

@@ -14,6 +14,7 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.models.fusion import CrossAttention
 from vlp_jax.models.fusions import build_fusion
 from vlp_jax.models.layers import Encoding, LayerOptions, Precision, Transformer
+from vlp_jax.models.place import Place
 from vlp_jax.models.vision_language import VisionLanguageModel
 
 WIDTH, IMAGE_WIDTH, TEXT_WIDTH = 16, 12, 8
@@ -195,7 +196,8 @@ def test_a_stack_without_layers_gives_its_input_scanned_or_not():
         module = Transformer(LayerOptions(8, 2, 8, depth=0, initialization="clip"), 0.1, scan)
         assert "params" not in module.init(jax.random.key(0), x)
         np.testing.assert_array_equal(module.apply({}, x), x)
-        np.testing.assert_array_equal(module.apply({}, x, only=jnp.array([1, 2])), x[jnp.arange(2), jnp.array([1, 2])][:, None])
+        only = jnp.array([1, 2])
+        np.testing.assert_array_equal(module.apply({}, x, only=Place(only)), x[jnp.arange(2), only][:, None])
 
 
 def model_config(**fusion):

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec
 
 from vlp_jax.config import schema
 from vlp_jax.models.layers import AttentionPooling, LayerOptions, Precision, Transformer, TransformerLayer, drop_branch
+from vlp_jax.models.place import Place
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.sharding.layout import Layout, layout_in_use
 from vlp_jax.sharding.mesh import make_mesh
@@ -64,11 +65,13 @@ def test_a_scanned_stack_computes_what_the_unrolled_one_does(cross):
 @pytest.mark.parametrize("changes", [pytest.param({}, marks=pytest.mark.slow), {"causal": True, "qk_norm": True},
                                      pytest.param({"norm": "post", "layer_scale": 0.3}, marks=pytest.mark.slow),
                                      pytest.param({"cross_attention": True}, marks=pytest.mark.slow)], ids=str)
-def test_one_wanted_token_is_what_all_of_them_hold_there_with_the_same_gradients(changes):
+@pytest.mark.parametrize("index", [(5, 2, 0, 3), None], ids=["anywhere", "first"])
+def test_one_wanted_token_is_what_all_of_them_hold_there_with_the_same_gradients(changes, index):
     options = dataclasses.replace(OPTIONS, **changes)
     memory = (X[:, ::2] + 1, MASK[:, ::2]) if options.cross_attention else (None, None)
     angles = jax.random.uniform(KEY, (1, 6, 4))
-    module, place = Transformer(options), jnp.asarray([5, 2, 0, 3])
+    bias = jax.random.normal(KEY, (options.heads, 6, 6)) if changes == {} else None
+    module, index = Transformer(options), None if index is None else jnp.asarray(index)
     params = parameters(module, X, MASK, *memory)
 
     def results(take):
@@ -80,10 +83,11 @@ def test_one_wanted_token_is_what_all_of_them_hold_there_with_the_same_gradients
         return {"out": out, "gradients": gradients}
 
     def all_then_one(params, x):
-        return module.apply({"params": params}, x, MASK, *memory, angles)[jnp.arange(4), place]
+        everything = module.apply({"params": params}, x, MASK, *memory, angles, bias=bias)
+        return everything[jnp.arange(4), 0 if index is None else index]
 
     def one(params, x, module=module, params_of=lambda params: params):
-        return module.apply({"params": params_of(params)}, x, MASK, *memory, angles, place)[:, 0]
+        return module.apply({"params": params_of(params)}, x, MASK, *memory, angles, Place(index), bias=bias)[:, 0]
 
     expected = results(all_then_one)
     for other in (one, functools.partial(one, module=Transformer(options, rematerialisation="full")),

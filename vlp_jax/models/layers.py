@@ -13,6 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 from vlp_jax.models.attention import MultiHeadAttention
 from vlp_jax.models.options import ACTIVATIONS, LayerOptions
 from vlp_jax.models.options import Precision as Precision
+from vlp_jax.models.place import Place
 from vlp_jax.sharding.layout import constrain
 
 
@@ -53,7 +54,7 @@ class TransformerLayer(nn.Module):
       x: [B, N, D]; drop_rate: scalar, the probability of skipping a branch (stochastic depth).
       mask: [B, N] bool or None; memory: [B, M, D'] and memory_mask: [B, M] for cross-attention.
       angles: [B or 1, N, K / 2] by which self-attention turns queries and keys, or None.
-      only: int32 [B], the one token of each example that is wanted; None: all.
+      only: the one token of each example that is wanted; None: all.
       visible: [B or 1, N, N] bool, which pairs self-attention may meet, in place of what `options.causal` says.
       cache: where new tokens x stand among those whose keys and values are kept; with `visible` [.., N, cache.length]. Memory is
         then given once, and None for tokens that come later.
@@ -73,23 +74,22 @@ class TransformerLayer(nn.Module):
             x = self.residual("attention", x, drop_rate,
                               lambda y: attention(causal=options.causal)(y, y, mask, angles, visible, cache, bias))
         else:
-            seen = up_to(only, mask, x.shape[1]) if options.causal else mask
-            turns = angles if angles is None else (token_at(angles, only), angles)
-            own = bias if bias is None else jnp.take(bias, only, axis=1).swapaxes(0, 1)[:, :, None]
-            x = self.residual("attention", x, drop_rate,
-                              lambda y: attention()(token_at(y, only), y, seen, turns, bias=own), only)
+            seen = only.sees(mask, *x.shape[:2]) if options.causal else mask
+            turns = angles if angles is None else (only.of(angles), angles)
+            own = bias if bias is None else only.rows(bias)
+            x = self.residual("attention", x, drop_rate, lambda y: attention()(only.of(y), y, seen, turns, bias=own), only)
         if options.cross_attention:
             whole = None if cache is None else cache.replace(position=None)
             cross = MultiHeadAttention(options, name=name_of("cross"))
             x = self.residual("cross", x, drop_rate, lambda y: cross(y, memory, memory_mask, cache=whole))
         return self.residual("mlp", x, drop_rate, Mlp(options, name=name_of("mlp")))
 
-    def residual(self, name: str, x: jax.Array, drop_rate: jax.Array, branch: Callable, only: jax.Array | None = None) -> jax.Array:
+    def residual(self, name: str, x: jax.Array, drop_rate: jax.Array, branch: Callable, only: Place | None = None) -> jax.Array:
         """x + scale * branch(norm(x)), or norm(x + scale * branch(x)) with post-normalisation; with `only`, of that token."""
         options = self.options
         norm = options.normalisation(f"{options.name_of(name)}_norm")
         y = branch(norm(x)) if options.norm == "pre" else branch(x)
-        x = x if only is None else token_at(x, only)
+        x = x if only is None else only.of(x)
         if options.keeps_branches:
             y = checkpoint_name(constrain(y, ("batch", "tokens", "activation_embed")), f"{name}_residual")
         if options.layer_scale is not None:
@@ -107,18 +107,6 @@ def drop_branch(key: jax.Array, x: jax.Array, rate: jax.Array) -> jax.Array:
     is divided by 1 - rate."""
     keep = jax.random.bernoulli(key, 1.0 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
     return jnp.where(keep, x / (1.0 - rate).astype(x.dtype), 0)
-
-
-def token_at(x: jax.Array, place: jax.Array) -> jax.Array:
-    """The token of x [B or 1, N, D] at `place` [B] of each example: [B, 1, D]."""
-    x = jnp.broadcast_to(x, (len(place), *x.shape[1:]))
-    return jnp.take_along_axis(x, place[:, None, None], axis=1)
-
-
-def up_to(place: jax.Array, mask: jax.Array | None, count: int) -> jax.Array:
-    """[B, N] bool: the tokens that one at `place` [B] sees in causal attention, of those that `mask` shows."""
-    seen = jnp.arange(count) <= place[:, None]
-    return seen if mask is None else seen & mask
 
 
 class Transformer(nn.Module):
@@ -142,7 +130,7 @@ class Transformer(nn.Module):
         rates = jnp.linspace(0.0, self.stochastic_depth, depth) if self.stochastic_depth else None
         layer = rematerialised(self.rematerialisation, self.saved, self.options, prevent_cse=not self.scan)
         if depth == 0:
-            return x if only is None else token_at(x, only)
+            return x if only is None else only.of(x)
         if not self.scan:
             for i in range(depth):
                 rate = None if rates is None else rates[i]
@@ -157,7 +145,7 @@ class Transformer(nn.Module):
         scanned = nn.scan(body, variable_axes={"params": 0, "cache": 0, "attention": 0}, length=depth,
                           split_rngs={"params": True, "dropout": True}, metadata_params={nn.PARTITION_NAME: "layers"})
         x = scanned(layer(self.options, self.train, name="layers"), x, rates)[0]
-        return x if only is None else token_at(x, only)
+        return x if only is None else only.of(x)
 
 
 # What a layer's backward pass needs so that it computes no product with parameters again. The input of a layer is kept anyway, and

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.models.attention import visible_softmax
-from vlp_jax.models.layers import Encoding, Precision, masked_mean, token_at
+from vlp_jax.models.layers import Encoding, Precision, masked_mean
+from vlp_jax.models.place import last_shown
 from vlp_jax.models.text import embedded_words
 from vlp_jax.sharding.collectives import on_each_device
 from vlp_jax.sharding.layout import constrain, current_layout
@@ -74,7 +75,7 @@ class RecurrentText(nn.Module):
             return masked_mean(x, mask).astype(x.dtype)
         if self.pooling == "attention":
             return WordAttention(self.precision, name="pooling_head")(x, mask)
-        last = token_at(x, jnp.maximum(mask.sum(axis=1, dtype=jnp.int32) - 1, 0))[:, 0]
+        last = last_shown(mask).of(x)[:, 0]
         if not self.bidirectional:
             return last
         half = self.width // 2

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.models.attention import Cache
-from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Precision, Transformer, masked_mean, token_at
+from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Precision, Transformer, masked_mean
+from vlp_jax.models.place import Place, last_shown
 from vlp_jax.models.positions import BUCKETS, relative_bias, sinusoidal
 from vlp_jax.sharding.layout import constrain
 
@@ -165,19 +166,18 @@ class TextTransformer(nn.Module):
         init = nn.with_logical_partitioning(nn.initializers.normal(0.01), axes)
         return self.param(name, init, shape, jnp.float32).astype(self.options.precision.compute)
 
-    def pooled_place(self, mask: jax.Array) -> jax.Array | None:
-        """int32 [B], where the one token that is pooled stands; None where pooling reads them all."""
-        count = len(mask)
+    def pooled_place(self, mask: jax.Array) -> Place | None:
+        """Where the one token that is pooled stands; None where pooling reads them all."""
         if self.pooling in ("cls", "first"):
-            return jnp.zeros(count, jnp.int32)
+            return Place()
         if self.pooling == "last":
-            return jnp.full(count, mask.shape[1] - 1, jnp.int32)
-        return jnp.maximum(mask.sum(axis=1, dtype=jnp.int32) - 1, 0) if self.pooling in ("end", "cls_end") else None
+            return Place(jnp.full(len(mask), mask.shape[1] - 1, jnp.int32))
+        return last_shown(mask) if self.pooling in ("end", "cls_end") else None
 
-    def pool(self, x: jax.Array, mask: jax.Array, place: jax.Array | None) -> jax.Array:
+    def pool(self, x: jax.Array, mask: jax.Array, place: Place | None) -> jax.Array:
         """[B, L, D] -> [B, D]."""
         if place is not None:
-            return token_at(x, place)[:, 0]
+            return place.of(x)[:, 0]
         if self.pooling == "mean":
             return masked_mean(x, mask).astype(x.dtype)
         return AttentionPooling(self.options, name="pooling_head")(x, mask if self.padding_mask else None)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 
 from vlp_jax.models.layers import AttentionPooling, Encoding, LayerOptions, Transformer
+from vlp_jax.models.place import Place
 from vlp_jax.models.positions import rotary2d, sincos2d
 from vlp_jax.sharding.layout import constrain
 
@@ -77,7 +78,7 @@ class ViT(nn.Module):
         if self.embedding_norm:
             x = options.normalisation("embedding_norm")(x)
         x = constrain(x, ("batch", "tokens", "activation_embed"))
-        only = jnp.zeros(len(x), jnp.int32) if has_class_token and not tokens else None
+        only = Place() if has_class_token and not tokens else None
         x = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
                         name="transformer")(x, angles=angles, only=only)
         encoding = self.pool(constrain(x, ("batch", "tokens", "activation_embed")))
