@@ -47,6 +47,8 @@ def test_parameter_counts_are_the_published_ones(name, millions):
 @pytest.mark.parametrize(("override", "message"), [
     (("model.image.depht", "3"), "did you mean 'depth'?"),
     (("optimizer.ratee", "3"), "did you mean 'rate'?"),
+    (("regularizers.small.l3", "3"), "did you mean 'l2'?"),
+    (("regularizers.small.l1", "-1"), "must be at least 0"),
     (("data.batch_size", "many"), "expected a whole number"),
     (("data.batch_size", "0"), "must be at least 1"),
     (("precision.compute", "float16"), "did you mean 'bfloat16'?"),
@@ -69,6 +71,7 @@ def test_a_mistaken_override_is_named_with_the_way_out(override, message):
      "objectives.contrastive.chunk_size", "use 'chunked' or 'ring'"),
     ({"accumulation.negatives": "microbatch"}, "accumulation.negatives", "microbatches=1"),
     ({"checkpoint.best_metric": "val/text_to_image_recall@1"}, "checkpoint.best_metric", "keep_best=0"),
+    ({"regularizers.small.pattern": "kernel"}, "regularizers.small", "l1=0 and l2=0"),
     ({"watchdog.exit": "true", "watchdog.seconds": "none"}, "watchdog.exit", "without watchdog.seconds"),
     ({"mesh.rules": "(('batch', 'data'),)"}, "mesh.rules", "set mesh.data and mesh.fsdp")])
 def test_a_setting_without_effect_is_named(overrides, path, words):

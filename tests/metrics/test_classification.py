@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vlp_jax.metrics.classification import accuracy, majority
+from vlp_jax.metrics.classification import accuracy, majority, precision_recall_f1
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -35,3 +35,22 @@ def test_scores_that_are_not_finite_are_an_error(value):
 
 def test_majority_is_the_share_of_the_most_frequent_class():
     assert majority(np.array([2, 0, 2, 1, 2])) == 0.6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_precision_recall_and_f1_are_those_of_the_four_counts(seed):
+    rng = np.random.default_rng(seed)
+    answers, truth = rng.random(50) < 0.6, rng.random(50) < 0.3
+    pairs = list(zip(answers.tolist(), truth.tolist(), strict=True))
+    true_yes, false_yes, false_no = pairs.count((True, True)), pairs.count((True, False)), pairs.count((False, True))
+    assert min(true_yes, false_yes, false_no) > 0
+    f1 = 2 * true_yes / (2 * true_yes + false_yes + false_no)
+    expected = true_yes / (true_yes + false_yes), true_yes / (true_yes + false_no), f1
+    assert precision_recall_f1(answers, truth) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("answers", "truth", "expected"), [
+    ([False, False], [True, False], (0.0, 0.0, 0.0)), ([True, True], [False, False], (0.0, 0.0, 0.0)),
+    ([True, True, True, True], [True, False, False, False], (0.25, 1.0, 0.4)), ([True], [True], (1.0, 1.0, 1.0))])
+def test_precision_and_recall_of_constant_answers(answers, truth, expected):
+    assert precision_recall_f1(np.array(answers), np.array(truth)) == pytest.approx(expected)

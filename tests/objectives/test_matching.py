@@ -12,16 +12,54 @@ from vlp_jax.models.layers import Encoding, Precision
 from vlp_jax.objectives.matching import Matching, draw_negatives, matching_loss
 
 
-def test_the_loss_and_its_metrics_equal_float64_numpy():
+@pytest.mark.parametrize("kind", ["cross_entropy", "binary_cross_entropy", "hinge"])
+def test_the_loss_its_gradient_and_its_metrics_equal_float64_numpy(kind):
     rng = np.random.default_rng(0)
-    logits, labels, asked = rng.normal(size=(30, 2)), rng.integers(0, 2, 30), rng.random(30) < 0.7
-    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    loss = matching_loss(jnp.asarray(logits, jnp.float32), jnp.asarray(labels), jnp.asarray(asked))
-    np.testing.assert_allclose(loss.value, -np.log(p[np.arange(30), labels])[asked].mean(), rtol=1e-5)
-    rate = labels[asked].mean()
+    logits, labels, asked = 2.0 * rng.normal(size=(30, 2)), rng.integers(0, 2, 30), rng.random(30) < 0.7
+    if kind != "cross_entropy":
+        logits[:, 0] = 0.0  # a head of one number
+    score, signs, rate = logits[:, 1], 2 * labels - 1, labels[asked].mean()
+    reference, slopes = -rate * np.log(rate) - (1 - rate) * np.log(1 - rate), None
+    if kind == "cross_entropy":
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        expected = -np.log(p[np.arange(30), labels])
+        slopes = p - np.eye(2)[labels]
+    elif kind == "binary_cross_entropy":
+        p = 1 / (1 + np.exp(-score))
+        expected = -(labels * np.log(p) + (1 - labels) * np.log(1 - p))
+        slopes = np.stack([labels - p, p - labels], axis=1)
+    else:
+        expected, reference = np.maximum(0.0, 1.0 - signs * score), 2 * min(rate, 1 - rate)
+        slopes = np.where(signs * score < 1, signs, 0)[:, None] * [1.0, -1.0]
+    given = jnp.asarray(labels), jnp.asarray(asked), kind
+    loss = matching_loss(jnp.asarray(logits, jnp.float32), *given)
+    np.testing.assert_allclose(loss.value, expected[asked].mean(), rtol=1e-5)
+    found = jax.grad(lambda logits: matching_loss(logits, *given).value)(jnp.asarray(logits, jnp.float32))
+    np.testing.assert_allclose(found, slopes * asked[:, None] / asked.sum(), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(loss.metrics["positive_rate"], rate, rtol=1e-5)
-    np.testing.assert_allclose(loss.metrics["reference"], -rate * np.log(rate) - (1 - rate) * np.log(1 - rate), rtol=1e-5)
+    np.testing.assert_allclose(loss.metrics["reference"], reference, rtol=1e-5)
     np.testing.assert_allclose(loss.metrics["accuracy"], (logits.argmax(1) == labels)[asked].mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "binary_cross_entropy", "hinge"])
+def test_the_reference_is_the_least_that_one_answer_for_all_pairs_can_lose(kind):
+    labels, asked = jnp.array([1, 0, 0, 1, 0, 0]), jnp.array([True] * 5 + [False])
+    answers = np.linspace(-3, 3, 2401)
+    losses = jax.vmap(lambda answer: matching_loss(jnp.tile(jnp.stack([0.0 * answer, answer]), (6, 1)), labels, asked, kind).value)(
+        jnp.asarray(answers, jnp.float32))
+    reference = matching_loss(jnp.zeros((6, 2)), labels, asked, kind).metrics["reference"]
+    np.testing.assert_allclose(losses.min(), reference, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "numbers"), [("cross_entropy", 2), ("binary_cross_entropy", 1), ("hinge", 1)])
+def test_a_head_of_one_number_gives_evaluators_two_scores_the_first_of_them_0(kind, numbers):
+    pooled = jax.random.normal(jax.random.key(0), (4, 8))
+    model = types.SimpleNamespace(fuse=lambda image, text, train: types.SimpleNamespace(pooled=pooled), precision=Precision())
+    logits, variables = Matching(loss=kind).init_with_output(jax.random.key(1), model, None, None, method="logits")
+    head = nn.meta.unbox(variables)["params"]["head"]
+    assert head["kernel"].shape == (8, numbers) and logits.shape == (4, 2)
+    assert (np.asarray(logits[:, 0]) == 0).all() == (numbers == 1)
+    np.testing.assert_allclose(logits[:, -1], np.asarray(pooled) @ np.asarray(head["kernel"])[:, -1], rtol=1e-5, atol=1e-7)
 
 
 def test_negatives_follow_the_softmax_of_the_similarities_and_are_never_forbidden():
@@ -41,13 +79,14 @@ def test_negatives_follow_the_softmax_of_the_similarities_and_are_never_forbidde
     assert chi_square < freedom + 5 * np.sqrt(2 * freedom), (chi_square, freedom)
 
 
-def asked_pairs(negatives, batch, seed=0):
-    """int [B, 3, 2]: the numbers of the image and of the text in each pair that the fusion is given, and the loss."""
+def asked_pairs(negatives, batch, seed=0, wrong="both"):
+    """int [B, K, 2]: the numbers of the image and of the text in each of an example's pairs that the fusion is given, and the
+    loss."""
     numbers = jnp.arange(len(batch["text"]), dtype=jnp.float32)[:, None]
     encoding = Encoding(jnp.zeros((len(numbers), 2, 1)), None, numbers)
     vectors = jax.random.normal(jax.random.key(seed), (len(numbers), 4))
     encodings = {"image": encoding, "text": encoding, "image_embedding": vectors, "text_embedding": vectors}
-    seen, module = [], Matching(negatives=negatives)
+    seen, module = [], Matching(negatives=negatives, wrong=wrong)
 
     def fuse(image, text, train):
         assert train
@@ -56,7 +95,7 @@ def asked_pairs(negatives, batch, seed=0):
 
     keys = {"params": jax.random.key(seed), "dropout": jax.random.key(seed + 1)}
     loss, _ = module.init_with_output(keys, encodings, batch, types.SimpleNamespace(fuse=fuse, precision=Precision()))
-    return np.asarray(seen[-1]).astype(int).reshape(-1, 3, 2), loss
+    return np.asarray(seen[-1]).astype(int).reshape(len(numbers), -1, 2), loss
 
 
 def batch_of(size):
@@ -77,6 +116,17 @@ def test_each_pair_is_asked_about_beside_a_wrong_text_and_a_wrong_image_never_of
         forbidden = {(0, 1), (1, 0), (2, 3), (3, 2)} | {(i, i) for i in rows}
         assert not forbidden & {tuple(pair) for pair in pairs[:, 1:].reshape(-1, 2)}
         np.testing.assert_allclose(loss.metrics["positive_rate"], 1 / 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("wrong", "same"), [("text", 0), ("image", 1)])
+def test_asked_about_one_kind_of_wrong_pair_alone_half_of_the_pairs_are_right(wrong, same):
+    pairs, loss = asked_pairs("uniform", batch_of(8), wrong=wrong)
+    rows = np.arange(8)
+    assert pairs.shape == (8, 2, 2)
+    np.testing.assert_array_equal(pairs[:, 0], np.stack([rows, rows], axis=1))
+    np.testing.assert_array_equal(pairs[:, 1, same], rows)
+    assert (pairs[:, 1, 1 - same] != rows).all()
+    np.testing.assert_allclose(loss.metrics["positive_rate"], 0.5, rtol=1e-6)
 
 
 def test_rows_without_an_allowed_negative_are_left_out():

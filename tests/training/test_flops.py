@@ -93,6 +93,19 @@ def test_an_update_is_three_forward_passes_and_the_pairs():
     assert two - 2 * one == 3 * 2 * 64 * (16**2 - 2 * 8**2)
 
 
+@pytest.mark.parametrize(("wrong", "pairs"), [("both", 3), ("text", 2), ("image", 2)])
+def test_matching_fuses_each_pair_that_it_asks_about(wrong, pairs):
+    config = config_of(text={"causal": False, "pooling": "first"})
+    fusion = schema.ConcatenationFusion(width=96, mlp_dim=320)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, fusion=fusion),
+                                 objectives={"matching": schema.Matching(negatives="uniform", wrong=wrong)})
+    module, batch = make_module(config), example_batch(config, rows=4)
+    variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
+    program = jax.make_jaxpr(lambda variables: module.apply(variables, batch, True, rngs={"dropout": jax.random.key(0)}))(variables)
+    head = 4 * pairs * 2 * 96 * 2  # so little that it is left out
+    assert 3 * (counted_flops(program.jaxpr) - head) == train_step_flops(config)
+
+
 def test_a_masked_autoencoder_has_the_products_that_its_traced_program_has():
     config = base()
     config.update(steps=1, objectives=dict(mae=dict(kind="masked_autoencoder", decoder_width=48, decoder_depth=2, decoder_heads=2)))

@@ -81,6 +81,10 @@ class Matching(Weighted):
     kind: Literal["matching"] = "matching"
     negatives: Literal["similar", "uniform"] = "similar"  # uniform needs no embeddings
     negative_scale: float = between(1 / 0.07, 0.0)  # of the cosines by whose softmax similar negatives are drawn
+    wrong: Literal["both", "text", "image"] = "both"  # each image is asked about with a wrong text, each text with a wrong image
+    # cross_entropy: of a head of two numbers; binary_cross_entropy and hinge: of one, the log-odds, or a score beyond whose margin
+    # of 1 nothing is lost
+    loss: Literal["cross_entropy", "binary_cross_entropy", "hinge"] = "cross_entropy"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -96,6 +96,15 @@ class Optimizer:
 
 
 @dataclasses.dataclass(frozen=True)
+class Regularizer:
+    """l1 * sum |w| + l2 * sum w^2, added to the loss; with both, an elastic net. Unlike weight decay, an optimizer's moments see it."""
+
+    l1: float = between(0.0, 0.0)
+    l2: float = between(0.0, 0.0)
+    pattern: str = r"kernel$"  # regex, searched in the path of each parameter, as in `Optimizer`: whose numbers w are
+
+
+@dataclasses.dataclass(frozen=True)
 class Accumulation:
     """Gradient accumulation over `microbatches` equal parts of a batch."""
 
@@ -209,6 +218,7 @@ class Config:
     model: Model = section(Model)
     objectives: dict[str, Objective] = section(dict)
     optimizer: Optimizer = section(Optimizer)
+    regularizers: dict[str, Regularizer] = section(dict)
     ema: float | None = between(None, 0.0, 1.0)  # decay of the parameters' exponential moving average
     accumulation: Accumulation = section(Accumulation)
     precision: Precision = section(Precision)

@@ -48,6 +48,8 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
         dense = objective.implementation == "dense"
         settings.append((f"objectives.{name}.chunk_size", dense and objective.chunk_size != CHUNK_SIZE,
                          "beside implementation='dense', which holds all pairs; use 'chunked' or 'ring'"))
+    settings += [(f"regularizers.{name}", not (spec.l1 or spec.l2), "with l1=0 and l2=0")
+                 for name, spec in config.regularizers.items()]
     accumulation, checkpoint = config.accumulation, config.checkpoint
     views = any(isinstance(objective, schema.ImageViews) for objective in config.objectives.values())
     words = config.model.text

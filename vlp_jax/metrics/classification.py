@@ -17,3 +17,14 @@ def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
 def majority(labels: np.ndarray) -> float:
     """The accuracy of always answering the most frequent class."""
     return float(np.bincount(labels).max() / len(labels))
+
+
+def precision_recall_f1(answers: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
+    """Of yes-or-no answers: how many that say yes are right, how many that should do, and the harmonic mean of the two (van
+    Rijsbergen 1979, chapter 7). A share of nothing is 0.
+
+    answers, truth: bool [N].
+    """
+    right = int((answers & truth).sum())
+    precision, recall = right / max(int(answers.sum()), 1), right / max(int(truth.sum()), 1)
+    return precision, recall, 2 * precision * recall / (precision + recall) if right else 0.0

@@ -35,6 +35,7 @@ from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.accumulation import check_collections
 from vlp_jax.training.guard import skips_updates
 from vlp_jax.training.optimizer import make_optimizer, only_where_trained
+from vlp_jax.training.regularizers import check_regularizers
 from vlp_jax.training.schedule import make_schedule, total_steps
 from vlp_jax.training.state import abstract_parameters, abstract_state, is_word_table, make_state
 from vlp_jax.training.step import make_train_step
@@ -221,7 +222,9 @@ def build_update(config: schema.Config, layout: Layout, steps: int) -> Update:
     """
     module, batch = make_module(config), jax.eval_shape(lambda: example_batch(config))
     schedule = make_schedule(config.optimizer.schedule, config.optimizer.rate, steps)
-    optimizer = make_optimizer(config.optimizer, schedule, abstract_parameters(module, batch))
+    params = abstract_parameters(module, batch)
+    optimizer = make_optimizer(config.optimizer, schedule, params)
+    check_regularizers(config.regularizers, config.optimizer.frozen, params)
     if any(objective.planned for objective in config.objectives.values()):
         optimizer = only_where_trained(optimizer)
     shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, layout,

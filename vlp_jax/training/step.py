@@ -10,6 +10,7 @@ from vlp_jax.objectives.module import PretrainingModule, build_objectives, const
 from vlp_jax.training.accumulation import Metrics, check_accumulation, loss_gradients
 from vlp_jax.training.guard import guarded, skips_updates
 from vlp_jax.training.optimizer import zero_frozen
+from vlp_jax.training.regularizers import with_penalties
 from vlp_jax.training.state import TrainState
 
 
@@ -18,8 +19,8 @@ def make_train_step(config: schema.Config, module: PretrainingModule, optimizer:
     """`step(state, batch) -> (state, metrics)`, ready for `jax.jit`.
 
     batch: as the input pipeline gives it, images uint8.
-    metrics: float32 scalars `loss`, `gradient_norm`, `learning_rate`, those of the objectives, and those of the guard where
-      updates may be skipped.
+    metrics: float32 scalars `loss`, `gradient_norm`, `learning_rate`, those of the objectives and of regularizers, and those of
+      the guard where updates may be skipped.
     Raises: ConfigError where accumulation is asked of what cannot be split.
     """
     check_accumulation(config)
@@ -28,6 +29,7 @@ def make_train_step(config: schema.Config, module: PretrainingModule, optimizer:
     def step(state: TrainState, batch: dict) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         gradients, metrics, collections = loss_gradients(config, module, state, batch, key)
+        gradients, metrics = with_penalties(config, state.params, gradients, metrics)
         gradients = zero_frozen(gradients, config.optimizer.frozen)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         params = constrain_parameters(objectives, optax.apply_updates(state.params, updates))

@@ -1,0 +1,44 @@
+"""ResNet-50 and BERT, one vector of each side by side, and an MLP that tells whether they belong together.
+
+Sizes of He et al. 2016 (table 1) and of BERT-base (Devlin et al. 2019, section 3). The two joined as ConcatBert, the baseline of
+MMBT (Kiela et al. 2019); from its paper and code: Adam with rate 1e-4 and weight decay 0.01, warm-up over a tenth, then linearly
+to 0; batch 128, which the code adds up 24 times before each update (BatchNorm knows no such parts: not here); at most 100 epochs;
+hidden layers with ReLU, here one of 768. Theirs classifies, with a ResNet-152, from towers that were trained before; this one
+starts from nothing and learns by matching, with binary cross-entropy, each picture against its own text and a wrong one.
+
+python -m vlp_jax.main --config=configs/resnet50_bert_concat.py --workdir=DIR '--config.data.train.source=webdataset:...'
+`:small` and `:smoke` shrink it for a CPU and the embedded data.
+"""
+
+from vlp_jax.config import base, schema, to_tree, variant_of
+from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
+
+
+def get_config(variant="full"):
+    config = base()
+    config.epochs = 100.0
+    config.data.update(batch_size=128, workers=16)
+    config.data.train.source = WEB_SOURCE
+    config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
+                            padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
+    config.model.image = to_tree(schema.ResNetTower(depth=50, image_size=224))
+    config.model.text.update(preset="B", vocab_size=30522, length=77, causal=False, pooling="first", norm="post",
+                             final_norm=False, embedding_norm=True, norm_epsilon=1e-12, token_types=2, pooler=True, dropout=0.1,
+                             activation="gelu", initialization="normal", scan=True)
+    config.model.fusion = dict(kind="concatenation", width=768, mlp_dim=768, activation="relu")
+    config.objectives = dict(matching=dict(kind="matching", negatives="uniform", wrong="text", loss="binary_cross_entropy"))
+    config.optimizer.update(rate=1e-4, b1=0.9, b2=0.999, epsilon=1e-6, weight_decay=0.01, clip_norm=1.0)
+    config.optimizer.schedule.update(kind="linear", warmup=0.1)
+    config.precision.compute = "bfloat16"
+    config = variant_of(config, variant, small)
+    config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("matching",)))
+    return config
+
+
+def small(config):
+    config = on_emoji(config)
+    config.steps = 1000
+    config.model.image = to_tree(schema.ResNetTower(depth=50, blocks=(1, 1, 2), width=32, norm="group", groups=8, image_size=32,
+                                                     stem_size=3, stem_stride=2, max_pool=False))
+    config.model.text.dropout = 0.0
+    return config
