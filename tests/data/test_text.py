@@ -23,6 +23,7 @@ from vlp_jax.data import tokenizer_hub
 from vlp_jax.data.canonicalize import canonicalize
 from vlp_jax.data.embedded import captions_by_concept
 from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.stop_words import ENGLISH_STOP_WORDS
 from vlp_jax.data.text import Tokenizer, load_tokenizer
 from vlp_jax.data.vocabulary import train_tokenizer
 from vlp_jax.errors import ConfigError
@@ -140,9 +141,35 @@ def test_each_change_does_its_part_alone(name, expected):
 
 def test_changes_are_made_in_one_order_whatever_the_config_says_and_once():
     text = " A&#x41;&#95;B "
-    expected = canonicalize(text, ("html", "lower_case", "punctuation", "whitespace"))
+    expected = canonicalize(text, ("html", "lower_case", "punctuation", "stop_words", "whitespace"))
     assert expected == "aa b"
-    assert canonicalize(text, ("whitespace", "punctuation", "lower_case", "html", "html")) == expected
+    assert canonicalize(text, ("whitespace", "stop_words", "punctuation", "lower_case", "html", "html")) == expected
+
+
+@pytest.mark.parametrize(("caption", "expected"), [
+    ("The cat is in the hat", "cat hat"), ("a dog, and (in the rain) a THIEF", "dog, (rain) THIEF"), ("a  big   dog", "big   dog"),
+    ("it's an in-flight meal of the theatre", "it's in-flight meal theatre"), ("who\u2019s there", "who\u2019s"),
+    ("no dog above two cats", "no dog above two cats"), ("a\tcat of\nthe house", "cat house"), ("a_b", "a_b"), ("a 7", "7"),
+    ("\u00e0 la carte", "\u00e0 la carte")])
+def test_stop_words_go_as_whole_words_in_any_case(caption, expected):
+    assert canonicalize(caption, ("stop_words",)) == expected
+
+
+@pytest.mark.parametrize("caption", ["The", "to be or", " Who, me?", "it is what it is ...", "", " !? "])
+def test_a_caption_of_stop_words_alone_stays_as_it_is(caption):
+    assert canonicalize(caption, ("stop_words",)) == caption
+
+
+def test_stop_words_are_found_behind_the_other_changes():
+    names = ("html", "lower_case", "punctuation", "stop_words", "whitespace")
+    assert canonicalize("&#84;he  cat, it\'s_of  &amp; THE", names) == "cat"
+    assert all(word == word.lower() and canonicalize(f"{word} cat", ("stop_words",)) == "cat" for word in ENGLISH_STOP_WORDS)
+
+
+def test_a_tokenizer_leaves_stop_words_out_where_the_config_asks_for_it():
+    plain, without = (tokenizer(canonicalize=names)(["a big red heart"])[0] for names in ((), ("stop_words",)))
+    np.testing.assert_array_equal(without, tokenizer()(["big red heart"])[0])
+    assert (plain != without).any()
 
 
 def test_padding_and_truncation_in_the_definition_do_not_count(file):

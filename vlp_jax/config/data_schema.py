@@ -65,7 +65,7 @@ class Text:
     # "embedded:emoji", a tokenizer.json, a SentencePiece .model, a vocab.txt, a folder with a Hugging Face tokenizer's files,
     # or OWNER/NAME on the Hugging Face hub
     tokenizer: str = "embedded:emoji"
-    canonicalize: tuple[Literal["html", "lower_case", "punctuation", "whitespace"], ...] = ()  # always in this order
+    canonicalize: tuple[Literal["html", "lower_case", "punctuation", "stop_words", "whitespace"], ...] = ()  # always in this order
     start_token: str | None = "<start>"
     end_token: str | None = "<end>"
     padding_token: str = "<pad>"

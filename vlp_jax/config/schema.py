@@ -97,7 +97,7 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True)
 class Regularizer:
-    """l1 * sum |w| + l2 * sum w^2, added to the loss; with both, an elastic net. Unlike weight decay, an optimizer's moments see it."""
+    """l1 * sum |w| + l2 * sum w^2, added to the loss; with both, an elastic net. Unlike weight decay, moments see its slope."""
 
     l1: float = between(0.0, 0.0)
     l2: float = between(0.0, 0.0)
