@@ -37,8 +37,8 @@ def get_config(variant="full"):
 
 def small(config):
     config = on_emoji(config)
-    config.steps = 1000
-    config.model.image = to_tree(schema.ResNetTower(depth=50, blocks=(1, 1, 2), width=32, norm="group", groups=8, image_size=32,
+    config.steps = 800
+    config.model.image = to_tree(schema.ResNetTower(depth=50, blocks=(1, 1, 1), width=16, norm="group", groups=8, image_size=32,
                                                      stem_size=3, stem_stride=2, max_pool=False))
     config.model.text.dropout = 0.0
     return config
