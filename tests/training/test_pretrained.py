@@ -9,14 +9,16 @@ from tiny_experiment import leaves
 
 import vlp_jax
 from vlp_jax import main
+from vlp_jax.command_line import split_overrides
 from vlp_jax.config import load_config, load_stages
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.assembly import assemble
 from vlp_jax.training.pretrained import find_origins
 
 ROOT = pathlib.Path(__file__).parents[2]
-SMALL = ("evaluators={}", "data.batch_size=8", "log_every=1", "steps=2", "model.image.width=16", "model.image.heads=2",
-         "model.image.mlp_dim=16", "model.text.width=16", "model.text.heads=2", "model.text.mlp_dim=16")
+SYNTHETIC = "data.train.source=synthetic:64"
+RESNET = ("model.image.norm=batch", "model.image.groups=32", "model.image.width=4", "evaluators={}", "data.batch_size=8",
+          "log_every=1", "steps=3", "ema=None")
 STAGED = """
 import runpy
 def get_config(variant="full"):
@@ -29,9 +31,20 @@ def get_config(variant="full"):
 """
 
 
-def train(folder, *changes, config="clip_emoji", small=SMALL):
-    arguments = [f"--config={ROOT}/configs/{config}.py:smoke", f"--workdir={folder}"]
-    changes = {change.split("=", 1)[0]: change for change in (*small, *changes)}.values()
+@pytest.fixture(scope="module")
+def train(tiny):
+    """`train(FOLDER, "steps=3", ...)` trains there, which must end well; returns the folder."""
+    def run(folder, *changes):
+        flags = tiny(SYNTHETIC, "steps=2", *changes)
+        assert main.main([f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={folder}", *flags]) == 0
+        return folder
+
+    return run
+
+
+def train_resnet(folder, *changes):
+    changes = {change.split("=", 1)[0]: change for change in (*RESNET, *changes)}.values()
+    arguments = [f"--config={ROOT}/configs/clip_emoji_resnet.py:smoke", f"--workdir={folder}"]
     assert main.main([*arguments, *(f"--config.{change}" for change in changes)]) == 0
     return folder
 
@@ -41,7 +54,7 @@ def parameters(folder, **options):
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
+def source(train, tmp_path_factory):
     return train(tmp_path_factory.mktemp("source") / "run", "seed=1", "ema=0.5")
 
 
@@ -49,13 +62,14 @@ UNCHANGED = ("steps=1", "optimizer.rate=0", "ema=None")
 
 
 @pytest.fixture(scope="module")
-def fresh(tmp_path_factory):
+def fresh(train, tmp_path_factory):
     return parameters(train(tmp_path_factory.mktemp("fresh") / "run", *UNCHANGED))
 
 
 @pytest.mark.parametrize(("origin", "taken", "average"), [
     ("", "model/", True), (",'average':False", "model/", False), (",'parameters':('^model/image/',)", "model/image/", True)])
-def test_a_run_begins_with_the_parameters_that_its_patterns_name_and_no_others(origin, taken, average, source, fresh, tmp_path):
+def test_a_run_begins_with_the_parameters_that_its_patterns_name_and_no_others(origin, taken, average, train, source, fresh,
+                                                                               tmp_path):
     begun = parameters(train(tmp_path / "run", f"pretrained={{'a':{{'workdir':'{source}'{origin}}}}}", *UNCHANGED))
     theirs = parameters(source, ema=average)
     assert begun.keys() == theirs.keys()
@@ -65,7 +79,7 @@ def test_a_run_begins_with_the_parameters_that_its_patterns_name_and_no_others(o
 
 
 @pytest.mark.slow
-def test_of_several_entries_the_last_wins_and_the_average_begins_there_too(source, tmp_path, capsys):
+def test_of_several_entries_the_last_wins_and_the_average_begins_there_too(train, source, tmp_path, capsys):
     other = train(tmp_path / "other", "seed=2", "ema=None")
     entries = f"{{'a':{{'workdir':'{source}'}},'b':{{'workdir':'{other}','parameters':('^model/text/',)}}}}"
     run = train(tmp_path / "run", f"pretrained={entries}", "steps=1", "optimizer.rate=0", "ema=0.5")
@@ -78,12 +92,10 @@ def test_of_several_entries_the_last_wins_and_the_average_begins_there_too(sourc
 
 @pytest.mark.slow
 def test_running_statistics_come_with_their_tower_and_a_run_that_goes_on_needs_its_origin_no_more(tmp_path):
-    resnet = dict(config="clip_emoji_resnet", small=("model.image.norm=batch", "model.image.groups=32", "model.image.width=4",
-                                                     "evaluators={}", "data.batch_size=8", "log_every=1", "steps=3", "ema=None"))
-    origin = train(tmp_path / "origin", **resnet)
+    origin = train_resnet(tmp_path / "origin")
     changes = (f"pretrained={{'a':{{'workdir':'{origin}','parameters':('^model/image/',)}}}}",
                "optimizer.frozen=('^model/image/',)", "optimizer.schedule.kind=constant", "optimizer.schedule.warmup=0")
-    run = train(tmp_path / "run", *changes, "steps=1", **resnet)
+    run = train_resnet(tmp_path / "run", *changes, "steps=1")
     there, here = (leaves(vlp_jax.load(folder)[1]) for folder in (origin, run))
     moved = 0.9 * there["batch_stats/model/image/norm_stem/mean"]  # one update of momentum 0.9 from there, and not from 0
     later = (here["batch_stats/model/image/norm_stem/mean"] - moved) / 0.1
@@ -92,12 +104,12 @@ def test_running_statistics_come_with_their_tower_and_a_run_that_goes_on_needs_i
                                   there["params/model/image/convolution_stem/kernel"])
     shutil.rmtree(origin)
     with pytest.raises(ConfigError, match="pretrained.a: .*holds no checkpoint"):
-        train(tmp_path / "anew", *changes, "steps=1", **resnet)
+        train_resnet(tmp_path / "anew", *changes, "steps=1")
     assert not (tmp_path / "anew").exists()
-    train(run, *changes, "steps=1", **resnet)
+    train_resnet(run, *changes, "steps=1")
 
 
-def test_what_cannot_be_taken_is_named_before_anything_is_written(source, tmp_path):
+def test_what_cannot_be_taken_is_named_before_anything_is_written(train, tiny, source, tmp_path):
     def refused(entry, *changes):
         with pytest.raises(ConfigError) as error:
             train(tmp_path / "run", f"pretrained={{'a':{{{entry}}}}}", *changes)
@@ -115,23 +127,23 @@ def test_what_cannot_be_taken_is_named_before_anything_is_written(source, tmp_pa
     words = (f"data.text.tokenizer={tokenizer}", "data.text.start_token=[CLS]", "data.text.end_token=[SEP]",
              "data.text.padding_token=[PAD]")
     assert "another tokenizer" in refused(theirs, *words)
-    overrides = [tuple(change.split("=", 1)) for change in (*SMALL, *words)]
+    overrides = split_overrides(tiny(SYNTHETIC, "steps=2", *words))[1]
     entry = f"{{'a':{{{theirs},'parameters':('^model/image/',)}}}}"
     origin, = find_origins(assemble(load_config(f"{ROOT}/configs/clip_emoji.py:smoke", [*overrides, ("pretrained", entry)])), "run")
     assert origin.parameters and all(path.startswith("model/image/") for path in origin.parameters)
 
 
-def test_stages_run_one_after_the_other_and_a_second_command_goes_on_where_the_first_stopped(tmp_path, capsys):
+def test_stages_run_one_after_the_other_and_a_second_command_goes_on_where_the_first_stopped(tiny, tmp_path, capsys):
     config = tmp_path / "staged.py"
     config.write_text(STAGED.replace("CLIP", repr(f"{ROOT}/configs/clip_emoji.py")))
-    small = [f"--config.{change}" for change in SMALL if not change.startswith("steps")]
-    alone = [f"--config={config}:full:first", f"--workdir={tmp_path}/run/first", *small]
+    small = tiny(SYNTHETIC)
+    alone = [f"--config={config}:full:first", f"--workdir={tmp_path}/run", *small]
     assert main.main(alone) == 0
     command = [f"--config={config}", f"--workdir={tmp_path}/run", *small, "--config.stages.second.optimizer.rate=0"]
     assert main.main(command) == 0
     said = capsys.readouterr().out
     assert "resumed from step 2" in said and f"stage second, in {tmp_path}/run/second" in said
-    first, second = (parameters(tmp_path / f"run/{name}", ema=False) for name in ("first", "second"))
+    first, second = parameters(tmp_path / "run/first"), parameters(tmp_path / "run/second", ema=False)
     assert all(np.array_equal(value, first[path]) for path, value in second.items() if path.startswith("model/"))
     assert main.main(command) == 0
     assert "resumed from step 3" in capsys.readouterr().out
