@@ -15,7 +15,7 @@ from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.suite import TASK_METRICS, evaluate_set
 from vlp_jax.evaluators.tasks import check_trained
-from vlp_jax.loading import class_descriptions, load, trained_config
+from vlp_jax.loading import class_descriptions, load
 from vlp_jax.sharding.exchange import is_first
 from vlp_jax.sharding.hosts import joined
 from vlp_jax.sharding.launch import find_launch
@@ -23,6 +23,7 @@ from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import make_mesh, shown
 from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.assembly import make_captioner, make_embedder
+from vlp_jax.training.trained import trained_config
 from vlp_jax.training.writers import write_atomically
 
 TASKS = tuple(TASK_METRICS)

@@ -2,22 +2,18 @@
 
 import dataclasses
 import functools
-import os
 from typing import Any
 
 import jax
 import numpy as np
 
-from vlp_jax.config import to_config
 from vlp_jax.config.schema import Config
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.errors import CheckpointError
 from vlp_jax.objectives.module import PretrainingModule
 from vlp_jax.sharding.layout import Layout
-from vlp_jax.sharding.mesh import replicated
-from vlp_jax.training.assembly import example_batch, make_module
-from vlp_jax.training.checkpoint import checkpoint_folder, finished_steps, read_metadata, restore_arrays, restore_collections
-from vlp_jax.training.state import abstract_collections, place_parameters
+from vlp_jax.training.assembly import make_module
+from vlp_jax.training.checkpoint import checkpoint_folder, finished_steps, read_metadata
+from vlp_jax.training.trained import find_step, trained_config, trained_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,37 +54,11 @@ def load(folder: str, step: int | None = None, ema: bool | None = None,
     variables are divided; if None, they lie on the first one.
     Raises: CheckpointError where there is no such checkpoint, no average, or the files are damaged.
     """
-    checkpoints, step = checkpoint_folder(folder), find_step(folder, step)
-    metadata, config = read_metadata(checkpoints, step), trained_config(folder, step)
-    if ema is None:
-        ema = config.ema is not None
-    if ema and config.ema is None:
-        raise CheckpointError(f"{folder}: keeps no average of its parameters (config key ema); load it with ema=False")
-    preprocessor = Preprocessor.from_json(metadata["preprocessor"])
-    module = make_module(config, compute)
-    shardings = None if layout is None else place_parameters(module, example_batch(config), layout)
-    variables = {"params": restore_arrays(checkpoints, step, "average" if ema else "params", shardings)}
-    if "collections" in metadata["fingerprints"]:
-        like = abstract_collections(module, example_batch(config))
-        variables |= restore_collections(checkpoints, step, like, None if layout is None else replicated(layout.mesh))
+    step = find_step(folder, step)
+    metadata, config = read_metadata(checkpoint_folder(folder), step), trained_config(folder, step)
+    preprocessor, module = Preprocessor.from_json(metadata["preprocessor"]), make_module(config, compute)
+    variables = trained_variables(folder, step, ema, module, config, layout)
     return Model(module, config, preprocessor), variables, preprocessor
-
-
-def find_step(folder: str, step: int | None) -> int:
-    """`step`, or the newest. Raises: CheckpointError where there is no such checkpoint."""
-    checkpoints = checkpoint_folder(folder)
-    steps = finished_steps(checkpoints)
-    if not steps:
-        raise CheckpointError(f"{folder}: holds no checkpoint (looked in {checkpoints})")
-    if step is not None and step not in steps:
-        raise CheckpointError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
-    return steps[-1] if step is None else step
-
-
-def trained_config(folder: str, step: int | None = None) -> Config:
-    """The config that a checkpoint was trained with. Raises: CheckpointError as `load`."""
-    checkpoints, step = checkpoint_folder(folder), find_step(folder, step)
-    return to_config(read_metadata(checkpoints, step)["config"], place=os.path.join(checkpoints, str(step)))
 
 
 def class_descriptions(folder: str, step: int | None = None) -> dict:

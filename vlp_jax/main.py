@@ -1,9 +1,11 @@
 """Train: `python -m vlp_jax.main --config=configs/clip_emoji.py --workdir=DIR [--config.section.key=value ...]`."""
 
+import argparse
 import math
+import os
 
 from vlp_jax.command_line import Flags, add_host_flags, quiet_libraries, run_door, use_compilation_cache
-from vlp_jax.config import load_config
+from vlp_jax.config import load_stages, schema
 from vlp_jax.sharding.hosts import joined
 from vlp_jax.sharding.launch import find_launch
 from vlp_jax.training.loop import train
@@ -18,20 +20,34 @@ def main(arguments: list[str]) -> int:
     Raises: UserError for what the user can mend.
     """
     flags = Flags(prog="main", description=__doc__)
-    flags.add_argument("--config", required=True, help="a file with get_config(), as configs/NAME.py or configs/NAME.py:VARIANT")
+    flags.add_argument("--config", required=True, help="a file with get_config(), as configs/NAME.py or configs/NAME.py:VARIANT; "
+                       "configs/NAME.py:VARIANT:STAGE is one stage of several")
     flags.add_argument("--workdir", required=True, help="folder of the run; given again, the run goes on")
     flags.add_argument("--accept-changes", action="store_true", help="go on in a workdir whose config differs")
     add_host_flags(flags)
     given, overrides = flags.parse_with_overrides(arguments)
     quiet_libraries()
-    config = load_config(given.config, overrides)
+    stages = load_stages(given.config, overrides)
+    config = next(iter(stages.values()))
     launch = find_launch(given.coordinator, given.num_processes, given.process_id, config.hosts.initialization_seconds)
     with joined(launch, config.hosts, heeds_signals=True):
         use_compilation_cache()
-        outcome = train(config, given.workdir, given.accept_changes)
-        print(final_table(outcome, given.workdir), flush=True)
-        if outcome.exit_status:
-            print(f"stopped after step {outcome.step} of {outcome.steps}, saved; run the same command again to go on", flush=True)
+        for name, config in stages.items():
+            status = train_stage(name, config, given)
+            if status:
+                return status
+    return 0
+
+
+def train_stage(name: str | None, config: schema.Config, given: argparse.Namespace) -> int:
+    """One stage, in a folder of its own name inside the workdir, or a whole training without stages. Returns the exit status."""
+    workdir = given.workdir if name is None else os.path.join(given.workdir, name)
+    if name is not None:
+        print(f"stage {name}, in {workdir}", flush=True)
+    outcome = train(config, workdir, given.accept_changes)
+    print(final_table(outcome, workdir), flush=True)
+    if outcome.exit_status:
+        print(f"stopped after step {outcome.step} of {outcome.steps}, saved; run the same command again to go on", flush=True)
     return outcome.exit_status
 
 

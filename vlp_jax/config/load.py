@@ -4,7 +4,7 @@ import inspect
 import os
 import runpy
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import ml_collections
 
@@ -12,22 +12,65 @@ from vlp_jax.config.parse import apply_overrides, to_config
 from vlp_jax.config.schema import Config
 from vlp_jax.errors import ConfigError
 
+STAGES = "stages"  # the only key of a config that trains in stages: their configs by name, in order
+
 
 def load_config(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     """The experiment that a config file describes.
 
     Args:
-      spec: `PATH` or `PATH:VARIANT`; the file defines `get_config(variant="full") -> ConfigDict`.
+      spec: `PATH`, `PATH:VARIANT` or, of a training in stages, `PATH:VARIANT:STAGE`; the file defines
+        `get_config(variant="full") -> ConfigDict`.
       overrides: (dotted key, text) pairs, applied in order.
     Raises: ConfigError for a file that is missing, fails, or describes something impossible.
     """
-    path, _, variant = spec.partition(":")
+    stages = load_stages(spec, overrides)
+    if None not in stages and spec.count(":") < 2:
+        path, _, variant = spec.partition(":")
+        raise ConfigError(f"{spec}: trains in stages, {', '.join(stages)}; only main takes them all, name one here: "
+                          f"{path}:{variant or 'full'}:{[*stages][0]}")
+    return next(iter(stages.values()))
+
+
+def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> dict[str | None, Config]:
+    """The experiments that a config file describes, in order: those of its stages by name, or one without a name.
+
+    Arguments as of `load_config`; an override of `stages.NAME.KEY` is for that stage, of any other key for all.
+    Raises: as `load_config`, and ConfigError for a stage that begins with what none before it has trained.
+    """
+    path, variant, chosen = (*spec.split(":", 2), "", "")[:3]
     tree = _run(path, variant)
     if isinstance(tree, ml_collections.ConfigDict):
         tree = tree.to_dict()
     if not isinstance(tree, dict):
         raise ConfigError(f"get_config returned {type(tree).__name__}, expected an ml_collections.ConfigDict [{path}]")
-    return to_config(apply_overrides(tree, overrides), place=spec)
+    if STAGES not in tree:
+        if chosen:
+            raise ConfigError(f"{spec}: trains in no stages, leave ':{chosen}' out")
+        return {None: to_config(apply_overrides(tree, overrides), place=spec)}
+    trees = tree[STAGES]
+    if chosen and chosen not in trees:
+        raise ConfigError(f"{spec}: has no stage {chosen!r}; stages: {', '.join(trees)}")
+    for key in [key for key, _ in overrides if key.startswith(f"{STAGES}.")]:
+        _check_stage(key.split(".")[1], trees, f"--config.{key}")
+    stages = {name: to_config(apply_overrides(stage, _of_stage(name, overrides)), place=f"{spec}: stage {name}")
+              for name, stage in trees.items() if chosen in ("", name)}
+    for name, config in stages.items():
+        earlier = [*trees][:[*trees].index(name)]
+        for entry, origin in config.pretrained.items():
+            if origin.stage is not None:
+                _check_stage(origin.stage, earlier, f"{STAGES}.{name}.pretrained.{entry}.stage")
+    return stages
+
+
+def _check_stage(name: str, known: Collection[str], key: str) -> None:
+    if name not in known:
+        raise ConfigError(f"{key}: there is no stage {name!r} here; possible: {', '.join(known) or 'none'}")
+
+
+def _of_stage(name: str, overrides: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    own = f"{STAGES}.{name}."
+    return [(key.removeprefix(own), text) for key, text in overrides if key.startswith(own) or not key.startswith(f"{STAGES}.")]
 
 
 def _run(path: str, variant: str):

@@ -43,6 +43,9 @@ def to_config(tree: Mapping, place: str = "") -> schema.Config:
         raise ConfigError(f"steps, examples, epochs: set exactly one (found {found}){_at(place)}")
     if not config.objectives:
         raise ConfigError(f"objectives: at least one is needed, such as contrastive.kind='softmax'{_at(place)}")
+    for name, origin in config.pretrained.items():
+        if (origin.workdir is None) == (origin.stage is None):
+            raise ConfigError(f"pretrained.{name}: set either workdir, the folder of a run, or stage, an earlier stage{_at(place)}")
     check_unused(config, place)
     return config
 

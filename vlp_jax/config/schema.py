@@ -206,6 +206,17 @@ class Evaluator:
 
 
 @dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """What a run takes from another one when it begins; a run that goes on never looks there. Either workdir or stage is set."""
+
+    workdir: str | None = None  # the other run's
+    stage: str | None = None  # an earlier stage of the same training (see configs/staged.py)
+    step: int | None = between(None, 1)  # None: its newest checkpoint
+    average: bool | None = None  # the averaged parameters; None: where it keeps an average
+    parameters: tuple[str, ...] = ("^model/",)  # regexes of those that are taken, where both have them
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """A whole experiment."""
 
@@ -229,3 +240,4 @@ class Config:
     watchdog: Watchdog = section(Watchdog)
     checkpoint: Checkpoint = section(Checkpoint)
     evaluators: dict[str, Evaluator] = section(dict)
+    pretrained: dict[str, Pretrained] = section(dict)  # a later entry wins where several give the same parameter

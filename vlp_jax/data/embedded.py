@@ -1,4 +1,4 @@
-"""The image-text sets inside this package: `embedded:emoji/train`."""
+"""The image-text sets inside this package: `embedded:emoji/train`, and questions about them, `embedded:emoji_vqa/train`."""
 
 import importlib.resources
 import json
@@ -6,9 +6,12 @@ import lzma
 import pathlib
 
 from vlp_jax.data import arrayrecord
+from vlp_jax.data.questions import QuestionSource, read_questions
+from vlp_jax.data.samples import Source
 from vlp_jax.errors import DataError
 
-SETS = ("emoji",)
+QUESTIONS = {"emoji_vqa": "emoji"}  # about the pictures of which set
+SETS = ("emoji", *QUESTIONS)
 
 
 def folder(name: str) -> pathlib.Path:
@@ -18,12 +21,18 @@ def folder(name: str) -> pathlib.Path:
     return pathlib.Path(str(importlib.resources.files("vlp_jax").joinpath("data", name)))
 
 
-def open_embedded(rest: str) -> arrayrecord.ArrayRecordSource:
+def open_embedded(rest: str) -> Source:
     """The split `rest`, SET/SPLIT, of a set in this package. Raises: DataError for an unknown set or split."""
     name, _, split = rest.partition("/")
     if name not in SETS or not split:
         raise DataError(f"embedded:{rest}: no such set; write embedded:SET/SPLIT, sets: {', '.join(SETS)}")
-    return arrayrecord.ArrayRecordSource(folder(name), split, spec=f"embedded:{rest}")
+    if name not in QUESTIONS:
+        return arrayrecord.ArrayRecordSource(folder(name), split, spec=f"embedded:{rest}")
+    path = folder(name) / f"{split}.jsonl.xz"
+    if not path.exists():
+        splits = ", ".join(sorted(found.name.removesuffix(".jsonl.xz") for found in folder(name).glob("*.jsonl.xz")))
+        raise DataError(f"embedded:{rest}: no split {split!r}; splits: {splits}")
+    return QuestionSource(open_embedded(f"{QUESTIONS[name]}/{split}"), read_questions(path), f"embedded:{rest}")
 
 
 def captions_by_concept(name: str) -> dict[str, dict[str, str]]:

@@ -21,6 +21,7 @@ from vlp_jax.training.assembly import Run
 from vlp_jax.training.clock import Clock
 from vlp_jax.training.guard import check_skips, skips_updates
 from vlp_jax.training.input_counts import InputCounts
+from vlp_jax.training.pretrained import begin_with, find_origins
 from vlp_jax.training.save_plan import SavePlan
 from vlp_jax.training.saving import Checkpoints
 from vlp_jax.training.signals import StopSignal
@@ -74,7 +75,8 @@ class Sitting:
         """Sets `state` and `step`; returns the checkpoint's metadata, or that of a fresh start."""
         restored = self.checkpoints.restore_newest(self.run.shapes, self.run.shardings)
         if restored is None:
-            self.step, self.state = 0, self.run.initial_state()
+            origins = find_origins(self.run, self.workdir)
+            self.step, self.state = 0, begin_with(self.run.initial_state(), origins, self.run.layout)
             if is_first() and read_rows(os.path.join(self.workdir, "metrics.jsonl")):
                 print("the run before had not finished a checkpoint: starting again from step 0", flush=True)
             return {"clock": {"wall_seconds": 0.0, "cpu_seconds": 0.0}, "input_counts": None, "position": 0,

@@ -1,0 +1,166 @@
+"""Runs that begin with what others have trained, one by one and as the stages of one command."""
+
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from tiny_experiment import leaves
+
+import vlp_jax
+from vlp_jax import main
+from vlp_jax.command_line import split_overrides
+from vlp_jax.config import load_config, load_stages
+from vlp_jax.errors import ConfigError
+from vlp_jax.training.assembly import assemble
+from vlp_jax.training.pretrained import find_origins
+
+ROOT = pathlib.Path(__file__).parents[2]
+SYNTHETIC = "data.train.source=synthetic:64"
+RESNET = ("model.image.norm=batch", "model.image.groups=32", "model.image.width=4", "evaluators={}", "data.batch_size=8",
+          "log_every=1", "steps=3", "ema=None")
+STAGED = """
+import runpy
+def get_config(variant="full"):
+    def stage(steps, **pretrained):
+        config = runpy.run_path(CLIP)["get_config"]("smoke")
+        config.update(steps=steps, epochs=None, examples=None, pretrained=pretrained)
+        return config
+    import ml_collections
+    return ml_collections.ConfigDict(dict(stages=dict(first=stage(2), second=stage(3, towers=dict(stage="first")))))
+"""
+
+
+@pytest.fixture(scope="module")
+def train(tiny):
+    """`train(FOLDER, "steps=3", ...)` trains there, which must end well; returns the folder."""
+    def run(folder, *changes):
+        flags = tiny(SYNTHETIC, "steps=2", *changes)
+        assert main.main([f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={folder}", *flags]) == 0
+        return folder
+
+    return run
+
+
+def train_resnet(folder, *changes):
+    changes = {change.split("=", 1)[0]: change for change in (*RESNET, *changes)}.values()
+    arguments = [f"--config={ROOT}/configs/clip_emoji_resnet.py:smoke", f"--workdir={folder}"]
+    assert main.main([*arguments, *(f"--config.{change}" for change in changes)]) == 0
+    return folder
+
+
+def parameters(folder, **options):
+    return leaves(vlp_jax.load(folder, **options)[1]["params"])
+
+
+@pytest.fixture(scope="module")
+def source(train, tmp_path_factory):
+    return train(tmp_path_factory.mktemp("source") / "run", "seed=1", "ema=0.5")
+
+
+UNCHANGED = ("steps=1", "optimizer.rate=0", "ema=None")
+
+
+@pytest.fixture(scope="module")
+def fresh(train, tmp_path_factory):
+    return parameters(train(tmp_path_factory.mktemp("fresh") / "run", *UNCHANGED))
+
+
+@pytest.mark.parametrize(("origin", "taken", "average"), [
+    ("", "model/", True), (",'average':False", "model/", False), (",'parameters':('^model/image/',)", "model/image/", True)])
+def test_a_run_begins_with_the_parameters_that_its_patterns_name_and_no_others(origin, taken, average, train, source, fresh,
+                                                                               tmp_path):
+    begun = parameters(train(tmp_path / "run", f"pretrained={{'a':{{'workdir':'{source}'{origin}}}}}", *UNCHANGED))
+    theirs = parameters(source, ema=average)
+    assert begun.keys() == theirs.keys()
+    for path, value in begun.items():
+        np.testing.assert_array_equal(value, theirs[path] if path.startswith(taken) else fresh[path], err_msg=path)
+    assert any(np.any(value != fresh[path]) for path, value in begun.items())
+
+
+@pytest.mark.slow
+def test_of_several_entries_the_last_wins_and_the_average_begins_there_too(train, source, tmp_path, capsys):
+    other = train(tmp_path / "other", "seed=2", "ema=None")
+    entries = f"{{'a':{{'workdir':'{source}'}},'b':{{'workdir':'{other}','parameters':('^model/text/',)}}}}"
+    run = train(tmp_path / "run", f"pretrained={entries}", "steps=1", "optimizer.rate=0", "ema=0.5")
+    assert f"parameters from {other}, step 2" in capsys.readouterr().out
+    for path, value in parameters(run, ema=True).items():
+        if path.startswith("model/"):
+            expected = parameters(other)[path] if path.startswith("model/text/") else parameters(source, ema=True)[path]
+            np.testing.assert_allclose(value, expected, rtol=1e-6, err_msg=path)
+
+
+@pytest.mark.slow
+def test_running_statistics_come_with_their_tower_and_a_run_that_goes_on_needs_its_origin_no_more(tmp_path):
+    origin = train_resnet(tmp_path / "origin")
+    changes = (f"pretrained={{'a':{{'workdir':'{origin}','parameters':('^model/image/',)}}}}",
+               "optimizer.frozen=('^model/image/',)", "optimizer.schedule.kind=constant", "optimizer.schedule.warmup=0")
+    run = train_resnet(tmp_path / "run", *changes, "steps=1")
+    there, here = (leaves(vlp_jax.load(folder)[1]) for folder in (origin, run))
+    moved = 0.9 * there["batch_stats/model/image/norm_stem/mean"]  # one update of momentum 0.9 from there, and not from 0
+    later = (here["batch_stats/model/image/norm_stem/mean"] - moved) / 0.1
+    assert np.abs(moved).max() > 0 and np.abs(later - there["batch_stats/model/image/norm_stem/mean"] / (1 - 0.9**3)).max() < 0.5
+    np.testing.assert_array_equal(here["params/model/image/convolution_stem/kernel"],
+                                  there["params/model/image/convolution_stem/kernel"])
+    shutil.rmtree(origin)
+    with pytest.raises(ConfigError, match="pretrained.a: .*holds no checkpoint"):
+        train_resnet(tmp_path / "anew", *changes, "steps=1")
+    assert not (tmp_path / "anew").exists()
+    train_resnet(run, *changes, "steps=1")
+
+
+def test_what_cannot_be_taken_is_named_before_anything_is_written(train, tiny, source, tmp_path):
+    def refused(entry, *changes):
+        with pytest.raises(ConfigError) as error:
+            train(tmp_path / "run", f"pretrained={{'a':{{{entry}}}}}", *changes)
+        assert not (tmp_path / "run").exists()
+        return str(error.value)
+
+    theirs = f"'workdir':'{source}'"
+    assert "has no checkpoint of step 7; there are 2" in refused(f"{theirs},'step':7")
+    assert "set either workdir" in refused("") and "set either workdir" in refused(f"{theirs},'stage':'b'")
+    assert "'^decoder/' matches no parameter" in refused(f"{theirs},'parameters':('^decoder/',)")
+    message = refused(theirs, "model.image.mlp_dim=24")
+    assert "pretrained.a: model/image/" in message and "24] in this config" in message
+    tokenizer = tmp_path / "vocab.txt"
+    tokenizer.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *map(chr, range(97, 123))]))
+    words = (f"data.text.tokenizer={tokenizer}", "data.text.start_token=[CLS]", "data.text.end_token=[SEP]",
+             "data.text.padding_token=[PAD]")
+    assert "another tokenizer" in refused(theirs, *words)
+    overrides = split_overrides(tiny(SYNTHETIC, "steps=2", *words))[1]
+    entry = f"{{'a':{{{theirs},'parameters':('^model/image/',)}}}}"
+    origin, = find_origins(assemble(load_config(f"{ROOT}/configs/clip_emoji.py:smoke", [*overrides, ("pretrained", entry)])), "run")
+    assert origin.parameters and all(path.startswith("model/image/") for path in origin.parameters)
+
+
+def test_stages_run_one_after_the_other_and_a_second_command_goes_on_where_the_first_stopped(tiny, tmp_path, capsys):
+    config = tmp_path / "staged.py"
+    config.write_text(STAGED.replace("CLIP", repr(f"{ROOT}/configs/clip_emoji.py")))
+    small = tiny(SYNTHETIC)
+    alone = [f"--config={config}:full:first", f"--workdir={tmp_path}/run", *small]
+    assert main.main(alone) == 0
+    command = [f"--config={config}", f"--workdir={tmp_path}/run", *small, "--config.stages.second.optimizer.rate=0"]
+    assert main.main(command) == 0
+    said = capsys.readouterr().out
+    assert "resumed from step 2" in said and f"stage second, in {tmp_path}/run/second" in said
+    first, second = parameters(tmp_path / "run/first"), parameters(tmp_path / "run/second", ema=False)
+    assert all(np.array_equal(value, first[path]) for path, value in second.items() if path.startswith("model/"))
+    assert main.main(command) == 0
+    assert "resumed from step 3" in capsys.readouterr().out
+
+
+def test_stages_are_named_where_one_is_needed_and_where_there_is_none(tmp_path):
+    config = tmp_path / "staged.py"
+    config.write_text(STAGED.replace("CLIP", repr(f"{ROOT}/configs/clip_emoji.py")))
+    stages = load_stages(str(config), [("seed", "5"), ("stages.second.steps", "9")])
+    assert [(name, stage.seed, stage.steps) for name, stage in stages.items()] == [("first", 5, 2), ("second", 5, 9)]
+    assert load_config(f"{config}:full:second") == load_stages(str(config))["second"]
+    with pytest.raises(ConfigError, match="trains in stages, first, second; only main takes them all, name one.*:full:first"):
+        load_config(str(config))
+    for spec, overrides, words in ((f"{config}:full:third", (), "has no stage 'third'; stages: first, second"),
+                                   (str(config), [("stages.third.steps", "3")], "--config.stages.third.steps: there is no stage"),
+                                   (f"{ROOT}/configs/clip_emoji.py:full:first", (), "trains in no stages"),
+                                   (str(config), [("stages.second.pretrained.towers.stage", "second")],
+                                    "stages.second.pretrained.towers.stage: there is no stage 'second' here; possible: first")):
+        with pytest.raises(ConfigError, match=words):
+            load_stages(spec, overrides)

@@ -1,0 +1,93 @@
+"""How a fresh run begins with what others have trained: the config's section `pretrained`."""
+
+import dataclasses
+import os
+import re
+
+import jax
+import jax.numpy as jnp
+
+from vlp_jax.config import schema
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.errors import CheckpointError, ConfigError
+from vlp_jax.sharding.layout import Layout
+from vlp_jax.training.assembly import Run, make_module
+from vlp_jax.training.checkpoint import checkpoint_folder, describe, flat, read_metadata, unflat
+from vlp_jax.training.reading import read_together
+from vlp_jax.training.state import WORD_TABLE, TrainState
+from vlp_jax.training.trained import find_step, trained_config, trained_variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """From which checkpoint of which run an entry of `config.pretrained` takes what: paths of parameters, and of what is kept
+    beside them (`batch_stats/...`)."""
+
+    name: str
+    folder: str
+    step: int
+    average: bool | None
+    parameters: tuple[str, ...]
+    collections: tuple[str, ...]
+
+
+def find_origins(run: Run, workdir: str) -> list[Origin]:
+    """What a fresh run in `workdir` begins with, found out from names and shapes alone.
+
+    Raises: ConfigError for an entry that finds no run, takes nothing, meets a parameter of another shape, or brings embeddings of
+    another tokenizer's words; CheckpointError, StorageError for a run that cannot be read.
+    """
+    return [read_together(f"pretrained.{name}", lambda name=name, spec=spec: find_origin(name, spec, run, workdir))
+            for name, spec in run.config.pretrained.items()]
+
+
+def find_origin(name: str, spec: schema.Pretrained, run: Run, workdir: str) -> Origin:
+    """`find_origins` of one entry."""
+    folder, key = folder_of(spec, workdir), f"pretrained.{name}"
+    try:
+        step = find_step(folder, spec.step)
+    except CheckpointError as error:
+        raise ConfigError(f"{key}: {error}; give the folder of a run that has saved") from error
+    metadata = read_metadata(checkpoint_folder(folder), step)
+    here, there = describe(run.shapes.params), metadata["parameters"]
+    for pattern in spec.parameters:
+        if not any(re.search(pattern, path) for path in here.keys() & there.keys()):
+            raise ConfigError(f"{key}.parameters: {pattern!r} matches no parameter that this model and {folder} both have")
+    taken = [path for path in here if path in there and any(re.search(pattern, path) for pattern in spec.parameters)]
+    for path in taken:
+        if here[path] != there[path]:
+            raise ConfigError(f"{key}: {path} is {there[path]} in {folder} and {here[path]} in this config; make them alike, or "
+                              f"leave it out of {key}.parameters")
+    check_words(key, folder, taken, metadata["preprocessor"], run.preprocessor)
+    kept, known = describe(run.shapes.collections), metadata.get("collections", {})
+    beside = [path for path, shape in kept.items() if path.startswith("batch_stats/") and known.get(path) == shape
+              and any(re.search(pattern, path.removeprefix("batch_stats/")) for pattern in spec.parameters)]
+    return Origin(name, folder, step, spec.average, tuple(taken), tuple(beside))
+
+
+def folder_of(spec: schema.Pretrained, workdir: str) -> str:
+    """The workdir that an entry names: that of a stage lies beside this one."""
+    return spec.workdir if spec.stage is None else os.path.join(os.path.dirname(os.path.abspath(workdir)), spec.stage)
+
+
+def check_words(key: str, folder: str, taken: list[str], stored: dict, preprocessor: Preprocessor) -> None:
+    """Raises: ConfigError where embeddings are taken that stand for the words of another tokenizer."""
+    if WORD_TABLE in taken and stored["tokenizer"] != preprocessor.tokenizer.definition:
+        raise ConfigError(f"{key}: the embeddings of words in {folder} are those of another tokenizer than data.text.tokenizer="
+                          f"{preprocessor.tokenizer.spec.tokenizer!r}; use that run's, or leave them out of {key}.parameters")
+
+
+def begin_with(state: TrainState, origins: list[Origin], layout: Layout) -> TrainState:
+    """`state` with what the origins hold, a later one's where several hold the same; the average begins there too."""
+    params, collections = flat(state.params), flat(state.collections)
+    for origin in origins:
+        config = trained_config(origin.folder, origin.step)
+        found = trained_variables(origin.folder, origin.step, origin.average, make_module(config), config, layout)
+        arrays, beside = flat(found.pop("params")), flat(found)
+        params |= {path: jax.device_put(arrays[path], params[path].sharding) for path in origin.parameters}
+        collections |= {path: jax.device_put(beside[path], collections[path].sharding) for path in origin.collections}
+        print(f"pretrained.{origin.name}: {len(origin.parameters)} of {len(params)} parameters from {origin.folder}, step "
+              f"{origin.step}", flush=True)
+    params = unflat(params, state.params)
+    average = None if state.average is None else jax.tree.map(jnp.copy, params)
+    return state.replace(params=params, average=average, collections=unflat(collections, state.collections))

@@ -1,0 +1,45 @@
+"""What a run has trained: its config and its variables, as one of its checkpoints holds them."""
+
+import os
+from typing import Any
+
+from vlp_jax.config import schema, to_config
+from vlp_jax.errors import CheckpointError
+from vlp_jax.objectives.module import PretrainingModule
+from vlp_jax.sharding.layout import Layout
+from vlp_jax.sharding.mesh import replicated
+from vlp_jax.training.assembly import example_batch
+from vlp_jax.training.checkpoint import checkpoint_folder, finished_steps, read_metadata, restore_arrays, restore_collections
+from vlp_jax.training.state import abstract_collections, place_parameters
+
+
+def find_step(folder: str, step: int | None) -> int:
+    """`step`, or the newest. Raises: CheckpointError where there is no such checkpoint."""
+    checkpoints = checkpoint_folder(folder)
+    steps = finished_steps(checkpoints)
+    if not steps:
+        raise CheckpointError(f"{folder}: holds no checkpoint (looked in {checkpoints})")
+    if step is not None and step not in steps:
+        raise CheckpointError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+    return steps[-1] if step is None else step
+
+
+def trained_config(folder: str, step: int | None = None) -> schema.Config:
+    """The config that a checkpoint was trained with. Raises: CheckpointError as `find_step`."""
+    checkpoints, step = checkpoint_folder(folder), find_step(folder, step)
+    return to_config(read_metadata(checkpoints, step)["config"], place=os.path.join(checkpoints, str(step)))
+
+
+def trained_variables(folder: str, step: int, average: bool | None, module: PretrainingModule, config: schema.Config,
+                      layout: Layout | None) -> dict[str, Any]:
+    """The variables of a checkpoint; arguments as of `vlp_jax.load`, average being its `ema`. Raises: CheckpointError."""
+    checkpoints, metadata = checkpoint_folder(folder), read_metadata(checkpoint_folder(folder), step)
+    if average and config.ema is None:
+        raise CheckpointError(f"{folder}: keeps no average of its parameters (config key ema); load it with ema=False")
+    average = config.ema is not None if average is None else average
+    shardings = None if layout is None else place_parameters(module, example_batch(config), layout)
+    variables = {"params": restore_arrays(checkpoints, step, "average" if average else "params", shardings)}
+    if "collections" in metadata["fingerprints"]:
+        like = abstract_collections(module, example_batch(config))
+        variables |= restore_collections(checkpoints, step, like, None if layout is None else replicated(layout.mesh))
+    return variables
