@@ -110,8 +110,8 @@ def along(cell: nn.Module, carry: Any, x: jax.Array, *beside: Any) -> tuple[Any,
 
 
 def on_own_examples(function: Callable, cell: nn.Module, *arrays: Any) -> Any:
-    """`function(cell, *arrays)`, of trees of arrays whose first axis is the batch; call it inside a module. Each device runs through
-    its own examples, so that gradients of the cell's parameters are summed over devices once and not at every word."""
+    """`function(cell, *arrays)`, of trees of arrays whose first axis is the batch; call it inside a module. Each device runs
+    through its own examples, so that gradients of the cell's parameters are summed over devices once and not at every word."""
     layout, examples = current_layout(), len(jax.tree.leaves(arrays)[0])
     if cell.is_initializing() or layout is None or layout.mesh.size == 1 or examples % layout.parts("batch"):
         return function(cell, *arrays)
