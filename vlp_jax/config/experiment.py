@@ -186,7 +186,8 @@ def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 def emoji_image(tower: ml_collections.ConfigDict, narrow: dict) -> None:
     """Shrinks an image tower for pictures of 32 x 32: a ViT of 16 patches behind a convolution stem, all of a VGG's layers with few
-    channels. An Inception-v3 has few channels, and 107 x 107 pixels, the least of which its last map has more than one place."""
+    channels. An Inception-v3 has few channels, and 107 x 107 pixels, the fewest of which its last map has 2 x 2 places. Others are
+    as in smoke variants."""
     if tower.kind == "vit":
         tower.update(narrow, depth=2, image_size=32, patch_size=8, stem="convolution", stem_channels=(32, 64, 128, 128),
                      stem_strides=(2, 2, 2, 1))
@@ -195,4 +196,4 @@ def emoji_image(tower: ml_collections.ConfigDict, narrow: dict) -> None:
     elif tower.kind == "vgg":
         tower.update(width=16, image_size=32, rematerialisation="none")
     else:
-        raise ConfigError(f"model.image.kind: a {tower.kind!r} has no form for the embedded data yet; give the recipe its own")
+        narrow_image(tower, narrow)
