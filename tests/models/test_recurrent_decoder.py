@@ -222,6 +222,37 @@ def test_gradients_reach_the_image_tower_and_every_parameter_and_are_the_same_on
 
 
 @each_way
+def test_a_module_writes_and_scores_captions_alike_on_a_mesh_and_as_without_a_cache(kind, image):
+    config = trained(kind, image, mesh__replicate_below=0)
+    module, batch, start, end, padding = make_module(config), prepare(batch_of(), config.data.images), 2, 1, 0
+    rng, shapes = np.random.default_rng(5), nn.meta.unbox(jax.eval_shape(lambda: initial_variables(module, batch, 0)))
+    variables = jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
+
+    def results(variables, image, text, mask):
+        written = module.apply(variables, image, jnp.full(len(image), start), end, padding, method="write_captions")
+        return written, *module.apply(variables, image, text, mask, method="caption_losses")
+
+    found, arrays = [], (batch["image"], batch["text"], batch["text_mask"])
+    for sizes in ((1, 1, 1), (2, 2, 2)):
+        mesh_config = schema.Mesh(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)), replicate_below=0)
+        mesh = make_mesh(mesh_config, jax.devices()[:np.prod(sizes)])
+        with layout_in_use(make_layout(mesh_config, mesh)):
+            placed = jax.device_put(variables, replicated(mesh)), *jax.device_put(arrays, batch_sharding(mesh))
+            found.append(jax.jit(results, out_shardings=replicated(mesh))(*placed))
+    (written, losses, counts), (on_mesh, losses_on_mesh, _) = jax.tree.map(np.asarray, found)
+    np.testing.assert_array_equal(on_mesh, written)
+    np.testing.assert_allclose(losses_on_mesh, losses, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(counts, np.asarray(batch["text_mask"])[:, 1:].sum(axis=1))
+    text = np.full((len(written), 5), padding, np.int32)
+    text[:, 0] = start
+    encode = jax.jit(lambda text: module.apply(variables, batch | {"text": text}, {"decoding"}, False, method="encode"))
+    for place in range(4):
+        ended, logits = (text[:, 1:] == end).any(axis=1), np.asarray(encode(text)["decoding"].logits)
+        text[:, place + 1] = np.where(ended, padding, logits[:, place].argmax(axis=-1))
+    np.testing.assert_array_equal(written, text[:, 1:])
+
+
+@each_way
 def test_devices_meet_no_more_often_for_longer_texts(kind, image):
     mesh, model = make_mesh(schema.Mesh(data=8), jax.devices()), model_of(kind, image)
     picture = jax.device_put(jax.tree.map(lambda x: jnp.tile(x[:1], (8,) + (1,) * (x.ndim - 1)), PICTURE), batch_sharding(mesh))
