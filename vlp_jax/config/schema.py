@@ -16,6 +16,7 @@ from vlp_jax.config.data_schema import Text as Text
 from vlp_jax.config.data_schema import Texts as Texts
 from vlp_jax.config.data_schema import TrainSource as TrainSource
 from vlp_jax.config.fields import between, section
+from vlp_jax.config.model_schema import AnyDecoder as AnyDecoder
 from vlp_jax.config.model_schema import AnyImageTower as AnyImageTower
 from vlp_jax.config.model_schema import AnyTextTower as AnyTextTower
 from vlp_jax.config.model_schema import BagTower as BagTower
@@ -29,13 +30,16 @@ from vlp_jax.config.model_schema import Decoder as Decoder
 from vlp_jax.config.model_schema import Fusion as Fusion
 from vlp_jax.config.model_schema import GatedFusion as GatedFusion
 from vlp_jax.config.model_schema import GraphFusion as GraphFusion
+from vlp_jax.config.model_schema import GruDecoder as GruDecoder
 from vlp_jax.config.model_schema import GruTower as GruTower
 from vlp_jax.config.model_schema import ImageTower as ImageTower
 from vlp_jax.config.model_schema import InceptionTower as InceptionTower
+from vlp_jax.config.model_schema import LstmDecoder as LstmDecoder
 from vlp_jax.config.model_schema import LstmTower as LstmTower
 from vlp_jax.config.model_schema import MergedFusion as MergedFusion
 from vlp_jax.config.model_schema import Model as Model
 from vlp_jax.config.model_schema import PooledFusion as PooledFusion
+from vlp_jax.config.model_schema import RecurrentDecoder as RecurrentDecoder
 from vlp_jax.config.model_schema import RecurrentTower as RecurrentTower
 from vlp_jax.config.model_schema import ResNetTower as ResNetTower
 from vlp_jax.config.model_schema import Stack as Stack

@@ -104,7 +104,10 @@ def unused_of_text_tower(config: schema.Config) -> list[tuple[str, bool, str]]:
     """What a decoder inside the text tower does not read, and what only such a one does."""
     decoder, fusion, default, settings = config.model.decoder, config.model.fusion, schema.Decoder(), []
     parts = {"fusion": isinstance(fusion, schema.TextTowerFusion) and fusion.start_token}
-    if decoder is not None:
+    if isinstance(decoder, schema.RecurrentDecoder):
+        settings = [("model.decoder.attention_width", decoder.image == "state" and decoder.attention_width !=
+                     schema.RecurrentDecoder().attention_width, "beside image='state': it is for 'attention'")]
+    elif decoder is not None:
         inside = decoder.kind == "in_text_tower"
         of_stack = {field.name for field in dataclasses.fields(schema.Stack)} | {"preset", "image_queries", "text_prefix"}
         beside = "'in_text_tower', whose layers are model.text's" if inside else f"{decoder.kind!r}: it is for 'in_text_tower'"

@@ -100,7 +100,7 @@ class PretrainingModule(nn.Module):
             encodings["text_embedding"] = self.model.embed_text(encodings["text"])
         if "decoding" in needs:
             text, mask, packed = rows_of_text(batch)
-            prefix = self.drawn_prefix(mask) if train and self.model_config.decoder.text_prefix else None
+            prefix = self.drawn_prefix(mask) if train and has_prefix(self.model_config.decoder) else None
             logits = self.model.decode(text, mask, encodings["image"] if "image" in needs else None, train, encodings.get("text"),
                                        prefix, packed)
             encodings["decoding"] = Decoding(logits, jnp.zeros(len(logits), jnp.int32) if prefix is None else prefix)
@@ -139,6 +139,11 @@ class PretrainingModule(nn.Module):
 
         step, state = decoder_step(next_logits, memory, len(start))
         return greedy(step, state, start, self.model_config.text.length - 1, end, padding)
+
+
+def has_prefix(decoder: schema.AnyDecoder) -> bool:
+    """Whether training shows the decoder a part of each text at once."""
+    return isinstance(decoder, schema.Decoder) and decoder.text_prefix > 0
 
 
 def needs_of_decoding(config: schema.Model, needs: set[str]) -> set[str]:
