@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from vlp_jax.config import schema
+from vlp_jax.config.targets import with_outputs
 from vlp_jax.config.unused import check_unused
 from vlp_jax.errors import ConfigError
 
@@ -44,7 +45,7 @@ def to_config(tree: Mapping, place: str = "") -> schema.Config:
     if not config.objectives:
         raise ConfigError(f"objectives: at least one is needed, such as contrastive.kind='softmax'{_at(place)}")
     check_unused(config, place)
-    return config
+    return with_outputs(config, place)
 
 
 def to_tree(config: Any) -> Any:
