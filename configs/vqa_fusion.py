@@ -1,8 +1,9 @@
-"""Visual question answering as classification: two towers, a fusion, and a head over frequent answers (Dou et al. 2022, METER).
+"""Visual question answering as classification over frequent answers: two towers, a fusion, a head (Dou et al. 2022, METER).
 
-Its fine-tuning on VQA v2: the model of meter.py at 576 pixels, a hidden layer of twice the width with a norm in the head, binary
-cross-entropy with soft scores of 3,129 answers; batch 512, 10 epochs; AdamW, weight decay 0.01, rate 5e-6 for the encoders, 5 times
-that for the fusion, 50 times for the head; warm-up over a tenth, then linearly to 0. It goes on from pretraining, here from nothing.
+METER's fine-tuning on VQA v2: the model of meter.py at 576 pixels, a hidden layer of twice the width with a norm in the head,
+binary cross-entropy with soft scores of 3,129 answers; batch 512, 10 epochs; AdamW, weight decay 0.01, rate 5e-6 for the encoders,
+5 times that for the fusion, 50 times for the head; warm-up over a tenth, then linearly to 0. It goes on from pretraining, here from
+nothing.
 
 Data: JSON lines with `image`, `question` and `answers`, a list of what every annotator said:
 python -m vlp_jax.main --config=configs/vqa_fusion.py --workdir=DIR '--config.data.train.source=jsonl:vqa.jsonl?caption=question'
@@ -47,12 +48,13 @@ def get_config(variant="full"):
 
 def small(config):
     config = on_emoji(config)
-    config.update(steps=600, ema=0.99)
+    config.update(steps=400, ema=0.98)
     config.data.batch_size = 128
-    config.model.image.update(width=192, depth=1, heads=3, mlp_dim=576, pooling="mean", activation="gelu_tanh", embedding_norm=False,
-                              stem_channels=(32, 64, 64, 128, 128, 192, 192), stem_strides=(2, 1, 2, 1, 1, 2, 1))
-    config.model.text.update(norm="pre", final_norm=True, pooling="mean", dropout=0.0, heads=2, mlp_dim=256)
+    config.model.image.update(width=128, depth=1, heads=4, mlp_dim=256, pooling="mean", embedding_norm=False,
+                              activation="gelu_tanh", stem_channels=(32, 64, 96, 128, 128), stem_strides=(2, 2, 1, 2, 1))
+    config.model.text.update(depth=1, norm="pre", final_norm=True, pooling="mean", dropout=0.0, heads=4, mlp_dim=256)
     config.model.fusion = dict(kind="cross_attention", preset="Ti", width=128, depth=2, heads=4, mlp_dim=256)
     config.data.targets.answer = dict(kind="class")
     config.objectives.answer.update(loss="softmax", hidden_dim=None)  # one answer a question
+    config.optimizer.rate = 5e-3
     return config

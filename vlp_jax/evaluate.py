@@ -37,8 +37,8 @@ def main(arguments: list[str]) -> int:
     flags.add_argument("--source", required=True, help="KIND:PATTERN, quoted where it has braces")
     flags.add_argument("--evaluators", default="retrieval", help=f"comma-separated: {', '.join(TASKS)}")
     flags.add_argument("--class-field", help="metadata field that names the class for zero_shot")
-    flags.add_argument("--objective", help="whose head classification or regression asks; by default the config's evaluators', or the first")
-    flags.add_argument("--by", help="metadata field by whose values classification also counts; by default the config's evaluators'")
+    flags.add_argument("--objective", help="whose head classification or regression asks; by default the config's choice")
+    flags.add_argument("--by", help="metadata field by whose values classification also counts; by default the config's choice")
     flags.add_argument("--batch-size", type=int, default=256)
     flags.add_argument("--output", help="a JSON file to write")
     add_host_flags(flags)
@@ -65,8 +65,8 @@ def evaluate(given: argparse.Namespace) -> None:
     data = EvaluationSet(open_source(given.source))
     embedder = make_embedder(model.module, preprocessor, layout)
     tellers = make_tellers(model.module, embedder, trained_targets(given.workdir, given.step), layout)
-    results = evaluate_set(data, spec, embedder, variables, class_descriptions(given.workdir, given.step), model.config.data.threads,
-                           captioner=make_captioner(model.module, embedder, layout), tellers=tellers)
+    results = evaluate_set(data, spec, embedder, variables, class_descriptions(given.workdir, given.step),
+                           model.config.data.threads, captioner=make_captioner(model.module, embedder, layout), tellers=tellers)
     text = json.dumps(results, indent=2)
     print(text)
     if given.output and is_first():

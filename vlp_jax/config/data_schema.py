@@ -115,7 +115,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Classes(Target):
-    """Fields that targets share which are classes: so many of the training data's values, the most frequent first, or those named."""
+    """Fields of targets with classes: so many of the training data's values, the most frequent first, or those named."""
 
     classes: int | None = between(None, 2)  # how many; must be given, but for `names`
     names: tuple[str, ...] = ()  # the classes themselves

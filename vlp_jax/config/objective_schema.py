@@ -170,7 +170,7 @@ class Supervised(Weighted):
     hidden_dim: int | None = between(None, 1)  # of a layer with a norm in the head; None: the head is linear
     dropout: float = between(0.0, 0.0, 1.0)  # of what the head's last layer reads
     initial_bias: float = 0.0  # of the head's last layer; a low one says of scores that most classes are false
-    prior: Literal["running", "batch"] = "running"  # of which targets `reference` knows how frequent each is; batch with microbatches
+    prior: Literal["running", "batch"] = "running"  # of which targets' frequencies `reference` knows; batch with microbatches
     outputs: int | None = between(None, 1)  # of the head; None: as many as the target has, filled in when a config is read
 
 

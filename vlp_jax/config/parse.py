@@ -147,6 +147,9 @@ class _Parser:
             arguments = tuple(a for a in arguments if a is not type(None))
         if len(arguments) == 1:
             return self.value(arguments[0], value, path)
+        if isinstance(value, Raw):
+            given, value = value, self.literal(value, path)
+            value = value if isinstance(value, Mapping) else given
         kinds = {typing.get_args(typing.get_type_hints(a)["kind"])[0]: a for a in arguments}
         if not isinstance(value, Mapping) or "kind" not in value:
             self.fail(path, f"expected a section with a key 'kind', one of {', '.join(kinds)}", value)

@@ -1,17 +1,19 @@
 """What the objectives that tell a target need of `data.targets`: checked, and the size of their heads filled in."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import NoReturn
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 
+Fail = Callable[[str, str], NoReturn]  # (key, what is wrong with it)
 KIND_OF_LOSS = {"softmax": "class", "hinge": "class", "binary": "scores"}
 
 
 def with_outputs(config: schema.Config, place: str) -> schema.Config:
-    """`config` with `outputs` of every objective that tells a target. Raises: ConfigError for a target that does not say what it is,
-    and for an objective that it does not fit."""
+    """`config` with `outputs` of every objective that tells a target. Raises: ConfigError for a target that does not say what it
+    is, and for an objective that it does not fit."""
     def fail(path: str, text: str) -> NoReturn:
         raise ConfigError(f"{path}: {text}{f' [{place}]' if place else ''}")
 
@@ -25,22 +27,22 @@ def with_outputs(config: schema.Config, place: str) -> schema.Config:
     return dataclasses.replace(config, objectives=objectives)
 
 
-def check_target(path: str, target: schema.AnyTarget, fail) -> None:
+def check_target(path: str, target: schema.AnyTarget, fail: Fail) -> None:
     """Calls `fail` for a target without a field, or without a number of classes that its names agree with."""
     if not target.field:
         fail(f"{path}.field", "is missing; name the field of the metadata that holds it")
     if not isinstance(target, schema.Classes):
         return
     if target.classes is None and not target.names:
-        fail(f"{path}.classes", "is missing; say how many classes there are, since a model is built before data are read, or give names")
+        fail(f"{path}.classes", "is missing; say how many there are, which has to be known before data are read, or give names")
     if target.names and target.classes not in (None, len(target.names)):
         fail(f"{path}.classes", f"is {target.classes}, and there are {len(target.names)} names; leave one of the two out")
     if len(set(target.names)) < len(target.names):
         fail(f"{path}.names", "names a class twice")
 
 
-def outputs_of(path: str, objective: schema.Supervised, config: schema.Config, fail) -> int:
-    """How many numbers an objective tells. Calls `fail` where its target is another kind of thing, or what it reads is not there."""
+def outputs_of(path: str, objective: schema.Supervised, config: schema.Config, fail: Fail) -> int:
+    """How many numbers an objective tells. Calls `fail` where its target is of another kind, or what it reads is not there."""
     target = config.data.targets.get(objective.target)
     if target is None:
         known = ", ".join(config.data.targets) or "none; set data.targets.NAME=dict(kind='class', field=..., classes=...)"

@@ -96,9 +96,10 @@ class TrainRows:
         generators = dict(zip(VIEWS, rng.spawn(len(VIEWS)), strict=True))
         views = {name: self.pixels(sample, self.view_augmentation or self.augmentation, generators[name])
                  for name in VIEWS if name in self.inputs}
-        targets = {name: self.targets.of(name.removeprefix(TARGET), sample.metadata) for name in self.inputs if name.startswith(TARGET)}
-        return {"image": image, **views, **targets, "text": text, "key": np.str_(sample.key), "caption_id": identity(caption.encode()),
-                "image_id": identity(sample.image)}
+        targets = {name: self.targets.of(name.removeprefix(TARGET), sample.metadata)
+                   for name in self.inputs if name.startswith(TARGET)}
+        return {"image": image, **views, **targets, "text": text, "key": np.str_(sample.key),
+                "caption_id": identity(caption.encode()), "image_id": identity(sample.image)}
 
     def pixels(self, sample: Sample, augmentation: schema.Augmentation, rng: np.random.Generator) -> np.ndarray:
         size, spec = self.preprocessor.image_size, self.preprocessor.images

@@ -1,7 +1,7 @@
 """What supervised objectives are to tell of a sample: from its metadata to an array of a batch.
 
-A sample has no target where its metadata lack the field, hold nothing there, or a value that is none of the classes. Its row says so:
--1 for a class, zeros for scores, NaN for a number.
+A sample has no target where its metadata lack the field, hold nothing there, or a value that is none of the classes. Its row says
+so: -1 for a class, zeros for scores, NaN for a number.
 """
 
 import dataclasses
@@ -102,7 +102,8 @@ def named_classes(name: str, spec: schema.Classes) -> tuple[str, ...]:
     names = spec.names or [line for line in read_file(spec.file).decode().splitlines() if line.strip()][:spec.classes]
     classes = tuple(canonicalize(line, spec.canonicalize) for line in names)
     if len(classes) < number_of_classes(spec):
-        raise ConfigError(f"data.targets.{name}.classes: is {spec.classes}, and {spec.file} names {len(classes)}; set it to that, or less")
+        raise ConfigError(f"data.targets.{name}.classes: is {spec.classes}, and {spec.file} names {len(classes)}; set it to that, "
+                          "or less")
     twice = [value for value, count in Counter(classes).items() if count > 1]
     if twice:
         raise ConfigError(f"data.targets.{name}: names the class {twice[0]!r} twice")
@@ -123,7 +124,7 @@ def most_frequent(specs: Mapping[str, schema.Classes], train: Sequence[Source]) 
             raise DataError(f"{', '.join(source.spec for source in train)}: no sample has the field {spec.field!r} of "
                             f"data.targets.{name}.field; there are: {known}")
         if len(counts[name]) < spec.classes:
-            raise ConfigError(f"data.targets.{name}.classes: is {spec.classes}, and {spec.field!r} has {len(counts[name])} values in "
-                              "the training data; set it to that, or less")
+            raise ConfigError(f"data.targets.{name}.classes: is {spec.classes}, and {spec.field!r} has {len(counts[name])} values "
+                              "in the training data; set it to that, or less")
         order = sorted(counts[name].items(), key=lambda item: (-item[1], item[0]))
         yield name, tuple(value for value, _ in order[:spec.classes])

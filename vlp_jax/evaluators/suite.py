@@ -15,7 +15,7 @@ from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, class_descriptions
 from vlp_jax.evaluators.matching import MATCHING_METRICS, matching
 from vlp_jax.evaluators.retrieval import RETRIEVAL_METRICS, retrieval
-from vlp_jax.evaluators.told import CLASSIFICATION_METRICS, REGRESSION_METRICS, Tell, Teller, classification, regression
+from vlp_jax.evaluators.told import CLASSIFICATION_METRICS, REGRESSION_METRICS, Tell, Teller, told
 from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, zero_shot
 
 TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS, "matching": MATCHING_METRICS,
@@ -59,12 +59,7 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
     try:
         if "matching" in spec.tasks:
             results |= matching(asked_of(embedder), data)
-        if "classification" in spec.tasks:
-            teller = teller_of("classification", spec, tellers)
-            results |= classification(asked_of(teller.embedder), data, teller, spec.by)
-        if "regression" in spec.tasks:
-            teller = teller_of("regression", spec, tellers)
-            results |= regression(asked_of(teller.embedder), data, teller)
+        results |= told(data, spec, tellers, asked_of)
         if {"retrieval", "zero_shot"} & {*spec.tasks}:
             pixels = paced(data.pixels(embedder.preprocessor, threads), spec.batch_size, between)
             images = embedder.images(variables, pixels, spec.batch_size)
@@ -77,11 +72,6 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
     except ValueError as error:
         raise EvaluationError(f"{data.source.spec}: {error}") from error
     return results
-
-
-def teller_of(task: str, spec: schema.Evaluator, tellers: Mapping[str, Teller]) -> Teller:
-    """That of the objective which the evaluator names, or of the first of the kind that the task has its name from."""
-    return tellers[spec.objective] if spec.objective else next(teller for teller in tellers.values() if teller.kind == task)
 
 
 def paced(items: Iterable, batch_size: int, between: Callable[[], None]) -> Iterator:

@@ -1,10 +1,11 @@
 """What a supervised objective tells of a set: classes beside the most frequent ones, numbers beside their mean."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from vlp_jax.config import schema
 from vlp_jax.data.targets import Targets, values_in
 from vlp_jax.errors import DataError
 from vlp_jax.evaluators.embedder import Embedder
@@ -26,13 +27,27 @@ class Teller:
     targets: Targets
 
 
-def classification(tell: Tell, data: EvaluationSet, teller: Teller, by: str | None = None) -> dict[str, float]:
-    """`classification_accuracy`: how often the true class scores highest, or the mean score of the class that does, over all samples;
-    those whose class is none of the target's (all but the share `classification_known`) count as wrong.
-    `classification_majority`: that of always answering the class which is best for this set, as no training knows it.
+def told(data: EvaluationSet, spec: schema.Evaluator, tellers: Mapping[str, Teller] | None,
+         asked_of: Callable[[Embedder], Tell]) -> dict[str, float]:
+    """The metrics of those of `spec.tasks` that ask a supervised objective: the one that the evaluator names, or the first of the
+    kind from which the task has its name. tellers: by the objective's name. asked_of: how an embedder is asked about the set."""
+    results = {}
+    for task in ("classification", "regression"):
+        if task not in spec.tasks:
+            continue
+        teller = tellers[spec.objective] if spec.objective else next(one for one in tellers.values() if one.kind == task)
+        tell = asked_of(teller.embedder)
+        results |= classification(tell, data, teller, spec.by) if task == "classification" else regression(tell, data, teller)
+    return results
 
-    by: a field of the metadata, each of whose values has these two of its own samples, `classification_accuracy/VALUE`, and its count;
-      `classification_majority_by_FIELD` always answers the best class for the value.
+
+def classification(tell: Tell, data: EvaluationSet, teller: Teller, by: str | None = None) -> dict[str, float]:
+    """`classification_accuracy`: how often the true class scores highest, or the mean score of the class that does, over all
+    samples; those whose class is none of the target's (all but the share `classification_known`) count as wrong.
+    `classification_majority`: that of always answering the class which is best for this set.
+
+    by: a field of the metadata, for each of whose values the two are given over its samples, `classification_accuracy/VALUE`,
+      and their number; `classification_majority_by_FIELD` always answers the best class for the value.
     A sample with several texts is asked about by its first. Raises: DataError for a sample without the field of the target, or `by`.
     """
     truth = np.stack([credits_of(data, number, teller) for number in range(len(data))])

@@ -129,8 +129,8 @@ class PretrainingModule(nn.Module):
 
     def tell(self, name: str, image: jax.Array, text: jax.Array, mask: jax.Array) -> jax.Array:
         """float32 [B, outputs]: what the objective `name`, a supervised one, answers for each pair."""
-        objective = self.objectives[name]
-        return objective.answers(self.encode({"image": image, "text": text, "text_mask": mask}, {*objective.needs}, False), self.model)
+        objective, batch = self.objectives[name], {"image": image, "text": text, "text_mask": mask}
+        return objective.answers(self.encode(batch, {*objective.needs}, train=False), self.model)
 
     def caption_losses(self, image: jax.Array, text: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Of each text of a batch: the sum of -log p of its tokens but for the first, float32 [B], and how many these are."""

@@ -56,8 +56,8 @@ class Head(nn.Module):
 class Supervised(Objective):
     """Base of the two. The loss is the mean over all rows of a batch, to which those without a target add nothing.
 
-    Metrics: `target_rate`, the share of rows that have a target, and `reference`, what always the same answer would lose at best, by
-    how frequent targets are (of a batch with so many of them).
+    Metrics: `target_rate`, the share of rows that have a target, and `reference`, what always the same answer would lose at best,
+    by how frequent targets are (of a batch with so many of them). With microbatches, metrics are means over these.
     prior: `running` knows the targets of all batches, the older the less, in a collection of its own, which microbatches cannot;
       `batch` those of the batch.
     """

@@ -25,7 +25,7 @@ def binary_losses(logits: jax.Array, scores: jax.Array) -> jax.Array:
 
 
 def hinge_losses(logits: jax.Array, labels: jax.Array, margin: float = 1.0) -> jax.Array:
-    """max(0, margin + max over other classes j of z_j, less z_label) (Crammer & Singer 2001, equation 4). Shapes as in `softmax_losses`."""
+    """max(0, margin + max over other classes j of z_j - z_label) (Crammer & Singer 2001, equation 4), as `softmax_losses`."""
     own = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
     others = jnp.where(own, -jnp.inf, logits).max(axis=1)
     return jax.nn.relu(margin + others - jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0])

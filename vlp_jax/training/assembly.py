@@ -100,8 +100,9 @@ class Run(Update):
         if descriptions is None:
             descriptions = collect_descriptions(specs, self.mixture.sources)
         embedder = make_embedder(self.module, self.preprocessor, self.layout)
-        return EvaluationSuite(specs, embedder, descriptions, self.config.data.threads,
-                               make_captioner(self.module, embedder, self.layout), make_tellers(self.module, embedder, targets, self.layout))
+        captioner = make_captioner(self.module, embedder, self.layout)
+        tellers = make_tellers(self.module, embedder, targets, self.layout)
+        return EvaluationSuite(specs, embedder, descriptions, self.config.data.threads, captioner, tellers)
 
     def evaluated_variables(self, state: Any) -> dict:
         """The averaged parameters where the config keeps an average, else the parameters."""
