@@ -42,6 +42,8 @@ def get_config(variant="full"):
     if variant != "full":
         config.data.train.source = "embedded:emoji_vqa/train"
         config.data.targets.answer.update(field="answer", classes=ANSWERS, canonicalize=())
+        if config.data.targets.answer.kind == "scores":
+            config.data.targets.answer.agreeing = 1  # one annotator
         config.evaluators = dict(val_vendor=dict(source="embedded:emoji_vqa/val_vendor", tasks=("classification",), by="type"))
     return config
 

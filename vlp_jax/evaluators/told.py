@@ -48,7 +48,7 @@ def classification(tell: Tell, data: EvaluationSet, teller: Teller, by: str | No
 
     by: a field of the metadata, for each of whose values the two are given over its samples, `classification_accuracy/VALUE`,
       and their number; `classification_majority_by_FIELD` always answers the best class for the value.
-    A sample with several texts is asked about by its first. Raises: DataError for a sample without the field of the target, or `by`.
+    A sample with several texts is asked about by its first. Raises: DataError for a sample without the target's field, or `by`.
     """
     truth = np.stack([credits_of(data, number, teller) for number in range(len(data))])
     scores = tell(first_texts(data))
