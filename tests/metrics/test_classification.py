@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vlp_jax.metrics.classification import accuracy, majority
+from vlp_jax.metrics.classification import accuracy, credits_won, majority
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -35,3 +35,15 @@ def test_scores_that_are_not_finite_are_an_error(value):
 
 def test_majority_is_the_share_of_the_most_frequent_class():
     assert majority(np.array([2, 0, 2, 1, 2])) == 0.6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_credit_won_is_the_least_among_the_highest_and_of_a_true_class_it_is_accuracy(seed):
+    rng = np.random.default_rng(seed)
+    scores, credit = rng.integers(0, 4, (60, 5)).astype(np.float32), rng.random((60, 5))
+    expected = [min(credit[i][j] for j in range(5) if row[j] == max(row)) for i, row in enumerate(scores)]
+    np.testing.assert_allclose(credits_won(scores, credit), expected)
+    labels = rng.integers(0, 5, 60)
+    assert credits_won(scores, np.eye(5)[labels]).mean() == pytest.approx(accuracy(scores, labels))
+    with pytest.raises(ValueError, match="not finite"):
+        credits_won(np.full((3, 2), np.nan), np.ones((3, 2)))
