@@ -138,7 +138,8 @@ def test_a_supervised_objective_has_the_products_that_its_traced_program_has(of,
     module, batch = make_module(config), example_batch(config, rows=4)
     variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
     program = jax.make_jaxpr(lambda variables: module.apply(variables, batch, True, rngs={"dropout": jax.random.key(0)}))(variables)
-    assert counted_flops(program.jaxpr) * 3 * config.data.batch_size == train_step_flops(config) * 4
+    mean_of_words = 2 * 4 * 24 * 64 if kind == "graph" else 0  # by a product where a text has a mask, which is not counted
+    assert (counted_flops(program.jaxpr) - mean_of_words) * 3 * config.data.batch_size == train_step_flops(config) * 4
 
 
 @pytest.mark.parametrize(("tower", "published"), [
