@@ -49,8 +49,9 @@ def test_data_takes_the_devices_that_the_other_axes_leave(mesh, shape):
 def answers(tmp_path_factory):
     """A JSON lines file of questions, several about each picture, and a finished run on it with what it measured."""
     folder = tmp_path_factory.mktemp("answers")
-    rows = [dict(image=f"{number // 3}.png", caption=f"question {number % 3}?", answer=["red", "blue", "red", "two", "old"][number % 5],
-                 type=["colour", "count"][number % 2], year=2000 + number) for number in range(15)]
+    rows = [dict(image=f"{number // 3}.png", caption=f"question {number % 3}?", year=2000 + number,
+                 answer=["red", "blue", "red", "two", "old"][number % 5], type=["colour", "count"][number % 2])
+            for number in range(15)]
     for number in range(5):
         Image.fromarray(np.full((20, 24, 3), 40 * number, np.uint8)).save(folder / f"{number}.png")
     (folder / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -60,7 +61,8 @@ def answers(tmp_path_factory):
 def test_what_is_told_of_a_set_is_the_same_in_training_and_after_it_with_the_classes_of_the_checkpoint(tiny, answers, capsys):
     source = f"jsonl:{answers}/x.jsonl"
     targets = {"answer": dict(kind="class", field="answer", classes=3), "year": dict(kind="number", field="year", mean=2000.0)}
-    objectives = {"answer": dict(kind="classification", target="answer"), "year": dict(kind="regression", target="year", of="image")}
+    objectives = {"answer": dict(kind="classification", target="answer"),
+                  "year": dict(kind="regression", target="year", of="image")}
     evaluators = {"held_out": dict(source=source, tasks=("classification", "regression"), by="type")}
     flags = tiny(f"data.train.source={source}", "steps=2", f"data.targets={targets}", f"objectives={objectives}",
                  f"evaluators={evaluators}", "model.fusion={'kind': 'concatenation', 'width': 16, 'mlp_dim': 16}")

@@ -1,4 +1,4 @@
-"""Classification and regression evaluators: many questions about one picture, majorities, groups, and what is none of the classes."""
+"""Classification and regression evaluators: many questions about one picture, majorities, groups, what is none of the classes."""
 
 import types
 
