@@ -114,6 +114,8 @@ def shrink_parts(config: ml_collections.ConfigDict, narrow: dict) -> None:
             objective.mask_id, config.model.text.vocab_size = None, WITH_MASK_TOKEN
         if objective.kind in ("masked_image", "masked_joint"):
             objective.update(codes=256, smallest_block=2)
+        if objective.kind in ("classification", "regression") and objective.get("hidden_dim") is not None:
+            objective.hidden_dim = narrow["mlp_dim"]
         if "alpha_warmup" in objective:
             objective.alpha_warmup = 10
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from vlp_jax.config import schema
+from vlp_jax.config.targets import with_outputs
 from vlp_jax.config.unused import check_unused
 from vlp_jax.errors import ConfigError
 
@@ -47,7 +48,7 @@ def to_config(tree: Mapping, place: str = "") -> schema.Config:
         if (origin.workdir is None) == (origin.stage is None):
             raise ConfigError(f"pretrained.{name}: set either workdir, the folder of a run, or stage, an earlier stage{_at(place)}")
     check_unused(config, place)
-    return config
+    return with_outputs(config, place)
 
 
 def to_tree(config: Any) -> Any:
@@ -149,6 +150,9 @@ class _Parser:
             arguments = tuple(a for a in arguments if a is not type(None))
         if len(arguments) == 1:
             return self.value(arguments[0], value, path)
+        if isinstance(value, Raw):
+            given, value = value, self.literal(value, path)
+            value = value if isinstance(value, Mapping) else given
         kinds = {kind: a for a in arguments for kind in typing.get_args(typing.get_type_hints(a)["kind"])}
         if not isinstance(value, Mapping) or "kind" not in value:
             self.fail(path, f"expected a section with a key 'kind', one of {', '.join(kinds)}", value)
