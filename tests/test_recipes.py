@@ -7,18 +7,21 @@ import jax
 import numpy as np
 import pytest
 
-from vlp_jax.config import load_config, schema
+from vlp_jax.config import load_stages, schema
 from vlp_jax.training.assembly import assemble
 
 pytestmark = pytest.mark.recipes
-CONFIGS = sorted(path.stem for path in (pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+FOLDER = pathlib.Path(__file__).parents[1] / "configs"
+CONFIGS = [f"{path.stem}:{stage}" if stage else path.stem
+           for path in sorted(FOLDER.glob("*.py")) for stage in load_stages(str(path))]
 MESHES = {"one device": schema.Mesh(data=1), "data=4, fsdp=2": schema.Mesh(data=4, fsdp=2, replicate_below=256)}
 STEPS = 3
 
 
 def smoke(name, mesh, compute):
-    """The smoke variant of a config, three steps of 32 examples."""
-    config = load_config(f"configs/{name}.py:smoke")
+    """The smoke variant of a config, or of one of its stages (NAME:STAGE), three steps of 32 examples."""
+    name, _, stage = name.partition(":")
+    config = load_stages(f"configs/{name}.py:smoke")[stage or None]
     data = dataclasses.replace(config.data, batch_size=32)
     return dataclasses.replace(config, steps=STEPS, data=data, mesh=mesh, evaluators={},
                                precision=schema.Precision(compute))

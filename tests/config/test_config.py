@@ -6,7 +6,7 @@ import re
 import jax
 import pytest
 
-from vlp_jax.config import base, flatten, load_config, to_config, to_tree, variant_of
+from vlp_jax.config import base, flatten, load_config, load_stages, to_config, to_tree, variant_of
 from vlp_jax.config.parse import apply_overrides
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.assembly import example_batch, make_module
@@ -18,7 +18,9 @@ GOLDEN = ROOT / "tests/golden/configs"
 
 
 def flat_text(name: str) -> str:
-    tree = flatten(to_tree(load_config(str(ROOT / "configs" / f"{name}.py"))))
+    stages = load_stages(str(ROOT / "configs" / f"{name}.py"))
+    tree = {f"stages.{stage}.{key}" if stage else key: value
+            for stage, config in stages.items() for key, value in flatten(to_tree(config)).items()}
     return "".join(f"{key} = {value!r}\n" for key, value in tree.items())
 
 
@@ -31,9 +33,9 @@ def test_a_config_is_what_its_golden_text_says(name):
 @pytest.mark.parametrize("variant", ["", ":smoke"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_describes_a_model_that_can_be_built(name, variant):
-    config = load_config(str(ROOT / "configs" / f"{name}.py{variant}"))
-    parameters = abstract_parameters(make_module(config), example_batch(config))
-    assert {leaf.dtype.name for leaf in jax.tree.leaves(parameters)} == {"float32"}
+    for config in load_stages(str(ROOT / "configs" / f"{name}.py{variant}")).values():
+        parameters = abstract_parameters(make_module(config), example_batch(config))
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(parameters)} == {"float32"}
 
 
 @pytest.mark.parametrize(("name", "millions"), [("clip_b32", 151.3), ("clip_b16", 149.6), ("clip_l14", 427.6),

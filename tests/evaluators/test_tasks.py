@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from vlp_jax.config import load_config
+from vlp_jax.config import load_config, load_stages
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.suite import TASK_METRICS
 from vlp_jax.evaluators.tasks import check_negatives, check_trained
@@ -46,9 +46,10 @@ def test_similar_negatives_need_embeddings_that_are_trained_and_do_not_train_the
 def test_every_config_evaluates_only_what_it_trains(name):
     for variant in ("full", "smoke", "small"):
         try:
-            config = load_config(f"{CONFIGS}/{name}.py:{variant}")
+            stages = load_stages(f"{CONFIGS}/{name}.py:{variant}")
         except ConfigError as error:
             assert variant == "small" and "unknown variant" in str(error)
             continue
-        for evaluator, spec in config.evaluators.items():
-            check_trained(evaluator, spec.tasks, config)
+        for config in stages.values():
+            for evaluator, spec in config.evaluators.items():
+                check_trained(evaluator, spec.tasks, config)

@@ -26,8 +26,7 @@ def get_config(variant="full"):
         config = runpy.run_path(CLIP)["get_config"]("smoke")
         config.update(steps=steps, epochs=None, examples=None, pretrained=pretrained)
         return config
-    import ml_collections
-    return ml_collections.ConfigDict(dict(stages=dict(first=stage(2), second=stage(3, towers=dict(stage="first")))))
+    return dict(stages=dict(first=stage(2), second=stage(3, towers=dict(stage="first"))))
 """
 
 
@@ -157,7 +156,10 @@ def test_stages_are_named_where_one_is_needed_and_where_there_is_none(tmp_path):
     assert load_config(f"{config}:full:second") == load_stages(str(config))["second"]
     with pytest.raises(ConfigError, match="trains in stages, first, second; only main takes them all, name one.*:full:first"):
         load_config(str(config))
-    for spec, overrides, words in ((f"{config}:full:third", (), "has no stage 'third'; stages: first, second"),
+    sorted_by_name = tmp_path / "sorted.py"
+    sorted_by_name.write_text("from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict(dict(stages={}))\n")
+    for spec, overrides, words in ((str(sorted_by_name), (), "a ConfigDict forgets the order"),
+                                   (f"{config}:full:third", (), "has no stage 'third'; stages: first, second"),
                                    (str(config), [("stages.third.steps", "3")], "--config.stages.third.steps: there is no stage"),
                                    (f"{ROOT}/configs/clip_emoji.py:full:first", (), "trains in no stages"),
                                    (str(config), [("stages.second.pretrained.towers.stage", "second")],

@@ -20,7 +20,7 @@ def load_config(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
 
     Args:
       spec: `PATH`, `PATH:VARIANT` or, of a training in stages, `PATH:VARIANT:STAGE`; the file defines
-        `get_config(variant="full") -> ConfigDict`.
+        `get_config(variant="full") -> ConfigDict`, or a dict {"stages": {NAME: ConfigDict, ...}}.
       overrides: (dotted key, text) pairs, applied in order.
     Raises: ConfigError for a file that is missing, fails, or describes something impossible.
     """
@@ -41,6 +41,8 @@ def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> dict[st
     path, variant, chosen = (*spec.split(":", 2), "", "")[:3]
     tree = _run(path, variant)
     if isinstance(tree, ml_collections.ConfigDict):
+        if STAGES in tree:
+            raise ConfigError(f"{path}: a ConfigDict forgets the order of its {STAGES}; return a dict of them")
         tree = tree.to_dict()
     if not isinstance(tree, dict):
         raise ConfigError(f"get_config returned {type(tree).__name__}, expected an ml_collections.ConfigDict [{path}]")
@@ -48,7 +50,7 @@ def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> dict[st
         if chosen:
             raise ConfigError(f"{spec}: trains in no stages, leave ':{chosen}' out")
         return {None: to_config(apply_overrides(tree, overrides), place=spec)}
-    trees = tree[STAGES]
+    trees = {name: stage.to_dict() for name, stage in tree[STAGES].items()}
     if chosen and chosen not in trees:
         raise ConfigError(f"{spec}: has no stage {chosen!r}; stages: {', '.join(trees)}")
     for key in [key for key, _ in overrides if key.startswith(f"{STAGES}.")]:

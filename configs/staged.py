@@ -1,0 +1,104 @@
+"""A training in stages: pictures alone, texts alone, pairs, and fine-tuning; each begins with what those before it have trained.
+
+python -m vlp_jax.main --config=configs/staged.py --workdir=DIR '--config.data.train.source=webdataset:...'
+trains DIR/image, DIR/text, DIR/joint and DIR/finetuned in turn; given again, it goes on where it stopped. One stage alone:
+--config=configs/staged.py:full:joint. `--config.KEY=VALUE` is for every stage, `--config.stages.joint.KEY=VALUE` for one.
+
+As FLAVA begins with towers trained on one modality each (Singh et al. 2022, section 3.4), with other objectives: SimCLR's two views
+(Chen et al. 2020) as in slip_b16.py, masked words (Devlin et al. 2019) as in bert_mlm.py, then CLIP's contrastive loss as in
+clip_b16.py, and last a classifier of the pictures of a set with labels. The joint stage's rate, and all of fine-tuning, are ours.
+Transfer of features, with the encoder as it was: --config.stages.finetuned.optimizer.frozen='("^model/",)'. Transfer of the model,
+as shipped: it moves on, at a tenth of the head's rate. Partly: frozen='("^model/image/stem/",)', or any other pattern.
+"""
+
+from vlp_jax.config import clip, to_tree, variant_of
+from vlp_jax.config.experiment import WITH_MASK_TOKEN, on_emoji
+from vlp_jax.config.schema import Augmentation
+
+MASK_ID_TOO = 49_416  # CLIP's 49,408 tokens and one to hide words behind, as a multiple of 8
+CLASSES, GROUPS = 1000, 9
+
+
+def get_config(variant="full"):
+    stages = dict(image=image, text=text, joint=joint, finetuned=finetuned)
+    return dict(stages={name: stage(variant) for name, stage in stages.items()})
+
+
+def towers():
+    """What all stages have: the towers that go from one to the next."""
+    config = clip()
+    config.data.batch_size = 4096
+    config.model.image.update(preset="B/16", rematerialisation="save_matmuls")
+    config.model.text.update(vocab_size=MASK_ID_TOO, causal=False, pooling="first", rematerialisation="save_matmuls")
+    config.evaluators = {}
+    return config
+
+
+def image(variant):
+    config = towers()
+    config.update(examples=None, epochs=25.0)
+    config.data.view_augmentation = to_tree(Augmentation(area=(0.08, 1.0), flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4,
+                                                         hue=0.1, grayscale=0.2, blur=0.5))
+    config.objectives = dict(views=dict(kind="image_views", first="first_view"))
+    config.optimizer.update(rate=3e-3, epsilon=1e-8, weight_decay=0.1)
+    config = shrunk(config, variant, steps=300)
+    if variant != "full":
+        config.objectives.views.update(hidden_dim=256, output_dim=64)
+        config.data.view_augmentation = to_tree(Augmentation(background="random", rotation=15.0, scale=(0.5, 1.2), shift=0.1,
+                                                             brightness=0.4, contrast=0.4, saturation=0.4, grayscale=0.2))
+    return config
+
+
+def text(variant):
+    config = towers()
+    config.update(examples=None, steps=1_000_000)
+    config.data.batch_size = 256
+    config.objectives = dict(words=dict(kind="masked_language", with_image=False, tied=True))
+    config.optimizer.update(rate=1e-4, b2=0.999, weight_decay=0.01, clip_norm=1.0)
+    config.optimizer.schedule.update(kind="linear", warmup=10_000.0)
+    return shrunk(config, variant, steps=300)
+
+
+def joint(variant):
+    config = towers()
+    config.pretrained = dict(image=dict(stage="image", parameters=("^model/image/",)),
+                             text=dict(stage="text", parameters=("^model/text/",)))
+    config.optimizer.rate = 2e-4
+    config = shrunk(config, variant, steps=300)
+    if variant != "full":
+        config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval",)))
+    return config
+
+
+def finetuned(variant):
+    config = towers()
+    config.update(examples=None, epochs=20.0)
+    config.data.batch_size = 1024
+    config.data.targets = dict(label=dict(kind="class", field="class", classes=CLASSES))
+    config.objectives = dict(label=dict(kind="classification", target="label", of="image"))
+    config.pretrained = dict(image=dict(stage="joint", parameters=("^model/image/",)))
+    config.optimizer.update(rate=1e-3, weight_decay=0.05, rate_rules=(("^model/", 0.1),))
+    config.evaluators = dict(val=dict(source="folder:/data/val", tasks=("classification",)))
+    config = shrunk(config, variant, steps=150)
+    if variant != "full":
+        config.data.targets.label.update(field="group", classes=GROUPS)
+        config.optimizer.rate_rules = (("^model/", 0.1),)
+        config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("classification",)))
+    return config
+
+
+def shrunk(config, variant, steps):
+    """The stage in this variant; `small` takes so many steps."""
+    def small(config):
+        config = on_emoji(config)
+        config.update(steps=steps, ema=0.98)
+        config.data.batch_size = 128
+        config.model.image.update(depth=1, mlp_dim=256, pooling="mean", embedding_norm=False, stem_channels=(32, 64, 96, 128, 128),
+                                  stem_strides=(2, 2, 1, 2, 1))
+        return config
+
+    config = variant_of(config, variant, small)
+    if variant != "full":
+        config.model.text.vocab_size = WITH_MASK_TOKEN
+        config.evaluators = {}
+    return config
