@@ -4,11 +4,14 @@ import json
 import pathlib
 
 import jax
+import numpy as np
 import pytest
+from PIL import Image
 
 from vlp_jax import evaluate, main
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.loading import trained_targets
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -40,6 +43,46 @@ def test_parameters_lie_as_in_training_or_whole_where_the_mesh_does_not_fit(tiny
                                              (schema.Mesh(data=64, tensor=2), (4, 1, 2)), (schema.Mesh(fsdp=16), (8, 1, 1))])
 def test_data_takes_the_devices_that_the_other_axes_leave(mesh, shape):
     assert tuple(evaluate.evaluation_layout(mesh).mesh.shape.values()) == shape
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """A JSON lines file of questions, several about each picture, and a finished run on it with what it measured."""
+    folder = tmp_path_factory.mktemp("answers")
+    rows = [dict(image=f"{number // 3}.png", caption=f"question {number % 3}?", year=2000 + number,
+                 answer=["red", "blue", "red", "two", "old"][number % 5], type=["colour", "count"][number % 2])
+            for number in range(15)]
+    for number in range(5):
+        Image.fromarray(np.full((20, 24, 3), 40 * number, np.uint8)).save(folder / f"{number}.png")
+    (folder / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_what_is_told_of_a_set_is_the_same_in_training_and_after_it_with_the_classes_of_the_checkpoint(tiny, answers, capsys):
+    source = f"jsonl:{answers}/x.jsonl"
+    targets = {"answer": dict(kind="class", field="answer", classes=3), "year": dict(kind="number", field="year", mean=2000.0)}
+    objectives = {"answer": dict(kind="classification", target="answer"),
+                  "year": dict(kind="regression", target="year", of="image")}
+    evaluators = {"held_out": dict(source=source, tasks=("classification", "regression"), by="type")}
+    flags = tiny(f"data.train.source={source}", "steps=2", f"data.targets={targets}", f"objectives={objectives}",
+                 f"evaluators={evaluators}", "model.fusion={'kind': 'concatenation', 'width': 16, 'mlp_dim': 16}")
+    assert main.main([f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={answers}/run", *flags]) == 0
+    rows = [json.loads(line) for line in (answers / "run/metrics.jsonl").read_text().splitlines()]
+    assert 0.5 < rows[-1]["train/answer/target_rate"] <= 1.0 and rows[-1]["train/year/reference"] > 1
+    measured = {key.removeprefix("held_out/"): value for key, value in rows[-1].items() if key.startswith("held_out/")}
+    assert measured["classification_majority"] == pytest.approx(0.4) and measured["classification_samples/colour"] == 8
+    assert measured["classification_known"] == pytest.approx(0.8)
+    (answers / "x.jsonl").write_text((answers / "x.jsonl").read_text().replace('"two"', '"old"'))  # other classes, from now on
+    assert trained_targets(f"{answers}/run").classes == {"answer": ("red", "blue", "old")}
+    capsys.readouterr()
+    assert evaluate.main([f"--workdir={answers}/run", f"--source={source}", "--evaluators=classification,regression"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["classification_known"] == 1.0 and found["classification_majority"] == pytest.approx(0.4)
+    same = ("squared_error", "absolute_error", "variance")
+    assert {key: found[f"regression_{key}"] for key in same} == pytest.approx({key: measured[f"regression_{key}"] for key in same})
+    assert "classification_accuracy/count" in found
+    with pytest.raises(ConfigError, match="--objective: 'year' is no objective of a kind among its tasks"):
+        evaluate.main([f"--workdir={answers}/run", f"--source={source}", "--evaluators=classification", "--objective=year"])
 
 
 @pytest.mark.slow

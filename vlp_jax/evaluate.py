@@ -14,15 +14,15 @@ from vlp_jax.data.sources import open_source
 from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.suite import TASK_METRICS, evaluate_set
-from vlp_jax.evaluators.tasks import check_trained
-from vlp_jax.loading import class_descriptions, load
+from vlp_jax.evaluators.tasks import HEADS, check_heads, check_trained
+from vlp_jax.loading import class_descriptions, load, trained_targets
 from vlp_jax.sharding.exchange import is_first
 from vlp_jax.sharding.hosts import joined
 from vlp_jax.sharding.launch import find_launch
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import make_mesh, shown
 from vlp_jax.sharding.rules import make_layout
-from vlp_jax.training.assembly import make_captioner, make_embedder
+from vlp_jax.training.assembly import make_captioner, make_embedder, make_tellers
 from vlp_jax.training.trained import trained_config
 from vlp_jax.training.writers import write_atomically
 
@@ -38,6 +38,8 @@ def main(arguments: list[str]) -> int:
     flags.add_argument("--source", required=True, help="KIND:PATTERN, quoted where it has braces")
     flags.add_argument("--evaluators", default="retrieval", help=f"comma-separated: {', '.join(TASKS)}")
     flags.add_argument("--class-field", help="metadata field that names the class for zero_shot")
+    flags.add_argument("--objective", help="whose head classification or regression asks; by default the config's choice")
+    flags.add_argument("--by", help="metadata field by whose values classification also counts; by default the config's choice")
     flags.add_argument("--batch-size", type=int, default=256)
     flags.add_argument("--output", help="a JSON file to write")
     add_host_flags(flags)
@@ -57,16 +59,15 @@ def evaluate(given: argparse.Namespace) -> None:
     check_output(given.output)
     config = trained_config(given.workdir, given.step)
     check_trained("--evaluators", tasks, config)
+    spec = spec_of(given, tasks, config)
     layout = evaluation_layout(config.mesh)
     ema = {"auto": None, "yes": True, "no": False}[given.ema]
     model, variables, preprocessor = load(given.workdir, given.step, ema, layout=layout)
     data = EvaluationSet(open_source(given.source))
-    spec = dataclasses.replace(zero_shot_spec(model.config), source=given.source, tasks=tasks, batch_size=given.batch_size)
-    if given.class_field:
-        spec = dataclasses.replace(spec, class_field=given.class_field)
     embedder = make_embedder(model.module, preprocessor, layout)
+    tellers = make_tellers(model.module, embedder, trained_targets(given.workdir, given.step), layout)
     results = evaluate_set(data, spec, embedder, variables, class_descriptions(given.workdir, given.step),
-                           model.config.data.threads, captioner=make_captioner(model.module, embedder, layout))
+                           model.config.data.threads, captioner=make_captioner(model.module, embedder, layout), tellers=tellers)
     text = json.dumps(results, indent=2)
     print(text)
     if given.output and is_first():
@@ -109,9 +110,16 @@ def check_output(path: str | None) -> None:
                           f"{'no folder' if not os.path.isdir(folder) else 'a folder'}")
 
 
-def zero_shot_spec(config: schema.Config) -> schema.Evaluator:
-    """The prompts and class field of the config's zero-shot evaluator, or the defaults where it has none."""
-    return next((spec for spec in config.evaluators.values() if "zero_shot" in spec.tasks), schema.Evaluator())
+def spec_of(given: argparse.Namespace, tasks: tuple[str, ...], config: schema.Config) -> schema.Evaluator:
+    """What is to be measured: as the command line says, else as the config's first evaluator with such a task, else by default.
+    Raises: ConfigError for an objective that has no head for the tasks."""
+    zero_shot = next((spec for spec in config.evaluators.values() if "zero_shot" in spec.tasks), schema.Evaluator())
+    heads = next((spec for spec in config.evaluators.values() if {*HEADS} & {*spec.tasks} & {*tasks}), schema.Evaluator())
+    spec = dataclasses.replace(zero_shot, source=given.source, tasks=tasks, batch_size=given.batch_size,
+                               class_field=given.class_field or zero_shot.class_field,
+                               objective=given.objective or heads.objective, by=given.by or heads.by)
+    check_heads("--objective", spec, config)
+    return spec
 
 
 if __name__ == "__main__":

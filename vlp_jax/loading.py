@@ -9,6 +9,7 @@ import numpy as np
 
 from vlp_jax.config.schema import Config
 from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.targets import Targets
 from vlp_jax.objectives.module import PretrainingModule
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.training.assembly import make_module
@@ -65,3 +66,10 @@ def class_descriptions(folder: str, step: int | None = None) -> dict:
     """The training captions by class that a checkpoint keeps for zero-shot evaluation."""
     checkpoints = checkpoint_folder(folder)
     return read_metadata(checkpoints, finished_steps(checkpoints)[-1] if step is None else step)["class_descriptions"]
+
+
+def trained_targets(folder: str, step: int | None = None) -> Targets:
+    """The targets that a checkpoint was trained to tell, with their classes."""
+    checkpoints, step = checkpoint_folder(folder), find_step(folder, step)
+    stored = read_metadata(checkpoints, step).get("targets") or {}  # checkpoints of before there were targets have none
+    return Targets(trained_config(folder, step).data.targets, {name: tuple(entry["classes"]) for name, entry in stored.items()})

@@ -119,5 +119,10 @@ def test_a_number_among_choices_may_come_from_the_command_line():
     tree = base().to_dict() | dict(steps=1, objectives=dict(matching=dict(kind="matching")))
     tree["model"]["fusion"] = dict(kind="graph")
     assert to_config(apply_overrides(tree, [("model.fusion.image_neighbours", "4")])).model.fusion.image_neighbours == 4
+    whole = to_config(apply_overrides(tree, [("model.fusion", "{'kind': 'gated', 'width': 12}")])).model.fusion
+    assert (whole.kind, whole.width) == ("gated", 12)
+    with pytest.raises(ConfigError, match="model.fusion: expected a section with a key 'kind'"):
+        to_config(apply_overrides(tree, [("model.fusion", "gated")]))
+    tree["model"]["fusion"] = dict(kind="graph")
     with pytest.raises(ConfigError, match="model.fusion.image_neighbours: must be one of 4, 8, got '5' .*--config.model.fusion"):
         to_config(apply_overrides(tree, [("model.fusion.image_neighbours", "5")]))

@@ -11,7 +11,8 @@ from vlp_jax.evaluators.tasks import check_negatives, check_trained
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 POSSIBLE = {"clip_emoji": {"retrieval", "zero_shot"}, "albef": {"retrieval", "zero_shot", "matching"}, "vilt": {"matching"},
-            "coca_b16": {"retrieval", "zero_shot", "captions"}, "vit_gpt2": {"captions"}, "mae_b16": set()}
+            "coca_b16": {"retrieval", "zero_shot", "captions"}, "vit_gpt2": {"captions"}, "mae_b16": set(),
+            "vqa_fusion": {"classification"}}
 
 
 @pytest.mark.parametrize("name", POSSIBLE)

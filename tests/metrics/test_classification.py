@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vlp_jax.metrics.classification import accuracy, majority, precision_recall_f1
+from vlp_jax.metrics.classification import accuracy, credits_won, majority, precision_recall_f1
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -54,3 +54,15 @@ def test_precision_recall_and_f1_are_those_of_the_four_counts(seed):
     ([True, True, True, True], [True, False, False, False], (0.25, 1.0, 0.4)), ([True], [True], (1.0, 1.0, 1.0))])
 def test_precision_and_recall_of_constant_answers(answers, truth, expected):
     assert precision_recall_f1(np.array(answers), np.array(truth)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_credit_won_is_the_least_among_the_highest_and_of_a_true_class_it_is_accuracy(seed):
+    rng = np.random.default_rng(seed)
+    scores, credit = rng.integers(0, 4, (60, 5)).astype(np.float32), rng.random((60, 5))
+    expected = [min(credit[i][j] for j in range(5) if row[j] == max(row)) for i, row in enumerate(scores)]
+    np.testing.assert_allclose(credits_won(scores, credit), expected)
+    labels = rng.integers(0, 5, 60)
+    assert credits_won(scores, np.eye(5)[labels]).mean() == pytest.approx(accuracy(scores, labels))
+    with pytest.raises(ValueError, match="not finite"):
+        credits_won(np.full((3, 2), np.nan), np.ones((3, 2)))

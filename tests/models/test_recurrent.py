@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recurrent_oracle import states
 from tiny_experiment import TOWER, batch_of, experiment
 
 from vlp_jax.config import base, schema, to_config, to_tree, variant_of
@@ -46,41 +47,10 @@ def encode(module, params, text, mask=None):
     return module.apply({"params": params}, text, mask)
 
 
-def sigmoid(x):
-    return 1.0 / (1.0 + np.exp(-x))
-
-
-def affine(gate, x):
-    return x @ gate["kernel"] + gate.get("bias", 0.0)
-
-
-def lstm(cell, words):
-    """Gers et al. 2000: the input, forget and output gates and the candidate of a step see its word and the state before."""
-    h = c = np.zeros(cell["hi"]["kernel"].shape[0])
-    states = []
-    for x in words:
-        i, f, o = (sigmoid(affine(cell[f"i{gate}"], x) + affine(cell[f"h{gate}"], h)) for gate in "ifo")
-        c = f * c + i * np.tanh(affine(cell["ig"], x) + affine(cell["hg"], h))
-        h = o * np.tanh(c)
-        states.append(h)
-    return states
-
-
-def gru(cell, words):
-    """Cho et al. 2014, equations 5 to 8, the reset gate on the product with the state."""
-    h = np.zeros(cell["hr"]["kernel"].shape[0])
-    states = []
-    for x in words:
-        r, z = (sigmoid(affine(cell[f"i{gate}"], x) + affine(cell[f"h{gate}"], h)) for gate in "rz")
-        h = z * h + (1 - z) * np.tanh(affine(cell["in"], x) + r * affine(cell["hn"], h))
-        states.append(h)
-    return states
-
-
 def expected(kind, pooling, depth, params, words):
     """One text without padding: its tokens [L, D] and what is pooled [D]."""
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-    x, run = params["tokens"]["embedding"][words], gru if kind == "gru" else lstm
+    x, run = params["tokens"]["embedding"][words], functools.partial(states, "gru" if kind == "gru" else "lstm")
     if kind == "bag":
         return x, x.mean(axis=0)
     for i in range(depth):

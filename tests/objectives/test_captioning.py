@@ -72,14 +72,20 @@ def test_the_references_are_the_entropy_and_the_accuracy_of_all_tokens_that_were
     np.testing.assert_allclose(alone.metrics["unigram_entropy"], entropy_of(jnp.bincount(text[wanted], length=9).astype(float)))
 
 
+RECURRENT = dict(embedding_width=6, width=7, depth=2)
+
+
 def decoding_experiment(decoder):
     objectives = dict(captioning=dict(kind="captioning", label_smoothing=0.1))
-    return experiment(objectives=objectives, model__decoder=dict(TOWER, **decoder))
+    return experiment(objectives=objectives, model__decoder=decoder if "embedding_width" in decoder else dict(TOWER, **decoder))
 
 
 @pytest.mark.parametrize(("decoder", "parts"), [
     (dict(image="none"), {"decoder"}), (dict(image="cross_attention"), {"decoder", "image"}),
-    (dict(image="prefix"), {"decoder", "image"}), (dict(kind="on_text_tower", tied=False), {"decoder", "image", "text"})])
+    (dict(image="prefix"), {"decoder", "image"}), (dict(kind="on_text_tower", tied=False), {"decoder", "image", "text"}),
+    *((dict(RECURRENT, **decoder), {"decoder", "image"}) for decoder in (
+        dict(kind="lstm"), dict(kind="gru", depth=1), dict(kind="lstm", image="attention", attention_width=5, depth=1),
+        dict(kind="gru", image="attention", attention_width=5)))])
 def test_a_recipe_has_the_parameters_of_what_its_decoder_looks_at_and_its_flops(decoder, parts):
     config = decoding_experiment(decoder)
     module, batch = make_module(config), example_batch(config, rows=8)

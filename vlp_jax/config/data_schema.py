@@ -107,6 +107,50 @@ class TrainSource(Texts):
 
 
 @dataclasses.dataclass(frozen=True)
+class Target:
+    """What a sample's metadata say is to be told of it. An empty value is none."""
+
+    field: str = ""  # of the metadata; a dot reaches into a nested one: answers.answer. Must be given
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes(Target):
+    """Fields of targets with classes: so many of the training data's values, the most frequent first, or those named."""
+
+    classes: int | None = between(None, 2)  # how many; must be given, but for `names`
+    names: tuple[str, ...] = ()  # the classes themselves
+    file: str | None = None  # or a text file with a class a line, of which the first `classes` count
+    canonicalize: tuple[Literal["html", "lower_case", "punctuation", "whitespace"], ...] = ()  # values, as data.text's captions
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassTarget(Classes):
+    """One of several classes."""
+
+    kind: Literal["class"] = "class"
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoresTarget(Classes):
+    """A score of every class by how many annotators gave it (Antol et al. 2015); the field holds the answers of all."""
+
+    kind: Literal["scores"] = "scores"
+    agreeing: int = between(3, 1)  # annotators with the same answer, from which on it has the score 1
+
+
+@dataclasses.dataclass(frozen=True)
+class NumberTarget(Target):
+    """A number, less `mean`, divided by `deviation`."""
+
+    kind: Literal["number"] = "number"
+    mean: float = 0.0
+    deviation: float = between(1.0, 1e-30)
+
+
+AnyTarget = ClassTarget | ScoresTarget | NumberTarget
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
     """The input pipeline."""
 
@@ -119,4 +163,5 @@ class Data:
     images: Images = section(Images)
     augmentation: Augmentation = section(Augmentation)
     text: Text = section(Text)
+    targets: dict[str, AnyTarget] = section(dict)  # by name, for objectives that tell them
     view_augmentation: Augmentation | None = None  # of the further views that an objective may ask for; None: as the image's

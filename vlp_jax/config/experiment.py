@@ -102,8 +102,8 @@ FUSION_SIZES = {"concatenation": ("width", "mlp_dim"), "gated": ("width",), "bil
 
 def shrink_parts(config: ml_collections.ConfigDict, narrow: dict) -> None:
     """Fusion, decoder and objectives for small towers, a small batch and the embedded vocabulary."""
-    if config.model.decoder is not None and config.model.decoder.get("kind") != "in_text_tower":
-        config.model.decoder.update(narrow, preset="Ti")
+    if config.model.decoder is not None:
+        shrink_decoder(config.model.decoder, narrow)
     if config.model.fusion is not None and config.model.fusion.kind != "in_text_tower":
         sizes = {**narrow, "rank": narrow["width"]}
         config.model.fusion.update({key: sizes[key] for key in FUSION_SIZES.get(config.model.fusion.kind, narrow)})
@@ -114,8 +114,19 @@ def shrink_parts(config: ml_collections.ConfigDict, narrow: dict) -> None:
             objective.mask_id, config.model.text.vocab_size = None, WITH_MASK_TOKEN
         if objective.kind in ("masked_image", "masked_joint"):
             objective.update(codes=256, smallest_block=2)
+        if objective.kind in ("classification", "regression") and objective.get("hidden_dim") is not None:
+            objective.hidden_dim = narrow["mlp_dim"]
         if "alpha_warmup" in objective:
             objective.alpha_warmup = 10
+
+
+def shrink_decoder(decoder: ml_collections.ConfigDict, narrow: dict) -> None:
+    """A decoder of `narrow` layers, or of as wide states and words; one in the text tower has none of its own."""
+    if decoder.get("kind") in ("lstm", "gru"):
+        sizes = ("width", "embedding_width", *(("attention_width",) if decoder.get("image") == "attention" else ()))
+        decoder.update(dict.fromkeys(sizes, narrow["width"]))
+    elif decoder.get("kind") != "in_text_tower":
+        decoder.update(narrow, preset="Ti")
 
 
 def narrow_image(tower: ml_collections.ConfigDict, narrow: dict) -> None:
@@ -153,7 +164,7 @@ def narrow_text(tower: ml_collections.ConfigDict, narrow: dict) -> None:
 
 def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The same experiment for the embedded data and minutes on a laptop's CPU, to learn something and not only to run: what `small`
-    variants share. 32 x 32 pixels, a ViT of 16 patches behind a convolution stem, narrow towers, the input of clip_emoji.py."""
+    variants share. Narrow towers and the input of clip_emoji.py, 32 x 32 pixels but for an Inception-v3 (see `emoji_image`)."""
     config.update(steps=500, examples=None, epochs=None, log_every=25)
     config.data.update(batch_size=64, workers=0)
     config.data.train.update(source="embedded:emoji/train", mixture={})
@@ -163,8 +174,7 @@ def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.data.augmentation = to_tree(schema.Augmentation(background="random", rotation=8.0, scale=(0.9, 1.25), shift=0.04,
                                                            aspect=0.1, brightness=0.2, contrast=0.2, saturation=0.3))
     narrow = dict(preset="Ti", width=128, heads=4, mlp_dim=384, scan=False, rematerialisation="none")
-    config.model.image.update(narrow, depth=2, image_size=32, patch_size=8, stem="convolution",
-                              stem_channels=(32, 64, 128, 128), stem_strides=(2, 2, 2, 1))
+    emoji_image(config.model.image, narrow)
     config.model.text.update(narrow, depth=2, length=16, vocab_size=EMBEDDED_VOCABULARY)
     shrink_parts(config, dict(narrow, depth=2))
     config.model.embedding_dim = 128
@@ -174,3 +184,18 @@ def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.checkpoint.update(every_steps=500, every_minutes=None, keep=2)
     config.evaluators = dict(val_vendor=to_tree(schema.Evaluator(tasks=("retrieval",))))
     return config
+
+
+def emoji_image(tower: ml_collections.ConfigDict, narrow: dict) -> None:
+    """Shrinks an image tower for pictures of 32 x 32: a ViT of 16 patches behind a convolution stem, all of a VGG's layers with few
+    channels. An Inception-v3 has few channels, and 107 x 107 pixels, the fewest of which its last map has 2 x 2 places. Others are
+    as in smoke variants."""
+    if tower.kind == "vit":
+        tower.update(narrow, depth=2, image_size=32, patch_size=8, stem="convolution", stem_channels=(32, 64, 128, 128),
+                     stem_strides=(2, 2, 2, 1))
+    elif tower.kind == "inception_v3":
+        tower.update(width=8, image_size=107, rematerialisation="none")
+    elif tower.kind == "vgg":
+        tower.update(width=16, image_size=32, rematerialisation="none")
+    else:
+        narrow_image(tower, narrow)

@@ -9,6 +9,11 @@ def between(default: Any, low: float | None = None, high: float | None = None) -
     return dataclasses.field(default=default, metadata={"range": (low, high)})
 
 
+def of_kind(kind: str) -> Any:
+    """A dataclass field holding a section of one of several kinds, of `kind` where it names none; there is none by default."""
+    return dataclasses.field(default=None, metadata={"kind": kind})
+
+
 def section(default: Any) -> Any:
     """A dataclass field holding a nested section or a mapping; `default` is called to make it."""
     return dataclasses.field(default_factory=default)

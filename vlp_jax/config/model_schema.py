@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from vlp_jax.config.fields import between, section
+from vlp_jax.config.fields import between, of_kind, section
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,6 +305,35 @@ class Decoder(Stack):
 
 
 @dataclasses.dataclass(frozen=True)
+class RecurrentDecoder:
+    """Fields that the recurrent decoders share. They predict words as `Decoder` does."""
+
+    embedding_width: int = between(512, 1)  # of the words
+    width: int = between(512, 1)  # of the state
+    depth: int = between(1, 1)  # layers
+    image: Literal["state", "attention"] = "state"  # read in front of the words, or its tokens looked at before each
+    attention_width: int = between(512, 1)  # of image="attention": of what tells how much a token counts
+    dropout: float = between(0.0, 0.0, 1.0)  # of the words, of what enters further layers, of what the logits are made of
+
+
+@dataclasses.dataclass(frozen=True)
+class LstmDecoder(RecurrentDecoder):
+    """Long short-term memory (Vinyals et al. 2015, "Show and tell"; Xu et al. 2015, "Show, attend and tell")."""
+
+    kind: Literal["lstm"] = "lstm"
+
+
+@dataclasses.dataclass(frozen=True)
+class GruDecoder(RecurrentDecoder):
+    """Gated recurrent units in the same place."""
+
+    kind: Literal["gru"] = "gru"
+
+
+AnyDecoder = Decoder | LstmDecoder | GruDecoder
+
+
+@dataclasses.dataclass(frozen=True)
 class Model:
     """An image encoder and a text encoder with a shared embedding space; a fusion, for objectives on both at once; a decoder, for
     words to be predicted."""
@@ -313,4 +342,4 @@ class Model:
     text: AnyTextTower = section(TextTower)
     embedding_dim: int | None = between(None, 1)  # None: the text tower's width
     fusion: Fusion | None = None
-    decoder: Decoder | None = None
+    decoder: AnyDecoder | None = of_kind("transformer")

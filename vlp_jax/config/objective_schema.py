@@ -165,6 +165,36 @@ class MaskedJoint(MaskedPatches):
     tied: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Supervised(Weighted):
+    """Fields that the objectives share which tell a target of `data.targets`."""
+
+    target: str = ""  # its name there; must be given
+    of: Literal["image", "text", "fused"] = "fused"  # by what the tower pooled, or a fusion of both
+    hidden_dim: int | None = between(None, 1)  # of a layer with a norm in the head; None: the head is linear
+    dropout: float = between(0.0, 0.0, 1.0)  # of what the head's last layer reads
+    initial_bias: float = 0.0  # of the head's last layer; a low one says of scores that most classes are false
+    prior: Literal["running", "batch"] = "running"  # of which targets' frequencies `reference` knows; batch with microbatches
+    outputs: int | None = between(None, 1)  # of the head; None: as many as the target has, filled in when a config is read
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification(Supervised):
+    """Which class."""
+
+    kind: Literal["classification"] = "classification"
+    loss: Literal["softmax", "binary", "hinge"] = "softmax"  # of one class, of scores of all, of one class by a margin
+    label_smoothing: float = between(0.0, 0.0, 0.999)  # softmax
+    margin: float = between(1.0, 0.0)  # hinge
+
+
+@dataclasses.dataclass(frozen=True)
+class Regression(Supervised):
+    """Which number, by the squared error."""
+
+    kind: Literal["regression"] = "regression"
+
+
 HidesWords = MaskedLanguage | MaskedJoint
 Objective = (SoftmaxContrastive | SigmoidContrastive | Triplet | MomentumContrastive | Matching | MaskedLanguage |
-             CaptioningObjective | MaskedAutoencoder | ImageViews | MaskedImage | MaskedJoint)
+             CaptioningObjective | MaskedAutoencoder | ImageViews | MaskedImage | MaskedJoint | Classification | Regression)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from vlp_jax.config import schema
+from vlp_jax.config.targets import with_outputs
 from vlp_jax.config.unused import check_unused
 from vlp_jax.errors import ConfigError
 
@@ -47,7 +48,7 @@ def to_config(tree: Mapping, place: str = "") -> schema.Config:
         if (origin.workdir is None) == (origin.stage is None):
             raise ConfigError(f"pretrained.{name}: set either workdir, the folder of a run, or stage, an earlier stage{_at(place)}")
     check_unused(config, place)
-    return config
+    return with_outputs(config, place)
 
 
 def to_tree(config: Any) -> Any:
@@ -115,7 +116,7 @@ class _Parser:
             if key not in fields:
                 closest = difflib.get_close_matches(key, list(fields), n=1, cutoff=0.0)[0]
                 self.fail(where, f"unknown key (did you mean {closest!r}?)", _first_raw(value))
-            values[key] = self.value(hints[key], value, where)
+            values[key] = self.value(hints[key], with_kind(fields[key], value), where)
             self.check_range(fields[key], values[key], where, value)
         return kind(**values)
 
@@ -149,11 +150,19 @@ class _Parser:
             arguments = tuple(a for a in arguments if a is not type(None))
         if len(arguments) == 1:
             return self.value(arguments[0], value, path)
-        kinds = {typing.get_args(typing.get_type_hints(a)["kind"])[0]: a for a in arguments}
+        if isinstance(value, Raw):
+            given, value = value, self.literal(value, path)
+            value = value if isinstance(value, Mapping) else given
+        kinds = {kind: a for a in arguments for kind in typing.get_args(typing.get_type_hints(a)["kind"])}
         if not isinstance(value, Mapping) or "kind" not in value:
             self.fail(path, f"expected a section with a key 'kind', one of {', '.join(kinds)}", value)
-        self.choice(tuple(kinds), value["kind"], f"{path}.kind")
-        return self.dataclass(kinds[str(value["kind"])], value, path)
+        kind = str(self.choice(tuple(kinds), value["kind"], f"{path}.kind"))
+        for key in value:
+            others = [other for other in kinds if _has_field(kinds[other], key)]
+            if others and kind not in others:
+                self.fail(f"{path}.{key}", f"is for kind={' or '.join(map(repr, others))}, not for {kind!r}",
+                          _first_raw(value[key]))
+        return self.dataclass(kinds[kind], value, path)
 
     def choice(self, choices: tuple, value: Any, path: str) -> Any:
         if isinstance(value, Raw):  # a number among the choices is text on the command line
@@ -203,6 +212,17 @@ class _Parser:
         if not isinstance(parsed, hint) or (hint is int and isinstance(parsed, bool)):
             self.fail(path, f"expected {_NAMES[hint]}, got {str(value)!r}", value)
         return parsed
+
+
+def with_kind(field: dataclasses.Field, value: Any) -> Any:
+    """`value`, and where it is a section without a kind, the field's usual one."""
+    if "kind" not in field.metadata or not isinstance(value, Mapping):
+        return value
+    return {"kind": field.metadata["kind"], **value}
+
+
+def _has_field(kind: type, name: str) -> bool:
+    return any(field.name == name for field in dataclasses.fields(kind))
 
 
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

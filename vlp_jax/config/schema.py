@@ -7,15 +7,21 @@ values and never a loose dictionary. A field is documented here, where its defau
 import dataclasses
 from typing import Literal
 
+from vlp_jax.config.data_schema import AnyTarget as AnyTarget
 from vlp_jax.config.data_schema import Augmentation as Augmentation
+from vlp_jax.config.data_schema import Classes as Classes
+from vlp_jax.config.data_schema import ClassTarget as ClassTarget
 from vlp_jax.config.data_schema import Data as Data
 from vlp_jax.config.data_schema import Images as Images
 from vlp_jax.config.data_schema import MixturePart as MixturePart
+from vlp_jax.config.data_schema import NumberTarget as NumberTarget
 from vlp_jax.config.data_schema import RandAugment as RandAugment
+from vlp_jax.config.data_schema import ScoresTarget as ScoresTarget
 from vlp_jax.config.data_schema import Text as Text
 from vlp_jax.config.data_schema import Texts as Texts
 from vlp_jax.config.data_schema import TrainSource as TrainSource
 from vlp_jax.config.fields import between, section
+from vlp_jax.config.model_schema import AnyDecoder as AnyDecoder
 from vlp_jax.config.model_schema import AnyImageTower as AnyImageTower
 from vlp_jax.config.model_schema import AnyTextTower as AnyTextTower
 from vlp_jax.config.model_schema import BagTower as BagTower
@@ -29,13 +35,16 @@ from vlp_jax.config.model_schema import Decoder as Decoder
 from vlp_jax.config.model_schema import Fusion as Fusion
 from vlp_jax.config.model_schema import GatedFusion as GatedFusion
 from vlp_jax.config.model_schema import GraphFusion as GraphFusion
+from vlp_jax.config.model_schema import GruDecoder as GruDecoder
 from vlp_jax.config.model_schema import GruTower as GruTower
 from vlp_jax.config.model_schema import ImageTower as ImageTower
 from vlp_jax.config.model_schema import InceptionTower as InceptionTower
+from vlp_jax.config.model_schema import LstmDecoder as LstmDecoder
 from vlp_jax.config.model_schema import LstmTower as LstmTower
 from vlp_jax.config.model_schema import MergedFusion as MergedFusion
 from vlp_jax.config.model_schema import Model as Model
 from vlp_jax.config.model_schema import PooledFusion as PooledFusion
+from vlp_jax.config.model_schema import RecurrentDecoder as RecurrentDecoder
 from vlp_jax.config.model_schema import RecurrentTower as RecurrentTower
 from vlp_jax.config.model_schema import ResNetTower as ResNetTower
 from vlp_jax.config.model_schema import Stack as Stack
@@ -46,6 +55,7 @@ from vlp_jax.config.model_schema import VggTower as VggTower
 from vlp_jax.config.model_schema import VisualAttentionFusion as VisualAttentionFusion
 from vlp_jax.config.model_schema import WordTower as WordTower
 from vlp_jax.config.objective_schema import CaptioningObjective as CaptioningObjective
+from vlp_jax.config.objective_schema import Classification as Classification
 from vlp_jax.config.objective_schema import ContrastiveObjective as ContrastiveObjective
 from vlp_jax.config.objective_schema import HidesWords as HidesWords
 from vlp_jax.config.objective_schema import ImageViews as ImageViews
@@ -56,8 +66,10 @@ from vlp_jax.config.objective_schema import MaskedLanguage as MaskedLanguage
 from vlp_jax.config.objective_schema import Matching as Matching
 from vlp_jax.config.objective_schema import MomentumContrastive as MomentumContrastive
 from vlp_jax.config.objective_schema import Objective as Objective
+from vlp_jax.config.objective_schema import Regression as Regression
 from vlp_jax.config.objective_schema import SigmoidContrastive as SigmoidContrastive
 from vlp_jax.config.objective_schema import SoftmaxContrastive as SoftmaxContrastive
+from vlp_jax.config.objective_schema import Supervised as Supervised
 from vlp_jax.config.objective_schema import Triplet as Triplet
 from vlp_jax.config.objective_schema import Weighted as Weighted
 
@@ -196,13 +208,15 @@ class Evaluator:
     """An evaluation set and what is measured on it. Its name becomes the prefix of the metrics."""
 
     source: str = "embedded:emoji/val_vendor"
-    tasks: tuple[Literal["retrieval", "zero_shot", "matching", "captions"], ...] = ("retrieval",)
+    tasks: tuple[Literal["retrieval", "zero_shot", "matching", "captions", "classification", "regression"], ...] = ("retrieval",)
     every_steps: int | None = between(None, 1)  # None: after the last step only
     batch_size: int = between(256, 1)
     class_field: str = "group"  # zero_shot: the metadata field that names the class
     templates: tuple[str, ...] = ("{}",)
     class_names: dict[str, tuple[str, ...]] = section(dict)  # zero_shot: better words for a class than its bare name
     captions_per_class: int = between(400, 0)  # zero_shot by descriptions: training captions kept for a class
+    objective: str | None = None  # classification and regression: whose head; None: that of the first that has one
+    by: str | None = None  # classification: the metadata field by whose values accuracy is also given
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,7 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
             (f"model.{name}.rematerialisation", by_name and not tower.saved,
              "as 'save_names' without names in `saved` (such as query, key, value): that is 'full'")]
     text = config.data.text
-    settings += unused_parts(config)
+    settings += unused_parts(config) + unused_of_targets(config)
     for name, objective in config.objectives.items():
         settings.append((f"objectives.{name}.weight", objective.weight == 0 and objective.planned, "as 0 beside a plan for it"))
         settings.append((f"objectives.{name}.weight_end", (objective.weight_end or 1 << 60) <= objective.weight_start,
@@ -72,10 +72,33 @@ def unused_parts(config: schema.Config) -> list[tuple[str, bool, str]]:
     objectives = config.objectives.values()
     writes = any(isinstance(objective, schema.CaptioningObjective) for objective in objectives)
     fuses = any(isinstance(objective, schema.Matching | schema.MaskedJoint)
-                or (isinstance(objective, schema.MaskedLanguage) and objective.with_image) for objective in objectives)
+                or (isinstance(objective, schema.MaskedLanguage) and objective.with_image)
+                or (isinstance(objective, schema.Supervised) and objective.of == "fused") for objective in objectives)
     return [("model.decoder", config.model.decoder is not None and not writes, "without an objective of kind 'captioning'"),
             ("model.fusion", config.model.fusion is not None and not fuses,
-             "without an objective of kind 'matching', 'masked_joint', or 'masked_language' with_image")]
+             "without an objective of kind 'matching', 'masked_joint', 'masked_language' with_image, or of='fused'")]
+
+
+def unused_of_targets(config: schema.Config) -> list[tuple[str, bool, str]]:
+    """Targets that nothing tells, and what another setting of a target or of its objective leaves without effect."""
+    objectives = {name: spec for name, spec in config.objectives.items() if isinstance(spec, schema.Supervised)}
+    told = {spec.target for spec in objectives.values()}
+    settings = [(f"data.targets.{name}", name not in told, f"without an objective that has target={name!r}")
+                for name in config.data.targets]
+    settings += [(f"data.targets.{name}.file", bool(spec.names) and spec.file is not None, "beside `names`")
+                 for name, spec in config.data.targets.items() if isinstance(spec, schema.Classes)]
+    for name, spec in objectives.items():
+        if isinstance(spec, schema.Classification):
+            settings += [(f"objectives.{name}.label_smoothing", spec.loss != "softmax" and spec.label_smoothing > 0,
+                          f"beside loss={spec.loss!r}"),
+                         (f"objectives.{name}.margin", spec.loss != "hinge" and spec.margin != 1.0, f"beside loss={spec.loss!r}")]
+    heads = {"classification", "regression"}
+    for name, spec in config.evaluators.items():
+        settings += [(f"evaluators.{name}.objective", spec.objective is not None and not heads & {*spec.tasks},
+                      "without the task 'classification' or 'regression'"),
+                     (f"evaluators.{name}.by", spec.by is not None and "classification" not in spec.tasks,
+                      "without the task 'classification'")]
+    return settings
 
 
 def unused_of_convolutions(tower: schema.ResNetTower | schema.ConvolutionTower) -> list[tuple[str, bool, str]]:
@@ -104,7 +127,10 @@ def unused_of_text_tower(config: schema.Config) -> list[tuple[str, bool, str]]:
     """What a decoder inside the text tower does not read, and what only such a one does."""
     decoder, fusion, default, settings = config.model.decoder, config.model.fusion, schema.Decoder(), []
     parts = {"fusion": isinstance(fusion, schema.TextTowerFusion) and fusion.start_token}
-    if decoder is not None:
+    if isinstance(decoder, schema.RecurrentDecoder):
+        settings = [("model.decoder.attention_width", decoder.image == "state" and decoder.attention_width !=
+                     schema.RecurrentDecoder().attention_width, "beside image='state': it is for 'attention'")]
+    elif decoder is not None:
         inside = decoder.kind == "in_text_tower"
         of_stack = {field.name for field in dataclasses.fields(schema.Stack)} | {"preset", "image_queries", "text_prefix"}
         beside = "'in_text_tower', whose layers are model.text's" if inside else f"{decoder.kind!r}: it is for 'in_text_tower'"

@@ -18,11 +18,12 @@ from vlp_jax.config import schema
 from vlp_jax.data.augmentation import decode_and_augment
 from vlp_jax.data.canonicalize import canonicalize
 from vlp_jax.data.captions import draw_caption, draw_text
-from vlp_jax.data.inputs import VIEWS
+from vlp_jax.data.inputs import TARGET, VIEWS
 from vlp_jax.data.mixture import Mixture, Order
 from vlp_jax.data.packing import pack
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_unicode
+from vlp_jax.data.targets import Targets
 from vlp_jax.data.worker_processes import leave_with_parent
 from vlp_jax.errors import DataError
 
@@ -38,7 +39,7 @@ class TrainRows:
     """Makes the rows at any positions of an endless run. Pickles into worker processes.
 
     inputs: names of arrays to make beside those of every batch (see `inputs.device_arrays`). view_augmentation: of the views among
-      them; None: that of the image.
+      them; None: that of the image. targets: of what `target_NAME` is made among them.
     """
 
     mixture: Mixture
@@ -47,6 +48,7 @@ class TrainRows:
     seed: int
     inputs: tuple[str, ...] = ()
     view_augmentation: schema.Augmentation | None = None
+    targets: Targets | None = None
 
     def batch(self, positions: Iterable[int]) -> Batch:
         """image uint8 [b, S, S, 3]; text int32 [b, L]; text_mask bool [b, L]; truncated bool [b]; caption_id, image_id
@@ -94,8 +96,10 @@ class TrainRows:
         generators = dict(zip(VIEWS, rng.spawn(len(VIEWS)), strict=True))
         views = {name: self.pixels(sample, self.view_augmentation or self.augmentation, generators[name])
                  for name in VIEWS if name in self.inputs}
-        return {"image": image, **views, "text": text, "key": np.str_(sample.key), "caption_id": identity(caption.encode()),
-                "image_id": identity(sample.image)}
+        targets = {name: self.targets.of(name.removeprefix(TARGET), sample.metadata)
+                   for name in self.inputs if name.startswith(TARGET)}
+        return {"image": image, **views, **targets, "text": text, "key": np.str_(sample.key),
+                "caption_id": identity(caption.encode()), "image_id": identity(sample.image)}
 
     def pixels(self, sample: Sample, augmentation: schema.Augmentation, rng: np.random.Generator) -> np.ndarray:
         size, spec = self.preprocessor.image_size, self.preprocessor.images

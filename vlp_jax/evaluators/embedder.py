@@ -21,7 +21,7 @@ class Embedder:
     """
 
     def __init__(self, embed: Callable, preprocessor: Preprocessor, mesh: jax.sharding.Mesh, match: Callable | None = None):
-        self.preprocessor, self.mesh = preprocessor, mesh
+        self.embed, self.preprocessor, self.mesh = embed, preprocessor, mesh
         images = preprocessor.images
 
         def image_batch(variables, pixels):

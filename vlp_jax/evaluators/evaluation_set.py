@@ -7,8 +7,8 @@ import grain
 import numpy as np
 
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.rows import locate
 from vlp_jax.data.sources import Sample, SampleError, Source
+from vlp_jax.data.spread import spread_samples
 from vlp_jax.errors import DataError
 
 
@@ -58,17 +58,17 @@ class EvaluationSet:
         dataset = grain.MapDataset.range(len(chosen)).map(load)
         yield from dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=256))
 
-    def labels(self, field: str) -> tuple[list[str], np.ndarray]:
+    def labels(self, field: str, setting: str) -> tuple[list[str], np.ndarray]:
         """The set's class names, sorted, and each picture's class as an index among them.
 
-        Raises: DataError for a picture without the field.
+        Raises: DataError for a picture without the field, which the evaluator's `setting` names.
         """
         values = [metadata.get(field) for metadata in self.metadata]
         for i, value in enumerate(values):
             if not isinstance(value, str) or not value:
                 known = ", ".join(sorted(self.metadata[i])) or "none"
-                raise DataError(f"{self.source.spec}: {self.source[i].key}: zero_shot needs the metadata field {field!r} "
-                                f"(class_field), there are: {known}")
+                raise DataError(f"{self.source.spec}: {self.source[i].key}: an evaluation needs the metadata field "
+                                f"{field!r} ({setting}), there are: {known}")
         names = sorted(set(values))
         return names, np.array([names.index(value) for value in values])
 
@@ -78,14 +78,7 @@ def class_descriptions(sources: Sequence[Source], field: str, captions_per_class
     """{class: up to `captions_per_class` distinct captions} from training sources, evenly from the first to the last
     sample (at most `samples` of them are read). Bad samples and those without the field are passed over."""
     found: dict[str, Counter] = {}
-    starts = np.cumsum([0, *map(len, sources)])
-    total = int(starts[-1])
-    for i in np.unique(np.linspace(0, total - 1, min(total, samples)).round().astype(int)):
-        number, place = locate(starts, int(i))
-        try:
-            sample = sources[number][place]
-        except DataError:
-            continue
+    for sample in spread_samples(sources, samples):
         name = sample.metadata.get(field)
         if isinstance(name, str) and name:
             found.setdefault(name, Counter()).update(sample.captions)

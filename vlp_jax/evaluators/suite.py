@@ -15,10 +15,11 @@ from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, class_descriptions
 from vlp_jax.evaluators.matching import MATCHING_METRICS, matching
 from vlp_jax.evaluators.retrieval import RETRIEVAL_METRICS, retrieval
+from vlp_jax.evaluators.told import CLASSIFICATION_METRICS, REGRESSION_METRICS, Tell, Teller, told
 from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, zero_shot
 
 TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS, "matching": MATCHING_METRICS,
-                "captions": CAPTION_METRICS}
+                "captions": CAPTION_METRICS, "classification": CLASSIFICATION_METRICS, "regression": REGRESSION_METRICS}
 Descriptions = Mapping[str, Mapping[str, Sequence[str]]]  # {class field: {class: training captions}}
 
 
@@ -32,30 +33,33 @@ def nothing() -> None:
 
 def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder, variables: Any,
                  descriptions: Descriptions, threads: int, between: Callable[[], None] = nothing,
-                 captioner: Captioner | None = None) -> dict[str, float | str]:
+                 captioner: Captioner | None = None, tellers: Mapping[str, Teller] | None = None) -> dict[str, float | str]:
     """The metrics of `spec.tasks` on one set, and texts to be read. Each picture and each distinct caption is embedded once.
 
-    captioner: for the task `captions`.
+    captioner: for the task `captions`. tellers: for `classification` and `regression`, by the name of the objective.
     between: called before each batch, on all hosts as often; it may raise BrokenOff.
     Raises: EvaluationError for embeddings that are not finite; DataError for a set that lacks what a task needs.
     """
     def embed_texts(texts: Sequence[str]) -> np.ndarray:
         return embedder.texts(variables, paced(texts, spec.batch_size, between), spec.batch_size)
 
-    def match_pairs(pairs: Sequence[tuple[int, str]]) -> np.ndarray:
-        shown = [image for image, _ in pairs]
-        pixels = data.pixels(embedder.preprocessor, threads, shown)
-        items = zip(pixels, (caption for _, caption in pairs), strict=True)
-        return embedder.pairs(variables, paced(items, spec.batch_size, between), spec.batch_size)
+    def asked_of(embedder: Embedder) -> Tell:
+        def ask(pairs: Sequence[tuple[int, str]]) -> np.ndarray:
+            pixels = data.pixels(embedder.preprocessor, threads, [image for image, _ in pairs])
+            items = zip(pixels, (caption for _, caption in pairs), strict=True)
+            return embedder.pairs(variables, paced(items, spec.batch_size, between), spec.batch_size)
 
-    labels = data.labels(spec.class_field) if "zero_shot" in spec.tasks else None
+        return ask
+
+    labels = data.labels(spec.class_field, "class_field") if "zero_shot" in spec.tasks else None
     results = {}
     if "captions" in spec.tasks:
         results |= captioning(data, captioner, variables, spec.batch_size, threads,
                               lambda pairs: paced(pairs, spec.batch_size, between))
     try:
         if "matching" in spec.tasks:
-            results |= matching(match_pairs, data)
+            results |= matching(asked_of(embedder), data)
+        results |= told(data, spec, tellers, asked_of)
         if {"retrieval", "zero_shot"} & {*spec.tasks}:
             pixels = paced(data.pixels(embedder.preprocessor, threads), spec.batch_size, between)
             images = embedder.images(variables, pixels, spec.batch_size)
@@ -82,8 +86,8 @@ class EvaluationSuite:
     """All evaluation sets of an experiment. `run(...)` gives metrics named `EVALUATOR/metric`, and texts by such names."""
 
     def __init__(self, specs: Mapping[str, schema.Evaluator], embedder: Embedder, descriptions: Descriptions, threads: int,
-                 captioner: Captioner | None = None):
-        self.captioner = captioner
+                 captioner: Captioner | None = None, tellers: Mapping[str, Teller] | None = None):
+        self.captioner, self.tellers = captioner, tellers
         self.specs, self.embedder, self.descriptions, self.threads = specs, embedder, descriptions, threads
         self.sets = {name: EvaluationSet(open_source(spec.source)) for name, spec in specs.items()}
 
@@ -99,7 +103,7 @@ class EvaluationSuite:
         with contextlib.suppress(BrokenOff):
             for name in names:
                 metrics = evaluate_set(self.sets[name], self.specs[name], self.embedder, variables, self.descriptions, self.threads,
-                                       between, self.captioner)
+                                       between, self.captioner, self.tellers)
                 results |= {f"{name}/{key}": value for key, value in metrics.items()}
         return results
 

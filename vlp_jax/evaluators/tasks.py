@@ -6,6 +6,7 @@ from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.module import encodings_trained
 
+HEADS = ("classification", "regression")  # tasks that have their names from the kind of objective whose head they ask
 EMBEDDINGS = {"image_embedding", "text_embedding"}
 
 
@@ -17,7 +18,9 @@ def check_trained(name: str, tasks: Sequence[str], config: schema.Config) -> Non
     needs = {"retrieval": (embedded, "an objective on the embeddings of pictures and of captions, such as kind='softmax'"),
              "zero_shot": (embedded, "an objective on the embeddings of pictures and of captions, such as kind='softmax'"),
              "matching": (matched, "an objective of kind 'matching'"),
-             "captions": ("decoding" in trained, "an objective of kind 'captioning'")}
+             "captions": ("decoding" in trained, "an objective of kind 'captioning'"),
+             **{kind: (any(objective.kind == kind for objective in config.objectives.values()), f"an objective of kind {kind!r}")
+                for kind in HEADS}}
     possible = [task for task, (there, _) in needs.items() if there]
     for task in tasks:
         there, need = needs[task]
@@ -32,3 +35,15 @@ def check_negatives(config: schema.Config) -> None:
         if drawn and not encodings_trained(config.objectives) >= EMBEDDINGS:
             raise ConfigError(f"objectives.{name}.negatives: 'similar' draws by the embeddings of pictures and captions, which no "
                               "objective trains; add one, such as kind='softmax', or set negatives='uniform'")
+
+
+def check_heads(name: str, spec: schema.Evaluator, config: schema.Config) -> None:
+    """Raises: ConfigError where an evaluator names an objective that has no head for its task. name: where it does."""
+    if spec.objective is None:
+        return
+    possible = [name for name, objective in config.objectives.items() if objective.kind in HEADS and objective.kind in spec.tasks]
+    if spec.objective not in possible:
+        raise ConfigError(f"{name}: {spec.objective!r} is no objective of a kind among its tasks, {', '.join(spec.tasks)} "
+                          f"(there are: {', '.join(possible) or 'none'})")
+    if {*HEADS} <= {*spec.tasks}:
+        raise ConfigError(f"{name}: {spec.objective!r} cannot do both classification and regression; make two evaluators")

@@ -3,6 +3,7 @@
 from vlp_jax.config import schema
 from vlp_jax.models.convolution_flops import convolution_flops, convolution_tokens
 from vlp_jax.models.presets import Size, patch_size_of, size_of
+from vlp_jax.models.recurrent_flops import recurrent_decoder_flops, recurrent_flops
 from vlp_jax.models.text_towers import text_width
 from vlp_jax.models.towers import image_token_width, image_width
 
@@ -97,16 +98,6 @@ def text_flops(tower: schema.AnyTextTower, embedding_dim: int, tokens: bool = Tr
     return flops + (projection_flops(tower, size.width, embedding_dim) if embedded else 0)
 
 
-def recurrent_flops(tower: schema.RecurrentTower) -> int:
-    """A recurrent network on one caption: each gate's products with a word and with the state, and pooling."""
-    gates, ways = 3 if tower.kind == "gru" else 4, 1 + (tower.kind == "bidirectional_lstm")
-    hidden = tower.width // ways
-    flops = sum(2 * tower.length * ways * gates * hidden * (width + hidden)
-                for width in (tower.embedding_width, *(tower.width,) * (tower.depth - 1)))
-    pooling = {"end": 0, "mean": 1, "attention": tower.width + 2}[tower.pooling]
-    return flops + 2 * tower.length * tower.width * pooling
-
-
 def projection_flops(tower: schema.AnyImageTower | schema.AnyTextTower, width: int, embedding_dim: int) -> int:
     """From what a tower pooled to the shared space, of one example."""
     return 0 if tower.projection == "none" else 2 * width * embedding_dim
@@ -115,6 +106,8 @@ def projection_flops(tower: schema.AnyImageTower | schema.AnyTextTower, width: i
 def decoder_flops(config: schema.Model, pictures: int = 1, rows: int = 1) -> int:
     """The decoder and the words' logits on one text, forward; each layer has keys and values of the picture's tokens. Where texts
     are packed: on so many rows of texts, beside each of which all of so many pictures stand."""
+    if isinstance(config.decoder, schema.RecurrentDecoder):
+        return recurrent_decoder_flops(config, image_tokens(config.image))
     decoder, length, inside = config.decoder, config.text.length, config.decoder.kind == "in_text_tower"
     stack = config.text if inside else decoder
     size = size_of(stack, "model.text" if inside else "model.decoder")

@@ -73,3 +73,8 @@ def fused_width(config: schema.Model) -> int:
         return config.fusion.width
     inside = config.fusion.kind == "in_text_tower"
     return text_width(config.text) if inside else size_of(config.fusion, "model.fusion").width
+
+
+def pooled_width(config: schema.Model) -> int:
+    """The width of what a fusion pools: where it is of both streams, or both graphs, the two stand beside each other."""
+    return fused_width(config) * (1 + (config.fusion.kind in ("co_attention", "graph")))

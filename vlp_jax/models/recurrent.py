@@ -1,10 +1,13 @@
 """Text encoders without attention between words: recurrent networks, which read one word after the other, and a bag of words."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.recurrent import flip_sequences
 
 from vlp_jax.models.attention import visible_softmax
 from vlp_jax.models.layers import Encoding, Precision, masked_mean
@@ -59,12 +62,7 @@ class RecurrentText(nn.Module):
     def layer(self, x: jax.Array, mask: jax.Array, name: str) -> jax.Array:
         """[B, L, D'] -> [B, L, D]."""
         lengths, ways = mask.sum(axis=1, dtype=jnp.int32), ("forward", "backward") if self.bidirectional else ("forward",)
-        partitioned = functools.partial(nn.with_logical_partitioning, names=("embed", None))
-        cell = functools.partial(
-            CELLS[self.cell], self.width // len(ways), dtype=self.precision.compute, param_dtype=jnp.float32,
-            kernel_init=partitioned(nn.initializers.lecun_normal()),
-            recurrent_kernel_init=partitioned(nn.initializers.orthogonal()),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (None,)))
+        cell = functools.partial(make_cell, self.cell, self.width // len(ways), self.precision)
         states = [run(cell(name=f"{name}_{way}"), x, lengths, way == "backward") for way in ways]
         x = jnp.concatenate(states, axis=-1).astype(self.precision.compute)
         return constrain(x, ("batch", "tokens", "activation_embed"))
@@ -82,20 +80,47 @@ class RecurrentText(nn.Module):
         return jnp.concatenate([last[:, :half], x[:, 0, half:]], axis=-1)
 
 
+def make_cell(kind: str, width: int, precision: Precision, name: str) -> nn.RNNCellBase:
+    """A cell of CELLS with a state of `width` numbers; call it inside a module."""
+    partitioned = functools.partial(nn.with_logical_partitioning, names=("embed", None))
+    return CELLS[kind](width, dtype=precision.compute, param_dtype=jnp.float32, name=name,
+                       kernel_init=partitioned(nn.initializers.lecun_normal()),
+                       recurrent_kernel_init=partitioned(nn.initializers.orthogonal()),
+                       bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (None,)))
+
+
 def run(cell: nn.RNNCellBase, x: jax.Array, lengths: jax.Array, reverse: bool) -> jax.Array:
     """A cell's states [B, L, D] along x [B, L, D'], from the left, or from the last of `lengths` [B] tokens to the left; call it
-    inside a module. Each device runs through its own examples, so that gradients of the cell's parameters are summed over devices
-    once and not at every word."""
-    whole, layout = nn.RNN(cell, reverse=reverse, keep_order=True), current_layout()
-    if cell.is_initializing() or layout is None or layout.mesh.size == 1 or len(x) % layout.parts("batch"):
-        return whole(x, seq_lengths=lengths)
-    alone = nn.RNN(cell.clone(parent=None, name=None), reverse=reverse, keep_order=True, parent=None)
+    inside a module."""
+    turned = functools.partial(flip_sequences, num_batch_dims=1, time_major=False) if reverse else lambda x, lengths: x
 
-    def local(x, lengths, params):
-        return alone.apply({"params": {"cell": params}}, x, seq_lengths=lengths)
+    def states(cell, x, lengths):
+        start = cell.initialize_carry(jax.random.key(0), x[:, 0].shape)
+        return turned(along(cell, start, turned(x, lengths))[1], lengths)
 
-    batch = ("batch", None, None)
-    return on_each_device(local, layout, (batch, ("batch",), ()), batch)(x, lengths, cell.variables["params"])
+    return on_own_examples(states, cell, x, lengths)
+
+
+def along(cell: nn.Module, carry: Any, x: jax.Array, *beside: Any) -> tuple[Any, Any]:
+    """A cell called once for each place of x [B, L, D], `cell(carry, x[:, i], *beside) -> (carry, found)`: the last carry, and what
+    was found, with a second axis of L."""
+    scan = nn.scan(lambda cell, carry, x, beside: cell(carry, x, *beside), variable_broadcast="params",
+                   split_rngs={"params": False}, in_axes=(1, nn.broadcast), out_axes=1)
+    return scan(cell, carry, x, beside)
+
+
+def on_own_examples(function: Callable, cell: nn.Module, *arrays: Any) -> Any:
+    """`function(cell, *arrays)`, of trees of arrays whose first axis is the batch; call it inside a module. Each device runs
+    through its own examples, so that gradients of the cell's parameters are summed over devices once and not at every word."""
+    layout, examples = current_layout(), len(jax.tree.leaves(arrays)[0])
+    if cell.is_initializing() or layout is None or layout.mesh.size == 1 or examples % layout.parts("batch"):
+        return function(cell, *arrays)
+
+    def local(params, *arrays):
+        return nn.apply(function, cell.clone(parent=None, name=None))({"params": params}, *arrays)
+
+    batch = ("batch",)
+    return on_each_device(local, layout, ((), *(batch,) * len(arrays)), batch)(cell.variables["params"], *arrays)
 
 
 class WordAttention(nn.Module):

@@ -8,6 +8,7 @@ from vlp_jax.models.inception import Inception
 from vlp_jax.models.layers import LayerOptions, Precision
 from vlp_jax.models.presets import patch_size_of, size_of
 from vlp_jax.models.recurrent import BagOfWords, RecurrentText
+from vlp_jax.models.recurrent_decoder import RecurrentDecoder
 from vlp_jax.models.resnet import EXPANSION, SIZES, ClipResNet, Convolutions, ResNet
 from vlp_jax.models.text import Reading, TextTransformer
 from vlp_jax.models.text_towers import build_word_tower, needs_transformer
@@ -130,10 +131,14 @@ def build_text_tower(tower: schema.AnyTextTower, precision: Precision) -> TextTr
         stochastic_depth=tower.stochastic_depth, scan=tower.scan, rematerialisation=tower.rematerialisation, saved=tower.saved)
 
 
-def build_decoder(config: schema.Model, precision: Precision) -> TextDecoder | WordHead:
+def build_decoder(config: schema.Model, precision: Precision) -> TextDecoder | RecurrentDecoder | WordHead:
     """The decoder, or what is left of it where its layers are the text tower's. Raises: ConfigError for parts that do not fit
     together."""
     decoder, on_tower = config.decoder, config.decoder.kind == "on_text_tower"
+    if isinstance(decoder, schema.RecurrentDecoder):
+        return RecurrentDecoder(cell=decoder.kind, vocab_size=config.text.vocab_size, embedding_width=decoder.embedding_width,
+                                width=decoder.width, depth=decoder.depth, image=decoder.image,
+                                attention_width=decoder.attention_width, dropout=decoder.dropout, precision=precision)
     if decoder.kind != "transformer":
         needs_transformer(config.text, f"model.decoder.kind={decoder.kind!r}")
     if decoder.kind == "in_text_tower":

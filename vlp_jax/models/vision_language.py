@@ -89,6 +89,8 @@ class VisionLanguageModel(nn.Module):
         is computed where it is not given. prefix: int32 [B], so many first tokens are seen at once. packed: of which texts the rows
         consist.
         """
+        if isinstance(self.config.decoder, schema.RecurrentDecoder):
+            return self.decoder(text, memory, train)
         if self.config.decoder.kind == "in_text_tower":
             return self.written(text, mask, memory, train)
         if self.config.decoder.kind == "on_text_tower":
@@ -98,6 +100,8 @@ class VisionLanguageModel(nn.Module):
     def decode_next(self, text: jax.Array, position: jax.Array, memory: Encoding | None = None) -> jax.Array:
         """As `decode`, of tokens int32 [B, n] that stand at `position` behind those of earlier calls, which the collection "cache"
         holds (to be mutable). The first call gives the picture's `memory`, and may give no token (n = 0); later ones do not."""
+        if isinstance(self.config.decoder, schema.RecurrentDecoder):
+            return self.decoder(text, memory, cached=True)
         cache = Cache(position, self.config.text.length)
         if self.config.decoder.kind == "in_text_tower":
             return self.written(text, None, memory, cache=cache)

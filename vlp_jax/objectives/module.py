@@ -23,6 +23,7 @@ from vlp_jax.objectives.masked_language import MaskedLanguage
 from vlp_jax.objectives.matching import Matching
 from vlp_jax.objectives.momentum_contrastive import MomentumContrastive
 from vlp_jax.objectives.objective import Loss, Objective, weight_at
+from vlp_jax.objectives.supervised import Classification, Regression
 from vlp_jax.objectives.tokens import rows_of_text
 from vlp_jax.objectives.triplet import Triplet
 from vlp_jax.sharding.layout import constrain
@@ -31,7 +32,8 @@ KINDS: dict[str, type[Objective]] = {"softmax": SoftmaxContrastive, "sigmoid": S
                                      "matching": Matching, "masked_language": MaskedLanguage,
                                      "momentum_contrastive": MomentumContrastive, "captioning": Captioning,
                                      "masked_autoencoder": MaskedAutoencoder,
-                                     "image_views": ImageViews, "masked_image": MaskedImage, "masked_joint": MaskedJoint}
+                                     "image_views": ImageViews, "masked_image": MaskedImage, "masked_joint": MaskedJoint,
+                                     "classification": Classification, "regression": Regression}
 VIEWS = {f"{name}_pooled": name for name in inputs.VIEWS}  # encodings of pictures that are made where these are needed
 
 
@@ -82,15 +84,19 @@ class PretrainingModule(nn.Module):
 
     def encode(self, batch: dict[str, jax.Array], needs: set[str], train: bool) -> dict:
         """The encodings named in `needs`: `image`, `text` (models.layers.Encoding), `image_embedding`, `text_embedding`
-        (unit vectors [B, E]), `image_pooled`, `first_view_pooled`, `second_view_pooled` ([B, D] as the tower gives them),
-        `decoding` (models.decoder.Decoding of each row of text)."""
-        encodings, needs = {}, needs | needs_of_decoding(self.model_config, needs)
+        (unit vectors [B, E]), `image_pooled`, `text_pooled`, `first_view_pooled`, `second_view_pooled` ([B, D] as the tower gives
+        them), `fused` (models.fusion.FusedEncoding of the pairs), `decoding` (models.decoder.Decoding of each row of text)."""
+        encodings, needs = {}, needs | needs_behind(self.model_config, needs)
         if needs & {"image", "image_embedding", "image_pooled"}:
             encodings["image"] = self.model.encode_image(batch["image"], train, tokens="image" in needs)
-        if needs & {"text", "text_embedding"}:
+        if needs & {"text", "text_embedding", "text_pooled"}:
             encodings["text"] = self.model.encode_text(batch["text"], batch["text_mask"], train, tokens="text" in needs)
         if "image_pooled" in needs:
             encodings["image_pooled"] = constrain(encodings["image"].pooled, ("batch", None))
+        if "text_pooled" in needs:
+            encodings["text_pooled"] = constrain(encodings["text"].pooled, ("batch", None))
+        if "fused" in needs:
+            encodings["fused"] = self.model.fuse(encodings["image"], encodings["text"], train)
         for name, view in VIEWS.items():
             if name in needs:
                 encodings[name] = constrain(self.model.encode_image(batch[view], train, tokens=False).pooled, ("batch", None))
@@ -100,7 +106,7 @@ class PretrainingModule(nn.Module):
             encodings["text_embedding"] = self.model.embed_text(encodings["text"])
         if "decoding" in needs:
             text, mask, packed = rows_of_text(batch)
-            prefix = self.drawn_prefix(mask) if train and self.model_config.decoder.text_prefix else None
+            prefix = self.drawn_prefix(mask) if train and has_prefix(self.model_config.decoder) else None
             logits = self.model.decode(text, mask, encodings["image"] if "image" in needs else None, train, encodings.get("text"),
                                        prefix, packed)
             encodings["decoding"] = Decoding(logits, jnp.zeros(len(logits), jnp.int32) if prefix is None else prefix)
@@ -120,6 +126,11 @@ class PretrainingModule(nn.Module):
         """float32 [B, 2] of pairs: (do not belong together, do), by the first matching objective."""
         head = next(objective for objective in self.objectives.values() if isinstance(objective, Matching))
         return head.logits(self.model, self.model.encode_image(image), self.model.encode_text(text, mask))
+
+    def tell(self, name: str, image: jax.Array, text: jax.Array, mask: jax.Array) -> jax.Array:
+        """float32 [B, outputs]: what the objective `name`, a supervised one, answers for each pair."""
+        objective, batch = self.objectives[name], {"image": image, "text": text, "text_mask": mask}
+        return objective.answers(self.encode(batch, {*objective.needs}, train=False), self.model)
 
     def caption_losses(self, image: jax.Array, text: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Of each text of a batch: the sum of -log p of its tokens but for the first, float32 [B], and how many these are."""
@@ -141,14 +152,23 @@ class PretrainingModule(nn.Module):
         return greedy(step, state, start, self.model_config.text.length - 1, end, padding)
 
 
-def needs_of_decoding(config: schema.Model, needs: set[str]) -> set[str]:
-    """The encodings that the decoder looks at, where its `decoding` is needed. Raises: ConfigError where there is no decoder."""
+def has_prefix(decoder: schema.AnyDecoder) -> bool:
+    """Whether training shows the decoder a part of each text at once."""
+    return isinstance(decoder, schema.Decoder) and decoder.text_prefix > 0
+
+
+def needs_behind(config: schema.Model, needs: set[str]) -> set[str]:
+    """The encodings that others in `needs` are made of: those that are fused, and those that the decoder looks at. Raises:
+    ConfigError where there is no fusion, or no decoder."""
+    if "fused" in needs and config.fusion is None:
+        raise ConfigError("model.fusion: an objective with of='fused' needs one, such as kind='concatenation'")
+    of_fusion = {"image", "text"} if "fused" in needs else set()
     if "decoding" not in needs:
-        return set()
+        return of_fusion
     if config.decoder is None:
         raise ConfigError("model.decoder: an objective predicts words by it, and there is none; set it, such as dict(preset='B')")
     seen = {"image": config.decoder.image != "none", "text": config.decoder.kind == "on_text_tower"}
-    return {name for name, wanted in seen.items() if wanted}
+    return of_fusion | {name for name, wanted in seen.items() if wanted}
 
 
 def build_objectives(configs: dict[str, schema.Objective]) -> dict[str, Objective]:
@@ -162,6 +182,11 @@ def asked_inputs(configs: dict[str, schema.Objective]) -> tuple[str, ...]:
     for objective in build_objectives(configs).values():
         asked |= {*objective.inputs, *(VIEWS[need] for need in (*objective.needs, *objective.teacher_needs) if need in VIEWS)}
     return tuple(sorted(asked))
+
+
+def supervised(configs: dict[str, schema.Objective], kind: type[schema.Supervised]) -> list[str]:
+    """The names of the objectives of such a kind that tell a target."""
+    return [name for name, config in configs.items() if isinstance(config, kind)]
 
 
 def encodings_trained(configs: dict[str, schema.Objective]) -> set[str]:

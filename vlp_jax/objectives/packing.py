@@ -26,6 +26,7 @@ def needing_a_row_each(config: schema.Config) -> list[str]:
     """The settings with which a text must have a row for itself."""
     objectives, decoder = build_objectives(config.objectives), config.model.decoder
     found = [f"objectives.{name}" for name, objective in objectives.items() if not objective.takes_packed]
-    settings = () if decoder is None else (("kind", decoder.kind != "transformer"), ("image", decoder.image == "prefix"),
-                                           ("text_prefix", decoder.text_prefix > 0))
+    settings = [] if decoder is None else [("kind", decoder.kind != "transformer")]
+    if isinstance(decoder, schema.Decoder):
+        settings += [("image", decoder.image == "prefix"), ("text_prefix", decoder.text_prefix > 0)]
     return found + [f"model.decoder.{key}={getattr(decoder, key)!r}" for key, wrong in settings if wrong]

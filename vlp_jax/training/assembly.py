@@ -18,12 +18,14 @@ from vlp_jax.data.inputs import device_arrays
 from vlp_jax.data.mixture import Mixture, open_mixture
 from vlp_jax.data.pipeline import Batches, TrainRows, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.targets import Targets, find_targets
 from vlp_jax.data.word_vectors import WordVectors, vectors_of_tokens
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.captioner import Captioner
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions, metric_names
-from vlp_jax.evaluators.tasks import check_negatives, check_trained
+from vlp_jax.evaluators.tasks import check_heads, check_negatives, check_trained
+from vlp_jax.evaluators.told import Teller
 from vlp_jax.models.layers import Precision
 from vlp_jax.models.text_towers import embedding_width
 from vlp_jax.objectives.module import PretrainingModule, asked_inputs
@@ -76,10 +78,14 @@ class Run(Update):
                                                 skips_updates(config.guard), words),
                        out_shardings=self.shardings)(words)
 
-    def batches(self, position: int) -> Batches:
-        """The input from batch `position` on: the rows that this host's devices hold."""
+    def targets(self, stored: dict | None = None) -> Targets:
+        """What is told of samples; the classes as stored with a checkpoint, or found in the training set."""
+        return find_targets(self.config.data.targets, self.mixture.sources, stored)
+
+    def batches(self, position: int, targets: Targets | None = None) -> Batches:
+        """The input from batch `position` on: the rows that this host's devices hold. targets: None: found anew."""
         rows = TrainRows(self.mixture, self.preprocessor, self.config.data.augmentation, self.config.seed,
-                         asked_inputs(self.config.objectives), self.config.data.view_augmentation)
+                         asked_inputs(self.config.objectives), self.config.data.view_augmentation, targets or self.targets())
         return Batches(rows, self.config.data, position, self.host_rows.rows)
 
     def to_device(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -89,14 +95,15 @@ class Run(Update):
     def input_fingerprint(self) -> dict[str, Any]:
         return input_fingerprint(self.config, self.mixture)
 
-    def evaluation(self, descriptions: dict | None) -> EvaluationSuite:
+    def evaluation(self, descriptions: dict | None, targets: Targets) -> EvaluationSuite:
         """The config's evaluators; `descriptions` as stored with a checkpoint, or collected from the training set."""
         specs = self.config.evaluators
         if descriptions is None:
             descriptions = collect_descriptions(specs, self.mixture.sources)
         embedder = make_embedder(self.module, self.preprocessor, self.layout)
-        return EvaluationSuite(specs, embedder, descriptions, self.config.data.threads,
-                               make_captioner(self.module, embedder, self.layout))
+        captioner = make_captioner(self.module, embedder, self.layout)
+        tellers = make_tellers(self.module, embedder, targets, self.layout)
+        return EvaluationSuite(specs, embedder, descriptions, self.config.data.threads, captioner, tellers)
 
     def evaluated_variables(self, state: Any) -> dict:
         """The averaged parameters where the config keeps an average, else the parameters."""
@@ -131,6 +138,19 @@ def make_captioner(module: PretrainingModule, embedder: Embedder, layout: Layout
         return module.apply(variables, image, start, (end or [padding])[0], padding, method="write_captions")
 
     return Captioner(laid_out(losses, layout), laid_out(write, layout), embedder)
+
+
+def make_tellers(module: PretrainingModule, embedder: Embedder, targets: Targets, layout: Layout) -> dict[str, Teller]:
+    """The heads of the supervised objectives for evaluators, by name, as `make_embedder`; compiled where they are used."""
+    def teller(name: str, objective: schema.Supervised) -> Teller:
+        def tell(variables, image, text, mask):
+            return module.apply(variables, name, image, text, mask, method="tell")
+
+        asked = Embedder(embedder.embed, embedder.preprocessor, layout.mesh, laid_out(tell, layout))
+        return Teller(objective.kind, asked, objective.target, targets)
+
+    return {name: teller(name, objective) for name, objective in module.objectives_config.items()
+            if isinstance(objective, schema.Supervised)}
 
 
 def laid_out(function: Callable, layout: Layout) -> Callable:
@@ -177,6 +197,7 @@ def assemble(config: schema.Config) -> Run:
     check_best_metric(config)
     for name, spec in config.evaluators.items():
         check_trained(f"evaluators.{name}.tasks", spec.tasks, config)
+        check_heads(f"evaluators.{name}.objective", spec, config)
     check_negatives(config)
     preprocessor = Preprocessor.from_config(config)
     mixture = open_mixture(config.data.train)

@@ -2,8 +2,9 @@
 
 from vlp_jax.config import schema
 from vlp_jax.models.flops import decoder_flops, image_flops, text_flops
+from vlp_jax.models.fusion_flops import fusion_flops
 from vlp_jax.models.vision_language import embedding_dim
-from vlp_jax.objectives.module import VIEWS, build_objectives, needs_of_decoding
+from vlp_jax.objectives.module import VIEWS, build_objectives, needs_behind
 
 
 def train_step_flops(config: schema.Config) -> int:
@@ -20,12 +21,13 @@ def train_step_flops(config: schema.Config) -> int:
 def encodings_flops(config: schema.Config, needs: set[str], train: bool = True) -> int:
     """The encodings in `needs` (see `PretrainingModule.encode`) of the global batch, forward."""
     model, text, batch = config.model, config.data.text, config.data.batch_size
-    dim, needs, flops = embedding_dim(model), needs | needs_of_decoding(model, needs), 0
+    dim, needs, flops = embedding_dim(model), needs | needs_behind(model, needs), 0
     if needs & {"image", "image_embedding", "image_pooled"}:
         flops += image_flops(model.image, dim, train, tokens="image" in needs, embedded="image_embedding" in needs)
-    if needs & {"text", "text_embedding"}:
+    if needs & {"text", "text_embedding", "text_pooled"}:
         flops += text_flops(model.text, dim, tokens="text" in needs, embedded="text_embedding" in needs)
     flops += len(needs & set(VIEWS)) * image_flops(model.image, dim, train, tokens=False, embedded=False)
+    flops += fusion_flops(model) if "fused" in needs else 0
     flops *= batch
     if "decoding" in needs:
         flops += batch // (text.packing or 1) * decoder_flops(model, text.packing or 1, text.packing_rows)

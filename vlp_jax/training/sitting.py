@@ -59,12 +59,13 @@ class Sitting:
         self.clock = Clock(stored["clock"]["wall_seconds"], stored["clock"]["cpu_seconds"])
         names = [part.name for part in run.mixture.parts]
         self.counts = InputCounts(self.config.data.max_bad_fraction, names, stored["input_counts"])
-        self.evaluation = run.evaluation(stored["class_descriptions"])
+        self.targets = run.targets(stored.get("targets"))  # checkpoints of before there were targets have none
+        self.evaluation = run.evaluation(stored["class_descriptions"], self.targets)
         self.rows = MetricsFile(os.path.join(workdir, "metrics.jsonl"), keep_up_to=self.step) if is_first() else Nowhere()
         self.tensorboard = TensorBoard(workdir, self.step) if is_first() else Nowhere()
         self.progress = Progress(run.steps)
         self.first_position = stored["position"]
-        self.batches = run.batches(self.first_position)
+        self.batches = run.batches(self.first_position, self.targets)
         self.metrics = {key: value for row in self.rows.rows for key, value in row.items()}  # the newest of each
         self.metrics.pop(UTILISATION, None)  # of other devices, perhaps
         self.owed: list[str] = []  # evaluators that were due after the newest update, and that a stop has prevented
@@ -218,7 +219,8 @@ class Sitting:
         self.rows.sync()  # a checkpoint never outlives the rows of its updates
         metadata = {"position": self.batches.position, "input_fingerprint": self.run.input_fingerprint(),
                     "clock": self.clock.to_json(), "input_counts": self.counts.to_json(), "config": to_tree(self.config),
-                    "preprocessor": self.run.preprocessor.to_json(), "class_descriptions": self.evaluation.descriptions}
+                    "preprocessor": self.run.preprocessor.to_json(), "class_descriptions": self.evaluation.descriptions,
+                    "targets": self.targets.to_json()}
         self.checkpoints.save(self.step, self.state, metadata, best)
         self.saves.saved()
 

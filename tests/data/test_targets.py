@@ -1,0 +1,164 @@
+"""Targets: what a sample's metadata say, by definitions written again here; which classes there are; and rows without a target."""
+
+import io
+import itertools
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlp_jax.config import schema
+from vlp_jax.data.inputs import target_array
+from vlp_jax.data.mixture import Mixture, Part
+from vlp_jax.data.pipeline import Batches, TrainRows
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.samples import Reason, Sample, SampleError
+from vlp_jax.data.targets import Targets, find_targets
+from vlp_jax.data.text import load_tokenizer
+from vlp_jax.errors import ConfigError, DataError
+
+FILE = io.BytesIO()
+Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(FILE, "PNG")
+
+
+class Source:
+    """Samples with the metadata it is given; None stands for a bad one."""
+
+    spec = "made-up"
+
+    def __init__(self, metadata):
+        self.metadata = metadata
+
+    def __len__(self):
+        return len(self.metadata)
+
+    def __getitem__(self, index):
+        if self.metadata[index] is None:
+            raise SampleError(Reason.MISSING_IMAGE, str(index), "has no image")
+        return Sample(str(index), FILE.getvalue(), (f"caption {index}",), self.metadata[index])
+
+    def fingerprint(self):
+        return "made-up"
+
+
+def class_of(value, **changes):
+    targets = Targets({"x": schema.ClassTarget(field="a.b", classes=3, **changes)}, {"x": ("red", "2", "blue sky")})
+    return targets.of("x", value)
+
+
+def test_a_class_is_its_place_among_the_names_and_what_is_none_of_them_is_no_target():
+    for value, expected in (("red", 0), (2, 1), ("2", 1), (np.int64(2), 1), ("green", -1), ("", -1), (" ", -1), (None, -1),
+                            (["red"], 0), (["red", "2"], -1), (2.0, -1), ({}, -1)):
+        found = class_of({"a": {"b": value}})
+        assert found == expected and found.dtype == np.int32, value
+    assert class_of({}) == class_of({"a": "red"}) == -1
+    assert class_of({"a": {"b": "Blue  sky! "}}) == -1
+    assert class_of({"a": {"b": "Blue  sky! "}}, canonicalize=("lower_case", "punctuation", "whitespace")) == 2
+
+
+@pytest.mark.parametrize("agreeing", [1, 3])
+def test_scores_are_the_answers_of_annotators_over_three_and_at_most_one(agreeing):
+    rng, names = np.random.default_rng(0), ("yes", "no", "two", "red")
+    spec = schema.ScoresTarget(field="answers.answer", classes=4, agreeing=agreeing)
+    targets = Targets({"x": spec}, {"x": names})
+    for _ in range(20):
+        answers = [str(answer) for answer in rng.choice([*names, "other", ""], 10, p=[0.3, 0.3, 0.1, 0.1, 0.1, 0.1])]
+        counts = Counter(answers)
+        found = targets.of("x", {"answers": [{"answer": answer, "id": 1} for answer in answers]})
+        np.testing.assert_allclose(found, [min(counts[name] / agreeing, 1) for name in names], rtol=1e-7)
+        assert found.dtype == np.float32
+    for metadata in ({}, {"answers": []}, {"answers": [{"answer": "other"}]}):
+        np.testing.assert_array_equal(targets.of("x", metadata), np.zeros(4))
+    np.testing.assert_allclose(targets.of("x", {"answers": {"answer": "two"}}), [0, 0, 1 / agreeing, 0], rtol=1e-7)
+
+
+def test_numbers_are_standardised_and_what_is_no_number_is_nan():
+    targets = Targets({"x": schema.NumberTarget(field="year", mean=2000.0, deviation=10.0)}, {})
+    for value, expected in ((2005, 0.5), ("1990", -1.0), (2001.0, 0.1), ("old", np.nan), (None, np.nan), (float("inf"), np.nan)):
+        np.testing.assert_allclose(targets.of("x", {"year": value}), np.float32(expected), rtol=1e-6)
+    assert np.isnan(targets.of("x", {}))
+
+
+def test_classes_are_the_most_frequent_values_of_training_and_the_first_in_the_alphabet_among_equals():
+    values = ["b", "a", "c", "c", "d", None, "a", "b", "", "e"]
+    sources = [Source([None if value is None else {"v": value} for value in values[:4]]),
+               Source([None if value is None else {"v": value} for value in values[4:]])]
+    specs = {"x": schema.ClassTarget(field="v", classes=4), "y": schema.NumberTarget(field="v")}
+    found = find_targets(specs, sources)
+    assert found.classes == {"x": ("a", "b", "c", "d")} and found.specs == specs
+    assert found.to_json()["x"]["classes"] == ["a", "b", "c", "d"]
+    several = [Source([{"v": ["a", "b", "b"]}, {"v": ["c", "c", "c"]}])]
+    assert find_targets({"x": schema.ScoresTarget(field="v", classes=2)}, several).classes == {"x": ("c", "b")}
+
+
+def test_classes_of_a_checkpoint_are_taken_only_for_the_same_target():
+    source, spec = Source([{"v": "a"}, {"v": "b"}]), schema.ClassTarget(field="v", classes=2)
+    stored = Targets({"x": spec}, {"x": ("b", "a")}).to_json()
+    assert find_targets({"x": spec}, [source], stored).classes == {"x": ("b", "a")}
+    changed = schema.ClassTarget(field="v", classes=2, canonicalize=("lower_case",))
+    assert find_targets({"x": changed}, [source], stored).classes == {"x": ("a", "b")}
+
+
+def test_classes_may_be_named_or_stand_in_a_file(tmp_path):
+    named = schema.ClassTarget(field="v", names=("Z", "a"), canonicalize=("lower_case",))
+    assert find_targets({"x": named}, []).classes == {"x": ("z", "a")}
+    (tmp_path / "names").write_text("first one\n\nsecond\nthird\n")
+    file = str(tmp_path / "names")
+    assert find_targets({"x": schema.ScoresTarget(field="v", classes=2, file=file)}, []).classes == {"x": ("first one", "second")}
+    with pytest.raises(ConfigError, match="data.targets.x.classes: is 4, and .*names names 3"):
+        find_targets({"x": schema.ClassTarget(field="v", classes=4, file=file)}, [])
+    with pytest.raises(ConfigError, match="data.targets.x: names the class 'a' twice"):
+        find_targets({"x": schema.ClassTarget(field="v", names=("A", "a"), canonicalize=("lower_case",))}, [])
+
+
+def test_training_data_with_too_few_values_or_without_the_field_are_named():
+    source = Source([{"v": "a", "w": "b"}, {"v": "c"}])
+    with pytest.raises(ConfigError, match="data.targets.x.classes: is 3, and 'v' has 2 values"):
+        find_targets({"x": schema.ClassTarget(field="v", classes=3)}, [source])
+    with pytest.raises(DataError, match=r"no sample has the field 'u' of data.targets.x.field; there are: v, w"):
+        find_targets({"x": schema.ClassTarget(field="u", classes=2)}, [source])
+
+
+METADATA = [{"v": ["red", "blue", "green"][i % 3], "n": i} for i in range(10)] + [None, {"v": "other"}]
+
+
+def rows_of(inputs=("target_number", "target_place", "target_scores")):
+    specs = {"place": schema.ClassTarget(field="v", names=("blue", "red")), "number": schema.NumberTarget(field="n"),
+             "scores": schema.ScoresTarget(field="v", names=("green", "red"), agreeing=1)}
+    source = Source(METADATA)
+    mixture = Mixture((Part("", source, schema.Texts(), len(source)),))
+    preprocessor = Preprocessor(4, schema.Images(), load_tokenizer(schema.Text(), 8, 4096))
+    return TrainRows(mixture, preprocessor, schema.Augmentation(), 0, inputs, targets=find_targets(specs, [source])), specs
+
+
+def batches_of(rows, count, local=None, **data):
+    batches = Batches(rows, schema.Data(batch_size=4, **data), local_rows=local)
+    try:
+        return list(itertools.islice(batches, count))
+    finally:
+        batches.close()
+
+
+@pytest.mark.parametrize("data", [{"threads": 3}, pytest.param({"workers": 2}, marks=pytest.mark.slow)])
+def test_a_batch_holds_the_targets_of_its_samples_whoever_makes_it(data):
+    rows, specs = rows_of()
+    for k, batch in enumerate(batches_of(rows, 6, **data)):
+        assert (batch["key"] == [row["key"] for row in map(rows.row, range(4 * k, 4 * k + 4))]).all()
+        held = [METADATA[int(key)] for key in batch["key"]]  # of the substitute where a sample is bad
+        assert batch["target_place"].tolist() == [("blue", "red").index(m["v"]) if m["v"] in ("blue", "red") else -1 for m in held]
+        np.testing.assert_array_equal(batch["target_scores"], [[m["v"] == "green", m["v"] == "red"] for m in held])
+        np.testing.assert_array_equal(batch["target_number"], [m.get("n", np.nan) for m in held])
+        for name, spec in specs.items():
+            assert target_array(spec, 4) == (batch[f"target_{name}"].shape, batch[f"target_{name}"].dtype)
+
+
+def test_hosts_make_their_own_rows_and_only_targets_that_are_asked_for_are_made():
+    rows, _ = rows_of()
+    whole, first, second = (batches_of(rows, 3, local) for local in (None, [0, 1], [2, 3]))
+    for k in range(3):
+        for name in ("target_place", "target_scores", "target_number"):
+            np.testing.assert_array_equal(np.concatenate([first[k][name], second[k][name]]), whole[k][name])
+    assert not [name for name in rows_of(inputs=())[0].row(0) if name.startswith("target_")]
+    assert pickle.loads(pickle.dumps(rows)).row(3)["target_place"] == rows.row(3)["target_place"]

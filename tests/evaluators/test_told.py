@@ -1,0 +1,130 @@
+"""Classification and regression evaluators: many questions about one picture, majorities, groups, what is none of the classes."""
+
+import types
+
+import numpy as np
+import pytest
+
+from vlp_jax.config import load_config, schema
+from vlp_jax.data.questions import QuestionSource
+from vlp_jax.data.samples import Sample
+from vlp_jax.data.targets import Targets
+from vlp_jax.errors import ConfigError, DataError
+from vlp_jax.evaluators.evaluation_set import EvaluationSet
+from vlp_jax.evaluators.tasks import check_heads
+from vlp_jax.evaluators.told import CLASSIFICATION_METRICS, REGRESSION_METRICS, Teller, classification, regression, told
+
+NAMES = ("yes", "no", "red", "two")
+# Two pictures; the same question is asked about both, and several about the first.
+ROWS = [("a", "colour", "what colour?", "red"), ("a", "yesno", "is it a dog?", "no"), ("b", "yesno", "is it a dog?", "yes"),
+        ("a", "yesno", "is it a cat?", "yes"), ("b", "colour", "what colour?", "green"), ("b", "count", "how many?", "two"),
+        ("a", "yesno", "is it an owl?", "yes")]
+
+
+class Pictures(list):
+    spec = "pictures"
+
+    def fingerprint(self):
+        return "x"
+
+
+def questions():
+    pictures = Pictures(Sample(key, key.encode(), (key,), {"year": 2000 + number}) for number, key in enumerate("ab"))
+    rows = [dict(zip(("image", "type", "question", "answer"), row, strict=True)) for row in ROWS]
+    return EvaluationSet(QuestionSource(pictures, rows, "questions"))
+
+
+def teller_of(kind="class", **changes):
+    if kind == "number":
+        return Teller("regression", None, "x", Targets({"x": schema.NumberTarget(**changes)}, {}))
+    spec = {"class": schema.ClassTarget, "scores": schema.ScoresTarget}[kind](field="answer", names=NAMES, **changes)
+    return Teller("classification", None, "x", Targets({"x": spec}, {"x": NAMES}))
+
+
+def answering(answers, asked=None):
+    """A model whose highest scores are at these answers; `asked` is filled with what it was asked."""
+    def tell(pairs):
+        (asked if asked is not None else []).extend(pairs)
+        return np.eye(len(NAMES))[[NAMES.index(answer) for answer in answers]]
+
+    return tell
+
+
+def test_every_question_is_asked_once_about_its_own_picture_and_counts_by_its_type():
+    asked, answers = [], ["red", "yes", "yes", "yes", "red", "two", "no"]
+    data = questions()
+    results = classification(answering(answers, asked), data, teller_of(), "type")
+    assert asked == [(number, row[2]) for number, row in enumerate(ROWS)]
+    right = [answer == row[3] for answer, row in zip(answers, ROWS, strict=True)]
+    assert results["classification_accuracy"] == pytest.approx(np.mean(right)) == pytest.approx(4 / 7)
+    assert results["classification_known"] == pytest.approx(6 / 7)  # green is none of the answers, and wrong
+    assert results["classification_majority"] == pytest.approx(3 / 7)  # yes
+    assert {key.split("/")[1]: value for key, value in results.items() if key.startswith("classification_accuracy/")} == {
+        "colour": 0.5, "yesno": 0.5, "count": 1.0}
+    assert [results[f"classification_majority/{kind}"] for kind in ("colour", "yesno", "count")] == [0.5, 0.75, 1.0]
+    assert [results[f"classification_samples/{kind}"] for kind in ("colour", "yesno", "count")] == [2, 4, 1]
+    assert results["classification_majority_by_type"] == pytest.approx((1 + 3 + 1) / 7)
+    assert set(classification(answering(answers), data, teller_of())) == set(CLASSIFICATION_METRICS)
+
+
+def test_ties_count_against_the_model_and_scores_that_are_not_finite_are_an_error():
+    data = questions()
+    assert classification(lambda pairs: np.zeros((len(pairs), 4)), data, teller_of())["classification_accuracy"] == 0.0
+    with pytest.raises(ValueError, match="not finite"):
+        classification(lambda pairs: np.full((len(pairs), 4), np.nan), data, teller_of())
+
+
+def test_of_scores_the_answer_gets_what_annotators_gave_it():
+    data = questions()
+    for metadata, answers in zip(data.metadata, (["red"] * 10, ["no", "yes"], ["yes"] * 2, ["yes"] * 5, ["green"], ["two"] * 2,
+                                                 ["yes"]), strict=True):
+        metadata["answer"] = answers
+    results = classification(answering(["red", "yes", "no", "yes", "red", "two", "yes"]), data, teller_of("scores"))
+    assert results["classification_accuracy"] == pytest.approx((1 + 1 / 3 + 0 + 1 + 0 + 2 / 3 + 1 / 3) / 7)
+    assert results["classification_majority"] == pytest.approx((1 / 3 + 2 / 3 + 1 + 1 / 3) / 7)
+
+
+def test_a_sample_without_the_field_is_named():
+    with pytest.raises(DataError, match=r"questions: a\?0: an evaluation needs the metadata field 'genre' .* answer, type, year"):
+        target = Targets({"x": schema.ClassTarget(field="genre", names=NAMES)}, {"x": NAMES})
+        classification(answering(["yes"] * 7), questions(), Teller("classification", None, "x", target))
+    with pytest.raises(DataError, match=r"the metadata field 'origin' \(by\)"):
+        classification(answering(["yes"] * 7), questions(), teller_of(), "origin")
+    with pytest.raises(DataError, match=r"a\?0: an evaluation needs the metadata field 'weight'"):
+        regression(None, questions(), teller_of("number", field="weight"))
+
+
+def test_errors_of_numbers_stand_beside_the_variance():
+    truth, answers = np.array([row[0] == "b" for row in ROWS], float), np.linspace(-1, 1, 7)
+    results = regression(lambda pairs: answers[:, None], questions(), teller_of("number", field="year", mean=2000.0))
+    assert set(results) == set(REGRESSION_METRICS)
+    assert results["regression_squared_error"] == pytest.approx(np.square(answers - truth).mean())
+    assert results["regression_absolute_error"] == pytest.approx(np.abs(answers - truth).mean())
+    assert results["regression_variance"] == pytest.approx(truth.var()) and results["regression_samples"] == 7
+
+
+def test_the_objective_that_an_evaluator_names_is_asked_or_the_first_of_the_tasks_kind():
+    asked = []
+    tellers = {name: Teller(kind, name, "x", teller_of(target, **fields).targets) for name, kind, target, fields in (
+        ("years", "regression", "number", dict(field="year")), ("first", "classification", "class", {}),
+        ("second", "classification", "class", {}))}
+
+    def asked_of(embedder):
+        asked.append(embedder)
+        return (lambda pairs: np.zeros((len(pairs), 1))) if embedder == "years" else answering(["yes"] * 7)
+
+    both = schema.Evaluator(tasks=("classification", "regression"))
+    assert set(told(questions(), both, tellers, asked_of)) == {*CLASSIFICATION_METRICS, *REGRESSION_METRICS}
+    told(questions(), schema.Evaluator(tasks=("classification",), objective="second"), tellers, asked_of)
+    assert asked == ["first", "years", "second"]
+    assert told(questions(), schema.Evaluator(), None, asked_of) == {}
+
+
+@pytest.mark.parametrize(("tasks", "objective", "words"), [
+    (("classification",), "nothing", "no objective of a kind among its tasks.*there are: answer"),
+    (("regression",), "answer", "there are: none"), (("classification", "regression"), "answer", "make two evaluators")])
+def test_an_evaluator_that_names_an_objective_without_such_a_head_is_a_config_error(tasks, objective, words):
+    config = types.SimpleNamespace(objectives=load_config("configs/vqa_fusion.py:smoke").objectives)
+    check_heads("evaluators.val.objective", schema.Evaluator(tasks=("classification",), objective="answer"), config)
+    with pytest.raises(ConfigError, match=f"evaluators.val.objective: .*{words}"):
+        check_heads("evaluators.val.objective", schema.Evaluator(tasks=tasks, objective=objective), config)

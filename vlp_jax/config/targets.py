@@ -1,0 +1,65 @@
+"""What the objectives that tell a target need of `data.targets`: checked, and the size of their heads filled in."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NoReturn
+
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+
+Fail = Callable[[str, str], NoReturn]  # (key, what is wrong with it)
+KIND_OF_LOSS = {"softmax": "class", "hinge": "class", "binary": "scores"}
+
+
+def with_outputs(config: schema.Config, place: str) -> schema.Config:
+    """`config` with `outputs` of every objective that tells a target. Raises: ConfigError for a target that does not say what it
+    is, and for an objective that it does not fit."""
+    def fail(path: str, text: str) -> NoReturn:
+        raise ConfigError(f"{path}: {text}{f' [{place}]' if place else ''}")
+
+    for name, target in config.data.targets.items():
+        check_target(f"data.targets.{name}", target, fail)
+    objectives = dict(config.objectives)
+    for name, objective in config.objectives.items():
+        if isinstance(objective, schema.Supervised):
+            outputs = outputs_of(f"objectives.{name}", objective, config, fail)
+            objectives[name] = dataclasses.replace(objective, outputs=outputs)
+    return dataclasses.replace(config, objectives=objectives)
+
+
+def check_target(path: str, target: schema.AnyTarget, fail: Fail) -> None:
+    """Calls `fail` for a target without a field, or without a number of classes that its names agree with."""
+    if not target.field:
+        fail(f"{path}.field", "is missing; name the field of the metadata that holds it")
+    if not isinstance(target, schema.Classes):
+        return
+    if target.classes is None and not target.names:
+        fail(f"{path}.classes", "is missing; say how many there are, which has to be known before data are read, or give names")
+    if target.names and target.classes not in (None, len(target.names)):
+        fail(f"{path}.classes", f"is {target.classes}, and there are {len(target.names)} names; leave one of the two out")
+    if len(set(target.names)) < len(target.names):
+        fail(f"{path}.names", "names a class twice")
+
+
+def outputs_of(path: str, objective: schema.Supervised, config: schema.Config, fail: Fail) -> int:
+    """How many numbers an objective tells. Calls `fail` where its target is of another kind, or what it reads is not there."""
+    target = config.data.targets.get(objective.target)
+    if target is None:
+        known = ", ".join(config.data.targets) or "none; set data.targets.NAME=dict(kind='class', field=..., classes=...)"
+        fail(f"{path}.target", f"{objective.target!r} is no name of data.targets (there are: {known})")
+    wanted = "number" if isinstance(objective, schema.Regression) else KIND_OF_LOSS[objective.loss]
+    if target.kind != wanted:
+        what = "kind='regression'" if isinstance(objective, schema.Regression) else f"loss={objective.loss!r}"
+        fail(f"{path}.target", f"{what} needs a target of kind {wanted!r}, data.targets.{objective.target} is one of kind "
+                               f"{target.kind!r}")
+    if objective.of == "image" and config.model.image.pooling == "none":
+        fail(f"{path}.of", "'image' reads what model.image.pooling='none' does not pool; set it, such as 'mean'")
+    outputs = number_of_classes(target)
+    if objective.outputs not in (None, outputs):
+        fail(f"{path}.outputs", f"is {objective.outputs}, data.targets.{objective.target} has {outputs}; leave it out")
+    return outputs
+
+
+def number_of_classes(target: schema.AnyTarget) -> int:
+    """Of a target: how many classes it has; 1 for a number."""
+    return (target.classes or len(target.names)) if isinstance(target, schema.Classes) else 1

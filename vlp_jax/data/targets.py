@@ -1,0 +1,130 @@
+"""What supervised objectives are to tell of a sample: from its metadata to an array of a batch.
+
+A sample has no target where its metadata lack the field, hold nothing there, or a value that is none of the classes. Its row says
+so: -1 for a class, zeros for scores, NaN for a number.
+"""
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vlp_jax.config import schema
+from vlp_jax.config.parse import to_tree
+from vlp_jax.config.targets import number_of_classes
+from vlp_jax.data.canonicalize import canonicalize
+from vlp_jax.data.rows import pick
+from vlp_jax.data.samples import Source
+from vlp_jax.data.spread import spread_samples
+from vlp_jax.data.storage import read_file
+from vlp_jax.errors import ConfigError, DataError
+
+MOST_SAMPLES = 500_000  # of the training data that are read to find classes
+Stored = Mapping[str, Mapping[str, Any]]  # what `Targets.to_json` gives
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """The targets of a config by name, and the classes of those that have some. Pickles into worker processes."""
+
+    specs: dict[str, schema.AnyTarget]
+    classes: dict[str, tuple[str, ...]]
+
+    def of(self, name: str, metadata: Mapping[str, Any]) -> np.ndarray:
+        """The target `name` of a sample with such metadata: int32 [] of a class, float32 [C] of scores, float32 [] of a number."""
+        spec = self.specs[name]
+        if spec.kind == "number":
+            return number_in(metadata, spec)
+        places = [self.places[name].get(value, -1) for value in values_in(metadata, spec)]
+        if spec.kind == "class":
+            return np.int32(places[0] if len(places) == 1 else -1)
+        return scores_of(places, number_of_classes(spec), spec.agreeing)
+
+    @functools.cached_property
+    def places(self) -> dict[str, dict[str, int]]:
+        """The place of each class among the others of its target."""
+        return {name: {value: place for place, value in enumerate(values)} for name, values in self.classes.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """All that is kept with a checkpoint."""
+        return {name: {"target": to_tree(self.specs[name]), "classes": list(values)} for name, values in self.classes.items()}
+
+
+def scores_of(places: Sequence[int], classes: int, agreeing: int) -> np.ndarray:
+    """min(n / agreeing, 1) of every class that n annotators gave (Antol et al. 2015, section 4; their mean over subsets of
+    annotators is left out, as in Teney et al. 2018). places: of each annotator's answer, -1 for none. Returns: float32 [C]."""
+    counts = np.bincount([place for place in places if place >= 0], minlength=classes)
+    return np.minimum(counts.astype(np.float32) / np.float32(agreeing), np.float32(1.0))
+
+
+def values_in(metadata: Mapping[str, Any], spec: schema.Classes) -> list[str]:
+    """The values that a field of metadata holds, one or several; those that are empty, or no text and no whole number, are left
+    out."""
+    held = pick(metadata, spec.field)
+    values = held if isinstance(held, list | tuple | np.ndarray) else [held]
+    said = [canonicalize(str(value), spec.canonicalize) for value in values if isinstance(value, str | int | np.integer)]
+    return [value for value in said if value.strip()]
+
+
+def number_in(metadata: Mapping[str, Any], spec: schema.NumberTarget) -> np.ndarray:
+    """float32 []: the number in a field of metadata, or in its text, less the mean, divided by the deviation; NaN for none."""
+    held = pick(metadata, spec.field)
+    try:
+        value = float(held) if isinstance(held, str | int | float | np.number) else np.nan
+    except ValueError:
+        value = np.nan
+    return np.float32((value - spec.mean) / spec.deviation if np.isfinite(value) else np.nan)
+
+
+def find_targets(specs: Mapping[str, schema.AnyTarget], train: Sequence[Source], stored: Stored | None = None) -> Targets:
+    """The classes that the config names; those stored for the same targets; or else the most frequent values of the training data,
+    of which at most MOST_SAMPLES are read, the first in the alphabet first where two are as frequent.
+
+    Raises: ConfigError for more classes than there are; DataError for training data without the field.
+    """
+    classes, unknown = {}, {}
+    for name, spec in specs.items():
+        kept = (stored or {}).get(name)
+        if kept is not None and kept["target"] == to_tree(spec):
+            classes[name] = tuple(kept["classes"])
+        elif isinstance(spec, schema.Classes) and (spec.names or spec.file):
+            classes[name] = named_classes(name, spec)
+        elif isinstance(spec, schema.Classes):
+            unknown[name] = spec
+    return Targets(dict(specs), classes | dict(most_frequent(unknown, train) if unknown else ()))
+
+
+def named_classes(name: str, spec: schema.Classes) -> tuple[str, ...]:
+    """The classes in the config, or in the file that it names. Raises: ConfigError for too few, or for one that stands twice."""
+    names = spec.names or [line for line in read_file(spec.file).decode().splitlines() if line.strip()][:spec.classes]
+    classes = tuple(canonicalize(line, spec.canonicalize) for line in names)
+    if len(classes) < number_of_classes(spec):
+        raise ConfigError(f"data.targets.{name}.classes: is {spec.classes}, and {spec.file} names {len(classes)}; set it to that, "
+                          "or less")
+    twice = [value for value, count in Counter(classes).items() if count > 1]
+    if twice:
+        raise ConfigError(f"data.targets.{name}: names the class {twice[0]!r} twice")
+    return classes
+
+
+def most_frequent(specs: Mapping[str, schema.Classes], train: Sequence[Source]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(name, classes) of each target. Raises: as `find_targets`."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in specs}
+    fields: set[str] = set()
+    for sample in spread_samples(train, MOST_SAMPLES):
+        fields.update(sample.metadata)
+        for name, spec in specs.items():
+            counts[name].update(values_in(sample.metadata, spec))
+    for name, spec in specs.items():
+        if not counts[name]:
+            known = ", ".join(sorted(fields)) or "none"
+            raise DataError(f"{', '.join(source.spec for source in train)}: no sample has the field {spec.field!r} of "
+                            f"data.targets.{name}.field; there are: {known}")
+        if len(counts[name]) < spec.classes:
+            raise ConfigError(f"data.targets.{name}.classes: is {spec.classes}, and {spec.field!r} has {len(counts[name])} values "
+                              "in the training data; set it to that, or less")
+        order = sorted(counts[name].items(), key=lambda item: (-item[1], item[0]))
+        yield name, tuple(value for value, _ in order[:spec.classes])

@@ -1,0 +1,108 @@
+"""What a supervised objective tells of a set: classes beside the most frequent ones, numbers beside their mean."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from vlp_jax.config import schema
+from vlp_jax.data.targets import Targets, values_in
+from vlp_jax.errors import DataError
+from vlp_jax.evaluators.embedder import Embedder
+from vlp_jax.evaluators.evaluation_set import EvaluationSet
+from vlp_jax.metrics.classification import credits_won
+
+CLASSIFICATION_METRICS = tuple(f"classification_{name}" for name in ("samples", "known", "accuracy", "majority"))
+REGRESSION_METRICS = tuple(f"regression_{name}" for name in ("samples", "squared_error", "absolute_error", "variance"))
+Tell = Callable[[Sequence[tuple[int, str]]], np.ndarray]  # (number of a sample, its text) -> float [N, outputs]
+
+
+@dataclasses.dataclass(frozen=True)
+class Teller:
+    """An objective's head, which `embedder.pairs` runs, and the target that it tells. kind: of the objective."""
+
+    kind: str
+    embedder: Embedder
+    target: str
+    targets: Targets
+
+
+def told(data: EvaluationSet, spec: schema.Evaluator, tellers: Mapping[str, Teller] | None,
+         asked_of: Callable[[Embedder], Tell]) -> dict[str, float]:
+    """The metrics of those of `spec.tasks` that ask a supervised objective: the one that the evaluator names, or the first of the
+    kind from which the task has its name. tellers: by the objective's name. asked_of: how an embedder is asked about the set."""
+    results = {}
+    for task in ("classification", "regression"):
+        if task not in spec.tasks:
+            continue
+        teller = tellers[spec.objective] if spec.objective else next(one for one in tellers.values() if one.kind == task)
+        tell = asked_of(teller.embedder)
+        results |= classification(tell, data, teller, spec.by) if task == "classification" else regression(tell, data, teller)
+    return results
+
+
+def classification(tell: Tell, data: EvaluationSet, teller: Teller, by: str | None = None) -> dict[str, float]:
+    """`classification_accuracy`: how often the true class scores highest, or the mean score of the class that does, over all
+    samples; those whose class is none of the target's (all but the share `classification_known`) count as wrong.
+    `classification_majority`: that of always answering the class which is best for this set.
+
+    by: a field of the metadata, for each of whose values the two are given over its samples, `classification_accuracy/VALUE`,
+      and their number; `classification_majority_by_FIELD` always answers the best class for the value.
+    A sample with several texts is asked about by its first. Raises: DataError for a sample without the target's field, or `by`.
+    """
+    truth = np.stack([credits_of(data, number, teller) for number in range(len(data))])
+    scores = tell(first_texts(data))
+    won = credits_won(scores, truth)
+    results = {"classification_samples": len(truth), "classification_known": float((truth > 0).any(axis=1).mean()),
+               "classification_accuracy": float(won.mean()), "classification_majority": best_answer(truth)}
+    if by is None:
+        return results
+    groups, best = data.labels(by, "by"), 0.0
+    for place, value in enumerate(groups[0]):
+        rows = groups[1] == place
+        majority = best_answer(truth[rows])
+        best += majority * rows.mean()
+        results |= {f"classification_accuracy/{value}": float(won[rows].mean()), f"classification_majority/{value}": majority,
+                    f"classification_samples/{value}": int(rows.sum())}
+    return results | {f"classification_majority_by_{by}": float(best)}
+
+
+def best_answer(truth: np.ndarray) -> float:
+    """The mean credit [N, C] of the class of which it is largest."""
+    return float(truth.mean(axis=0, dtype=np.float64).max())
+
+
+def regression(tell: Tell, data: EvaluationSet, teller: Teller) -> dict[str, float]:
+    """`regression_squared_error` beside `regression_variance`, what always the set's mean has, and `regression_absolute_error`; in
+    the units of the target, less its mean, divided by its deviation. Raises: DataError for a sample without a number."""
+    truth = np.array([teller.targets.of(teller.target, metadata) for metadata in data.metadata], np.float64)
+    for number in np.flatnonzero(np.isnan(truth)):
+        missing(data, number, teller)
+    answers = tell(first_texts(data))[:, 0].astype(np.float64)
+    if not np.isfinite(answers).all():
+        raise ValueError("numbers told are not finite")
+    return {"regression_samples": len(truth), "regression_squared_error": float(np.square(answers - truth).mean()),
+            "regression_absolute_error": float(np.abs(answers - truth).mean()), "regression_variance": float(truth.var())}
+
+
+def first_texts(data: EvaluationSet) -> list[tuple[int, str]]:
+    """Each sample's number, with its first text."""
+    return [(number, data.captions[texts[0]]) for number, texts in enumerate(data.captions_of_image)]
+
+
+def credits_of(data: EvaluationSet, number: int, teller: Teller) -> np.ndarray:
+    """float32 [C]: what each class is worth as an answer about a sample. Raises: DataError for one without the field."""
+    spec, metadata = teller.targets.specs[teller.target], data.metadata[number]
+    if not values_in(metadata, spec):
+        missing(data, number, teller)
+    target = teller.targets.of(teller.target, metadata)
+    if spec.kind == "scores":
+        return target
+    return (np.arange(len(teller.targets.classes[teller.target])) == target).astype(np.float32)
+
+
+def missing(data: EvaluationSet, number: int, teller: Teller) -> None:
+    """Raises: DataError that says which sample has no target."""
+    field, known = teller.targets.specs[teller.target].field, ", ".join(sorted(data.metadata[number])) or "none"
+    raise DataError(f"{data.source.spec}: {data.source[int(number)].key}: an evaluation needs the metadata field {field!r} "
+                    f"(data.targets.{teller.target}), there are: {known}")

@@ -1,0 +1,35 @@
+"""Operations of recurrent networks' matrix products on one caption, forward."""
+
+from vlp_jax.config import schema
+from vlp_jax.models.recurrent_decoder import STATES
+from vlp_jax.models.towers import image_token_width, image_width
+
+GATES = {"lstm": 4, "gru": 3}
+
+
+def cell_flops(kind: str, width: int, hidden: int) -> int:
+    """One step of a cell: each gate's products with what enters and with the state."""
+    return 2 * GATES[kind] * hidden * (width + hidden)
+
+
+def recurrent_flops(tower: schema.RecurrentTower) -> int:
+    """A recurrent text encoder: its cells, each way, and pooling."""
+    kind, ways = "gru" if tower.kind == "gru" else "lstm", 1 + (tower.kind == "bidirectional_lstm")
+    flops = sum(tower.length * ways * cell_flops(kind, width, tower.width // ways)
+                for width in (tower.embedding_width, *(tower.width,) * (tower.depth - 1)))
+    pooling = {"end": 0, "mean": 1, "attention": tower.width + 2}[tower.pooling]
+    return flops + 2 * tower.length * tower.width * pooling
+
+
+def recurrent_decoder_flops(config: schema.Model, tokens: int) -> int:
+    """A recurrent decoder and the words' logits; the picture, of so many tokens, is read in front or looked at before each word."""
+    decoder, length, hidden, words = config.decoder, config.text.length, config.decoder.width, config.decoder.embedding_width
+    further = (decoder.depth - 1) * cell_flops(decoder.kind, hidden, hidden)
+    if decoder.image == "state":
+        steps = (length + 1) * (cell_flops(decoder.kind, words, hidden) + further)
+        return steps + 2 * words * image_width(config.image) + 2 * length * hidden * config.text.vocab_size
+    attention, seen = decoder.attention_width, image_token_width(config.image)
+    once = 2 * seen * (STATES[decoder.kind] * hidden + tokens * attention)
+    looking = 2 * (hidden * attention + tokens * attention + hidden + tokens * seen)
+    step = looking + cell_flops(decoder.kind, words + seen, hidden) + further
+    return once + length * (step + 2 * words * (hidden + seen) + 2 * words * config.text.vocab_size)

@@ -1,0 +1,205 @@
+"""Objectives that tell what a sample's metadata say of it: a class, scores of classes, or a number."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vlp_jax.config import schema
+from vlp_jax.data.inputs import TARGET
+from vlp_jax.models.fusions import pooled_width
+from vlp_jax.models.options import Precision
+from vlp_jax.models.text_towers import text_width
+from vlp_jax.models.towers import image_width
+from vlp_jax.models.vision_language import VisionLanguageModel
+from vlp_jax.objectives.objective import Loss, Objective
+from vlp_jax.objectives.supervised_losses import (
+    binary_losses,
+    binary_reference,
+    hinge_losses,
+    hinge_reference,
+    softmax_losses,
+    softmax_reference,
+    variance,
+)
+from vlp_jax.objectives.tokens import mean_where
+from vlp_jax.sharding.layout import constrain
+
+FADING = 0.999  # of the sums of targets, by a batch
+PARTS = {"image": "image_pooled", "text": "text_pooled", "fused": "fused"}
+
+
+class Head(nn.Module):
+    """A linear layer, in front of it one with a norm and GELU where `hidden_dim` is given: [B, D] -> float32 [B, outputs]."""
+
+    hidden_dim: int | None
+    outputs: int
+    dropout: float
+    initial_bias: float
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        init = nn.initializers.normal(0.02)
+        if self.hidden_dim is not None:
+            x = self.precision.dense(self.hidden_dim, ("embed", "mlp"), kernel_init=init, name="hidden")(x)
+            x = jax.nn.gelu(self.precision.layer_norm(1e-6, "norm", "mlp")(x), approximate=False)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        axes = ("embed" if self.hidden_dim is None else "mlp", None)
+        product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+        return nn.Dense(self.outputs, dtype=self.precision.compute, dot_general=product, name="out",
+                        kernel_init=nn.with_logical_partitioning(init, axes),
+                        bias_init=nn.with_logical_partitioning(nn.initializers.constant(self.initial_bias), (None,)))(x)
+
+
+class Supervised(Objective):
+    """Base of the two. The loss is the mean over all rows of a batch, to which those without a target add nothing.
+
+    Metrics: `target_rate`, the share of rows that have a target, and `reference`, what always the same answer would lose at best,
+    by how frequent targets are (of a batch with so many of them). With microbatches, metrics are means over these.
+    prior: `running` knows the targets of all batches, the older the less, in a collection of its own, which microbatches cannot;
+      `batch` those of the batch.
+    """
+
+    target: str = ""
+    of: str = "fused"
+    hidden_dim: int | None = None
+    dropout: float = 0.0
+    initial_bias: float = 0.0
+    prior: str = "running"
+    outputs: int | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (PARTS[self.of],)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (TARGET + self.target,)
+
+    def flops(self, model: schema.Model, batch: int) -> int:
+        width = {"image": lambda: image_width(model.image), "text": lambda: text_width(model.text),
+                 "fused": lambda: pooled_width(model)}[self.of]()
+        hidden = self.hidden_dim
+        return 2 * batch * (width * self.outputs if hidden is None else width * hidden + hidden * self.outputs)
+
+    def setup(self):
+        if self.prior == "running":
+            size = jax.eval_shape(lambda: self.sums(*self.checked(self.no_targets()))).shape
+            self.kept = self.variable("targets", "sums", jnp.zeros, size, jnp.float32)
+
+    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+        wanted, given = self.checked(batch[TARGET + self.target])
+        answers = self.answers(encodings, model)
+        loss = jnp.where(given, self.losses(answers, wanted), 0.0).mean()
+        rate = given.mean(dtype=jnp.float32)
+        reference = rate * self.reference(self.counted(self.sums(wanted, given)))
+        return Loss(loss, {**self.metrics(answers, wanted, given), "target_rate": rate, "reference": reference})
+
+    @nn.compact
+    def answers(self, encodings: dict, model: VisionLanguageModel) -> jax.Array:
+        """float32 [B, outputs] of the encodings in `needs`."""
+        part = encodings[PARTS[self.of]]
+        pooled = part.pooled if self.of == "fused" else part
+        head = Head(self.hidden_dim, self.outputs, self.dropout, self.initial_bias, model.precision, name="head")
+        return constrain(head(pooled, self.training), ("batch", None))
+
+    def counted(self, sums: jax.Array) -> jax.Array:
+        """What `reference` reads: sums of the batch, or of all batches up to this one."""
+        if self.prior == "batch":
+            return sums
+        sums = FADING * self.kept.value + sums
+        if not self.is_initializing() and self.is_mutable_collection("targets"):
+            self.kept.value = sums
+        return sums
+
+    def no_targets(self) -> jax.Array:
+        """A target as it comes, of no rows."""
+        raise NotImplementedError
+
+    def checked(self, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Targets as they come -> the same, something finite standing where there are none, and bool [B], where there are some."""
+        raise NotImplementedError
+
+    def losses(self, answers: jax.Array, wanted: jax.Array) -> jax.Array:
+        """float32 [B]."""
+        raise NotImplementedError
+
+    def metrics(self, answers: jax.Array, wanted: jax.Array, given: jax.Array) -> dict[str, jax.Array]:
+        """Of the rows that have a target."""
+        raise NotImplementedError
+
+    def sums(self, wanted: jax.Array, given: jax.Array) -> jax.Array:
+        """float32 [S]: what is to be known of the targets of a batch for `reference`, to be added up over batches."""
+        raise NotImplementedError
+
+    def reference(self, sums: jax.Array) -> jax.Array:
+        """The least mean loss over rows with such sums of targets of always the same answer, a scalar."""
+        raise NotImplementedError
+
+
+class Classification(Supervised):
+    """Which class: `loss` is `softmax` cross-entropy or the multi-class `hinge` of a class, int32 [B], -1 where there is none, or
+    `binary` cross-entropy of scores, float32 [B, C], all 0 where there are none.
+
+    Metrics: `accuracy`, or of scores `soft_accuracy`, the score of the class that is answered (Antol et al. 2015).
+    """
+
+    loss: str = "softmax"
+    label_smoothing: float = 0.0
+    margin: float = 1.0
+
+    def no_targets(self) -> jax.Array:
+        return jnp.zeros((0, self.outputs), jnp.float32) if self.loss == "binary" else jnp.zeros(0, jnp.int32)
+
+    def checked(self, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if self.loss == "binary":
+            return wanted, (wanted > 0).any(axis=1)
+        return jnp.maximum(wanted, 0), wanted >= 0
+
+    def losses(self, answers: jax.Array, wanted: jax.Array) -> jax.Array:
+        if self.loss == "binary":
+            return binary_losses(answers, wanted)
+        return softmax_losses(answers, wanted, self.label_smoothing) if self.loss == "softmax" else (
+            hinge_losses(answers, wanted, self.margin))
+
+    def metrics(self, answers: jax.Array, wanted: jax.Array, given: jax.Array) -> dict[str, jax.Array]:
+        answered = answers.argmax(axis=1)
+        if self.loss == "binary":
+            return {"soft_accuracy": mean_where(jnp.take_along_axis(wanted, answered[:, None], axis=1)[:, 0], given)}
+        return {"accuracy": mean_where((answered == wanted).astype(jnp.float32), given)}
+
+    def sums(self, wanted: jax.Array, given: jax.Array) -> jax.Array:
+        weights = given.astype(jnp.float32)
+        if self.loss == "binary":
+            return jnp.append(wanted.sum(axis=0), weights.sum())
+        return jnp.zeros(self.outputs, jnp.float32).at[wanted].add(weights)
+
+    def reference(self, sums: jax.Array) -> jax.Array:
+        if self.loss == "binary":
+            return binary_reference(sums[:-1], sums[-1])
+        return softmax_reference(sums, self.label_smoothing) if self.loss == "softmax" else hinge_reference(sums, self.margin)
+
+
+class Regression(Supervised):
+    """Which number, float32 [B], NaN where there is none, by the squared error. The reference is the variance."""
+
+    def no_targets(self) -> jax.Array:
+        return jnp.zeros(0, jnp.float32)
+
+    def checked(self, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
+        given = jnp.isfinite(wanted)
+        return jnp.where(given, wanted, 0.0), given
+
+    def losses(self, answers: jax.Array, wanted: jax.Array) -> jax.Array:
+        return jnp.square(answers[:, 0] - wanted)
+
+    def metrics(self, answers: jax.Array, wanted: jax.Array, given: jax.Array) -> dict[str, jax.Array]:
+        return {"absolute_error": mean_where(jnp.abs(answers[:, 0] - wanted), given)}
+
+    def sums(self, wanted: jax.Array, given: jax.Array) -> jax.Array:
+        return jnp.stack([given.sum(dtype=jnp.float32), wanted.sum(), jnp.square(wanted).sum()])
+
+    def reference(self, sums: jax.Array) -> jax.Array:
+        return variance(*sums)
