@@ -7,7 +7,7 @@ them. Its regions are boxes of a detector on ResNet-101 and its words' edges a p
 its neighbours, and words at most two places apart. Its loss is a triplet's; here it is binary cross-entropy on the pooled graphs.
 
 python -m vlp_jax.main --config=configs/graph_fusion_match.py --workdir=DIR '--config.data.train.source=webdataset:...'
-`:small` and `:smoke` shrink it for a CPU and the embedded data.
+`:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` has not been run to its end yet.
 """
 
 from vlp_jax.config import base, schema, to_tree, variant_of
