@@ -54,7 +54,7 @@ def small(config):
     config.data.batch_size = 128
     config.model.image.update(width=128, depth=1, heads=4, mlp_dim=256, pooling="mean", embedding_norm=False,
                               activation="gelu_tanh", stem_channels=(32, 64, 96, 128, 128), stem_strides=(2, 2, 1, 2, 1))
-    config.model.text.update(depth=1, norm="pre", final_norm=True, pooling="mean", dropout=0.0, heads=4, mlp_dim=256)
+    config.model.text.update(depth=1, length=21, norm="pre", final_norm=True, pooling="mean", dropout=0.0, heads=4, mlp_dim=256)
     config.model.fusion = dict(kind="cross_attention", preset="Ti", width=128, depth=2, heads=4, mlp_dim=256)
     config.data.targets.answer = dict(kind="class")
     config.objectives.answer.update(loss="softmax", hidden_dim=None)  # one answer a question

@@ -58,3 +58,10 @@ def test_accelerator_step():
 def test_contrastive_memory():
     found = last_line("contrastive_memory", "--platform=cpu", "--shapes=2,4", "--rows=16", "--width=16")
     assert len(found["temporaries"]) == 6 and all(size > 0 for sizes in found["temporaries"].values() for size in sizes.values())
+
+
+@pytest.mark.slow
+def test_vqa_fusions(tmp_path):
+    few = ["--config.steps=1", "--config.data.batch_size=8"]
+    found = last_line("vqa_fusions", tmp_path, "--fusions=gated", *few)["gated"]
+    assert found["val_vendor/classification_samples"] == 4380 and found["val_vendor/classification_majority"] > 0.15

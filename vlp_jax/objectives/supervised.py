@@ -1,7 +1,5 @@
 """Objectives that tell what a sample's metadata say of it: a class, scores of classes, or a number."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,7 +7,7 @@ import jax.numpy as jnp
 from vlp_jax.config import schema
 from vlp_jax.data.inputs import TARGET
 from vlp_jax.models.fusions import pooled_width
-from vlp_jax.models.options import Precision
+from vlp_jax.models.target_head import TargetHead
 from vlp_jax.models.text_towers import text_width
 from vlp_jax.models.towers import image_width
 from vlp_jax.models.vision_language import VisionLanguageModel
@@ -28,29 +26,6 @@ from vlp_jax.sharding.layout import constrain
 
 FADING = 0.999  # of the sums of targets, by a batch
 PARTS = {"image": "image_pooled", "text": "text_pooled", "fused": "fused"}
-
-
-class Head(nn.Module):
-    """A linear layer, in front of it one with a norm and GELU where `hidden_dim` is given: [B, D] -> float32 [B, outputs]."""
-
-    hidden_dim: int | None
-    outputs: int
-    dropout: float
-    initial_bias: float
-    precision: Precision
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        init = nn.initializers.normal(0.02)
-        if self.hidden_dim is not None:
-            x = self.precision.dense(self.hidden_dim, ("embed", "mlp"), kernel_init=init, name="hidden")(x)
-            x = jax.nn.gelu(self.precision.layer_norm(1e-6, "norm", "mlp")(x), approximate=False)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        axes = ("embed" if self.hidden_dim is None else "mlp", None)
-        product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
-        return nn.Dense(self.outputs, dtype=self.precision.compute, dot_general=product, name="out",
-                        kernel_init=nn.with_logical_partitioning(init, axes),
-                        bias_init=nn.with_logical_partitioning(nn.initializers.constant(self.initial_bias), (None,)))(x)
 
 
 class Supervised(Objective):
@@ -102,7 +77,7 @@ class Supervised(Objective):
         """float32 [B, outputs] of the encodings in `needs`."""
         part = encodings[PARTS[self.of]]
         pooled = part.pooled if self.of == "fused" else part
-        head = Head(self.hidden_dim, self.outputs, self.dropout, self.initial_bias, model.precision, name="head")
+        head = TargetHead(self.hidden_dim, self.outputs, self.dropout, self.initial_bias, model.precision, name="head")
         return constrain(head(pooled, self.training), ("batch", None))
 
     def counted(self, sums: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ from vlp_jax.config import schema
 from vlp_jax.data.augmentation import check_augmentation
 from vlp_jax.data.inputs import device_arrays
 from vlp_jax.data.mixture import Mixture, open_mixture
+from vlp_jax.data.notices import said_while_waiting
 from vlp_jax.data.pipeline import Batches, TrainRows, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.targets import Targets, find_targets
@@ -41,6 +42,8 @@ from vlp_jax.training.regularizers import check_regularizers
 from vlp_jax.training.schedule import make_schedule, total_steps
 from vlp_jax.training.state import abstract_parameters, abstract_state, is_word_table, make_state
 from vlp_jax.training.step import make_train_step
+
+SLOW_READING = 20.0  # seconds, after which it is said what is read before the first step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +83,9 @@ class Run(Update):
 
     def targets(self, stored: dict | None = None) -> Targets:
         """What is told of samples; the classes as stored with a checkpoint, or found in the training set."""
-        return find_targets(self.config.data.targets, self.mixture.sources, stored)
+        words = "still reading the training data for the classes of data.targets; their `names`, or a `file`, spare that"
+        with said_while_waiting(lambda: words, SLOW_READING):
+            return find_targets(self.config.data.targets, self.mixture.sources, stored)
 
     def batches(self, position: int, targets: Targets | None = None) -> Batches:
         """The input from batch `position` on: the rows that this host's devices hold. targets: None: found anew."""

@@ -1,0 +1,32 @@
+"""From what a tower or a fusion pooled to the classes, scores or numbers that supervised objectives tell."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vlp_jax.models.options import Precision
+
+
+class TargetHead(nn.Module):
+    """A linear layer, in front of it one with a norm and GELU where `hidden_dim` is given: [B, D] -> float32 [B, outputs]."""
+
+    hidden_dim: int | None
+    outputs: int
+    dropout: float
+    initial_bias: float
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        init = nn.initializers.normal(0.02)
+        if self.hidden_dim is not None:
+            x = self.precision.dense(self.hidden_dim, ("embed", "mlp"), kernel_init=init, name="hidden")(x)
+            x = jax.nn.gelu(self.precision.layer_norm(1e-6, "norm", "mlp")(x), approximate=False)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        axes = ("embed" if self.hidden_dim is None else "mlp", None)
+        product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+        return nn.Dense(self.outputs, dtype=self.precision.compute, dot_general=product, name="out",
+                        kernel_init=nn.with_logical_partitioning(init, axes),
+                        bias_init=nn.with_logical_partitioning(nn.initializers.constant(self.initial_bias), (None,)))(x)
