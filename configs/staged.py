@@ -8,7 +8,7 @@ As FLAVA begins with towers trained on one modality each (Singh et al. 2022, sec
 (Chen et al. 2020) as in slip_b16.py, masked words (Devlin et al. 2019) as in bert_mlm.py, then CLIP's contrastive loss as in
 clip_b16.py, and last a classifier of the pictures of a set with labels. The joint stage's rate, and all of fine-tuning, are ours.
 Transfer of features, with the encoder as it was: --config.stages.finetuned.optimizer.frozen='("^model/",)'. Transfer of the model,
-as shipped: it moves on, at a tenth of the head's rate. Partly: frozen='("^model/image/stem/",)', or any other pattern.
+as shipped: it moves on, at a tenth of the head's rate. Partly: frozen='("^model/image/patch_embedding/",)', or any other pattern.
 """
 
 from vlp_jax.config import clip, to_tree, variant_of

@@ -1,6 +1,7 @@
 """What a user gets wrong: one clear line, status 2, and nothing lost. In one process, through the doors' own exit."""
 
 import io
+import json
 import pathlib
 import shutil
 import sys
@@ -13,6 +14,8 @@ from PIL import Image
 
 from vlp_jax import command_line, evaluate, main
 from vlp_jax.command_line import run_door
+from vlp_jax.config import load_config
+from vlp_jax.training.workdir import config_changes, write_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = f"--config={ROOT}/configs/clip_emoji.py:smoke"
@@ -173,3 +176,19 @@ def test_two_configs_do_not_mix_in_one_workdir(refused, trained, small):
     message = refused(main.main, CONFIG, f"--workdir={trained}", *small, "--config.optimizer.rate=0.5")
     assert "optimizer.rate" in message
     assert "--accept-changes" in message
+
+
+def test_a_config_of_before_a_key_was_there_is_no_other_config(tmp_path):
+    config = load_config("configs/clip_emoji.py:smoke")
+    write_config(str(tmp_path), config)
+    path = tmp_path / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["pretrained"], stored["data"]["targets"], stored["evaluators"]["val_vendor"]["by"]
+    path.write_text(json.dumps(stored))
+    assert not config_changes(str(tmp_path), config)
+    stored["optimizer"]["rate"] = 0.5
+    path.write_text(json.dumps(stored))
+    assert config_changes(str(tmp_path), config) == [f"optimizer.rate: 0.5 -> {config.optimizer.rate}"]
+    stored["optimizer"]["momentun"] = 0.9  # what no config may say: compared as it stands
+    path.write_text(json.dumps(stored))
+    assert "optimizer.momentun: 0.9 -> '(absent)'" in config_changes(str(tmp_path), config)

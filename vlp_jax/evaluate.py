@@ -39,7 +39,8 @@ def main(arguments: list[str]) -> int:
     flags.add_argument("--evaluators", default="retrieval", help=f"comma-separated: {', '.join(TASKS)}")
     flags.add_argument("--class-field", help="metadata field that names the class for zero_shot")
     flags.add_argument("--objective", help="whose head classification or regression asks; by default the config's choice")
-    flags.add_argument("--by", help="metadata field by whose values classification also counts; by default the config's choice")
+    flags.add_argument("--by", help="metadata field by whose values classification also counts, or none; by default the config's "
+                       "choice")
     flags.add_argument("--batch-size", type=int, default=256)
     flags.add_argument("--output", help="a JSON file to write")
     add_host_flags(flags)
@@ -115,9 +116,12 @@ def spec_of(given: argparse.Namespace, tasks: tuple[str, ...], config: schema.Co
     Raises: ConfigError for an objective that has no head for the tasks."""
     zero_shot = next((spec for spec in config.evaluators.values() if "zero_shot" in spec.tasks), schema.Evaluator())
     heads = next((spec for spec in config.evaluators.values() if {*HEADS} & {*spec.tasks} & {*tasks}), schema.Evaluator())
+    if given.by and "classification" not in tasks:
+        raise ConfigError(f"--by: is for the evaluator classification, and --evaluators are {', '.join(tasks)}")
+    by = None if given.by == "none" else given.by or heads.by
     spec = dataclasses.replace(zero_shot, source=given.source, tasks=tasks, batch_size=given.batch_size,
                                class_field=given.class_field or zero_shot.class_field,
-                               objective=given.objective or heads.objective, by=given.by or heads.by)
+                               objective=given.objective or heads.objective, by=by)
     check_heads("--objective", spec, config)
     return spec
 

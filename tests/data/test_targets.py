@@ -15,7 +15,7 @@ from vlp_jax.data.mixture import Mixture, Part
 from vlp_jax.data.pipeline import Batches, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, Sample, SampleError
-from vlp_jax.data.targets import Targets, find_targets
+from vlp_jax.data.targets import Targets, find_targets, number_in
 from vlp_jax.data.text import load_tokenizer
 from vlp_jax.errors import ConfigError, DataError
 
@@ -117,8 +117,16 @@ def test_training_data_with_too_few_values_or_without_the_field_are_named():
     source = Source([{"v": "a", "w": "b"}, {"v": "c"}])
     with pytest.raises(ConfigError, match="data.targets.x.classes: is 3, and 'v' has 2 values"):
         find_targets({"x": schema.ClassTarget(field="v", classes=3)}, [source])
-    with pytest.raises(DataError, match=r"no sample has the field 'u' of data.targets.x.field; there are: v, w"):
+    with pytest.raises(DataError, match=r"no sample has .* the field 'u' of data.targets.x.field; fields: v, w"):
         find_targets({"x": schema.ClassTarget(field="u", classes=2)}, [source])
+
+
+def test_whole_numbers_are_classes_however_they_are_written():
+    source = Source([{"v": 1.0}, {"v": 1}, {"v": "1"}, {"v": 2.0}, {"v": 0.5}])
+    targets = find_targets({"x": schema.ClassTarget(field="v", classes=2)}, [source])
+    assert targets.classes == {"x": ("1", "2")}
+    assert [int(targets.of("x", {"v": value})) for value in (1.0, 1, "1", 2, 0.5, np.float32(2))] == [0, 0, 0, 1, -1, 1]
+    assert np.isnan(number_in({"v": 10**400}, schema.NumberTarget(field="v")))
 
 
 METADATA = [{"v": ["red", "blue", "green"][i % 3], "n": i} for i in range(10)] + [None, {"v": "other"}]

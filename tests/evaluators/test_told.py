@@ -1,5 +1,6 @@
 """Classification and regression evaluators: many questions about one picture, majorities, groups, what is none of the classes."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -12,7 +13,7 @@ from vlp_jax.data.targets import Targets
 from vlp_jax.errors import ConfigError, DataError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.tasks import check_heads
-from vlp_jax.evaluators.told import CLASSIFICATION_METRICS, REGRESSION_METRICS, Teller, classification, regression, told
+from vlp_jax.evaluators.told import CLASSIFICATION_METRICS, REGRESSION_METRICS, Teller, check_told, classification, regression, told
 
 NAMES = ("yes", "no", "red", "two")
 # Two pictures; the same question is asked about both, and several about the first.
@@ -85,13 +86,22 @@ def test_of_scores_the_answer_gets_what_annotators_gave_it():
 
 
 def test_a_sample_without_the_field_is_named():
-    with pytest.raises(DataError, match=r"questions: a\?0: an evaluation needs the metadata field 'genre' .* answer, type, year"):
+    with pytest.raises(DataError, match=r"questions: a\?0: needs a class in the metadata field 'genre' .* answer, type, year"):
         target = Targets({"x": schema.ClassTarget(field="genre", names=NAMES)}, {"x": NAMES})
         classification(answering(["yes"] * 7), questions(), Teller("classification", None, "x", target))
-    with pytest.raises(DataError, match=r"the metadata field 'origin' \(by\)"):
+    with pytest.raises(DataError, match=r"text in the metadata field 'origin' \(by\)"):
         classification(answering(["yes"] * 7), questions(), teller_of(), "origin")
-    with pytest.raises(DataError, match=r"a\?0: an evaluation needs the metadata field 'weight'"):
+    with pytest.raises(DataError, match=r"a\?0: an evaluation needs a number in the metadata field 'weight'"):
         regression(None, questions(), teller_of("number", field="weight"))
+
+
+def test_what_an_evaluation_would_miss_is_found_before_the_first_update():
+    with pytest.raises(DataError, match="text in the metadata field 'year' .by., which holds"):
+        check_told(questions(), schema.Evaluator(tasks=("classification",), by="year"), {"a": teller_of()})
+    numbers = teller_of("number", field="weight")
+    with pytest.raises(DataError, match="needs a number"):
+        check_told(questions(), schema.Evaluator(tasks=("regression",)), {"a": dataclasses.replace(numbers, kind="regression")})
+    check_told(questions(), schema.Evaluator(tasks=("classification",)), {"a": teller_of()})
 
 
 def test_errors_of_numbers_stand_beside_the_variance():

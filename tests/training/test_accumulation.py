@@ -182,6 +182,33 @@ def test_with_dropout_the_gradient_is_that_of_the_batch_whose_parts_drop_what_th
     assert abs(float(function(state, batch, jax.random.key(4))[1]["loss"]) - float(expected[1]["loss"])) > 1e-3
 
 
+@pytest.mark.slow
+def test_dropout_is_the_same_in_both_passes_where_another_objective_needs_more_of_a_tower():
+    """Fused encodings need all tokens, and with these a last layer drops other numbers than one that only the first comes from."""
+    label = dict(kind="classification", target="label", of="fused", prior="batch", weight=0.0)
+    both = dict(contrastive=dict(kind="softmax"), label=label)
+    targets = dict(label=dict(kind="class", field="group", names=("a", "b")))
+    config = experiment(objectives=both, data__targets=targets, model__fusion=dict(kind="concatenation", width=8, mlp_dim=8),
+                        model__text__dropout=0.5, model__text__pooling="first", model__text__depth=2)
+    count, names = 2, ("image_embedding", "text_embedding")
+    module, batch = make_module(config), repeated_captions() | {"target_label": np.zeros(BATCH, np.int32)}
+    state = initial_state(config, module)
+
+    def reference(params):
+        parts = []
+        for i, key in enumerate(jax.random.split(KEY, count)):
+            part = prepare({name: value[i::count] for name, value in batch.items()}, config.data.images)
+            parts.append(module.apply({"params": params}, part, {*names, "fused"}, True, rngs={"dropout": key}, method="encode"))
+        encodings = {name: jnp.stack([part[name] for part in parts], axis=1).reshape(BATCH, -1) for name in names}
+        return module.apply({"params": params}, encodings, batch, ("contrastive",), method="losses").value
+
+    expected = leaves(jax.jit(jax.grad(reference))(state.params))
+    found = leaves(gradients_of(with_microbatches(config, count), module, state, batch)[0])
+    largest = max(np.abs(value).max() for value in expected.values())
+    for path, value in expected.items():
+        assert np.abs(found[path] - value).max() <= 1e-5 * largest, path
+
+
 def test_memory_is_that_of_one_microbatch_and_the_embeddings():
     """Compiled temporaries, of 64 examples with towers wide enough that their activations are what counts."""
     tower = dict(width=32, mlp_dim=128)

@@ -118,7 +118,10 @@ def test_what_cannot_be_taken_is_named_before_anything_is_written(train, tiny, s
     theirs = f"'workdir':'{source}'"
     assert "has no checkpoint of step 7; there are 2" in refused(f"{theirs},'step':7")
     assert "set either workdir" in refused("") and "set either workdir" in refused(f"{theirs},'stage':'b'")
+    assert "'^model/(' is not a regular expression" in refused(f"{theirs},'parameters':('^model/(',)")
     assert "'^decoder/' matches no parameter" in refused(f"{theirs},'parameters':('^decoder/',)")
+    without = train(tmp_path / "without", "ema=None")
+    assert "pretrained.a.average: " in refused(f"'workdir':'{without}','average':True")
     message = refused(theirs, "model.image.mlp_dim=24")
     assert "pretrained.a: model/image/" in message and "24] in this config" in message
     tokenizer = tmp_path / "vocab.txt"
@@ -158,10 +161,18 @@ def test_stages_are_named_where_one_is_needed_and_where_there_is_none(tmp_path):
         load_config(str(config))
     sorted_by_name = tmp_path / "sorted.py"
     sorted_by_name.write_text("from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict(dict(stages={}))\n")
+    for name, tree, words in (("beside", "stages=dict(a=CONFIG), steps=5", "'steps' stands beside stages"),
+                              ("none", "stages={}", "expected a dict of at least one config"),
+                              ("number", "stages=dict(a=3)", "stage a is int")):
+        (tmp_path / f"{name}.py").write_text(f"CONFIG = dict(steps=5)\ndef get_config():\n    return dict({tree})\n")
+        with pytest.raises(ConfigError, match=words):
+            load_stages(f"{tmp_path}/{name}.py")
     for spec, overrides, words in ((str(sorted_by_name), (), "a ConfigDict forgets the order"),
                                    (f"{config}:full:third", (), "has no stage 'third'; stages: first, second"),
                                    (str(config), [("stages.third.steps", "3")], "--config.stages.third.steps: there is no stage"),
                                    (f"{ROOT}/configs/clip_emoji.py:full:first", (), "trains in no stages"),
+                                   (f"{config}:full:second", [("stages.first.steps", "3")], "there is no stage 'first' here"),
+                                   (str(config), [("stages.second", "none")], "is a whole stage; set its keys"),
                                    (str(config), [("stages.second.pretrained.towers.stage", "second")],
                                     "stages.second.pretrained.towers.stage: there is no stage 'second' here; possible: first")):
         with pytest.raises(ConfigError, match=words):

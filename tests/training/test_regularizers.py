@@ -99,6 +99,13 @@ def test_an_update_has_them_once_in_its_loss_and_its_gradients(accumulation, mes
     np.testing.assert_allclose(metrics["gradient_norm"], norm**0.5, rtol=1e-4)
 
 
+def test_a_parameter_that_no_objective_trains_yet_is_left_alone():
+    planned = dict(contrastive=dict(kind="softmax", weight_start=5), triplet=dict(kind="triplet"))
+    before, after, _ = updated(descent(objectives=planned, regularizers=dict(all=dict(l2=0.1))), 1)
+    moved = {path.split("/")[0] for path, value in after.items() if np.any(value != before[path])}
+    assert moved == {"model"} and any(path.startswith("objectives_contrastive") for path in before)
+
+
 @pytest.mark.parametrize(("pattern", "frozen", "message"), [
     ("imgae/", (), "'imgae/' matches no parameter; paths look like image/bias"), ("(", (), "is not a regular expression"),
     ("^image/", ("image",), "matches none but parameters that optimizer.frozen keeps")])

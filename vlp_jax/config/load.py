@@ -50,11 +50,15 @@ def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> dict[st
         if chosen:
             raise ConfigError(f"{spec}: trains in no stages, leave ':{chosen}' out")
         return {None: to_config(apply_overrides(tree, overrides), place=spec)}
-    trees = {name: stage.to_dict() for name, stage in tree[STAGES].items()}
+    trees = _stages_in(tree, path)
     if chosen and chosen not in trees:
         raise ConfigError(f"{spec}: has no stage {chosen!r}; stages: {', '.join(trees)}")
-    for key in [key for key, _ in overrides if key.startswith(f"{STAGES}.")]:
-        _check_stage(key.split(".")[1], trees, f"--config.{key}")
+    for key, _ in overrides:
+        section, _, rest = key.partition(".")
+        if section == STAGES:
+            _check_stage(rest.partition(".")[0], [chosen] if chosen else trees, f"--config.{key}")
+            if "." not in rest:
+                raise ConfigError(f"--config.{key}: is a whole stage; set its keys, such as --config.{key}.steps=100")
     stages = {name: to_config(apply_overrides(stage, _of_stage(name, overrides)), place=f"{spec}: stage {name}")
               for name, stage in trees.items() if chosen in ("", name)}
     for name, config in stages.items():
@@ -63,6 +67,20 @@ def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> dict[st
             if origin.stage is not None:
                 _check_stage(origin.stage, earlier, f"{STAGES}.{name}.pretrained.{entry}.stage")
     return stages
+
+
+def _stages_in(tree: dict, path: str) -> dict[str, dict]:
+    """The configs of a training's stages. Raises: ConfigError for anything else in `tree`."""
+    stages, others = tree[STAGES], sorted(tree.keys() - {STAGES})
+    if others:
+        raise ConfigError(f"{path}: {others[0]!r} stands beside {STAGES}; a key belongs to a stage")
+    if not isinstance(stages, dict) or not stages:
+        raise ConfigError(f"{path}: {STAGES} is {stages!r}, expected a dict of at least one config by its name")
+    trees = {name: stage.to_dict() if isinstance(stage, ml_collections.ConfigDict) else stage for name, stage in stages.items()}
+    for name, stage in trees.items():
+        if not isinstance(stage, dict):
+            raise ConfigError(f"{path}: stage {name} is {type(stage).__name__}, expected an ml_collections.ConfigDict")
+    return trees
 
 
 def _check_stage(name: str, known: Collection[str], key: str) -> None:

@@ -65,6 +65,7 @@ def values_in(metadata: Mapping[str, Any], spec: schema.Classes) -> list[str]:
     out."""
     held = pick(metadata, spec.field)
     values = held if isinstance(held, list | tuple | np.ndarray) else [held]
+    values = [int(value) if isinstance(value, float | np.floating) and float(value).is_integer() else value for value in values]
     said = [canonicalize(str(value), spec.canonicalize) for value in values if isinstance(value, str | int | np.integer)]
     return [value for value in said if value.strip()]
 
@@ -74,7 +75,7 @@ def number_in(metadata: Mapping[str, Any], spec: schema.NumberTarget) -> np.ndar
     held = pick(metadata, spec.field)
     try:
         value = float(held) if isinstance(held, str | int | float | np.number) else np.nan
-    except ValueError:
+    except (ValueError, OverflowError):
         value = np.nan
     return np.float32((value - spec.mean) / spec.deviation if np.isfinite(value) else np.nan)
 
@@ -121,8 +122,8 @@ def most_frequent(specs: Mapping[str, schema.Classes], train: Sequence[Source]) 
     for name, spec in specs.items():
         if not counts[name]:
             known = ", ".join(sorted(fields)) or "none"
-            raise DataError(f"{', '.join(source.spec for source in train)}: no sample has the field {spec.field!r} of "
-                            f"data.targets.{name}.field; there are: {known}")
+            raise DataError(f"{', '.join(source.spec for source in train)}: no sample has text or a whole number in the field "
+                            f"{spec.field!r} of data.targets.{name}.field; fields: {known}")
         if len(counts[name]) < spec.classes:
             raise ConfigError(f"data.targets.{name}.classes: is {spec.classes}, and {spec.field!r} has {len(counts[name])} values "
                               "in the training data; set it to that, or less")

@@ -66,11 +66,16 @@ class EvaluationSet:
         values = [metadata.get(field) for metadata in self.metadata]
         for i, value in enumerate(values):
             if not isinstance(value, str) or not value:
-                known = ", ".join(sorted(self.metadata[i])) or "none"
-                raise DataError(f"{self.source.spec}: {self.source[i].key}: an evaluation needs the metadata field "
-                                f"{field!r} ({setting}), there are: {known}")
+                raise DataError(f"{self.source.spec}: {self.source[i].key}: an evaluation needs text in the metadata field "
+                                f"{field!r} ({setting}), {self.found(i, field)}")
         names = sorted(set(values))
         return names, np.array([names.index(value) for value in values])
+
+
+    def found(self, number: int, field: str) -> str:
+        """What a picture's metadata have in place of what was to be in a field, for messages."""
+        metadata = self.metadata[number]
+        return f"which holds {metadata[field]!r}" if field in metadata else f"there are: {', '.join(sorted(metadata)) or 'none'}"
 
 
 def class_descriptions(sources: Sequence[Source], field: str, captions_per_class: int,

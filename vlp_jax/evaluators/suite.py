@@ -15,7 +15,7 @@ from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, class_descriptions
 from vlp_jax.evaluators.matching import MATCHING_METRICS, matching
 from vlp_jax.evaluators.retrieval import RETRIEVAL_METRICS, retrieval
-from vlp_jax.evaluators.told import CLASSIFICATION_METRICS, REGRESSION_METRICS, Tell, Teller, told
+from vlp_jax.evaluators.told import CLASSIFICATION_METRICS, REGRESSION_METRICS, Tell, Teller, check_told, told
 from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, zero_shot
 
 TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS, "matching": MATCHING_METRICS,
@@ -90,6 +90,8 @@ class EvaluationSuite:
         self.captioner, self.tellers = captioner, tellers
         self.specs, self.embedder, self.descriptions, self.threads = specs, embedder, descriptions, threads
         self.sets = {name: EvaluationSet(open_source(spec.source)) for name, spec in specs.items()}
+        for name, spec in specs.items():
+            check_told(self.sets[name], spec, tellers)
 
     def due(self, step: int, last_step: int) -> list[str]:
         """Names of the evaluators that run after this step."""

@@ -35,10 +35,25 @@ def told(data: EvaluationSet, spec: schema.Evaluator, tellers: Mapping[str, Tell
     for task in ("classification", "regression"):
         if task not in spec.tasks:
             continue
-        teller = tellers[spec.objective] if spec.objective else next(one for one in tellers.values() if one.kind == task)
+        teller = teller_of(task, spec, tellers)
         tell = asked_of(teller.embedder)
         results |= classification(tell, data, teller, spec.by) if task == "classification" else regression(tell, data, teller)
     return results
+
+
+def teller_of(task: str, spec: schema.Evaluator, tellers: Mapping[str, Teller]) -> Teller:
+    """The one that the evaluator names, or the first of the kind from which the task has its name."""
+    return tellers[spec.objective] if spec.objective else next(one for one in tellers.values() if one.kind == task)
+
+
+def check_told(data: EvaluationSet, spec: schema.Evaluator, tellers: Mapping[str, Teller] | None) -> None:
+    """Raises: DataError, before a run's first update, for a sample that lacks what `told` reads."""
+    if "classification" in spec.tasks:
+        true_classes(data, teller_of("classification", spec, tellers))
+        if spec.by is not None:
+            data.labels(spec.by, "by")
+    if "regression" in spec.tasks:
+        true_numbers(data, teller_of("regression", spec, tellers))
 
 
 def classification(tell: Tell, data: EvaluationSet, teller: Teller, by: str | None = None) -> dict[str, float]:
@@ -50,7 +65,7 @@ def classification(tell: Tell, data: EvaluationSet, teller: Teller, by: str | No
       and their number; `classification_majority_by_FIELD` always answers the best class for the value.
     A sample with several texts is asked about by its first. Raises: DataError for a sample without the target's field, or `by`.
     """
-    truth = np.stack([credits_of(data, number, teller) for number in range(len(data))])
+    truth = true_classes(data, teller)
     scores = tell(first_texts(data))
     won = credits_won(scores, truth)
     results = {"classification_samples": len(truth), "classification_known": float((truth > 0).any(axis=1).mean()),
@@ -67,6 +82,11 @@ def classification(tell: Tell, data: EvaluationSet, teller: Teller, by: str | No
     return results | {f"classification_majority_by_{by}": float(best)}
 
 
+def true_classes(data: EvaluationSet, teller: Teller) -> np.ndarray:
+    """float32 [N, C]: what each class is worth as an answer about each sample. Raises: DataError for one without the field."""
+    return np.stack([credits_of(data, number, teller) for number in range(len(data))])
+
+
 def best_answer(truth: np.ndarray) -> float:
     """The mean credit [N, C] of the class of which it is largest."""
     return float(truth.mean(axis=0, dtype=np.float64).max())
@@ -75,14 +95,20 @@ def best_answer(truth: np.ndarray) -> float:
 def regression(tell: Tell, data: EvaluationSet, teller: Teller) -> dict[str, float]:
     """`regression_squared_error` beside `regression_variance`, what always the set's mean has, and `regression_absolute_error`; in
     the units of the target, less its mean, divided by its deviation. Raises: DataError for a sample without a number."""
-    truth = np.array([teller.targets.of(teller.target, metadata) for metadata in data.metadata], np.float64)
-    for number in np.flatnonzero(np.isnan(truth)):
-        missing(data, number, teller)
+    truth = true_numbers(data, teller)
     answers = tell(first_texts(data))[:, 0].astype(np.float64)
     if not np.isfinite(answers).all():
         raise ValueError("numbers told are not finite")
     return {"regression_samples": len(truth), "regression_squared_error": float(np.square(answers - truth).mean()),
             "regression_absolute_error": float(np.abs(answers - truth).mean()), "regression_variance": float(truth.var())}
+
+
+def true_numbers(data: EvaluationSet, teller: Teller) -> np.ndarray:
+    """float64 [N]: the number of each sample. Raises: DataError for one without."""
+    truth = np.array([teller.targets.of(teller.target, metadata) for metadata in data.metadata], np.float64)
+    for number in np.flatnonzero(np.isnan(truth)):
+        missing(data, number, teller)
+    return truth
 
 
 def first_texts(data: EvaluationSet) -> list[tuple[int, str]]:
@@ -103,6 +129,6 @@ def credits_of(data: EvaluationSet, number: int, teller: Teller) -> np.ndarray:
 
 def missing(data: EvaluationSet, number: int, teller: Teller) -> None:
     """Raises: DataError that says which sample has no target."""
-    field, known = teller.targets.specs[teller.target].field, ", ".join(sorted(data.metadata[number])) or "none"
-    raise DataError(f"{data.source.spec}: {data.source[int(number)].key}: an evaluation needs the metadata field {field!r} "
-                    f"(data.targets.{teller.target}), there are: {known}")
+    spec = teller.targets.specs[teller.target]
+    raise DataError(f"{data.source.spec}: {data.source[int(number)].key}: an evaluation needs a {spec.kind} in the metadata field "
+                    f"{spec.field!r} (data.targets.{teller.target}), {data.found(int(number), spec.field)}")

@@ -184,11 +184,6 @@ def asked_inputs(configs: dict[str, schema.Objective]) -> tuple[str, ...]:
     return tuple(sorted(asked))
 
 
-def supervised(configs: dict[str, schema.Objective], kind: type[schema.Supervised]) -> list[str]:
-    """The names of the objectives of such a kind that tell a target."""
-    return [name for name, config in configs.items() if isinstance(config, kind)]
-
-
 def encodings_trained(configs: dict[str, schema.Objective]) -> set[str]:
     """The names of what these objectives train of `PretrainingModule.encode`."""
     return {name for objective in build_objectives(configs).values() for name in objective.trains}

@@ -99,7 +99,8 @@ def by_encodings(config: schema.Config, module: PretrainingModule, state: TrainS
 
     def keep(_, part):
         batch, key = part
-        encodings = apply(state.params, key, prepare(batch, config.data.images), {*through}, True, method="encode")
+        # What the second pass needs, so that its dropout falls on arrays of the same shapes; what is not kept is never computed.
+        encodings = apply(state.params, key, prepare(batch, config.data.images), needs, True, method="encode")
         return None, {name: encodings[name] for name in through}
 
     def whole_loss(params, encodings):
@@ -158,11 +159,17 @@ def check_accumulation(config: schema.Config) -> None:
                 "compare the examples of a microbatch only")
 
 
+OF_THE_BATCH = {"targets": "prior", "unigram": "unigram"}  # the objectives' settings by which a collection is not needed
+
+
 def check_collections(config: schema.Config, collections: dict) -> None:
     """Raises: ConfigError where the module keeps variables that training computes from the batch, as BatchNorm does, and
     that microbatches would change. `collections`: those of the state, shapes are enough."""
     count, kept = config.accumulation.microbatches, jax.tree_util.tree_leaves_with_path(collections)
     if count > 1 and kept:
         name = jax.tree_util.keystr(kept[0][0], simple=True, separator="/")
+        collection, owner = name.split("/")[:2]
+        advice = (f"{owner.replace('_', '.', 1)}.{OF_THE_BATCH[collection]}='batch'" if collection in OF_THE_BATCH
+                  else "a model without it")
         raise ConfigError(f"accumulation.microbatches: {name} is computed from the whole batch (as BatchNorm's statistics are), "
-                          f"which {count} microbatches cannot do; set microbatches=1, or a model without it")
+                          f"which {count} microbatches cannot do; set microbatches=1, or {advice}")

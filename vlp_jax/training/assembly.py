@@ -31,6 +31,7 @@ from vlp_jax.models.layers import Precision
 from vlp_jax.models.text_towers import embedding_width
 from vlp_jax.objectives.module import PretrainingModule, asked_inputs
 from vlp_jax.objectives.packing import check_packing
+from vlp_jax.sharding.exchange import decided_by_first
 from vlp_jax.sharding.host_rows import HostRows
 from vlp_jax.sharding.layout import Layout, layout_in_use
 from vlp_jax.sharding.mesh import batch_sharding, check_batch, check_microbatch, make_mesh
@@ -83,9 +84,14 @@ class Run(Update):
 
     def targets(self, stored: dict | None = None) -> Targets:
         """What is told of samples; the classes as stored with a checkpoint, or found in the training set."""
+        return find_targets(self.config.data.targets, self.mixture.sources, stored or self.targets_found)
+
+    @functools.cached_property
+    def targets_found(self) -> dict:
+        """As host 0 finds them in the training set; in JSON."""
         words = "still reading the training data for the classes of data.targets; their `names`, or a `file`, spare that"
         with said_while_waiting(lambda: words, SLOW_READING):
-            return find_targets(self.config.data.targets, self.mixture.sources, stored)
+            return decided_by_first("data.targets", lambda: find_targets(self.config.data.targets, self.mixture.sources).to_json())
 
     def batches(self, position: int, targets: Targets | None = None) -> Batches:
         """The input from batch `position` on: the rows that this host's devices hold. targets: None: found anew."""

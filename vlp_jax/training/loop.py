@@ -3,7 +3,7 @@
 import jax
 
 from vlp_jax.config import schema, to_tree
-from vlp_jax.sharding.exchange import check_all_agree
+from vlp_jax.sharding.exchange import check_all_agree, decided_by_first
 from vlp_jax.training.assembly import Run, assemble
 from vlp_jax.training.checkpoint import checkpoint_folder, finished_steps
 from vlp_jax.training.lock import locked
@@ -23,8 +23,9 @@ def train(config: schema.Config, workdir: str, accept_changes: bool = False) -> 
     changes = check_workdir(workdir, config, accept_changes)
     run = assemble(config)
     check_all_agree("config or data set", [to_tree(config), run.input_fingerprint()])
-    if not finished_steps(checkpoint_folder(workdir)):
+    if not decided_by_first("--workdir", lambda: finished_steps(checkpoint_folder(workdir))):
         find_origins(run, workdir)  # what cannot be is said before anything is written
+        run.targets()
     with locked(workdir):
         return train_alone(run, workdir, changes)
 

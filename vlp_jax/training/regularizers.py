@@ -32,7 +32,8 @@ def penalty(regularizer: schema.Regularizer, frozen: Sequence[str], params: Any)
 
 def with_penalties(config: schema.Config, params: Any, gradients: Any, metrics: Metrics) -> tuple[Any, Metrics]:
     """The gradients and metrics of an update's loss, once its penalties are part of it: they are in `loss`, and by themselves
-    `regularizer/NAME`. To be called once an update, however many microbatches it has."""
+    `regularizer/NAME`. To be called once an update, however many microbatches it has. Where objectives' weights are planned, a
+    parameter that none of them trains now is left alone."""
     if not config.regularizers:
         return gradients, metrics
 
@@ -43,6 +44,8 @@ def with_penalties(config: schema.Config, params: Any, gradients: Any, metrics: 
     slopes, parts = jax.grad(total, has_aux=True)(params)
     metrics = {**metrics, "loss": metrics["loss"] + sum(parts.values()),
                **{f"regularizer/{name}": value for name, value in parts.items()}}
+    if any(objective.planned for objective in config.objectives.values()):  # see `optimizer.only_where_trained`
+        slopes = jax.tree.map(lambda slope, gradient: jnp.where((gradient != 0).any(), slope, 0.0), slopes, gradients)
     return jax.tree.map(jnp.add, gradients, slopes), metrics
 
 

@@ -1,6 +1,7 @@
 """Being told to stop: SIGTERM (a preempted machine) and SIGINT (Ctrl-C) end a run after the update or the evaluation batch under
 way, and on several hosts after the same one on all of them."""
 
+import itertools
 import os
 import signal
 from types import FrameType, TracebackType
@@ -8,6 +9,8 @@ from types import FrameType, TracebackType
 from jax.experimental import multihost_utils
 
 from vlp_jax.sharding.exchange import several_hosts
+
+_questions = itertools.count(1)  # of the whole process: JAX never agrees on a number that is behind it
 
 
 class StopSignal:
@@ -19,7 +22,6 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self.questions = 0
 
     def __enter__(self) -> "StopSignal":
         handlers = {signal.SIGINT: pass_on} if several_hosts() else dict.fromkeys((signal.SIGTERM, signal.SIGINT), self.remember)
@@ -33,8 +35,8 @@ class StopSignal:
     def asks(self) -> bool:
         """Whether the run is to stop here. Of several hosts, each must ask at the same points of the program: after every
         update, between two batches of an evaluation. JAX lets them agree on the number of a question."""
-        self.questions += 1
-        if self.number is None and several_hosts() and multihost_utils.reached_preemption_sync_point(self.questions):
+        question = next(_questions)
+        if self.number is None and several_hosts() and multihost_utils.reached_preemption_sync_point(question):
             self.number = signal.SIGTERM
         return self.number is not None
 

@@ -82,12 +82,9 @@ def make_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransfor
                       jax.random.key_data(jax.random.key(seed)), fresh_guard() if with_guard else None)
 
 
-WORD_TABLE = "model/text/tokens/embedding"  # the text tower's embeddings of words
-
-
 def is_word_table(path: tuple) -> bool:
-    """Whether a parameter's path in its tree is that of WORD_TABLE."""
-    return jax.tree_util.keystr(path, simple=True, separator="/") == WORD_TABLE
+    """Whether a parameter's path is that of the text tower's embeddings of words."""
+    return jax.tree_util.keystr(path, simple=True, separator="/") == "model/text/tokens/embedding"
 
 
 def fingerprint(tree: Any) -> int:

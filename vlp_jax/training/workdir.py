@@ -5,7 +5,7 @@ import json
 import os
 import time
 
-from vlp_jax.config import flatten, to_tree
+from vlp_jax.config import flatten, to_config, to_tree
 from vlp_jax.config.schema import Config
 from vlp_jax.errors import ConfigError
 from vlp_jax.sharding.exchange import decided_by_first, exchange
@@ -51,7 +51,7 @@ def config_changes(workdir: str, config: Config) -> list[str]:
         return []
     try:
         with open(path) as file:
-            old = flatten(json.load(file))
+            old = flatten(completed(json.load(file)))
     except ValueError as error:
         raise ConfigError(f"{path}: cannot be read as JSON ({error}); remove it to go on with the config given") from error
     new = flatten(json.loads(json.dumps(to_tree(config))))
@@ -59,6 +59,14 @@ def config_changes(workdir: str, config: Config) -> list[str]:
     return [f"{key}: {old.get(key, '(absent)')!r} -> {new.get(key, '(absent)')!r}" for key in sorted(old.keys() | new.keys())
             if old.get(key, absent) != new.get(key, absent)
             and not any(fnmatch.fnmatch(key, pattern) for pattern in SPEED_ONLY)]
+
+
+def completed(tree: dict) -> dict:
+    """A stored config with the defaults of keys that came later; as it is, where it says what no config may say any more."""
+    try:
+        return json.loads(json.dumps(to_tree(to_config(tree))))
+    except ConfigError:
+        return tree
 
 
 def claim_workdir(workdir: str, config: Config) -> None:
