@@ -93,9 +93,11 @@ class TrainRows:
         if not canonicalize(caption, self.preprocessor.tokenizer.spec.canonicalize).strip():
             raise SampleError(Reason.EMPTY_CAPTION, sample.key, f"its caption, {caption!r}, is empty after data.text.canonicalize")
         image = self.pixels(sample, self.augmentation, rng)
-        generators = dict(zip(VIEWS, rng.spawn(len(VIEWS)), strict=True))
-        views = {name: self.pixels(sample, self.view_augmentation or self.augmentation, generators[name])
-                 for name in VIEWS if name in self.inputs}
+        views = {}
+        if {*VIEWS} & {*self.inputs}:
+            generators = dict(zip(VIEWS, rng.spawn(len(VIEWS)), strict=True))
+            views = {name: self.pixels(sample, self.view_augmentation or self.augmentation, generators[name])
+                     for name in VIEWS if name in self.inputs}
         targets = {name: self.targets.of(name.removeprefix(TARGET), sample.metadata)
                    for name in self.inputs if name.startswith(TARGET)}
         return {"image": image, **views, **targets, "text": text, "key": np.str_(sample.key),
