@@ -8,6 +8,8 @@ and is kept. model.text.word_vectors=FILE gives the words their vectors.
 Data: JSON lines with `image`, `plot` and `genres`, a list:
 python -m vlp_jax.main --config=configs/multimodal_classification.py --workdir=DIR \
     '--config.data.train.source=jsonl:films.jsonl?caption=plot'
+`:small` and `:smoke` tell an emoji's subgroup, one of 98; from the picture alone with --config.objectives.label.of=image
+--config.model.fusion=none.
 """
 
 from vlp_jax.config import base, schema, to_tree, variant_of

@@ -7,6 +7,8 @@ nothing.
 
 Data: JSON lines with `image`, `question` and `answers`, a list of what every annotator said:
 python -m vlp_jax.main --config=configs/vqa_fusion.py --workdir=DIR '--config.data.train.source=jsonl:vqa.jsonl?caption=question'
+`:small` and `:smoke` shrink it for a CPU and the questions about the embedded pictures, which have one answer each;
+benchmarks/vqa_fusions.py trains `:small` with four fusions.
 """
 
 from vlp_jax.config import base, variant_of
