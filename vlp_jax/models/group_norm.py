@@ -13,7 +13,7 @@ class GroupNorm(nn.Module):
     [B, H, W, C] in `dtype`. The numbers are `flax.linen.GroupNorm`'s, and so are the parameters `scale` and `bias`, float32 [C].
 
     Pixels are summed by channel and only these sums by group, so that a picture is read along its channels and never in another
-    shape, which takes a CPU half as long.
+    shape (`benchmarks/group_norm.py`).
     """
 
     num_groups: int
