@@ -1,4 +1,4 @@
-"""A small ResNet's forward and backward pass with our GroupNorm and with Flax's, in CPU-seconds: `python benchmarks/group_norm.py`."""
+"""A small ResNet forward and backward with our GroupNorm, with Flax's and with none: `python benchmarks/group_norm.py`."""
 
 import time
 
