@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from vlp_jax.models.attention import plain_attention
-from vlp_jax.models.group_norm import GroupNorm
 from vlp_jax.models.layers import Encoding, Precision
 from vlp_jax.sharding.layout import constrain
 
@@ -48,12 +47,12 @@ class Convolutions:
         """[B, H, W, C] normalised, with learned scales that start at `scale`; call it inside a module."""
         if self.norm == "none":
             return x
-        shared = dict(epsilon=self.epsilon, dtype=self.precision.compute, name=name,
+        shared = dict(epsilon=self.epsilon, dtype=self.precision.compute, param_dtype=jnp.float32, name=name,
                       scale_init=nn.with_logical_partitioning(nn.initializers.constant(scale), ("embed",)),
                       bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)))
         if self.norm == "group":
-            return GroupNorm(math.gcd(self.groups, x.shape[-1]), **shared)(x)
-        return nn.BatchNorm(use_running_average=not train, momentum=self.momentum, param_dtype=jnp.float32, **shared)(x)
+            return nn.GroupNorm(num_groups=math.gcd(self.groups, x.shape[-1]), **shared)(x)
+        return nn.BatchNorm(use_running_average=not train, momentum=self.momentum, **shared)(x)
 
 
 class ResidualBlock(nn.Module):
