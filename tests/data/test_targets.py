@@ -50,7 +50,7 @@ def class_of(value, **changes):
 
 def test_a_class_is_its_place_among_the_names_and_what_is_none_of_them_is_no_target():
     for value, expected in (("red", 0), (2, 1), ("2", 1), (np.int64(2), 1), ("green", -1), ("", -1), (" ", -1), (None, -1),
-                            (["red"], 0), (["red", "2"], -1), (2.0, -1), ({}, -1)):
+                            (["red"], 0), (["red", "2"], -1), (2.0, 1), (2.5, -1), ({}, -1)):
         found = class_of({"a": {"b": value}})
         assert found == expected and found.dtype == np.int32, value
     assert class_of({}) == class_of({"a": "red"}) == -1

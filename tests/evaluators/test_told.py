@@ -86,7 +86,7 @@ def test_of_scores_the_answer_gets_what_annotators_gave_it():
 
 
 def test_a_sample_without_the_field_is_named():
-    with pytest.raises(DataError, match=r"questions: a\?0: needs a class in the metadata field 'genre' .* answer, type, year"):
+    with pytest.raises(DataError, match=r"questions: a\?0: an evaluation needs a class in .* 'genre' .* answer, type, year"):
         target = Targets({"x": schema.ClassTarget(field="genre", names=NAMES)}, {"x": NAMES})
         classification(answering(["yes"] * 7), questions(), Teller("classification", None, "x", target))
     with pytest.raises(DataError, match=r"text in the metadata field 'origin' \(by\)"):

@@ -189,7 +189,8 @@ def test_dropout_is_the_same_in_both_passes_where_another_objective_needs_more_o
     both = dict(contrastive=dict(kind="softmax"), label=label)
     targets = dict(label=dict(kind="class", field="group", names=("a", "b")))
     config = experiment(objectives=both, data__targets=targets, model__fusion=dict(kind="concatenation", width=8, mlp_dim=8),
-                        model__text__dropout=0.5, model__text__pooling="first", model__text__depth=2)
+                        model__text__dropout=0.5, model__text__pooling="first", model__text__depth=2,
+                        model__text__causal=False)
     count, names = 2, ("image_embedding", "text_embedding")
     module, batch = make_module(config), repeated_captions() | {"target_label": np.zeros(BATCH, np.int32)}
     state = initial_state(config, module)
