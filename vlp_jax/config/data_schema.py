@@ -147,7 +147,15 @@ class NumberTarget(Target):
     deviation: float = between(1.0, 1e-30)
 
 
-AnyTarget = ClassTarget | ScoresTarget | NumberTarget
+@dataclasses.dataclass(frozen=True)
+class TextTarget(Classes):
+    """A text, to be written; of several, the one that is there most often. Its classes are the answers that an evaluation ranks."""
+
+    kind: Literal["text"] = "text"
+    length: int = between(8, 2)  # tokens, start and end among them; what is longer loses its last ones
+
+
+AnyTarget = ClassTarget | ScoresTarget | NumberTarget | TextTarget
 
 
 @dataclasses.dataclass(frozen=True)

@@ -195,6 +195,19 @@ class Regression(Supervised):
     kind: Literal["regression"] = "regression"
 
 
+@dataclasses.dataclass(frozen=True)
+class AnsweringObjective(Weighted):
+    """A target that is a text, word by word, by `model.decoder` from what `model.fusion` made of picture and text."""
+
+    kind: Literal["answering"] = "answering"
+    target: str = ""  # its name in `data.targets`; must be given
+    label_smoothing: float = between(0.0, 0.0, 0.999)
+    unigram: Literal["running", "batch"] = "running"  # as in CaptioningObjective
+    shortlist: int = between(32, 1)  # evaluation: answers that are compared in full, after those with the likeliest first words
+    length: int | None = between(None, 2)  # of the target; None: filled in when a config is read
+
+
 HidesWords = MaskedLanguage | MaskedJoint
 Objective = (SoftmaxContrastive | SigmoidContrastive | Triplet | MomentumContrastive | Matching | MaskedLanguage |
-             CaptioningObjective | MaskedAutoencoder | ImageViews | MaskedImage | MaskedJoint | Classification | Regression)
+             CaptioningObjective | MaskedAutoencoder | ImageViews | MaskedImage | MaskedJoint | Classification | Regression |
+             AnsweringObjective)

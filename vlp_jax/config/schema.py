@@ -19,6 +19,7 @@ from vlp_jax.config.data_schema import RandAugment as RandAugment
 from vlp_jax.config.data_schema import ScoresTarget as ScoresTarget
 from vlp_jax.config.data_schema import Text as Text
 from vlp_jax.config.data_schema import Texts as Texts
+from vlp_jax.config.data_schema import TextTarget as TextTarget
 from vlp_jax.config.data_schema import TrainSource as TrainSource
 from vlp_jax.config.decoder_schema import AnyDecoder as AnyDecoder
 from vlp_jax.config.decoder_schema import Decoder as Decoder
@@ -38,6 +39,7 @@ from vlp_jax.config.fusion_schema import PooledFusion as PooledFusion
 from vlp_jax.config.fusion_schema import TextTowerFusion as TextTowerFusion
 from vlp_jax.config.fusion_schema import VisualAttentionFusion as VisualAttentionFusion
 from vlp_jax.config.model_schema import Model as Model
+from vlp_jax.config.objective_schema import AnsweringObjective as AnsweringObjective
 from vlp_jax.config.objective_schema import CaptioningObjective as CaptioningObjective
 from vlp_jax.config.objective_schema import Classification as Classification
 from vlp_jax.config.objective_schema import ContrastiveObjective as ContrastiveObjective

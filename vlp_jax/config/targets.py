@@ -24,6 +24,9 @@ def with_outputs(config: schema.Config, place: str) -> schema.Config:
         if isinstance(objective, schema.Supervised):
             outputs = outputs_of(f"objectives.{name}", objective, config, fail)
             objectives[name] = dataclasses.replace(objective, outputs=outputs)
+        if isinstance(objective, schema.AnsweringObjective):
+            length = length_of(f"objectives.{name}", objective, config, fail)
+            objectives[name] = dataclasses.replace(objective, length=length)
     return dataclasses.replace(config, objectives=objectives)
 
 
@@ -43,10 +46,7 @@ def check_target(path: str, target: schema.AnyTarget, fail: Fail) -> None:
 
 def outputs_of(path: str, objective: schema.Supervised, config: schema.Config, fail: Fail) -> int:
     """How many numbers an objective tells. Calls `fail` where its target is of another kind, or what it reads is not there."""
-    target = config.data.targets.get(objective.target)
-    if target is None:
-        known = ", ".join(config.data.targets) or "none; set data.targets.NAME=dict(kind='class', field=..., classes=...)"
-        fail(f"{path}.target", f"{objective.target!r} is no name of data.targets (there are: {known})")
+    target = target_of(path, objective, config, fail)
     wanted = "number" if isinstance(objective, schema.Regression) else KIND_OF_LOSS[objective.loss]
     if target.kind != wanted:
         what = "kind='regression'" if isinstance(objective, schema.Regression) else f"loss={objective.loss!r}"
@@ -58,6 +58,36 @@ def outputs_of(path: str, objective: schema.Supervised, config: schema.Config, f
     if objective.outputs not in (None, outputs):
         fail(f"{path}.outputs", f"is {objective.outputs}, data.targets.{objective.target} has {outputs}; leave it out")
     return outputs
+
+
+def target_of(path: str, objective: schema.Supervised | schema.AnsweringObjective, config: schema.Config,
+              fail: Fail) -> schema.AnyTarget:
+    """What an objective tells. Calls `fail` where there is no such target."""
+    if objective.target not in config.data.targets:
+        known = ", ".join(config.data.targets) or "none; set data.targets.NAME=dict(kind='class', field=..., classes=...)"
+        fail(f"{path}.target", f"{objective.target!r} is no name of data.targets (there are: {known})")
+    return config.data.targets[objective.target]
+
+
+def length_of(path: str, objective: schema.AnsweringObjective, config: schema.Config, fail: Fail) -> int:
+    """How many tokens an answer has. Calls `fail` where its target is no text, or nothing can write it."""
+    target, decoder, fusion = target_of(path, objective, config, fail), config.model.decoder, config.model.fusion
+    if target.kind != "text":
+        fail(f"{path}.target", f"needs a target of kind 'text', data.targets.{objective.target} is one of kind {target.kind!r}")
+    if fusion is None or isinstance(fusion, schema.PooledFusion):
+        fail("model.fusion", f"{path} reads the text's tokens after fusion; set one that has some, such as kind='cross_attention'")
+    looks = decoder is not None and decoder.image in ("cross_attention", "attention")
+    if not looks or decoder.kind in ("on_text_tower", "in_text_tower"):
+        fail("model.decoder", f"{path} writes by a decoder of its own that looks at tokens; set kind='transformer' with "
+                              "image='cross_attention', or kind='lstm' or 'gru' with image='attention'")
+    if target.length > config.model.text.length:
+        fail(f"data.targets.{objective.target}.length",
+             f"is {target.length}, more than model.text.length={config.model.text.length}")
+    if config.data.text.start_token is None:
+        fail("data.text.start_token", f"is None, and {path} begins an answer with it; set one")
+    if objective.length not in (None, target.length):
+        fail(f"{path}.length", f"is {objective.length}, data.targets.{objective.target} has {target.length}; leave it out")
+    return target.length
 
 
 def number_of_classes(target: schema.AnyTarget) -> int:

@@ -70,19 +70,20 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
 def unused_parts(config: schema.Config) -> list[tuple[str, bool, str]]:
     """A decoder and a fusion by which no objective predicts anything."""
     objectives = config.objectives.values()
-    writes = any(isinstance(objective, schema.CaptioningObjective) for objective in objectives)
-    fuses = any(isinstance(objective, schema.Matching | schema.MaskedJoint)
+    writes = any(isinstance(objective, schema.CaptioningObjective | schema.AnsweringObjective) for objective in objectives)
+    fuses = any(isinstance(objective, schema.Matching | schema.MaskedJoint | schema.AnsweringObjective)
                 or (isinstance(objective, schema.MaskedLanguage) and objective.with_image)
                 or (isinstance(objective, schema.Supervised) and objective.of == "fused") for objective in objectives)
-    return [("model.decoder", config.model.decoder is not None and not writes, "without an objective of kind 'captioning'"),
+    return [("model.decoder", config.model.decoder is not None and not writes,
+             "without an objective of kind 'captioning' or 'answering'"),
             ("model.fusion", config.model.fusion is not None and not fuses,
-             "without an objective of kind 'matching', 'masked_joint', 'masked_language' with_image, or of='fused'")]
+             "without an objective of kind 'matching', 'masked_joint', 'answering', 'masked_language' with_image, or of='fused'")]
 
 
 def unused_of_targets(config: schema.Config) -> list[tuple[str, bool, str]]:
     """Targets that nothing tells, and what another setting of a target or of its objective leaves without effect."""
     objectives = {name: spec for name, spec in config.objectives.items() if isinstance(spec, schema.Supervised)}
-    told = {spec.target for spec in objectives.values()}
+    told = {spec.target for spec in config.objectives.values() if isinstance(spec, schema.Supervised | schema.AnsweringObjective)}
     settings = [(f"data.targets.{name}", name not in told, f"without an objective that has target={name!r}")
                 for name in config.data.targets]
     settings += [(f"data.targets.{name}.file", bool(spec.names) and spec.file is not None, "beside `names`")

@@ -35,6 +35,8 @@ def device_arrays(config: schema.Config, asked: Collection[str], rows: int) -> S
 
 def target_array(target: schema.AnyTarget, rows: int) -> tuple[tuple[int, ...], type]:
     """(shape, dtype) of a target of so many examples."""
+    if target.kind == "text":
+        return (rows, target.length), np.int32
     if target.kind == "scores":
         return (rows, number_of_classes(target)), np.float32
     return (rows,), np.int32 if target.kind == "class" else np.float32

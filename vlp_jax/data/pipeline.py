@@ -23,7 +23,7 @@ from vlp_jax.data.mixture import Mixture, Order
 from vlp_jax.data.packing import pack
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_unicode
-from vlp_jax.data.targets import Targets
+from vlp_jax.data.targets import Targets, rows_of_texts
 from vlp_jax.data.worker_processes import leave_with_parent
 from vlp_jax.errors import DataError
 
@@ -65,6 +65,10 @@ class TrainRows:
         words = {"text": ids, "text_mask": mask, "truncated": truncated}
         if "word_start" in self.inputs:
             words["word_start"] = tokenizer.word_start(ids)
+        for name, values in batch.items():
+            if name.startswith(TARGET) and values.dtype.kind == "U":
+                spec = self.targets.specs[name.removeprefix(TARGET)]
+                words[name] = rows_of_texts(values.tolist(), tokenizer, spec.length)
         if tokenizer.spec.packing is not None:
             words |= pack(ids, mask, tokenizer.spec.packing, tokenizer.spec.packing_rows, tokenizer.special_ids[2])
         return batch | words

@@ -20,6 +20,7 @@ from vlp_jax.data.rows import pick
 from vlp_jax.data.samples import Source
 from vlp_jax.data.spread import spread_samples
 from vlp_jax.data.storage import read_file
+from vlp_jax.data.text import Tokenizer
 from vlp_jax.errors import ConfigError, DataError
 
 MOST_SAMPLES = 500_000  # of the training data that are read to find classes
@@ -28,17 +29,24 @@ Stored = Mapping[str, Mapping[str, Any]]  # what `Targets.to_json` gives
 
 @dataclasses.dataclass(frozen=True)
 class Targets:
-    """The targets of a config by name, and the classes of those that have some. Pickles into worker processes."""
+    """The targets of a config by name, and the classes of those that have some. Pickles into worker processes.
+
+    A text is no array yet: `rows_of_texts` makes them of a whole batch.
+    """
 
     specs: dict[str, schema.AnyTarget]
     classes: dict[str, tuple[str, ...]]
 
-    def of(self, name: str, metadata: Mapping[str, Any]) -> np.ndarray:
-        """The target `name` of a sample with such metadata: int32 [] of a class, float32 [C] of scores, float32 [] of a number."""
+    def of(self, name: str, metadata: Mapping[str, Any]) -> np.ndarray | str:
+        """The target `name` of a sample with such metadata: int32 [] of a class, float32 [C] of scores, float32 [] of a number, a
+        text, empty where there is none."""
         spec = self.specs[name]
         if spec.kind == "number":
             return number_in(metadata, spec)
-        places = [self.places[name].get(value, -1) for value in values_in(metadata, spec)]
+        values = values_in(metadata, spec)
+        if spec.kind == "text":
+            return Counter(values).most_common(1)[0][0] if values else ""
+        places = [self.places[name].get(value, -1) for value in values]
         if spec.kind == "class":
             return np.int32(places[0] if len(places) == 1 else -1)
         return scores_of(places, number_of_classes(spec), spec.agreeing)
@@ -51,6 +59,13 @@ class Targets:
     def to_json(self) -> dict[str, Any]:
         """All that is kept with a checkpoint."""
         return {name: {"target": to_tree(self.specs[name]), "classes": list(values)} for name, values in self.classes.items()}
+
+
+def rows_of_texts(texts: Sequence[str], tokenizer: Tokenizer, length: int) -> np.ndarray:
+    """int32 [N, length]: the tokens of each text, between start and end token, -1 behind them and where there is no text."""
+    ids, mask, _ = dataclasses.replace(tokenizer, length=length)(texts)
+    given = np.array([bool(text) for text in texts])[:, None]
+    return np.where(mask & given, ids, -1).astype(np.int32)
 
 
 def scores_of(places: Sequence[int], classes: int, agreeing: int) -> np.ndarray:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.evaluators.told import HEADS
 from vlp_jax.objectives.module import encodings_trained
 
-HEADS = ("classification", "regression")  # tasks that have their names from the kind of objective whose head they ask
 EMBEDDINGS = {"image_embedding", "text_embedding"}
 
 
@@ -19,8 +19,8 @@ def check_trained(name: str, tasks: Sequence[str], config: schema.Config) -> Non
              "zero_shot": (embedded, "an objective on the embeddings of pictures and of captions, such as kind='softmax'"),
              "matching": (matched, "an objective of kind 'matching'"),
              "captions": ("decoding" in trained, "an objective of kind 'captioning'"),
-             **{kind: (any(objective.kind == kind for objective in config.objectives.values()), f"an objective of kind {kind!r}")
-                for kind in HEADS}}
+             **{task: (any(objective.kind in kinds for objective in config.objectives.values()),
+                       f"an objective of kind {' or '.join(map(repr, kinds))}") for task, kinds in HEADS.items()}}
     possible = [task for task, (there, _) in needs.items() if there]
     for task in tasks:
         there, need = needs[task]
@@ -41,7 +41,8 @@ def check_heads(name: str, spec: schema.Evaluator, config: schema.Config) -> Non
     """Raises: ConfigError where an evaluator names an objective that has no head for its task. name: where it does."""
     if spec.objective is None:
         return
-    possible = [name for name, objective in config.objectives.items() if objective.kind in HEADS and objective.kind in spec.tasks]
+    kinds = {kind for task in HEADS if task in spec.tasks for kind in HEADS[task]}
+    possible = [name for name, objective in config.objectives.items() if objective.kind in kinds]
     if spec.objective not in possible:
         raise ConfigError(f"{name}: {spec.objective!r} is no objective of a kind among its tasks, {', '.join(spec.tasks)} "
                           f"(there are: {', '.join(possible) or 'none'})")

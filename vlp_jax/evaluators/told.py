@@ -14,6 +14,7 @@ from vlp_jax.metrics.classification import credits_won
 
 CLASSIFICATION_METRICS = tuple(f"classification_{name}" for name in ("samples", "known", "accuracy", "majority"))
 REGRESSION_METRICS = tuple(f"regression_{name}" for name in ("samples", "squared_error", "absolute_error", "variance"))
+HEADS = {"classification": ("classification", "answering"), "regression": ("regression",)}  # kinds of objectives that a task asks
 Tell = Callable[[Sequence[tuple[int, str]]], np.ndarray]  # (number of a sample, its text) -> float [N, outputs]
 
 
@@ -43,7 +44,7 @@ def told(data: EvaluationSet, spec: schema.Evaluator, tellers: Mapping[str, Tell
 
 def teller_of(task: str, spec: schema.Evaluator, tellers: Mapping[str, Teller]) -> Teller:
     """The one that the evaluator names, or the first of the kind from which the task has its name."""
-    return tellers[spec.objective] if spec.objective else next(one for one in tellers.values() if one.kind == task)
+    return tellers[spec.objective] if spec.objective else next(one for one in tellers.values() if one.kind in HEADS[task])
 
 
 def check_told(data: EvaluationSet, spec: schema.Evaluator, tellers: Mapping[str, Teller] | None) -> None:
@@ -124,6 +125,8 @@ def credits_of(data: EvaluationSet, number: int, teller: Teller) -> np.ndarray:
     target = teller.targets.of(teller.target, metadata)
     if spec.kind == "scores":
         return target
+    if spec.kind == "text":
+        target = teller.targets.places[teller.target].get(target, -1)
     return (np.arange(len(teller.targets.classes[teller.target])) == target).astype(np.float32)
 
 

@@ -103,16 +103,19 @@ def projection_flops(tower: schema.AnyImageTower | schema.AnyTextTower, width: i
     return 0 if tower.projection == "none" else 2 * width * embedding_dim
 
 
-def decoder_flops(config: schema.Model, pictures: int = 1, rows: int = 1) -> int:
+def decoder_flops(config: schema.Model, pictures: int = 1, rows: int = 1, length: int | None = None,
+                  memory: tuple[int, int] | None = None) -> int:
     """The decoder and the words' logits on one text, forward; each layer has keys and values of the picture's tokens. Where texts
-    are packed: on so many rows of texts, beside each of which all of so many pictures stand."""
+    are packed: on so many rows of texts, beside each of which all of so many pictures stand. length: of the text, where it is not
+    as long as the text tower's. memory: (number, width) of the tokens that are looked at, where these are not the picture's."""
+    length, memory = length or config.text.length, memory or (image_tokens(config.image), image_token_width(config.image))
     if isinstance(config.decoder, schema.RecurrentDecoder):
-        return recurrent_decoder_flops(config, image_tokens(config.image))
-    decoder, length, inside = config.decoder, config.text.length, config.decoder.kind == "in_text_tower"
+        return recurrent_decoder_flops(config, length, *memory)
+    decoder, inside = config.decoder, config.decoder.kind == "in_text_tower"
     stack = config.text if inside else decoder
     size = size_of(stack, "model.text" if inside else "model.decoder")
-    seen = image_tokens(config.image) if decoder.image != "none" else 0
-    pooling, memory_width, width = 0, image_token_width(config.image), size.width
+    seen, memory_width = (memory[0] if decoder.image != "none" else 0), memory[1]
+    pooling, width = 0, size.width
     logits = 2 * length * width * config.text.vocab_size
     if decoder.image_queries:
         queries = decoder.image_queries

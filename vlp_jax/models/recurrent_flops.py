@@ -2,7 +2,7 @@
 
 from vlp_jax.config import schema
 from vlp_jax.models.recurrent_decoder import STATES
-from vlp_jax.models.towers import image_token_width, image_width
+from vlp_jax.models.towers import image_width
 
 GATES = {"lstm": 4, "gru": 3}
 
@@ -21,14 +21,15 @@ def recurrent_flops(tower: schema.RecurrentTower) -> int:
     return flops + 2 * tower.length * tower.width * pooling
 
 
-def recurrent_decoder_flops(config: schema.Model, tokens: int) -> int:
-    """A recurrent decoder and the words' logits; the picture, of so many tokens, is read in front or looked at before each word."""
-    decoder, length, hidden, words = config.decoder, config.text.length, config.decoder.width, config.decoder.embedding_width
+def recurrent_decoder_flops(config: schema.Model, length: int, tokens: int, seen: int) -> int:
+    """A recurrent decoder and the words' logits on a text of so many; the picture is read in front, or its tokens, so many of width
+    `seen`, are looked at before each word."""
+    decoder, hidden, words = config.decoder, config.decoder.width, config.decoder.embedding_width
     further = (decoder.depth - 1) * cell_flops(decoder.kind, hidden, hidden)
     if decoder.image == "state":
         steps = (length + 1) * (cell_flops(decoder.kind, words, hidden) + further)
         return steps + 2 * words * image_width(config.image) + 2 * length * hidden * config.text.vocab_size
-    attention, seen = decoder.attention_width, image_token_width(config.image)
+    attention = decoder.attention_width
     once = 2 * seen * (STATES[decoder.kind] * hidden + tokens * attention)
     looking = 2 * (hidden * attention + tokens * attention + hidden + tokens * seen)
     step = looking + cell_flops(decoder.kind, words + seen, hidden) + further

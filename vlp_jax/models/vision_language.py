@@ -97,6 +97,11 @@ class VisionLanguageModel(nn.Module):
             text = (self.encode_text(text, mask, train) if encoding is None else encoding).tokens
         return self.decoder(text, mask, memory, prefix, train, packed=packed)
 
+    def answer(self, fused: FusedEncoding, text: jax.Array, mask: jax.Array | None = None, train: bool = False) -> jax.Array:
+        """As `decode`, of answers int32 [B, L] to pairs that are fused: the decoder looks at the text's tokens that have seen the
+        picture."""
+        return self.decode(text, mask, Encoding(fused.tokens, fused.mask, fused.pooled), train)
+
     def decode_next(self, text: jax.Array, position: jax.Array, memory: Encoding | None = None) -> jax.Array:
         """As `decode`, of tokens int32 [B, n] that stand at `position` behind those of earlier calls, which the collection "cache"
         holds (to be mutable). The first call gives the picture's `memory`, and may give no token (n = 0); later ones do not."""

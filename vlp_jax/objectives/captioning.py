@@ -29,36 +29,28 @@ def next_token_loss(logits: jax.Array, text: jax.Array, mask: jax.Array, label_s
     return mean_where((1.0 - label_smoothing) * own + label_smoothing * even, mask[:, 1:])
 
 
-class Captioning(Objective):
-    """`next_token_loss` of the decoder's logits, the mean over the tokens of a batch.
+class WordPrediction(Objective):
+    """Base of those whose loss is `next_token_loss`, the mean over the tokens of a batch.
 
     Metrics: `cross_entropy` (the loss without smoothing), `token_accuracy`, and their reference `unigram_entropy`: what a model
     loses that knows no more than how frequent each token is.
     label_smoothing: see `next_token_loss`. unigram: `running` counts the tokens of all batches, the older the less, in a collection
       of its own, which microbatches cannot; `batch` those of the batch, whose entropy is lower, as it is of few.
-    Texts may be packed: a token is predicted from those before it in its own text. `filled` is the part of the rows that is no
-    padding then.
     """
 
     label_smoothing: float = 0.0
     unigram: str = "running"
 
-    needs = ("decoding",)
-    takes_packed = True
     couples_batch = True  # by the number of tokens, over which the mean is taken
 
-    @nn.compact
-    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
-        decoding, (text, mask, packed) = encodings["decoding"], rows_of_text(batch)
-        wanted = mask & (jnp.arange(text.shape[1]) >= decoding.prefix[:, None])
-        wanted = wanted if packed is None else wanted & packed.continued()
-        loss = next_token_loss(decoding.logits, text, wanted, self.label_smoothing)
-        own, _ = token_losses(decoding.logits, text)
-        right = decoding.logits[:, :-1].argmax(axis=-1) == text[:, 1:]
-        counts = self.counted(text[:, 1:], wanted[:, 1:], decoding.logits.shape[-1])
+    def predicted(self, logits: jax.Array, text: jax.Array, wanted: jax.Array) -> Loss:
+        """Of the tokens that are to be predicted, bool [B, L]; to be called inside a compact method. logits: [B, L, V]."""
+        loss = next_token_loss(logits, text, wanted, self.label_smoothing)
+        own, _ = token_losses(logits, text)
+        right = logits[:, :-1].argmax(axis=-1) == text[:, 1:]
+        counts = self.counted(text[:, 1:], wanted[:, 1:], logits.shape[-1])
         return Loss(loss, {"cross_entropy": mean_where(own, wanted[:, 1:]), "unigram_entropy": entropy_of(counts),
-                           "token_accuracy": mean_where(right.astype(jnp.float32), wanted[:, 1:]),
-                           **({} if packed is None else {"filled": mask.mean(dtype=jnp.float32)})})
+                           "token_accuracy": mean_where(right.astype(jnp.float32), wanted[:, 1:])})
 
     def counted(self, tokens: jax.Array, mask: jax.Array, vocab_size: int) -> jax.Array:
         """float32 [V], how often each token was to be predicted."""
@@ -70,3 +62,22 @@ class Captioning(Objective):
         if not self.is_initializing() and self.is_mutable_collection("unigram"):
             kept.value = counts
         return counts
+
+
+class Captioning(WordPrediction):
+    """The batch's own texts, by the decoder's logits in `decoding`.
+
+    Texts may be packed: a token is predicted from those before it in its own text. `filled` is the part of the rows that is no
+    padding then.
+    """
+
+    needs = ("decoding",)
+    takes_packed = True
+
+    @nn.compact
+    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+        decoding, (text, mask, packed) = encodings["decoding"], rows_of_text(batch)
+        wanted = mask & (jnp.arange(text.shape[1]) >= decoding.prefix[:, None])
+        wanted = wanted if packed is None else wanted & packed.continued()
+        loss = self.predicted(decoding.logits, text, wanted)
+        return loss if packed is None else loss.replace(metrics={**loss.metrics, "filled": mask.mean(dtype=jnp.float32)})

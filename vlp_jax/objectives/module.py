@@ -5,6 +5,7 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vlp_jax.config import schema
 from vlp_jax.data import inputs
@@ -13,6 +14,7 @@ from vlp_jax.models.decoder import Decoding
 from vlp_jax.models.generation import decoder_step, greedy
 from vlp_jax.models.layers import Precision
 from vlp_jax.models.vision_language import VisionLanguageModel
+from vlp_jax.objectives.answering import Answering
 from vlp_jax.objectives.captioning import Captioning, token_losses
 from vlp_jax.objectives.contrastive import SigmoidContrastive, SoftmaxContrastive
 from vlp_jax.objectives.image_views import ImageViews
@@ -33,7 +35,7 @@ KINDS: dict[str, type[Objective]] = {"softmax": SoftmaxContrastive, "sigmoid": S
                                      "momentum_contrastive": MomentumContrastive, "captioning": Captioning,
                                      "masked_autoencoder": MaskedAutoencoder,
                                      "image_views": ImageViews, "masked_image": MaskedImage, "masked_joint": MaskedJoint,
-                                     "classification": Classification, "regression": Regression}
+                                     "classification": Classification, "regression": Regression, "answering": Answering}
 VIEWS = {f"{name}_pooled": name for name in inputs.VIEWS}  # encodings of pictures that are made where these are needed
 
 
@@ -127,10 +129,15 @@ class PretrainingModule(nn.Module):
         head = next(objective for objective in self.objectives.values() if isinstance(objective, Matching))
         return head.logits(self.model, self.model.encode_image(image), self.model.encode_text(text, mask))
 
-    def tell(self, name: str, image: jax.Array, text: jax.Array, mask: jax.Array) -> jax.Array:
-        """float32 [B, outputs]: what the objective `name`, a supervised one, answers for each pair."""
+    def tell(self, name: str, image: jax.Array, text: jax.Array, mask: jax.Array,
+             candidates: np.ndarray | None = None) -> jax.Array:
+        """float32 [B, outputs]: what the objective `name`, a supervised one, answers for each pair; of one that writes answers, the
+        scores of all `candidates`, int32 [K, L]."""
         objective, batch = self.objectives[name], {"image": image, "text": text, "text_mask": mask}
-        return objective.answers(self.encode(batch, {*objective.needs}, train=False), self.model)
+        encodings = self.encode(batch, {*objective.needs}, train=False)
+        if candidates is not None:
+            return objective.scores(encodings["fused"], self.model, candidates)
+        return objective.answers(encodings, self.model)
 
     def caption_losses(self, image: jax.Array, text: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Of each text of a batch: the sum of -log p of its tokens but for the first, float32 [B], and how many these are."""

@@ -19,7 +19,7 @@ from vlp_jax.data.mixture import Mixture, open_mixture
 from vlp_jax.data.notices import said_while_waiting
 from vlp_jax.data.pipeline import Batches, TrainRows, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.targets import Targets, find_targets
+from vlp_jax.data.targets import Targets, find_targets, rows_of_texts
 from vlp_jax.data.word_vectors import WordVectors, vectors_of_tokens
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.captioner import Captioner
@@ -153,15 +153,19 @@ def make_captioner(module: PretrainingModule, embedder: Embedder, layout: Layout
 
 def make_tellers(module: PretrainingModule, embedder: Embedder, targets: Targets, layout: Layout) -> dict[str, Teller]:
     """The heads of the supervised objectives for evaluators, by name, as `make_embedder`; compiled where they are used."""
-    def teller(name: str, objective: schema.Supervised) -> Teller:
+    def teller(name: str, objective: schema.Supervised | schema.AnsweringObjective) -> Teller:
+        candidates = None
+        if isinstance(objective, schema.AnsweringObjective):
+            candidates = rows_of_texts(targets.classes[objective.target], embedder.preprocessor.tokenizer, objective.length)
+
         def tell(variables, image, text, mask):
-            return module.apply(variables, name, image, text, mask, method="tell")
+            return module.apply(variables, name, image, text, mask, candidates, method="tell")
 
         asked = Embedder(embedder.embed, embedder.preprocessor, layout.mesh, laid_out(tell, layout))
         return Teller(objective.kind, asked, objective.target, targets)
 
     return {name: teller(name, objective) for name, objective in module.objectives_config.items()
-            if isinstance(objective, schema.Supervised)}
+            if isinstance(objective, schema.Supervised | schema.AnsweringObjective)}
 
 
 def laid_out(function: Callable, layout: Layout) -> Callable:
