@@ -155,6 +155,24 @@ def test_a_supervised_objective_has_the_products_that_its_traced_program_has(of,
     assert (counted_flops(program.jaxpr) - mean_of_words) * 3 * config.data.batch_size == train_step_flops(config) * 4
 
 
+@pytest.mark.parametrize("decoder", [dict(kind="transformer", preset="Ti", width=96, depth=2, heads=2, mlp_dim=200),
+                                     dict(kind="gru", image="attention", width=40, embedding_width=24, attention_width=16)],
+                         ids=["transformer", "gru"])
+def test_an_answer_has_the_products_that_its_traced_program_has(decoder):
+    config, narrow = base(), dict(preset="Ti", width=128, depth=2, heads=2, mlp_dim=320)
+    config.update(steps=1, objectives=dict(answer=dict(kind="answering", target="x", unigram="batch")))
+    config.data.targets = dict(x=dict(kind="text", field="x", classes=30, length=7))
+    config.model.image.update(narrow, patch_size=8, image_size=32)
+    config.model.text.update(narrow, vocab_size=50, length=24, causal=False, pooling="first")
+    config.model.fusion = dict(narrow, kind="cross_attention", width=64)
+    config.model.decoder = decoder
+    config = to_config(config.to_dict())
+    module, batch = make_module(config), example_batch(config, rows=4)
+    variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
+    program = jax.make_jaxpr(lambda variables: module.apply(variables, batch, True, rngs={"dropout": jax.random.key(0)}))(variables)
+    assert counted_flops(program.jaxpr) * 3 * config.data.batch_size == pytest.approx(train_step_flops(config) * 4, rel=1e-6)
+
+
 @pytest.mark.parametrize(("tower", "published"), [
     (schema.VggTower(depth=11, pooling="hidden"), 7.609e9), (schema.VggTower(depth=13, pooling="hidden"), 11.308e9),
     (schema.VggTower(depth=16, pooling="hidden"), 15.470e9), (schema.VggTower(depth=19, pooling="hidden"), 19.632e9),

@@ -1,0 +1,154 @@
+"""Answers written word by word: loss and ranking against NumPy, padding, gradients, and what a config must have for them."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_experiment import BATCH, TOWER, batch_of, experiment, leaves
+
+from vlp_jax.config import base, schema, to_config
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.targets import Targets, rows_of_texts
+from vlp_jax.errors import ConfigError
+from vlp_jax.objectives.answering import NOT_LISTED
+from vlp_jax.sharding.layout import layout_in_use
+from vlp_jax.sharding.mesh import batch_sharding, make_mesh
+from vlp_jax.sharding.rules import make_layout
+from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.state import initial_variables
+
+LENGTH = 4
+DECODERS = {"transformer": dict(kind="transformer", **TOWER),
+            "lstm": dict(kind="lstm", image="attention", width=8, embedding_width=8, attention_width=8),
+            "gru": dict(kind="gru", image="attention", width=8, embedding_width=8, attention_width=8)}
+ANSWERS = np.array([[1, 5, 2, -1], [1, 5, 7, 2], [1, 9, 2, -1], [-1, -1, -1, -1], [1, 3, 2, -1], [1, 3, 4, 2], [1, 2, -1, -1],
+                    [1, 11, 2, -1]], np.int32)
+CANDIDATES = np.array([[1, 5, 2, -1], [1, 5, 7, 2], [1, 9, 2, -1], [1, 3, 2, -1], [1, 12, 2, -1]], np.int32)
+
+
+def config_of(decoder="transformer", fusion=None, target=None, **changes):
+    answer = dict(kind="text", field="answer", classes=5, length=LENGTH)
+    return experiment(model__decoder=DECODERS[decoder] if isinstance(decoder, str) else decoder,
+                      model__fusion=fusion or dict(kind="cross_attention", **TOWER), data__targets=dict(answer=target or answer),
+                      objectives=dict(answer=dict(kind="answering", target="answer", unigram="batch", **changes)))
+
+
+def batch():
+    return batch_of() | {"target_answer": ANSWERS}
+
+
+def started(config):
+    module = make_module(config)
+    variables = jax.jit(lambda: initial_variables(module, example_batch(config), 0))()
+    params = jax.tree.map(lambda x: x + 0.2 * jnp.cos(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape),
+                          nn.meta.unbox(variables)["params"])
+    return module, {"params": params}
+
+
+def logits_of(module, variables, batch, ids):
+    def fused_and_written(module):
+        fused = module.encode({**batch, "image": batch["image"] / 255.0}, {"fused"}, False)["fused"]
+        return module.model.answer(fused, jnp.maximum(ids, 0), ids >= 0)
+
+    return np.asarray(module.apply(variables, method=fused_and_written), np.float64)
+
+
+def log_p(logits):
+    logits = logits - logits.max(-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_loss_is_the_cross_entropy_of_each_token_behind_the_start_and_rows_without_answer_add_none(decoder):
+    config = config_of(decoder, label_smoothing=0.1)
+    module, variables = started(config)
+    given = batch()
+    loss = module.apply(variables, {**given, "image": given["image"] / 255.0})
+    found = log_p(logits_of(module, variables, given, ANSWERS))
+    values = []
+    for row, ids in enumerate(ANSWERS):
+        for place in range(LENGTH - 1):
+            if ids[place + 1] >= 0:
+                p = found[row, place]
+                values.append(-0.9 * p[ids[place + 1]] - 0.1 * p.mean())
+    np.testing.assert_allclose(loss.value, np.mean(values), rtol=1e-5)
+    assert float(loss.metrics["answer/target_rate"]) == pytest.approx(7 / 8)
+    gradients = jax.grad(lambda params: module.apply({"params": params}, {**given, "image": given["image"] / 255.0}).value)(
+        variables["params"])
+    for part in ("model/image/", "model/text/", "model/fusion/", "model/decoder/"):
+        assert any(np.any(value) for path, value in leaves(gradients).items() if path.startswith(part)), part
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("shortlist", [32, 2])
+def test_answers_are_ranked_by_their_log_likelihoods_among_those_with_likely_first_words(decoder, shortlist):
+    module, variables = started(config_of(decoder, shortlist=shortlist))
+    given = batch()
+    found = np.asarray(module.apply(variables, "answer", given["image"] / 255.0, given["text"], given["text_mask"], CANDIDATES,
+                                    method="tell"))
+    expected, first = np.zeros((BATCH, len(CANDIDATES))), np.zeros((BATCH, len(CANDIDATES)))
+    for number, ids in enumerate(CANDIDATES):
+        written = log_p(logits_of(module, variables, given, np.tile(ids, (BATCH, 1))))
+        expected[:, number] = sum(written[:, place, ids[place + 1]] for place in range(LENGTH - 1) if ids[place + 1] >= 0)
+        first[:, number] = written[:, 0, ids[1]]
+    listed = np.argsort(-first, axis=1, kind="stable")[:, :shortlist]
+    for row in range(BATCH):
+        for number in range(len(CANDIDATES)):
+            if number in listed[row]:
+                np.testing.assert_allclose(found[row, number], expected[row, number], rtol=1e-4, atol=1e-5)
+            else:
+                assert found[row, number] <= NOT_LISTED + 1
+
+
+def test_padding_of_questions_and_answers_changes_nothing():
+    module, variables = started(config_of())
+    given = batch()
+    short = logits_of(module, variables, given, ANSWERS[:, :3])
+    np.testing.assert_allclose(logits_of(module, variables, given, ANSWERS)[:, :2], short[:, :2], atol=1e-5)
+    other = given | {"text": np.where(given["text_mask"], given["text"], 7).astype(np.int32)}
+    same = logits_of(module, variables, given, ANSWERS)
+    np.testing.assert_allclose(logits_of(module, variables, other, ANSWERS), same, atol=1e-5)
+
+
+def test_over_a_mesh_the_scores_are_those_of_one_device():
+    config = config_of()
+    module, variables = started(config)
+    given = batch()
+
+    def tell(variables, image, text, mask):
+        return module.apply(variables, "answer", image, text, mask, CANDIDATES, method="tell")
+
+    arrays = given["image"] / np.float32(255), given["text"], given["text_mask"]
+    mesh = make_mesh(schema.Mesh(data=4, fsdp=2))
+    with layout_in_use(make_layout(schema.Mesh(data=4, fsdp=2), mesh)):
+        found = jax.jit(tell)(variables, *jax.device_put(arrays, batch_sharding(mesh)))
+    np.testing.assert_allclose(found, jax.jit(tell)(variables, *arrays), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    (dict(target=dict(kind="class", field="answer", classes=5)), "objectives.answer.target: needs a target of kind 'text'"),
+    (dict(target=dict(kind="text", field="answer")), "data.targets.answer.classes: is missing"),
+    (dict(target=dict(kind="text", field="answer", classes=5, length=9)), "data.targets.answer.length: is 9, more than"),
+    (dict(fusion=dict(kind="concatenation", width=8, mlp_dim=8)), "model.fusion: objectives.answer reads the text's tokens"),
+    (dict(decoder=dict(kind="on_text_tower", **TOWER)), "model.decoder: objectives.answer writes by a decoder of its own"),
+    (dict(decoder=dict(kind="lstm", image="state", width=8, embedding_width=8)), "model.decoder: objectives.answer writes"),
+    (dict(length=3), "objectives.answer.length: is 3, data.targets.answer has 4"),
+])
+def test_what_an_answer_needs_is_named(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        config_of(**changes)
+
+
+def test_texts_become_rows_of_tokens_and_what_is_said_most_often_is_the_text():
+    config = base()
+    config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
+    tokenizer = Preprocessor.from_config(to_config(config.to_dict())).tokenizer
+    rows = rows_of_texts(["yes", "", "a red heart with a very long name indeed, for a heart"], tokenizer, 6)
+    start, end, _ = tokenizer.special_ids
+    assert rows.shape == (3, 6) and rows.dtype == np.int32
+    yes = tokenizer.backend.encode(["yes"])[0]
+    assert rows[0].tolist() == [*start, *yes, *end, *[-1] * (4 - len(yes))] and (rows[1] == -1).all()
+    assert rows[2, 0] == start[0] and rows[2, -1] == end[0]
+    targets = Targets({"x": schema.TextTarget(field="answers", classes=2)}, {"x": ("yes", "no")})
+    assert [targets.of("x", {"answers": said}) for said in (["no", "yes", "yes"], "no", [], None)] == ["yes", "no", "", ""]
