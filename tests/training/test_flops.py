@@ -170,7 +170,8 @@ def test_an_answer_has_the_products_that_its_traced_program_has(decoder):
     module, batch = make_module(config), example_batch(config, rows=4)
     variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
     program = jax.make_jaxpr(lambda variables: module.apply(variables, batch, True, rngs={"dropout": jax.random.key(0)}))(variables)
-    assert counted_flops(program.jaxpr) * 3 * config.data.batch_size == pytest.approx(train_step_flops(config) * 4, rel=1e-6)
+    mean_of_words = 2 * 4 * 24 * 64 if decoder["kind"] == "gru" else 0  # begins the state; see above
+    assert (counted_flops(program.jaxpr) - mean_of_words) * 3 * config.data.batch_size == train_step_flops(config) * 4
 
 
 @pytest.mark.parametrize(("tower", "published"), [

@@ -1,4 +1,5 @@
-"""The image-text sets inside this package: `embedded:emoji/train`, and questions about them, `embedded:emoji_vqa/train`."""
+"""The image-text sets inside this package: `embedded:emoji/train`, questions about them, `embedded:emoji_vqa/train`, and dialogues
+of these, `embedded:emoji_dialogues/train`."""
 
 import importlib.resources
 import json
@@ -6,19 +7,22 @@ import lzma
 import pathlib
 
 from vlp_jax.data import arrayrecord
+from vlp_jax.data.dialogues import dialogue_source
 from vlp_jax.data.questions import QuestionSource, read_questions
 from vlp_jax.data.samples import Source
 from vlp_jax.errors import DataError
 
 QUESTIONS = {"emoji_vqa": "emoji"}  # about the pictures of which set
-SETS = ("emoji", *QUESTIONS)
+DIALOGUES = {"emoji_dialogues": "emoji_vqa"}  # of which questions
+SETS = ("emoji", *QUESTIONS, *DIALOGUES)
 
 
 def folder(name: str) -> pathlib.Path:
-    """Where the embedded set `name` lies. Raises: DataError for a set that this package has not."""
+    """Where the embedded set `name` lies, dialogues where their questions do. Raises: DataError for a set that this package has
+    not."""
     if name not in SETS:
         raise DataError(f"embedded:{name}: no such set; sets: {', '.join(SETS)}")
-    return pathlib.Path(str(importlib.resources.files("vlp_jax").joinpath("data", name)))
+    return pathlib.Path(str(importlib.resources.files("vlp_jax").joinpath("data", DIALOGUES.get(name, name))))
 
 
 def open_embedded(rest: str) -> Source:
@@ -26,13 +30,15 @@ def open_embedded(rest: str) -> Source:
     name, _, split = rest.partition("/")
     if name not in SETS or not split:
         raise DataError(f"embedded:{rest}: no such set; write embedded:SET/SPLIT, sets: {', '.join(SETS)}")
-    if name not in QUESTIONS:
+    questions = DIALOGUES.get(name, name)
+    if questions not in QUESTIONS:
         return arrayrecord.ArrayRecordSource(folder(name), split, spec=f"embedded:{rest}")
     path = folder(name) / f"{split}.jsonl.xz"
     if not path.exists():
         splits = ", ".join(sorted(found.name.removesuffix(".jsonl.xz") for found in folder(name).glob("*.jsonl.xz")))
         raise DataError(f"embedded:{rest}: no split {split!r}; splits: {splits}")
-    return QuestionSource(open_embedded(f"{QUESTIONS[name]}/{split}"), read_questions(path), f"embedded:{rest}")
+    kind = dialogue_source if name in DIALOGUES else QuestionSource
+    return kind(open_embedded(f"{QUESTIONS[questions]}/{split}"), read_questions(path), f"embedded:{rest}")
 
 
 def captions_by_concept(name: str) -> dict[str, dict[str, str]]:

@@ -36,6 +36,7 @@ def open_source(spec: str) -> Source:
     tfds:DIR/SPLIT?OPTIONS          a folder written by TFDS as ArrayRecord, read by TFDS; or NAME/SPLIT of one it has built
     embedded:emoji/SPLIT            the set inside this package: train, val_vendor, val_concept
     embedded:emoji_vqa/SPLIT        questions about its pictures: train, val_vendor
+    embedded:emoji_dialogues/SPLIT  dialogues of these questions
     synthetic:N?height=..&width=..  made-up samples for benchmarks; option caption_words=8
 
     PATTERN: files, in the order of their names, with braces {000000..000331}, {a,b} and globs; a file that a brace names

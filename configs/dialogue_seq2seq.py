@@ -1,0 +1,61 @@
+"""Replies in a dialogue about a picture, from sequence to sequence: history and question, then the reply, by LSTMs (Sutskever et
+al. 2014; Bahdanau et al. 2015; with a picture: Das et al. 2017, "Visual Dialog", section 5).
+
+A bidirectional LSTM reads all that was said and the newest question; its states look at VGG-16's map of the picture, and an LSTM
+with additive attention to them writes the reply. Words of 300 numbers and LSTMs of 512 are Das et al.'s; they fuse otherwise (late,
+or by a memory), with VGG from ImageNet, here from nothing. The cross-attention between, rate and length of training are ours.
+
+Data: JSON lines with `image`, `dialogue` (history and question) and `reply`:
+python -m vlp_jax.main --config=configs/dialogue_seq2seq.py --workdir=DIR \
+    '--config.data.train.source=jsonl:dialogues.jsonl?caption=dialogue'
+The intent of a question can be told from the same context: an objective of kind 'classification' with of='text' and a target of the
+field that names it, as `type` in embedded:emoji_dialogues.
+"""
+
+from vlp_jax.config import base, schema, to_tree, variant_of
+from vlp_jax.config.experiment import on_emoji
+
+REPLIES = 770  # of embedded:emoji_dialogues/train
+
+
+def get_config(variant="full"):
+    config = base()
+    config.epochs = 20.0
+    config.data.update(batch_size=128, workers=16)
+    config.data.images.resize = "squash"
+    config.data.train.source = "jsonl:/data/dialogues/train.jsonl?caption=dialogue"  # a place to be overridden
+    config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
+                            padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
+    config.data.targets = dict(reply=dict(kind="text", field="reply", classes=1000, length=20))
+    config.model.image = to_tree(schema.VggTower(depth=16, norm="batch"))
+    config.model.text = to_tree(schema.BidirectionalLstmTower(embedding_width=300, width=512, depth=2, vocab_size=30522,
+                                                              length=256))
+    config.model.fusion = dict(kind="cross_attention", preset="Ti", width=512, depth=1, heads=8, mlp_dim=1024)
+    config.model.decoder = dict(kind="lstm", image="attention", embedding_width=300, width=512, attention_width=512, dropout=0.5)
+    config.objectives = dict(reply=dict(kind="answering", target="reply", shortlist=100))
+    config.optimizer.update(kind="adam", rate=1e-3, clip_norm=5.0)
+    config.optimizer.schedule.update(kind="constant")
+    config.evaluators = dict(val=dict(source="jsonl:/data/dialogues/val.jsonl?caption=dialogue", tasks=("classification",)))
+    config = variant_of(config, variant, small)
+    if variant != "full":
+        config.data.train.source = "embedded:emoji_dialogues/train"
+        config.data.targets.reply.update(field="answer", classes=REPLIES, length=8)
+        config.objectives.reply.shortlist = 16
+        config.evaluators = dict(val_vendor=dict(source="embedded:emoji_dialogues/val_vendor", tasks=("classification",),
+                                                 by="type"))
+    return config
+
+
+def small(config):
+    config.model.image, config.model.text = base().model.image, base().model.text  # a ViT behind convolutions, faster than VGG
+    config = on_emoji(config)
+    config.update(steps=400, ema=0.98)
+    config.data.batch_size = 128
+    config.model.image.update(width=128, depth=1, mlp_dim=256, pooling="mean", stem_channels=(32, 64, 96, 128, 128),
+                              stem_strides=(2, 2, 1, 2, 1))
+    vocabulary = config.model.text.vocab_size
+    config.model.text = to_tree(schema.BidirectionalLstmTower(embedding_width=128, width=128, vocab_size=vocabulary, length=60))
+    config.model.fusion.update(depth=1, mlp_dim=256)
+    config.model.decoder.update(dropout=0.0)
+    config.optimizer.rate = 5e-3
+    return config

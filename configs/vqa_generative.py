@@ -1,0 +1,61 @@
+"""Visual question answering by writing the answer: the question sees the picture, a decoder the question (Li et al. 2022, BLIP).
+
+BLIP's fine-tuning on VQA v2 (section 4.4, figure 4 and appendix): pictures of 480 pixels, ViT-B/16, BERT-base with cross-attention
+for the question, a decoder of BERT-base's size for the answer; batch 256, 10 epochs, AdamW at 2e-5, weight decay 0.05, cosine.
+Answers are ranked by their log-likelihoods among the 128 with the likeliest first words. Of several answers to a question the most
+frequent one is learned, there each in proportion. It goes on from pretraining there, here from nothing (see `pretrained`).
+
+Data: JSON lines with `image`, `question` and `answers`, a list of what every annotator said:
+python -m vlp_jax.main --config=configs/vqa_generative.py --workdir=DIR \
+    '--config.data.train.source=jsonl:vqa.jsonl?caption=question'
+"""
+
+from vlp_jax.config import base, variant_of
+from vlp_jax.config.experiment import on_emoji
+
+ANSWERS = 770  # of embedded:emoji_vqa/train
+
+
+def get_config(variant="full"):
+    config = base()
+    config.epochs = 10.0
+    config.data.update(batch_size=256, workers=16)
+    config.data.augmentation.area = (0.5, 1.0)
+    config.data.images.resize = "squash"
+    config.data.train.source = "jsonl:/data/vqa/train.jsonl?caption=question"  # a place to be overridden
+    config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
+                            padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
+    config.data.targets = dict(answer=dict(kind="text", field="answers", classes=3128, length=10,
+                                           canonicalize=("lower_case", "punctuation", "whitespace")))
+    layers = dict(preset="B", norm_epsilon=1e-12, dropout=0.1, initialization="normal", rematerialisation="full")
+    config.model.image.update(preset="B/16", image_size=480, pooling="cls", scan=True, rematerialisation="full")
+    config.model.text.update(layers, vocab_size=30522, length=40, causal=False, pooling="first", norm="post", final_norm=False,
+                             embedding_norm=True)
+    config.model.fusion = dict(layers, kind="cross_attention", depth=12, norm="post", final_norm=False)
+    config.model.decoder = dict(layers, kind="transformer", scan=True)
+    config.objectives = dict(answer=dict(kind="answering", target="answer", shortlist=128))
+    config.optimizer.update(rate=2e-5, b2=0.999, epsilon=1e-8, weight_decay=0.05)
+    config.optimizer.schedule.update(kind="cosine")
+    config.precision.compute = "bfloat16"
+    config.evaluators = dict(val=dict(source="jsonl:/data/vqa/val.jsonl?caption=question", tasks=("classification",)))
+    config = variant_of(config, variant, small)
+    if variant != "full":
+        config.data.train.source = "embedded:emoji_vqa/train"
+        config.data.targets.answer.update(field="answer", classes=ANSWERS, canonicalize=())
+        config.objectives.answer.shortlist = 16
+        config.evaluators = dict(val_vendor=dict(source="embedded:emoji_vqa/val_vendor", tasks=("classification",), by="type"))
+    return config
+
+
+def small(config):
+    config = on_emoji(config)
+    config.update(steps=400, ema=0.98)
+    config.data.batch_size = 128
+    config.model.image.update(width=128, depth=1, mlp_dim=256, pooling="mean", activation="gelu_tanh",
+                              stem_channels=(32, 64, 96, 128, 128), stem_strides=(2, 2, 1, 2, 1))
+    narrow = dict(preset="Ti", width=128, depth=1, heads=4, mlp_dim=256, norm="pre", dropout=0.0)
+    config.model.text.update(narrow, final_norm=True, pooling="mean", length=24)
+    config.model.fusion.update(narrow, final_norm=True)
+    config.model.decoder.update(narrow)
+    config.optimizer.rate = 5e-3
+    return config
