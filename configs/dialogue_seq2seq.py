@@ -10,6 +10,7 @@ python -m vlp_jax.main --config=configs/dialogue_seq2seq.py --workdir=DIR \
     '--config.data.train.source=jsonl:dialogues.jsonl?caption=dialogue'
 The intent of a question can be told from the same context: an objective of kind 'classification' with of='text' and a target of the
 field that names it, as `type` in embedded:emoji_dialogues.
+`:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` has not been measured yet.
 """
 
 from vlp_jax.config import base, schema, to_tree, variant_of

@@ -9,6 +9,7 @@ As FLAVA begins with towers trained on one modality each (Singh et al. 2022, sec
 clip_b16.py, and last a classifier of the pictures of a set with labels. The joint stage's rate, and all of fine-tuning, are ours.
 Transfer of features, with the encoder as it was: --config.stages.finetuned.optimizer.frozen='("^model/",)'. Transfer of the model,
 as shipped: it moves on, at a tenth of the head's rate. Partly: frozen='("^model/image/patch_embedding/",)', or any other pattern.
+`:small` and `:smoke` shrink the stages for a CPU and the embedded data; what `:small` gains has not been measured yet.
 """
 
 from vlp_jax.config import clip, to_tree, variant_of

@@ -8,6 +8,7 @@ frequent one is learned, there each in proportion. It goes on from pretraining t
 Data: JSON lines with `image`, `question` and `answers`, a list of what every annotator said:
 python -m vlp_jax.main --config=configs/vqa_generative.py --workdir=DIR \
     '--config.data.train.source=jsonl:vqa.jsonl?caption=question'
+`:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` has not been measured yet.
 """
 
 from vlp_jax.config import base, variant_of
