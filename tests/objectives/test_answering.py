@@ -59,7 +59,7 @@ def log_p(logits):
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", ["transformer", "gru", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_the_loss_is_the_cross_entropy_of_each_token_behind_the_start_and_rows_without_answer_add_none(decoder):
     config = config_of(decoder, label_smoothing=0.1)
     module, variables = started(config)
@@ -80,8 +80,8 @@ def test_the_loss_is_the_cross_entropy_of_each_token_behind_the_start_and_rows_w
         assert any(np.any(value) for path, value in leaves(gradients).items() if path.startswith(part)), part
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("shortlist", [32, 2])
+@pytest.mark.parametrize("decoder", ["transformer", "gru", pytest.param("lstm", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("shortlist", [pytest.param(32, marks=pytest.mark.slow), 2])
 def test_answers_are_ranked_by_their_log_likelihoods_among_those_with_likely_first_words(decoder, shortlist):
     module, variables = started(config_of(decoder, shortlist=shortlist))
     given = batch()
@@ -111,6 +111,7 @@ def test_padding_of_questions_and_answers_changes_nothing():
     np.testing.assert_allclose(logits_of(module, variables, other, ANSWERS), same, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_over_a_mesh_the_scores_are_those_of_one_device():
     config = config_of()
     module, variables = started(config)
