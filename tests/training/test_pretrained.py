@@ -66,7 +66,8 @@ def fresh(train, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("origin", "taken", "average"), [
-    pytest.param("", "model/", True, marks=pytest.mark.slow), pytest.param(",'average':False", "model/", False, marks=pytest.mark.slow),
+    pytest.param("", "model/", True, marks=pytest.mark.slow),
+    pytest.param(",'average':False", "model/", False, marks=pytest.mark.slow),
     (",'parameters':('^model/image/',)", "model/image/", True)])
 def test_a_run_begins_with_the_parameters_that_its_patterns_name_and_no_others(origin, taken, average, train, source, fresh,
                                                                                tmp_path):
