@@ -1,4 +1,5 @@
-"""What a supervised objective tells of a set: classes beside the most frequent ones, numbers beside their mean."""
+"""What a supervised objective tells of a set: classes, or answers in their order, beside the most frequent ones, and numbers beside
+their mean."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence

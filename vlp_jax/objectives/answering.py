@@ -1,7 +1,5 @@
 """Answers written word by word, from what a fusion made of a picture and a text: generative question answering, and replies."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -66,5 +64,4 @@ class Answering(WordPrediction):
         first = jax.nn.log_softmax(model.answer(fused, starts, starts >= 0)[:, 0].astype(jnp.float32))[:, candidates[:, 1]]
         chosen = jax.lax.top_k(first, count)[1]
         found = jax.lax.map(log_likelihood, candidates[chosen.T]).T
-        rows: Any = jnp.arange(len(chosen))[:, None]
-        return (first + NOT_LISTED).at[rows, chosen].set(found)
+        return (first + NOT_LISTED).at[jnp.arange(len(chosen))[:, None], chosen].set(found)
