@@ -86,6 +86,31 @@ def test_what_is_told_of_a_set_is_the_same_in_training_and_after_it_with_the_cla
 
 
 @pytest.mark.slow
+def test_answers_that_are_written_are_learned_and_ranked_alike_in_training_and_after_it(tiny, tmp_path, capsys):
+    colours = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "black": (0, 0, 0)}
+    rows = []
+    for colour, pixel in colours.items():
+        Image.fromarray(np.full((20, 24, 3), pixel, np.uint8)).save(tmp_path / f"{colour}.png")
+        rows += [dict(image=f"{colour}.png", caption="what colour is it?", answer=colour),
+                 dict(image=f"{colour}.png", caption="is it a picture?", answer="yes")]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source, stack = f"jsonl:{tmp_path}/x.jsonl", "'preset': 'Ti', 'width': 32, 'depth': 1, 'heads': 2, 'mlp_dim': 64"
+    flags = tiny(f"data.train.source={source}", "steps=120", "optimizer.rate=0.01", "log_every=40", "ema=none",
+                 "data.targets={'answer': {'kind': 'text', 'field': 'answer', 'classes': 5, 'length': 5}}",
+                 "objectives={'answer': {'kind': 'answering', 'target': 'answer', 'shortlist': 3}}",
+                 f"model.fusion={{'kind': 'cross_attention', {stack}}}", f"model.decoder={{'kind': 'transformer', {stack}}}",
+                 f"evaluators={{'held_out': {{'source': '{source}', 'tasks': ('classification',)}}}}")
+    assert main.main([f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={tmp_path}/run", *flags]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["held_out/classification_accuracy"] > 0.8 and rows[-1]["held_out/classification_majority"] == 0.5
+    assert rows[-1]["train/answer/cross_entropy"] < 0.5 * rows[-1]["train/answer/unigram_entropy"]
+    capsys.readouterr()
+    assert evaluate.main([f"--workdir={tmp_path}/run", f"--source={source}", "--evaluators=classification"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["classification_accuracy"] == rows[-1]["held_out/classification_accuracy"]
+
+
+@pytest.mark.slow
 def test_the_loss_on_held_out_captions_is_measured_and_captions_need_a_decoder(tmp_path, capsys):
     flags = ["--config.steps=1", "--config.data.batch_size=8", "--config.evaluators={}"]
     assert main.main([f"--config={ROOT}/configs/vit_gpt2.py:smoke", f"--workdir={tmp_path}/run", *flags]) == 0
