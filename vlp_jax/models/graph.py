@@ -60,7 +60,7 @@ def pooled_regions(tokens: jax.Array, boxes: jax.Array, grid: Grid) -> jax.Array
 def covered(ends: jax.Array, cells: int) -> jax.Array:
     """Which parts of an interval lie in each of so many equal cells of [0, 1]. ends: [..., 2] -> [..., cells], of sum 1; zeros for
     an interval without length."""
-    edges = jnp.linspace(0.0, 1.0, cells + 1)
+    edges = np.arange(cells + 1, dtype=np.float32) / np.float32(cells)
     parts = jnp.maximum(jnp.minimum(ends[..., 1:], edges[1:]) - jnp.maximum(ends[..., :1], edges[:-1]), 0.0)
     whole = parts.sum(axis=-1, keepdims=True)
     return parts / jnp.where(whole > 0, whole, 1.0)
