@@ -56,7 +56,7 @@ class TrainRows:
         """image uint8 [b, S, S, 3]; text int32 [b, L]; text_mask bool [b, L]; truncated bool [b]; caption_id, image_id
         int32 [b, 2]; part int32 [b], the number in the mixture; key str [b], of the sample; reason int32 [b] and bad_sample
         str [b]: 0 and "", or why the sample that belongs there is bad, its row being filled by a substitute. And those of `inputs`,
-        and the boxes and word_edges of the preprocessor.
+        and, where the preprocessor knows of any, boxes and word_edges.
         Where texts are packed: text, text_mask, segment and dropped as `packing.pack` gives them, `positions` being whole windows.
 
         Raises: DataError after ATTEMPTS bad samples in a row.
@@ -99,19 +99,24 @@ class TrainRows:
         if not canonicalize(caption, self.preprocessor.tokenizer.spec.canonicalize).strip():
             raise SampleError(Reason.EMPTY_CAPTION, sample.key, f"its caption, {caption!r}, is empty after data.text.canonicalize")
         image, view = self.pixels(sample, self.augmentation, rng)
-        views, graphs, preprocessor = {}, {}, self.preprocessor
-        if preprocessor.boxes is not None:
-            graphs["boxes"] = boxes_of(sample.key, sample.metadata, preprocessor.boxes, view)
-        if preprocessor.dependencies is not None:
-            graphs["parse"] = parses_in(sample.key, sample.metadata, sample.captions, preprocessor.dependencies)[caption]
+        views = {}
         if {*VIEWS} & {*self.inputs}:
             generators = dict(zip(VIEWS, rng.spawn(len(VIEWS)), strict=True))
             views = {name: self.pixels(sample, self.view_augmentation or self.augmentation, generators[name])[0]
                      for name in VIEWS if name in self.inputs}
         targets = {name: self.targets.of(name.removeprefix(TARGET), sample.metadata)
                    for name in self.inputs if name.startswith(TARGET)}
-        return {"image": image, **views, **targets, **graphs, "text": text, "key": np.str_(sample.key),
-                "caption_id": identity(caption.encode()), "image_id": identity(sample.image)}
+        return {"image": image, **views, **targets, **self.graphs(sample, caption, view), "text": text,
+                "key": np.str_(sample.key), "caption_id": identity(caption.encode()), "image_id": identity(sample.image)}
+
+    def graphs(self, sample: Sample, caption: str, view: View) -> dict[str, np.ndarray]:
+        """The boxes of what is seen of the picture, and the caption's parse, where the preprocessor knows of any."""
+        found, boxes, dependencies = {}, self.preprocessor.boxes, self.preprocessor.dependencies
+        if boxes is not None:
+            found["boxes"] = boxes_of(sample.key, sample.metadata, boxes, view)
+        if dependencies is not None:
+            found["parse"] = parses_in(sample.key, sample.metadata, sample.captions, dependencies)[caption]
+        return found
 
     def pixels(self, sample: Sample, augmentation: schema.Augmentation, rng: np.random.Generator) -> tuple[np.ndarray, View]:
         size, spec = self.preprocessor.image_size, self.preprocessor.images
