@@ -116,6 +116,8 @@ def test_boxes_are_cut_off_at_the_ends_and_those_of_which_nothing_is_seen_make_r
         assert found.shape == (count, 4) and found.dtype == np.float32
         np.testing.assert_allclose(found[:3], expected[:count], atol=1e-6)
         assert np.isnan(found[3:]).all()
+    letterboxed = View((100, 50), (0.0, -25.0, 100.0, 75.0))
+    np.testing.assert_allclose(boxes_of("k", {"b": [[-20, -20, 50, 90]]}, SPEC, letterboxed)[0], [0.0, 0.25, 0.5, 0.75])
 
 
 def test_a_picture_without_boxes_or_of_which_none_is_seen_is_one_region_all_of_the_picture_that_is_seen():
