@@ -46,7 +46,8 @@ def pooled_regions(tokens: jax.Array, boxes: jax.Array, grid: Grid) -> jax.Array
     """The mean of an image's tokens under each box, weighted by how much of a token's cell of the grid the box covers.
 
     One map serves all regions, as in Fast R-CNN (Girshick 2015, section 2.1). Its RoI pooling divides a box into parts, rounds
-    their ends to whole cells and takes the largest value of each; here a box is one part, nothing is rounded, and it is the mean.
+    their ends to whole cells and takes the largest value of each; here a box is one part, nothing is rounded, and the mean is
+    taken.
 
     tokens: [B, N, D], on `grid`. boxes: float32 [B, R, 4], left, top, right, bottom as fractions of the image, NaN for none.
     Returns: [B, R, D] in the dtype of the tokens; zeros for no box.
