@@ -112,7 +112,7 @@ def whole_paths(files: list[bytes], area: tuple[float, float], size: int) -> dic
         return np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image)
 
     return {"Pillow decode, bicubic, flip": pillow,
-            "ours (decode_and_augment)": lambda i: decode_and_augment(files[i], "", size, spec, augmentation, GENERATORS[i])}
+            "ours (decode_and_augment)": lambda i: decode_and_augment(files[i], "", size, spec, augmentation, GENERATORS[i])[0]}
 
 
 GENERATORS = [np.random.default_rng(number) for number in range(10_000)]

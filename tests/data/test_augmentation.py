@@ -42,7 +42,7 @@ def largest_difference(found, expected):
 
 def trained(image, seed=0, size=SIZE, resize="squash", behind=(255, 255, 255), **options):
     spec = Images(resize=resize, background=behind)
-    return training_pixels(image, size, spec, Augmentation(**options), np.random.default_rng(seed))
+    return training_pixels(image, size, spec, Augmentation(**options), np.random.default_rng(seed))[0]
 
 
 OPTIONS = {
@@ -91,7 +91,7 @@ def test_with_all_options_off_training_sees_what_evaluation_sees_where_nothing_i
 def test_with_all_options_off_training_crops_to_content_as_evaluation_does(resize):
     spec = Images(resize=resize, crop_to_content=True, content_margin=0.04)
     image = content(3, 20, 13, 26)
-    found = training_pixels(image, SIZE, spec, Augmentation(), np.random.default_rng(0))
+    found, _ = training_pixels(image, SIZE, spec, Augmentation(), np.random.default_rng(0))
     np.testing.assert_array_equal(found, evaluation_pixels(image, SIZE, spec))
 
 
@@ -240,8 +240,8 @@ def test_pictures_that_are_not_jpeg_have_the_very_pixels_that_results_were_measu
     assert [name for name, *_ in cases] == golden["names"].tolist()
     for (name, data, spec, augmentation, seed), expected in zip(cases, golden["pixels"], strict=True):
         size = len(expected)
-        for found in (training_pixels(decode(data, "key", 10**6), size, spec, augmentation, np.random.default_rng(seed)),
-                      decode_and_augment(data, "key", size, spec, augmentation, np.random.default_rng(seed))):
+        for found, _ in (training_pixels(decode(data, "key", 10**6), size, spec, augmentation, np.random.default_rng(seed)),
+                         decode_and_augment(data, "key", size, spec, augmentation, np.random.default_rng(seed))):
             np.testing.assert_array_equal(found, expected, err_msg=name)
 
 

@@ -102,13 +102,16 @@ CASES = {
     "tar cut in the image": (Reason.CUT_OFF, functools.partial(tar_with, cut=100), {"png": PNG}),
     "tar cut in the text": (Reason.CUT_OFF, functools.partial(tar_with, cut=511), {"png": PNG, "txt": b"a picture"}),
     "tar cut before the text": (Reason.CUT_OFF, functools.partial(tar_with, cut=1024), {"png": PNG, "txt": b"a picture"}),
+    "box without width": (Reason.WRONG_BOXES, jsonl_with, b'{"image": "good0.png", "caption": "a", "boxes": [[3, 1, 3, 2]]}'),
+    "word before the first": (Reason.WRONG_DEPENDENCIES, jsonl_with, b'{"image": "good0.png", "caption": "a", "parse": [[0, -1]]}'),
     "page damaged": (Reason.DAMAGED_RECORD, parquet_with, 30),
 }
 
 
 def rows_of(spec):
     source = open_source(spec)
-    preprocessor = Preprocessor(8, schema.Images(), load_tokenizer(schema.Text(canonicalize=("punctuation",)), 12, 4096))
+    preprocessor = Preprocessor(8, schema.Images(), load_tokenizer(schema.Text(canonicalize=("punctuation",)), 12, 4096),
+                                schema.Boxes(field="boxes", count=2), schema.Dependencies(field="parse"))
     mixture = Mixture((Part("", source, schema.Texts(), len(source)),))
     return TrainRows(mixture, preprocessor, schema.Augmentation(), seed=1)
 

@@ -23,7 +23,7 @@ SPEC = Images(mean=(0.25, 0.5, 0.75))
 
 def painted(seed, level=0, **options):
     return training_pixels(Image.new("RGB", (SIZE, SIZE), (level,) * 3), SIZE, SPEC, Augmentation(erase=1.0, **options),
-                           np.random.default_rng(seed))
+                           np.random.default_rng(seed))[0]
 
 
 def rectangle(pixels, level=0):
@@ -52,7 +52,7 @@ def rectangles():
 @pytest.mark.parametrize("probability", [0.1, 0.5])
 def test_it_happens_as_often_as_it_is_asked_for(probability):
     image, rng = Image.new("RGB", (8, 8)), np.random.default_rng(0)
-    count = sum(training_pixels(image, 8, SPEC, Augmentation(erase=probability), rng).any() for _ in range(DRAWS))
+    count = sum(training_pixels(image, 8, SPEC, Augmentation(erase=probability), rng)[0].any() for _ in range(DRAWS))
     assert abs(count - probability * DRAWS) < 4 * np.sqrt(DRAWS * probability * (1 - probability))
 
 

@@ -47,11 +47,11 @@ def box_by_jpeg(data, box, size):
 
 
 def trained(data, size=32, augmentation=WHOLE, seed=0, **spec):
-    return decode_and_augment(data, "a/key", size, Images(**spec), augmentation, np.random.default_rng(seed))
+    return decode_and_augment(data, "a/key", size, Images(**spec), augmentation, np.random.default_rng(seed))[0]
 
 
 def trained_by_pillow(data, size=32, augmentation=WHOLE, seed=0, **spec):
-    return training_pixels(decode(data, "a/key", 10**9), size, Images(**spec), augmentation, np.random.default_rng(seed))
+    return training_pixels(decode(data, "a/key", 10**9), size, Images(**spec), augmentation, np.random.default_rng(seed))[0]
 
 
 def decibels(found, expected):

@@ -1,5 +1,6 @@
 """The preprocessor: every way to hand in a picture, what comes out, and its journey through JSON."""
 
+import dataclasses
 import io
 import json
 import pathlib
@@ -45,6 +46,15 @@ def test_a_picture_means_the_same_however_it_is_handed_in(tmp_path, channels):
     for picture in pictures:
         np.testing.assert_array_equal(preprocess(images=picture)["image"], expected)
     np.testing.assert_array_equal(preprocess(images=pictures)["image"], np.repeat(expected, len(pictures), axis=0))
+
+
+def test_where_boxes_and_parses_are_travels_along_and_older_checkpoints_have_neither():
+    plain = preprocessor()
+    given = dataclasses.replace(plain, boxes=schema.Boxes("a.b", 5, "fraction"), dependencies=schema.Dependencies("c"))
+    for made in (plain, given):
+        assert Preprocessor.from_json(json.loads(json.dumps(made.to_json()))) == made
+    older = {name: value for name, value in plain.to_json().items() if name not in ("boxes", "dependencies")}
+    assert Preprocessor.from_json(older) == plain
 
 
 def test_an_array_of_pictures_is_a_batch():

@@ -75,12 +75,13 @@ def test_precision_recall_and_f1_are_counts_of_the_answers_also_where_pictures_l
 
 @pytest.mark.parametrize("devices", [1, 8])
 def test_every_pair_is_asked_about_once_and_in_order(devices):
-    def match(variables, image, text, mask):
-        return jax.numpy.stack([image.mean(axis=(1, 2, 3)), text.sum(axis=1).astype(float)], axis=1)
+    def match(variables, batch):
+        return jax.numpy.stack([batch["image"].mean(axis=(1, 2, 3)), batch["text"].sum(axis=1).astype(float)], axis=1)
 
     preprocessor = Preprocessor(4, schema.Images(mean=(0.0,) * 3, std=(1.0,) * 3), load_tokenizer(schema.Text(), 8, 4096))
     embedder = Embedder(None, preprocessor, make_mesh(schema.Mesh(), jax.devices()[:devices]), match)
     captions = [f"{i} hearts" for i in range(7)]
-    scores = embedder.pairs({}, ((np.full((4, 4, 3), i, np.uint8), caption) for i, caption in enumerate(captions)), 3)
+    rows = ({"image": np.full((4, 4, 3), i, np.uint8), "text": caption} for i, caption in enumerate(captions))
+    scores = embedder.pairs({}, rows, 3)
     np.testing.assert_allclose(scores[:, 0], np.arange(7) / 255, rtol=1e-6)
     np.testing.assert_allclose(scores[:, 1], preprocessor.tokenizer(captions)[0].sum(1))

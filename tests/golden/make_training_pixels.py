@@ -55,7 +55,7 @@ def cases():
 
 
 if __name__ == "__main__":
-    made = {name: training_pixels(decode(data, "key", 10**6), SIZE, spec, augmentation, np.random.default_rng(seed))
+    made = {name: training_pixels(decode(data, "key", 10**6), SIZE, spec, augmentation, np.random.default_rng(seed))[0]
             for name, data, spec, augmentation, seed in cases()}
     np.savez_compressed(PATH, names=np.array(list(made)), pixels=np.stack(list(made.values())))
     print(len(made), PATH.stat().st_size)

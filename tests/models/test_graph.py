@@ -7,7 +7,7 @@ import pytest
 from graph_oracle import EQUATIONS, exact, parameters
 from parity import relative_error
 
-from vlp_jax.models.graph import GRAPH_LAYERS, Grid, edges_of, normalised_adjacency, word_neighbours
+from vlp_jax.models.graph import GRAPH_LAYERS, Grid, box_neighbours, edges_of, normalised_adjacency, pooled_regions, word_neighbours
 from vlp_jax.models.layers import LayerOptions
 
 WIDTH, HEADS, NODES = 6, 2, 7
@@ -74,6 +74,42 @@ def test_regions_have_four_or_eight_neighbours_and_tokens_without_a_place_none()
 def test_words_are_neighbours_within_the_window_and_a_class_token_has_none():
     near = word_neighbours(6, 2, before=1)
     assert [set(np.flatnonzero(row)) for row in near] == [set(), {2, 3}, {1, 3, 4}, {1, 2, 4, 5}, {2, 3, 5}, {3, 4}]
+
+
+NOWHERE = [np.nan] * 4
+BOXES = np.array([[[0.0, 0.0, 1.0, 1.0], [0.25, 0.5, 0.75, 1.0], [0.3, 0.05, 0.31, 0.93], NOWHERE],
+                  [[0.1, 0.2, 0.15, 0.22], [0.99999, 0.0, 1.0, 1.0], [0.0, 0.5, 0.5, 0.75], [0.5, 0.0, 0.8, 0.6]]], np.float32)
+
+
+def test_a_region_is_the_mean_of_the_map_under_its_box():
+    """In float64, cell by cell: the area that box and cell have in common."""
+    grid, tokens = Grid(side=4, before=1, after=2), RNG.normal(size=(2, 19, 5)).astype(np.float32)
+    found = pooled_regions(tokens, BOXES, grid)
+    for picture, boxes in enumerate(BOXES.astype(np.float64)):
+        for region, (left, top, right, bottom) in enumerate(boxes):
+            total, area = np.zeros(5), 0.0
+            for row in range(4):
+                for column in range(4):
+                    width = max(0.0, min(right, (column + 1) / 4) - max(left, column / 4))
+                    height = max(0.0, min(bottom, (row + 1) / 4) - max(top, row / 4))
+                    total += width * height * tokens[picture, 1 + 4 * row + column]
+                    area += width * height
+            expected = np.zeros(5) if np.isnan(left) else total / area
+            np.testing.assert_allclose(found[picture, region], expected, atol=1e-5)
+
+
+def test_pooling_has_no_gradient_for_tokens_without_a_place_and_a_finite_one_for_others():
+    grid, tokens = Grid(side=4, before=1, after=2), jnp.asarray(RNG.normal(size=(2, 19, 5)), jnp.float32)
+    boxes = np.concatenate([BOXES, np.zeros((2, 1, 4), np.float32)], axis=1)  # one without any area, as in an abstract batch
+    slopes = np.asarray(jax.grad(lambda x: jnp.sin(pooled_regions(x, boxes, grid)).sum())(tokens))
+    assert np.isfinite(slopes).all() and (slopes[:, [0, 17, 18]] == 0).all() and (slopes[0, 1:17] != 0).all()
+
+
+def test_boxes_are_neighbours_where_they_overlap_or_all_are():
+    edges = np.asarray(box_neighbours(BOXES, "overlap"))
+    assert [set(np.flatnonzero(row)) for row in edges[0]] == [{0, 1, 2}, {0, 1, 2}, {0, 1, 2}, set()]
+    assert [set(np.flatnonzero(row)) for row in edges[1]] == [{0}, {1}, {2}, {3}]  # 2 and 3 only touch
+    assert box_neighbours(BOXES, "all").all()
 
 
 def test_the_adjacency_of_a_path_of_three():

@@ -25,6 +25,7 @@ OPTIONS = LayerOptions(WIDTH, HEADS, 10, activation="relu")
 MASK = np.arange(NODES) < np.array([[7], [4], [1]])
 RNG = np.random.default_rng(0)
 LAYERS = sorted(GRAPH_LAYERS)
+NOWHERE = [np.nan] * 4
 
 GRID = Grid(side=2, before=1)
 IMAGE = RNG.normal(size=(3, GRID.tokens, 4)).astype(np.float32)
@@ -86,6 +87,64 @@ def test_rounds_of_the_interactive_network_equal_float64_numpy_on_the_real_nodes
         assert relative_error(fused.image_tokens[row], nodes["image"]) <= 2e-5
         pooled = np.concatenate([nodes["text"].mean(0), nodes["image"].mean(0)])
         assert relative_error(fused.pooled[row], pooled) <= 2e-5
+
+
+BOXES = np.array([[[0.0, 0.0, 0.75, 1.0], [0.5, 0.25, 1.0, 1.0], [0.8, 0.0, 1.0, 0.2]], [[0.1, 0.2, 0.9, 0.6], NOWHERE, NOWHERE],
+                  [[0.0, 0.0, 0.2, 0.2], [0.4, 0.4, 1.0, 1.0], NOWHERE]], np.float32)
+OVERLAPS = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]], bool)  # of the first picture's; in the others no two overlap
+EDGES = np.random.default_rng(5).random((3, NODES - 1, NODES - 1)) < 0.3
+EDGES |= EDGES.swapaxes(1, 2)
+
+
+def given(which="overlap"):
+    """A network of boxes and parses, and the encodings that have them."""
+    image, text = encodings()
+    module = GraphFusion(OPTIONS, "attention", 2, GRID, 4, 2, words_before=1, regions="boxes", box_neighbours=which,
+                         words="dependencies")
+    return module, image.replace(boxes=jnp.asarray(BOXES)), text.replace(edges=jnp.asarray(EDGES))
+
+
+def means(tokens, boxes):
+    """The mean of the 2 x 2 map under each box, in float64."""
+    regions = []
+    for left, top, right, bottom in boxes.astype(np.float64):
+        areas = np.array([[max(0, min(right, x + 0.5) - max(left, x)) * max(0, min(bottom, y + 0.5) - max(top, y))
+                           for x in (0, 0.5)] for y in (0, 0.5)]).reshape(-1)
+        regions.append(areas @ tokens / areas.sum())
+    return np.array(regions)
+
+
+@pytest.mark.parametrize("which", ["overlap", "all"])
+def test_with_boxes_and_parses_the_network_equals_float64_numpy_on_the_real_nodes_alone(which):
+    module, image, text = given(which)
+    params = parameters(module, image, text)
+    fused, p = module.apply({"params": params}, image, text), exact(params)
+    assert fused.image_tokens.shape == (3, 3, WIDTH)
+    for row, mask in enumerate(MASK):
+        shown = np.isfinite(BOXES[row]).all(-1)
+        regions = means(IMAGE[row, 1:].astype(np.float64), BOXES[row, shown])
+        nodes = {"image": dense(p["image_in"], regions), "text": dense(p["text_in"], TEXT[row, mask].astype(np.float64))}
+        overlaps = OVERLAPS if row == 0 else np.zeros((3, 3), bool)
+        near = {"image": (overlaps if which == "overlap" else ~np.eye(3, dtype=bool))[np.ix_(shown, shown)],
+                "text": np.pad(EDGES[row] & ~np.eye(NODES - 1, dtype=bool), (1, 0))[np.ix_(mask, mask)]}
+        for i in range(2):
+            nodes = interactive_round(p[f"round_{i}"], "attention", nodes, near)
+        nodes = {name: norm(p[f"{name}_norm"], x) for name, x in nodes.items()}
+        assert relative_error(fused.tokens[row, mask], nodes["text"]) <= 2e-5
+        assert relative_error(fused.image_tokens[row, shown], nodes["image"]) <= 2e-5
+        assert relative_error(fused.pooled[row], np.concatenate([nodes["text"].mean(0), nodes["image"].mean(0)])) <= 2e-5
+
+
+def test_more_room_for_boxes_and_edges_of_padding_change_nothing():
+    module, image, text = given()
+    params = parameters(module, image, text)
+    fused = module.apply({"params": params}, image, text)
+    more = image.replace(boxes=jnp.concatenate([jnp.full((3, 2, 4), jnp.nan), image.boxes], axis=1))
+    hidden = ~(MASK[:, 1:, None] & MASK[:, None, 1:])
+    for other in (module.apply({"params": params}, more, text),
+                  module.apply({"params": params}, image, text.replace(edges=text.edges ^ hidden))):
+        np.testing.assert_allclose(other.pooled, fused.pooled, atol=1e-5)
+        np.testing.assert_allclose(np.asarray(other.tokens)[MASK], np.asarray(fused.tokens)[MASK], atol=1e-5)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -179,6 +238,25 @@ def test_pairs_words_and_patches_are_told_from_graphs(layer):
                       both=dict(kind="masked_joint", codes=8, code_width=4, smallest_block=1))
     module = make_module(experiment(objectives=objectives, model__fusion=dict(GRAPH, layer=layer)))
     batch = jax.tree.map(jnp.asarray, batch_of()) | {"image": jnp.asarray(RNG.normal(size=(8, 8, 8, 3)), jnp.float32)}
+    silent_nowhere(module, batch)
+
+
+def test_pairs_and_words_are_told_from_graphs_of_boxes_and_parses():
+    objectives = dict(pair=dict(kind="matching"), words=dict(kind="masked_language"))
+    module = make_module(experiment(
+        objectives=objectives, model__fusion=dict(GRAPH, regions="boxes", words="dependencies"),
+        data__boxes=dict(field="b", count=3), data__dependencies=dict(field="d")))
+    batch = jax.tree.map(jnp.asarray, batch_of()) | {"image": jnp.asarray(RNG.normal(size=(8, 8, 8, 3)), jnp.float32)}
+    boxes, edges = np.tile(BOXES, (3, 1, 1))[:8], np.tile(EDGES, (3, 1, 1))[:8, :5, :5]
+    gradients = silent_nowhere(module, batch | {"boxes": jnp.asarray(boxes), "word_edges": jnp.asarray(edges)})
+    others = {"boxes": boxes[::-1], "word_edges": ~edges}
+    for name, other in others.items():  # both are heard
+        found = silent_nowhere(module, batch | {"boxes": boxes, "word_edges": edges} | {name: jnp.asarray(other)})
+        assert any((a != b).any() for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(gradients), strict=True)), name
+
+
+def silent_nowhere(module, batch):
+    """The gradients of a step; all of them are finite, and no parameter of the fusion has none."""
     keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
     variables = nn.meta.unbox(module.init(keys, batch))
 
@@ -190,3 +268,4 @@ def test_pairs_words_and_patches_are_told_from_graphs(layer):
     largest = jax.tree.map(lambda leaf: np.abs(leaf).max(), gradients["model"]["fusion"])
     silent = [path for path, size in jax.tree_util.tree_leaves_with_path(largest) if size == 0]
     assert not silent, silent
+    return gradients

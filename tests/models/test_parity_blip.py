@@ -126,7 +126,7 @@ def errors(module, params, golden):
         logits = module.encode(batch_of(golden), {"decoding"}, False)["decoding"].logits
         sums, counts = module.caption_losses(*inputs)
         return {"image_tokens": image.tokens, "grounded_tokens": fused.tokens, "cosines": images @ texts.T,
-                "matching_logits": module.match(*inputs), "next_logits": logits}, sums.sum() / counts.sum()
+                "matching_logits": module.match(batch_of(golden)), "next_logits": logits}, sums.sum() / counts.sum()
 
     found, plain = jax.jit(functools.partial(module.apply, method=outputs))({"params": params})
     seen = golden["text_mask"][..., None]

@@ -85,8 +85,7 @@ def test_the_loss_is_the_cross_entropy_of_each_token_behind_the_start_and_rows_w
 def test_answers_are_ranked_by_their_log_likelihoods_among_those_with_likely_first_words(decoder, shortlist):
     module, variables = started(config_of(decoder, shortlist=shortlist))
     given = batch()
-    found = np.asarray(module.apply(variables, "answer", given["image"] / 255.0, given["text"], given["text_mask"], CANDIDATES,
-                                    method="tell"))
+    found = np.asarray(module.apply(variables, "answer", given | {"image": given["image"] / 255.0}, CANDIDATES, method="tell"))
     expected, first = np.zeros((BATCH, len(CANDIDATES))), np.zeros((BATCH, len(CANDIDATES)))
     for number, ids in enumerate(CANDIDATES):
         written = log_p(logits_of(module, variables, given, np.tile(ids, (BATCH, 1))))
@@ -117,14 +116,14 @@ def test_over_a_mesh_the_scores_are_those_of_one_device():
     module, variables = started(config)
     given = batch()
 
-    def tell(variables, image, text, mask):
-        return module.apply(variables, "answer", image, text, mask, CANDIDATES, method="tell")
+    def tell(variables, given):
+        return module.apply(variables, "answer", given, CANDIDATES, method="tell")
 
-    arrays = given["image"] / np.float32(255), given["text"], given["text_mask"]
+    given["image"] = given["image"] / np.float32(255)
     mesh = make_mesh(schema.Mesh(data=4, fsdp=2))
     with layout_in_use(make_layout(schema.Mesh(data=4, fsdp=2), mesh)):
-        found = jax.jit(tell)(variables, *jax.device_put(arrays, batch_sharding(mesh)))
-    np.testing.assert_allclose(found, jax.jit(tell)(variables, *arrays), rtol=1e-4, atol=1e-4)
+        found = jax.jit(tell)(variables, jax.device_put(given, batch_sharding(mesh)))
+    np.testing.assert_allclose(found, jax.jit(tell)(variables, given), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("changes", "message"), [

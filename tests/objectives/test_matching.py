@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vlp_jax.models.layers import Encoding, Precision
-from vlp_jax.objectives.matching import Matching, draw_negatives, matching_loss
+from vlp_jax.objectives.matching import Matching, beside_each_other, draw_negatives, matching_loss, rows_of
 
 
 @pytest.mark.parametrize("kind", ["cross_entropy", "binary_cross_entropy", "hinge"])
@@ -127,6 +127,16 @@ def test_asked_about_one_kind_of_wrong_pair_alone_half_of_the_pairs_are_right(wr
     np.testing.assert_array_equal(pairs[:, 1, same], rows)
     assert (pairs[:, 1, 1 - same] != rows).all()
     np.testing.assert_allclose(loss.metrics["positive_rate"], 0.5, rtol=1e-6)
+
+
+def test_wrong_pairs_take_their_boxes_and_edges_along():
+    boxes, edges = np.random.default_rng(0).normal(size=(4, 2, 4)), np.random.default_rng(1).random((4, 3, 3)) < 0.5
+    encoding = Encoding(jnp.zeros((4, 2, 1)), None, None, boxes=jnp.asarray(boxes), edges=jnp.asarray(edges))
+    index = np.array([2, 0, 3, 1])
+    both = beside_each_other(encoding, rows_of(encoding, jnp.asarray(index)))
+    for found, expected in ((both.boxes, boxes.astype(np.float32)), (both.edges, edges)):
+        np.testing.assert_array_equal(found[::2], expected)
+        np.testing.assert_array_equal(found[1::2], expected[index])
 
 
 def test_rows_without_an_allowed_negative_are_left_out():

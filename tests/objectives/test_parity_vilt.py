@@ -91,7 +91,7 @@ def test_the_odds_and_the_loss_of_pairs_equal_those_of_transformers():
     model, _, head = parameters()
     module, params = module_of({"pairs": schema.Matching(negatives="uniform")}), {"model": model, "objectives_pairs": head}
     assert jax.tree.map(np.shape, params) == shapes_of(module, BATCH)
-    logits = module.apply({"params": params}, BATCH["image"], BATCH["text"], BATCH["text_mask"], method="match")
+    logits = module.apply({"params": params}, BATCH, method="match")
     assert relative_error(logits[:, 1] - logits[:, 0], GOLDEN["odds"]) <= BOUND
     loss = matching_loss(logits, jnp.asarray(GOLDEN["labels"]), jnp.ones(4, bool))
     np.testing.assert_allclose(loss.value, GOLDEN["matching_loss"], rtol=BOUND)

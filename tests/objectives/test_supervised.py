@@ -239,13 +239,12 @@ def test_an_objective_reads_what_it_is_of_and_trains_nothing_else(of):
     batch = {name: jnp.asarray(value) for name, value in prepare(batch, config.data.images).items()}
     variables = nn.meta.unbox(initial_variables(module, example_batch(config), 0))
     assert set(variables["params"]["model"]) == {"image": {"image"}, "text": {"text"}, "fused": {"image", "text", "fusion"}}[of]
-    answers = {name: module.apply(variables, name, *(batch[key] for key in ("image", "text", "text_mask")), method="tell")
-               for name in config.objectives}
+    answers = {name: module.apply(variables, name, batch, method="tell") for name in config.objectives}
     assert {name: value.shape for name, value in answers.items()} == {
         "kind_of": (BATCH, 4), "margin": (BATCH, 4), "yes_no": (BATCH, 3), "how_much": (BATCH, 1)}
     other = {**batch, "image": batch["image"][::-1]} if of == "text" else {**batch, "text": batch["text"][::-1]}
     if of != "fused":
-        found = module.apply(variables, "kind_of", *(other[key] for key in ("image", "text", "text_mask")), method="tell")
+        found = module.apply(variables, "kind_of", other, method="tell")
         np.testing.assert_array_equal(found, answers["kind_of"])
 
 

@@ -159,6 +159,23 @@ AnyTarget = ClassTarget | ScoresTarget | NumberTarget | TextTarget
 
 
 @dataclasses.dataclass(frozen=True)
+class Boxes:
+    """Regions of a sample's picture, each [left, top, right, bottom]. A picture without any is one region."""
+
+    field: str = ""  # of the metadata, with dots as in `Target`: a list of boxes. Must be given
+    count: int = between(36, 1)  # most of a picture: the first that training sees of them
+    unit: Literal["pixels", "fraction"] = "pixels"  # of the picture in its file, upright; or fractions of its width and height
+
+
+@dataclasses.dataclass(frozen=True)
+class Dependencies:
+    """Which words of a sample's caption depend on each other: pairs [head, dependent] of their places, counted from 0. Words are
+    those of the text as it is tokenized, by the marks of the vocabulary; in BERT's a punctuation mark is one."""
+
+    field: str = ""  # of the metadata, with dots as in `Target`: a list of pairs for each caption, in order. Must be given
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
     """The input pipeline."""
 
@@ -172,4 +189,6 @@ class Data:
     augmentation: Augmentation = section(Augmentation)
     text: Text = section(Text)
     targets: dict[str, AnyTarget] = section(dict)  # by name, for objectives that tell them
+    boxes: Boxes | None = None  # for model.fusion.regions="boxes"
+    dependencies: Dependencies | None = None  # for model.fusion.words="dependencies"
     view_augmentation: Augmentation | None = None  # of the further views that an objective may ask for; None: as the image's

@@ -81,7 +81,7 @@ class VisualAttentionFusion(PooledFusion):
 
 @dataclasses.dataclass(frozen=True)
 class GraphFusion:
-    """A graph of the image's patches and one of the text's tokens, whose nodes exchange messages within and across."""
+    """A graph of the image's regions and one of the text's tokens, whose nodes exchange messages within and across."""
 
     kind: Literal["graph"] = "graph"
     width: int = between(768, 1)
@@ -90,7 +90,11 @@ class GraphFusion:
     activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] = "gelu"
     rounds: int = between(2, 1)
     layer: Literal["convolution", "attention"] = "attention"  # how messages within a graph are weighted
+    regions: Literal["grid", "boxes"] = "grid"  # the patches, or the means of those in each of `data.boxes`
     image_neighbours: Literal[4, 8] = 8  # of a patch: those that share a side, or those at its corners too
+    box_neighbours: Literal["overlap", "all"] = "overlap"  # of a box
+    box_count: int | None = between(None, 1)  # filled in from data.boxes.count
+    words: Literal["window", "dependencies"] = "window"  # which are neighbours: near ones, or those of `data.dependencies`
     word_window: int = between(2, 1)  # tokens so many places apart are neighbours
 
 

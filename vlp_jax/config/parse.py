@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from vlp_jax.config import schema
+from vlp_jax.config.graphs import with_box_count
 from vlp_jax.config.targets import with_outputs
 from vlp_jax.config.unused import check_unused
 from vlp_jax.errors import ConfigError
@@ -48,7 +49,7 @@ def to_config(tree: Mapping, place: str = "") -> schema.Config:
         if (origin.workdir is None) == (origin.stage is None):
             raise ConfigError(f"pretrained.{name}: set either workdir, the folder of a run, or stage, an earlier stage{_at(place)}")
     check_unused(config, place)
-    return with_outputs(config, place)
+    return with_box_count(with_outputs(config, place), place)
 
 
 def to_tree(config: Any) -> Any:

@@ -9,9 +9,11 @@ from typing import Literal
 
 from vlp_jax.config.data_schema import AnyTarget as AnyTarget
 from vlp_jax.config.data_schema import Augmentation as Augmentation
+from vlp_jax.config.data_schema import Boxes as Boxes
 from vlp_jax.config.data_schema import Classes as Classes
 from vlp_jax.config.data_schema import ClassTarget as ClassTarget
 from vlp_jax.config.data_schema import Data as Data
+from vlp_jax.config.data_schema import Dependencies as Dependencies
 from vlp_jax.config.data_schema import Images as Images
 from vlp_jax.config.data_schema import MixturePart as MixturePart
 from vlp_jax.config.data_schema import NumberTarget as NumberTarget

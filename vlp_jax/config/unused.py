@@ -31,7 +31,7 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
             (f"model.{name}.rematerialisation", by_name and not tower.saved,
              "as 'save_names' without names in `saved` (such as query, key, value): that is 'full'")]
     text = config.data.text
-    settings += unused_parts(config) + unused_of_targets(config)
+    settings += unused_parts(config) + unused_of_targets(config) + unused_of_graphs(config.model.fusion)
     for name, objective in config.objectives.items():
         settings.append((f"objectives.{name}.weight", objective.weight == 0 and objective.planned, "as 0 beside a plan for it"))
         settings.append((f"objectives.{name}.weight_end", (objective.weight_end or 1 << 60) <= objective.weight_start,
@@ -100,6 +100,17 @@ def unused_of_targets(config: schema.Config) -> list[tuple[str, bool, str]]:
                      (f"evaluators.{name}.by", spec.by is not None and "classification" not in spec.tasks,
                       "without the task 'classification'")]
     return settings
+
+
+def unused_of_graphs(fusion: schema.Fusion | None) -> list[tuple[str, bool, str]]:
+    """Who is whose neighbour, said of regions and words that there are not."""
+    if not isinstance(fusion, schema.GraphFusion):
+        return []
+    default = schema.GraphFusion()
+    return [(f"model.fusion.{name}", getattr(fusion, name) != getattr(default, name) and off, f"beside {setting}")
+            for name, off, setting in (("image_neighbours", fusion.regions == "boxes", "regions='boxes'"),
+                                       ("box_neighbours", fusion.regions == "grid", "regions='grid'"),
+                                       ("word_window", fusion.words == "dependencies", "words='dependencies'"))]
 
 
 def unused_of_convolutions(tower: schema.ResNetTower | schema.ConvolutionTower) -> list[tuple[str, bool, str]]:

@@ -8,16 +8,17 @@ from PIL import Image, ImageFilter
 
 from vlp_jax.config.schema import Augmentation, Images
 from vlp_jax.data import jpeg
+from vlp_jax.data.boxes import View
 from vlp_jax.data.cropping import crop_and_resize, inside, random_box
 from vlp_jax.data.decoding import decode
-from vlp_jax.data.images import composite, crop_to_content
+from vlp_jax.data.images import composite, content_box
 from vlp_jax.data.randaugment import randaugment
 from vlp_jax.errors import ConfigError
 
 
 def decode_and_augment(data: bytes, key: str, size: int, spec: Images, augmentation: Augmentation,
-                       rng: np.random.Generator) -> np.ndarray:
-    """Randomly changed pixels of an encoded picture: uint8 [size, size, 3].
+                       rng: np.random.Generator) -> tuple[np.ndarray, View]:
+    """Randomly changed pixels of an encoded picture, uint8 [size, size, 3], and which part of it they show, before rotation.
 
     A JPEG of which nothing outside is shown is decoded and resized by `jpeg`, at no more than the size needed; everything
     else is `training_pixels` of the picture that Pillow decodes.
@@ -32,24 +33,36 @@ def decode_and_augment(data: bytes, key: str, size: int, spec: Images, augmentat
     pixels = jpeg.decode_box(data, key, header, box, size) if inside(box, shape) else None
     if pixels is None:
         pixels = crop_and_resize(decode(data, key, spec.maximum_pixels), box, size, spec)
-    return change(pixels, spec, augmentation, rng)
+    flipped = draw_flip(augmentation, rng)
+    return change(pixels, flipped, spec, augmentation, rng), View(shape, box, flipped)
 
 
 def training_pixels(image: Image.Image, size: int, spec: Images, augmentation: Augmentation,
-                    rng: np.random.Generator) -> np.ndarray:
-    """Randomly changed pixels of a decoded picture: uint8 [size, size, 3]."""
-    image = crop_to_content(image, spec.content_margin) if spec.crop_to_content else image
+                    rng: np.random.Generator) -> tuple[np.ndarray, View]:
+    """Randomly changed pixels of a decoded picture, as `decode_and_augment` gives them."""
+    shape, whole = image.size, (0, 0, *image.size)
+    content = content_box(image, spec.content_margin) if spec.crop_to_content else whole
+    image = image if content == whole else image.crop(content)
     if augmentation.rotation:
         angle = rng.uniform(-augmentation.rotation, augmentation.rotation)
         image = image.convert("RGBA").rotate(angle, Image.Resampling.BILINEAR)
     box = random_box(image.size, spec, augmentation, rng)
-    return change(crop_and_resize(image, box, size, spec), spec, augmentation, rng)
+    flipped = draw_flip(augmentation, rng)
+    pixels = change(crop_and_resize(image, box, size, spec), flipped, spec, augmentation, rng)
+    seen = tuple(end + begin for end, begin in zip(box, content[:2] * 2, strict=True))
+    return pixels, View(shape, seen, flipped)
 
 
-def change(image: Image.Image | np.ndarray, spec: Images, augmentation: Augmentation, rng: np.random.Generator) -> np.ndarray:
+def draw_flip(augmentation: Augmentation, rng: np.random.Generator) -> bool:
+    """Whether a picture is to be mirrored."""
+    return augmentation.flip > 0 and rng.random() < augmentation.flip
+
+
+def change(image: Image.Image | np.ndarray, flipped: bool, spec: Images, augmentation: Augmentation,
+           rng: np.random.Generator) -> np.ndarray:
     """The changes that follow the crop. image: [S, S], of mode RGB or RGBA, or uint8 [S, S, 3]; between those two it
     goes to and fro only where a change asks for it. Returns uint8 [S, S, 3]."""
-    if augmentation.flip and rng.random() < augmentation.flip:
+    if flipped:
         image = cv2.flip(image, 1) if isinstance(image, np.ndarray) else image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     random_background = augmentation.background == "random"
     background = tuple(rng.integers(0, 256, 3).tolist()) if random_background else spec.background

@@ -6,9 +6,8 @@ import numpy as np
 from PIL import Image
 
 from vlp_jax.config.schema import Augmentation, Images
+from vlp_jax.data.boxes import Box
 from vlp_jax.data.images import RESAMPLING
-
-Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 
 def random_box(shape: tuple[int, int], spec: Images, augmentation: Augmentation, rng: np.random.Generator) -> Box:

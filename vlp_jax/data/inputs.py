@@ -18,7 +18,8 @@ def device_arrays(config: schema.Config, asked: Collection[str], rows: int) -> S
 
     asked: of those that are not in every batch: word_start [B, L] bool, where words begin, special tokens being words of their own;
     first_view and second_view, like image; target_NAME, as `targets.Targets.of` gives them.
-    Texts that are packed come by windows of W examples, [B / W, rows, L], and with them `segment` (see `packing.pack`).
+    Texts that are packed come by windows of W examples, [B / W, rows, L], and with them `segment` (see `packing.pack`). Where the
+    config names them: boxes [B, R, 4] float32 (see `boxes.boxes_of`) and word_edges [B, L, L] bool (see `dependencies.word_edges`).
     """
     side, window = config.model.image.image_size, config.data.text.packing
     rows = rows if window is None else -(-rows // window) * window
@@ -29,8 +30,13 @@ def device_arrays(config: schema.Config, asked: Collection[str], rows: int) -> S
               "caption_id": ((rows, 2), np.int32), "image_id": ((rows, 2), np.int32)}
     others = {"word_start": (words, bool), **dict.fromkeys(VIEWS, pixels)}
     others |= {TARGET + name: target_array(target, rows) for name, target in config.data.targets.items()}
-    packed = {} if window is None else {"segment": (words, np.int32)}
-    return always | packed | {name: others[name] for name in asked}
+    if window is not None:
+        always["segment"] = words, np.int32
+    if config.data.boxes is not None:
+        always["boxes"] = (rows, config.data.boxes.count, 4), np.float32
+    if config.data.dependencies is not None:
+        always["word_edges"] = (*words, words[-1]), bool
+    return always | {name: others[name] for name in asked}
 
 
 def target_array(target: schema.AnyTarget, rows: int) -> tuple[tuple[int, ...], type]:

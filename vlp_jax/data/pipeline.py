@@ -16,8 +16,10 @@ from absl import flags
 
 from vlp_jax.config import schema
 from vlp_jax.data.augmentation import decode_and_augment
+from vlp_jax.data.boxes import View, boxes_of
 from vlp_jax.data.canonicalize import canonicalize
 from vlp_jax.data.captions import draw_caption, draw_text
+from vlp_jax.data.dependencies import parses_in
 from vlp_jax.data.inputs import TARGET, VIEWS
 from vlp_jax.data.mixture import Mixture, Order
 from vlp_jax.data.packing import pack
@@ -53,24 +55,24 @@ class TrainRows:
     def batch(self, positions: Iterable[int]) -> Batch:
         """image uint8 [b, S, S, 3]; text int32 [b, L]; text_mask bool [b, L]; truncated bool [b]; caption_id, image_id
         int32 [b, 2]; part int32 [b], the number in the mixture; key str [b], of the sample; reason int32 [b] and bad_sample
-        str [b]: 0 and "", or why the sample that belongs there is bad, its row being filled by a substitute. And those of `inputs`.
+        str [b]: 0 and "", or why the sample that belongs there is bad, its row being filled by a substitute. And those of `inputs`,
+        and, where the preprocessor knows of any, boxes and word_edges.
         Where texts are packed: text, text_mask, segment and dropped as `packing.pack` gives them, `positions` being whole windows.
 
         Raises: DataError after ATTEMPTS bad samples in a row.
         """
         rows = [self.row(position) for position in positions]
-        batch = {key: np.stack([row[key] for row in rows]) for key in rows[0] if key != "text"}
-        ids, mask, truncated = self.preprocessor.tokenizer([row["text"] for row in rows])
-        tokenizer = self.preprocessor.tokenizer
-        words = {"text": ids, "text_mask": mask, "truncated": truncated}
+        batch = {key: np.stack([row[key] for row in rows]) for key in rows[0] if key not in ("text", "parse")}
+        tokenizer, words = self.preprocessor.tokenizer, self.preprocessor.words_of(rows)
         if "word_start" in self.inputs:
-            words["word_start"] = tokenizer.word_start(ids)
+            words["word_start"] = tokenizer.word_start(words["text"])
         for name, values in batch.items():
             if name.startswith(TARGET) and values.dtype.kind == "U":
                 spec = self.targets.specs[name.removeprefix(TARGET)]
                 words[name] = rows_of_texts(values.tolist(), tokenizer, spec.length)
         if tokenizer.spec.packing is not None:
-            words |= pack(ids, mask, tokenizer.spec.packing, tokenizer.spec.packing_rows, tokenizer.special_ids[2])
+            packing = tokenizer.spec.packing, tokenizer.spec.packing_rows, tokenizer.special_ids[2]
+            words |= pack(words["text"], words["text_mask"], *packing)
         return batch | words
 
     def row(self, position: int) -> dict[str, Any]:
@@ -96,18 +98,27 @@ class TrainRows:
         check_unicode(text, sample.key, "its text")
         if not canonicalize(caption, self.preprocessor.tokenizer.spec.canonicalize).strip():
             raise SampleError(Reason.EMPTY_CAPTION, sample.key, f"its caption, {caption!r}, is empty after data.text.canonicalize")
-        image = self.pixels(sample, self.augmentation, rng)
+        image, view = self.pixels(sample, self.augmentation, rng)
         views = {}
         if {*VIEWS} & {*self.inputs}:
             generators = dict(zip(VIEWS, rng.spawn(len(VIEWS)), strict=True))
-            views = {name: self.pixels(sample, self.view_augmentation or self.augmentation, generators[name])
+            views = {name: self.pixels(sample, self.view_augmentation or self.augmentation, generators[name])[0]
                      for name in VIEWS if name in self.inputs}
         targets = {name: self.targets.of(name.removeprefix(TARGET), sample.metadata)
                    for name in self.inputs if name.startswith(TARGET)}
-        return {"image": image, **views, **targets, "text": text, "key": np.str_(sample.key),
-                "caption_id": identity(caption.encode()), "image_id": identity(sample.image)}
+        return {"image": image, **views, **targets, **self.graphs(sample, caption, view), "text": text,
+                "key": np.str_(sample.key), "caption_id": identity(caption.encode()), "image_id": identity(sample.image)}
 
-    def pixels(self, sample: Sample, augmentation: schema.Augmentation, rng: np.random.Generator) -> np.ndarray:
+    def graphs(self, sample: Sample, caption: str, view: View) -> dict[str, np.ndarray]:
+        """The boxes of what is seen of the picture, and the caption's parse, where the preprocessor knows of any."""
+        found, boxes, dependencies = {}, self.preprocessor.boxes, self.preprocessor.dependencies
+        if boxes is not None:
+            found["boxes"] = boxes_of(sample.key, sample.metadata, boxes, view)
+        if dependencies is not None:
+            found["parse"] = parses_in(sample.key, sample.metadata, sample.captions, dependencies)[caption]
+        return found
+
+    def pixels(self, sample: Sample, augmentation: schema.Augmentation, rng: np.random.Generator) -> tuple[np.ndarray, View]:
         size, spec = self.preprocessor.image_size, self.preprocessor.images
         return decode_and_augment(sample.image, sample.key, size, spec, augmentation, rng)
 

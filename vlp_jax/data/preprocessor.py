@@ -3,7 +3,7 @@ and stored with every checkpoint."""
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,11 @@ from PIL import Image
 
 from vlp_jax.config import schema
 from vlp_jax.config.parse import to_tree
+from vlp_jax.data.boxes import boxes_of
 from vlp_jax.data.decoding import decode, to_rgb_or_rgba
-from vlp_jax.data.images import evaluation_pixels, normalise
-from vlp_jax.data.samples import Reason, SampleError
+from vlp_jax.data.dependencies import word_edges
+from vlp_jax.data.images import evaluation_pixels, evaluation_view, normalise
+from vlp_jax.data.samples import Reason, Sample, SampleError
 from vlp_jax.data.text import Tokenizer, load_tokenizer
 from vlp_jax.errors import ConfigError
 
@@ -26,11 +28,15 @@ class Preprocessor:
 
     `preprocess(images=[...], texts=[...])` returns the arguments of `embed` by name: image float32 [B, H, W, 3],
     text int32 [B, L] and text_mask bool [B, L], each only where its input was given.
+
+    boxes, dependencies: where samples have the regions of their pictures, and the parses of their captions; None: of no use.
     """
 
     image_size: int
     images: schema.Images
     tokenizer: Tokenizer
+    boxes: schema.Boxes | None = None
+    dependencies: schema.Dependencies | None = None
 
     def __call__(self, images: Picture | Sequence[Picture] | None = None,
                  texts: str | Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -52,6 +58,29 @@ class Preprocessor:
 
     def pixels(self, picture: Picture, key: str | None = None) -> np.ndarray:
         """uint8 [H, W, 3] of one picture; `key` names it in errors."""
+        return evaluation_pixels(self.opened(picture, key), self.image_size, self.images)
+
+    def picture_of(self, sample: Sample, key: str) -> dict[str, np.ndarray]:
+        """image, the pixels of a sample, and where they are of use `boxes` (see `boxes_of`); `key` names it in errors."""
+        image = self.opened(sample.image, key)
+        arrays = {"image": evaluation_pixels(image, self.image_size, self.images)}
+        if self.boxes is not None:
+            arrays["boxes"] = boxes_of(key, sample.metadata, self.boxes, evaluation_view(image, self.image_size, self.images))
+        return arrays
+
+    def words_of(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+        """Of the `text` of rows: text int32 and text_mask bool [B, L], truncated bool [B]; and where they are of use word_edges
+        bool [B, L, L], by the `parse` of rows (see `dependencies.parses_in`)."""
+        ids, mask, truncated = self.tokenizer([row["text"] for row in rows])
+        words = {"text": ids, "text_mask": mask, "truncated": truncated}
+        if self.dependencies is not None:
+            start, end, _ = self.tokenizer.special_ids
+            in_words = mask & ~np.isin(ids, [*start, *end])
+            words["word_edges"] = word_edges([row["parse"] for row in rows], self.tokenizer.word_start(ids), in_words)
+        return words
+
+    def opened(self, picture: Picture, key: str | None) -> Image.Image:
+        """One picture, of mode RGB or RGBA."""
         if isinstance(picture, (str, os.PathLike)):
             key = key or os.fspath(picture)
             try:
@@ -63,26 +92,30 @@ class Preprocessor:
             picture = decode(picture, key or "image", self.images.maximum_pixels)
         elif isinstance(picture, np.ndarray):
             picture = Image.fromarray(picture)
-        return evaluation_pixels(to_rgb_or_rgba(picture), self.image_size, self.images)
+        return to_rgb_or_rgba(picture)
 
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs, tokenizer included."""
         return {"image_size": self.image_size, "images": to_tree(self.images), "text": to_tree(self.tokenizer.spec),
-                "length": self.tokenizer.length, "tokenizer": self.tokenizer.definition}
+                "length": self.tokenizer.length, "tokenizer": self.tokenizer.definition, "boxes": to_tree(self.boxes),
+                "dependencies": to_tree(self.dependencies)}
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "Preprocessor":
         """The preprocessor that `to_json` described."""
         images, text = ({key: tuple(value) if isinstance(value, list) else value for key, value in tree[part].items()}
                         for part in ("images", "text"))
-        return cls(tree["image_size"], schema.Images(**images),
-                   Tokenizer(tree["tokenizer"], schema.Text(**text), tree["length"]))
+        boxes, dependencies = tree.get("boxes"), tree.get("dependencies")  # checkpoints of before there were any lack them
+        return cls(tree["image_size"], schema.Images(**images), Tokenizer(tree["tokenizer"], schema.Text(**text), tree["length"]),
+                   boxes and schema.Boxes(**boxes), dependencies and schema.Dependencies(**dependencies))
 
     @classmethod
     def from_config(cls, config: schema.Config) -> "Preprocessor":
         """The preprocessor of an experiment. Raises: ConfigError, as `load_tokenizer` does."""
         text = config.model.text
         tokenizer = load_tokenizer(config.data.text, text.length, text.vocab_size)
+        if config.data.dependencies is not None:
+            tokenizer.word_marks  # noqa: B018 - looked up now, as below
         for name, objective in config.objectives.items():
             if isinstance(objective, schema.MaskedLanguage) and objective.whole_words:
                 tokenizer.word_marks  # noqa: B018 - looked up now, so that a vocabulary without marks is found before the first batch
@@ -94,4 +127,4 @@ class Preprocessor:
             if needs_id and tokenizer.vocab_size == text.vocab_size:
                 raise ConfigError(f"model.text.vocab_size: {text.vocab_size} leaves no id for the mask token of objectives.{name}; "
                                   f"set it to {text.vocab_size + 1} or more, or name one as objectives.{name}.mask_id")
-        return cls(config.model.image.image_size, config.data.images, tokenizer)
+        return cls(config.model.image.image_size, config.data.images, tokenizer, config.data.boxes, config.data.dependencies)

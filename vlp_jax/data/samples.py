@@ -25,6 +25,8 @@ class Reason(enum.StrEnum):
     TOO_LARGE = "too_large"
     FORBIDDEN_PATH = "forbidden_path"
     CUT_OFF = "cut_off"
+    WRONG_BOXES = "wrong_boxes"
+    WRONG_DEPENDENCIES = "wrong_dependencies"
 
 
 class SampleError(DataError):

@@ -42,7 +42,7 @@ def word_marks(model: TokenizerModel, definition: str, alone: Iterable[int]) -> 
         ends[number] = bool(suffix) and token.endswith(suffix)
     if not begins.any() and not ends.any():
         raise ConfigError("data.text.tokenizer: its vocabulary has no mark for where words begin ('##', '</w>', 'Ġ' or '▁'); set "
-                          "whole_words=False, or take another tokenizer")
+                          "whole_words=False and data.dependencies=None, or take another tokenizer")
     special = [*model.special_ids(), *alone]
     begins[special] = ends[special] = True
     return WordMarks(begins, ends)

@@ -1,6 +1,6 @@
 """Embeds whole sets, every item exactly once, whatever the batch size and the devices."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ class Embedder:
     """Runs a model's two towers over any number of pictures or captions, or both at once over pairs.
 
     embed: `embed(variables, image, text, mask) -> (image_embeddings, text_embeddings)`, None for what is not given.
-    match: `match(variables, image, text, mask) -> [B, 2]`, scores of pairs; None where no evaluator asks for any.
+    match: `match(variables, batch) -> [B, 2]`, scores of pairs; None where no evaluator asks for any.
     """
 
     def __init__(self, embed: Callable, preprocessor: Preprocessor, mesh: jax.sharding.Mesh, match: Callable | None = None):
@@ -30,8 +30,8 @@ class Embedder:
         def text_batch(variables, text, mask):
             return embed(variables, None, text, mask)[1]
 
-        def pair_batch(variables, pixels, text, mask):
-            return match(variables, normalise(pixels, images.mean, images.std), text, mask)
+        def pair_batch(variables, batch):
+            return match(variables, {**batch, "image": normalise(batch["image"], images.mean, images.std)})
 
         self.pair_batch = jax.jit(pair_batch, out_shardings=replicated(mesh))
         self.image_batch = jax.jit(image_batch, out_shardings=replicated(mesh))
@@ -50,12 +50,12 @@ class Embedder:
 
         return self.batched(embed, captions, batch_size)
 
-    def pairs(self, variables: Any, pairs: Iterable[tuple[np.ndarray, str]], batch_size: int) -> np.ndarray:
-        """float32 [N, 2] of pairs of uint8 pixels [H, W, 3] and a caption."""
+    def pairs(self, variables: Any, pairs: Iterable[Mapping[str, Any]], batch_size: int) -> np.ndarray:
+        """float32 [N, 2] of pairs, as `EvaluationSet.pairs` gives them."""
         def match(rows):
-            pixels, captions = zip(*rows, strict=True)
-            ids, mask, _ = self.preprocessor.tokenizer(captions)
-            return self.pair_batch(variables, *self.place([np.stack(pixels), ids, mask], batch_size))
+            batch = {name: np.stack([row[name] for row in rows]) for name in ("image", "boxes") if name in rows[0]}
+            batch |= self.preprocessor.words_of(rows)
+            return self.pair_batch(variables, dict(zip(batch, self.place([*batch.values()], batch_size), strict=True)))
 
         return self.batched(match, pairs, batch_size)
 

@@ -1,11 +1,16 @@
 """A set to evaluate on: its pictures in order, its distinct captions, and which belong together."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
 
+from vlp_jax.config import schema
+from vlp_jax.config.graphs import SOURCE_PROMPT
+from vlp_jax.data.boxes import boxes_in
+from vlp_jax.data.dependencies import parses_in
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.sources import Sample, SampleError, Source
 from vlp_jax.data.spread import spread_samples
@@ -16,7 +21,7 @@ class EvaluationSet:
     """Everything but the pixels, read once; pixels are decoded anew for each evaluation.
 
     Attributes: source; captions (the distinct ones, in order of appearance); captions_of_image (for each picture,
-      indices into `captions`); images_of_caption (the inverse); metadata (one dictionary a picture).
+      indices into `captions`); images_of_caption (the inverse); metadata (one dictionary a picture); keys (of the pictures).
     Raises: DataError naming a sample that cannot be read: a score over part of a set would be another score.
     """
 
@@ -27,10 +32,12 @@ class EvaluationSet:
         index: dict[str, int] = {}
         self.captions_of_image: list[list[int]] = []
         self.metadata: list[dict] = []
+        self.keys: list[str] = []
         for i in range(len(source)):
             sample = self._sample(i)
             self.captions_of_image.append([index.setdefault(caption, len(index)) for caption in sample.captions])
             self.metadata.append(sample.metadata)
+            self.keys.append(f"{source.spec}: {sample.key}")
         self.captions = list(index)
         self.images_of_caption: list[list[int]] = [[] for _ in self.captions]
         for image, captions in enumerate(self.captions_of_image):
@@ -47,16 +54,34 @@ class EvaluationSet:
     def __len__(self) -> int:
         return len(self.source)
 
-    def pixels(self, preprocessor: Preprocessor, threads: int, chosen: Sequence[int] | None = None) -> Iterator[np.ndarray]:
-        """uint8 [H, W, 3] of every picture, in order, or of those chosen."""
-        chosen = range(len(self)) if chosen is None else chosen
+    def pixels(self, preprocessor: Preprocessor, threads: int) -> Iterator[np.ndarray]:
+        """uint8 [H, W, 3] of every picture, in order."""
+        return loaded(lambda i: preprocessor.pixels(self._sample(i).image, self.keys[i]), range(len(self)), threads)
 
-        def load(i: int) -> np.ndarray:
-            sample = self._sample(chosen[i])
-            return preprocessor.pixels(sample.image, f"{self.source.spec}: {sample.key}")
+    def pairs(self, preprocessor: Preprocessor, threads: int, pairs: Sequence[tuple[int, str]]) -> Iterator[dict[str, Any]]:
+        """A row for each (number of a picture, caption): `image` uint8 [H, W, 3], `text`, and where the preprocessor knows of any
+        the picture's `boxes` and the caption's `parse`."""
+        parses = self.parses(preprocessor.dependencies)
+        rows = loaded(lambda i: preprocessor.picture_of(self._sample(i), self.keys[i]), [number for number, _ in pairs], threads)
+        for (_, caption), row in zip(pairs, rows, strict=True):
+            yield {**row, "text": caption, **({"parse": parses[caption]} if parses else {})}
 
-        dataset = grain.MapDataset.range(len(chosen)).map(load)
-        yield from dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=256))
+    def parses(self, spec: schema.Dependencies | None) -> dict[str, np.ndarray]:
+        """The parse of each caption, of the first picture that bears it; none where there is no `spec`. Raises: DataError for one
+        that cannot be read, and for a source that puts captions into prompts."""
+        found: dict[str, np.ndarray] = {}
+        if spec is not None and SOURCE_PROMPT.search(self.source.spec):
+            raise DataError(f"{self.source.spec}: its option prompt= adds words, and data.dependencies count those of captions")
+        for key, metadata, numbers in zip(self.keys, self.metadata, self.captions_of_image, strict=True) if spec else ():
+            for caption, parse in parses_in(key, metadata, [self.captions[number] for number in numbers], spec).items():
+                found.setdefault(caption, parse)
+        return found
+
+    def check_graphs(self, preprocessor: Preprocessor) -> None:
+        """Raises: DataError for boxes that cannot be read, and as `parses` does."""
+        self.parses(preprocessor.dependencies)
+        for key, metadata in zip(self.keys, self.metadata, strict=True) if preprocessor.boxes else ():
+            boxes_in(key, metadata, preprocessor.boxes)
 
     def labels(self, field: str, setting: str) -> tuple[list[str], np.ndarray]:
         """The set's class names, sorted, and each picture's class as an index among them.
@@ -76,6 +101,12 @@ class EvaluationSet:
         """What a picture's metadata have in place of what was to be in a field, for messages."""
         metadata = self.metadata[number]
         return f"which holds {metadata[field]!r}" if field in metadata else f"there are: {', '.join(sorted(metadata)) or 'none'}"
+
+
+def loaded(load: Callable[[int], Any], numbers: Sequence[int], threads: int) -> Iterator[Any]:
+    """What `load` makes of each number, in order; several threads call it."""
+    dataset = grain.MapDataset.range(len(numbers)).map(lambda i: load(numbers[i]))
+    yield from dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=256))
 
 
 def class_descriptions(sources: Sequence[Source], field: str, captions_per_class: int,

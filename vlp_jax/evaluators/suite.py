@@ -20,6 +20,7 @@ from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, zero_shot
 
 TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS, "matching": MATCHING_METRICS,
                 "captions": CAPTION_METRICS, "classification": CLASSIFICATION_METRICS, "regression": REGRESSION_METRICS}
+PAIRED = {"matching", "classification", "regression"}  # tasks that ask about a picture with a text
 Descriptions = Mapping[str, Mapping[str, Sequence[str]]]  # {class field: {class: training captions}}
 
 
@@ -45,9 +46,8 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
 
     def asked_of(embedder: Embedder) -> Tell:
         def ask(pairs: Sequence[tuple[int, str]]) -> np.ndarray:
-            pixels = data.pixels(embedder.preprocessor, threads, [image for image, _ in pairs])
-            items = zip(pixels, (caption for _, caption in pairs), strict=True)
-            return embedder.pairs(variables, paced(items, spec.batch_size, between), spec.batch_size)
+            rows = data.pairs(embedder.preprocessor, threads, pairs)
+            return embedder.pairs(variables, paced(rows, spec.batch_size, between), spec.batch_size)
 
         return ask
 
@@ -92,6 +92,8 @@ class EvaluationSuite:
         self.sets = {name: EvaluationSet(open_source(spec.source)) for name, spec in specs.items()}
         for name, spec in specs.items():
             check_told(self.sets[name], spec, tellers)
+            if PAIRED & {*spec.tasks}:
+                self.sets[name].check_graphs(embedder.preprocessor)
 
     def due(self, step: int, last_step: int) -> list[str]:
         """Names of the evaluators that run after this step."""

@@ -2,6 +2,7 @@
 
 from vlp_jax.config import schema
 from vlp_jax.models.flops import cross_flops, image_tokens, layer_flops, mlp_flops, text_flops
+from vlp_jax.models.fusions import image_grid
 from vlp_jax.models.presets import Size, size_of
 from vlp_jax.models.text_towers import text_tokens, text_width
 from vlp_jax.models.towers import image_token_width, image_width
@@ -52,10 +53,13 @@ def visual_attention_flops(fusion: schema.VisualAttentionFusion, images: int, im
 
 
 def graph_flops(model: schema.Model) -> int:
-    """Both graphs' nodes, and in each round messages within and across, and an MLP. Neighbours are mixed by whole matrices."""
-    fusion, width = model.fusion, model.fusion.width
-    images, texts = image_tokens(model.image), text_tokens(model.text)
-    flops = 2 * width * (images * image_token_width(model.image) + texts * text_width(model.text))
+    """Both graphs' nodes, and in each round messages within and across, and an MLP. Neighbours are mixed by whole matrices, and so
+    are an image's tokens where its regions are boxes."""
+    fusion, width, image_width = model.fusion, model.fusion.width, image_token_width(model.image)
+    boxes = fusion.regions == "boxes"
+    images, texts = fusion.box_count if boxes else image_tokens(model.image), text_tokens(model.text)
+    flops = 2 * width * (images * image_width + texts * text_width(model.text))
+    flops += 2 * images * image_grid(model.image).side**2 * image_width if boxes else 0
     size = Size(width, fusion.rounds, fusion.heads, fusion.mlp_dim)
     for count, others in ((images, texts), (texts, images)):
         within = 2 * count * width**2 + 2 * count**2 * width + (4 * count * width if fusion.layer == "attention" else 0)

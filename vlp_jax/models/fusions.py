@@ -64,7 +64,8 @@ def build_graph(config: schema.Model, precision: Precision) -> GraphFusion:
                           "model.fusion.kind='graph' joins; set token_drop=0")
     options = LayerOptions(fusion.width, fusion.heads, fusion.mlp_dim, activation=fusion.activation, precision=precision)
     return GraphFusion(options, fusion.layer, fusion.rounds, image_grid(image), fusion.image_neighbours, fusion.word_window,
-                       words_before=text_tokens(config.text) - config.text.length)
+                       words_before=text_tokens(config.text) - config.text.length, regions=fusion.regions,
+                       box_neighbours=fusion.box_neighbours, words=fusion.words)
 
 
 def fused_width(config: schema.Model) -> int:

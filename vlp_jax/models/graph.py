@@ -42,9 +42,50 @@ def word_neighbours(tokens: int, window: int, before: int = 0) -> np.ndarray:
     return np.pad((distance > 0) & (distance <= window), (before, 0))
 
 
-def edges_of(neighbours: np.ndarray, mask: jax.Array | None) -> jax.Array:
-    """bool [B or 1, N, N]: who hears whom, itself included. Nodes that mask [B, N] hides hear nobody, and nobody hears them."""
-    edges = jnp.asarray(neighbours | np.eye(len(neighbours), dtype=bool))[None]
+def pooled_regions(tokens: jax.Array, boxes: jax.Array, grid: Grid) -> jax.Array:
+    """The mean of an image's tokens under each box, weighted by how much of a token's cell of the grid the box covers.
+
+    One map serves all regions, as in Fast R-CNN (Girshick 2015, section 2.1). Its RoI pooling divides a box into parts, rounds
+    their ends to whole cells and takes the largest value of each; here a box is one part, nothing is rounded, and the mean is
+    taken.
+
+    tokens: [B, N, D], on `grid`. boxes: float32 [B, R, 4], left, top, right, bottom as fractions of the image, NaN for none.
+    Returns: [B, R, D] in the dtype of the tokens; zeros for no box.
+    """
+    boxes = jnp.where(given(boxes)[:, :, None], boxes, 0.0)
+    across, down = (covered(boxes[:, :, side::2], grid.side) for side in (0, 1))
+    weights = rearrange(down[:, :, :, None] * across[:, :, None, :], "b r h w -> b r (h w)").astype(tokens.dtype)
+    return jnp.einsum("brn,bnd->brd", weights, tokens[:, grid.before:grid.before + grid.side**2])
+
+
+def covered(ends: jax.Array, cells: int) -> jax.Array:
+    """Which parts of an interval lie in each of so many equal cells of [0, 1]. ends: [..., 2] -> [..., cells], of sum 1; zeros for
+    an interval without length."""
+    edges = np.arange(cells + 1, dtype=np.float32) / np.float32(cells)
+    parts = jnp.maximum(jnp.minimum(ends[..., 1:], edges[1:]) - jnp.maximum(ends[..., :1], edges[:-1]), 0.0)
+    whole = parts.sum(axis=-1, keepdims=True)
+    return parts / jnp.where(whole > 0, whole, 1.0)
+
+
+def given(boxes: jax.Array) -> jax.Array:
+    """bool [B, R]: which of boxes [B, R, 4] are there, and not NaN."""
+    return jnp.isfinite(boxes).all(axis=-1)
+
+
+def box_neighbours(boxes: jax.Array, which: str) -> jax.Array:
+    """bool [B, R, R]: `all` boxes, or those that `overlap`, of boxes [B, R, 4]."""
+    if which == "all":
+        return jnp.ones((*boxes.shape[:2], boxes.shape[1]), bool)
+    begins, ends = boxes[:, :, None, :2], boxes[:, None, :, 2:]
+    before = (begins < ends).all(axis=-1)  # NaN is before nothing
+    return before & before.swapaxes(1, 2)
+
+
+def edges_of(neighbours: np.ndarray | jax.Array, mask: jax.Array | None) -> jax.Array:
+    """bool [B or 1, N, N]: who hears whom, itself included. Nodes that mask [B, N] hides hear nobody, and nobody hears them.
+    neighbours: bool [N, N], or [B, N, N] where each example has its own."""
+    edges = jnp.asarray(neighbours | np.eye(neighbours.shape[-1], dtype=bool))
+    edges = edges if edges.ndim == 3 else edges[None]
     return edges if mask is None else edges & mask[:, :, None] & mask[:, None, :]
 
 

@@ -5,10 +5,11 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vlp_jax.models.attention import MultiHeadAttention
 from vlp_jax.models.fusion import FusedEncoding
-from vlp_jax.models.graph import GRAPH_LAYERS, Grid, edges_of, word_neighbours
+from vlp_jax.models.graph import GRAPH_LAYERS, Grid, box_neighbours, edges_of, given, pooled_regions, word_neighbours
 from vlp_jax.models.layers import Encoding, LayerOptions, Mlp, masked_mean
 from vlp_jax.sharding.layout import constrain
 
@@ -27,12 +28,15 @@ class GraphFusion(nn.Module):
     different kinds of things, learned maps q, k, v, and one of the heads together, stand in it, and it is added to g_i. Each graph
     and each round has parameters of its own.
 
-    image, text: Encodings with tokens [B, M, D'] and [B, N, D'']; each token is a node, brought to the width by a linear map.
+    image, text: Encodings with tokens [B, M, D'] and [B, N, D'']; each token is a node, brought to the width by a linear map. With
+      regions="boxes" the image has `boxes` [B, R, 4], each a node in place of the tokens (see `pooled_regions`); with
+      words="dependencies" the text has `edges` [B, L, L].
     Returns: FusedEncoding with the words' nodes as tokens, the regions' as image_tokens, and pooled [B, 2 D], the mean of the real
       nodes of the text beside that of the image. Hidden nodes change no other.
 
     layer: "convolution" or "attention". grid: of the image's tokens. image_neighbours: 4 or 8 of a region. word_window: so many
       places from each other words are still neighbours. words_before: tokens in front of the words, which have no neighbours.
+      box_neighbours: of `graph.box_neighbours`.
     """
 
     options: LayerOptions
@@ -42,13 +46,17 @@ class GraphFusion(nn.Module):
     image_neighbours: int
     word_window: int
     words_before: int = 0
+    regions: str = "grid"
+    box_neighbours: str = "overlap"
+    words: str = "window"
 
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
+        if self.regions == "boxes":
+            image = image.replace(tokens=pooled_regions(image.tokens, image.boxes, self.grid), mask=given(image.boxes))
         encodings, options = {"image": image, "text": text}, self.options
         masks = {name: encoding.mask for name, encoding in encodings.items()}
-        neighbours = {"image": self.grid.neighbours(self.image_neighbours),
-                      "text": word_neighbours(text.tokens.shape[1], self.word_window, self.words_before)}
+        neighbours = {"image": self.region_neighbours(image), "text": self.word_neighbours(text)}
         edges = {name: edges_of(neighbours[name], masks[name]) for name in encodings}
         nodes = {name: laid_out(options.precision.dense(options.width, ("embed", "mlp"), name=f"{name}_in",
                                                         kernel_init=options.initializers()["residual"])(encoding.tokens))
@@ -58,6 +66,19 @@ class GraphFusion(nn.Module):
         nodes = {name: laid_out(options.normalisation(f"{name}_norm")(x)) for name, x in nodes.items()}
         pooled = jnp.concatenate([masked_mean(nodes[name], masks[name]) for name in ("text", "image")], axis=-1)
         return FusedEncoding(nodes["text"], text.mask, pooled.astype(nodes["text"].dtype), image_tokens=nodes["image"])
+
+    def region_neighbours(self, image: Encoding) -> np.ndarray | jax.Array:
+        """bool [M, M], or [B, R, R] of boxes."""
+        if self.regions == "boxes":
+            return box_neighbours(image.boxes, self.box_neighbours)
+        return self.grid.neighbours(self.image_neighbours)
+
+    def word_neighbours(self, text: Encoding) -> np.ndarray | jax.Array:
+        """bool [N, N], or [B, N, N] of a parse."""
+        before = self.words_before
+        if self.words == "dependencies":
+            return jnp.pad(text.edges, ((0, 0), (before, 0), (before, 0)))
+        return word_neighbours(text.tokens.shape[1], self.word_window, before)
 
 
 class InteractiveRound(nn.Module):

@@ -21,13 +21,16 @@ from vlp_jax.sharding.layout import constrain
 class Encoding:
     """What every encoder returns: tokens [B, N, D] (None where only `pooled` was asked for), mask [B, N] bool (None: all real),
     pooled [B, D] (or None), of a text the ids [B, L] int32 that it was made from, and the tokens as a transformer's final norm
-    found them (None where there is no such norm)."""
+    found them (None where there is no such norm). For a fusion of graphs, where its config asks for them: of an image the `boxes`
+    [B, R, 4] of its regions (see `graph.pooled_regions`), of a text the `edges` between its tokens, bool [B, L, L]."""
 
     tokens: jax.Array | None
     mask: jax.Array | None
     pooled: jax.Array | None
     ids: jax.Array | None = None
     unnormalised: jax.Array | None = None
+    boxes: jax.Array | None = None
+    edges: jax.Array | None = None
 
 
 class Mlp(nn.Module):

@@ -45,15 +45,18 @@ class VisionLanguageModel(nn.Module):
             self.decoder = build_decoder(self.config, self.precision)
 
     def encode_image(self, image: jax.Array, train: bool = False, tokens: bool = True, kept: jax.Array | None = None,
-                     masked: jax.Array | None = None) -> Encoding:
+                     masked: jax.Array | None = None, boxes: jax.Array | None = None) -> Encoding:
         """[B, H, W, 3] normalised pixels -> the image tower's Encoding, with its `tokens` where they are wanted. kept: int32
-        [B, K], the only patches that a ViT is to encode; masked: bool [B, N], those that it is not to see; others have none."""
+        [B, K], the only patches that a ViT is to encode; masked: bool [B, N], those that it is not to see; others have none.
+        boxes: float32 [B, R, 4], which the Encoding takes along for the fusion."""
         chosen = {name: value for name, value in (("kept", kept), ("masked", masked)) if value is not None}
-        return self.image(image, train, tokens, **chosen)
+        return self.image(image, train, tokens, **chosen).replace(boxes=boxes)
 
-    def encode_text(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True) -> Encoding:
-        """int32 [B, L], bool [B, L] -> the text tower's Encoding, with its `tokens` where they are wanted."""
-        return self.text(text, mask, train, tokens)
+    def encode_text(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True,
+                    edges: jax.Array | None = None) -> Encoding:
+        """int32 [B, L], bool [B, L] -> the text tower's Encoding, with its `tokens` where they are wanted. edges: bool [B, L, L],
+        which the Encoding takes along for the fusion."""
+        return self.text(text, mask, train, tokens).replace(edges=edges)
 
     def fuse(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
         """The Encodings of B pairs, with their tokens -> the text's tokens after fusion, their mask, and pooled [B, D].

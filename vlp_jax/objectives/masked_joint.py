@@ -44,7 +44,7 @@ class MaskedJoint(MaskedImage):
         hidden = self.hide(batch["image"], model)
         masked = masked_text(self, self.make_rng("dropout"), batch, model)
         image = model.encode_image(batch["image"], self.training, masked=hidden.mask)
-        text = model.encode_text(masked.text, batch["text_mask"], self.training)
+        text = model.encode_text(masked.text, batch["text_mask"], self.training, edges=batch.get("word_edges"))
         fused = model.fuse(image, text, self.training)
         if fused.image_tokens is None:
             raise ConfigError(f"model.fusion.kind: {model.config.fusion.kind!r} gives no tokens of the picture to tell hidden "

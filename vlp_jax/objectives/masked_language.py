@@ -95,14 +95,14 @@ class MaskedLanguage(Objective):
     def teach(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> tuple[MaskedText, jax.Array]:
         """The text as it was masked, and what is told of it, logits float32 [B, L, V]."""
         masked = self.masked(self.make_rng("teacher"), batch, model)
-        return masked, self.told(encodings, masked, batch["text_mask"], model)
+        return masked, self.told(encodings, masked, batch, model)
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         if self.taught:
             masked, lesson = batch["teacher"][self.name]
         else:
             masked, lesson = self.masked(self.make_rng("dropout"), batch, model), None
-        logits = self.told(encodings, masked, batch["text_mask"], model)
+        logits = self.told(encodings, masked, batch, model)
         loss = masked_loss(logits, batch["text"], masked.chosen)
         loss = loss if lesson is None else self.distilled(loss, logits, lesson, masked.chosen)
         return Loss(loss.value, {**loss.metrics, "masked": masked.share,
@@ -113,9 +113,9 @@ class MaskedLanguage(Objective):
         return masked_text(self, key, batch, model, batch["word_start"] if self.whole_words else None)
 
     @nn.compact
-    def told(self, encodings: dict, masked: MaskedText, mask: jax.Array, model: VisionLanguageModel) -> jax.Array:
+    def told(self, encodings: dict, masked: MaskedText, batch: dict[str, jax.Array], model: VisionLanguageModel) -> jax.Array:
         """Logits float32 [B, L, V] of all tokens of a masked text."""
-        encoding = model.encode_text(masked.text, mask, self.training)
+        encoding = model.encode_text(masked.text, batch["text_mask"], self.training, edges=batch.get("word_edges"))
         if self.with_image:
             encoding = model.fuse(encodings["image"], encoding, self.training)
         if encoding.tokens is None:

@@ -57,7 +57,8 @@ class PretrainingModule(nn.Module):
         """The weighted sum of the losses, and metrics `NAME/loss`, `NAME/...` of each.
 
         updates: how many there were before, for weights that change with them; None: all objectives count in full.
-        batch: `image` [B, H, W, 3] normalised, `text` int32 [B, L], `text_mask` bool [B, L], and what the objectives read.
+        batch: `image` [B, H, W, 3] normalised, `text` int32 [B, L], `text_mask` bool [B, L], and what the objectives and the fusion
+          read.
         """
         needs = {need for objective in self.objectives.values() for need in objective.needs}
         if self.is_initializing():  # what a teacher gives has the shapes of what the pupil would
@@ -90,9 +91,10 @@ class PretrainingModule(nn.Module):
         them), `fused` (models.fusion.FusedEncoding of the pairs), `decoding` (models.decoder.Decoding of each row of text)."""
         encodings, needs = {}, needs | needs_behind(self.model_config, needs)
         if needs & {"image", "image_embedding", "image_pooled"}:
-            encodings["image"] = self.model.encode_image(batch["image"], train, tokens="image" in needs)
+            encodings["image"] = self.model.encode_image(batch["image"], train, tokens="image" in needs, boxes=batch.get("boxes"))
         if needs & {"text", "text_embedding", "text_pooled"}:
-            encodings["text"] = self.model.encode_text(batch["text"], batch["text_mask"], train, tokens="text" in needs)
+            encodings["text"] = self.model.encode_text(batch["text"], batch["text_mask"], train, tokens="text" in needs,
+                                                       edges=batch.get("word_edges"))
         if "image_pooled" in needs:
             encodings["image_pooled"] = constrain(encodings["image"].pooled, ("batch", None))
         if "text_pooled" in needs:
@@ -124,16 +126,16 @@ class PretrainingModule(nn.Module):
         """`VisionLanguageModel.__call__` without training."""
         return self.model(image, text, mask)
 
-    def match(self, image: jax.Array, text: jax.Array, mask: jax.Array) -> jax.Array:
-        """float32 [B, 2] of pairs: (do not belong together, do), by the first matching objective."""
+    def match(self, batch: dict[str, jax.Array]) -> jax.Array:
+        """float32 [B, 2] of the pairs of a batch: (do not belong together, do), by the first matching objective."""
         head = next(objective for objective in self.objectives.values() if isinstance(objective, Matching))
-        return head.logits(self.model, self.model.encode_image(image), self.model.encode_text(text, mask))
+        encodings = self.encode(batch, {"image", "text"}, train=False)
+        return head.logits(self.model, encodings["image"], encodings["text"])
 
-    def tell(self, name: str, image: jax.Array, text: jax.Array, mask: jax.Array,
-             candidates: np.ndarray | None = None) -> jax.Array:
+    def tell(self, name: str, batch: dict[str, jax.Array], candidates: np.ndarray | None = None) -> jax.Array:
         """float32 [B, outputs]: what the objective `name`, a supervised one, answers for each pair; of one that writes answers, the
         scores of all `candidates`, int32 [K, L]."""
-        objective, batch = self.objectives[name], {"image": image, "text": text, "text_mask": mask}
+        objective = self.objectives[name]
         encodings = self.encode(batch, {*objective.needs}, train=False)
         if candidates is not None:
             return objective.scores(encodings["fused"], self.model, candidates)

@@ -132,8 +132,8 @@ def make_embedder(module: PretrainingModule, preprocessor: Preprocessor, layout:
     def embed(variables, image, text, mask):
         return module.apply(variables, image, text, mask, method="embed")
 
-    def match(variables, image, text, mask):
-        return module.apply(variables, image, text, mask, method="match")
+    def match(variables, batch):
+        return module.apply(variables, batch, method="match")
 
     return Embedder(laid_out(embed, layout), preprocessor, layout.mesh, laid_out(match, layout))
 
@@ -158,8 +158,8 @@ def make_tellers(module: PretrainingModule, embedder: Embedder, targets: Targets
         if isinstance(objective, schema.AnsweringObjective):
             candidates = rows_of_texts(targets.classes[objective.target], embedder.preprocessor.tokenizer, objective.length)
 
-        def tell(variables, image, text, mask):
-            return module.apply(variables, name, image, text, mask, candidates, method="tell")
+        def tell(variables, batch):
+            return module.apply(variables, name, batch, candidates, method="tell")
 
         asked = Embedder(embedder.embed, embedder.preprocessor, layout.mesh, laid_out(tell, layout))
         return Teller(objective.kind, asked, objective.target, targets)

@@ -1,0 +1,72 @@
+"""What a fusion of graphs needs of `data.boxes` and `data.dependencies`: checked, and how many regions there are filled in."""
+
+import dataclasses
+import re
+from typing import NoReturn
+
+from vlp_jax.config import schema
+from vlp_jax.config.targets import Fail
+from vlp_jax.errors import ConfigError
+
+SOURCE_PROMPT = re.compile(r"[?&]prompt=")  # an option of a source that puts captions into prompts
+
+
+def with_box_count(config: schema.Config, place: str) -> schema.Config:
+    """`config` with `box_count` of a fusion whose regions are boxes. Raises: ConfigError for graphs without their data, data
+    without a graph that reads them, and what does not go together with them."""
+    def fail(path: str, text: str) -> NoReturn:
+        raise ConfigError(f"{path}: {text}{f' [{place}]' if place else ''}")
+
+    boxes, fusion = config.data.boxes, config.model.fusion
+    graph = fusion if isinstance(fusion, schema.GraphFusion) else schema.GraphFusion()
+    check_there("boxes", boxes, "regions", graph.regions, fail)
+    check_there("dependencies", config.data.dependencies, "words", graph.words, fail)
+    count = None if boxes is None else boxes.count
+    if graph.box_count not in (None, count):
+        fail("model.fusion.box_count", f"is {graph.box_count}, data.boxes has {count}; leave it out")
+    if config.data.dependencies is not None:
+        check_words(config, fail)
+    if boxes is None:
+        return config
+    check_pictures(config, fail)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, fusion=dataclasses.replace(graph, box_count=count)))
+
+
+def check_there(name: str, data: schema.Boxes | schema.Dependencies | None, key: str, value: str, fail: Fail) -> None:
+    """Calls `fail` where only one of `data.NAME` and the fusion's `key` speaks of them, or the first does not say where."""
+    if data is None and value == name:
+        fail(f"model.fusion.{key}", f"{name!r} needs data.{name}: set it, such as dict(field={name!r}), the field of the metadata "
+                                    "that holds them")
+    if data is not None and value != name:
+        fail(f"data.{name}", f"has no effect without model.fusion.kind='graph' with {key}={name!r}")
+    if data is not None and not data.field:
+        fail(f"data.{name}.field", "is missing; name the field of the metadata that holds them")
+
+
+def check_pictures(config: schema.Config, fail: Fail) -> None:
+    """Calls `fail` for changes of a picture that boxes do not follow, and for an objective that tells patches: no nodes of theirs
+    are left."""
+    augmentation = config.data.augmentation
+    for key, used in (("rotation", augmentation.rotation), ("randaugment.operations", augmentation.randaugment.operations)):
+        if used:
+            fail(f"data.augmentation.{key}", f"is {used}, and data.boxes are not moved along; set it to 0")
+    for name, objective in config.objectives.items():
+        if isinstance(objective, schema.MaskedJoint):
+            fail("model.fusion.regions", f"'boxes' leaves no patches that objectives.{name} could tell; set 'grid'")
+
+
+def check_words(config: schema.Config, fail: Fail) -> None:
+    """Calls `fail` for texts that are more than one caption alone, of which `data.dependencies` know the words."""
+    train = config.data.train
+    why = "and data.dependencies count the words of captions alone; set"
+    if config.data.text.packing is not None:
+        fail("data.text.packing", f"is {config.data.text.packing}, {why} None")
+    parts = {f"data.train.mixture.{name}": part for name, part in train.mixture.items()}
+    for path, texts in {"data.train": train, **parts}.items():
+        for key in ("caption_and_keywords", "keywords"):
+            if getattr(texts, key):
+                fail(f"{path}.{key}", f"is {getattr(texts, key)}, {why} 0")
+        if texts.prompts not in (None, ("{}",)):
+            fail(f"{path}.prompts", f"are {texts.prompts}, {why} ('{{}}',)")
+        if SOURCE_PROMPT.search(texts.source or ""):
+            fail(f"{path}.source", f"has the option prompt=, {why} none")
