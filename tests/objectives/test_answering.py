@@ -27,9 +27,10 @@ ANSWERS = np.array([[1, 5, 2, -1], [1, 5, 7, 2], [1, 9, 2, -1], [-1, -1, -1, -1]
 CANDIDATES = np.array([[1, 5, 2, -1], [1, 5, 7, 2], [1, 9, 2, -1], [1, 3, 2, -1], [1, 12, 2, -1]], np.int32)
 
 
-def config_of(decoder="transformer", fusion=None, target=None, **changes):
+def config_of(decoder="transformer", fusion=None, target=None, end_token="<end>", **changes):
     answer = dict(kind="text", field="answer", classes=5, length=LENGTH)
-    return experiment(model__decoder=DECODERS[decoder] if isinstance(decoder, str) else decoder,
+    return experiment(data__text__end_token=end_token,
+                      model__decoder=DECODERS[decoder] if isinstance(decoder, str) else decoder,
                       model__fusion=fusion or dict(kind="cross_attention", **TOWER), data__targets=dict(answer=target or answer),
                       objectives=dict(answer=dict(kind="answering", target="answer", unigram="batch", **changes)))
 
@@ -135,6 +136,9 @@ def test_over_a_mesh_the_scores_are_those_of_one_device():
     (dict(decoder=dict(kind="on_text_tower", **TOWER)), "model.decoder: objectives.answer writes by a decoder of its own"),
     (dict(decoder=dict(kind="lstm", image="state", width=8, embedding_width=8)), "model.decoder: objectives.answer writes"),
     (dict(length=3), "objectives.answer.length: is 3, data.targets.answer has 4"),
+    (dict(target=dict(kind="text", field="answer", classes=5, length=2)), "data.targets.answer.length: .*2"),
+    (dict(decoder=dict(kind="transformer", text_prefix=0.5, **TOWER)), "model.decoder.text_prefix: has no effect without"),
+    (dict(end_token=None), "data.text.end_token: is None, and objectives.answer ends an answer with it"),
 ])
 def test_what_an_answer_needs_is_named(changes, message):
     with pytest.raises(ConfigError, match=message):
