@@ -6,6 +6,7 @@ so: -1 for a class, zeros for scores, NaN for a number.
 
 import dataclasses
 import functools
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from vlp_jax.data.text import Tokenizer
 from vlp_jax.errors import ConfigError, DataError
 
 MOST_SAMPLES = 500_000  # of the training data that are read to find classes
+SURROGATE = re.compile("[\ud800-\udfff]")
 Stored = Mapping[str, Mapping[str, Any]]  # what `Targets.to_json` gives
 
 
@@ -77,12 +79,12 @@ def scores_of(places: Sequence[int], classes: int, agreeing: int) -> np.ndarray:
 
 def values_in(metadata: Mapping[str, Any], spec: schema.Classes) -> list[str]:
     """The values that a field of metadata holds, one or several; those that are empty, or no text and no whole number, are left
-    out."""
+    out. Half a surrogate pair is no text: no tokenizer takes it."""
     held = pick(metadata, spec.field)
     values = held if isinstance(held, list | tuple | np.ndarray) else [held]
     values = [int(value) if isinstance(value, float | np.floating) and float(value).is_integer() else value for value in values]
     said = [canonicalize(str(value), spec.canonicalize) for value in values if isinstance(value, str | int | np.integer)]
-    return [value for value in said if value.strip()]
+    return [value for value in said if value.strip() and not SURROGATE.search(value)]
 
 
 def number_in(metadata: Mapping[str, Any], spec: schema.NumberTarget) -> np.ndarray:
@@ -92,7 +94,9 @@ def number_in(metadata: Mapping[str, Any], spec: schema.NumberTarget) -> np.ndar
         value = float(held) if isinstance(held, str | int | float | np.number) else np.nan
     except (ValueError, OverflowError):
         value = np.nan
-    return np.float32((value - spec.mean) / spec.deviation if np.isfinite(value) else np.nan)
+    with np.errstate(over="ignore"):
+        number = np.float32((value - spec.mean) / spec.deviation)
+    return number if np.isfinite(number) else np.float32(np.nan)
 
 
 def find_targets(specs: Mapping[str, schema.AnyTarget], train: Sequence[Source], stored: Stored | None = None) -> Targets:
