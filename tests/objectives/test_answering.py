@@ -9,7 +9,7 @@ from tiny_experiment import BATCH, TOWER, batch_of, experiment, leaves
 
 from vlp_jax.config import base, schema, to_config
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.targets import Targets, rows_of_texts
+from vlp_jax.data.targets import Targets, ranked_answers, rows_of_texts
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.answering import NOT_LISTED
 from vlp_jax.sharding.layout import layout_in_use
@@ -145,7 +145,7 @@ def test_what_an_answer_needs_is_named(changes, message):
         config_of(**changes)
 
 
-def test_texts_become_rows_of_tokens_and_what_is_said_most_often_is_the_text():
+def test_texts_become_rows_of_tokens_and_what_is_said_most_often_is_the_text(capsys):
     config = base()
     config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
     tokenizer = Preprocessor.from_config(to_config(config.to_dict())).tokenizer
@@ -155,5 +155,10 @@ def test_texts_become_rows_of_tokens_and_what_is_said_most_often_is_the_text():
     yes = tokenizer.backend.encode(["yes"])[0]
     assert rows[0].tolist() == [*start, *yes, *end, *[-1] * (4 - len(yes))] and (rows[1] == -1).all()
     assert rows[2, 0] == start[0] and rows[2, -1] == end[0]
+    for length, words in ((6, "'a red heart with' and 'a red heart with a name' (and 1 more) are the same tokens"), (16, None)):
+        answers = ["yes", "a red heart with", "a red heart with a name", "a red heart with a long name"]
+        assert ranked_answers("x", answers, tokenizer, length).shape == (4, length)
+        said = capsys.readouterr().err
+        assert (f"data.targets.x: {words}" in said and f"more than {length}" in said) if words else not said
     targets = Targets({"x": schema.TextTarget(field="answers", classes=2)}, {"x": ("yes", "no")})
     assert [targets.of("x", {"answers": said}) for said in (["no", "yes", "yes"], "no", [], None)] == ["yes", "no", "", ""]

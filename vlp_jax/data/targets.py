@@ -17,6 +17,7 @@ from vlp_jax.config import schema
 from vlp_jax.config.parse import to_tree
 from vlp_jax.config.targets import number_of_classes
 from vlp_jax.data.canonicalize import canonicalize
+from vlp_jax.data.notices import notice
 from vlp_jax.data.rows import pick
 from vlp_jax.data.samples import Source
 from vlp_jax.data.spread import spread_samples
@@ -68,6 +69,19 @@ def rows_of_texts(texts: Sequence[str], tokenizer: Tokenizer, length: int) -> np
     ids, mask, _ = dataclasses.replace(tokenizer, length=length)(texts)
     given = np.array([bool(text) for text in texts])[:, None]
     return np.where(mask & given, ids, -1).astype(np.int32)
+
+
+def ranked_answers(name: str, texts: Sequence[str], tokenizer: Tokenizer, length: int) -> np.ndarray:
+    """`rows_of_texts` of the answers to the target `name` that an evaluation ranks. Answers of the same tokens, which it
+    cannot tell apart, are said."""
+    rows, seen = rows_of_texts(texts, tokenizer, length), {}
+    firsts = [seen.setdefault(row.tobytes(), text) for text, row in zip(texts, rows, strict=True)]
+    alike = [pair for pair in zip(firsts, texts, strict=True) if pair[0] != pair[1]]
+    if alike:
+        (first, other), more = alike[0], f" (and {len(alike) - 1} more)" if len(alike) > 1 else ""
+        notice(f"data warning: data.targets.{name}: {first!r} and {other!r}{more} are the same tokens, and an evaluation counts "
+               f"either as wrong; `canonicalize` as in data.text may make them one, a length of more than {length} tell them apart")
+    return rows
 
 
 def scores_of(places: Sequence[int], classes: int, agreeing: int) -> np.ndarray:
