@@ -29,7 +29,8 @@ def get_config(variant="full"):
     config.data.train.source = "jsonl:/data/dialogues/train.jsonl?caption=dialogue"  # a place to be overridden
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
                             padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
-    config.data.targets = dict(reply=dict(kind="text", field="reply", classes=1000, length=20))
+    config.data.targets = dict(reply=dict(kind="text", field="reply", classes=1000, length=20,
+                                          canonicalize=config.data.text.canonicalize))
     config.model.image = to_tree(schema.VggTower(depth=16, norm="batch"))
     config.model.text = to_tree(schema.BidirectionalLstmTower(embedding_width=300, width=512, depth=2, vocab_size=30522,
                                                               length=256))
@@ -42,7 +43,7 @@ def get_config(variant="full"):
     config = variant_of(config, variant, small)
     if variant != "full":
         config.data.train.source = "embedded:emoji_dialogues/train"
-        config.data.targets.reply.update(field="answer", classes=REPLIES, length=8)
+        config.data.targets.reply.update(field="answer", classes=REPLIES, length=8, canonicalize=())
         config.objectives.reply.shortlist = 16
         config.evaluators = dict(val_vendor=dict(source="embedded:emoji_dialogues/val_vendor", tasks=("classification",),
                                                  by="type"))

@@ -1,7 +1,9 @@
 """A training in stages: pictures alone, texts alone, pairs, and fine-tuning; each begins with what those before it have trained.
 
-python -m vlp_jax.main --config=configs/staged.py --workdir=DIR '--config.data.train.source=webdataset:...'
-trains DIR/image, DIR/text, DIR/joint and DIR/finetuned in turn; given again, it goes on where it stopped. One stage alone:
+python -m vlp_jax.main --config=configs/staged.py --workdir=DIR '--config.data.train.source=webdataset:...' \
+    --config.stages.finetuned.data.train.source=folder:/data/train --config.stages.finetuned.evaluators.val.source=folder:/data/val
+trains DIR/image, DIR/text, DIR/joint and DIR/finetuned in turn; given again, it goes on where it stopped. The last stage wants
+labels, `class` in the metadata, and a set without is noticed only when it begins. One stage alone:
 --config=configs/staged.py:full:joint. `--config.KEY=VALUE` is for every stage, `--config.stages.joint.KEY=VALUE` for one.
 
 As FLAVA begins with towers trained on one modality each (Singh et al. 2022, section 3.4), with other objectives: SimCLR's two views

@@ -21,7 +21,10 @@ from vlp_jax.config import base, load_config, schema, to_config
 from vlp_jax.data.mixture import Mixture, Part, open_mixture
 from vlp_jax.data.pipeline import Batches, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.samples import SparesImages
 from vlp_jax.data.sources import KINDS, open_source
+from vlp_jax.data.spread import spread_samples
+from vlp_jax.data.storage import read_file, read_range
 from vlp_jax.data.text import load_tokenizer
 from vlp_jax.errors import DataError
 from vlp_jax.training.assembly import assemble
@@ -202,6 +205,25 @@ def test_the_samples_are_the_ones_that_were_written(spec):
     for index in (COUNT, -COUNT - 1):
         with pytest.raises(IndexError):
             source[index]
+
+
+def test_where_pictures_are_files_columns_or_members_of_their_own_samples_are_given_without_reading_them(spec, monkeypatch):
+    source, read = open_source(spec), []
+    samples = [source[i] for i in range(COUNT)]
+    assert isinstance(source, SparesImages) == (spec.partition(":")[0] in ("webdataset", "parquet", "jsonl", "csv", "folder"))
+    if not isinstance(source, SparesImages):
+        assert list(spread_samples([source], COUNT)) == samples
+        return
+
+    def counted(function):
+        return lambda *given: read.append(function(*given)) or read[-1]
+
+    monkeypatch.setattr("vlp_jax.data.rows.read_file", counted(read_file))
+    monkeypatch.setattr("vlp_jax.data.webdataset.read_range", counted(read_range))
+    fresh = pickle.loads(pickle.dumps(source))
+    assert list(spread_samples([fresh], COUNT)) == [dataclasses.replace(sample, image=b"") for sample in samples]
+    size = sum(map(len, read)) + sum(table.nbytes for table in getattr(fresh, "_kept", {}).values())
+    assert size < sum(len(sample.image) for sample in samples) / 4
 
 
 def test_the_batches_of_every_source_are_the_same(spec, expected_batches):

@@ -1,6 +1,7 @@
 """Parquet, JSONL, CSV, class folders, TFDS and synthetic samples: what they read, and what they say of what is wrong."""
 
 import csv
+import dataclasses
 import datetime
 import io
 import json
@@ -99,6 +100,13 @@ def test_a_dot_reaches_into_nested_fields(images, tmp_path):
     assert open_source(f"jsonl:{images}/x.jsonl?image=image.path&caption=texts.raw")[0].captions == ("a", "b")
     source = write_parquet(tmp_path / "x.parquet", {"image": [png()], "texts": [rows[0]["texts"]]}, "?caption=texts.raw")
     assert source[0].captions == ("a", "b")
+
+
+def test_captions_beside_the_image_in_one_column_are_there_without_it_too(tmp_path):
+    column = [{"bytes": png(), "said": "a cat"}, {"bytes": png(), "said": "a dog"}]
+    source = write_parquet(tmp_path / "a.parquet", {"both": column, "v": [1, 2]}, "?image=both.bytes&caption=both.said")
+    for i in range(2):
+        assert source.without_image(i) == dataclasses.replace(source[i], image=b"") and source[i].image == png()
 
 
 def test_prompts_make_captions(images):

@@ -50,7 +50,8 @@ def class_of(value, **changes):
 
 def test_a_class_is_its_place_among_the_names_and_what_is_none_of_them_is_no_target():
     for value, expected in (("red", 0), (2, 1), ("2", 1), (np.int64(2), 1), ("green", -1), ("", -1), (" ", -1), (None, -1),
-                            (["red"], 0), (["red", "2"], -1), (2.0, 1), (2.5, -1), ({}, -1)):
+                            ("red \ud83d", -1), (["red", "\ud83d"], 0), (["red"], 0), (["red", "2"], -1),
+                            (2.0, 1), (2.5, -1), ({}, -1)):
         found = class_of({"a": {"b": value}})
         assert found == expected and found.dtype == np.int32, value
     assert class_of({}) == class_of({"a": "red"}) == -1
@@ -76,7 +77,8 @@ def test_scores_are_the_answers_of_annotators_over_three_and_at_most_one(agreein
 
 def test_numbers_are_standardised_and_what_is_no_number_is_nan():
     targets = Targets({"x": schema.NumberTarget(field="year", mean=2000.0, deviation=10.0)}, {})
-    for value, expected in ((2005, 0.5), ("1990", -1.0), (2001.0, 0.1), ("old", np.nan), (None, np.nan), (float("inf"), np.nan)):
+    for value, expected in ((2005, 0.5), ("1990", -1.0), (2001.0, 0.1), ("old", np.nan), (None, np.nan), (float("inf"), np.nan),
+                            (1e300, np.nan)):
         np.testing.assert_allclose(targets.of("x", {"year": value}), np.float32(expected), rtol=1e-6)
     assert np.isnan(targets.of("x", {}))
 

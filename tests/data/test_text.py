@@ -200,6 +200,11 @@ def test_a_tokenizer_pickles_after_it_was_used():
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(made))(["a heart"])[0], expected)
 
 
+def test_a_tokenizer_of_another_length_builds_no_other_model():
+    tokenizer = load_tokenizer(Text(), 16, 4096)
+    assert dataclasses.replace(tokenizer, length=6).backend is tokenizer.backend
+
+
 def test_the_embedded_tokenizer_is_there_by_its_name():
     made = load_tokenizer(Text(), 8, 4096)
     ids, mask, _ = made(["Red heart"])

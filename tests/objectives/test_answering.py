@@ -9,7 +9,7 @@ from tiny_experiment import BATCH, TOWER, batch_of, experiment, leaves
 
 from vlp_jax.config import base, schema, to_config
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.targets import Targets, rows_of_texts
+from vlp_jax.data.targets import Targets, ranked_answers, rows_of_texts
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.answering import NOT_LISTED
 from vlp_jax.sharding.layout import layout_in_use
@@ -27,9 +27,10 @@ ANSWERS = np.array([[1, 5, 2, -1], [1, 5, 7, 2], [1, 9, 2, -1], [-1, -1, -1, -1]
 CANDIDATES = np.array([[1, 5, 2, -1], [1, 5, 7, 2], [1, 9, 2, -1], [1, 3, 2, -1], [1, 12, 2, -1]], np.int32)
 
 
-def config_of(decoder="transformer", fusion=None, target=None, **changes):
+def config_of(decoder="transformer", fusion=None, target=None, end_token="<end>", **changes):
     answer = dict(kind="text", field="answer", classes=5, length=LENGTH)
-    return experiment(model__decoder=DECODERS[decoder] if isinstance(decoder, str) else decoder,
+    return experiment(data__text__end_token=end_token,
+                      model__decoder=DECODERS[decoder] if isinstance(decoder, str) else decoder,
                       model__fusion=fusion or dict(kind="cross_attention", **TOWER), data__targets=dict(answer=target or answer),
                       objectives=dict(answer=dict(kind="answering", target="answer", unigram="batch", **changes)))
 
@@ -134,13 +135,16 @@ def test_over_a_mesh_the_scores_are_those_of_one_device():
     (dict(decoder=dict(kind="on_text_tower", **TOWER)), "model.decoder: objectives.answer writes by a decoder of its own"),
     (dict(decoder=dict(kind="lstm", image="state", width=8, embedding_width=8)), "model.decoder: objectives.answer writes"),
     (dict(length=3), "objectives.answer.length: is 3, data.targets.answer has 4"),
+    (dict(target=dict(kind="text", field="answer", classes=5, length=2)), "data.targets.answer.length: .*2"),
+    (dict(decoder=dict(kind="transformer", text_prefix=0.5, **TOWER)), "model.decoder.text_prefix: has no effect without"),
+    (dict(end_token=None), "data.text.end_token: is None, and objectives.answer ends an answer with it"),
 ])
 def test_what_an_answer_needs_is_named(changes, message):
     with pytest.raises(ConfigError, match=message):
         config_of(**changes)
 
 
-def test_texts_become_rows_of_tokens_and_what_is_said_most_often_is_the_text():
+def test_texts_become_rows_of_tokens_and_what_is_said_most_often_is_the_text(capsys):
     config = base()
     config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
     tokenizer = Preprocessor.from_config(to_config(config.to_dict())).tokenizer
@@ -150,5 +154,10 @@ def test_texts_become_rows_of_tokens_and_what_is_said_most_often_is_the_text():
     yes = tokenizer.backend.encode(["yes"])[0]
     assert rows[0].tolist() == [*start, *yes, *end, *[-1] * (4 - len(yes))] and (rows[1] == -1).all()
     assert rows[2, 0] == start[0] and rows[2, -1] == end[0]
+    for length, words in ((6, "'a red heart with' and 'a red heart with a name' (and 1 more) are the same tokens"), (16, None)):
+        answers = ["yes", "a red heart with", "a red heart with a name", "a red heart with a long name"]
+        assert ranked_answers("x", answers, tokenizer, length).shape == (4, length)
+        said = capsys.readouterr().err
+        assert (f"data.targets.x: {words}" in said and f"more than {length}" in said) if words else not said
     targets = Targets({"x": schema.TextTarget(field="answers", classes=2)}, {"x": ("yes", "no")})
     assert [targets.of("x", {"answers": said}) for said in (["no", "yes", "yes"], "no", [], None)] == ["yes", "no", "", ""]

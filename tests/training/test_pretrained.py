@@ -12,6 +12,7 @@ from vlp_jax import main
 from vlp_jax.command_line import split_overrides
 from vlp_jax.config import load_config, load_stages
 from vlp_jax.errors import ConfigError
+from vlp_jax.training import pretrained
 from vlp_jax.training.assembly import assemble
 from vlp_jax.training.pretrained import find_origins
 
@@ -135,6 +136,15 @@ def test_what_cannot_be_taken_is_named_before_anything_is_written(train, tiny, s
     entry = f"{{'a':{{{theirs},'parameters':('^model/image/',)}}}}"
     origin, = find_origins(assemble(load_config(f"{ROOT}/configs/clip_emoji.py:smoke", [*overrides, ("pretrained", entry)])), "run")
     assert origin.parameters and all(path.startswith("model/image/") for path in origin.parameters)
+
+
+def test_all_hosts_begin_with_the_step_that_host_0_finds_newest(tiny, source, tmp_path, monkeypatch):
+    shutil.copytree(source, tmp_path / "origin")
+    shutil.copytree(source / "checkpoints/2", tmp_path / "origin/checkpoints/3")  # which this host sees, and host 0 not yet
+    monkeypatch.setattr(pretrained, "decided_by_first", lambda what, decide: 2)
+    overrides = split_overrides(tiny(SYNTHETIC, "steps=2", f"pretrained={{'a':{{'workdir':'{tmp_path}/origin'}}}}"))[1]
+    origin, = find_origins(assemble(load_config(f"{ROOT}/configs/clip_emoji.py:smoke", overrides)), str(tmp_path / "run"))
+    assert origin.step == 2 and origin.parameters
 
 
 def test_stages_run_one_after_the_other_and_a_second_command_goes_on_where_the_first_stopped(tiny, tmp_path, capsys):

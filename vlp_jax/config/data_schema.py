@@ -152,7 +152,7 @@ class TextTarget(Classes):
     """A text, to be written; of several, the one that is there most often. Its classes are the answers that an evaluation ranks."""
 
     kind: Literal["text"] = "text"
-    length: int = between(8, 2)  # tokens, start and end among them; what is longer loses its last ones
+    length: int = between(8, 3)  # tokens, start and end among them; what is longer loses its last ones
 
 
 AnyTarget = ClassTarget | ScoresTarget | NumberTarget | TextTarget

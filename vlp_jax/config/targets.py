@@ -83,8 +83,10 @@ def length_of(path: str, objective: schema.AnsweringObjective, config: schema.Co
     if target.length > config.model.text.length:
         fail(f"data.targets.{objective.target}.length",
              f"is {target.length}, more than model.text.length={config.model.text.length}")
-    if config.data.text.start_token is None:
-        fail("data.text.start_token", f"is None, and {path} begins an answer with it; set one")
+    text = config.data.text
+    for key, token, does in (("start_token", text.start_token, "begins"), ("end_token", text.end_token, "ends")):
+        if token is None:  # without an end, an answer is ranked before all that go on from it
+            fail(f"data.text.{key}", f"is None, and {path} {does} an answer with it; set one")
     if objective.length not in (None, target.length):
         fail(f"{path}.length", f"is {objective.length}, data.targets.{objective.target} has {target.length}; leave it out")
     return target.length

@@ -74,8 +74,11 @@ def unused_parts(config: schema.Config) -> list[tuple[str, bool, str]]:
     fuses = any(isinstance(objective, schema.Matching | schema.MaskedJoint | schema.AnsweringObjective)
                 or (isinstance(objective, schema.MaskedLanguage) and objective.with_image)
                 or (isinstance(objective, schema.Supervised) and objective.of == "fused") for objective in objectives)
-    return [("model.decoder", config.model.decoder is not None and not writes,
-             "without an objective of kind 'captioning' or 'answering'"),
+    captions = any(isinstance(objective, schema.CaptioningObjective) for objective in objectives)
+    decoder = config.model.decoder
+    return [("model.decoder", decoder is not None and not writes, "without an objective of kind 'captioning' or 'answering'"),
+            ("model.decoder.text_prefix", isinstance(decoder, schema.Decoder) and decoder.text_prefix > 0 and not captions,
+             "without an objective of kind 'captioning'"),
             ("model.fusion", config.model.fusion is not None and not fuses,
              "without an objective of kind 'matching', 'masked_joint', 'answering', 'masked_language' with_image, or of='fused'")]
 

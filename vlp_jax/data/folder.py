@@ -58,17 +58,26 @@ class FolderSource:
         return len(self.ends)
 
     def __getitem__(self, index: int) -> Sample:
+        path, key, fields = self._row(index)
+        return self.columns.sample(key, fields, read_image(self.folder, path, key))
+
+    def without_image(self, index: int) -> Sample:
+        """As `SparesImages`: no file is opened."""
+        _, key, fields = self._row(index)
+        return self.columns.described(key, fields)
+
+    def fingerprint(self) -> str:
+        """Stands for the names of the classes and images, the sizes of the images, and the prompts."""
+        return fingerprint_of("folder", self.classes, self.starts.tolist(), self.digest, repr(self.columns))
+
+    def _row(self, index: int) -> tuple[str, str, dict[str, str]]:
+        """The path of its image, its key and its columns."""
         index = check_index(index, len(self))
         place, _ = locate(self.starts, index)
         name = self.classes[place]
         path = f"{name}/{self._name(index)}"
         key = path.encode(errors="surrogateescape").decode(errors="backslashreplace")  # file names may be no UTF-8, keys are
-        image = read_image(self.folder, path, key)
-        return self.columns.sample(key, {"caption": name.replace("_", " "), "class": name}, image)
-
-    def fingerprint(self) -> str:
-        """Stands for the names of the classes and images, the sizes of the images, and the prompts."""
-        return fingerprint_of("folder", self.classes, self.starts.tolist(), self.digest, repr(self.columns))
+        return path, key, {"caption": name.replace("_", " "), "class": name}
 
     def _name(self, index: int) -> str:
         return os.fsdecode(self.names[self.ends[index - 1] if index else 0 : self.ends[index]])

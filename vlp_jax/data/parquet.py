@@ -79,23 +79,33 @@ class ParquetSource:
         return int(self.starts[-1])
 
     def __getitem__(self, index: int) -> Sample:
-        index = check_index(index, len(self))
-        group, row = locate(self.starts, index)
-        shard, group_of_shard = locate(self.first_groups, group)
-        key = f"{self.names[shard]}:{index - int(self.starts[self.first_groups[shard]]) + 1}"
-        table = self._group(shard, group_of_shard, int(self.starts[group + 1] - self.starts[group]), key)
-        fields = {name: self._value(table, name, row, key) for name in table.column_names}
+        key, fields = self._row(index, True)
         image = pick(fields, self.columns.image)
         if isinstance(image, dict):
             if image.get("bytes") is None and image.get("path"):
                 raise SampleError(Reason.MISSING_IMAGE, key, f"names an image, {image['path']!r}, but does not hold it")
             image = image.get("bytes")
-        used = self.columns.used()
-        return self.columns.sample(key, {name: v if name in used else plain(v) for name, v in fields.items()}, image)
+        return self.columns.sample(key, fields, image)
+
+    def without_image(self, index: int) -> Sample:
+        """As `SparesImages`: the column of images is left out, unless captions are inside of it."""
+        return self.columns.described(*self._row(index, False))
 
     def fingerprint(self) -> str:
         """Stands for the names and sizes of the files, the rows of their groups, and the columns."""
         return fingerprint_of("parquet", self.names, self.sizes, self.starts.tolist(), repr(self.columns))
+
+    def _row(self, index: int, with_image: bool) -> tuple[str, dict[str, Any]]:
+        """Its key and its columns, the image as it is stored."""
+        index = check_index(index, len(self))
+        group, row = locate(self.starts, index)
+        shard, group_of_shard = locate(self.first_groups, group)
+        key = f"{self.names[shard]}:{index - int(self.starts[self.first_groups[shard]]) + 1}"
+        columns = [name for name in self.read_columns[shard] if with_image or not self.columns.of_image_alone(name)]
+        table = self._group(shard, group_of_shard, int(self.starts[group + 1] - self.starts[group]), key, columns)
+        used = self.columns.used()
+        fields = {name: self._value(table, name, row, key) for name in table.column_names}
+        return key, {name: value if name in used else plain(value) for name, value in fields.items()}
 
     def _value(self, table: Any, name: str, row: int, key: str) -> Any:
         """A value as Python has it; one that Python has not, such as a time in nanoseconds, as text."""
@@ -126,17 +136,18 @@ class ParquetSource:
         used = self.columns.used()
         return [field.name for field in schema if field.name in used or not holds_bytes(field.type)]
 
-    def _group(self, shard: int, group: int, rows: int, key: str) -> Any:
-        """The table of a row group, kept or decoded now. Two threads may decode the same one; neither waits."""
+    def _group(self, shard: int, group: int, rows: int, key: str, columns: list[str]) -> Any:
+        """These columns of a row group, kept or decoded now. Two threads may decode the same one; neither waits."""
         import pyarrow
 
+        place = (shard, group, *columns)
         with self._lock:
-            if (shard, group) in self._kept:
-                self._kept.move_to_end((shard, group))
-                return self._kept[shard, group]
+            if place in self._kept:
+                self._kept.move_to_end(place)
+                return self._kept[place]
         try:
             with _opened(self.paths[shard]) as file:
-                table = file.read_row_group(group, columns=self.read_columns[shard])
+                table = file.read_row_group(group, columns=columns)
         except (pyarrow.ArrowException, OSError, IndexError) as error:
             if isinstance(error, OSError) and error.errno:  # of the system, not of a damaged page
                 raise DataError(f"{self.paths[shard]}: cannot be read: {os.strerror(error.errno)}") from error
@@ -145,7 +156,7 @@ class ParquetSource:
         if table.num_rows != rows:
             raise SampleError(Reason.DAMAGED_RECORD, key, f"{self.paths[shard]} has changed since it was indexed")
         with self._lock:
-            self._kept[shard, group] = table
+            self._kept[place] = table
             while len(self._kept) > 1 and (
                 len(self._kept) > CACHED_GROUPS or sum(kept.nbytes for kept in self._kept.values()) > CACHED_BYTES
             ):

@@ -50,10 +50,19 @@ class Columns:
         names = {self.image, *self.captions}
         return names | {name.split(".")[0] for name in names}
 
+    def of_image_alone(self, column: str) -> bool:
+        """Whether the image is, or lies in, this column, and no caption does."""
+        return column in (self.image, self.image.split(".")[0]) and not any(
+            column in (name, name.split(".")[0]) for name in self.captions)
+
     def sample(self, key: str, row: Mapping[str, Any], image: bytes | None) -> Sample:
         """The sample of a row; the columns that are neither image nor caption are its metadata. Raises: SampleError."""
         if not image:
             raise SampleError(Reason.MISSING_IMAGE, key, "has no image" if image is None else "its image is empty")
+        return self.described(key, row, image)
+
+    def described(self, key: str, row: Mapping[str, Any], image: bytes = b"") -> Sample:
+        """`sample`, where its image may be left out."""
         used = self.used()
         captions = self.captions_of(key, row)
         metadata = {name: row[name] for name in row if name not in used}

@@ -83,6 +83,14 @@ class Source(Protocol):
     def fingerprint(self) -> str: ...
 
 
+@runtime_checkable
+class SparesImages(Protocol):
+    """A source that can give a sample without reading its picture: `source[i]`, but `image` is empty, and what is wrong with the
+    picture alone goes unnoticed."""
+
+    def without_image(self, index: int) -> Sample: ...
+
+
 def check_index(index: int, length: int) -> int:
     """`index` as a place in [0, length), negative ones counted from the end; IndexError outside."""
     if not -length <= index < length:

@@ -6,6 +6,7 @@ so: -1 for a class, zeros for scores, NaN for a number.
 
 import dataclasses
 import functools
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from vlp_jax.config import schema
 from vlp_jax.config.parse import to_tree
 from vlp_jax.config.targets import number_of_classes
 from vlp_jax.data.canonicalize import canonicalize
+from vlp_jax.data.notices import notice
 from vlp_jax.data.rows import pick
 from vlp_jax.data.samples import Source
 from vlp_jax.data.spread import spread_samples
@@ -24,6 +26,7 @@ from vlp_jax.data.text import Tokenizer
 from vlp_jax.errors import ConfigError, DataError
 
 MOST_SAMPLES = 500_000  # of the training data that are read to find classes
+SURROGATE = re.compile("[\ud800-\udfff]")
 Stored = Mapping[str, Mapping[str, Any]]  # what `Targets.to_json` gives
 
 
@@ -68,6 +71,19 @@ def rows_of_texts(texts: Sequence[str], tokenizer: Tokenizer, length: int) -> np
     return np.where(mask & given, ids, -1).astype(np.int32)
 
 
+def ranked_answers(name: str, texts: Sequence[str], tokenizer: Tokenizer, length: int) -> np.ndarray:
+    """`rows_of_texts` of the answers to the target `name` that an evaluation ranks. Answers of the same tokens, which it
+    cannot tell apart, are said."""
+    rows, seen = rows_of_texts(texts, tokenizer, length), {}
+    firsts = [seen.setdefault(row.tobytes(), text) for text, row in zip(texts, rows, strict=True)]
+    alike = [pair for pair in zip(firsts, texts, strict=True) if pair[0] != pair[1]]
+    if alike:
+        (first, other), more = alike[0], f" (and {len(alike) - 1} more)" if len(alike) > 1 else ""
+        notice(f"data warning: data.targets.{name}: {first!r} and {other!r}{more} are the same tokens, and an evaluation counts "
+               f"either as wrong; `canonicalize` as in data.text may make them one, a length of more than {length} tell them apart")
+    return rows
+
+
 def scores_of(places: Sequence[int], classes: int, agreeing: int) -> np.ndarray:
     """min(n / agreeing, 1) of every class that n annotators gave (Antol et al. 2015, section 4; their mean over subsets of
     annotators is left out, as in Teney et al. 2018). places: of each annotator's answer, -1 for none. Returns: float32 [C]."""
@@ -77,12 +93,12 @@ def scores_of(places: Sequence[int], classes: int, agreeing: int) -> np.ndarray:
 
 def values_in(metadata: Mapping[str, Any], spec: schema.Classes) -> list[str]:
     """The values that a field of metadata holds, one or several; those that are empty, or no text and no whole number, are left
-    out."""
+    out. Half a surrogate pair is no text: no tokenizer takes it."""
     held = pick(metadata, spec.field)
     values = held if isinstance(held, list | tuple | np.ndarray) else [held]
     values = [int(value) if isinstance(value, float | np.floating) and float(value).is_integer() else value for value in values]
     said = [canonicalize(str(value), spec.canonicalize) for value in values if isinstance(value, str | int | np.integer)]
-    return [value for value in said if value.strip()]
+    return [value for value in said if value.strip() and not SURROGATE.search(value)]
 
 
 def number_in(metadata: Mapping[str, Any], spec: schema.NumberTarget) -> np.ndarray:
@@ -92,7 +108,9 @@ def number_in(metadata: Mapping[str, Any], spec: schema.NumberTarget) -> np.ndar
         value = float(held) if isinstance(held, str | int | float | np.number) else np.nan
     except (ValueError, OverflowError):
         value = np.nan
-    return np.float32((value - spec.mean) / spec.deviation if np.isfinite(value) else np.nan)
+    with np.errstate(over="ignore"):
+        number = np.float32((value - spec.mean) / spec.deviation)
+    return number if np.isfinite(number) else np.float32(np.nan)
 
 
 def find_targets(specs: Mapping[str, schema.AnyTarget], train: Sequence[Source], stored: Stored | None = None) -> Targets:

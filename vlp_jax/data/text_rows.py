@@ -38,11 +38,14 @@ class TextRows:
         return int(self.starts[-1])
 
     def __getitem__(self, index: int) -> Sample:
-        shard, row = locate(self.starts, check_index(index, len(self)))
-        key = f"{self.names[shard]}:{row + 1}"
-        fields = self.fields(shard, key, self.text(shard, row + self.header, key))
+        shard, key, fields = self._row(index)
         image = read_image(folder_of(self.paths[shard]), pick(fields, self.columns.image), key)
         return self.columns.sample(key, fields, image)
+
+    def without_image(self, index: int) -> Sample:
+        """As `SparesImages`: its row alone is read."""
+        _, key, fields = self._row(index)
+        return self.columns.described(key, fields)
 
     def fingerprint(self) -> str:
         """Stands for the names and the contents of the files and the columns; not for the images they name."""
@@ -59,6 +62,12 @@ class TextRows:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise SampleError(Reason.DAMAGED_TEXT, key, f"is not UTF-8: {error}") from error
+
+    def _row(self, index: int) -> tuple[int, str, Mapping[str, Any]]:
+        """The number of its file, its key and its columns."""
+        shard, row = locate(self.starts, check_index(index, len(self)))
+        key = f"{self.names[shard]}:{row + 1}"
+        return shard, key, self.fields(shard, key, self.text(shard, row + self.header, key))
 
     def fields(self, shard: int, key: str, text: str) -> Mapping[str, Any]:
         """The columns of the record `text`. Raises: SampleError."""

@@ -5,6 +5,7 @@ ids where characters are unknown, fall back to bytes, or are unusual white space
 """
 
 import base64
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -111,6 +112,7 @@ def word_piece(vocabulary: Mapping[str, int] | None, lower_case: bool) -> tokeni
     return tokenizer
 
 
+@functools.lru_cache(maxsize=4)  # a tokenizer of another length, as answers have one, takes the model that is there
 def model_of(definition: str) -> TokenizerModel:
     """The model that a definition describes: a tokenizer.json, or what `sentencepiece_definition` made.
 

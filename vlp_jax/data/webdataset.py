@@ -20,11 +20,12 @@ from vlp_jax.data.samples import Reason, Sample, SampleError, check_captions, ch
 from vlp_jax.data.shard_counts import check_counts
 from vlp_jax.data.storage import read_range
 from vlp_jax.data.tar_headers import BLOCK
-from vlp_jax.data.tar_index import TarIndex, index_tar
+from vlp_jax.data.tar_index import IMAGE, TarIndex, index_tar
 from vlp_jax.errors import DataError
 
 OPTIONS = ("caption", "prompt")
 TEXT = "txt"
+NO_MEMBER = [0, 0]
 GAP = 1 << 16  # bytes between members of a sample that are rather read than skipped
 
 
@@ -51,12 +52,20 @@ class WebDatasetSource:
         return int(self.starts[-1])
 
     def __getitem__(self, index: int) -> Sample:
+        return self._sample(index, read_image=True)
+
+    def without_image(self, index: int) -> Sample:
+        """As `SparesImages`: its .json and .txt alone are read."""
+        return self._sample(index, read_image=False)
+
+    def _sample(self, index: int, read_image: bool) -> Sample:
         shard, row = locate(self.starts, check_index(index, len(self)))
         tar = self.indexes[shard]
         key = tar.key(row)
         try:
-            image, fields, text = self._read(shard, key, tar.members[row].tolist())
-            if image is None:
+            members = tar.members[row].tolist()
+            image, fields, text = self._read(shard, key, members if read_image else [NO_MEMBER, *members[1:]])
+            if members[IMAGE] == NO_MEMBER:
                 raise SampleError(Reason.MISSING_IMAGE, key, "has no image")
             captions, metadata = self._captions_and_metadata(key, parse_json(key, fields), parse_text(key, text))
         except SampleError as error:
@@ -64,7 +73,7 @@ class WebDatasetSource:
             if missing and tar.cut is not None and row == len(tar) - 1:
                 raise SampleError(Reason.CUT_OFF, key, f"{error.message}; {self.paths[shard]} is cut off behind it") from error
             raise
-        return Sample(key, image, tuple(captions), metadata, tuple(captions.values()))
+        return Sample(key, image or b"", tuple(captions), metadata, tuple(captions.values()))
 
     def fingerprint(self) -> str:
         """Stands for the names and number of samples of the tars, the keys and sizes in them, where they are cut off, and
@@ -85,6 +94,8 @@ class WebDatasetSource:
         """The contents of members (first block + 1, size), by one read if little lies between them; None for block 0."""
         path, cut = self.paths[shard], self.indexes[shard].cut
         there = [((block - 1) * BLOCK, size) for block, size in members if block]
+        if not there:
+            return [None] * len(members)
         first, last = min(start for start, _ in there), max(start + size for start, size in there)
         if cut is not None and last > cut:
             raise SampleError(Reason.CUT_OFF, key, f"{path} is cut off in the middle of it, at byte {cut}")

@@ -39,4 +39,4 @@ def credits_won(scores: np.ndarray, credit: np.ndarray) -> np.ndarray:
     if not np.isfinite(scores).all():
         raise ValueError("scores are not finite")
     highest = scores == scores.max(axis=1, keepdims=True)
-    return np.where(highest, credit.astype(np.float64), np.inf).min(axis=1)
+    return np.where(highest, credit, np.inf).min(axis=1).astype(np.float64)

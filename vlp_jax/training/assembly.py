@@ -19,7 +19,7 @@ from vlp_jax.data.mixture import Mixture, open_mixture
 from vlp_jax.data.notices import said_while_waiting
 from vlp_jax.data.pipeline import Batches, TrainRows, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.targets import Targets, find_targets, rows_of_texts
+from vlp_jax.data.targets import Targets, find_targets, ranked_answers
 from vlp_jax.data.word_vectors import WordVectors, vectors_of_tokens
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.captioner import Captioner
@@ -156,7 +156,8 @@ def make_tellers(module: PretrainingModule, embedder: Embedder, targets: Targets
     def teller(name: str, objective: schema.Supervised | schema.AnsweringObjective) -> Teller:
         candidates = None
         if isinstance(objective, schema.AnsweringObjective):
-            candidates = rows_of_texts(targets.classes[objective.target], embedder.preprocessor.tokenizer, objective.length)
+            answers = targets.classes[objective.target]
+            candidates = ranked_answers(objective.target, answers, embedder.preprocessor.tokenizer, objective.length)
 
         def tell(variables, batch):
             return module.apply(variables, name, batch, candidates, method="tell")

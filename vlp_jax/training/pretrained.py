@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from vlp_jax.config import schema
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.errors import CheckpointError, ConfigError
+from vlp_jax.sharding.exchange import decided_by_first
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.training.assembly import Run, make_module
 from vlp_jax.training.checkpoint import checkpoint_folder, describe, flat, read_metadata, unflat
@@ -39,17 +40,27 @@ def find_origins(run: Run, workdir: str) -> list[Origin]:
     Raises: ConfigError for an entry that finds no run, takes nothing, meets a parameter of another shape, or brings embeddings of
     another tokenizer's words; CheckpointError, StorageError for a run that cannot be read.
     """
-    return [read_together(f"pretrained.{name}", lambda name=name, spec=spec: find_origin(name, spec, run, workdir))
-            for name, spec in run.config.pretrained.items()]
+    return [find_origin(name, spec, run, workdir) for name, spec in run.config.pretrained.items()]
 
 
 def find_origin(name: str, spec: schema.Pretrained, run: Run, workdir: str) -> Origin:
-    """`find_origins` of one entry."""
+    """`find_origins` of one entry. Which step is the newest host 0 says: others may see one that is not there for all."""
     folder, key = folder_of(spec, workdir), f"pretrained.{name}"
+    step = decided_by_first(key, lambda: step_of(key, folder, spec))
+    return read_together(key, lambda: origin_at(name, folder, step, spec, run))
+
+
+def step_of(key: str, folder: str, spec: schema.Pretrained) -> int:
+    """The step that an entry names, or the newest. Raises: ConfigError."""
     try:
-        step = find_step(folder, spec.step)
+        return find_step(folder, spec.step)
     except CheckpointError as error:
         raise ConfigError(f"{key}: {error}; give the folder of a run that has saved") from error
+
+
+def origin_at(name: str, folder: str, step: int, spec: schema.Pretrained, run: Run) -> Origin:
+    """What an entry takes of the checkpoint of this step. Raises: as `find_origins`."""
+    key = f"pretrained.{name}"
     metadata = read_metadata(checkpoint_folder(folder), step)
     if spec.average and "average" not in metadata["fingerprints"]:
         raise ConfigError(f"{key}.average: {folder} keeps no average of its parameters; set it to None or False")
