@@ -11,8 +11,8 @@ python -m vlp_jax.main --config=configs/dialogue_seq2seq.py --workdir=DIR \
 The intent of a question can be told from the same context: an objective of kind 'classification' with of='text' and a target of the
 field that names it, as `type` in embedded:emoji_dialogues.
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 8 CPU-minutes beside
-other work; a reply costs 0.54 a token (unigrams: 3.65). Of 4,380 replies about val_vendor's pictures 51.1% are right, the best of 770
-ranked; always the most frequent one would be 15.6%, and the most frequent one for each type of question 26.6%.
+other work; a reply costs 0.54 a token (unigrams: 3.65). Of 4,380 replies about val_vendor's pictures 51.1% are right, the best of
+770 ranked; always the most frequent one would be 15.6%, and the most frequent one for each type of question 26.6%.
 """
 
 from vlp_jax.config import base, schema, to_tree, variant_of
@@ -58,7 +58,7 @@ def small(config):
     config.model.image.update(width=128, depth=1, mlp_dim=256, pooling="mean", stem_channels=(32, 64, 96, 128, 128),
                               stem_strides=(2, 2, 1, 2, 1))
     vocabulary = config.model.text.vocab_size
-    config.model.text = to_tree(schema.BidirectionalLstmTower(embedding_width=128, width=128, vocab_size=vocabulary, length=60))
+    config.model.text = to_tree(schema.BidirectionalLstmTower(embedding_width=128, width=128, vocab_size=vocabulary, length=66))
     config.model.fusion.update(depth=1, mlp_dim=256)
     config.model.decoder.update(dropout=0.0)
     config.optimizer.rate = 5e-3

@@ -16,14 +16,14 @@ from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.suite import TASK_METRICS, evaluate_set
 from vlp_jax.evaluators.tasks import HEADS, check_heads, check_trained
 from vlp_jax.loading import class_descriptions, load, trained_targets
-from vlp_jax.sharding.exchange import is_first
+from vlp_jax.sharding.exchange import decided_by_first, is_first
 from vlp_jax.sharding.hosts import joined
 from vlp_jax.sharding.launch import find_launch
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import make_mesh, shown
 from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.assembly import make_captioner, make_embedder, make_tellers
-from vlp_jax.training.trained import trained_config
+from vlp_jax.training.trained import find_step, trained_config
 from vlp_jax.training.writers import write_atomically
 
 TASKS = tuple(TASK_METRICS)
@@ -58,16 +58,17 @@ def evaluate(given: argparse.Namespace) -> None:
     use_compilation_cache()
     tasks = check_tasks(given.evaluators)
     check_output(given.output)
-    config = trained_config(given.workdir, given.step)
+    step = decided_by_first("--workdir", lambda: find_step(given.workdir, given.step))  # a run that goes on may save another
+    config = trained_config(given.workdir, step)
     check_trained("--evaluators", tasks, config)
     spec = spec_of(given, tasks, config)
     layout = evaluation_layout(config.mesh)
     ema = {"auto": None, "yes": True, "no": False}[given.ema]
-    model, variables, preprocessor = load(given.workdir, given.step, ema, layout=layout)
+    model, variables, preprocessor = load(given.workdir, step, ema, layout=layout)
     data = EvaluationSet(open_source(given.source))
     embedder = make_embedder(model.module, preprocessor, layout)
-    tellers = make_tellers(model.module, embedder, trained_targets(given.workdir, given.step), layout)
-    results = evaluate_set(data, spec, embedder, variables, class_descriptions(given.workdir, given.step),
+    tellers = make_tellers(model.module, embedder, trained_targets(given.workdir, step), layout)
+    results = evaluate_set(data, spec, embedder, variables, class_descriptions(given.workdir, step),
                            model.config.data.threads, captioner=make_captioner(model.module, embedder, layout), tellers=tellers)
     text = json.dumps(results, indent=2)
     print(text)
