@@ -42,6 +42,8 @@ def check_target(path: str, target: schema.AnyTarget, fail: Fail) -> None:
         fail(f"{path}.classes", f"is {target.classes}, and there are {len(target.names)} names; leave one of the two out")
     if len(set(target.names)) < len(target.names):
         fail(f"{path}.names", "names a class twice")
+    if target.kind == "class" and number_of_classes(target) < 2:
+        fail(f"{path}.names", "names one class, which is no choice; name two or more")
 
 
 def outputs_of(path: str, objective: schema.Supervised, config: schema.Config, fail: Fail) -> int:
