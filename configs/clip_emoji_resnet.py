@@ -13,7 +13,7 @@ from vlp_jax.config import schema, to_tree, variant_of
 
 def get_config(variant="full"):
     config = runpy.run_path(str(pathlib.Path(__file__).with_name("clip_emoji.py")))["get_config"]()
-    config.epochs = 25.0
-    config.model.image = to_tree(schema.ResNetTower(depth=18, blocks=(1, 1, 2), width=48, norm="group", groups=8, image_size=32,
-                                                     stem_size=3, stem_stride=2, max_pool=False))
+    config.epochs = 23.0
+    config.model.image = to_tree(schema.ResNetTower(depth=18, blocks=(1, 1, 2), width=48, image_size=32, stem_size=3,
+                                                     stem_stride=2, max_pool=False))
     return variant_of(config, variant)
