@@ -8,8 +8,8 @@ python -m vlp_jax.main --config=configs/inception_gru_caption.py --workdir=DIR '
 stays as it is; the state begins with the picture's mean, what is seen has a gate, and words come from word, state and what was
 seen, all as in Xu et al.; their penalty on places that are never looked at is left out; captions are of GPT-2's tokens.
 Never trained to the end by us; `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
-2026-11-28: 10 CPU-minutes beside other work; captions 1.93 a token (unigrams: 5.02), on val_vendor 2.74; of the five that are written
-there one is near ("man gesturing no" for "woman judge"), the others name another thing.
+2026-11-28: 10 CPU-minutes beside other work; captions 1.93 a token (unigrams: 5.02), on val_vendor 2.74; of the five written there
+one is near ("man gesturing no" for "woman judge"), the others name another thing.
 """
 
 from vlp_jax.config import base, schema, to_tree, variant_of
