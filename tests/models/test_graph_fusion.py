@@ -241,6 +241,7 @@ def test_pairs_words_and_patches_are_told_from_graphs(layer):
     silent_nowhere(module, batch)
 
 
+@pytest.mark.slow
 def test_pairs_and_words_are_told_from_graphs_of_boxes_and_parses():
     objectives = dict(pair=dict(kind="matching"), words=dict(kind="masked_language"))
     module = make_module(experiment(

@@ -67,6 +67,7 @@ def test_a_run_learns_from_boxes_and_parses_and_both_doors_measure_the_same(sour
     assert {f"val/{name}": value for name, value in found.items()} == {key: rows[-1][key] for key in rows[-1] if key[:4] == "val/"}
 
 
+@pytest.mark.slow
 def test_the_batch_that_compiles_is_the_batch_that_comes_and_microbatches_take_it(source):
     for accumulation in ({}, dict(microbatches=2, negatives="microbatch")):
         config = config_of(source, evaluators={}, accumulation=accumulation, mesh=dict(data=4))
