@@ -28,6 +28,7 @@ def parses_in(key: str, metadata: Mapping[str, Any], captions: Sequence[str], sp
 
 
 def is_list(value: Any) -> bool:
+    """Whether a source gives it as a list; Parquet gives arrays."""
     return isinstance(value, list | tuple | np.ndarray)
 
 
