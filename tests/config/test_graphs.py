@@ -1,6 +1,7 @@
 """Boxes and dependencies in a config: the fusion knows how many regions there are, and what does not fit is named."""
 
 import pytest
+from tiny_experiment import set_keys
 
 from vlp_jax.config import base, to_config, to_tree
 from vlp_jax.errors import ConfigError
@@ -14,12 +15,7 @@ def config_of(fusion, boxes=None, dependencies=None, objective=MATCHING, **chang
     config.update(steps=1, objectives=dict(pair=objective))
     config.model.fusion = dict(kind="graph", **fusion) if isinstance(fusion, dict) else fusion
     config.data.update(boxes=boxes, dependencies=dependencies)
-    for key, value in changes.items():
-        *sections, last = key.split("__")
-        node = config
-        for section in sections:
-            node = node[section]
-        node[last] = value
+    set_keys(config, changes)
     return to_config(config.to_dict())
 
 

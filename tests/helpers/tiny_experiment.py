@@ -17,13 +17,18 @@ def experiment(**changes):
     config.model.image.update(TOWER, patch_size=4, image_size=8)
     config.model.text.update(TOWER, vocab_size=20, length=5)
     config.optimizer.update(rate=0.01, weight_decay=0.1)
+    set_keys(config, changes)
+    return to_config(config.to_dict())
+
+
+def set_keys(config, changes):
+    """Sets dotted keys with __ for the dot."""
     for key, value in changes.items():
         *sections, last = key.split("__")
         node = config
         for section in sections:
             node = node[section]
         node[last] = value
-    return to_config(config.to_dict())
 
 
 def batch_of(rows=BATCH, seed=0):

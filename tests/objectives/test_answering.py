@@ -15,7 +15,7 @@ from vlp_jax.objectives.answering import NOT_LISTED
 from vlp_jax.sharding.layout import layout_in_use
 from vlp_jax.sharding.mesh import batch_sharding, make_mesh
 from vlp_jax.sharding.rules import make_layout
-from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.assembly import build_update, example_batch, make_module
 from vlp_jax.training.state import initial_variables
 
 LENGTH = 4
@@ -142,6 +142,21 @@ def test_over_a_mesh_the_scores_are_those_of_one_device():
 def test_what_an_answer_needs_is_named(changes, message):
     with pytest.raises(ConfigError, match=message):
         config_of(**changes)
+
+
+@pytest.mark.parametrize("decoder", sorted(DECODERS))
+def test_a_decoder_that_captions_too_reads_pictures_and_what_is_fused_by_one_matrix(decoder):
+    both = dict(answer=dict(kind="answering", target="answer", unigram="batch"), caption=dict(kind="captioning", unigram="batch"))
+    target = dict(answer=dict(kind="text", field="answer", classes=5, length=LENGTH))
+    for width in (TOWER["width"], 2 * TOWER["width"]):
+        config = experiment(data__targets=target, model__decoder=DECODERS[decoder], objectives=both, data__text__end_token="<end>",
+                            model__fusion=dict(kind="cross_attention", **TOWER) | dict(width=width))
+        layout = make_layout(config.mesh, make_mesh(config.mesh))
+        if width == TOWER["width"]:
+            build_update(config, layout, steps=10)
+            continue
+        with pytest.raises(ConfigError, match="model.fusion: is 16 wide and model.image 8; where one decoder captions and answers"):
+            build_update(config, layout, steps=10)
 
 
 def test_texts_become_rows_of_tokens_and_what_is_said_most_often_is_the_text(capsys):

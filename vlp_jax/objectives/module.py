@@ -11,8 +11,10 @@ from vlp_jax.config import schema
 from vlp_jax.data import inputs
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder import Decoding
+from vlp_jax.models.fusions import fused_width
 from vlp_jax.models.generation import decoder_step, greedy
 from vlp_jax.models.layers import Precision
+from vlp_jax.models.towers import image_token_width
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.answering import Answering
 from vlp_jax.objectives.captioning import Captioning, token_losses
@@ -178,6 +180,19 @@ def needs_behind(config: schema.Model, needs: set[str]) -> set[str]:
         raise ConfigError("model.decoder: an objective predicts words by it, and there is none; set it, such as dict(preset='B')")
     seen = {"image": config.decoder.image != "none", "text": config.decoder.kind == "on_text_tower"}
     return of_fusion | {name for name, wanted in seen.items() if wanted}
+
+
+def check_decoder(config: schema.Model, objectives: dict[str, schema.Objective]) -> None:
+    """Raises: ConfigError where one decoder is to look at pictures, to caption them, and at what is fused, to answer, and these are
+    not equally wide, as the one matrix that reads both needs."""
+    built = build_objectives(objectives).values()
+    answers, captions = any(isinstance(one, Answering) for one in built), any("decoding" in one.needs for one in built)
+    if not (answers and captions) or config.decoder.image == "none":
+        return
+    of_picture, fused = image_token_width(config.image), fused_width(config)
+    if of_picture != fused:
+        raise ConfigError(f"model.fusion: is {fused} wide and model.image {of_picture}; where one decoder captions and answers, "
+                          "both must have one width")
 
 
 def build_objectives(configs: dict[str, schema.Objective]) -> dict[str, Objective]:

@@ -29,7 +29,7 @@ from vlp_jax.evaluators.tasks import check_heads, check_negatives, check_trained
 from vlp_jax.evaluators.told import Teller
 from vlp_jax.models.layers import Precision
 from vlp_jax.models.text_towers import embedding_width
-from vlp_jax.objectives.module import PretrainingModule, asked_inputs
+from vlp_jax.objectives.module import PretrainingModule, asked_inputs, check_decoder
 from vlp_jax.objectives.packing import check_packing
 from vlp_jax.sharding.exchange import decided_by_first
 from vlp_jax.sharding.host_rows import HostRows
@@ -257,6 +257,7 @@ def build_update(config: schema.Config, layout: Layout, steps: int) -> Update:
 
     Raises: ConfigError, MeshError for a model or optimizer that cannot be.
     """
+    check_decoder(config.model, config.objectives)
     module, batch = make_module(config), jax.eval_shape(lambda: example_batch(config))
     schedule = make_schedule(config.optimizer.schedule, config.optimizer.rate, steps)
     params = abstract_parameters(module, batch)
