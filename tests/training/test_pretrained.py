@@ -11,10 +11,10 @@ import vlp_jax
 from vlp_jax import main
 from vlp_jax.command_line import split_overrides
 from vlp_jax.config import load_config, load_stages
-from vlp_jax.errors import ConfigError
-from vlp_jax.training import pretrained
+from vlp_jax.errors import CheckpointError, ConfigError
+from vlp_jax.training import pretrained, reading
 from vlp_jax.training.assembly import assemble
-from vlp_jax.training.pretrained import find_origins
+from vlp_jax.training.pretrained import begin_with, find_origins
 
 ROOT = pathlib.Path(__file__).parents[2]
 SYNTHETIC = "data.train.source=synthetic:64"
@@ -145,6 +145,21 @@ def test_all_hosts_begin_with_the_step_that_host_0_finds_newest(tiny, source, tm
     overrides = split_overrides(tiny(SYNTHETIC, "steps=2", f"pretrained={{'a':{{'workdir':'{tmp_path}/origin'}}}}"))[1]
     origin, = find_origins(assemble(load_config(f"{ROOT}/configs/clip_emoji.py:smoke", overrides)), str(tmp_path / "run"))
     assert origin.step == 2 and origin.parameters
+
+
+def test_what_another_host_cannot_read_stops_this_one_too(tiny, source, tmp_path, monkeypatch):
+    overrides = split_overrides(tiny(SYNTHETIC, "steps=2", f"pretrained={{'a':{{'workdir':'{source}'}}}}"))[1]
+    run = assemble(load_config(f"{ROOT}/configs/clip_emoji.py:smoke", overrides))
+    origins, state = find_origins(run, str(tmp_path / "run")), run.initial_state()
+
+    def told(what, fault):
+        assert fault is None
+        return [None, ["DamagedCheckpoint", "average: cut short"] if what.startswith("average of ") else None]
+
+    monkeypatch.setattr(reading, "exchange", told)
+    with pytest.raises(CheckpointError, match="checkpoints/2: is damaged: average: cut short"):
+        begin_with(state, origins, run.layout)
+    assert vlp_jax.load(source)[1]["params"]  # of one host alone: it asks nobody
 
 
 def test_stages_run_one_after_the_other_and_a_second_command_goes_on_where_the_first_stopped(tiny, tmp_path, capsys):

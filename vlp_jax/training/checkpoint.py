@@ -151,42 +151,47 @@ def check_fingerprint(item: Any, name: str, metadata: dict[str, Any]) -> None:
         raise DamagedCheckpoint(f"{name}: its contents changed after it was written")
 
 
-def restore_arrays(folder: str, step: int, name: str, shardings: Any = None) -> dict:
-    """One item of a checkpoint, of the shape of the parameters, placed as the tree `shardings` says; without one, on the first
-    device. Raises: CheckpointError."""
-    metadata = read_metadata(folder, step)
+def restore_arrays(folder: str, step: int, name: str, metadata: dict[str, Any], shardings: Any = None) -> dict:
+    """One item of a checkpoint with this metadata, of the shape of the parameters, placed as the tree `shardings` says; without
+    one, on the first device. Raises: CheckpointError, with shardings on all hosts if on one."""
     if name not in metadata["fingerprints"]:
         raise CheckpointError(f"{folder}/{step}: holds no {name!r}, only {', '.join(metadata['fingerprints'])}")
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     places = dict.fromkeys(metadata["parameters"], device) if shardings is None else flat(shardings)
     wanted = nest({path: jax.ShapeDtypeStruct(tuple(shape), np.float32, sharding=places[path])
                    for path, shape in metadata["parameters"].items()})
+    return restore_item(folder, step, name, wanted, metadata, together=shardings is not None)
+
+
+def restore_collections(folder: str, step: int, like: Any, metadata: dict[str, Any],
+                        sharding: jax.sharding.Sharding | None = None) -> dict:
+    """The mutable variables of a checkpoint with this metadata, such as BatchNorm's running statistics, with the structure of
+    `like` (shapes are enough); without a sharding, on the first device. Raises: as `restore_arrays`."""
+    place = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), flat(like))
+    return unflat(restore_item(folder, step, "collections", wanted, metadata, together=sharding is not None), like)
+
+
+def restore_item(folder: str, step: int, name: str, wanted: Any, metadata: dict[str, Any], together: bool) -> Any:
+    """`read_item`, and that it is what was written. together: whether all hosts read their parts of it. Raises: CheckpointError."""
+    def read() -> Any:
+        return read_item(folder, step, name, wanted)
+
     try:
-        item = read_item(folder, step, name, wanted)
+        item = read_together(f"{name} of {folder}/{step}", read) if together else read()
         check_fingerprint(item, name, metadata)
         return item
     except DamagedCheckpoint as error:
         raise CheckpointError(f"{folder}/{step}: is damaged: {error}") from error
 
 
-def restore_collections(folder: str, step: int, like: Any, sharding: jax.sharding.Sharding | None = None) -> dict:
-    """The mutable variables of a checkpoint, such as BatchNorm's running statistics, with the structure of `like` (shapes are
-    enough); without a sharding, on the first device. Raises: CheckpointError."""
-    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), flat(like))
-    metadata = read_metadata(folder, step)
-    try:
-        item = read_item(folder, step, "collections", wanted)
-        check_fingerprint(item, "collections", metadata)
-        return unflat(item, like)
-    except DamagedCheckpoint as error:
-        raise CheckpointError(f"{folder}/{step}: is damaged: {error}") from error
-
-
-def read_metadata(folder: str, step: int) -> dict[str, Any]:
-    """`restore_metadata`, with damage as a CheckpointError."""
-    try:
+def read_metadata(folder: str, step: int, together: bool = False) -> dict[str, Any]:
+    """`restore_metadata`, with damage as a CheckpointError. together: whether all hosts read it now, for then all are told."""
+    def read() -> dict[str, Any]:
         return restore_metadata(folder, step)
+
+    try:
+        return read_together(f"metadata of {folder}/{step}", read) if together else read()
     except DamagedCheckpoint as error:
         raise CheckpointError(f"{folder}/{step}: is damaged: {error}") from error
 

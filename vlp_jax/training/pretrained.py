@@ -101,7 +101,7 @@ def begin_with(state: TrainState, origins: list[Origin], layout: Layout) -> Trai
     """`state` with what the origins hold, a later one's where several hold the same; the average begins there too."""
     params, collections = flat(state.params), flat(state.collections)
     for origin in origins:
-        config = trained_config(origin.folder, origin.step)
+        config = trained_config(origin.folder, origin.step, together=True)
         found = trained_variables(origin.folder, origin.step, origin.average, make_module(config), config, layout)
         arrays, beside = flat(found.pop("params")), flat(found)
         params |= {path: jax.device_put(arrays[path], params[path].sharding) for path in origin.parameters}

@@ -24,22 +24,24 @@ def find_step(folder: str, step: int | None) -> int:
     return steps[-1] if step is None else step
 
 
-def trained_config(folder: str, step: int | None = None) -> schema.Config:
-    """The config that a checkpoint was trained with. Raises: CheckpointError as `find_step`."""
+def trained_config(folder: str, step: int | None = None, together: bool = False) -> schema.Config:
+    """The config that a checkpoint was trained with. together: as of `read_metadata`. Raises: CheckpointError as `find_step`."""
     checkpoints, step = checkpoint_folder(folder), find_step(folder, step)
-    return to_config(read_metadata(checkpoints, step)["config"], place=os.path.join(checkpoints, str(step)))
+    return to_config(read_metadata(checkpoints, step, together)["config"], place=os.path.join(checkpoints, str(step)))
 
 
 def trained_variables(folder: str, step: int, average: bool | None, module: PretrainingModule, config: schema.Config,
                       layout: Layout | None) -> dict[str, Any]:
-    """The variables of a checkpoint; arguments as of `vlp_jax.load`, average being its `ema`. Raises: CheckpointError."""
-    checkpoints, metadata = checkpoint_folder(folder), read_metadata(checkpoint_folder(folder), step)
+    """The variables of a checkpoint; arguments as of `vlp_jax.load`, average being its `ema`. Raises: CheckpointError, with a
+    layout on all hosts if on one."""
+    checkpoints = checkpoint_folder(folder)
+    metadata = read_metadata(checkpoints, step, together=layout is not None)
     if average and config.ema is None:
         raise CheckpointError(f"{folder}: keeps no average of its parameters (config key ema); load it with ema=False")
     average = config.ema is not None if average is None else average
     shardings = None if layout is None else place_parameters(module, example_batch(config), layout)
-    variables = {"params": restore_arrays(checkpoints, step, "average" if average else "params", shardings)}
+    variables = {"params": restore_arrays(checkpoints, step, "average" if average else "params", metadata, shardings)}
     if "collections" in metadata["fingerprints"]:
         like = abstract_collections(module, example_batch(config))
-        variables |= restore_collections(checkpoints, step, like, None if layout is None else replicated(layout.mesh))
+        variables |= restore_collections(checkpoints, step, like, metadata, None if layout is None else replicated(layout.mesh))
     return variables
