@@ -71,6 +71,7 @@ def test_a_mistaken_override_is_named_with_the_way_out(override, message):
     ({"model.text.rematerialisation": "save_names"}, "model.text.rematerialisation", "that is 'full'"),
     ({"objectives.contrastive.implementation": "dense", "objectives.contrastive.chunk_size": "64"},
      "objectives.contrastive.chunk_size", "use 'chunked' or 'ring'"),
+    ({"optimizer.newton_schulz_steps": "3"}, "optimizer.newton_schulz_steps", "it is for 'muon'"),
     ({"accumulation.negatives": "microbatch"}, "accumulation.negatives", "microbatches=1"),
     ({"checkpoint.best_metric": "val/text_to_image_recall@1"}, "checkpoint.best_metric", "keep_best=0"),
     ({"regularizers.small.pattern": "kernel"}, "regularizers.small", "l1=0 and l2=0"),

@@ -180,6 +180,22 @@ def test_muon_moves_a_kernel_by_an_almost_orthogonal_matrix(path):
         assert values.max() < 1.3
 
 
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_muon_takes_as_many_steps_of_newton_and_schulz_as_it_is_told(steps):
+    """Jordan 2024: X <- a X + (b A + c A A) X with A = X X^T, from the gradient over its Frobenius norm."""
+    gradient = RNG.normal(size=(4, 6))
+    config = schema.Optimizer(kind="muon", newton_schulz_steps=steps, decay_rules=())
+    params = {"mlp": {"in": {"kernel": jnp.zeros((4, 6))}}}
+    optimizer = make_optimizer(config, optax.constant_schedule(1.0), params)
+    gradients = {"mlp": {"in": {"kernel": jnp.asarray(gradient, jnp.float32)}}}
+    update = optimizer.update(gradients, optimizer.init(params), params)[0]["mlp"]["in"]["kernel"]
+    x = gradient / np.linalg.norm(gradient)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    np.testing.assert_allclose(update, -0.2 * 6**0.5 * x, rtol=2e-4, atol=1e-5)
+
+
 def test_muon_leaves_embeddings_and_biases_to_adam_with_nesterov_momentum():
     params = {"tokens": {"embedding": jnp.zeros((7, 4))}, "norm": {"bias": jnp.zeros(4)}}
     gradients = jax.tree.map(lambda leaf: jnp.asarray(RNG.normal(size=leaf.shape), jnp.float32), params)

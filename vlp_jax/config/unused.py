@@ -50,7 +50,7 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
                          "beside implementation='dense', which holds all pairs; use 'chunked' or 'ring'"))
     settings += [(f"regularizers.{name}", not (spec.l1 or spec.l2), "with l1=0 and l2=0")
                  for name, spec in config.regularizers.items()]
-    accumulation, checkpoint = config.accumulation, config.checkpoint
+    accumulation, checkpoint, optimizer = config.accumulation, config.checkpoint, config.optimizer
     views = any(isinstance(objective, schema.ImageViews) for objective in config.objectives.values())
     words = config.model.text
     return settings + [
@@ -59,6 +59,9 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
         ("data.view_augmentation", config.data.view_augmentation is not None and not views,
          "without an objective of kind 'image_views'"),
         ("data.text.packing_rows", text.packing is None and text.packing_rows != 1, "without data.text.packing"),
+        ("optimizer.newton_schulz_steps",
+         optimizer.kind != "muon" and optimizer.newton_schulz_steps != schema.Optimizer().newton_schulz_steps,
+         f"beside optimizer.kind={optimizer.kind!r}: it is for 'muon'"),
         ("accumulation.negatives", accumulation.negatives != "batch" and accumulation.microbatches == 1, "with microbatches=1"),
         ("checkpoint.best_metric", checkpoint.best_metric is not None and not checkpoint.keep_best,
          "with checkpoint.keep_best=0; set how many of the best to keep"),

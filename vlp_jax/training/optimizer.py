@@ -71,7 +71,8 @@ def scale_by_moments(config: schema.Optimizer) -> list[optax.GradientTransformat
         # Adam's update size, so that one rate serves both (Liu et al. 2025, "Muon is scalable for LLM training", eq. 4).
         # What is no matrix goes through Adam with Nesterov's momentum.
         return [optax.contrib.muon(-1.0, beta=config.b1, eps=config.epsilon, adam_b1=config.b1, adam_b2=config.b2,
-                                   muon_weight_dimension_numbers=matrix_axes, consistent_rms=0.2)]
+                                   muon_weight_dimension_numbers=matrix_axes, consistent_rms=0.2,
+                                   ns_steps=config.newton_schulz_steps)]
     if config.kind == "lion":
         return [optax.scale_by_lion(config.b1, config.b2)]
     # Adafactor without its relative step size: second moments factored, their decay 1 - t^-0.8 up to b2, updates clipped,
