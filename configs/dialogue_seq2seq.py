@@ -58,7 +58,7 @@ def small(config):
     config.model.image.update(width=128, depth=1, mlp_dim=256, pooling="mean", stem_channels=(32, 64, 96, 128, 128),
                               stem_strides=(2, 2, 1, 2, 1))
     vocabulary = config.model.text.vocab_size
-    config.model.text = to_tree(schema.BidirectionalLstmTower(embedding_width=128, width=128, vocab_size=vocabulary, length=60))
+    config.model.text = to_tree(schema.BidirectionalLstmTower(embedding_width=128, width=128, vocab_size=vocabulary, length=66))
     config.model.fusion.update(depth=1, mlp_dim=256)
     config.model.decoder.update(dropout=0.0)
     config.optimizer.rate = 5e-3
