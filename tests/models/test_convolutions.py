@@ -140,9 +140,9 @@ def test_rematerialisation_changes_no_number_and_gradients_are_finite_and_tokens
         np.testing.assert_allclose(with_tokens.pooled, with_tokens.tokens.mean(axis=1), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("tower", [dataclasses.replace(SMALL["vgg"], norm="group", groups=2),
-                                   dataclasses.replace(SMALL["inception"], norm="group", groups=2)], ids=["vgg", "inception"])
-def test_group_norm_keeps_no_statistics_and_no_example_knows_of_another(tower):
+@pytest.mark.parametrize("name", ["vgg", pytest.param("inception", marks=pytest.mark.slow)])
+def test_group_norm_keeps_no_statistics_and_no_example_knows_of_another(name):
+    tower = dataclasses.replace(SMALL[name], norm="group", groups=2)
     module, side = build_image_tower(tower, Precision()), tower.image_size
     x = np.random.default_rng(0).normal(size=(3, side, side, 3)).astype(np.float32)
     variables = jax.jit(module.init)(jax.random.key(0), x)
