@@ -273,6 +273,29 @@ def test_a_worker_that_dies_is_an_error_and_not_a_hang(tar, tmp_path):
     assert "fewer than --workers=2" in done.stdout
 
 
+SENDING = """
+from vlp_jax.data.encoding import Encoded, encode_from
+
+class Large:
+    source = range(100_000)
+    def __call__(self, index):
+        return Encoded(bytes(1 << 20))
+
+if __name__ == "__main__":
+    for _ in range(3):
+        with encode_from(Large(), 0, workers=2) as encoded:
+            next(encoded)
+    print("left")
+"""
+
+
+def test_who_leaves_early_does_not_wait_for_workers_that_send_what_nobody_takes(tmp_path):
+    (tmp_path / "sending.py").write_text(SENDING)
+    done = subprocess.run([sys.executable, str(tmp_path / "sending.py")], capture_output=True, text=True, timeout=60, check=False,
+                          env=os.environ | {"PYTHONPATH": os.getcwd()})
+    assert (done.returncode, done.stdout) == (0, "left\n"), done.stderr
+
+
 def test_an_error_of_a_source_in_a_worker_is_the_error_of_the_command(tar, tmp_path):
     copy = tmp_path / "in.tar"
     copy.write_bytes(tar.read_bytes())

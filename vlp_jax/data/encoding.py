@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import dataclasses
-import multiprocessing
+import multiprocessing.synchronize
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -59,9 +59,10 @@ def encode_from(encoder: Encoder, first: int, workers: int) -> contextlib.Abstra
 
 
 def _in_processes(encoder: Encoder, first: int, workers: int) -> Iterator[Encoded]:
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (encoder,))
-    starts = iter(range(first, len(encoder.source), CHUNK))
-    waiting, others = collections.deque(), set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    stopped = context.Event()
+    executor = ProcessPoolExecutor(workers, context, _start_worker, (encoder, stopped))
+    starts, waiting = iter(range(first, len(encoder.source), CHUNK)), collections.deque()
     try:
         with _interrupts_held():  # workers inherit that: Ctrl-C, which reaches all of them, is this process's to answer
             for start in starts:
@@ -78,10 +79,8 @@ def _in_processes(encoder: Encoder, first: int, workers: int) -> Iterator[Encode
         raise DataError(f"{encoder.source.spec}: a worker process died, perhaps for want of memory; run the same command "
                         f"again to go on, with fewer than --workers={workers}") from error
     finally:
-        if waiting:  # this was not the end: tasks that nobody waits for any more are not finished first
-            for worker in set(multiprocessing.active_children()) - others:
-                worker.terminate()
-        executor.shutdown(cancel_futures=True)
+        stopped.set()  # where this is not the end: tasks that nobody waits for any more are not finished first
+        executor.shutdown(cancel_futures=True)  # no worker is killed: one that was sending would be waited for without end
 
 
 @contextlib.contextmanager
@@ -93,11 +92,12 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(encoder: Encoder) -> None:
-    global _encoder
-    _encoder = encoder
+def _start_worker(encoder: Encoder, stopped: multiprocessing.synchronize.Event) -> None:
+    global _encoder, _stopped
+    _encoder, _stopped = encoder, stopped
     leave_with_parent()
 
 
 def _encode_chunk(start: int) -> list[Encoded]:
-    return [_encoder(index) for index in range(start, min(start + CHUNK, len(_encoder.source)))]
+    indices = range(start, min(start + CHUNK, len(_encoder.source)))
+    return [_encoder(index) for index in indices if not _stopped.is_set()]
