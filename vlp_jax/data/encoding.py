@@ -2,8 +2,9 @@
 
 import collections
 import contextlib
+import ctypes
 import dataclasses
-import multiprocessing.synchronize
+import multiprocessing
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -60,7 +61,7 @@ def encode_from(encoder: Encoder, first: int, workers: int) -> contextlib.Abstra
 
 def _in_processes(encoder: Encoder, first: int, workers: int) -> Iterator[Encoded]:
     context = multiprocessing.get_context("spawn")
-    stopped = context.Event()
+    stopped = context.RawValue(ctypes.c_bool, False)  # no Event, whose lock a worker that dies may hold
     executor = ProcessPoolExecutor(workers, context, _start_worker, (encoder, stopped))
     starts, waiting = iter(range(first, len(encoder.source), CHUNK)), collections.deque()
     try:
@@ -79,7 +80,7 @@ def _in_processes(encoder: Encoder, first: int, workers: int) -> Iterator[Encode
         raise DataError(f"{encoder.source.spec}: a worker process died, perhaps for want of memory; run the same command "
                         f"again to go on, with fewer than --workers={workers}") from error
     finally:
-        stopped.set()  # where this is not the end: tasks that nobody waits for any more are not finished first
+        stopped.value = True  # where this is not the end: tasks that nobody waits for any more are not finished first
         executor.shutdown(cancel_futures=True)  # no worker is killed: one that was sending would be waited for without end
 
 
@@ -92,7 +93,7 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(encoder: Encoder, stopped: multiprocessing.synchronize.Event) -> None:
+def _start_worker(encoder: Encoder, stopped: ctypes.c_bool) -> None:
     global _encoder, _stopped
     _encoder, _stopped = encoder, stopped
     leave_with_parent()
@@ -100,4 +101,4 @@ def _start_worker(encoder: Encoder, stopped: multiprocessing.synchronize.Event) 
 
 def _encode_chunk(start: int) -> list[Encoded]:
     indices = range(start, min(start + CHUNK, len(_encoder.source)))
-    return [_encoder(index) for index in indices if not _stopped.is_set()]
+    return [_encoder(index) for index in indices if not _stopped.value]
