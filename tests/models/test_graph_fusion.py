@@ -1,5 +1,7 @@
 """The interactive network: its rounds against float64 NumPy, hidden nodes, and what it is built from and trained by."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -133,6 +135,19 @@ def test_with_boxes_and_parses_the_network_equals_float64_numpy_on_the_real_node
         assert relative_error(fused.tokens[row, mask], nodes["text"]) <= 2e-5
         assert relative_error(fused.image_tokens[row, shown], nodes["image"]) <= 2e-5
         assert relative_error(fused.pooled[row], np.concatenate([nodes["text"].mean(0), nodes["image"].mean(0)])) <= 2e-5
+
+
+def test_in_bfloat16_boxes_and_parses_give_about_what_float32_gives():
+    module, image, text = given()
+    params = parameters(module, image, text)
+    exactly = module.apply({"params": params}, image, text)
+    half = module.clone(options=dataclasses.replace(OPTIONS, precision=Precision(jnp.bfloat16)))
+    image, text = (side.replace(tokens=side.tokens.astype(jnp.bfloat16)) for side in (image, text))
+    fused = half.apply({"params": params}, image, text)
+    for name in ("tokens", "image_tokens", "pooled"):
+        found, expected = getattr(fused, name), getattr(exactly, name)
+        assert found.dtype == jnp.bfloat16
+        assert 1e-4 < relative_error(found.astype(jnp.float32), expected) <= 0.1  # a norm makes 20 times of one node's
 
 
 def test_more_room_for_boxes_and_edges_of_padding_change_nothing():
