@@ -163,7 +163,10 @@ def test_adam_with_weight_decay_is_a_config_error():
 
 MATRICES = {"attention/query/kernel": ((4, 2, 3), (4, 6)), "attention/out/kernel": ((2, 3, 4), (6, 4)),
             "mlp/out/kernel": ((6, 4), (6, 4)), "stem/convolution_0/kernel": ((3, 3, 2, 4), (18, 4)),
-            "layers/mlp/in/kernel": ((5, 4, 6), None)}
+            "layers/mlp/in/kernel": ((5, 4, 6), None), "layers/mlp/out/kernel": ((5, 6, 4), None),
+            "layers/attention/out/kernel": ((5, 2, 3, 4), (5, 6, 4)), "round_0/image_graph/nodes/kernel": ((4, 2, 3), (4, 6)),
+            "graph_convolution/nodes/kernel": ((4, 6), (4, 6)), "image/hidden_0/kernel": ((2, 3, 4), (6, 4)),
+            "head/out/kernel": ((4, 6), (4, 6)), "fusion/out/kernel": ((6, 4), (6, 4))}
 
 
 @pytest.mark.parametrize("path", MATRICES)
@@ -174,7 +177,7 @@ def test_muon_moves_a_kernel_by_an_almost_orthogonal_matrix(path):
     optimizer = make_optimizer(schema.Optimizer(kind="muon", decay_rules=()), optax.constant_schedule(1.0), params)
     gradients = {"model": {path: jnp.asarray(RNG.normal(size=shape) * 1e-3, jnp.float32)}}
     update = np.asarray(optimizer.update(gradients, optimizer.init(params), params)[0]["model"][path])
-    for layer in (update.reshape(matrix)[None] if matrix else update):
+    for layer in update.reshape(-1, *(matrix or shape)[-2:]):
         values = np.linalg.svd(layer / (0.2 * max(layer.shape)**0.5), compute_uv=False)
         assert values.min() > 0.5
         assert values.max() < 1.3

@@ -90,9 +90,9 @@ def matrix_axes(params: Any) -> Any:
         name = path_of(path)
         if not name.endswith("kernel"):
             return None
-        if re.search(r"/(query|key|value)/kernel$", name):
+        if leaf.ndim > 2 and re.search(r"/(query|key|value|nodes)/kernel$", name):  # heads stand behind the inputs
             return optax.contrib.MuonDimensionNumbers((-3,), (-2, -1))
-        if re.search(r"/out/kernel$", name) and not name.endswith("mlp/out/kernel"):
+        if leaf.ndim > 2 and re.search(r"(?<!/mlp)/(out|hidden_0)/kernel$", name):  # or in front, as a VGG's places
             return optax.contrib.MuonDimensionNumbers((-3, -2), (-1,))
         if "/convolution" in name:
             return optax.contrib.MuonDimensionNumbers((-4, -3, -2), (-1,))
