@@ -14,6 +14,7 @@ from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.sharding.mesh import batch_sharding, make_mesh
 from vlp_jax.sharding.rules import make_layout
+from vlp_jax.training.accumulation import prepare
 from vlp_jax.training.assembly import build_update, example_batch
 from vlp_jax.training.state import make_state
 
@@ -45,6 +46,21 @@ def test_each_update_moves_the_running_statistics_alike_on_one_device_and_on_eig
     for path, value in expected.items():
         assert np.abs(value - leaves(start.collections)[path]).max() > 0, path
         np.testing.assert_allclose(found[path], value, rtol=1e-4, atol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize("changes", [dict(kind="resnet"), dict(kind="resnet", rematerialisation="full")])
+def test_a_frozen_tower_keeps_its_statistics_and_gives_in_training_what_it_gives_in_evaluation(changes):
+    config = experiment(model__image=RESNET | changes, optimizer__frozen=("^model/image/",),
+                        model__text=dict(kind="bag", width=8, vocab_size=20, length=5))
+    update, state, mesh = update_of(config)
+    start = leaves(state.collections)
+    batch = jax.device_put(batch_of(), batch_sharding(mesh))
+    shown = update.module.apply({"params": state.params, **state.collections}, prepare(batch, config.data.images))
+    state, metrics = update.train_step(state, batch)
+    assert start
+    for path, value in leaves(state.collections).items():
+        np.testing.assert_array_equal(value, start[path], err_msg=path)
+    np.testing.assert_allclose(metrics["loss"], shown.value, rtol=1e-5)
 
 
 @pytest.mark.slow

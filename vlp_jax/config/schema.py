@@ -107,7 +107,7 @@ class Optimizer:
     weight_decay: float = between(0.0, 0.0)
     decay_rules: tuple[tuple[str, float], ...] = ((r"(bias|scale)$", 0.0),)  # multiples of weight_decay
     rate_rules: tuple[tuple[str, float], ...] = ()  # multiples of rate
-    frozen: tuple[str, ...] = ()  # regexes of parameters that never change
+    frozen: tuple[str, ...] = ()  # regexes of parameters that never change; nor do the statistics of a BatchNorm all of whose are
     clip_norm: float | None = between(None, 0.0)  # of the global gradient norm
     schedule: Schedule = section(Schedule)
 

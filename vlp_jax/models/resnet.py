@@ -52,7 +52,7 @@ class Convolutions:
                       bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)))
         if self.norm == "group":
             return nn.GroupNorm(num_groups=math.gcd(self.groups, x.shape[-1]), **shared)(x)
-        return nn.BatchNorm(use_running_average=not train, momentum=self.momentum, **shared)(x)
+        return nn.BatchNorm(momentum=self.momentum, **shared)(x, use_running_average=not train)
 
 
 class ResidualBlock(nn.Module):

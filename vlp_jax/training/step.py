@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import optax
 
 from vlp_jax.config import schema
 from vlp_jax.objectives.module import PretrainingModule, build_objectives, constrain_parameters
 from vlp_jax.training.accumulation import Metrics, check_accumulation, loss_gradients
+from vlp_jax.training.frozen import statistics_kept
 from vlp_jax.training.guard import guarded, skips_updates
 from vlp_jax.training.optimizer import zero_frozen
 from vlp_jax.training.regularizers import with_penalties
@@ -28,7 +30,8 @@ def make_train_step(config: schema.Config, module: PretrainingModule, optimizer:
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-        gradients, metrics, collections = loss_gradients(config, module, state, batch, key)
+        with nn.intercept_methods(statistics_kept(config.optimizer.frozen)):
+            gradients, metrics, collections = loss_gradients(config, module, state, batch, key)
         gradients, metrics = with_penalties(config, state.params, gradients, metrics)
         gradients = zero_frozen(gradients, config.optimizer.frozen)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
