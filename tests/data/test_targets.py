@@ -15,7 +15,7 @@ from vlp_jax.data.mixture import Mixture, Part
 from vlp_jax.data.pipeline import Batches, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, Sample, SampleError
-from vlp_jax.data.targets import Targets, find_targets, number_in
+from vlp_jax.data.targets import Targets, check_given, find_targets, number_in
 from vlp_jax.data.text import load_tokenizer
 from vlp_jax.errors import ConfigError, DataError
 
@@ -121,6 +121,23 @@ def test_training_data_with_too_few_values_or_without_the_field_are_named():
         find_targets({"x": schema.ClassTarget(field="v", classes=3)}, [source])
     with pytest.raises(DataError, match=r"no sample has .* the field 'u' of data.targets.x.field; fields: v, w"):
         find_targets({"x": schema.ClassTarget(field="u", classes=2)}, [source])
+
+
+UNGIVEN = {"number": (schema.NumberTarget(field="u"), "a number"), "text": (schema.TextTarget(field="u", names=("a",)), "a text"),
+           "class": (schema.ClassTarget(field="u", names=("a", "b")), "one of the classes"),
+           "scores": (schema.ScoresTarget(field="u", names=("a", "b")), "one of the classes")}
+
+
+@pytest.mark.parametrize("kind", UNGIVEN)
+def test_a_target_that_no_training_sample_has_is_named_and_of_many_samples_only_said(kind, capsys):
+    (spec, what), told = UNGIVEN[kind], {"number": 3, "text": "any", "class": "b", "scores": ["x", "a"]}[kind]
+    targets, message = find_targets({"x": spec}, []), f"{what} in the field 'u' of data.targets.x.field; fields: v, w"
+    check_given(targets, [Source([{"v": "a"}, None, {"u": told}])])
+    with pytest.raises(DataError, match=f"made-up: no sample has {message}"):
+        check_given(targets, [Source([{"v": "a", "w": 1}, None])])
+    check_given(targets, [Source([{"v": "a", "w": 1}] * 1001)])
+    assert f"data warning: made-up: none of 1000 samples has {message}" in capsys.readouterr().err
+    check_given(targets, [Source([None])])  # bad samples are counted elsewhere
 
 
 def test_whole_numbers_are_classes_however_they_are_written():

@@ -39,13 +39,15 @@ def test_word2vec_s_format_begins_with_its_size(tmp_path):
     ("the 1 2\n", "has vectors of 2 numbers, and the tower's words are 3 wide"),
     ("the 1 2 3 4\n", "has vectors of 4 numbers, and the tower's words are 3 wide"),
     ("5 4\nthe 1 2 3 4\n", "has vectors of 4 numbers, and the tower's words are 3 wide"),
+    ("the\t1\t2\t3\n", "vectors.txt:1: expected a word and 3 numbers, one blank in front of each, got 'the\\t1\\t2\\t3'"),
+    ("the  1  2  3\n", "vectors.txt:1: expected a word and 3 numbers, one blank in front of each, got 'the  1  2  3'"),
     ("the 1 2 3\ncat 1 2\n", "vectors.txt:2: expected a word and 3 numbers, got 2"),
     ("the 1 2 3\ncat 1 2 3 4\n", "vectors.txt:2: expected a word and 3 numbers, got 4"),
     ("the 1 2 3\ncat 1 x 3\n", "vectors.txt:2: could not convert string to float: 'x'"),
     ("the 1 2 3\ncat 1 nan 3\n", "vectors.txt:2: holds a number that is not finite"),
     (b"the 1 2 3\n\xff\xfe 1 2 3\n", "vectors.txt:2: is not UTF-8"),
     (b"the 1 2 3\n" + b"0" * (1 << 20), "vectors.txt:2: a line of more than 1048576 bytes"),
-    ("hello\n", "has vectors of 0 numbers")])
+    ("hello\n", "vectors.txt:1: expected a word and 3 numbers, one blank in front of each, got 'hello'")])
 def test_what_is_no_file_of_vectors_is_said_with_its_line(tmp_path, text, message):
     with pytest.raises(ConfigError, match="model.text.word_vectors") as caught:
         read_vectors(written(tmp_path, text), {"the", "cat"}, 3)

@@ -26,6 +26,7 @@ from vlp_jax.data.text import Tokenizer
 from vlp_jax.errors import ConfigError, DataError
 
 MOST_SAMPLES = 500_000  # of the training data that are read to find classes
+LOOKED_AT = 1_000  # of them, for whether there is anything to tell where classes are known
 SURROGATE = re.compile("[\ud800-\udfff]")
 Stored = Mapping[str, Mapping[str, Any]]  # what `Targets.to_json` gives
 
@@ -53,6 +54,13 @@ class Targets:
         if spec.kind == "class":
             return np.int32(places[0] if len(places) == 1 else -1)
         return scores_of(places, number_of_classes(spec), spec.agreeing)
+
+    def given(self, name: str, metadata: Mapping[str, Any]) -> bool:
+        """Whether a sample with such metadata has the target `name`."""
+        found, kind = self.of(name, metadata), self.specs[name].kind
+        if kind == "number":
+            return bool(np.isfinite(found))
+        return bool(found) if kind == "text" else bool((found >= 0) if kind == "class" else (found > 0).any())
 
     @functools.cached_property
     def places(self) -> dict[str, dict[str, int]]:
@@ -129,6 +137,27 @@ def find_targets(specs: Mapping[str, schema.AnyTarget], train: Sequence[Source],
         elif isinstance(spec, schema.Classes):
             unknown[name] = spec
     return Targets(dict(specs), classes | dict(most_frequent(unknown, train) if unknown else ()))
+
+
+def check_given(targets: Targets, train: Sequence[Source]) -> None:
+    """Raises: DataError where no sample of the training data has a target whose classes were not found in them: a misspelled field
+    would be a loss of 0, and nothing else. Of more than LOOKED_AT samples some are looked at, and it is only said."""
+    wanting = [name for name, spec in targets.specs.items() if not isinstance(spec, schema.Classes) or spec.names or spec.file]
+    fields: set[str] = set()
+    for sample in spread_samples(train, LOOKED_AT) if wanting else ():
+        fields.update(sample.metadata)
+        wanting = [name for name in wanting if not targets.given(name, sample.metadata)]
+        if not wanting:
+            return
+    for name in wanting if fields else ():
+        spec, count = targets.specs[name], sum(map(len, train))
+        wanted = {"number": "a number", "text": "a text"}.get(spec.kind, "one of the classes")
+        looked_at = "no sample" if count <= LOOKED_AT else f"none of {LOOKED_AT} samples"
+        text = (f"{', '.join(source.spec for source in train)}: {looked_at} has {wanted} in the field {spec.field!r} of "
+                f"data.targets.{name}.field; fields: {', '.join(sorted(fields))}")
+        if count <= LOOKED_AT:
+            raise DataError(text)
+        notice(f"data warning: {text}")
 
 
 def named_classes(name: str, spec: schema.Classes) -> tuple[str, ...]:

@@ -69,7 +69,11 @@ def read_vectors(path: str, wanted: set[str], width: int) -> dict[str, np.ndarra
             check_width(path, int(fields[1]), width)
             continue
         if not vectors and len(fields) - 1 != width:
-            check_width(path, numbers_at_the_end(fields), width)
+            found = numbers_at_the_end(fields)
+            if found < 2:  # tabs, or several blanks, between numbers: none of another width
+                raise ConfigError(f"{KEY}: {path}:{number}: expected a word and {width} numbers, one blank in front of each, got "
+                                  f"{' '.join(fields)[:60]!r}")
+            check_width(path, found, width)
         word, values = " ".join(fields[:-width]), fields[-width:]
         if not word or (len(fields) > width + 1 and is_number(fields[1])):
             raise ConfigError(f"{KEY}: {path}:{number}: expected a word and {width} numbers, got {len(fields) - 1} of them")

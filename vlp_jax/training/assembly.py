@@ -19,7 +19,7 @@ from vlp_jax.data.mixture import Mixture, open_mixture
 from vlp_jax.data.notices import said_while_waiting
 from vlp_jax.data.pipeline import Batches, TrainRows, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.targets import Targets, find_targets, ranked_answers
+from vlp_jax.data.targets import Targets, check_given, find_targets, ranked_answers
 from vlp_jax.data.word_vectors import WordVectors, vectors_of_tokens
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.captioner import Captioner
@@ -91,7 +91,13 @@ class Run(Update):
         """As host 0 finds them in the training set; in JSON."""
         words = "still reading the training data for the classes of data.targets; their `names`, or a `file`, spare that"
         with said_while_waiting(lambda: words, SLOW_READING):
-            return decided_by_first("data.targets", lambda: find_targets(self.config.data.targets, self.mixture.sources).to_json())
+            return decided_by_first("data.targets", self.look_for_targets)
+
+    def look_for_targets(self) -> dict:
+        """`targets_found`, on one host. Raises: as `find_targets` and `check_given`."""
+        targets = find_targets(self.config.data.targets, self.mixture.sources)
+        check_given(targets, self.mixture.sources)
+        return targets.to_json()
 
     def batches(self, position: int, targets: Targets | None = None) -> Batches:
         """The input from batch `position` on: the rows that this host's devices hold. targets: None: found anew."""
