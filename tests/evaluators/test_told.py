@@ -31,7 +31,8 @@ class Pictures(list):
 
 
 def questions():
-    pictures = Pictures(Sample(key, key.encode(), (key,), {"year": 2000 + number}) for number, key in enumerate("ab"))
+    pictures = Pictures(Sample(key, key.encode(), (key,), {"year": 2000 + number, "of": {"vendor": f"v{number}"}, "size": 0.5})
+                        for number, key in enumerate("ab"))
     rows = [dict(zip(("image", "type", "question", "answer"), row, strict=True)) for row in ROWS]
     return EvaluationSet(QuestionSource(pictures, rows, "questions"))
 
@@ -103,18 +104,27 @@ def test_of_many_samples_and_classes_few_copies_are_in_memory():
 
 
 def test_a_sample_without_the_field_is_named():
-    with pytest.raises(DataError, match=r"questions: a\?0: an evaluation needs a class in .* 'genre' .* answer, type, year"):
+    with pytest.raises(DataError, match=r"questions: a\?0: an evaluation needs a class in .* 'genre' .* of, size, type, year"):
         target = Targets({"x": schema.ClassTarget(field="genre", names=NAMES)}, {"x": NAMES})
         classification(answering(["yes"] * 7), questions(), Teller("classification", None, "x", target))
-    with pytest.raises(DataError, match=r"text in the metadata field 'origin' \(by\)"):
+    with pytest.raises(DataError, match=r"text or a whole number in the metadata field 'origin' \(by\)"):
         classification(answering(["yes"] * 7), questions(), teller_of(), "origin")
     with pytest.raises(DataError, match=r"a\?0: an evaluation needs a number in the metadata field 'weight'"):
         regression(None, questions(), teller_of("number", field="weight"))
 
 
+@pytest.mark.parametrize(("by", "values"), [("year", ("2000", "2001")), ("of.vendor", ("v0", "v1"))])
+def test_groups_may_be_whole_numbers_and_lie_in_a_nested_field_as_targets_may(by, values):
+    results = classification(answering(["red", "yes", "yes", "yes", "red", "two", "no"]), questions(), teller_of(), by)
+    assert [results[f"classification_samples/{value}"] for value in values] == [4, 3]
+    assert [results[f"classification_accuracy/{value}"] for value in values] == [2 / 4, 2 / 3]
+
+
 def test_what_an_evaluation_would_miss_is_found_before_the_first_update():
-    with pytest.raises(DataError, match="text in the metadata field 'year' .by., which holds"):
-        check_told(questions(), schema.Evaluator(tasks=("classification",), by="year"), {"a": teller_of()})
+    with pytest.raises(DataError, match="text or a whole number in the metadata field 'size' .by., which holds 0.5"):
+        check_told(questions(), schema.Evaluator(tasks=("classification",), by="size"), {"a": teller_of()})
+    with pytest.raises(DataError, match="in the metadata field 'of.size' .by., there are: answer, of"):
+        check_told(questions(), schema.Evaluator(tasks=("classification",), by="of.size"), {"a": teller_of()})
     numbers = teller_of("number", field="weight")
     with pytest.raises(DataError, match="needs a number"):
         check_told(questions(), schema.Evaluator(tasks=("regression",)), {"a": dataclasses.replace(numbers, kind="regression")})

@@ -216,12 +216,12 @@ class Evaluator:
     tasks: tuple[Literal["retrieval", "zero_shot", "matching", "captions", "classification", "regression"], ...] = ("retrieval",)
     every_steps: int | None = between(None, 1)  # None: after the last step only
     batch_size: int = between(256, 1)
-    class_field: str = "group"  # zero_shot: the metadata field that names the class
+    class_field: str = "group"  # zero_shot: the metadata field that names the class, with dots as in `Target`
     templates: tuple[str, ...] = ("{}",)
     class_names: dict[str, tuple[str, ...]] = section(dict)  # zero_shot: better words for a class than its bare name
     captions_per_class: int = between(400, 0)  # zero_shot by descriptions: training captions kept for a class
     objective: str | None = None  # classification and regression: whose head; None: that of the first that has one
-    by: str | None = None  # classification: the metadata field by whose values accuracy is also given
+    by: str | None = None  # classification: the metadata field, likewise, by whose values accuracy is also given
 
 
 @dataclasses.dataclass(frozen=True)

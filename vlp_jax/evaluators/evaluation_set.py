@@ -1,7 +1,7 @@
 """A set to evaluate on: its pictures in order, its distinct captions, and which belong together."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -12,6 +12,7 @@ from vlp_jax.config.graphs import SOURCE_PROMPT
 from vlp_jax.data.boxes import boxes_in
 from vlp_jax.data.dependencies import parses_in
 from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.rows import pick
 from vlp_jax.data.sources import Sample, SampleError, Source
 from vlp_jax.data.spread import spread_samples
 from vlp_jax.errors import DataError
@@ -88,19 +89,25 @@ class EvaluationSet:
 
         Raises: DataError for a picture without the field, which the evaluator's `setting` names.
         """
-        values = [metadata.get(field) for metadata in self.metadata]
+        values = [label_in(metadata, field) for metadata in self.metadata]
         for i, value in enumerate(values):
-            if not isinstance(value, str) or not value:
-                raise DataError(f"{self.source.spec}: {self.source[i].key}: an evaluation needs text in the metadata field "
-                                f"{field!r} ({setting}), {self.found(i, field)}")
+            if value is None:
+                raise DataError(f"{self.source.spec}: {self.source[i].key}: an evaluation needs text or a whole number in the "
+                                f"metadata field {field!r} ({setting}), {self.found(i, field)}")
         names = sorted(set(values))
         return names, np.array([names.index(value) for value in values])
-
 
     def found(self, number: int, field: str) -> str:
         """What a picture's metadata have in place of what was to be in a field, for messages."""
         metadata = self.metadata[number]
-        return f"which holds {metadata[field]!r}" if field in metadata else f"there are: {', '.join(sorted(metadata)) or 'none'}"
+        there = field in metadata or pick(metadata, field) is not None
+        return f"which holds {pick(metadata, field)!r}" if there else f"there are: {', '.join(sorted(metadata)) or 'none'}"
+
+
+def label_in(metadata: Mapping[str, Any], field: str) -> str | None:
+    """The class that a field of metadata names, with dots as in `schema.Target`: text, or a whole number; None for others."""
+    value = pick(metadata, field)
+    return str(value) if isinstance(value, int | np.integer) or isinstance(value, str) and value else None
 
 
 def loaded(load: Callable[[int], Any], numbers: Sequence[int], threads: int) -> Iterator[Any]:
@@ -115,8 +122,8 @@ def class_descriptions(sources: Sequence[Source], field: str, captions_per_class
     sample (at most `samples` of them are read). Bad samples and those without the field are passed over."""
     found: dict[str, Counter] = {}
     for sample in spread_samples(sources, samples):
-        name = sample.metadata.get(field)
-        if isinstance(name, str) and name:
+        name = label_in(sample.metadata, field)
+        if name is not None:
             found.setdefault(name, Counter()).update(sample.captions)
     spread = {}
     for name, captions in sorted(found.items()):
