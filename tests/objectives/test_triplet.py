@@ -96,6 +96,8 @@ def test_the_objective_counts_what_is_violated_and_shared_captions_are_no_negati
     np.testing.assert_allclose(loss.metrics["uniform"], objective.apply({}, same, batch, None).value, rtol=1e-6)
     shared = batch | {"caption_id": jnp.asarray(ids[[0, 1, 2, 2]])}
     assert objective.apply({}, encodings, shared, None).value == 0
+    np.testing.assert_allclose(objective.apply({}, encodings, shared, None).metrics["uniform"],
+                               objective.apply({}, same, shared, None).value, rtol=1e-6)  # of fewer negatives too
 
 
 def test_a_config_makes_it_and_it_declares_what_it_couples_through():

@@ -15,7 +15,7 @@ class Triplet(Objective):
 
     negatives: `hardest` or `all`. positives: sharing which an example's text, or image, is no negative.
     Metrics: `batch_accuracy`, `violated` (the share of images and texts that some negative is too near to), and a reference:
-      `uniform`, the loss of the same cosine for all pairs.
+      `uniform`, the loss of the same cosine for all pairs, of which positives are no negatives there either.
     """
 
     margin: float = 0.2
@@ -35,9 +35,10 @@ class Triplet(Objective):
         of_images, of_texts = violations(image, text, self.margin, positives)
         violated = 0.5 * ((of_images > 0).any(axis=1).mean(dtype=jnp.float32) + (of_texts > 0).any(axis=0).mean(dtype=jnp.float32))
         loss = {"hardest": triplet_contrastive, "all": hinge_contrastive}[self.negatives]
-        uniform = 2.0 * self.margin * (1 if self.negatives == "hardest" else len(image) - 1)
+        others = ~positives if self.negatives == "all" else (~positives).any(axis=1)[:, None]  # the same of images and of texts
+        uniform = 2.0 * self.margin * others.sum(axis=1).mean(dtype=jnp.float32)
         return Loss(loss(image, text, self.margin, positives), {"batch_accuracy": top1_accuracy(image, text, positives),
-                                                                "violated": violated, "uniform": jnp.float32(uniform)})
+                                                                "violated": violated, "uniform": uniform})
 
 
 def triplet_contrastive(image: jax.Array, text: jax.Array, margin: float = 0.2, positives: jax.Array | None = None) -> jax.Array:
