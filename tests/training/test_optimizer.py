@@ -156,6 +156,11 @@ def test_a_rule_that_can_match_nothing_is_a_config_error_that_names_it(rules, pa
         built(**{rules: value})
 
 
+def test_a_run_that_trains_nothing_is_a_config_error():
+    with pytest.raises(ConfigError, match="optimizer.frozen: '' finds every parameter, and leaves none to be trained"):
+        built(frozen=("",))
+
+
 def test_adam_with_weight_decay_is_a_config_error():
     with pytest.raises(ConfigError, match="kind='adamw'"):
         built(kind="adam", weight_decay=0.1)

@@ -166,6 +166,8 @@ def test_stages_run_one_after_the_other_and_a_second_command_goes_on_where_the_f
     config = tmp_path / "staged.py"
     config.write_text(STAGED.replace("CLIP", repr(f"{ROOT}/configs/clip_emoji.py")))
     small = tiny(SYNTHETIC)
+    with pytest.raises(ConfigError, match=": /.*run/first: holds no checkpoint .*train the stage 'first' before this one"):
+        main.main([f"--config={config}:full:second", f"--workdir={tmp_path}/run", *small])
     alone = [f"--config={config}:full:first", f"--workdir={tmp_path}/run", *small]
     assert main.main(alone) == 0
     command = [f"--config={config}", f"--workdir={tmp_path}/run", *small, "--config.stages.second.optimizer.rate=0"]

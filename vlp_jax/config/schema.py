@@ -99,7 +99,7 @@ class Optimizer:
 
     kind: Literal["adamw", "adam", "sgd", "adafactor", "lion", "muon"] = "adamw"
     rate: float = between(1e-3, 0.0)
-    b1: float = between(0.9, 0.0, 1.0)
+    b1: float = between(0.9, 0.0, 0.999999)
     b2: float = between(0.98, 0.0, 1.0)
     epsilon: float = between(1e-6, 0.0)  # adam, adamw, muon
     momentum: float = between(0.9, 0.0, 1.0)  # sgd

@@ -62,6 +62,8 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
         ("optimizer.newton_schulz_steps",
          optimizer.kind != "muon" and optimizer.newton_schulz_steps != schema.Optimizer().newton_schulz_steps,
          f"beside optimizer.kind={optimizer.kind!r}: it is for 'muon'"),
+        ("optimizer.momentum", optimizer.kind != "sgd" and optimizer.momentum != schema.Optimizer().momentum,
+         f"beside optimizer.kind={optimizer.kind!r}: it is for 'sgd'"),
         ("accumulation.negatives", accumulation.negatives != "batch" and accumulation.microbatches == 1, "with microbatches=1"),
         ("checkpoint.best_metric", checkpoint.best_metric is not None and not checkpoint.keep_best,
          "with checkpoint.keep_best=0; set how many of the best to keep"),

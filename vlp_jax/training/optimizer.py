@@ -18,11 +18,14 @@ def make_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: A
 
     params: the parameters or their shapes; only their paths and structure are read. Frozen parameters have no moments,
       count in no norm, and never change.
-    Raises: ConfigError naming a rule that is no regex or matches no parameter.
+    Raises: ConfigError naming a rule that is no regex or matches no parameter, and where all are frozen.
     """
     if config.kind == "adam" and config.weight_decay:
         raise ConfigError("optimizer.weight_decay: must be 0 with kind='adam'; with weight decay use kind='adamw'")
     frozen = match_rules("optimizer.frozen", [(pattern, 1.0) for pattern in config.frozen], params, default=0.0)
+    if all(jax.tree.leaves(frozen)):
+        raise ConfigError(f"optimizer.frozen: {', '.join(map(repr, config.frozen))} finds every parameter, and leaves none to be "
+                          "trained; name fewer")
     decay = match_rules("optimizer.decay_rules", config.decay_rules, params, default=1.0)
     rates = match_rules("optimizer.rate_rules", config.rate_rules, params, default=1.0)
     chain = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm is not None else []

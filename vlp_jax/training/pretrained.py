@@ -55,7 +55,9 @@ def step_of(key: str, folder: str, spec: schema.Pretrained) -> int:
     try:
         return find_step(folder, spec.step)
     except CheckpointError as error:
-        raise ConfigError(f"{key}: {error}; give the folder of a run that has saved") from error
+        elsewhere = spec.stage is None
+        advice = "give the folder of a run that has saved" if elsewhere else f"train the stage {spec.stage!r} before this one"
+        raise ConfigError(f"{key}: {error.args[0]}; {advice}") from error
 
 
 def origin_at(name: str, folder: str, step: int, spec: schema.Pretrained, run: Run) -> Origin:
