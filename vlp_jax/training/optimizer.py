@@ -23,7 +23,7 @@ def make_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: A
     if config.kind == "adam" and config.weight_decay:
         raise ConfigError("optimizer.weight_decay: must be 0 with kind='adam'; with weight decay use kind='adamw'")
     frozen = match_rules("optimizer.frozen", [(pattern, 1.0) for pattern in config.frozen], params, default=0.0)
-    if all(jax.tree.leaves(frozen)):
+    if config.frozen and all(jax.tree.leaves(frozen)):
         raise ConfigError(f"optimizer.frozen: {', '.join(map(repr, config.frozen))} finds every parameter, and leaves none to be "
                           "trained; name fewer")
     decay = match_rules("optimizer.decay_rules", config.decay_rules, params, default=1.0)
