@@ -28,7 +28,8 @@ def get_config(variant="full"):
     config.data.images.resize = "squash"
     config.data.train.source = "jsonl:/data/dialogues/train.jsonl?caption=dialogue"  # a place to be overridden
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
-                            padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
+                            padding_token="[PAD]", canonicalize=("lower_case", "whitespace"),
+                            truncation_side="left")  # the newest question stands last
     config.data.targets = dict(reply=dict(kind="text", field="reply", classes=1000, length=20,
                                           canonicalize=config.data.text.canonicalize))
     config.model.image = to_tree(schema.VggTower(depth=16, norm="batch"))

@@ -98,6 +98,19 @@ def test_a_caption_that_is_too_long_loses_its_last_words_and_keeps_its_end_token
     assert ids_of("a big red heart red heart a", **spec) == expected
 
 
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({}, [START, 7, 5, 7, 4, END]),
+        ({"start_token": None}, [5, 7, 5, 7, 4, END]),
+        ({"end_token": None}, [START, 5, 7, 5, 7, 4]),
+    ],
+)
+def test_from_the_left_it_loses_its_first_words_and_keeps_its_start_token(spec, expected):
+    assert ids_of("a big red heart red heart a", truncation_side="left", **spec) == expected
+    assert ids_of("a heart", truncation_side="left") == ids_of("a heart")
+
+
 def test_truncation_is_flagged_for_the_captions_that_lost_something():
     _, _, truncated = tokenizer()(["a big red heart", "a big red heart a", ""])
     assert truncated.tolist() == [False, True, False]

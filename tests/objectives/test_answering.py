@@ -1,5 +1,7 @@
 """Answers written word by word: loss and ranking against NumPy, padding, gradients, and what a config must have for them."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -169,6 +171,8 @@ def test_texts_become_rows_of_tokens_and_what_is_said_most_often_is_the_text(cap
     yes = tokenizer.backend.encode(["yes"])[0]
     assert rows[0].tolist() == [*start, *yes, *end, *[-1] * (4 - len(yes))] and (rows[1] == -1).all()
     assert rows[2, 0] == start[0] and rows[2, -1] == end[0]
+    cut = dataclasses.replace(tokenizer, spec=dataclasses.replace(tokenizer.spec, truncation_side="left"))
+    np.testing.assert_array_equal(rows_of_texts(["a red heart with a very long name indeed, for a heart"], cut, 6), rows[2:])
     for length, words in ((6, "'a red heart with' and 'a red heart with a name' (and 1 more) are the same tokens"), (16, None)):
         answers = ["yes", "a red heart with", "a red heart with a name", "a red heart with a long name"]
         assert ranked_answers("x", answers, tokenizer, length).shape == (4, length)

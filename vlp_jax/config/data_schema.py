@@ -69,6 +69,7 @@ class Text:
     start_token: str | None = "<start>"
     end_token: str | None = "<end>"
     padding_token: str = "<pad>"
+    truncation_side: Literal["right", "left"] = "right"  # where a text too long loses tokens; "left": a dialogue keeps its newest
     packing: int | None = between(None, 1)  # so many consecutive captions share `packing_rows` rows of text; None: a row each
     packing_rows: int = between(1, 1)  # captions that find no place in them are left out, and counted
 

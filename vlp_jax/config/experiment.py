@@ -80,7 +80,7 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.update(steps=42, examples=None, epochs=None, log_every=1)
     config.data.update(batch_size=64, workers=0)
     config.data.train.update(source="embedded:emoji/train", mixture={})
-    config.data.text = to_tree(schema.Text(canonicalize=tuple(config.data.text.canonicalize)))
+    config.data.text = embedded_text(config.data.text)
     narrow_image(config.model.image, narrow)
     narrow_text(config.model.text, narrow)
     shrink_parts(config, narrow)
@@ -90,6 +90,11 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.checkpoint.update(every_steps=7, every_minutes=None, keep=2)
     config.evaluators = dict(val_vendor=to_tree(schema.Evaluator(tasks=("retrieval", "zero_shot"))))
     return config
+
+
+def embedded_text(text: ml_collections.ConfigDict) -> dict:
+    """The embedded tokenizer, for texts as `text` says."""
+    return to_tree(schema.Text(canonicalize=tuple(text.canonicalize), truncation_side=text.truncation_side))
 
 
 EMBEDDED_VOCABULARY = 4096
@@ -168,7 +173,7 @@ def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.update(steps=500, examples=None, epochs=None, log_every=25)
     config.data.update(batch_size=64, workers=0)
     config.data.train.update(source="embedded:emoji/train", mixture={})
-    config.data.text = to_tree(schema.Text(canonicalize=tuple(config.data.text.canonicalize)))
+    config.data.text = embedded_text(config.data.text)
     config.data.images.update(crop_to_content=True, content_margin=0.04, resize="squash", interpolation="bilinear",
                               mean=(0.5,) * 3, std=(0.3,) * 3)
     config.data.augmentation = to_tree(schema.Augmentation(background="random", rotation=8.0, scale=(0.9, 1.25), shift=0.04,

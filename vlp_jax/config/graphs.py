@@ -59,6 +59,8 @@ def check_words(config: schema.Config, fail: Fail) -> None:
     """Calls `fail` for texts that are more than one caption alone, of which `data.dependencies` know the words."""
     train = config.data.train
     why = "and data.dependencies count the words of captions alone; set"
+    if config.data.text.truncation_side != "right":
+        fail("data.text.truncation_side", f"is 'left', {why} 'right'")
     if config.data.text.packing is not None:
         fail("data.text.packing", f"is {config.data.text.packing}, {why} None")
     parts = {f"data.train.mixture.{name}": part for name, part in train.mixture.items()}

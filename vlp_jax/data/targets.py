@@ -73,8 +73,9 @@ class Targets:
 
 
 def rows_of_texts(texts: Sequence[str], tokenizer: Tokenizer, length: int) -> np.ndarray:
-    """int32 [N, length]: the tokens of each text, between start and end token, -1 behind them and where there is no text."""
-    ids, mask, _ = dataclasses.replace(tokenizer, length=length)(texts)
+    """int32 [N, length]: the first tokens of each text, between start and end token, -1 behind them and where there is no text."""
+    spec = dataclasses.replace(tokenizer.spec, truncation_side="right")  # what a reply begins with, whatever is left of a history
+    ids, mask, _ = dataclasses.replace(tokenizer, spec=spec, length=length)(texts)
     given = np.array([bool(text) for text in texts])[:, None]
     return np.where(mask & given, ids, -1).astype(np.int32)
 

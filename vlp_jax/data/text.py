@@ -28,8 +28,9 @@ class Tokenizer:
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """ids int32 [B, L], mask bool [B, L] (True for everything but padding), truncated bool [B].
 
-        A caption that is too long loses its last tokens; the end token stays. A row always has a visible token: where
-        an empty caption meets a tokenizer without start and end token, that is one of padding.
+        A caption that is too long loses its last tokens, or its first where `spec.truncation_side` is left; start and end token
+        stay. A row always has a visible token: where an empty caption meets a tokenizer without start and end token, that is one
+        of padding.
         """
         start, end, padding = self.special_ids
         room = self.length - len(start) - len(end)
@@ -37,7 +38,8 @@ class Tokenizer:
         mask, truncated = np.zeros(ids.shape, bool), np.zeros(len(texts), bool)
         captions = self.backend.encode([canonicalize(text, self.spec.canonicalize) for text in texts])
         for row, caption in enumerate(captions):
-            tokens = [*start, *caption[:room], *end] or [padding]
+            kept = caption[:room] if self.spec.truncation_side == "right" else caption[-room:]
+            tokens = [*start, *kept, *end] or [padding]
             ids[row, :len(tokens)], mask[row, :len(tokens)] = tokens, True
             truncated[row] = len(caption) > room
         return ids, mask, truncated
