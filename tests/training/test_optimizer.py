@@ -171,7 +171,7 @@ MATRICES = {"attention/query/kernel": ((4, 2, 3), (4, 6)), "attention/out/kernel
             "layers/mlp/in/kernel": ((5, 4, 6), None), "layers/mlp/out/kernel": ((5, 6, 4), None),
             "layers/attention/out/kernel": ((5, 2, 3, 4), (5, 6, 4)), "round_0/image_graph/nodes/kernel": ((4, 2, 3), (4, 6)),
             "graph_convolution/nodes/kernel": ((4, 6), (4, 6)), "image/hidden_0/kernel": ((2, 3, 4), (6, 4)),
-            "head/out/kernel": ((4, 6), (4, 6)), "fusion/out/kernel": ((6, 4), (6, 4))}
+            "fusion/out/kernel": ((6, 4), (6, 4))}
 
 
 @pytest.mark.parametrize("path", MATRICES)
@@ -204,8 +204,9 @@ def test_muon_takes_as_many_steps_of_newton_and_schulz_as_it_is_told(steps):
     np.testing.assert_allclose(update, -0.2 * 6**0.5 * x, rtol=2e-4, atol=1e-5)
 
 
-def test_muon_leaves_embeddings_and_biases_to_adam_with_nesterov_momentum():
-    params = {"tokens": {"embedding": jnp.zeros((7, 4))}, "norm": {"bias": jnp.zeros(4)}}
+def test_muon_leaves_embeddings_biases_and_what_tells_classes_to_adam_with_nesterov_momentum():
+    params = {"tokens": {"embedding": jnp.zeros((7, 4))}, "norm": {"bias": jnp.zeros(4)},
+              "objectives_label": {"head": {"out": {"kernel": jnp.zeros((4, 7))}}}}
     gradients = jax.tree.map(lambda leaf: jnp.asarray(RNG.normal(size=leaf.shape), jnp.float32), params)
     ours = make_optimizer(schema.Optimizer(kind="muon", b1=0.9, b2=0.99, epsilon=1e-8, decay_rules=()),
                           optax.constant_schedule(0.1), params)

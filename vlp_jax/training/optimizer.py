@@ -88,10 +88,12 @@ def scale_by_moments(config: schema.Optimizer) -> list[optax.GradientTransformat
 
 def matrix_axes(params: Any) -> Any:
     """Which axes of each kernel are its inputs and outputs, for Muon; None for what is not a matrix: embeddings, biases,
-    scales. Convolution kernels take height, width and channels as inputs; a leading axis of layers stands apart."""
+    scales; and for the last layer of a `TargetHead`, as outputs are better left to Adam (Jordan et al. 2024, "Muon: an optimizer
+    for hidden layers in neural networks"). Convolution kernels take height, width and channels as inputs; a leading axis of layers
+    stands apart."""
     def axes(path, leaf):
         name = path_of(path)
-        if not name.endswith("kernel"):
+        if not name.endswith("kernel") or name.endswith("head/out/kernel"):
             return None
         if leaf.ndim > 2 and re.search(r"/(query|key|value|nodes)/kernel$", name):  # heads stand behind the inputs
             return optax.contrib.MuonDimensionNumbers((-3,), (-2, -1))
