@@ -15,7 +15,7 @@ as shipped: it moves on, at a tenth of the head's rate. Partly: frozen='("^model
 CPU beside other work. The joint stage's 300 steps bring the contrastive loss to 0.76, and to 1.79 from nothing (`:small:joint` with
 '--config.stages.joint.pretrained={}'); on val_vendor, a vendor never seen, recall@1 text to image is 0.093, and 0.057 from nothing,
 @10 0.369 and 0.237, the median rank 23 and 64; image to text @1 0.064 and 0.043, @10 0.309 and 0.195. Nearly all of it comes from
-the pictures: without the text stage @10 is 0.370 and 0.278. Fine-tuned, 50.2% of its pictures go into the right one of 9 groups, of
+the pictures: without the text stage @10 is 0.370 and 0.278. Fine-tuned, 50.1% of its pictures go into the right one of 9 groups, of
 which the largest has 19.4%.
 """
 
