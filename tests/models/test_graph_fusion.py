@@ -247,6 +247,7 @@ def test_what_cannot_be_a_graph_is_a_config_error(changes, message):
         build_fusion(towers(**changes), Precision())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", LAYERS)
 def test_pairs_words_and_patches_are_told_from_graphs(layer):
     objectives = dict(pair=dict(kind="matching"), words=dict(kind="masked_language"),

@@ -201,6 +201,7 @@ def trained(kind, image, **changes):
 
 
 @each_way
+@pytest.mark.slow
 def test_gradients_reach_the_image_tower_and_every_parameter_and_are_the_same_on_a_mesh(kind, image):
     config = trained(kind, image, mesh__replicate_below=0)
     module, batch = make_module(config), prepare(batch_of(), config.data.images)

@@ -51,6 +51,7 @@ def config_of(folder, **changes):
         evaluators=dict(val=dict(source=f"jsonl:{folder}/good.jsonl", tasks=("matching",), batch_size=4))) | changes)
 
 
+@pytest.mark.slow
 def test_a_run_learns_from_boxes_and_parses_and_both_doors_measure_the_same(source, tmp_path, capsys):
     tree = to_tree(config_of(source))
     lines = "from ml_collections import ConfigDict", "def get_config():", f"    return ConfigDict({tree!r})", ""
