@@ -92,23 +92,14 @@ def test_padding_with_the_end_token_shows_the_first_end_token_only():
         ({}, [START, 4, 6, 5, 7, END]),
         ({"start_token": None}, [4, 6, 5, 7, 5, END]),
         ({"end_token": None}, [START, 4, 6, 5, 7, 5]),
+        ({"truncation_side": "left"}, [START, 7, 5, 7, 4, END]),
+        ({"truncation_side": "left", "start_token": None}, [5, 7, 5, 7, 4, END]),
+        ({"truncation_side": "left", "end_token": None}, [START, 5, 7, 5, 7, 4]),
     ],
 )
-def test_a_caption_that_is_too_long_loses_its_last_words_and_keeps_its_end_token(spec, expected):
+def test_a_caption_that_is_too_long_loses_its_last_or_first_words_and_keeps_its_start_and_end_token(spec, expected):
     assert ids_of("a big red heart red heart a", **spec) == expected
-
-
-@pytest.mark.parametrize(
-    ("spec", "expected"),
-    [
-        ({}, [START, 7, 5, 7, 4, END]),
-        ({"start_token": None}, [5, 7, 5, 7, 4, END]),
-        ({"end_token": None}, [START, 5, 7, 5, 7, 4]),
-    ],
-)
-def test_from_the_left_it_loses_its_first_words_and_keeps_its_start_token(spec, expected):
-    assert ids_of("a big red heart red heart a", truncation_side="left", **spec) == expected
-    assert ids_of("a heart", truncation_side="left") == ids_of("a heart")
+    assert ids_of("a heart", **spec) == ids_of("a heart", **spec | {"truncation_side": "right"})
 
 
 def test_truncation_is_flagged_for_the_captions_that_lost_something():

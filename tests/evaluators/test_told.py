@@ -31,8 +31,8 @@ class Pictures(list):
 
 
 def questions():
-    pictures = Pictures(Sample(key, key.encode(), (key,), {"year": 2000 + number, "of": {"vendor": f"v{number}"}, "size": 0.5})
-                        for number, key in enumerate("ab"))
+    metadata = [{"year": 2000 + number, "season": float(number), "of": {"vendor": f"v{number}"}, "size": 0.5} for number in (0, 1)]
+    pictures = Pictures(Sample(key, key.encode(), (key,), its) for key, its in zip("ab", metadata, strict=True))
     rows = [dict(zip(("image", "type", "question", "answer"), row, strict=True)) for row in ROWS]
     return EvaluationSet(QuestionSource(pictures, rows, "questions"))
 
@@ -104,7 +104,8 @@ def test_of_many_samples_and_classes_few_copies_are_in_memory():
 
 
 def test_a_sample_without_the_field_is_named():
-    with pytest.raises(DataError, match=r"questions: a\?0: an evaluation needs a class in .* 'genre' .* of, size, type, year"):
+    message = r"questions: a\?0: an evaluation needs a class in .* 'genre' .* answer, of, season, size, type, year"
+    with pytest.raises(DataError, match=message):
         target = Targets({"x": schema.ClassTarget(field="genre", names=NAMES)}, {"x": NAMES})
         classification(answering(["yes"] * 7), questions(), Teller("classification", None, "x", target))
     with pytest.raises(DataError, match=r"text or a whole number in the metadata field 'origin' \(by\)"):
@@ -113,7 +114,7 @@ def test_a_sample_without_the_field_is_named():
         regression(None, questions(), teller_of("number", field="weight"))
 
 
-@pytest.mark.parametrize(("by", "values"), [("year", ("2000", "2001")), ("of.vendor", ("v0", "v1"))])
+@pytest.mark.parametrize(("by", "values"), [("year", ("2000", "2001")), ("season", ("0", "1")), ("of.vendor", ("v0", "v1"))])
 def test_groups_may_be_whole_numbers_and_lie_in_a_nested_field_as_targets_may(by, values):
     results = classification(answering(["red", "yes", "yes", "yes", "red", "two", "no"]), questions(), teller_of(), by)
     assert [results[f"classification_samples/{value}"] for value in values] == [4, 3]

@@ -8,7 +8,8 @@ import pytest
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.training.optimizer import make_optimizer, only_where_trained, zero_frozen
+from vlp_jax.training.frozen import zero_frozen
+from vlp_jax.training.optimizer import make_optimizer, only_where_trained
 
 RNG = np.random.default_rng(0)
 PARAMS = {"model": {"image": {"kernel": jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32), "bias": jnp.ones(3)},

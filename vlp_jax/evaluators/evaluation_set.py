@@ -15,6 +15,7 @@ from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.rows import pick
 from vlp_jax.data.sources import Sample, SampleError, Source
 from vlp_jax.data.spread import spread_samples
+from vlp_jax.data.targets import values_in
 from vlp_jax.errors import DataError
 
 
@@ -105,9 +106,9 @@ class EvaluationSet:
 
 
 def label_in(metadata: Mapping[str, Any], field: str) -> str | None:
-    """The class that a field of metadata names, with dots as in `schema.Target`: text, or a whole number; None for others."""
-    value = pick(metadata, field)
-    return str(value) if isinstance(value, int | np.integer) or isinstance(value, str) and value else None
+    """The class that a field of metadata names, read as a target of kind `class` is: text, or a whole number; None for others."""
+    values = values_in(metadata, schema.ClassTarget(field=field))
+    return values[0] if len(values) == 1 else None
 
 
 def loaded(load: Callable[[int], Any], numbers: Sequence[int], threads: int) -> Iterator[Any]:

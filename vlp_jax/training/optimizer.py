@@ -51,18 +51,6 @@ def only_where_trained(optimizer: optax.GradientTransformation) -> optax.Gradien
     return optax.GradientTransformation(optimizer.init, update)
 
 
-def zero_frozen(gradients: Any, frozen: Sequence[str]) -> Any:
-    """`gradients` with those of frozen parameters set to zero, so that nothing is spent on computing them."""
-    if not frozen:
-        return gradients
-
-    def keep(path, gradient):
-        name = path_of(path)
-        return jnp.zeros_like(gradient) if any(re.search(pattern, name) for pattern in frozen) else gradient
-
-    return jax.tree_util.tree_map_with_path(keep, gradients)
-
-
 def scale_by_moments(config: schema.Optimizer) -> list[optax.GradientTransformation]:
     """What turns a gradient into a direction, by `config.kind`."""
     if config.kind in ("adam", "adamw"):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.training.frozen import is_frozen
 from vlp_jax.training.optimizer import match_rules, path_of
 
 Metrics = dict[str, jax.Array]
@@ -61,4 +62,4 @@ def check_regularizers(regularizers: Mapping[str, schema.Regularizer], frozen: S
 
 
 def _counts(regularizer: schema.Regularizer, frozen: Sequence[str], path: str) -> bool:
-    return bool(re.search(regularizer.pattern, path)) and not any(re.search(pattern, path) for pattern in frozen)
+    return bool(re.search(regularizer.pattern, path)) and not is_frozen(path, frozen)
