@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import vlp_jax
+from vlp_jax.command_line import give_devices_threads
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = ["--config.steps=12", "--config.log_every=1", "--config.checkpoint.every_steps=3", "--config.data.batch_size=16",
@@ -145,3 +146,18 @@ def test_evaluate_and_inspect_read_a_run(unbroken, tmp_path):
     assert json.loads(output.read_text())["images"] == 1494
     result = run(sys.executable, "-m", "vlp_jax.inspect", f"--workdir={unbroken[0]}")
     assert result.stdout.splitlines()[-1].startswith("total")
+
+
+@pytest.mark.parametrize("flags, given, threads", [
+    ("--xla_a=b --xla_force_host_platform_device_count=8", None, str(64 + os.cpu_count())),
+    ("--xla_force_host_platform_device_count=4 --xla_force_host_platform_device_count=2", None, str(16 + os.cpu_count())),
+    ("--xla_force_host_platform_device_count=8", "12", "12"),
+    ("--xla_force_host_platform_device_count=1", None, None),
+    ("", None, None)])
+def test_devices_of_one_cpu_have_threads_to_wait_in(monkeypatch, flags, given, threads):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setenv("PJRT_NPROC", given or "")
+    if given is None:
+        monkeypatch.delenv("PJRT_NPROC")
+    give_devices_threads()
+    assert os.environ.get("PJRT_NPROC") == threads

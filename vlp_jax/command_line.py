@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -98,6 +99,16 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     report = sys.unraisablehook
     sys.unraisablehook = lambda raised: None if str(raised.exc_value) == "Event loop is closed" else report(raised)
+
+
+def give_devices_threads() -> None:
+    """Threads enough for several devices on one CPU (`--xla_force_host_platform_device_count` in XLA_FLAGS); to be called
+    before the first is used. Each collective that a device waits in holds a thread of XLA's pool, a device may wait in several,
+    and XLA makes no more threads than devices: eight waited for a ninth without end. PJRT_NPROC, if given, stays as it is.
+    """
+    counts = re.findall(r"--xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
+    if counts and int(counts[-1]) > 1:
+        os.environ.setdefault("PJRT_NPROC", str(8 * int(counts[-1]) + (os.cpu_count() or 1)))
 
 
 def use_compilation_cache() -> None:

@@ -8,7 +8,7 @@ import sys
 
 import jax
 
-from vlp_jax.command_line import Flags, add_host_flags, quiet_libraries, run_door, use_compilation_cache
+from vlp_jax.command_line import Flags, add_host_flags, give_devices_threads, quiet_libraries, run_door, use_compilation_cache
 from vlp_jax.config import schema
 from vlp_jax.data.sources import open_source
 from vlp_jax.errors import ConfigError, MeshError
@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> int:
     add_host_flags(flags)
     given = flags.parse(arguments)
     quiet_libraries()
+    give_devices_threads()
     patience = schema.Hosts()
     launch = find_launch(given.coordinator, given.num_processes, given.process_id, patience.initialization_seconds)
     with joined(launch, patience):

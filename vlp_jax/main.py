@@ -4,7 +4,7 @@ import argparse
 import math
 import os
 
-from vlp_jax.command_line import Flags, add_host_flags, quiet_libraries, run_door, use_compilation_cache
+from vlp_jax.command_line import Flags, add_host_flags, give_devices_threads, quiet_libraries, run_door, use_compilation_cache
 from vlp_jax.config import load_stages, schema
 from vlp_jax.sharding.hosts import joined
 from vlp_jax.sharding.launch import find_launch
@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> int:
     add_host_flags(flags)
     given, overrides = flags.parse_with_overrides(arguments)
     quiet_libraries()
+    give_devices_threads()
     stages = load_stages(given.config, overrides)
     config = next(iter(stages.values()))
     launch = find_launch(given.coordinator, given.num_processes, given.process_id, config.hosts.initialization_seconds)
