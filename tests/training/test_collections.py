@@ -65,6 +65,16 @@ def test_a_frozen_tower_keeps_its_statistics_and_gives_in_training_what_it_gives
 
 
 @pytest.mark.slow
+def test_microbatches_of_a_frozen_tower_give_the_gradients_of_the_batch():
+    whole, parts = (after(experiment(model__image=RESNET, optimizer__frozen=("^model/image/",), optimizer__kind="sgd",
+                                     accumulation__microbatches=count), 1) for count in (1, 2))
+    start = leaves(after(experiment(model__image=RESNET, optimizer__frozen=("^model/image/",)), 0).params)
+    assert any(np.abs(value - start[path]).max() > 0 for path, value in leaves(parts.params).items())
+    for path, value in leaves((whole.params, whole.collections)).items():
+        np.testing.assert_allclose(leaves((parts.params, parts.collections))[path], value, atol=1e-6, err_msg=path)
+
+
+@pytest.mark.slow
 def test_microbatches_are_refused_with_batch_norm_and_work_with_group_norm():
     with pytest.raises(ConfigError, match="accumulation.microbatches: batch_stats/.* is computed from the whole batch"):
         update_of(experiment(model__image=RESNET, accumulation__microbatches=2))

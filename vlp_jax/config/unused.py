@@ -5,6 +5,8 @@ import dataclasses
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 
+MOMENTS = {"adamw": ("b1", "b2", "epsilon"), "adam": ("b1", "b2", "epsilon"), "muon": ("b1", "b2", "epsilon"),
+           "lion": ("b1", "b2"), "adafactor": ("b1", "b2"), "sgd": ()}
 CHUNK_SIZE = schema.ContrastiveObjective().chunk_size
 
 
@@ -13,6 +15,13 @@ def check_unused(config: schema.Config, place: str) -> None:
     for path, unused, needed in unused_settings(config):
         if unused:
             raise ConfigError(f"{path}: has no effect {needed}{f' [{place}]' if place else ''}")
+
+
+def passed_over(optimizer: schema.Optimizer) -> list[str]:
+    """Settings of moments, other than their defaults, that the kind of optimizer has no use for. They are no error: whoever tries
+    another kind on a config that sets them for its own should not have to take them back."""
+    return [f"optimizer.{name}={getattr(optimizer, name)}" for name in ("b1", "b2", "epsilon")
+            if name not in MOMENTS[optimizer.kind] and getattr(optimizer, name) != getattr(schema.Optimizer(), name)]
 
 
 def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:

@@ -15,6 +15,8 @@ from vlp_jax.data.inputs import PIXELS
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.module import PretrainingModule, build_objectives
 from vlp_jax.sharding.layout import constrain
+from vlp_jax.training.frozen import is_frozen_norm
+from vlp_jax.training.optimizer import path_of
 from vlp_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -164,12 +166,15 @@ OF_THE_BATCH = {"targets": "prior", "unigram": "unigram"}  # the objectives' set
 
 def check_collections(config: schema.Config, collections: dict) -> None:
     """Raises: ConfigError where the module keeps variables that training computes from the batch, as BatchNorm does, and
-    that microbatches would change. `collections`: those of the state, shapes are enough."""
-    count, kept = config.accumulation.microbatches, jax.tree_util.tree_leaves_with_path(collections)
-    if count > 1 and kept:
-        name = jax.tree_util.keystr(kept[0][0], simple=True, separator="/")
+    that microbatches would change. `collections`: those of the state, shapes are enough. A frozen BatchNorm computes none."""
+    count, paths = config.accumulation.microbatches, [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(collections)]
+    computed = [path for path in paths if not (path.startswith("batch_stats/") and is_frozen_norm(
+        path.removeprefix("batch_stats/").rpartition("/")[0], config.optimizer.frozen))]
+    if count > 1 and computed:
+        name = computed[0]
         collection, owner = name.split("/")[:2]
-        advice = (f"{owner.replace('_', '.', 1)}.{OF_THE_BATCH[collection]}='batch'" if collection in OF_THE_BATCH
-                  else "a model without it")
+        advice = "a model without it" if collection != "batch_stats" else "a model without it, or freeze it by optimizer.frozen"
+        if collection in OF_THE_BATCH:
+            advice = f"{owner.replace('_', '.', 1)}.{OF_THE_BATCH[collection]}='batch'"
         raise ConfigError(f"accumulation.microbatches: {name} is computed from the whole batch (as BatchNorm's statistics are), "
                           f"which {count} microbatches cannot do; set microbatches=1, or {advice}")

@@ -27,6 +27,11 @@ def zero_frozen(gradients: Any, frozen: Sequence[str]) -> Any:
     return jax.tree_util.tree_map_with_path(keep, gradients)
 
 
+def is_frozen_norm(name: str, frozen: Sequence[str]) -> bool:
+    """Whether all parameters of the BatchNorm at `name` (`model/image/norm`) are frozen, and its running statistics with them."""
+    return all(is_frozen(f"{name}/{parameter}", frozen) for parameter in ("scale", "bias"))
+
+
 def statistics_kept(frozen: Sequence[str]) -> Callable:
     """An interceptor for `nn.intercept_methods`, under which a BatchNorm whose parameters are all frozen goes by its running
     statistics in training too, and leaves them as they are: else a frozen encoder would give other features with every update, and
@@ -34,10 +39,9 @@ def statistics_kept(frozen: Sequence[str]) -> Callable:
     """
     def intercept(call: Callable, arguments: tuple, keywords: dict, context: nn.module.InterceptorContext) -> Any:
         module = context.module
-        if isinstance(module, nn.BatchNorm) and context.method_name == "__call__":
-            names = ["/".join((*module.path, name)) for name in ("scale", "bias")]
-            if all(is_frozen(name, frozen) for name in names):
-                keywords = {**keywords, "use_running_average": True}
+        if (isinstance(module, nn.BatchNorm) and context.method_name == "__call__"
+                and is_frozen_norm("/".join(module.path), frozen)):
+            keywords = {**keywords, "use_running_average": True}
         return call(*arguments, **keywords)
 
     return intercept
