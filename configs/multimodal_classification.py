@@ -55,5 +55,5 @@ def small(config):
     config.model.fusion.width = 128
     config.data.targets.label = dict(kind="class")  # one subgroup an emoji
     config.objectives.label.update(loss="softmax", initial_bias=0.0)
-    config.optimizer.rate_rules = (("head/", 20.0),)  # at the others' rate 300 steps leave it at 0.441 of val_vendor
+    config.optimizer.rate_rules = (("/head/", 20.0),)  # at the others' rate 300 steps leave it at 0.441 of val_vendor
     return config

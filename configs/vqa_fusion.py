@@ -61,5 +61,5 @@ def small(config):
     config.model.fusion = dict(kind="cross_attention", preset="Ti", width=128, depth=2, heads=4, mlp_dim=256)
     config.data.targets.answer = dict(kind="class")
     config.objectives.answer.update(loss="softmax", hidden_dim=None)  # one answer a question
-    config.optimizer.update(rate=5e-3, rate_rules=(("head/", 5.0),))  # as in full, the head moves faster than the rest
+    config.optimizer.update(rate=5e-3, rate_rules=(("/head/", 5.0),))  # as in full, the head moves faster than the rest
     return config

@@ -8,6 +8,7 @@ from vlp_jax.command_line import Flags, add_host_flags, give_devices_threads, qu
 from vlp_jax.config import load_stages, schema
 from vlp_jax.sharding.hosts import joined
 from vlp_jax.sharding.launch import find_launch
+from vlp_jax.training.assembly import assemble
 from vlp_jax.training.loop import train
 from vlp_jax.training.sitting import Outcome
 from vlp_jax.training.speed import UTILISATION
@@ -33,6 +34,8 @@ def main(arguments: list[str]) -> int:
     launch = find_launch(given.coordinator, given.num_processes, given.process_id, config.hosts.initialization_seconds)
     with joined(launch, config.hosts, heeds_signals=True):
         use_compilation_cache()
+        for config in stages.values() if len(stages) > 1 else ():
+            assemble(config)  # what is wrong with a late stage is said before the first has trained
         for name, config in stages.items():
             status = train_stage(name, config, given)
             if status:

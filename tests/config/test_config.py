@@ -52,12 +52,18 @@ def test_parameter_counts_are_the_published_ones(name, millions):
     (("regularizers.small.l3", "3"), "did you mean 'l2'?"),
     (("regularizers.small.l1", "-1"), "must be at least 0"),
     (("optimizer.b1", "1"), "must be between 0.0 and 0.999999, got 1.0"),
+    (("optimizer.b2", "1"), "must be between 0.0 and 0.999999, got 1.0"),
+    (("optimizer.momentum", "1"), "must be between 0.0 and 0.999999, got 1.0"),
     (("data.batch_size", "many"), "expected a whole number"),
     (("data.batch_size", "0"), "must be at least 1"),
     (("precision.compute", "float16"), "did you mean 'bfloat16'?"),
     (("objectives.contrastive.kind", "hinge"), "must be one of"),
     (("data.text.canonicalize", "html,lowercase"), "did you mean 'lower_case'?"),
     (("seed.x", "1"), "is a single value"),
+    (("profile.start.x", "1"), "profile.start: is a single value and has no key 'x' [--config.profile.start.x=1"),
+    (("data.view_augmentation.ratioo", "1"), "data.view_augmentation.ratioo: unknown key (did you mean 'ratio'?)"),
+    (("data.view_augmentation", "crop"), "expected a section with keys"),
+    (("data.boxes.count", "5"), "data.boxes: has no effect without"),
 ])
 def test_a_mistaken_override_is_named_with_the_way_out(override, message):
     with pytest.raises(ConfigError, match="config error: ") as caught:

@@ -51,6 +51,8 @@ def test_the_fusion_has_as_many_regions_as_there_are_boxes_and_stays_so_in_a_sto
     (dict(words="dependencies"), None, PARSES, dict(data__train__mixture=dict(x=dict(source="csv:a", caption_and_keywords=1.0))),
      "data.train.mixture.x.caption_and_keywords: is 1.0"),
     (dict(words="dependencies"), None, PARSES, dict(data__text__truncation_side="left"), "data.text.truncation_side: is 'left'"),
+    (dict(words="dependencies"), None, PARSES, dict(data__text__canonicalize=("html", "stop_words")),
+     "data.text.canonicalize: has 'stop_words', and data.dependencies count all words"),
     (dict(words="dependencies"), None, PARSES, dict(data__text__packing=4), "data.text.packing: is 4, and data.dependencies")])
 def test_what_does_not_fit_is_named(fusion, boxes, dependencies, changes, message):
     with pytest.raises(ConfigError, match=message):

@@ -63,6 +63,15 @@ def test_what_pools_nothing_cannot_be_read_and_a_fusion_needs_a_reader():
     assert config_of(objective=dict(OBJECTIVE, of="fused"), model__fusion=dict(kind="gated")).model.fusion.kind == "gated"
 
 
+@pytest.mark.parametrize("image", [dict(kind="vit"), dict(kind="resnet"), dict(kind="vgg"), dict(kind="inception_v3")])
+def test_every_image_tower_can_be_read(image):
+    config = base()
+    config.model.image = image
+    config.update(steps=1, objectives=dict(tell=OBJECTIVE))
+    config.data.targets = dict(x=CLASS)
+    assert to_config(config.to_dict()).objectives["tell"].outputs == 7
+
+
 @pytest.mark.parametrize(("evaluator", "path"), [(dict(objective="tell"), "objective"), (dict(by="type"), "by"),
                                                  (dict(by="type", tasks=("regression",)), "by")])
 def test_settings_of_an_evaluator_that_no_task_of_it_reads_are_named(evaluator, path):

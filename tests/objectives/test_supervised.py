@@ -89,10 +89,16 @@ def test_a_reference_is_what_the_best_constant_answer_loses(name, labels):
     assert references(labels)[name] - 1e-5 <= best <= references(labels)[name] + 0.01
 
 
-def test_the_reference_of_numbers_is_their_variance():
-    values = RNG.normal(3.0, 2.0, 50)
-    found = supervised_losses.variance(*(jnp.float32(x) for x in (50, values.sum(), np.square(values).sum())))
-    np.testing.assert_allclose(found, values.var(), rtol=1e-4)
+@pytest.mark.parametrize(("mean", "deviation"), [(3.0, 2.0), (2000.0, 1.0), (1e5, 10.0)])
+def test_the_reference_of_numbers_is_their_variance_also_far_from_zero(mean, deviation):
+    values = RNG.normal(mean, deviation, (40, 16)).astype(np.float32)
+    objective, kept = Regression(target="x", outputs=1), jnp.zeros(3)
+    given = RNG.random(values.shape) < 0.7
+    for row, known in zip(values, given, strict=True):
+        kept = jax.jit(objective.added)(kept, objective.sums(jnp.asarray(np.where(known, row, 0.0)), jnp.asarray(known)))
+    weights = np.where(given, 0.999 ** np.arange(39, -1, -1)[:, None], 0.0)
+    expected = np.average(np.square(values - np.average(values, weights=weights, axis=None).astype(np.float64)), weights=weights)
+    np.testing.assert_allclose(objective.reference(kept), expected, rtol=1e-3)
 
 
 def of_constant(objective, answers, wanted):

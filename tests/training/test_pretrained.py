@@ -180,6 +180,15 @@ def test_stages_run_one_after_the_other_and_a_second_command_goes_on_where_the_f
     assert "resumed from step 3" in capsys.readouterr().out
 
 
+def test_what_is_wrong_with_a_late_stage_is_said_before_the_first_trains(tiny, tmp_path):
+    config = tmp_path / "staged.py"
+    config.write_text(STAGED.replace("CLIP", repr(f"{ROOT}/configs/clip_emoji.py")))
+    with pytest.raises(ConfigError, match="optimizer.frozen: '.nothing/' matches no parameter"):
+        main.main([f"--config={config}", f"--workdir={tmp_path}/run", *tiny(SYNTHETIC),
+                   "--config.stages.second.optimizer.frozen=('^nothing/',)"])
+    assert not (tmp_path / "run").exists()
+
+
 def test_stages_are_named_where_one_is_needed_and_where_there_is_none(tmp_path):
     config = tmp_path / "staged.py"
     config.write_text(STAGED.replace("CLIP", repr(f"{ROOT}/configs/clip_emoji.py")))

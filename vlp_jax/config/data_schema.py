@@ -171,7 +171,8 @@ class Boxes:
 @dataclasses.dataclass(frozen=True)
 class Dependencies:
     """Which words of a sample's caption depend on each other: pairs [head, dependent] of their places, counted from 0. Words are
-    those of the text as it is tokenized, by the marks of the vocabulary; in BERT's a punctuation mark is one."""
+    those of the text as it is tokenized, by the marks of the vocabulary; in BERT's a punctuation mark is one, unless
+    data.text.canonicalize takes it away first."""
 
     field: str = ""  # of the metadata, with dots as in `Target`: a list of pairs for each caption, in order. Must be given
 

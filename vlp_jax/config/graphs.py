@@ -61,6 +61,8 @@ def check_words(config: schema.Config, fail: Fail) -> None:
     why = "and data.dependencies count the words of captions alone; set"
     if config.data.text.truncation_side != "right":
         fail("data.text.truncation_side", f"is 'left', {why} 'right'")
+    if "stop_words" in config.data.text.canonicalize:
+        fail("data.text.canonicalize", "has 'stop_words', and data.dependencies count all words of a caption; leave it out")
     if config.data.text.packing is not None:
         fail("data.text.packing", f"is {config.data.text.packing}, {why} None")
     parts = {f"data.train.mixture.{name}": part for name, part in train.mixture.items()}

@@ -81,7 +81,9 @@ def apply_overrides(tree: dict, overrides: Sequence[tuple[str, str]]) -> dict:
         *parents, last = path.split(".")
         node = tree
         for depth, parent in enumerate(parents):
-            node = node.setdefault(parent, {})
+            if node.get(parent) is None:  # also a section that is not there, which its first key makes
+                node[parent] = {}
+            node = node[parent]
             if not isinstance(node, dict):
                 raise ConfigError(f"{'.'.join(parents[:depth + 1])}: is a single value and has no key "
                                   f"{'.'.join([*parents, last][depth + 1:])!r} (--config.{path})")
@@ -106,6 +108,7 @@ class _Parser:
     def dataclass(self, kind: type, tree: Any, path: str) -> Any:
         if dataclasses.is_dataclass(tree) and isinstance(tree, kind):
             return tree
+        tree = self.section(tree, path)
         if not isinstance(tree, Mapping):
             self.fail(path, f"expected a section with keys {', '.join(f.name for f in dataclasses.fields(kind))}, "
                             f"got {tree!r}", tree)
@@ -151,9 +154,7 @@ class _Parser:
             arguments = tuple(a for a in arguments if a is not type(None))
         if len(arguments) == 1:
             return self.value(arguments[0], value, path)
-        if isinstance(value, Raw):
-            given, value = value, self.literal(value, path)
-            value = value if isinstance(value, Mapping) else given
+        value = self.section(value, path)
         kinds = {kind: a for a in arguments for kind in typing.get_args(typing.get_type_hints(a)["kind"])}
         if not isinstance(value, Mapping) or "kind" not in value:
             self.fail(path, f"expected a section with a key 'kind', one of {', '.join(kinds)}", value)
@@ -164,6 +165,11 @@ class _Parser:
                 self.fail(f"{path}.{key}", f"is for kind={' or '.join(map(repr, others))}, not for {kind!r}",
                           _first_raw(value[key]))
         return self.dataclass(kinds[kind], value, path)
+
+    def section(self, value: Any, path: str) -> Any:
+        """`value`, and of a section typed on the command line its keys."""
+        written = self.literal(value, path) if isinstance(value, Raw) else value
+        return written if isinstance(written, Mapping) else value
 
     def choice(self, choices: tuple, value: Any, path: str) -> Any:
         if isinstance(value, Raw):  # a number among the choices is text on the command line
@@ -207,6 +213,8 @@ class _Parser:
             return tuple(value.split(",")) if "," in value else str(value)
 
     def scalar(self, hint: type, value: Any, path: str) -> Any:
+        if isinstance(value, Mapping) and value:
+            self.fail(path, f"is a single value and has no key {next(iter(value))!r}", _first_raw(value))
         parsed = _from_text(hint, value) if isinstance(value, Raw) else value
         if hint is float and isinstance(parsed, int) and not isinstance(parsed, bool):
             return float(parsed)

@@ -100,9 +100,9 @@ class Optimizer:
     kind: Literal["adamw", "adam", "sgd", "adafactor", "lion", "muon"] = "adamw"
     rate: float = between(1e-3, 0.0)
     b1: float = between(0.9, 0.0, 0.999999)
-    b2: float = between(0.98, 0.0, 1.0)
+    b2: float = between(0.98, 0.0, 0.999999)
     epsilon: float = between(1e-6, 0.0)  # adam, adamw, muon
-    momentum: float = between(0.9, 0.0, 1.0)  # sgd
+    momentum: float = between(0.9, 0.0, 0.999999)  # sgd
     newton_schulz_steps: int = between(5, 1)  # muon: three products each, to make an update nearly orthogonal
     weight_decay: float = between(0.0, 0.0)
     decay_rules: tuple[tuple[str, float], ...] = ((r"(bias|scale)$", 0.0),)  # multiples of weight_decay

@@ -17,6 +17,8 @@ from vlp_jax.objectives.supervised_losses import (
     binary_reference,
     hinge_losses,
     hinge_reference,
+    moments,
+    moments_of_both,
     softmax_losses,
     softmax_reference,
     variance,
@@ -84,10 +86,14 @@ class Supervised(Objective):
         """What `reference` reads: sums of the batch, or of all batches up to this one."""
         if self.prior == "batch":
             return sums
-        sums = FADING * self.kept.value + sums
+        sums = self.added(self.kept.value, sums)
         if not self.is_initializing() and self.is_mutable_collection("targets"):
             self.kept.value = sums
         return sums
+
+    def added(self, kept: jax.Array, sums: jax.Array) -> jax.Array:
+        """`sums` of all batches up to this one, by those of the batches before it, which fade, and its own."""
+        return FADING * kept + sums
 
     def no_targets(self) -> jax.Array:
         """A target as it comes, of no rows."""
@@ -106,7 +112,7 @@ class Supervised(Objective):
         raise NotImplementedError
 
     def sums(self, wanted: jax.Array, given: jax.Array) -> jax.Array:
-        """float32 [S]: what is to be known of the targets of a batch for `reference`, to be added up over batches."""
+        """float32 [S]: what is to be known of the targets of a batch for `reference`, and `added` over batches."""
         raise NotImplementedError
 
     def reference(self, sums: jax.Array) -> jax.Array:
@@ -174,7 +180,10 @@ class Regression(Supervised):
         return {"absolute_error": mean_where(jnp.abs(answers[:, 0] - wanted), given)}
 
     def sums(self, wanted: jax.Array, given: jax.Array) -> jax.Array:
-        return jnp.stack([given.sum(dtype=jnp.float32), wanted.sum(), jnp.square(wanted).sum()])
+        return moments(wanted, given)
+
+    def added(self, kept: jax.Array, sums: jax.Array) -> jax.Array:
+        return moments_of_both(kept * jnp.array([FADING, 1.0, FADING], jnp.float32), sums)
 
     def reference(self, sums: jax.Array) -> jax.Array:
-        return variance(*sums)
+        return variance(sums[0], sums[2])

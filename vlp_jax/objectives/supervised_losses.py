@@ -52,7 +52,22 @@ def hinge_reference(counts: jax.Array, margin: float = 1.0) -> jax.Array:
     return margin * jnp.minimum(1.0, 2.0 * (1.0 - most))
 
 
-def variance(rows: jax.Array, total: jax.Array, squares: jax.Array) -> jax.Array:
-    """The least mean squared error of always the same number: of so many rows, by their sum and that of their squares."""
-    rows = jnp.maximum(rows, 1e-9)
-    return jnp.maximum(squares / rows - jnp.square(total / rows), 0.0)
+def moments(values: jax.Array, given: jax.Array) -> jax.Array:
+    """float32 [3]: how many values [B] are `given`, bool [B], their mean, and the sum of their squared distances from it."""
+    rows = given.sum(dtype=jnp.float32)
+    mean = jnp.where(given, values, 0.0).sum() / jnp.maximum(rows, 1.0)
+    return jnp.stack([rows, mean, jnp.where(given, jnp.square(values - mean), 0.0).sum()])
+
+
+def moments_of_both(one: jax.Array, other: jax.Array) -> jax.Array:
+    """`moments` of two sets together (Chan et al. 1979, equation 2.1): sums of squares would lose a variance that is small beside
+    the mean's square."""
+    rows = jnp.maximum(one[0] + other[0], 1e-9)
+    difference = other[1] - one[1]
+    squares = one[2] + other[2] + jnp.square(difference) * one[0] * other[0] / rows
+    return jnp.stack([one[0] + other[0], one[1] + difference * other[0] / rows, squares])
+
+
+def variance(rows: jax.Array, squares: jax.Array) -> jax.Array:
+    """The least mean squared error of always the same number, by `moments`."""
+    return squares / jnp.maximum(rows, 1e-9)

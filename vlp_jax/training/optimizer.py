@@ -81,7 +81,7 @@ def matrix_axes(params: Any) -> Any:
     stands apart."""
     def axes(path, leaf):
         name = path_of(path)
-        if not name.endswith("kernel") or name.endswith("head/out/kernel"):
+        if not name.endswith("kernel") or re.search(r"^objectives_[^/]+/head/out/kernel$", name):
             return None
         if leaf.ndim > 2 and re.search(r"/(query|key|value|nodes)/kernel$", name):  # heads stand behind the inputs
             return optax.contrib.MuonDimensionNumbers((-3,), (-2, -1))
