@@ -38,7 +38,7 @@ def get_config(variant="full"):
     config.model.fusion = dict(kind="cross_attention", preset="Ti", width=512, depth=1, heads=8, mlp_dim=1024)
     config.model.decoder = dict(kind="lstm", image="attention", embedding_width=300, width=512, attention_width=512, dropout=0.5)
     config.objectives = dict(reply=dict(kind="answering", target="reply", shortlist=100))
-    config.optimizer.update(kind="adam", rate=1e-3, clip_norm=5.0)
+    config.optimizer.update(kind="adam", rate=1e-3, b1=0.9, b2=0.999, epsilon=1e-8, clip_norm=5.0)
     config.optimizer.schedule.update(kind="constant")
     config.evaluators = dict(val=dict(source="jsonl:/data/dialogues/val.jsonl?caption=dialogue", tasks=("classification",)))
     config = variant_of(config, variant, small)

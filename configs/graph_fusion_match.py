@@ -3,10 +3,10 @@
 After two networks: messages within and across graphs from "Graph matching networks" (Li et al. 2019, section 3.2), and the two
 graphs from GSMN (Liu et al. 2020), whose code has, for MS-COCO: nodes of 1,024, words of 300, a recurrent network that reads both
 ways (GRU; here LSTM), Adam with rate 5e-4, batch 32, 20 epochs, gradients clipped at 2, the rate divided by 10 after a quarter of
-them. Its regions are boxes of a detector on ResNet-101 and its words' edges a parse; here they are that network's last map and
-its neighbours, and words at most two places apart; where the metadata hold boxes and parses, `data.boxes`, `data.dependencies` and
-`model.fusion` take them (README, "Regions and parses"). Its loss is a triplet's; here it is binary cross-entropy on the pooled
-graphs.
+them. Its regions are boxes of a detector on ResNet-101 and its words' edges a parse; here they are that network's last map and its
+neighbours, and words at most two places apart; where the metadata hold boxes and parses, `data.boxes`, `data.dependencies` and
+`model.fusion` take them (README, "Regions and parses"). The rate falls to the tenth in a line, over the last three quarters. Its
+loss is a triplet's; here it is binary cross-entropy on the pooled graphs.
 
 python -m vlp_jax.main --config=configs/graph_fusion_match.py --workdir=DIR '--config.data.train.source=webdataset:...'
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 8 CPU-minutes beside

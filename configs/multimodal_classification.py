@@ -33,7 +33,7 @@ def get_config(variant="full"):
     config.model.text = to_tree(schema.BagTower(width=300, vocab_size=30522, length=256))
     config.model.fusion = dict(kind="gated", width=512)
     config.objectives = dict(label=dict(kind="classification", target="label", loss="binary", dropout=0.3, initial_bias=-2.0))
-    config.optimizer.update(kind="adam", rate=1e-3)
+    config.optimizer.update(kind="adam", rate=1e-3, b1=0.9, b2=0.999, epsilon=1e-8)
     config.optimizer.schedule.update(kind="constant")
     config.evaluators = dict(val=dict(source="jsonl:/data/films/val.jsonl?caption=plot", tasks=("classification",)))
     config = variant_of(config, variant, small)

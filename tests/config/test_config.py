@@ -8,6 +8,7 @@ import pytest
 
 from vlp_jax.config import base, flatten, load_config, load_stages, to_config, to_tree, variant_of
 from vlp_jax.config.parse import apply_overrides
+from vlp_jax.config.unused import passed_over
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.assembly import example_batch, make_module
 from vlp_jax.training.state import abstract_parameters
@@ -79,6 +80,8 @@ def test_a_mistaken_override_is_named_with_the_way_out(override, message):
     ({"objectives.contrastive.implementation": "dense", "objectives.contrastive.chunk_size": "64"},
      "objectives.contrastive.chunk_size", "use 'chunked' or 'ring'"),
     ({"optimizer.newton_schulz_steps": "3"}, "optimizer.newton_schulz_steps", "it is for 'muon'"),
+    ({"objectives": "{'match': {'kind': 'matching', 'negatives': 'uniform', 'negative_scale': 3.0}}",
+      "model.fusion": "{'kind': 'gated'}"}, "objectives.match.negative_scale", "beside negatives='uniform'"),
     ({"optimizer.momentum": "0.5"}, "optimizer.momentum", "beside optimizer.kind='adamw': it is for 'sgd'"),
     ({"accumulation.negatives": "microbatch"}, "accumulation.negatives", "microbatches=1"),
     ({"checkpoint.best_metric": "val/text_to_image_recall@1"}, "checkpoint.best_metric", "keep_best=0"),
@@ -89,6 +92,20 @@ def test_a_setting_without_effect_is_named(overrides, path, words):
     with pytest.raises(ConfigError, match=re.escape(f"{path}: has no effect")) as error:
         load_config(str(ROOT / "configs/clip_b16.py"), list(overrides.items()))
     assert words in str(error.value) and "clip_b16.py" in str(error.value)
+
+
+@pytest.mark.parametrize(("changes", "expected"), [
+    ({"optimizer.kind": "sgd", "optimizer.b1": "0.8", "optimizer.epsilon": "1e-3"},
+     [f"optimizer.{setting} has no effect with optimizer.kind='sgd'" for setting in ("b1=0.8", "epsilon=0.001")]),
+    ({"optimizer.schedule.kind": "constant", "optimizer.schedule.final": "0.1"},
+     ["optimizer.schedule.final=0.1 has no effect with optimizer.schedule.kind='constant'"]),
+    ({"optimizer.schedule.kind": "linear", "optimizer.schedule.final": "0.1", "optimizer.schedule.timescale": "7"},
+     ["optimizer.schedule.timescale=7.0 has no effect with optimizer.schedule.kind='linear'"]),
+    ({"evaluators": "{'val': {'class_field': 'subgroup'}}"},
+     ["evaluators.val.class_field='subgroup' has no effect without the task 'zero_shot'"]),
+    ({"evaluators": "{'val': {'class_field': 'subgroup', 'tasks': ('zero_shot',)}}"}, [])])
+def test_what_a_kind_or_a_task_has_no_use_for_is_listed(changes, expected):
+    assert passed_over(load_config(f"{ROOT}/configs/clip_b16.py", list(changes.items()))) == expected
 
 
 @pytest.mark.parametrize(("name", "override", "path"), [

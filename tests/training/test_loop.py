@@ -139,6 +139,7 @@ def test_a_setting_that_another_kind_of_optimizer_has_no_use_for_is_told(train, 
     assert warnings == ["warning: optimizer.epsilon=0.001 has no effect with optimizer.kind='lion'"]
 
 
+
 def test_a_source_smaller_than_a_batch_goes_on_into_the_next_epoch_with_a_warning(train, capsys):
     workdir = train("steps=2", "data.train.source=synthetic:3?height=20&width=24")
     assert "3 examples an epoch are less than one batch of 8" in capsys.readouterr().out

@@ -7,6 +7,9 @@ from vlp_jax.errors import ConfigError
 
 MOMENTS = {"adamw": ("b1", "b2", "epsilon"), "adam": ("b1", "b2", "epsilon"), "muon": ("b1", "b2", "epsilon"),
            "lion": ("b1", "b2"), "adafactor": ("b1", "b2"), "sgd": ()}
+OF_SCHEDULES = {"cosine": ("final",), "linear": ("final",), "rsqrt": ("decay", "timescale"), "constant": (),
+                "warmup_stable_decay": ("decay", "final")}
+OF_ZERO_SHOT = ("class_field", "templates", "class_names", "captions_per_class")
 CHUNK_SIZE = schema.ContrastiveObjective().chunk_size
 
 
@@ -17,11 +20,19 @@ def check_unused(config: schema.Config, place: str) -> None:
             raise ConfigError(f"{path}: has no effect {needed}{f' [{place}]' if place else ''}")
 
 
-def passed_over(optimizer: schema.Optimizer) -> list[str]:
-    """Settings of moments, other than their defaults, that the kind of optimizer has no use for. They are no error: whoever tries
-    another kind on a config that sets them for its own should not have to take them back."""
-    return [f"optimizer.{name}={getattr(optimizer, name)}" for name in ("b1", "b2", "epsilon")
-            if name not in MOMENTS[optimizer.kind] and getattr(optimizer, name) != getattr(schema.Optimizer(), name)]
+def passed_over(config: schema.Config) -> list[str]:
+    """Settings, other than their defaults, for which a kind or a task has no use: (`optimizer.b1=0.95`, beside what). They are no
+    error: whoever tries another one on a config that sets them for its own should not have to take them back."""
+    optimizer, schedule = config.optimizer, config.optimizer.schedule
+    settings = [("optimizer", optimizer, [name for name in ("b1", "b2", "epsilon") if name not in MOMENTS[optimizer.kind]],
+                 f"with optimizer.kind={optimizer.kind!r}"),
+                ("optimizer.schedule", schedule, [name for name in ("decay", "timescale", "final")
+                                                  if name not in OF_SCHEDULES[schedule.kind]],
+                 f"with optimizer.schedule.kind={schedule.kind!r}")]
+    settings += [(f"evaluators.{name}", spec, OF_ZERO_SHOT, "without the task 'zero_shot'")
+                 for name, spec in config.evaluators.items() if "zero_shot" not in spec.tasks]
+    return [f"{path}.{name}={getattr(section, name)!r} has no effect {beside}" for path, section, names, beside in settings
+            for name in names if getattr(section, name) != getattr(type(section)(), name)]
 
 
 def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
@@ -50,6 +61,9 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
                     ("last", objective.spare_last, "end_token", text.end_token))
             settings += [(f"objectives.{name}.spare_{place}", spared and token is None, f"without data.text.{key}: that is a word")
                          for place, spared, key, token in ends]
+        if isinstance(objective, schema.Matching):
+            settings.append((f"objectives.{name}.negative_scale", objective.negatives == "uniform" and
+                             objective.negative_scale != schema.Matching().negative_scale, "beside negatives='uniform'"))
         if isinstance(objective, schema.MaskedLanguage):
             settings.append((f"objectives.{name}.alpha_warmup", objective.alpha == 0 < objective.alpha_warmup, "with alpha=0"))
         if not isinstance(objective, schema.ContrastiveObjective):

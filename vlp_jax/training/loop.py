@@ -41,8 +41,8 @@ def train_alone(run: Run, workdir: str, changes: list[str]) -> Outcome:
     if len(run.mixture) < config.data.batch_size:
         print(f"warning: {run.mixture.describe()}: {len(run.mixture)} examples an epoch are less than one batch of "
               f"{config.data.batch_size}; every batch goes on into the next epoch", flush=True)
-    for setting in passed_over(config.optimizer):
-        print(f"warning: {setting} has no effect with optimizer.kind={config.optimizer.kind!r}", flush=True)
+    for setting in passed_over(config):
+        print(f"warning: {setting}", flush=True)
     with StopSignal() as stop, Watchdog(config.watchdog, workdir, jax.process_index()) as watchdog:
         sitting = Sitting(run, workdir, stop, watchdog)
         if changes:
