@@ -35,8 +35,8 @@ def shapes_as_here(there: Shapes, here: Shapes) -> Shapes:
 
 
 def restacked(arrays: dict[str, jax.Array], names: Iterable[str]) -> dict[str, jax.Array]:
-    """Parameters whose layers are scanned, their arrays stacked along a leading axis, in those stacks in which `names` are, and
-    are not in those in which `names` are not."""
+    """The same parameters, {path: array}, with the layers of each stack scanned where those of the paths `names` are, their arrays
+    stacked along a leading axis, and one by one where those are."""
     layers = [match.groups() for match in map(LAYER.fullmatch, names) if match]
     scanned = {stack for stack, layer, _ in layers if layer == "layers"}
     single = {stack for stack, layer, _ in layers if layer != "layers"}
