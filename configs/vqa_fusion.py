@@ -2,8 +2,9 @@
 
 METER's fine-tuning on VQA v2: the model of meter.py at 576 pixels, a hidden layer of twice the width with a norm in the head,
 binary cross-entropy with soft scores of 3,129 answers; batch 512, 10 epochs; AdamW, weight decay 0.01, rate 5e-6 for the encoders,
-5 times that for the fusion, 50 times for the head; warm-up over a tenth, then linearly to 0. It goes on from pretraining, here from
-nothing.
+5 times that for the fusion, 50 times for the head; warm-up over a tenth, then linearly to 0. It goes on from pretraining there;
+here from nothing, or with --config.pretrained.meter.workdir=runs/meter from a run of meter.py, which gives all 363 parameters of
+the model, the image positions resampled from 18 x 18 patches to 36 x 36; the head's 6 are new.
 
 Data: JSON lines with `image`, `question` and `answers`, a list of what every annotator said:
 python -m vlp_jax.main --config=configs/vqa_fusion.py --workdir=DIR '--config.data.train.source=jsonl:vqa.jsonl?caption=question'

@@ -159,6 +159,18 @@ def test_hosts_that_share_parameters_or_rows_train_evaluate_and_resume_as_one_pr
 
 
 @pytest.mark.slow
+def test_hosts_that_share_parameters_begin_as_one_process_with_those_of_a_run_that_was_laid_out_otherwise(two, one, tmp_path):
+    one("origin", "steps=1", "seed=1", "model.text.depth=2")
+    plan = ("steps=2", "model.text.depth=2", "model.text.scan=True", "model.text.length=16", "model.image.image_size=48",
+            "mesh.fsdp=8", "mesh.replicate_below=64", f"pretrained={{'a':{{'workdir':'{tmp_path}/origin'}}}}")
+    results = ends(two(*plan))
+    assert [status for status, _, _ in results] == [0, 0], results
+    changes = "model/image/position [1, 16, 32] resampled to [1, 36, 32]; model/text/position [1, 12, 32] extended to [1, 16, 32]"
+    assert changes in results[0][1]
+    assert_same(losses(tmp_path / "two"), one("one", *plan), 1e-5)
+
+
+@pytest.mark.slow
 def test_a_signal_during_an_evaluation_saves_and_leaves_within_a_batch(two, tmp_path):
     evaluators = "evaluators={'val': {'source': 'synthetic:100000?height=20&width=24', 'batch_size': 8}}"
     processes = two("steps=2", "checkpoint.every_steps=none", evaluators)

@@ -226,13 +226,18 @@ class Evaluator:
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """What a run takes from another one when it begins; a run that goes on never looks there. Either workdir or stage is set."""
+    """What a run takes from another one when it begins; a run that goes on never looks there. Either workdir or stage is set.
+
+    Layers may be scanned in one of the two and not in the other. Positions of patches are resampled for pictures of another size;
+    of those of words the first are taken where texts are shorter here, and fresh ones stand behind them where they are longer. A
+    stack has as many layers here as there, or patterns name as many of them (`/layer_[0-5]/`).
+    """
 
     workdir: str | None = None  # the other run's
     stage: str | None = None  # an earlier stage of the same training (see configs/staged.py)
     step: int | None = between(None, 1)  # None: its newest checkpoint
     average: bool | None = None  # the averaged parameters; None: where it keeps an average
-    parameters: tuple[str, ...] = ("^model/",)  # regexes of those that are taken, where both have them
+    parameters: tuple[str, ...] = ("^model/",)  # regexes of those that are taken, by their names here, where both have them
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from vlp_jax.config import schema
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.errors import CheckpointError, ConfigError
-from vlp_jax.sharding.exchange import decided_by_first
+from vlp_jax.sharding.exchange import decided_by_first, in_turn
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.training.assembly import Run, make_module
 from vlp_jax.training.checkpoint import checkpoint_folder, describe, flat, read_metadata, unflat
 from vlp_jax.training.optimizer import match_rules
 from vlp_jax.training.reading import read_together
+from vlp_jax.training.reshaping import Shapes, as_here, change_of, depths, shapes_as_here
 from vlp_jax.training.state import TrainState
 from vlp_jax.training.trained import find_step, trained_config, trained_variables
 
@@ -23,7 +24,8 @@ from vlp_jax.training.trained import find_step, trained_config, trained_variable
 @dataclasses.dataclass(frozen=True)
 class Origin:
     """From which checkpoint of which run an entry of `config.pretrained` takes what: paths of parameters, and of what is kept
-    beside them (`batch_stats/...`). left: those that its patterns find here and that are not there."""
+    beside them (`batch_stats/...`). changes: what becomes of those that have another shape there, each by its path with both
+    shapes. left: those that its patterns find here and that are not there."""
 
     name: str
     folder: str
@@ -31,14 +33,15 @@ class Origin:
     average: bool | None
     parameters: tuple[str, ...]
     collections: tuple[str, ...]
+    changes: tuple[str, ...]
     left: tuple[str, ...]
 
 
 def find_origins(run: Run, workdir: str) -> list[Origin]:
     """What a fresh run in `workdir` begins with, found out from names and shapes alone.
 
-    Raises: ConfigError for an entry that finds no run, takes nothing, meets a parameter of another shape, or brings embeddings of
-    another tokenizer's words; CheckpointError, StorageError for a run that cannot be read.
+    Raises: ConfigError for an entry that finds no run, takes nothing, meets a stack of another depth or a parameter of a shape that
+    does not fit, or brings embeddings of another tokenizer's words; CheckpointError, StorageError for a run that cannot be read.
     """
     return [find_origin(name, spec, run, workdir) for name, spec in run.config.pretrained.items()]
 
@@ -66,28 +69,50 @@ def origin_at(name: str, folder: str, step: int, spec: schema.Pretrained, run: R
     metadata = read_metadata(checkpoint_folder(folder), step)
     if spec.average and "average" not in metadata["fingerprints"]:
         raise ConfigError(f"{key}.average: {folder} keeps no average of its parameters; set it to None or False")
-    here, there = describe(run.shapes.params), metadata["parameters"]
+    here = describe(run.shapes.params)
+    there = shapes_as_here(metadata["parameters"], here)
     for pattern in spec.parameters:
         match_rules(f"{key}.parameters", [(pattern, 1.0)], run.shapes.params, default=0.0)
         if not any(re.search(pattern, path) for path in here.keys() & there.keys()):
             raise ConfigError(f"{key}.parameters: {pattern!r} matches no parameter that this model and {folder} both have")
-    wanted = [path for path in here if any(re.search(pattern, path) for pattern in spec.parameters)]
-    taken = {path: here[path] for path in wanted if path in there}
-    for path in taken:
-        if here[path] != there[path]:
-            raise ConfigError(f"{key}: {path} is {there[path]} in {folder} and {here[path]} in this config; make them alike, or "
-                              f"leave it out of {key}.parameters")
+    wanted, offered = named(here, spec.parameters), named(there, spec.parameters)
+    taken = {path: shape for path, shape in wanted.items() if path in there}
+    check_depths(key, folder, wanted, offered)
+    changes = tuple(changed(key, folder, path, there[path], shape) for path, shape in taken.items() if there[path] != shape)
     check_words(key, folder, taken, metadata["preprocessor"], run.preprocessor, run.config.model.text.vocab_size)
     kept, known = describe(run.shapes.collections), metadata.get("collections", {})
     beside = [path for path, shape in kept.items() if path.startswith("batch_stats/") and known.get(path) == shape
               and any(re.search(pattern, path.removeprefix("batch_stats/")) for pattern in spec.parameters)]
     left = tuple(path for path in wanted if path not in there)
-    return Origin(name, folder, step, spec.average, tuple(taken), tuple(beside), left)
+    return Origin(name, folder, step, spec.average, tuple(taken), tuple(beside), changes, left)
 
 
 def folder_of(spec: schema.Pretrained, workdir: str) -> str:
     """The workdir that an entry names: that of a stage lies beside this one."""
     return spec.workdir if spec.stage is None else os.path.join(os.path.dirname(os.path.abspath(workdir)), spec.stage)
+
+
+def named(shapes: Shapes, patterns: tuple[str, ...]) -> Shapes:
+    """Those of the parameters that a pattern finds."""
+    return {path: shape for path, shape in shapes.items() if any(re.search(pattern, path) for pattern in patterns)}
+
+
+def check_depths(key: str, folder: str, wanted: Shapes, offered: Shapes) -> None:
+    """Raises: ConfigError where the patterns name more layers of a stack there than here, or fewer."""
+    there = depths(offered)
+    for stack, depth in depths(wanted).items():
+        if there.get(stack, depth) != depth:
+            raise ConfigError(f"{key}: {stack.rstrip('/_')} has {there[stack]} layers in {folder} and {depth} in this config; make "
+                              f"them alike, or leave it out of {key}.parameters")
+
+
+def changed(key: str, folder: str, path: str, there: list[int], here: list[int]) -> str:
+    """What becomes of a parameter that has another shape there, in words. Raises: ConfigError where nothing can."""
+    change = change_of(path, there, here)
+    if change is None:
+        raise ConfigError(f"{key}: {path} is {there} in {folder} and {here} in this config; make them alike, or leave it out of "
+                          f"{key}.parameters")
+    return f"{path} {there} {change} to {here}"
 
 
 def check_words(key: str, folder: str, taken: dict[str, list[int]], stored: dict, preprocessor: Preprocessor,
@@ -106,11 +131,13 @@ def begin_with(state: TrainState, origins: list[Origin], layout: Layout) -> Trai
         config = trained_config(origin.folder, origin.step, together=True)
         found = trained_variables(origin.folder, origin.step, origin.average, make_module(config), config, layout)
         arrays, beside = flat(found.pop("params")), flat(found)
-        params |= {path: jax.device_put(arrays[path], params[path].sharding) for path in origin.parameters}
+        fresh = {path: params[path] for path in origin.parameters}
+        shardings = {path: array.sharding for path, array in fresh.items()}
+        params |= in_turn(jax.jit(as_here, out_shardings=shardings)(arrays, fresh))
         collections |= {path: jax.device_put(beside[path], collections[path].sharding) for path in origin.collections}
         new = f"; new ones that it lacks: {len(origin.left)}, such as {origin.left[0]}" if origin.left else ""
         print(f"pretrained.{origin.name}: {len(origin.parameters)} of {len(params)} parameters from {origin.folder}, step "
-              f"{origin.step}{new}", flush=True)
+              f"{origin.step}{new}{''.join(f'; {change}' for change in origin.changes)}", flush=True)
     params = unflat(params, state.params)
     average = None if state.average is None else jax.tree.map(jnp.copy, params)
     return state.replace(params=params, average=average, collections=unflat(collections, state.collections))

@@ -1,0 +1,108 @@
+"""Parameters of one run as another one has them: layers scanned or not, pictures of another size, texts of another length."""
+
+import functools
+import math
+import re
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+
+Shapes = dict[str, list[int]]
+
+LAYER = re.compile(r"(.+?)(layers|layer_\d+)/(.+)")  # stack, layer, and what of it: see `models.layers.Transformer`
+OF_PATCHES = {"model/image/position": 0, "model/image/pooling_head/position": 1}  # and how many tokens stand in front of the grid
+OF_LINES = {"model/image/row_position": 0, "model/image/column_position": 1}  # and along which axis
+OF_WORDS = ("model/text/position", "model/decoder/position")
+
+
+def as_here(arrays: dict[str, jax.Array], fresh: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """Another run's parameters by the names and in the shapes that they have here; a function to trace.
+
+    arrays: {path: array} of the other run, as it names them. fresh: {path: array} of those wanted, all of which it has, each of its
+      shape or of one that `change_of` finds a way to.
+    """
+    arrays = restacked(arrays, fresh)
+    return {path: fitted(path, arrays[path], array) for path, array in fresh.items()}
+
+
+def shapes_as_here(there: Shapes, here: Shapes) -> Shapes:
+    """The shapes of another run's parameters by the names that they have here (see `restacked`)."""
+    arrays = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in there.items()}
+    found = jax.eval_shape(functools.partial(restacked, names=tuple(here)), arrays)
+    return {path: list(array.shape) for path, array in found.items()}
+
+
+def restacked(arrays: dict[str, jax.Array], names: Iterable[str]) -> dict[str, jax.Array]:
+    """The same parameters, {path: array}, with the layers of each stack scanned where those of the paths `names` are, their arrays
+    stacked along a leading axis, and one by one where those are."""
+    layers = [match.groups() for match in map(LAYER.fullmatch, names) if match]
+    scanned = {stack for stack, layer, _ in layers if layer == "layers"}
+    single = {stack for stack, layer, _ in layers if layer != "layers"}
+    found: dict[str, jax.Array] = {}
+    stacked: dict[str, dict[int, jax.Array]] = {}
+    for path, array in arrays.items():
+        stack, layer, part = match.groups() if (match := LAYER.fullmatch(path)) else (None, None, None)
+        if layer == "layers" and stack in single:
+            found |= {f"{stack}layer_{i}/{part}": array[i] for i in range(len(array))}
+        elif layer not in (None, "layers") and stack in scanned:
+            stacked.setdefault(f"{stack}layers/{part}", {})[number_of(layer)] = array
+        else:
+            found[path] = array
+    return found | {path: jnp.stack([parts[i] for i in sorted(parts)]) for path, parts in stacked.items()}
+
+
+def depths(shapes: Shapes) -> dict[str, int]:
+    """How many layers of each stack are among these parameters."""
+    numbers: dict[str, set[int]] = {}
+    for path, shape in shapes.items():
+        if match := LAYER.fullmatch(path):
+            stack, layer, _ = match.groups()
+            numbers.setdefault(stack, set()).update(range(shape[0]) if layer == "layers" else [number_of(layer)])
+    return {stack: len(found) for stack, found in numbers.items()}
+
+
+def number_of(layer: str) -> int:
+    """3 of `layer_3`."""
+    return int(layer.removeprefix("layer_"))
+
+
+def change_of(path: str, there: list[int], here: list[int]) -> str | None:
+    """What `fitted` does to a parameter of another shape: it is resampled, cut or extended; None where it cannot."""
+    axis = OF_LINES.get(path, 1)
+    known = path in OF_WORDS or path in OF_PATCHES or path in OF_LINES
+    if not known or len(there) != len(here) or any(there[i] != here[i] for i in range(len(here)) if i != axis):
+        return None
+    if path not in OF_WORDS:
+        return "resampled"
+    return "cut" if there[axis] > here[axis] else "extended"
+
+
+def fitted(path: str, array: jax.Array, fresh: jax.Array) -> jax.Array:
+    """`array` in the shape of `fresh`, what stands here before the first update. Positions of patches are resampled; of those of
+    words the first are taken, and where more are here than there the last ones stay fresh."""
+    if array.shape == fresh.shape:
+        return array
+    if path in OF_WORDS:
+        return jnp.concatenate([array[:, :fresh.shape[1]], fresh[:, array.shape[1]:]], axis=1)
+    return resampled(array, fresh.shape[1], OF_PATCHES[path]) if path in OF_PATCHES else bicubic(array, fresh.shape)
+
+
+def resampled(table: jax.Array, count: int, front: int = 0) -> jax.Array:
+    """Positions of a square grid of patches on another one, interpolated in both directions (Dosovitskiy et al. 2021, section 3.2).
+
+    table: float32 [1, front + N, D], rows from the top; the `front` first, of tokens that are no patches, stay as they are.
+    Returns: float32 [1, count, D].
+    """
+    old, new = math.isqrt(table.shape[1] - front), math.isqrt(count - front)
+    grid = rearrange(table[:, front:], "1 (y x) d -> y x d", y=old)
+    grid = bicubic(grid, (new, new, table.shape[2]))
+    return jnp.concatenate([table[:, :front], rearrange(grid, "y x d -> 1 (y x) d")], axis=1)
+
+
+def bicubic(array: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Interpolation with the cubic kernel of Keys 1981, a = -1/2, which is as much wider as the grid becomes coarser: as OpenCLIP
+    and timm resample positions (PyTorch's bicubic with antialias=True). PyTorch's without it, which METER and BLIP use, has
+    a = -3/4; big_vision interpolates linearly. Weights that would fall outside of the grid are shared out among those inside."""
+    return jax.image.resize(array, shape, "bicubic", antialias=True)
