@@ -40,14 +40,15 @@ def get_config(variant="full"):
     config.objectives = dict(reply=dict(kind="answering", target="reply", shortlist=100))
     config.optimizer.update(kind="adam", rate=1e-3, clip_norm=5.0)
     config.optimizer.schedule.update(kind="constant")
-    config.evaluators = dict(val=dict(source="jsonl:/data/dialogues/val.jsonl?caption=dialogue", tasks=("classification",)))
+    config.evaluators = dict(val=dict(source="jsonl:/data/dialogues/val.jsonl?caption=dialogue",
+                                      tasks=("classification", "answers")))
     config = variant_of(config, variant, small)
     if variant != "full":
         config.data.train.source = "embedded:emoji_dialogues/train"
         config.data.targets.reply.update(field="answer", classes=REPLIES, length=8, canonicalize=())
         config.objectives.reply.shortlist = 16
-        config.evaluators = dict(val_vendor=dict(source="embedded:emoji_dialogues/val_vendor", tasks=("classification",),
-                                                 by="type"))
+        config.evaluators = dict(val_vendor=dict(source="embedded:emoji_dialogues/val_vendor",
+                                                 tasks=("classification", "answers"), by="type"))
     return config
 
 

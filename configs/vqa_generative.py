@@ -40,13 +40,14 @@ def get_config(variant="full"):
     config.optimizer.update(rate=2e-5, b2=0.999, epsilon=1e-8, weight_decay=0.05)
     config.optimizer.schedule.update(kind="cosine")
     config.precision.compute = "bfloat16"
-    config.evaluators = dict(val=dict(source="jsonl:/data/vqa/val.jsonl?caption=question", tasks=("classification",)))
+    config.evaluators = dict(val=dict(source="jsonl:/data/vqa/val.jsonl?caption=question", tasks=("classification", "answers")))
     config = variant_of(config, variant, small)
     if variant != "full":
         config.data.train.source = "embedded:emoji_vqa/train"
         config.data.targets.answer.update(field="answer", classes=ANSWERS, canonicalize=())
         config.objectives.answer.shortlist = 16
-        config.evaluators = dict(val_vendor=dict(source="embedded:emoji_vqa/val_vendor", tasks=("classification",), by="type"))
+        config.evaluators = dict(val_vendor=dict(source="embedded:emoji_vqa/val_vendor", tasks=("classification", "answers"),
+                                                 by="type"))
     return config
 
 
