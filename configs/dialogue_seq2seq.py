@@ -2,8 +2,9 @@
 al. 2014; Bahdanau et al. 2015; with a picture: Das et al. 2017, "Visual Dialog", section 5).
 
 A bidirectional LSTM reads all that was said and the newest question; its states look at VGG-16's map of the picture, and an LSTM
-with additive attention to them writes the reply. Words of 300 numbers and LSTMs of 512 are Das et al.'s; they fuse otherwise (late,
-or by a memory), with VGG from ImageNet, here from nothing. The cross-attention between, rate and length of training are ours.
+with additive attention to them writes the reply; evaluation ranks known replies by it, and writes others, greedily. Words of 300
+numbers and LSTMs of 512 are Das et al.'s; they fuse otherwise (late, or by a memory), with VGG from ImageNet, here from nothing.
+The cross-attention between, rate and length of training are ours.
 
 Data: JSON lines with `image`, `dialogue` (history and question) and `reply`:
 python -m vlp_jax.main --config=configs/dialogue_seq2seq.py --workdir=DIR \

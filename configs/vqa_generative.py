@@ -2,8 +2,9 @@
 
 BLIP's fine-tuning on VQA v2 (section 4.4, figure 4 and appendix): pictures of 480 pixels, ViT-B/16, BERT-base with cross-attention
 for the question, a decoder of BERT-base's size for the answer; batch 256, 10 epochs, AdamW at 2e-5, weight decay 0.05, cosine.
-Answers are ranked by their log-likelihoods among the 128 with the likeliest first words. Of several answers to a question the most
-frequent one is learned, there each in proportion. It goes on from pretraining there, here from nothing (see `pretrained`).
+Answers are ranked by their log-likelihoods among the 128 with the likeliest first words; evaluation also writes them, greedily. Of
+several answers to a question the most frequent one is learned, there each in proportion. It goes on from pretraining there, here
+from nothing (see `pretrained`).
 
 Data: JSON lines with `image`, `question` and `answers`, a list of what every annotator said:
 python -m vlp_jax.main --config=configs/vqa_generative.py --workdir=DIR \
