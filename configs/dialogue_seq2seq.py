@@ -2,8 +2,9 @@
 al. 2014; Bahdanau et al. 2015; with a picture: Das et al. 2017, "Visual Dialog", section 5).
 
 A bidirectional LSTM reads all that was said and the newest question; its states look at VGG-16's map of the picture, and an LSTM
-with additive attention to them writes the reply. Words of 300 numbers and LSTMs of 512 are Das et al.'s; they fuse otherwise (late,
-or by a memory), with VGG from ImageNet, here from nothing. The cross-attention between, rate and length of training are ours.
+with additive attention to them writes the reply; evaluation ranks known replies by it, and writes others, greedily. Words of 300
+numbers and LSTMs of 512 are Das et al.'s; they fuse otherwise (late, or by a memory), with VGG from ImageNet, here from nothing.
+The cross-attention between, rate and length of training are ours.
 
 Data: JSON lines with `image`, `dialogue` (history and question) and `reply`:
 python -m vlp_jax.main --config=configs/dialogue_seq2seq.py --workdir=DIR \
@@ -40,14 +41,15 @@ def get_config(variant="full"):
     config.objectives = dict(reply=dict(kind="answering", target="reply", shortlist=100))
     config.optimizer.update(kind="adam", rate=1e-3, b1=0.9, b2=0.999, epsilon=1e-8, clip_norm=5.0)
     config.optimizer.schedule.update(kind="constant")
-    config.evaluators = dict(val=dict(source="jsonl:/data/dialogues/val.jsonl?caption=dialogue", tasks=("classification",)))
+    config.evaluators = dict(val=dict(source="jsonl:/data/dialogues/val.jsonl?caption=dialogue",
+                                      tasks=("classification", "answers")))
     config = variant_of(config, variant, small)
     if variant != "full":
         config.data.train.source = "embedded:emoji_dialogues/train"
         config.data.targets.reply.update(field="answer", classes=REPLIES, length=8, canonicalize=())
         config.objectives.reply.shortlist = 16
-        config.evaluators = dict(val_vendor=dict(source="embedded:emoji_dialogues/val_vendor", tasks=("classification",),
-                                                 by="type"))
+        config.evaluators = dict(val_vendor=dict(source="embedded:emoji_dialogues/val_vendor",
+                                                 tasks=("classification", "answers"), by="type"))
     return config
 
 

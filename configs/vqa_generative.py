@@ -2,11 +2,12 @@
 
 BLIP's fine-tuning on VQA v2 (section 4.4, figure 4 and appendix): pictures of 480 pixels, ViT-B/16, BERT-base with cross-attention
 for the question, a decoder of BERT-base's size for the answer; batch 256, 10 epochs, AdamW at 2e-5, weight decay 0.05, cosine.
-Answers are ranked by their log-likelihoods among the 128 with the likeliest first words. Of several answers to a question the most
-frequent one is learned, there each in proportion. It goes on from pretraining there, here from nothing, or from a run of blip.py:
---config.pretrained.blip.workdir=runs/blip '--config.pretrained.blip.parameters=("^model/(image|text)/",)' takes both towers, 219 of
-561 parameters, the image positions resampled from 14 x 14 patches to 30 x 30, and 10 fresh positions of words behind BLIP's 30.
-Fusion and decoder are new: BLIP has no such layers, but cross-attention and a writer's self-attention inside of its text tower.
+Answers are ranked by their log-likelihoods among the 128 with the likeliest first words; evaluation also writes them, greedily. Of
+several answers to a question the most frequent one is learned, there each in proportion. It goes on from pretraining there, here
+from nothing, or from a run of blip.py: --config.pretrained.blip.workdir=runs/blip
+'--config.pretrained.blip.parameters=("^model/(image|text)/",)' takes both towers, 219 of 561 parameters, the image positions
+resampled from 14 x 14 patches to 30 x 30, and 10 fresh positions of words behind BLIP's 30. Fusion and decoder are new: BLIP has no
+such layers, but cross-attention and a writer's self-attention inside of its text tower.
 
 Data: JSON lines with `image`, `question` and `answers`, a list of what every annotator said:
 python -m vlp_jax.main --config=configs/vqa_generative.py --workdir=DIR \
@@ -43,13 +44,14 @@ def get_config(variant="full"):
     config.optimizer.update(rate=2e-5, b2=0.999, epsilon=1e-8, weight_decay=0.05)
     config.optimizer.schedule.update(kind="cosine")
     config.precision.compute = "bfloat16"
-    config.evaluators = dict(val=dict(source="jsonl:/data/vqa/val.jsonl?caption=question", tasks=("classification",)))
+    config.evaluators = dict(val=dict(source="jsonl:/data/vqa/val.jsonl?caption=question", tasks=("classification", "answers")))
     config = variant_of(config, variant, small)
     if variant != "full":
         config.data.train.source = "embedded:emoji_vqa/train"
         config.data.targets.answer.update(field="answer", classes=ANSWERS, canonicalize=())
         config.objectives.answer.shortlist = 16
-        config.evaluators = dict(val_vendor=dict(source="embedded:emoji_vqa/val_vendor", tasks=("classification",), by="type"))
+        config.evaluators = dict(val_vendor=dict(source="embedded:emoji_vqa/val_vendor", tasks=("classification", "answers"),
+                                                 by="type"))
     return config
 
 

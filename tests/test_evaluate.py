@@ -87,7 +87,7 @@ def test_what_is_told_of_a_set_is_the_same_in_training_and_after_it_with_the_cla
 
 
 @pytest.mark.slow
-def test_answers_that_are_written_are_learned_and_ranked_alike_in_training_and_after_it(tiny, tmp_path, capsys):
+def test_answers_are_learned_and_written_and_ranked_alike_in_training_and_after_it(tiny, tmp_path, capsys):
     colours = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "black": (0, 0, 0)}
     rows = []
     for colour, pixel in colours.items():
@@ -100,15 +100,25 @@ def test_answers_that_are_written_are_learned_and_ranked_alike_in_training_and_a
                  "data.targets={'answer': {'kind': 'text', 'field': 'answer', 'classes': 5, 'length': 5}}",
                  "objectives={'answer': {'kind': 'answering', 'target': 'answer', 'shortlist': 3}}",
                  f"model.fusion={{'kind': 'cross_attention', {stack}}}", f"model.decoder={{'kind': 'transformer', {stack}}}",
-                 f"evaluators={{'held_out': {{'source': '{source}', 'tasks': ('classification',)}}}}")
+                 f"evaluators={{'held_out': {{'source': '{source}', 'tasks': ('classification', 'answers')}}}}")
     assert main.main([f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={tmp_path}/run", *flags]) == 0
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["held_out/classification_accuracy"] > 0.8 and rows[-1]["held_out/classification_majority"] == 0.5
     assert rows[-1]["train/answer/cross_entropy"] < 0.5 * rows[-1]["train/answer/unigram_entropy"]
-    capsys.readouterr()
-    assert evaluate.main([f"--workdir={tmp_path}/run", f"--source={source}", "--evaluators=classification"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["classification_accuracy"] == rows[-1]["held_out/classification_accuracy"]
+    assert rows[-1]["held_out/answers_samples"] == 8 and rows[-1]["held_out/answers_exact_match"] > 0.8
+    text = (tmp_path / "run/answers/held_out-000120.txt").read_text()
+    assert text.startswith("1. what colour is it?\n   written: ") and "2. is it a picture?\n   written: yes\n   true: yes\n" in text
+    for more in ([], ["--beams=4"]):
+        capsys.readouterr()
+        flags = [f"--workdir={tmp_path}/run", f"--source={source}", *more]
+        assert evaluate.main([*flags, "--evaluators=classification,answers"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["classification_accuracy"] == rows[-1]["held_out/classification_accuracy"]
+        assert found["answers_exact_match"] > 0.8 if more else (
+            found["answers"], found["answers_exact_match"]) == (text, rows[-1]["held_out/answers_exact_match"])
+    for beams, tasks, words in (("0", "answers", "must be at least 1"), ("2", "classification", "captions and answers")):
+        with pytest.raises(ConfigError, match=f"--beams: .*{words}"):
+            evaluate.main([f"--workdir={tmp_path}/run", f"--source={source}", f"--beams={beams}", f"--evaluators={tasks}"])
 
 
 @pytest.mark.slow
@@ -116,7 +126,9 @@ def test_the_loss_on_held_out_captions_is_measured_and_captions_need_a_decoder(t
     flags = ["--config.steps=1", "--config.data.batch_size=8", "--config.evaluators={}"]
     assert main.main([f"--config={ROOT}/configs/vit_gpt2.py:smoke", f"--workdir={tmp_path}/run", *flags]) == 0
     capsys.readouterr()
-    assert evaluate.main([f"--workdir={tmp_path}/run", "--source=embedded:emoji/val_concept", "--evaluators=captions"]) == 0
-    assert 4 < json.loads(capsys.readouterr().out)["caption_loss"] < 12  # ln 4096 is 8.3
+    flags = [f"--workdir={tmp_path}/run", "--source=embedded:emoji/val_concept"]
+    assert evaluate.main([*flags, "--evaluators=captions", "--beams=2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 4 < found["caption_loss"] < 12 and found["captions"].count("true: ") == 5  # ln 4096 is 8.3
     with pytest.raises(ConfigError, match="retrieval"):
-        evaluate.main([f"--workdir={tmp_path}/run", "--source=embedded:emoji/val_concept", "--evaluators=retrieval"])
+        evaluate.main([*flags, "--evaluators=retrieval"])

@@ -26,7 +26,7 @@ from vlp_jax.training.assembly import make_captioner, make_embedder, make_teller
 from vlp_jax.training.trained import find_step, trained_config
 from vlp_jax.training.writers import write_atomically
 
-TASKS = tuple(TASK_METRICS)
+TASKS, WRITTEN = tuple(TASK_METRICS), ("captions", "answers")
 
 
 def main(arguments: list[str]) -> int:
@@ -38,9 +38,11 @@ def main(arguments: list[str]) -> int:
     flags.add_argument("--source", required=True, help="KIND:PATTERN, quoted where it has braces")
     flags.add_argument("--evaluators", default="retrieval", help=f"comma-separated: {', '.join(TASKS)}")
     flags.add_argument("--class-field", help="metadata field that names the class for zero_shot")
-    flags.add_argument("--objective", help="whose head classification or regression asks; by default the config's choice")
+    flags.add_argument("--objective", help="whose head classification, regression or answers ask; by default the config's choice")
     flags.add_argument("--by", help="metadata field by whose values classification also counts, or none; by default the config's "
                        "choice")
+    flags.add_argument("--beams", type=int, help="of beam search, for captions and answers; 1: the likeliest word each time; by "
+                       "default the config's choice")
     flags.add_argument("--batch-size", type=int, default=256)
     flags.add_argument("--output", help="a JSON file to write")
     add_host_flags(flags)
@@ -115,15 +117,20 @@ def check_output(path: str | None) -> None:
 
 def spec_of(given: argparse.Namespace, tasks: tuple[str, ...], config: schema.Config) -> schema.Evaluator:
     """What is to be measured: as the command line says, else as the config's first evaluator with such a task, else by default.
-    Raises: ConfigError for an objective that has no head for the tasks."""
-    zero_shot = next((spec for spec in config.evaluators.values() if "zero_shot" in spec.tasks), schema.Evaluator())
-    heads = next((spec for spec in config.evaluators.values() if {*HEADS} & {*spec.tasks} & {*tasks}), schema.Evaluator())
+    Raises: ConfigError for an objective that has no head for the tasks, and for what no task reads."""
+    def first_with(*these: str) -> schema.Evaluator:
+        return next((spec for spec in config.evaluators.values() if {*these} & {*spec.tasks}), schema.Evaluator())
+
+    zero_shot, heads, writing = first_with("zero_shot"), first_with(*{*HEADS} & {*tasks}), {*WRITTEN} & {*tasks}
     if given.by and "classification" not in tasks:
         raise ConfigError(f"--by: is for the evaluator classification, and --evaluators are {', '.join(tasks)}")
+    if given.beams is not None and (not writing or given.beams < 1):
+        raise ConfigError(f"--beams: {given.beams} must be at least 1" if writing else
+                          f"--beams: is for the evaluators {' and '.join(WRITTEN)}, and --evaluators are {', '.join(tasks)}")
     by = None if given.by == "none" else given.by or heads.by
     spec = dataclasses.replace(zero_shot, source=given.source, tasks=tasks, batch_size=given.batch_size,
                                class_field=given.class_field or zero_shot.class_field,
-                               objective=given.objective or heads.objective, by=by)
+                               objective=given.objective or heads.objective, by=by, beams=given.beams or first_with(*writing).beams)
     check_heads("--objective", spec, config)
     return spec
 

@@ -435,6 +435,8 @@ def test_a_trained_sentencepiece_model_knows_every_text(tmp_path):
     assert (made.special_ids, made.vocab_size) == (([1], [2], 0), 1500)
     ids, mask, _ = made(["Ünïcode ❤ \U0001fae8 ꙮ", ""])
     assert made.backend.decode(ids[0][mask[0]][1:-1]) == "ünïcode ❤ \U0001fae8 ꙮ"
+    for backend, text in ((made.backend, "ünïcode"), (load_tokenizer(Text(), 64, 4096).backend, "a red heart")):
+        assert backend.decode([*backend.encode([text])[0], 5000]).strip() == text  # a model may be wider than its words
     assert ids[1].tolist() == [1, 2] + [0] * 62
 
 

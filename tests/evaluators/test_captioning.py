@@ -21,15 +21,16 @@ TOKENIZER = load_tokenizer(schema.Text(), 12, 4096)
 
 
 def captioner_of(devices):
-    """A model that loses 1 a token and the picture's brightness more, and writes the caption whose number is its brightness."""
+    """A model that loses 1 a token and the picture's brightness more, and writes the caption whose number is its brightness, or
+    with several beams one that stands so many behind."""
     ids = jnp.asarray(TOKENIZER(CAPTIONS)[0])
 
     def losses(variables, image, text, mask):
         counts = mask[:, 1:].sum(axis=1)
         return counts * (1.0 + jnp.round(image.mean(axis=(1, 2, 3)) * 255)), counts
 
-    def write(variables, image, start):
-        return ids[jnp.round(image.mean(axis=(1, 2, 3)) * 255).astype(int), 1:]
+    def write(variables, image, start, beams):
+        return ids[jnp.round(image.mean(axis=(1, 2, 3)) * 255).astype(int) + beams - 1, 1:]
 
     preprocessor = Preprocessor(4, schema.Images(mean=(0.0,) * 3, std=(1.0,) * 3), TOKENIZER)
     mesh = make_mesh(schema.Mesh(data=devices), jax.devices()[:devices])
@@ -42,13 +43,14 @@ def data_of():
                                  pixels=lambda preprocessor, threads: iter(pixels))
 
 
-@pytest.mark.parametrize(("devices", "batch_size"), [(1, 3), (8, 5), (1, 7)])
-def test_the_loss_is_the_mean_over_all_tokens_and_captions_are_shown_beside_the_true_ones(devices, batch_size):
-    results = captioning(data_of(), captioner_of(devices), {}, batch_size, 1, lambda pairs: pairs)
+@pytest.mark.parametrize(("devices", "batch_size", "beams"), [(1, 3, 1), (8, 5, 3), (1, 7, 2)])
+def test_the_loss_is_the_mean_over_all_tokens_and_captions_are_shown_beside_the_true_ones(devices, batch_size, beams):
+    results = captioning(data_of(), captioner_of(devices), {}, batch_size, 1, lambda pairs: pairs, beams)
     counts = TOKENIZER(CAPTIONS)[1].sum(axis=1) - 1
     assert set(results) == {*CAPTION_METRICS, "captions"}
     assert results["caption_loss"] == pytest.approx((counts * (1 + np.arange(len(CAPTIONS)))).sum() / counts.sum(), rel=1e-6)
-    assert results["captions"] == "".join(f"{i + 1}. {text}\n   true: {text}\n" for i, text in enumerate(CAPTIONS[:5]))
+    written = CAPTIONS[beams - 1:]
+    assert results["captions"] == "".join(f"{i + 1}. {written[i]}\n   true: {CAPTIONS[i]}\n" for i in range(5))
 
 
 def test_a_text_ends_before_the_end_token_or_nowhere():

@@ -14,7 +14,16 @@ from vlp_jax.data.targets import Targets
 from vlp_jax.errors import ConfigError, DataError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.tasks import check_heads
-from vlp_jax.evaluators.told import CLASSIFICATION_METRICS, REGRESSION_METRICS, Teller, check_told, classification, regression, told
+from vlp_jax.evaluators.told import (
+    CLASSIFICATION_METRICS,
+    LABEL_METRICS,
+    REGRESSION_METRICS,
+    Teller,
+    check_told,
+    classification,
+    regression,
+    told,
+)
 
 NAMES = ("yes", "no", "red", "two")
 # Two pictures; the same question is asked about both, and several about the first.
@@ -85,6 +94,25 @@ def test_of_scores_the_answer_gets_what_annotators_gave_it():
     results = classification(answering(["red", "yes", "no", "yes", "red", "two", "yes"]), data, teller_of("scores"))
     assert results["classification_accuracy"] == pytest.approx((1 + 1 / 3 + 0 + 1 + 0 + 2 / 3 + 1 / 3) / 7)
     assert results["classification_majority"] == pytest.approx((1 / 3 + 2 / 3 + 1 + 1 / 3) / 7)
+
+
+def test_of_several_labels_each_is_also_told_by_itself():
+    data = questions()
+    labels = (["red", "two"], ["no"], ["yes"], ["yes", "yes"], ["green"], ["two", "yes"], ["yes"])
+    for metadata, answers in zip(data.metadata, labels, strict=True):
+        metadata["answer"] = answers
+    logits = np.full((7, 4), -1.0)  # columns: yes, no, red, two
+    logits[[1, 2, 3, 6], 0], logits[0, 2], logits[[0, 5], 3] = (0.5, 3.0, 2.0, 0.1), 2.0, (0.0, 1.0)
+    results = classification(lambda pairs: logits, data, teller_of("scores", agreeing=1), "type")
+    plain = {name for name in results if "/" not in name and not name.endswith("by_type")}
+    assert plain == {*CLASSIFICATION_METRICS, *LABEL_METRICS}
+    # yes: 3 right, 1 wrong, 1 missed; no: 1 missed; red: 1 right; two: 1 right, 1 missed (a probability of half says no).
+    assert results["classification_f1_micro"] == pytest.approx(2 * 5 / (2 * 5 + 1 + 3))
+    assert results["classification_f1_macro"] == pytest.approx((2 * 3 / (2 * 3 + 1 + 1) + 0 + 1 + 2 / 3) / 4)
+    # yes: 3.0, 2.0, (0.5), 0.1 and one of three at -1; no: one of seven alike; red and two: first.
+    yes = (1 + 1 + 3 / 4 + 4 / 7) / 4
+    assert results["classification_average_precision"] == pytest.approx((yes + 1 / 7 + 1 + 1) / 4)
+    assert not {*LABEL_METRICS} & set(classification(lambda pairs: logits, data, teller_of("scores")))
 
 
 def test_of_many_samples_and_classes_few_copies_are_in_memory():

@@ -213,15 +213,17 @@ class Evaluator:
     """An evaluation set and what is measured on it. Its name becomes the prefix of the metrics."""
 
     source: str = "embedded:emoji/val_vendor"
-    tasks: tuple[Literal["retrieval", "zero_shot", "matching", "captions", "classification", "regression"], ...] = ("retrieval",)
+    tasks: tuple[Literal["retrieval", "zero_shot", "matching", "captions", "classification", "regression", "answers"], ...] = (
+        "retrieval",)
     every_steps: int | None = between(None, 1)  # None: after the last step only
     batch_size: int = between(256, 1)
     class_field: str = "group"  # zero_shot: the metadata field that names the class, with dots as in `Target`
     templates: tuple[str, ...] = ("{}",)
     class_names: dict[str, tuple[str, ...]] = section(dict)  # zero_shot: better words for a class than its bare name
     captions_per_class: int = between(400, 0)  # zero_shot by descriptions: training captions kept for a class
-    objective: str | None = None  # classification and regression: whose head; None: that of the first that has one
+    objective: str | None = None  # classification, regression, answers: whose head; None: that of the first that has one
     by: str | None = None  # classification: the metadata field, likewise, by whose values accuracy is also given
+    beams: int = between(1, 1)  # captions and answers: texts that beam search keeps at a time; 1: the likeliest word each time
 
 
 @dataclasses.dataclass(frozen=True)

@@ -124,10 +124,12 @@ def unused_of_targets(config: schema.Config) -> list[tuple[str, bool, str]]:
             settings += [(f"objectives.{name}.label_smoothing", spec.loss != "softmax" and spec.label_smoothing > 0,
                           f"beside loss={spec.loss!r}"),
                          (f"objectives.{name}.margin", spec.loss != "hinge" and spec.margin != 1.0, f"beside loss={spec.loss!r}")]
-    heads = {"classification", "regression"}
+    heads, writers = {"classification", "regression", "answers"}, {"captions", "answers"}
     for name, spec in config.evaluators.items():
         settings += [(f"evaluators.{name}.objective", spec.objective is not None and not heads & {*spec.tasks},
-                      "without the task 'classification' or 'regression'"),
+                      "without the task 'classification', 'regression' or 'answers'"),
+                     (f"evaluators.{name}.beams", spec.beams > 1 and not writers & {*spec.tasks},
+                      "without the task 'captions' or 'answers'"),
                      (f"evaluators.{name}.by", spec.by is not None and "classification" not in spec.tasks,
                       "without the task 'classification'")]
     return settings

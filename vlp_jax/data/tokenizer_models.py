@@ -22,7 +22,8 @@ class TokenizerModel(Protocol):
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]: ...
 
-    def decode(self, ids: Sequence[int]) -> str: ...
+    def decode(self, ids: Sequence[int]) -> str:
+        """Without special tokens, and ids that a model has beyond the vocabulary."""
 
     def token_to_id(self, token: str) -> int | None: ...
 
@@ -77,7 +78,7 @@ class SentencePieceModel:
         return [self.library.encode(text) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self.library.decode([int(token) for token in ids])
+        return self.library.decode([int(token) for token in ids if token < self.vocab_size])  # for others it has an error
 
     def token_to_id(self, token: str) -> int | None:
         found = self.library.piece_to_id(token)  # the unknown token's id for all that is no piece

@@ -16,20 +16,20 @@ class Captioner:
     """A model's decoder, over any number of pictures and captions.
 
     losses: `losses(variables, image, text, mask) -> (sums [B], counts [B])`, of the tokens that each caption has to predict.
-    write: `write(variables, image, start [B]) -> int32 [B, length]`, tokens up to an end token.
+    write: `write(variables, image, start [B], beams) -> int32 [B, length]`, tokens up to an end token.
     embedder: by whose preprocessor and mesh batches are made.
     """
 
     def __init__(self, losses: Callable, write: Callable, embedder: Embedder):
         self.embedder, images = embedder, embedder.preprocessor.images
 
-        def prepared(function):
+        def prepared(function, **options):
             def run(variables, pixels, *others):
                 return function(variables, normalise(pixels, images.mean, images.std), *others)
 
-            return jax.jit(run, out_shardings=replicated(embedder.mesh))
+            return jax.jit(run, out_shardings=replicated(embedder.mesh), **options)
 
-        self.losses, self.write = prepared(losses), prepared(write)
+        self.losses, self.write = prepared(losses), prepared(write, static_argnums=3)
 
     def caption_loss(self, variables: Any, pairs: Iterable[tuple[np.ndarray, str]], batch_size: int) -> float:
         """The mean over all tokens of the captions of (pixels, caption) pairs of -log p, each token after the true ones before."""
@@ -41,12 +41,12 @@ class Captioner:
             total, count = total + float(sums.sum(dtype=np.float64)), count + int(counts.sum())
         return total / max(count, 1)
 
-    def captions(self, variables: Any, pixels: Sequence[np.ndarray]) -> list[str]:
-        """What the model writes for each picture, the likeliest token each time."""
+    def captions(self, variables: Any, pixels: Sequence[np.ndarray], beams: int = 1) -> list[str]:
+        """What the model writes for each picture, by so many beams."""
         tokenizer = self.embedder.preprocessor.tokenizer
         start, end, padding = tokenizer.special_ids
         first = np.full(len(pixels), (start or [padding])[0], np.int32)
-        written = in_turn(self.write(variables, *self.embedder.place([np.stack(pixels), first], len(pixels))))
+        written = in_turn(self.write(variables, *self.embedder.place([np.stack(pixels), first], len(pixels)), beams))
         return [words(tokenizer.backend.decode, row, {*end, padding}) for row in np.asarray(written)[:len(pixels)].tolist()]
 
 

@@ -9,18 +9,30 @@ import numpy as np
 from vlp_jax.config import schema
 from vlp_jax.data.sources import Source, open_source
 from vlp_jax.errors import EvaluationError
+from vlp_jax.evaluators.answers import ANSWER_METRICS, answers
 from vlp_jax.evaluators.captioner import Captioner
 from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, class_descriptions
 from vlp_jax.evaluators.matching import MATCHING_METRICS, matching
 from vlp_jax.evaluators.retrieval import RETRIEVAL_METRICS, retrieval
-from vlp_jax.evaluators.told import CLASSIFICATION_METRICS, REGRESSION_METRICS, Tell, Teller, check_told, told
+from vlp_jax.evaluators.told import (
+    CLASSIFICATION_METRICS,
+    LABEL_METRICS,
+    REGRESSION_METRICS,
+    Tell,
+    Teller,
+    check_told,
+    several_labels,
+    teller_of,
+    told,
+)
 from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, zero_shot
 
 TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS, "matching": MATCHING_METRICS,
-                "captions": CAPTION_METRICS, "classification": CLASSIFICATION_METRICS, "regression": REGRESSION_METRICS}
-PAIRED = {"matching", "classification", "regression"}  # tasks that ask about a picture with a text
+                "captions": CAPTION_METRICS, "classification": CLASSIFICATION_METRICS, "regression": REGRESSION_METRICS,
+                "answers": ANSWER_METRICS}
+PAIRED = {"matching", "classification", "regression", "answers"}  # tasks that ask about a picture with a text
 Descriptions = Mapping[str, Mapping[str, Sequence[str]]]  # {class field: {class: training captions}}
 
 
@@ -37,7 +49,8 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
                  captioner: Captioner | None = None, tellers: Mapping[str, Teller] | None = None) -> dict[str, float | str]:
     """The metrics of `spec.tasks` on one set, and texts to be read. Each picture and each distinct caption is embedded once.
 
-    captioner: for the task `captions`. tellers: for `classification` and `regression`, by the name of the objective.
+    captioner: for the task `captions`. tellers: for `classification`, `regression` and `answers`, by the name of the
+      objective.
     between: called before each batch, on all hosts as often; it may raise BrokenOff.
     Raises: EvaluationError for embeddings that are not finite; DataError for a set that lacks what a task needs.
     """
@@ -55,11 +68,14 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
     results = {}
     if "captions" in spec.tasks:
         results |= captioning(data, captioner, variables, spec.batch_size, threads,
-                              lambda pairs: paced(pairs, spec.batch_size, between))
+                              lambda pairs: paced(pairs, spec.batch_size, between), spec.beams)
     try:
         if "matching" in spec.tasks:
             results |= matching(asked_of(embedder), data)
         results |= told(data, spec, tellers, asked_of)
+        if "answers" in spec.tasks:
+            teller = teller_of("answers", spec, tellers)
+            results |= answers(asked_of(teller.writer(spec.beams)), data, teller)
         if {"retrieval", "zero_shot"} & {*spec.tasks}:
             pixels = paced(data.pixels(embedder.preprocessor, threads), spec.batch_size, between)
             images = embedder.images(variables, pixels, spec.batch_size)
@@ -116,9 +132,18 @@ class EvaluationSuite:
         return [name for name in names if not any(key.startswith(f"{name}/") for key in row)]
 
 
-def metric_names(specs: Mapping[str, schema.Evaluator]) -> list[str]:
-    """Every name that `EvaluationSuite.run` can give for these evaluators."""
-    return [f"{name}/{metric}" for name, spec in specs.items() for task in spec.tasks for metric in TASK_METRICS[task]]
+def metric_names(config: schema.Config) -> list[str]:
+    """Every name that `EvaluationSuite.run` can give for a config's evaluators, whose tasks and objectives have been checked."""
+    return [f"{name}/{metric}" for name, spec in config.evaluators.items() for task in spec.tasks
+            for metric in (*TASK_METRICS[task], *label_metrics(task, spec, config))]
+
+
+def label_metrics(task: str, spec: schema.Evaluator, config: schema.Config) -> tuple[str, ...]:
+    """What a task gives beside its metrics where the target that it asks about has `several_labels`."""
+    if task != "classification":
+        return ()
+    asked = teller_of(task, spec, config.objectives)
+    return LABEL_METRICS if several_labels(config.data.targets[asked.target]) else ()
 
 
 def collect_descriptions(specs: Mapping[str, schema.Evaluator], train: Sequence[Source]) -> dict[str, dict[str, list[str]]]:

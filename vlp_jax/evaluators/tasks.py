@@ -46,5 +46,7 @@ def check_heads(name: str, spec: schema.Evaluator, config: schema.Config) -> Non
     if spec.objective not in possible:
         raise ConfigError(f"{name}: {spec.objective!r} is no objective of a kind among its tasks, {', '.join(spec.tasks)} "
                           f"(there are: {', '.join(possible) or 'none'})")
-    if {*HEADS} <= {*spec.tasks}:
-        raise ConfigError(f"{name}: {spec.objective!r} cannot do both classification and regression; make two evaluators")
+    kind = config.objectives[spec.objective].kind
+    able, unable = ([task for task in HEADS if task in spec.tasks and (kind in HEADS[task]) == does] for does in (True, False))
+    if unable:
+        raise ConfigError(f"{name}: {spec.objective!r} cannot do both {able[0]} and {unable[0]}; make two evaluators")

@@ -3,6 +3,7 @@ their mean."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,28 +12,43 @@ from vlp_jax.data.targets import Targets, values_in
 from vlp_jax.errors import DataError
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
-from vlp_jax.metrics.classification import credits_won
+from vlp_jax.metrics.classification import credits_won, f1_of_labels, mean_average_precision
 
 CLASSIFICATION_METRICS = tuple(f"classification_{name}" for name in ("samples", "known", "accuracy", "majority"))
+LABEL_METRICS = tuple(f"classification_{name}" for name in ("f1_micro", "f1_macro", "average_precision"))  # see `several_labels`
 REGRESSION_METRICS = tuple(f"regression_{name}" for name in ("samples", "squared_error", "absolute_error", "variance"))
-HEADS = {"classification": ("classification", "answering"), "regression": ("regression",)}  # kinds of objectives that a task asks
+# Kinds of objectives that a task asks.
+HEADS = {"classification": ("classification", "answering"), "regression": ("regression",), "answers": ("answering",)}
 Tell = Callable[[Sequence[tuple[int, str]]], np.ndarray]  # (number of a sample, its text) -> float [N, outputs]
 
 
 @dataclasses.dataclass(frozen=True)
 class Teller:
-    """An objective's head, which `embedder.pairs` runs, and the target that it tells. kind: of the objective."""
+    """An objective's head, which `embedder.pairs` runs, and the target that it tells. kind: of the objective.
+
+    writer: of one that writes, `writer(beams)`, whose `pairs` gives the tokens of an answer, int32 [N, L], to each pair.
+    """
 
     kind: str
     embedder: Embedder
     target: str
     targets: Targets
+    writer: Callable[[int], Embedder] | None = None
+
+
+Asked = TypeVar("Asked", Teller, schema.Objective)
+
+
+def several_labels(target: schema.AnyTarget) -> bool:
+    """Whether a sample has classes each of which is fully true or not: scores by what one annotator says. Scores between are of
+    answers, of which there are thousands and one is to be given."""
+    return isinstance(target, schema.ScoresTarget) and target.agreeing == 1
 
 
 def told(data: EvaluationSet, spec: schema.Evaluator, tellers: Mapping[str, Teller] | None,
          asked_of: Callable[[Embedder], Tell]) -> dict[str, float]:
-    """The metrics of those of `spec.tasks` that ask a supervised objective: the one that the evaluator names, or the first of the
-    kind from which the task has its name. tellers: by the objective's name. asked_of: how an embedder is asked about the set."""
+    """The metrics of `classification` and `regression` where these are among `spec.tasks`, by the objective that the evaluator
+    names, or the first that has such a head. tellers: by the objective's name. asked_of: how an embedder is asked about the set."""
     results = {}
     for task in ("classification", "regression"):
         if task not in spec.tasks:
@@ -43,25 +59,30 @@ def told(data: EvaluationSet, spec: schema.Evaluator, tellers: Mapping[str, Tell
     return results
 
 
-def teller_of(task: str, spec: schema.Evaluator, tellers: Mapping[str, Teller]) -> Teller:
-    """The one that the evaluator names, or the first of the kind from which the task has its name."""
+def teller_of(task: str, spec: schema.Evaluator, tellers: Mapping[str, Asked]) -> Asked:
+    """The one that the evaluator names, or the first of a kind that the task asks."""
     return tellers[spec.objective] if spec.objective else next(one for one in tellers.values() if one.kind in HEADS[task])
 
 
 def check_told(data: EvaluationSet, spec: schema.Evaluator, tellers: Mapping[str, Teller] | None) -> None:
-    """Raises: DataError, before a run's first update, for a sample that lacks what `told` reads."""
+    """Raises: DataError, before a run's first update, for a sample that lacks what `told`, or `answers`, reads."""
     if "classification" in spec.tasks:
         true_classes(data, teller_of("classification", spec, tellers))
         if spec.by is not None:
             data.labels(spec.by, "by")
     if "regression" in spec.tasks:
         true_numbers(data, teller_of("regression", spec, tellers))
+    if "answers" in spec.tasks:
+        require_targets(data, teller_of("answers", spec, tellers))
 
 
 def classification(tell: Tell, data: EvaluationSet, teller: Teller, by: str | None = None) -> dict[str, float]:
     """`classification_accuracy`: how often the true class scores highest, or the mean score of the class that does, over all
     samples; those whose class is none of the target's (all but the share `classification_known`) count as wrong.
     `classification_majority`: that of always answering the class which is best for this set.
+
+    Of a target with `several_labels` also how well each class is told by itself, a score above 0 (a probability of half) saying
+    yes: LABEL_METRICS, by `f1_of_labels` and `mean_average_precision`.
 
     by: a field of the metadata, for each of whose values the two are given over its samples, `classification_accuracy/VALUE`,
       and their number; `classification_majority_by_FIELD` always answers the best class for the value.
@@ -72,6 +93,9 @@ def classification(tell: Tell, data: EvaluationSet, teller: Teller, by: str | No
     won = credits_won(scores, truth)
     results = {"classification_samples": len(truth), "classification_known": float((truth > 0).any(axis=1).mean()),
                "classification_accuracy": float(won.mean()), "classification_majority": best_answer(truth)}
+    if several_labels(teller.targets.specs[teller.target]):
+        labels = truth >= 0.5
+        results |= zip(LABEL_METRICS, (*f1_of_labels(scores > 0, labels), mean_average_precision(scores, labels)), strict=True)
     if by is None:
         return results
     groups, best = data.labels(by, "by"), 0.0
@@ -86,6 +110,7 @@ def classification(tell: Tell, data: EvaluationSet, teller: Teller, by: str | No
 
 def true_classes(data: EvaluationSet, teller: Teller) -> np.ndarray:
     """float32 [N, C]: what each class is worth as an answer about each sample. Raises: DataError for one without the field."""
+    require_targets(data, teller)
     return np.stack([credits_of(data, number, teller) for number in range(len(data))])
 
 
@@ -119,16 +144,21 @@ def first_texts(data: EvaluationSet) -> list[tuple[int, str]]:
 
 
 def credits_of(data: EvaluationSet, number: int, teller: Teller) -> np.ndarray:
-    """float32 [C]: what each class is worth as an answer about a sample. Raises: DataError for one without the field."""
+    """float32 [C]: what each class is worth as an answer about a sample."""
     spec, metadata = teller.targets.specs[teller.target], data.metadata[number]
-    if not values_in(metadata, spec):
-        missing(data, number, teller)
     target = teller.targets.of(teller.target, metadata)
     if spec.kind == "scores":
         return target
     if spec.kind == "text":
         target = teller.targets.places[teller.target].get(target, -1)
     return (np.arange(len(teller.targets.classes[teller.target])) == target).astype(np.float32)
+
+
+def require_targets(data: EvaluationSet, teller: Teller) -> None:
+    """Raises: DataError for a sample without a value in the target's field."""
+    for number, metadata in enumerate(data.metadata):
+        if not values_in(metadata, teller.targets.specs[teller.target]):
+            missing(data, number, teller)
 
 
 def missing(data: EvaluationSet, number: int, teller: Teller) -> None:

@@ -111,6 +111,15 @@ def beam_search(step: Step, state: Any, start: jax.Array, length: int, end: int,
     return jnp.take_along_axis(tokens, order[:, :, None], axis=1), jnp.take_along_axis(scores, order, axis=1)
 
 
+def written(apply: Callable, memory: Any, start: jax.Array, length: int, end: int, padding: int, beams: int = 1) -> jax.Array:
+    """int32 [B, length]: a decoder's text for each row of `memory`, the likeliest token each time, or with several beams the
+    likeliest text that these find. apply, memory: as of `decoder_step`."""
+    step, state = decoder_step(apply, memory, len(start))
+    if beams == 1:
+        return greedy(step, state, start, length, end, padding)
+    return beam_search(step, state, start, length, end, padding, beams, take_rows)[0][:, 0]
+
+
 def decoder_step(apply: Callable, memory: Any, rows: int) -> tuple[Step, Any]:
     """The step function of a decoder, and the state before the first token.
 

@@ -103,7 +103,7 @@ class VisionLanguageModel(nn.Module):
     def answer(self, fused: FusedEncoding, text: jax.Array, mask: jax.Array | None = None, train: bool = False) -> jax.Array:
         """As `decode`, of answers int32 [B, L] to pairs that are fused: the decoder looks at the text's tokens that have seen the
         picture."""
-        return self.decode(text, mask, Encoding(fused.tokens, fused.mask, fused.pooled), train)
+        return self.decode(text, mask, as_memory(fused), train)
 
     def decode_next(self, text: jax.Array, position: jax.Array, memory: Encoding | None = None) -> jax.Array:
         """As `decode`, of tokens int32 [B, n] that stand at `position` behind those of earlier calls, which the collection "cache"
@@ -130,6 +130,11 @@ class VisionLanguageModel(nn.Module):
         images = None if image is None else self.embed_image(self.encode_image(image, train, tokens=False))
         texts = None if text is None else self.embed_text(self.encode_text(text, mask, train, tokens=False))
         return images, texts
+
+
+def as_memory(fused: FusedEncoding) -> Encoding:
+    """What a decoder that answers looks at: the text's tokens after fusion."""
+    return Encoding(fused.tokens, fused.mask, fused.pooled)
 
 
 def embedding_dim(config: schema.Model) -> int:

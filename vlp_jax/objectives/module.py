@@ -12,10 +12,10 @@ from vlp_jax.data import inputs
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder import Decoding
 from vlp_jax.models.fusions import fused_width
-from vlp_jax.models.generation import decoder_step, greedy
-from vlp_jax.models.layers import Precision
+from vlp_jax.models.generation import written
+from vlp_jax.models.layers import Encoding, Precision
 from vlp_jax.models.towers import image_token_width
-from vlp_jax.models.vision_language import VisionLanguageModel
+from vlp_jax.models.vision_language import VisionLanguageModel, as_memory
 from vlp_jax.objectives.answering import Answering
 from vlp_jax.objectives.captioning import Captioning, token_losses
 from vlp_jax.objectives.contrastive import SigmoidContrastive, SoftmaxContrastive
@@ -149,9 +149,22 @@ class PretrainingModule(nn.Module):
         own, _ = token_losses(self.encode(batch, {"decoding"}, train=False)["decoding"].logits, text)
         return jnp.where(mask[:, 1:], own, 0.0).sum(axis=1), mask[:, 1:].sum(axis=1)
 
-    def write_captions(self, image: jax.Array, start: jax.Array, end: int, padding: int) -> jax.Array:
-        """The decoder's text for each picture, the likeliest token each time: int32 [B, L - 1], `padding` behind the `end`."""
+    def write_captions(self, image: jax.Array, start: jax.Array, end: int, padding: int, beams: int = 1) -> jax.Array:
+        """The decoder's text for each picture, the likeliest token each time, or by beam search: int32 [B, L - 1], `padding` behind
+        the `end`."""
         memory = self.model.encode_image(image) if self.model_config.decoder.image != "none" else None
+        return self.written(memory, start, self.model_config.text.length - 1, end, padding, beams)
+
+    def write_answers(self, name: str, batch: dict[str, jax.Array], start: int, end: int, padding: int,
+                      beams: int = 1) -> jax.Array:
+        """As `write_captions`, what the objective `name` answers to each pair of a batch: int32 [B, length of its target - 1]."""
+        objective = self.objectives[name]
+        fused = self.encode(batch, {*objective.needs}, train=False)["fused"]
+        starts = jnp.full(len(fused.tokens), start, jnp.int32)
+        return self.written(as_memory(fused), starts, objective.length - 1, end, padding, beams)
+
+    def written(self, memory: Encoding | None, start: jax.Array, length: int, end: int, padding: int, beams: int) -> jax.Array:
+        """int32 [B, length]: what the decoder writes behind `start`, int32 [B], looking at the rows of a memory."""
         model, variables = self.model.clone(parent=None), self.model.variables
 
         def next_logits(cache, tokens, position, memory):
@@ -159,8 +172,7 @@ class PretrainingModule(nn.Module):
             logits, cache = model.apply({**variables, **cache}, tokens, position, memory, method="decode_next", mutable="cache")
             return logits, cache["cache"]
 
-        step, state = decoder_step(next_logits, memory, len(start))
-        return greedy(step, state, start, self.model_config.text.length - 1, end, padding)
+        return written(next_logits, memory, start, length, end, padding, beams)
 
 
 def has_prefix(decoder: schema.AnyDecoder) -> bool:

@@ -151,25 +151,34 @@ def make_captioner(module: PretrainingModule, embedder: Embedder, layout: Layout
     def losses(variables, image, text, mask):
         return module.apply(variables, image, text, mask, method="caption_losses")
 
-    def write(variables, image, start):
-        return module.apply(variables, image, start, (end or [padding])[0], padding, method="write_captions")
+    def write(variables, image, start, beams):
+        return module.apply(variables, image, start, (end or [padding])[0], padding, beams, method="write_captions")
 
     return Captioner(laid_out(losses, layout), laid_out(write, layout), embedder)
 
 
 def make_tellers(module: PretrainingModule, embedder: Embedder, targets: Targets, layout: Layout) -> dict[str, Teller]:
     """The heads of the supervised objectives for evaluators, by name, as `make_embedder`; compiled where they are used."""
+    def embedder_of(ask: Callable) -> Embedder:
+        return Embedder(embedder.embed, embedder.preprocessor, layout.mesh, laid_out(ask, layout))
+
+    @functools.cache  # what was compiled for an evaluation is there for the next
+    def writer(name: str, beams: int) -> Embedder:
+        start, end, padding = embedder.preprocessor.tokenizer.special_ids
+        return embedder_of(lambda variables, batch: module.apply(variables, name, batch, start[0], end[0], padding, beams,
+                                                                 method="write_answers"))
+
     def teller(name: str, objective: schema.Supervised | schema.AnsweringObjective) -> Teller:
-        candidates = None
+        candidates, writes = None, None
         if isinstance(objective, schema.AnsweringObjective):
             answers = targets.classes[objective.target]
             candidates = ranked_answers(objective.target, answers, embedder.preprocessor.tokenizer, objective.length)
+            writes = functools.partial(writer, name)
 
         def tell(variables, batch):
             return module.apply(variables, name, batch, candidates, method="tell")
 
-        asked = Embedder(embedder.embed, embedder.preprocessor, layout.mesh, laid_out(tell, layout))
-        return Teller(objective.kind, asked, objective.target, targets)
+        return Teller(objective.kind, embedder_of(tell), objective.target, targets, writes)
 
     return {name: teller(name, objective) for name, objective in module.objectives_config.items()
             if isinstance(objective, schema.Supervised | schema.AnsweringObjective)}
@@ -198,7 +207,7 @@ def shapes_of_batch(config: schema.Config, rows: int = 2) -> dict[str, tuple[tup
 
 def check_best_metric(config: schema.Config) -> None:
     """Raises: ConfigError if the best checkpoints are to be kept by something that no evaluator measures."""
-    metric, names = config.checkpoint.best_metric, metric_names(config.evaluators)
+    metric, names = config.checkpoint.best_metric, metric_names(config)
     if metric in names or (metric is None and not config.checkpoint.keep_best):
         return
     closest = difflib.get_close_matches(metric or "", names, n=1, cutoff=0.0)
@@ -216,10 +225,10 @@ def assemble(config: schema.Config) -> Run:
     check_augmentation(config.data.augmentation)
     if config.data.view_augmentation is not None:
         check_augmentation(config.data.view_augmentation, "data.view_augmentation")
-    check_best_metric(config)
     for name, spec in config.evaluators.items():
         check_trained(f"evaluators.{name}.tasks", spec.tasks, config)
         check_heads(f"evaluators.{name}.objective", spec, config)
+    check_best_metric(config)
     check_negatives(config)
     preprocessor = Preprocessor.from_config(config)
     mixture = open_mixture(config.data.train)

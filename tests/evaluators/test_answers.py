@@ -1,0 +1,130 @@
+"""The answers evaluator: which written answers count as the true one, and what is shown of them."""
+
+import types
+
+import numpy as np
+import pytest
+
+from vlp_jax.config import load_config, schema
+from vlp_jax.config.experiment import base
+from vlp_jax.config.parse import to_config
+from vlp_jax.data.questions import QuestionSource
+from vlp_jax.data.samples import Sample
+from vlp_jax.data.targets import Targets, rows_of_texts
+from vlp_jax.data.text import Tokenizer, load_tokenizer
+from vlp_jax.data.tokenizer_models import word_piece
+from vlp_jax.errors import ConfigError, DataError
+from vlp_jax.evaluators.answers import ANSWER_METRICS, answers
+from vlp_jax.evaluators.evaluation_set import EvaluationSet
+from vlp_jax.evaluators.suite import evaluate_set
+from vlp_jax.evaluators.tasks import check_heads
+from vlp_jax.evaluators.told import Teller, check_told
+
+TOKENIZER = load_tokenizer(schema.Text(), 12, 4096)
+# Question, true answer, what is written, and whether that is the true one: after the tokenizer, which knows no upper case.
+ROWS = [("what  is shown?", "red heart", "red heart", True), ("which country?", "Japan", "japan", True),
+        ("where?", "right", "left", False), ("how many?", "2", "", False), ("what is it?", "a dog face", "a dog", False),
+        ("is it a dog?", "yes", "yes yes", False), ("is it a cat?", "No.", "no", None)]
+
+
+class Pictures(list):
+    spec = "pictures"
+
+    def fingerprint(self):
+        return "x"
+
+
+def questions(rows=ROWS):
+    pictures = Pictures([Sample("a", b"a", ("a",), {})])
+    told = [dict(image="a", type="x", question=question, answer=answer) for question, answer, *_ in rows]
+    return EvaluationSet(QuestionSource(pictures, told, "questions"))
+
+
+def teller_of(canonicalize=(), tokenizer=TOKENIZER, **changes):
+    spec = schema.TextTarget(field="answer", names=("yes", "no"), length=8, canonicalize=canonicalize)
+    embedder = types.SimpleNamespace(preprocessor=types.SimpleNamespace(tokenizer=tokenizer))
+    return Teller("answering", embedder, "x", Targets({"x": spec}, {"x": spec.names}), **changes)
+
+
+def writing(texts, asked=None, tokenizer=TOKENIZER):
+    """A model that writes these, in tokens up to an end token, other words behind it."""
+    padding = tokenizer.special_ids[2]
+    rows = rows_of_texts([text or "?" for text in texts], tokenizer, 8)[:, 1:]
+    rows = np.where(rows < 0, 4, rows)
+    rows[[not text for text in texts]] = padding
+
+    def write(pairs):
+        (asked if asked is not None else []).extend(pairs)
+        return rows
+
+    return write
+
+
+@pytest.mark.parametrize(("canonicalize", "last"), [((), False), (("punctuation",), True)])
+def test_an_answer_counts_where_it_is_the_true_one_as_tokens_and_the_targets_canonicalization_give_it(canonicalize, last):
+    asked, right = [], [last if row[3] is None else row[3] for row in ROWS]
+    results = answers(writing([row[2] for row in ROWS], asked), questions(), teller_of(canonicalize))
+    assert asked == [(number, row[0]) for number, row in enumerate(ROWS)]
+    assert set(results) == {*ANSWER_METRICS, "answers"}
+    assert results["answers_samples"] == 7 and results["answers_exact_match"] == pytest.approx(sum(right) / 7)
+    assert results["answers"].startswith("1. what is shown?\n   written: red heart\n   true: red heart\n2. which country?\n"
+                                         "   written: japan\n   true: Japan\n3. where?\n   written: left\n")
+    assert results["answers"].count("true: ") == 5 and results["answers"].endswith("5. what is it?\n   written: a dog\n"
+                                                                                    "   true: a dog face\n")
+
+
+def test_what_the_tokenizer_cannot_say_is_never_right_nor_is_what_was_cut():
+    vocabulary = {token: number for number, token in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "dog"))}
+    spec = schema.Text(tokenizer="words", start_token="[CLS]", end_token="[SEP]", padding_token="[PAD]")
+    tokenizer = Tokenizer(word_piece(vocabulary, lower_case=True).to_str(), spec, 12)
+    for text, expected in (("a dog", 1.0), ("Dog", 1.0), ("xyz", 0.0), ("a dog a dog a dog a dog", 0.0)):
+        write = writing([text], tokenizer=tokenizer)
+        assert answers(write, questions([("what?", text)]), teller_of(tokenizer=tokenizer))["answers_exact_match"] == expected
+
+
+def test_a_set_asks_the_objective_that_the_evaluator_names_by_its_number_of_beams():
+    asked = []
+
+    class Writer:
+        preprocessor = types.SimpleNamespace(boxes=None, dependencies=None)
+
+        def pairs(self, variables, rows, batch_size):
+            return writing([row[2] for row in ROWS])([])
+
+    def writer(name):
+        return lambda beams: asked.append((name, beams)) or Writer()
+
+    data, tellers = questions(), {name: teller_of(writer=writer(name)) for name in ("first", "second")}
+    for changes, expected in (({}, ("first", 1)), (dict(beams=3, objective="second"), ("second", 3))):
+        spec = schema.Evaluator(tasks=("answers",), **changes)
+        results = evaluate_set(data, spec, None, {}, {}, 1, tellers=tellers)
+        assert asked[-1] == expected and results["answers_exact_match"] == pytest.approx(2 / 7)
+
+
+def test_a_sample_without_an_answer_is_named_before_the_first_update():
+    with pytest.raises(DataError, match=r"a\?1: an evaluation needs a text in the metadata field 'answer' .data.targets.x"):
+        check_told(questions([ROWS[0], ("what?", " ")]), schema.Evaluator(tasks=("answers",)), {"a": teller_of()})
+    check_told(questions(), schema.Evaluator(tasks=("answers",)), {"a": teller_of()})
+
+
+@pytest.mark.parametrize(("evaluator", "message"), [
+    (dict(beams=2), "evaluators.val.beams: has no effect without the task 'captions' or 'answers'"),
+    (dict(tasks=("captions",), objective="a"), "evaluators.val.objective: has no effect without the task .* or 'answers'"),
+    (dict(tasks=("captions",), beams=0), "evaluators.val.beams: must be at least 1"),
+    (dict(tasks=("answer",)), "did you mean 'answers'")])
+def test_settings_that_do_nothing_or_cannot_be_are_named(evaluator, message):
+    config = base()
+    config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")), evaluators=dict(val=evaluator))
+    with pytest.raises(ConfigError, match=message):
+        to_config(config.to_dict())
+
+
+def test_only_an_objective_that_writes_can_be_named_for_answers():
+    objectives = {"written": load_config("configs/vqa_generative.py:smoke").objectives["answer"],
+                  "chosen": load_config("configs/vqa_fusion.py:smoke").objectives["answer"]}
+    config = types.SimpleNamespace(objectives=objectives)
+    check_heads("objective", schema.Evaluator(tasks=("classification", "answers"), objective="written"), config)
+    with pytest.raises(ConfigError, match="'chosen' is no objective of a kind among its tasks, answers .there are: written"):
+        check_heads("objective", schema.Evaluator(tasks=("answers",), objective="chosen"), config)
+    with pytest.raises(ConfigError, match="'chosen' cannot do both classification and answers; make two evaluators"):
+        check_heads("objective", schema.Evaluator(tasks=("classification", "answers"), objective="chosen"), config)

@@ -1,0 +1,46 @@
+"""Answers that a model writes about held-out samples: how many are the true one, and some to be read beside them."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from vlp_jax.data.canonicalize import canonicalize
+from vlp_jax.data.text import Tokenizer
+from vlp_jax.evaluators.captioner import words
+from vlp_jax.evaluators.captioning import SHOWN
+from vlp_jax.evaluators.evaluation_set import EvaluationSet
+from vlp_jax.evaluators.told import Teller, first_texts, require_targets
+
+ANSWER_METRICS = ("answers_samples", "answers_exact_match")
+Write = Callable[[Sequence[tuple[int, str]]], np.ndarray]  # (number of a sample, its text) -> int [N, L], tokens up to an end token
+
+
+def answers(write: Write, data: EvaluationSet, teller: Teller) -> dict[str, float | str]:
+    """`answers_exact_match`: the share of samples of which the written text is the true one (Rajpurkar et al. 2016,
+    "SQuAD"), both as the tokenizer gives them back, after the target's `canonicalize`. A true one that it cannot give back (all of
+    its words are unknown) counts as wrong. `answers_samples`: how many there are.
+    `answers`: a text of what the first samples are asked, what is written, and what is true.
+
+    A sample with several texts is asked about by its first. Raises: DataError for a sample without the target's field.
+    """
+    truth, asked = true_answers(data, teller), first_texts(data)
+    tokenizer, changes = teller.embedder.preprocessor.tokenizer, teller.targets.specs[teller.target].canonicalize
+    _, end, padding = tokenizer.special_ids
+    found = [words(tokenizer.backend.decode, row, {*end, padding}) for row in write(asked).tolist()]
+    right = [text != "" and canonicalize(said, changes) == canonicalize(text, changes)
+             for said, text in zip(found, given_back(tokenizer, truth), strict=True)]
+    shown = zip(asked[:SHOWN], found, truth, strict=False)
+    lines = [f"{number + 1}. {' '.join(text.split())}\n   written: {said}\n   true: {true}" for (number, text), said, true in shown]
+    return {"answers_samples": len(right), "answers_exact_match": float(np.mean(right)), "answers": "\n".join(lines) + "\n"}
+
+
+def true_answers(data: EvaluationSet, teller: Teller) -> list[str]:
+    """The text that is true of each sample. Raises: DataError for one without the target's field."""
+    require_targets(data, teller)
+    return [teller.targets.of(teller.target, metadata) for metadata in data.metadata]
+
+
+def given_back(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
+    """What the tokens of each text say, all of them: upper case, or blanks, may not be among it."""
+    rows = tokenizer.backend.encode([canonicalize(text, tokenizer.spec.canonicalize) for text in texts])
+    return [words(tokenizer.backend.decode, row, set()) for row in rows]
