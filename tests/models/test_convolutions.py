@@ -72,7 +72,7 @@ def drawn(kind, path, shape):
     return TORCH["drawn"](name, shape[::-1]).T
 
 
-@pytest.mark.parametrize("kind", TOWERS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "inception")) for kind in TOWERS])
 def test_outputs_are_those_of_torchvision(kind):
     golden, pictures = np.load(GOLDEN / "convolutions.npz"), TORCH["pictures"](kind)
     module = build_image_tower(dataclasses.replace(TOWERS[kind], image_size=TORCH["SIDES"][kind]), Precision())

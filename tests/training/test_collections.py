@@ -38,6 +38,7 @@ def after(config, steps, devices=1):
     return state
 
 
+@pytest.mark.slow
 def test_each_update_moves_the_running_statistics_alike_on_one_device_and_on_eight():
     config = experiment(model__image=RESNET)
     start, one, eight = after(config, 0), after(config, 2), after(config, 2, devices=8)

@@ -254,6 +254,7 @@ run_door(main.main)
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_during_a_save_ends_the_run_and_leaves_the_checkpoint_before(train, tiny, tmp_path):
     """No file may grow past 8 kB from step 4 on: what the disk says then is what a full one says. metrics.jsonl stays below."""
     plan = ("checkpoint.every_steps=2", "log_every=1000")
@@ -286,6 +287,7 @@ def spoil(monkeypatch):
     return install
 
 
+@pytest.mark.slow
 def test_skipped_steps_are_counted_in_rows_and_checkpoints_until_there_are_too_many(train, spoil, tmp_path):
     """The same program throughout: steps 3, 5 and from 8 on are spoilt."""
     spoil(dict.fromkeys((3, 5, 8, 9, 10, 11, 12), float("nan")))
@@ -305,6 +307,7 @@ def restored_is_finite(workdir):
     return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(vlp_jax.load(str(workdir))[1]))
 
 
+@pytest.mark.slow
 def test_a_source_that_hangs_is_shown_with_the_step_that_waits_for_it(train, monkeypatch, capfd):
     read, step_done, hangs = SyntheticSource.__getitem__, Watchdog.step_done, []
 
