@@ -141,8 +141,8 @@ def words_of(kind):
     return dict(WORDS, kind=kind) | ({} if kind == "bag" else dict(embedding_width=6))
 
 
-@pytest.mark.parametrize("kind", ["lstm", *(pytest.param(kind, marks=pytest.mark.slow)
-                                           for kind in (*RECURRENT, "bag") if kind != "lstm")])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [*RECURRENT, "bag"])
 def test_it_is_trained_by_contrast_and_by_matching_through_a_fusion_over_any_devices(kind):
     objectives = dict(contrastive=dict(kind="softmax"), matching=dict(kind="matching"))
     config = experiment(model__text=words_of(kind), model__fusion=dict(TOWER, kind="cross_attention"), objectives=objectives,

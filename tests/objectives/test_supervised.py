@@ -208,7 +208,9 @@ def targets_of(rows=BATCH):
             "target_scores": (rng.random((rows, 3)) * (np.arange(rows)[:, None] % 3 > 0)).astype(np.float32)}
 
 
-@pytest.mark.parametrize("beside", [{}, {"pairs": schema.SoftmaxContrastive()}], ids=["alone", "beside what couples the batch"])
+@pytest.mark.parametrize("beside", [pytest.param({}, id="alone"),
+                                    pytest.param({"pairs": schema.SoftmaxContrastive()}, id="beside what couples the batch",
+                                                 marks=pytest.mark.slow)])
 def test_microbatches_give_the_gradients_of_the_batch_though_their_rows_have_targets_unequally(beside):
     config, key = config_of(), jax.random.key(3)
     config = dataclasses.replace(config, objectives=config.objectives | beside)

@@ -50,7 +50,7 @@ def parts():
 
 
 @pytest.mark.parametrize("updates", [2, 5, 8, 9])
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_loss_and_its_gradients_are_the_weighted_sum(parts, updates, count):
     config, module, params = parts
     batch, key = batch_of(), jax.random.key(3)
