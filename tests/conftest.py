@@ -7,6 +7,8 @@ import tempfile
 
 import pytest
 
+from vlp_jax.command_line import give_devices_threads
+
 if os.environ.get("JAX_PLATFORMS") != "cuda":  # for the tests in test_gpu.py
     os.environ["JAX_PLATFORMS"] = "cpu"
 # What is named last counts. Little is computed here and much compiled, which takes two thirds of the time without optimization.
@@ -14,9 +16,7 @@ if os.environ.get("JAX_PLATFORMS") != "cuda":  # for the tests in test_gpu.py
 os.environ["XLA_FLAGS"] = ("--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
                            "--xla_cpu_collective_call_terminate_timeout_seconds=600 "
                            + os.environ.get("XLA_FLAGS", ""))
-# A device that waits in a collective holds a thread of XLA's pool, and may wait in several: with one thread a device all of
-# them waited, now and then, for one more that none was left to run (coca_b16 on a mesh).
-os.environ.setdefault("PJRT_NPROC", "64")
+give_devices_threads()  # or coca_b16 on a mesh hangs now and then
 
 # Also for the processes that tests start, pytest's own workers among them: what one test has compiled, no other compiles again.
 if "PYTEST_XDIST_WORKER" not in os.environ:

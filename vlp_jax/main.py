@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     launch = find_launch(given.coordinator, given.num_processes, given.process_id, config.hosts.initialization_seconds)
     with joined(launch, config.hosts, heeds_signals=True):
         use_compilation_cache()
-        for config in stages.values() if len(stages) > 1 else ():
+        for config in [*stages.values()][1:]:
             assemble(config)  # what is wrong with a late stage is said before the first has trained
         for name, config in stages.items():
             status = train_stage(name, config, given)

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from vlp_jax.config import schema
+from vlp_jax.config.unused import MOMENTS
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.frozen import zero_frozen
 from vlp_jax.training.optimizer import make_optimizer, only_where_trained
@@ -84,6 +85,23 @@ def test_second_moments_of_adafactor_decay_by_1_minus_a_power_of_the_step_up_to_
         decay = min(1.0 - step**-0.8, b2)
         moment = decay * moment + (1.0 - decay) * slope**2
         np.testing.assert_allclose(updates["model"]["image"]["bias"], -min(1.0, slope / np.sqrt(moment)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", MOMENTS)
+def test_the_settings_of_moments_that_are_listed_for_a_kind_and_no_others_change_what_it_does(kind):
+    def last_update(**fields):
+        """After gradients that point now here, now there."""
+        optimizer, rng = built(kind=kind, **fields), np.random.default_rng(0)
+        state, update = optimizer.init(PARAMS), jax.jit(optimizer.update)
+        for _ in range(6):
+            gradients = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), PARAMS)
+            updates, state = update(gradients, state, PARAMS)
+        return jax.tree.leaves(updates)
+
+    usual = last_update()
+    for name, value in dict(b1=0.1, b2=0.3, epsilon=0.1).items():
+        alike = all(np.array_equal(a, b) for a, b in zip(usual, last_update(**{name: value}), strict=True))
+        assert alike != (name in MOMENTS[kind]), name
 
 
 @pytest.mark.parametrize("kind", ["muon", "adamw", "lion", "sgd"])

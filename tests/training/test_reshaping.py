@@ -128,8 +128,7 @@ def encoder(config):
 
 
 def test_every_stack_encodes_alike_with_its_layers_scanned_or_not():
-    configs = [experiment(**WITH_ALL_STACKS, **{f"model__{part}__scan": scan for part in ("image", "text", "fusion", "decoder")})
-               for scan in (False, True)]
+    configs = [with_scan(scan) for scan in (False, True)]
     params, encode = [initial(config, seed) for seed, config in enumerate(configs)], [encoder(config) for config in configs]
     for origin in (0, 1):
         there, here = params[origin], params[1 - origin]

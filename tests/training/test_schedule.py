@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vlp_jax.config import schema
+from vlp_jax.config.unused import OF_SCHEDULES
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.schedule import make_schedule, total_steps
 
@@ -82,3 +83,10 @@ def test_the_length_of_a_run_comes_from_steps_examples_or_epochs_rounded_up():
     for duration, steps in ((dict(steps=7), 7), (dict(examples=65), 3), (dict(examples=64), 2), (dict(epochs=1.0), 4),
                             (dict(epochs=2.5), 8), (dict(epochs=0.001), 1)):
         assert total_steps(dataclasses.replace(config, **duration), examples_per_epoch=100) == steps
+
+
+@pytest.mark.parametrize("kind", OF_SCHEDULES)
+def test_the_settings_that_are_listed_for_a_kind_and_no_others_change_its_rates(kind):
+    usual = rates(kind, range(101))
+    for name, value in dict(decay=0.3, timescale=50.0, final=0.2).items():
+        assert np.array_equal(rates(kind, range(101), **{name: value}), usual) != (name in OF_SCHEDULES[kind]), name

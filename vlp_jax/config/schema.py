@@ -86,7 +86,7 @@ class Schedule:
     warmup: float = between(0.0, 0.0)  # below 1 a fraction of the run, else steps; likewise below
     decay: float = between(0.1, 0.0)  # the last part of warmup_stable_decay, and of rsqrt (0 leaves it out there)
     timescale: float = between(10_000.0, 1.0)  # of rsqrt, in steps
-    final: float = between(0.0, 0.0, 1.0)  # multiple reached at the end of cosine, linear and warmup_stable_decay
+    final: float = between(0.0, 0.0, 1.0)  # multiple reached at the end of cosine, linear, warmup_stable_decay, rsqrt
 
 
 @dataclasses.dataclass(frozen=True)

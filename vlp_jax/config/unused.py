@@ -7,7 +7,7 @@ from vlp_jax.errors import ConfigError
 
 MOMENTS = {"adamw": ("b1", "b2", "epsilon"), "adam": ("b1", "b2", "epsilon"), "muon": ("b1", "b2", "epsilon"),
            "lion": ("b1", "b2"), "adafactor": ("b1", "b2"), "sgd": ()}
-OF_SCHEDULES = {"cosine": ("final",), "linear": ("final",), "rsqrt": ("decay", "timescale"), "constant": (),
+OF_SCHEDULES = {"cosine": ("final",), "linear": ("final",), "rsqrt": ("decay", "timescale", "final"), "constant": (),
                 "warmup_stable_decay": ("decay", "final")}
 OF_ZERO_SHOT = ("class_field", "templates", "class_names", "captions_per_class")
 CHUNK_SIZE = schema.ContrastiveObjective().chunk_size
