@@ -1,11 +1,12 @@
-"""Eight virtual devices on the CPU, and one compilation cache for the whole session, declared before JAX starts."""
+"""Eight virtual devices on the CPU, and one compilation cache for all runs of the tests, declared before JAX starts."""
 
-import atexit
 import os
-import shutil
-import tempfile
+import sys
 
 import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))  # before pytest's own `pythonpath` counts
+import compile_cache  # noqa: E402
 
 from vlp_jax.command_line import give_devices_threads
 
@@ -18,10 +19,11 @@ os.environ["XLA_FLAGS"] = ("--xla_force_host_platform_device_count=8 --xla_backe
                            + os.environ.get("XLA_FLAGS", ""))
 give_devices_threads()  # or coca_b16 on a mesh hangs now and then
 
-# Also for the processes that tests start, pytest's own workers among them: what one test has compiled, no other compiles again.
+# Also for the processes that tests start, pytest's own workers among them: what one test has compiled, no other compiles again,
+# in this run or the next. JAX_COMPILATION_CACHE_DIR names another folder; deleting it costs time only.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="vlp_jax_compiled_")
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compile_cache.folder()))
+    compile_cache.limit(os.environ["JAX_COMPILATION_CACHE_DIR"], gigabytes=4.0)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 TINY = {"model.image.stem": "patch", "model.image.stem_channels": "()", "model.image.stem_strides": "()", "model.image.depth": "1",

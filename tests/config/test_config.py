@@ -6,7 +6,8 @@ import re
 import jax
 import pytest
 
-from vlp_jax.config import base, flatten, load_config, load_stages, to_config, to_tree, variant_of
+from vlp_jax.config import base, flatten, load_config, load_stages, to_config, variant_of
+from vlp_jax.config.differences import differences
 from vlp_jax.config.parse import apply_overrides
 from vlp_jax.config.unused import passed_over
 from vlp_jax.errors import ConfigError
@@ -19,9 +20,10 @@ GOLDEN = ROOT / "tests/golden/configs"
 
 
 def flat_text(name: str) -> str:
+    """What a config changes from the defaults, a key a line: a new key with a default changes no golden text."""
     stages = load_stages(str(ROOT / "configs" / f"{name}.py"))
     tree = {f"stages.{stage}.{key}" if stage else key: value
-            for stage, config in stages.items() for key, value in flatten(to_tree(config)).items()}
+            for stage, config in stages.items() for key, value in flatten(differences(config)).items()}
     return "".join(f"{key} = {value!r}\n" for key, value in tree.items())
 
 
@@ -29,6 +31,22 @@ def flat_text(name: str) -> str:
 def test_a_config_is_what_its_golden_text_says(name):
     """To accept a change: python tests/golden/make_configs.py."""
     assert flat_text(name) == (GOLDEN / f"{name}.txt").read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_differences_from_the_defaults_make_the_same_config(name):
+    for stage, config in load_stages(str(ROOT / "configs" / f"{name}.py")).items():
+        tree = differences(config)
+        assert stage or tree["steps" if config.steps else "epochs" if config.epochs else "examples"]
+        assert to_config(tree) == config
+
+
+def test_a_changed_default_of_a_chosen_kind_is_among_the_differences():
+    tree = base().to_dict() | dict(steps=1, objectives=dict(matching=dict(kind="matching")))
+    tree["model"]["fusion"] = dict(kind="gated", width=12)
+    found = differences(to_config(tree))
+    assert found["objectives"] == {"matching": {"kind": "matching"}} and found["model"]["fusion"] == {"kind": "gated", "width": 12}
+    assert set(found) == {"steps", "objectives", "model"}
 
 
 @pytest.mark.parametrize("variant", ["", ":smoke"])
