@@ -9,13 +9,14 @@ import pytest
 from tiny_experiment import batch_of, experiment, leaves
 
 import vlp_jax
-from vlp_jax import main
+from vlp_jax import evaluate, main
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.sharding.mesh import batch_sharding, make_mesh
 from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.accumulation import prepare
 from vlp_jax.training.assembly import build_update, example_batch
+from vlp_jax.training.guard import skips_updates
 from vlp_jax.training.state import make_state
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -25,7 +26,8 @@ RESNET = dict(kind="resnet", depth=18, width=4, blocks=(1, 1), stem_size=3, stem
 def update_of(config, devices=1):
     mesh = make_mesh(schema.Mesh(data=devices), jax.devices()[:devices])
     update = build_update(config, make_layout(config.mesh, mesh), 10)
-    state = jax.jit(lambda: make_state(update.module, example_batch(config), update.optimizer, 0, config.ema is not None),
+    state = jax.jit(lambda: make_state(update.module, example_batch(config), update.optimizer, 0, config.ema is not None,
+                                       skips_updates(config.guard)),
                     out_shardings=update.shardings)()
     return update, state, mesh
 
@@ -65,6 +67,41 @@ def test_a_frozen_tower_keeps_its_statistics_and_gives_in_training_what_it_gives
     np.testing.assert_allclose(metrics["loss"], shown.value, rtol=1e-5)
 
 
+def test_averaged_parameters_have_averaged_statistics():
+    """Kingma and Ba's plain exponential moving average, in float64, of the live values after each update."""
+    update, state, mesh = update_of(experiment(model__image=RESNET, ema=0.8, optimizer__rate=0.1,
+                                               model__text=dict(kind="bag", width=8, vocab_size=20, length=5)))
+    def expected_of(values, average):
+        return {path: 0.8 * average[path] + 0.2 * np.float64(value) for path, value in values.items()}
+
+    average, statistics = leaves(state.average), leaves(state.average_statistics)
+    for seed in range(3):
+        state = update.train_step(state, jax.device_put(batch_of(seed=seed), batch_sharding(mesh)))[0]
+        average, statistics = expected_of(leaves(state.params), average), expected_of(leaves(state.collections), statistics)
+    assert statistics and state.averaged_variables["batch_stats"] is state.average_statistics["batch_stats"]
+    for found, expected in ((leaves(state.average), average), (leaves(state.average_statistics), statistics)):
+        assert found.keys() == expected.keys()
+        for path, value in expected.items():
+            np.testing.assert_allclose(found[path], value, rtol=1e-5, atol=1e-6, err_msg=path)
+    assert any(np.abs(value - leaves(state.collections)[path]).max() > 1e-3 for path, value in statistics.items())
+
+
+@pytest.mark.slow
+def test_a_skipped_update_leaves_averaged_statistics_as_they_are():
+    update, state, mesh = update_of(experiment(model__image=RESNET, ema=0.8, guard__spike_factor=1.0,
+                                               guard__spike_after=1))
+    states = [state]
+    for seed in range(6):
+        batch = jax.device_put(batch_of(seed=seed), batch_sharding(mesh))
+        states.append(update.train_step(jax.tree.map(np.asarray, states[-1]), batch)[0])
+    skipped = [int(state.guard.skipped) for state in states]
+    assert 0 < skipped[-1] < 6
+    for before, after_it, left_out in zip(states[:-1], states[1:], np.diff(skipped), strict=True):
+        if left_out:
+            for path, value in leaves(before.average_statistics).items():
+                np.testing.assert_array_equal(leaves(after_it.average_statistics)[path], value, err_msg=path)
+
+
 @pytest.mark.slow
 def test_microbatches_of_a_frozen_tower_give_the_gradients_of_the_batch():
     whole, parts = (after(experiment(model__image=RESNET, optimizer__frozen=("^model/image/",), optimizer__kind="sgd",
@@ -96,6 +133,23 @@ def train(tmp_path):
         return tmp_path / "run"
 
     return run
+
+
+@pytest.mark.slow
+def test_an_evaluation_in_the_loop_and_alone_goes_by_averaged_statistics(train):
+    evaluators = "evaluators={'val': {'source': 'embedded:emoji/val_concept'}}"
+    workdir = train("steps=4", "ema=0.9", "optimizer.schedule.kind=constant", evaluators)
+    (_, averaged, _), (_, live, _) = vlp_jax.load(workdir), vlp_jax.load(workdir, ema=False)
+    for name in ("params", "batch_stats"):
+        assert any(np.abs(value - leaves(live[name])[path]).max() > 0 for path, value in leaves(averaged[name]).items()), name
+    in_the_loop = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
+    rank = "text_to_image_mean_rank" if "val/text_to_image_mean_rank" in in_the_loop else "text_to_image_median_rank"
+    alone = {}
+    for ema in ("yes", "no"):
+        assert evaluate.main([f"--workdir={workdir}", "--source=embedded:emoji/val_concept", "--evaluators=retrieval",
+                              f"--ema={ema}", f"--output={workdir}/{ema}.json"]) == 0
+        alone[ema] = json.loads((workdir / f"{ema}.json").read_text())
+    assert alone["yes"][rank] == in_the_loop[f"val/{rank}"] and alone["no"] != alone["yes"]
 
 
 @pytest.mark.slow

@@ -60,7 +60,8 @@ def with_teacher(config: schema.Config, module: PretrainingModule, state: TrainS
     """The batch and, as its `teacher`, what the averaged parameters tell the objectives that are taught, without dropout."""
     if not any(objective.taught for objective in build_objectives(config.objectives).values()):
         return batch
-    variables = {"params": module.precision.working_copy(state.average), **state.collections}
+    variables = state.averaged_variables
+    variables |= {"params": module.precision.working_copy(variables["params"])}
     return {**batch, "teacher": module.apply(variables, batch, rngs={"teacher": key}, method="teach")}
 
 

@@ -123,8 +123,8 @@ class Run(Update):
         return EvaluationSuite(specs, embedder, descriptions, self.config.data.threads, captioner, tellers)
 
     def evaluated_variables(self, state: Any) -> dict:
-        """The averaged parameters where the config keeps an average, else the parameters."""
-        return {"params": state.params if state.average is None else state.average, **state.collections}
+        """The averaged parameters and their statistics where the config keeps an average, else the parameters."""
+        return {"params": state.params, **state.collections} if state.average is None else state.averaged_variables
 
 
 def make_module(config: schema.Config, compute: str | None = None) -> PretrainingModule:

@@ -54,6 +54,7 @@ def guarded(config: schema.Guard, before: Any, after: Any, metrics: dict[str, ja
     state = after.replace(params=chosen(accepted, after.params, before.params),
                           optimizer=chosen(accepted, after.optimizer, before.optimizer),
                           average=chosen(accepted, after.average, before.average),
+                          average_statistics=chosen(accepted, after.average_statistics, before.average_statistics),
                           collections=chosen(accepted, after.collections, before.collections), guard=counted)
     return state, metrics | {"skipped_updates": counted.skipped.astype(jnp.float32),
                              "consecutive_skips": counted.consecutive.astype(jnp.float32)}

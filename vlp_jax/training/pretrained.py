@@ -17,7 +17,7 @@ from vlp_jax.training.checkpoint import checkpoint_folder, describe, flat, read_
 from vlp_jax.training.optimizer import match_rules
 from vlp_jax.training.reading import read_together
 from vlp_jax.training.reshaping import Shapes, as_here, change_of, depths, shapes_as_here
-from vlp_jax.training.state import TrainState
+from vlp_jax.training.state import TrainState, running_statistics
 from vlp_jax.training.trained import find_step, trained_config, trained_variables
 
 
@@ -139,5 +139,8 @@ def begin_with(state: TrainState, origins: list[Origin], layout: Layout) -> Trai
         print(f"pretrained.{origin.name}: {len(origin.parameters)} of {len(params)} parameters from {origin.folder}, step "
               f"{origin.step}{new}{''.join(f'; {change}' for change in origin.changes)}", flush=True)
     params = unflat(params, state.params)
-    average = None if state.average is None else jax.tree.map(jnp.copy, params)
-    return state.replace(params=params, average=average, collections=unflat(collections, state.collections))
+    collections = unflat(collections, state.collections)
+    average = statistics = None
+    if state.average is not None:
+        average, statistics = jax.tree.map(jnp.copy, (params, running_statistics(collections)))
+    return state.replace(params=params, average=average, collections=collections, average_statistics=statistics)

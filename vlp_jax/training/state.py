@@ -20,7 +20,8 @@ from vlp_jax.training.guard import fresh_guard
 class TrainState:
     """step: int32, completed updates. params: float32. optimizer: Optax state. average: exponential moving average of
     params, or None. collections: mutable variables other than params. rng: uint32 [2], the run's key, never changed.
-    guard: a GuardState, or None where no update is ever skipped."""
+    guard: a GuardState, or None where no update is ever skipped. average_statistics: the same average of the running statistics
+    of BatchNorm among the collections, or None without an average or without such statistics."""
 
     step: jax.Array
     params: Any
@@ -29,6 +30,18 @@ class TrainState:
     collections: dict
     rng: jax.Array
     guard: Any = None
+    average_statistics: Any = None
+
+    @property
+    def averaged_variables(self) -> dict:
+        """The averaged parameters with the statistics that belong to them, and the other collections as they are."""
+        return {"params": self.average, **self.collections, **(self.average_statistics or {})}
+
+
+def running_statistics(collections: dict) -> dict | None:
+    """Those of the collections that describe the activations of the parameters, which averaged parameters need of their own: under
+    other ones they are normalised wrongly. None if there are none."""
+    return {name: tree for name, tree in collections.items() if name == "batch_stats"} or None
 
 
 def initial_variables(module: nn.Module, batch: dict[str, jax.Array], seed: int) -> dict:
@@ -62,6 +75,7 @@ def abstract_state(module: nn.Module, batch: dict, optimizer: optax.GradientTran
         step=everywhere, params=parameters,
         optimizer=shardings_like(shapes.optimizer, shapes.params, parameters, layout),
         average=parameters if with_average else None,
+        average_statistics=jax.tree.map(lambda _: everywhere, shapes.average_statistics),
         collections=jax.tree.map(lambda _: everywhere, shapes.collections), rng=everywhere,
         guard=jax.tree.map(lambda _: everywhere, shapes.guard))
     return shapes, shardings
@@ -78,8 +92,9 @@ def make_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransfor
         params = jax.tree_util.tree_map_with_path(
             lambda path, leaf: jnp.where(found[:, None], vectors, leaf) if is_word_table(path) else leaf, params)
     average = jax.tree.map(jnp.copy, params) if with_average else None
+    statistics = jax.tree.map(jnp.copy, running_statistics(variables)) if with_average else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average, variables,
-                      jax.random.key_data(jax.random.key(seed)), fresh_guard() if with_guard else None)
+                      jax.random.key_data(jax.random.key(seed)), fresh_guard() if with_guard else None, statistics)
 
 
 def is_word_table(path: tuple) -> bool:

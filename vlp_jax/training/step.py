@@ -12,7 +12,7 @@ from vlp_jax.training.accumulation import Metrics, check_accumulation, loss_grad
 from vlp_jax.training.frozen import statistics_kept, zero_frozen
 from vlp_jax.training.guard import guarded, skips_updates
 from vlp_jax.training.regularizers import with_penalties
-from vlp_jax.training.state import TrainState
+from vlp_jax.training.state import TrainState, running_statistics
 
 
 def make_train_step(config: schema.Config, module: PretrainingModule, optimizer: optax.GradientTransformation,
@@ -35,12 +35,13 @@ def make_train_step(config: schema.Config, module: PretrainingModule, optimizer:
         gradients = zero_frozen(gradients, config.optimizer.frozen)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         params = constrain_parameters(objectives, optax.apply_updates(state.params, updates))
-        average = state.average
+        average, statistics = state.average, state.average_statistics
         if average is not None:
-            average = optax.incremental_update(params, average, 1.0 - config.ema)
+            average, statistics = optax.incremental_update((params, running_statistics(collections)), (average, statistics),
+                                                           1.0 - config.ema)
         metrics |= {"gradient_norm": optax.tree.norm(gradients), "learning_rate": schedule(state.step)}
         after = state.replace(step=state.step + 1, params=params, optimizer=optimizer_state, average=average,
-                              collections=collections)
+                              collections=collections, average_statistics=statistics)
         return guarded(config.guard, state, after, metrics) if skips_updates(config.guard) else (after, metrics)
 
     return step

@@ -10,7 +10,7 @@ from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import replicated
 from vlp_jax.training.assembly import example_batch
 from vlp_jax.training.checkpoint import checkpoint_folder, finished_steps, read_metadata, restore_arrays, restore_collections
-from vlp_jax.training.state import abstract_collections, place_parameters
+from vlp_jax.training.state import abstract_collections, place_parameters, running_statistics
 
 
 def find_step(folder: str, step: int | None) -> int:
@@ -41,7 +41,10 @@ def trained_variables(folder: str, step: int, average: bool | None, module: Pret
     average = config.ema is not None if average is None else average
     shardings = None if layout is None else place_parameters(module, example_batch(config), layout)
     variables = {"params": restore_arrays(checkpoints, step, "average" if average else "params", metadata, shardings)}
-    if "collections" in metadata["fingerprints"]:
-        like = abstract_collections(module, example_batch(config))
-        variables |= restore_collections(checkpoints, step, like, metadata, None if layout is None else replicated(layout.mesh))
+    like = abstract_collections(module, example_batch(config))
+    items = {"collections": like} | ({"average_statistics": running_statistics(like)} if average else {})
+    for name, shapes in items.items():  # the statistics of averaged parameters take the place of the last ones'
+        if shapes:
+            place = None if layout is None else replicated(layout.mesh)
+            variables |= restore_collections(checkpoints, step, name, shapes, metadata, place)
     return variables
