@@ -1,9 +1,11 @@
 """BatchNorm's running statistics in training: over any devices, from update to update, in checkpoints and in evaluation."""
 
+import dataclasses
 import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_experiment import batch_of, experiment, leaves
@@ -16,8 +18,8 @@ from vlp_jax.sharding.mesh import batch_sharding, make_mesh
 from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.accumulation import prepare
 from vlp_jax.training.assembly import build_update, example_batch
-from vlp_jax.training.guard import skips_updates
-from vlp_jax.training.state import make_state
+from vlp_jax.training.guard import fresh_guard, guarded
+from vlp_jax.training.state import TrainState, make_state
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESNET = dict(kind="resnet", depth=18, width=4, blocks=(1, 1), stem_size=3, stem_stride=1, max_pool=False, image_size=8)
@@ -26,8 +28,7 @@ RESNET = dict(kind="resnet", depth=18, width=4, blocks=(1, 1), stem_size=3, stem
 def update_of(config, devices=1):
     mesh = make_mesh(schema.Mesh(data=devices), jax.devices()[:devices])
     update = build_update(config, make_layout(config.mesh, mesh), 10)
-    state = jax.jit(lambda: make_state(update.module, example_batch(config), update.optimizer, 0, config.ema is not None,
-                                       skips_updates(config.guard)),
+    state = jax.jit(lambda: make_state(update.module, example_batch(config), update.optimizer, 0, config.ema is not None),
                     out_shardings=update.shardings)()
     return update, state, mesh
 
@@ -86,20 +87,18 @@ def test_averaged_parameters_have_averaged_statistics():
     assert any(np.abs(value - leaves(state.collections)[path]).max() > 1e-3 for path, value in statistics.items())
 
 
-@pytest.mark.slow
-def test_a_skipped_update_leaves_averaged_statistics_as_they_are():
-    update, state, mesh = update_of(experiment(model__image=RESNET, ema=0.8, guard__spike_factor=1.0,
-                                               guard__spike_after=1))
-    states = [state]
-    for seed in range(6):
-        batch = jax.device_put(batch_of(seed=seed), batch_sharding(mesh))
-        states.append(update.train_step(jax.tree.map(np.asarray, states[-1]), batch)[0])
-    skipped = [int(state.guard.skipped) for state in states]
-    assert 0 < skipped[-1] < 6
-    for before, after_it, left_out in zip(states[:-1], states[1:], np.diff(skipped), strict=True):
-        if left_out:
-            for path, value in leaves(before.average_statistics).items():
-                np.testing.assert_array_equal(leaves(after_it.average_statistics)[path], value, err_msg=path)
+@pytest.mark.parametrize("loss", [1.0, float("nan")])
+def test_a_skipped_update_leaves_every_part_of_the_state_as_it_is(loss):
+    parts = ("params", "optimizer", "average", "collections", "average_statistics")
+    before, after_it = (TrainState(step=jnp.int32(step), rng=jnp.zeros(2, jnp.uint32), guard=fresh_guard(),
+                                   **{part: {"x": jnp.full(2, value)} for part in parts})
+                        for step, value in ((3, 1.0), (4, 2.0)))
+    metrics = {"loss": jnp.float32(loss), "gradient_norm": jnp.float32(1.0)}
+    state, _ = guarded(schema.Guard(non_finite="skip"), before, after_it, metrics)
+    assert set(parts) | {"step", "rng", "guard"} == {field.name for field in dataclasses.fields(TrainState)}
+    assert int(state.step) == 4
+    for part in parts:
+        np.testing.assert_array_equal(getattr(state, part)["x"], 2.0 if np.isfinite(loss) else 1.0, err_msg=part)
 
 
 @pytest.mark.slow
