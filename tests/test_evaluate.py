@@ -108,7 +108,7 @@ def test_answers_are_learned_and_written_and_ranked_alike_in_training_and_after_
     assert rows[-1]["held_out/answers_samples"] == 8 and rows[-1]["held_out/answers_exact_match"] > 0.8
     text = (tmp_path / "run/answers/held_out-000120.txt").read_text()
     assert text.startswith("1. what colour is it?\n   written: ") and "2. is it a picture?\n   written: yes\n   true: yes\n" in text
-    for more in ([], ["--beams=4"]):
+    for more in ([], ["--beams=4", "--length-penalty=0.5", "--early-stopping=never"]):
         capsys.readouterr()
         flags = [f"--workdir={tmp_path}/run", f"--source={source}", *more]
         assert evaluate.main([*flags, "--evaluators=classification,answers"]) == 0
@@ -116,6 +116,8 @@ def test_answers_are_learned_and_written_and_ranked_alike_in_training_and_after_
         assert found["classification_accuracy"] == rows[-1]["held_out/classification_accuracy"]
         assert found["answers_exact_match"] > 0.8 if more else (
             found["answers"], found["answers_exact_match"]) == (text, rows[-1]["held_out/answers_exact_match"])
+    with pytest.raises(ConfigError, match="--length-penalty, --early-stopping: are for beam search"):
+        evaluate.main([f"--workdir={tmp_path}/run", f"--source={source}", "--length-penalty=2", "--evaluators=answers"])
     for beams, tasks, words in (("0", "answers", "must be at least 1"), ("2", "classification", "captions and answers")):
         with pytest.raises(ConfigError, match=f"--beams: .*{words}"):
             evaluate.main([f"--workdir={tmp_path}/run", f"--source={source}", f"--beams={beams}", f"--evaluators={tasks}"])

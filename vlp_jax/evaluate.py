@@ -43,6 +43,9 @@ def main(arguments: list[str]) -> int:
                        "choice")
     flags.add_argument("--beams", type=int, help="of beam search, for captions and answers; 1: the likeliest word each time; by "
                        "default the config's choice")
+    flags.add_argument("--length-penalty", type=float, help="of beam search; by default the config's choice")
+    flags.add_argument("--early-stopping", choices=("false", "true", "never"),
+                       help="of beam search; by default the config's choice")
     flags.add_argument("--batch-size", type=int, default=256)
     flags.add_argument("--output", help="a JSON file to write")
     add_host_flags(flags)
@@ -127,10 +130,20 @@ def spec_of(given: argparse.Namespace, tasks: tuple[str, ...], config: schema.Co
     if given.beams is not None and (not writing or given.beams < 1):
         raise ConfigError(f"--beams: {given.beams} must be at least 1" if writing else
                           f"--beams: is for the evaluators {' and '.join(WRITTEN)}, and --evaluators are {', '.join(tasks)}")
+    search = first_with(*writing)
+    if given.beams is not None:
+        search = dataclasses.replace(search, beams=given.beams)
+    if given.length_penalty is not None:
+        search = dataclasses.replace(search, length_penalty=given.length_penalty)
+    if given.early_stopping is not None:
+        search = dataclasses.replace(search, early_stopping={"false": False, "true": True}.get(given.early_stopping, "never"))
+    if search.beams == 1 and (given.length_penalty is not None or given.early_stopping is not None):
+        raise ConfigError("--length-penalty, --early-stopping: are for beam search; set --beams to 2 or more")
     by = None if given.by == "none" else given.by or heads.by
     spec = dataclasses.replace(zero_shot, source=given.source, tasks=tasks, batch_size=given.batch_size,
                                class_field=given.class_field or zero_shot.class_field,
-                               objective=given.objective or heads.objective, by=by, beams=given.beams or first_with(*writing).beams)
+                               objective=given.objective or heads.objective, by=by, beams=search.beams,
+                               length_penalty=search.length_penalty, early_stopping=search.early_stopping)
     check_heads("--objective", spec, config)
     return spec
 

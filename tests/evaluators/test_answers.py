@@ -19,6 +19,7 @@ from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.suite import evaluate_set
 from vlp_jax.evaluators.tasks import check_heads
 from vlp_jax.evaluators.told import Teller, check_told
+from vlp_jax.models.generation import BeamSearch
 
 TOKENIZER = load_tokenizer(schema.Text(), 12, 4096)
 # Question, true answer, what is written, and whether that is the true one: after the tokenizer, which knows no upper case.
@@ -82,7 +83,7 @@ def test_what_the_tokenizer_cannot_say_is_never_right_nor_is_what_was_cut():
         assert answers(write, questions([("what?", text)]), teller_of(tokenizer=tokenizer))["answers_exact_match"] == expected
 
 
-def test_a_set_asks_the_objective_that_the_evaluator_names_by_its_number_of_beams():
+def test_a_set_asks_the_objective_that_the_evaluator_names_by_its_beam_search():
     asked = []
 
     class Writer:
@@ -92,10 +93,12 @@ def test_a_set_asks_the_objective_that_the_evaluator_names_by_its_number_of_beam
             return writing([row[2] for row in ROWS])([])
 
     def writer(name):
-        return lambda beams: asked.append((name, beams)) or Writer()
+        return lambda search: asked.append((name, search)) or Writer()
 
     data, tellers = questions(), {name: teller_of(writer=writer(name)) for name in ("first", "second")}
-    for changes, expected in (({}, ("first", 1)), (dict(beams=3, objective="second"), ("second", 3))):
+    for changes, expected in (({}, ("first", BeamSearch())), (
+            dict(beams=3, length_penalty=0.5, early_stopping="never", objective="second"),
+            ("second", BeamSearch(beams=3, length_penalty=0.5, early_stopping="never")))):
         spec = schema.Evaluator(tasks=("answers",), **changes)
         results = evaluate_set(data, spec, None, {}, {}, 1, tellers=tellers)
         assert asked[-1] == expected and results["answers_exact_match"] == pytest.approx(2 / 7)
@@ -109,6 +112,9 @@ def test_a_sample_without_an_answer_is_named_before_the_first_update():
 
 @pytest.mark.parametrize(("evaluator", "message"), [
     (dict(beams=2), "evaluators.val.beams: has no effect without the task 'captions' or 'answers'"),
+    (dict(tasks=("captions",), length_penalty=2.0), "evaluators.val.length_penalty: has no effect beside beams=1"),
+    (dict(tasks=("answers",), early_stopping=True), "evaluators.val.early_stopping: has no effect beside beams=1"),
+    (dict(tasks=("captions",), beams=2, early_stopping="ever"), "did you mean 'never'"),
     (dict(tasks=("captions",), objective="a"), "evaluators.val.objective: has no effect without the task .* or 'answers'"),
     (dict(tasks=("captions",), beams=0), "evaluators.val.beams: must be at least 1"),
     (dict(tasks=("answer",)), "did you mean 'answers'")])

@@ -13,6 +13,7 @@ from vlp_jax.data.text import load_tokenizer
 from vlp_jax.evaluators.captioner import Captioner, words
 from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning
 from vlp_jax.evaluators.embedder import Embedder
+from vlp_jax.models.generation import BeamSearch
 from vlp_jax.sharding.mesh import make_mesh
 from vlp_jax.training.writers import TensorBoard, write_texts
 
@@ -29,8 +30,8 @@ def captioner_of(devices):
         counts = mask[:, 1:].sum(axis=1)
         return counts * (1.0 + jnp.round(image.mean(axis=(1, 2, 3)) * 255)), counts
 
-    def write(variables, image, start, beams):
-        return ids[jnp.round(image.mean(axis=(1, 2, 3)) * 255).astype(int) + beams - 1, 1:]
+    def write(variables, image, start, search):
+        return ids[jnp.round(image.mean(axis=(1, 2, 3)) * 255).astype(int) + search.beams - 1, 1:]
 
     preprocessor = Preprocessor(4, schema.Images(mean=(0.0,) * 3, std=(1.0,) * 3), TOKENIZER)
     mesh = make_mesh(schema.Mesh(data=devices), jax.devices()[:devices])
@@ -45,7 +46,8 @@ def data_of():
 
 @pytest.mark.parametrize(("devices", "batch_size", "beams"), [(1, 3, 1), (8, 5, 3), (1, 7, 2)])
 def test_the_loss_is_the_mean_over_all_tokens_and_captions_are_shown_beside_the_true_ones(devices, batch_size, beams):
-    results = captioning(data_of(), captioner_of(devices), {}, batch_size, 1, lambda pairs: pairs, beams)
+    results = captioning(data_of(), captioner_of(devices), {}, batch_size, 1, lambda pairs: pairs,
+                         BeamSearch(beams=beams))
     counts = TOKENIZER(CAPTIONS)[1].sum(axis=1) - 1
     assert set(results) == {*CAPTION_METRICS, "captions"}
     assert results["caption_loss"] == pytest.approx((counts * (1 + np.arange(len(CAPTIONS)))).sum() / counts.sum(), rel=1e-6)

@@ -11,7 +11,7 @@ import pytest
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.generation import beam_search, decoder_step, greedy, take_rows
+from vlp_jax.models.generation import BeamSearch, beam_search, decoder_step, greedy, take_rows
 from vlp_jax.models.layers import Encoding, Precision
 from vlp_jax.models.vision_language import VisionLanguageModel
 
@@ -89,7 +89,8 @@ def test_generation_with_a_cache_continues_as_without_one(way):
     def both():
         step, state = decoder_step(next_logits, MEMORY, 3)
         starts = jnp.full(3, start)
-        return greedy(step, state, starts, 5, end, padding), beam_search(step, state, starts, 5, end, padding, 3, take_rows)
+        search = BeamSearch(beams=3, length_penalty=0.0, early_stopping="never")
+        return greedy(step, state, starts, 5, end, padding), beam_search(step, state, starts, 5, end, padding, search, take_rows)
 
     found, (beams, scores) = jax.jit(both)()
     text = np.full((3, 6), padding, np.int32)

@@ -10,6 +10,7 @@ import pytest
 from tiny_answers import DECODERS, batch, config_of, log_p, logits_of, started
 
 from vlp_jax.config import schema
+from vlp_jax.models.generation import BeamSearch
 from vlp_jax.sharding.layout import layout_in_use
 from vlp_jax.sharding.mesh import batch_sharding, make_mesh, replicated
 from vlp_jax.sharding.rules import make_layout
@@ -40,10 +41,16 @@ def given_batch():
     return {**given, "text": given["text"] % V, "image": given["image"] / np.float32(255)}
 
 
+def search_of(beams):
+    """The rule whose scores are plain log-probabilities."""
+    return BeamSearch(beams=beams, length_penalty=0.0, early_stopping="never")
+
+
 @functools.cache
 def writer(decoder, beams):
     module, variables = model_of(decoder)
-    return jax.jit(lambda given: module.apply(variables, "answer", given, START, END, PADDING, beams, method="write_answers"))
+    search = search_of(beams)
+    return jax.jit(lambda given: module.apply(variables, "answer", given, START, END, PADDING, search, method="write_answers"))
 
 
 def written(decoder, given, beams=1):
@@ -122,7 +129,7 @@ def test_over_a_mesh_the_answers_are_those_of_one_device(decoder, beams):
     given, (module, variables) = given_batch(), model_of(decoder)
 
     def write(variables, given):
-        return module.apply(variables, "answer", given, START, END, PADDING, beams, method="write_answers")
+        return module.apply(variables, "answer", given, START, END, PADDING, search_of(beams), method="write_answers")
 
     spec = schema.Mesh(data=4, fsdp=2, replicate_below=0)
     mesh = make_mesh(spec)

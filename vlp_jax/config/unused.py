@@ -130,6 +130,8 @@ def unused_of_targets(config: schema.Config) -> list[tuple[str, bool, str]]:
                       "without the task 'classification', 'regression' or 'answers'"),
                      (f"evaluators.{name}.beams", spec.beams > 1 and not writers & {*spec.tasks},
                       "without the task 'captions' or 'answers'"),
+                     *((f"evaluators.{name}.{key}", spec.beams == 1 and getattr(spec, key) != getattr(schema.Evaluator(), key),
+                        "beside beams=1: it is for beam search") for key in ("length_penalty", "early_stopping")),
                      (f"evaluators.{name}.by", spec.by is not None and "classification" not in spec.tasks,
                       "without the task 'classification'")]
     return settings

@@ -8,6 +8,7 @@ import numpy as np
 
 from vlp_jax.data.images import normalise
 from vlp_jax.evaluators.embedder import Embedder, batches
+from vlp_jax.models.generation import BeamSearch
 from vlp_jax.sharding.exchange import in_turn
 from vlp_jax.sharding.mesh import replicated
 
@@ -16,7 +17,7 @@ class Captioner:
     """A model's decoder, over any number of pictures and captions.
 
     losses: `losses(variables, image, text, mask) -> (sums [B], counts [B])`, of the tokens that each caption has to predict.
-    write: `write(variables, image, start [B], beams) -> int32 [B, length]`, tokens up to an end token.
+    write: `write(variables, image, start [B], search) -> int32 [B, length]`, tokens up to an end token.
     embedder: by whose preprocessor and mesh batches are made.
     """
 
@@ -41,12 +42,13 @@ class Captioner:
             total, count = total + float(sums.sum(dtype=np.float64)), count + int(counts.sum())
         return total / max(count, 1)
 
-    def captions(self, variables: Any, pixels: Sequence[np.ndarray], beams: int = 1) -> list[str]:
-        """What the model writes for each picture, by so many beams."""
+    def captions(self, variables: Any, pixels: Sequence[np.ndarray],
+                 search: BeamSearch = BeamSearch()) -> list[str]:  # noqa: B008 - frozen
+        """What the model writes for each image."""
         tokenizer = self.embedder.preprocessor.tokenizer
         start, end, padding = tokenizer.special_ids
         first = np.full(len(pixels), (start or [padding])[0], np.int32)
-        written = in_turn(self.write(variables, *self.embedder.place([np.stack(pixels), first], len(pixels)), beams))
+        written = in_turn(self.write(variables, *self.embedder.place([np.stack(pixels), first], len(pixels)), search))
         return [words(tokenizer.backend.decode, row, {*end, padding}) for row in np.asarray(written)[:len(pixels)].tolist()]
 
 

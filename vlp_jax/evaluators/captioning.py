@@ -8,15 +8,16 @@ import numpy as np
 
 from vlp_jax.evaluators.captioner import Captioner
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
+from vlp_jax.models.generation import BeamSearch
 
 CAPTION_METRICS = ("caption_loss",)
 SHOWN = 5  # pictures for which captions are written
 
 
 def captioning(data: EvaluationSet, captioner: Captioner, variables: Any, batch_size: int, threads: int,
-               paced: Callable, beams: int = 1) -> dict[str, float | str]:
+               paced: Callable, search: BeamSearch = BeamSearch()) -> dict[str, float | str]:  # noqa: B008 - frozen
     """`caption_loss`: the mean over the tokens of every picture's first caption of -log p, teacher-forced, in nats.
-    `captions`: a text of the model's captions for the first pictures, by so many beams, and their true ones.
+    `captions`: a text of the model's captions for the first pictures, and their true ones.
 
     paced: makes an iterator of pairs call what is to be done before each batch.
     """
@@ -26,7 +27,7 @@ def captioning(data: EvaluationSet, captioner: Captioner, variables: Any, batch_
 
     loss = captioner.caption_loss(variables, paced(pairs()), batch_size)
     first = list(itertools.islice(pairs(), SHOWN))
-    written = captioner.captions(variables, [pixels for pixels, _ in first], beams)
+    written = captioner.captions(variables, [pixels for pixels, _ in first], search)
     lines = [f"{number + 1}. {caption}\n   true: {true}" for number, (caption, (_, true)) in
              enumerate(zip(written, first, strict=True))]
     return {"caption_loss": loss, "captions": "\n".join(lines) + "\n"}

@@ -28,6 +28,7 @@ from vlp_jax.evaluators.told import (
     told,
 )
 from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, zero_shot
+from vlp_jax.models.generation import BeamSearch
 
 TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS, "matching": MATCHING_METRICS,
                 "captions": CAPTION_METRICS, "classification": CLASSIFICATION_METRICS, "regression": REGRESSION_METRICS,
@@ -68,14 +69,14 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
     results = {}
     if "captions" in spec.tasks:
         results |= captioning(data, captioner, variables, spec.batch_size, threads,
-                              lambda pairs: paced(pairs, spec.batch_size, between), spec.beams)
+                              lambda pairs: paced(pairs, spec.batch_size, between), beam_search_of(spec))
     try:
         if "matching" in spec.tasks:
             results |= matching(asked_of(embedder), data)
         results |= told(data, spec, tellers, asked_of)
         if "answers" in spec.tasks:
             teller = teller_of("answers", spec, tellers)
-            results |= answers(asked_of(teller.writer(spec.beams)), data, teller)
+            results |= answers(asked_of(teller.writer(beam_search_of(spec))), data, teller)
         if {"retrieval", "zero_shot"} & {*spec.tasks}:
             pixels = paced(data.pixels(embedder.preprocessor, threads), spec.batch_size, between)
             images = embedder.images(variables, pixels, spec.batch_size)
@@ -88,6 +89,11 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
     except ValueError as error:
         raise EvaluationError(f"{data.source.spec}: {error}") from error
     return results
+
+
+def beam_search_of(spec: schema.Evaluator) -> BeamSearch:
+    """How an evaluator's captions and answers are generated."""
+    return BeamSearch(beams=spec.beams, length_penalty=spec.length_penalty, early_stopping=spec.early_stopping)
 
 
 def paced(items: Iterable, batch_size: int, between: Callable[[], None]) -> Iterator:

@@ -13,6 +13,7 @@ from vlp_jax.errors import DataError
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.metrics.classification import credits_won, f1_of_labels, mean_average_precision
+from vlp_jax.models.generation import BeamSearch
 
 CLASSIFICATION_METRICS = tuple(f"classification_{name}" for name in ("samples", "known", "accuracy", "majority"))
 LABEL_METRICS = tuple(f"classification_{name}" for name in ("f1_micro", "f1_macro", "average_precision"))  # see `several_labels`
@@ -26,14 +27,14 @@ Tell = Callable[[Sequence[tuple[int, str]]], np.ndarray]  # (number of a sample,
 class Teller:
     """An objective's head, which `embedder.pairs` runs, and the target that it tells. kind: of the objective.
 
-    writer: of one that writes, `writer(beams)`, whose `pairs` gives the tokens of an answer, int32 [N, L], to each pair.
+    writer: of one that writes, `writer(search)`, whose `pairs` gives the tokens of an answer, int32 [N, L], to each pair.
     """
 
     kind: str
     embedder: Embedder
     target: str
     targets: Targets
-    writer: Callable[[int], Embedder] | None = None
+    writer: Callable[[BeamSearch], Embedder] | None = None
 
 
 Asked = TypeVar("Asked", Teller, schema.Objective)

@@ -4,8 +4,9 @@ All take a `step(state, tokens) -> (logits, state)`: tokens int32 [B], the newes
 state any tree, such as a cache of keys and values. All give int32 [B, length] without `start`, `padding` behind the `end` token.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,57 +68,114 @@ def keep_top_p(logits: jax.Array, p: float) -> jax.Array:
     return jnp.where(kept, logits, NEVER)
 
 
-def beam_search(step: Step, state: Any, start: jax.Array, length: int, end: int, padding: int, beams: int,
-                take: Callable[[Any, jax.Array], Any], length_penalty: float = 0.0) -> tuple[jax.Array, jax.Array]:
-    """The `beams` best texts that beam search finds, best first: int32 [B, K, length] and their scores, float32 [B, K].
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BeamSearch:
+    """How many texts beam search keeps, how it compares finished ones and when it stops, by the names and the rule of `generate` in
+    transformers.
 
-    A score is the sum of log-probabilities, its end token's among them, divided by (number of tokens)^length_penalty. A text that
-    has ended keeps its place among the beams while no unfinished one is better.
+    beams: unfinished texts kept at a time, and as many finished ones beside them; 1 is greedy.
+    length_penalty: exponent of the number of tokens that divides the log-probability of a finished text.
+    early_stopping: True: at the first `beams` finished texts. False: when the likeliest unfinished text, divided by its present
+      length, would not be among the finished ones. "never": when no continuation could be; with a positive length penalty by the
+      greatest length.
+    """
+
+    beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
+
+
+class _Beams(NamedTuple):
+    """The unfinished texts of B rows, K each, and the best K finished ones; `open`: bool [B], whether these may still improve."""
+
+    number: jax.Array
+    state: Any
+    tokens: jax.Array
+    newest: jax.Array
+    totals: jax.Array
+    finished: jax.Array
+    scores: jax.Array
+    open: jax.Array
+
+
+def beam_search(step: Step, state: Any, start: jax.Array, length: int, end: int, padding: int, search: BeamSearch,
+                take: Callable[[Any, jax.Array], Any]) -> tuple[jax.Array, jax.Array]:
+    """The best finished texts that beam search finds, best first: int32 [B, K, length] and their scores, float32 [B, K].
+
+    A score is the sum of log-probabilities, the end token's among them, divided by (number of tokens)^length_penalty. A text that
+    ends among the K likeliest continuations of a step is kept apart as a finished one, while the likeliest K unfinished go on; with
+    `length` tokens all are finished. Texts that do not exist (of short lengths, or of few tokens) have the score NEVER.
     state: for B rows. take: `take(state, rows)` gives the state of `rows`, int32 [N] of its own.
     """
-    batch = len(start)
-    state = take(state, repeat(jnp.arange(batch), "b -> (b k)", k=beams))
-    total = jnp.tile(jnp.where(jnp.arange(beams) == 0, 0.0, NEVER), (batch, 1))  # all beams are the same at first
-    tokens = jnp.full((batch, beams, length), padding, jnp.int32)
-    newest = repeat(start.astype(jnp.int32), "b -> b k", k=beams)
-    nobody, counts = jnp.zeros((batch, beams), bool), jnp.zeros((batch, beams), jnp.int32)
+    batch, beams = len(start), search.beams
+    fresh = jnp.full((batch, beams, length), padding, jnp.int32)
+    absent = jnp.full((batch, beams), NEVER)
+    carry = _Beams(jnp.int32(0), take(state, repeat(jnp.arange(batch), "b -> (b k)", k=beams)), fresh,
+                   repeat(start.astype(jnp.int32), "b -> b k", k=beams), absent.at[:, 0].set(0.0),  # all are the same at first
+                   fresh, absent, jnp.ones(batch, bool))
 
-    def unfinished(carry):
-        number, *_, ended = carry
-        return (number < length) & ~ended.all()
+    def unfinished(carry: _Beams) -> jax.Array:
+        return (carry.number < length) & carry.open.any()
 
-    def add(carry):
-        number, state, tokens, newest, total, counts, ended = carry
-        logits, state = step(state, newest.reshape(-1))
-        gains = rearrange(jax.nn.log_softmax(logits), "(b k) v -> b k v", k=beams)
-        vocabulary = jnp.arange(gains.shape[-1])
-        gains = jnp.where(ended[:, :, None], jnp.where(vocabulary == padding, 0.0, NEVER), gains)
-        totals = total[:, :, None] + gains
-        lengths = jnp.maximum(counts + ~ended, 1)[:, :, None].astype(jnp.float32)
-        scores = rearrange(totals / lengths**length_penalty, "b k v -> b (k v)")
-        best = jax.lax.top_k(scores, beams)[1]
-        parent, newest = best // len(vocabulary), best % len(vocabulary)
-        total = jnp.take_along_axis(rearrange(totals, "b k v -> b (k v)"), best, axis=1)
-        tokens = jnp.take_along_axis(tokens, parent[:, :, None], axis=1).at[:, :, number].set(newest)
-        ended = jnp.take_along_axis(ended, parent, axis=1)
-        counts = jnp.take_along_axis(counts, parent, axis=1) + ~ended
-        rows = (jnp.arange(batch)[:, None] * beams + parent).reshape(-1)
-        return number + 1, take(state, rows), tokens, newest, total, counts, ended | (newest == end)
+    def add(carry: _Beams) -> _Beams:
+        logits, state = step(carry.state, carry.newest.reshape(-1))
+        parent, token, totals = _continuations(logits, carry.totals, end)
+        tokens = _of(carry.tokens, parent).at[:, :, carry.number].set(token)
+        number = carry.number + 1
+        ends = (token == end) | (number == length)
+        alive = jnp.where(ends, NEVER, totals)
+        kept = jax.lax.top_k(alive, beams)[1]
+        finished, scores = _with_finished(carry, tokens, totals, ends & (jnp.arange(ends.shape[1]) < beams), search, number)
+        totals = _of(alive, kept)
+        rows = (jnp.arange(batch)[:, None] * beams + _of(parent, kept)).reshape(-1)
+        return _Beams(number, take(state, rows), _of(tokens, kept), _of(token, kept), totals, finished, scores,
+                      carry.open & _may_improve(totals, scores, search, number, length))
 
-    carry = jnp.int32(0), state, tokens, newest, total, counts, nobody
-    _, _, tokens, _, total, counts, _ = jax.lax.while_loop(unfinished, add, carry)
-    scores = total / jnp.maximum(counts, 1).astype(jnp.float32)**length_penalty
-    order = jnp.argsort(-scores, axis=1)
-    return jnp.take_along_axis(tokens, order[:, :, None], axis=1), jnp.take_along_axis(scores, order, axis=1)
+    carry = jax.lax.while_loop(unfinished, add, carry)
+    return carry.finished, carry.scores
 
 
-def written(apply: Callable, memory: Any, start: jax.Array, length: int, end: int, padding: int, beams: int = 1) -> jax.Array:
-    """int32 [B, length]: a decoder's text for each row of `memory`, the likeliest token each time, or with several beams the
-    likeliest text that these find. apply, memory: as of `decoder_step`."""
+def _continuations(logits: jax.Array, totals: jax.Array, end: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The likeliest 2K one-token continuations of K texts, [B, 2K] each: their parents, tokens and log-probabilities. Of so many
+    at least K do not end."""
+    beams, vocabulary = totals.shape[1], logits.shape[-1]
+    gains = rearrange(jax.nn.log_softmax(logits), "(b k) v -> b k v", k=beams)
+    total, best = jax.lax.top_k(rearrange(totals[:, :, None] + gains, "b k v -> b (k v)"), min(2, vocabulary) * beams)
+    return best // vocabulary, best % vocabulary, total
+
+
+def _with_finished(carry: _Beams, tokens: jax.Array, totals: jax.Array, ended: jax.Array, search: BeamSearch,
+                   number: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The best K of the finished texts, those that just ended among them: tokens [B, K, length] and scores [B, K]."""
+    allowed = ended & carry.open[:, None] & (totals > NEVER / 2)
+    scores = jnp.where(allowed, totals / number.astype(jnp.float32)**search.length_penalty, NEVER)
+    scores, best = jax.lax.top_k(jnp.concatenate([carry.scores, scores], axis=1), search.beams)
+    return _of(jnp.concatenate([carry.finished, tokens], axis=1), best), scores
+
+
+def _may_improve(totals: jax.Array, scores: jax.Array, search: BeamSearch, number: jax.Array, length: int) -> jax.Array:
+    """bool [B]: whether a continuation of the unfinished texts could be among the best K, as far as `early_stopping` looks."""
+    full = (scores > NEVER / 2).all(axis=1)
+    if search.early_stopping is True:
+        return ~full
+    longest = search.early_stopping == "never" and search.length_penalty > 0
+    lengths = jnp.float32(length) if longest else number.astype(jnp.float32)
+    return ~full | (totals[:, 0] / lengths**search.length_penalty > scores.min(axis=1))
+
+
+def _of(rows: jax.Array, index: jax.Array) -> jax.Array:
+    """The entries `index`, int [B, N], of each row of [B, M, ...]."""
+    return jnp.take_along_axis(rows, index.reshape(index.shape + (1,) * (rows.ndim - 2)), axis=1)
+
+
+def written(apply: Callable, memory: Any, start: jax.Array, length: int, end: int, padding: int,
+            search: BeamSearch = BeamSearch()) -> jax.Array:  # noqa: B008 - frozen
+    """int32 [B, length]: a decoder's text for each row of `memory`, the likeliest token each time, or with several beams the best
+    text that these find. apply, memory: as of `decoder_step`."""
     step, state = decoder_step(apply, memory, len(start))
-    if beams == 1:
+    if search.beams == 1:
         return greedy(step, state, start, length, end, padding)
-    return beam_search(step, state, start, length, end, padding, beams, take_rows)[0][:, 0]
+    return beam_search(step, state, start, length, end, padding, search, take_rows)[0][:, 0]
 
 
 def decoder_step(apply: Callable, memory: Any, rows: int) -> tuple[Step, Any]:

@@ -12,7 +12,7 @@ from vlp_jax.data import inputs
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder import Decoding
 from vlp_jax.models.fusions import fused_width
-from vlp_jax.models.generation import written
+from vlp_jax.models.generation import BeamSearch, written
 from vlp_jax.models.layers import Encoding, Precision
 from vlp_jax.models.towers import image_token_width
 from vlp_jax.models.vision_language import VisionLanguageModel, as_memory
@@ -149,21 +149,23 @@ class PretrainingModule(nn.Module):
         own, _ = token_losses(self.encode(batch, {"decoding"}, train=False)["decoding"].logits, text)
         return jnp.where(mask[:, 1:], own, 0.0).sum(axis=1), mask[:, 1:].sum(axis=1)
 
-    def write_captions(self, image: jax.Array, start: jax.Array, end: int, padding: int, beams: int = 1) -> jax.Array:
+    def write_captions(self, image: jax.Array, start: jax.Array, end: int, padding: int,
+                       search: BeamSearch = BeamSearch()) -> jax.Array:  # noqa: B008 - frozen
         """The decoder's text for each picture, the likeliest token each time, or by beam search: int32 [B, L - 1], `padding` behind
         the `end`."""
         memory = self.model.encode_image(image) if self.model_config.decoder.image != "none" else None
-        return self.written(memory, start, self.model_config.text.length - 1, end, padding, beams)
+        return self.written(memory, start, self.model_config.text.length - 1, end, padding, search)
 
     def write_answers(self, name: str, batch: dict[str, jax.Array], start: int, end: int, padding: int,
-                      beams: int = 1) -> jax.Array:
+                      search: BeamSearch = BeamSearch()) -> jax.Array:  # noqa: B008 - frozen
         """As `write_captions`, what the objective `name` answers to each pair of a batch: int32 [B, length of its target - 1]."""
         objective = self.objectives[name]
         fused = self.encode(batch, {*objective.needs}, train=False)["fused"]
         starts = jnp.full(len(fused.tokens), start, jnp.int32)
-        return self.written(as_memory(fused), starts, objective.length - 1, end, padding, beams)
+        return self.written(as_memory(fused), starts, objective.length - 1, end, padding, search)
 
-    def written(self, memory: Encoding | None, start: jax.Array, length: int, end: int, padding: int, beams: int) -> jax.Array:
+    def written(self, memory: Encoding | None, start: jax.Array, length: int, end: int, padding: int,
+                search: BeamSearch) -> jax.Array:
         """int32 [B, length]: what the decoder writes behind `start`, int32 [B], looking at the rows of a memory."""
         model, variables = self.model.clone(parent=None), self.model.variables
 
@@ -172,7 +174,7 @@ class PretrainingModule(nn.Module):
             logits, cache = model.apply({**variables, **cache}, tokens, position, memory, method="decode_next", mutable="cache")
             return logits, cache["cache"]
 
-        return written(next_logits, memory, start, length, end, padding, beams)
+        return written(next_logits, memory, start, length, end, padding, search)
 
 
 def has_prefix(decoder: schema.AnyDecoder) -> bool:

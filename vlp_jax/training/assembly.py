@@ -27,6 +27,7 @@ from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions, metric_names
 from vlp_jax.evaluators.tasks import check_heads, check_negatives, check_trained
 from vlp_jax.evaluators.told import Teller
+from vlp_jax.models.generation import BeamSearch
 from vlp_jax.models.layers import Precision
 from vlp_jax.models.text_towers import embedding_width
 from vlp_jax.objectives.module import PretrainingModule, asked_inputs, check_decoder
@@ -151,8 +152,8 @@ def make_captioner(module: PretrainingModule, embedder: Embedder, layout: Layout
     def losses(variables, image, text, mask):
         return module.apply(variables, image, text, mask, method="caption_losses")
 
-    def write(variables, image, start, beams):
-        return module.apply(variables, image, start, (end or [padding])[0], padding, beams, method="write_captions")
+    def write(variables, image, start, search):
+        return module.apply(variables, image, start, (end or [padding])[0], padding, search, method="write_captions")
 
     return Captioner(laid_out(losses, layout), laid_out(write, layout), embedder)
 
@@ -163,9 +164,9 @@ def make_tellers(module: PretrainingModule, embedder: Embedder, targets: Targets
         return Embedder(embedder.embed, embedder.preprocessor, layout.mesh, laid_out(ask, layout))
 
     @functools.cache  # what was compiled for an evaluation is there for the next
-    def writer(name: str, beams: int) -> Embedder:
+    def writer(name: str, search: BeamSearch) -> Embedder:
         start, end, padding = embedder.preprocessor.tokenizer.special_ids
-        return embedder_of(lambda variables, batch: module.apply(variables, name, batch, start[0], end[0], padding, beams,
+        return embedder_of(lambda variables, batch: module.apply(variables, name, batch, start[0], end[0], padding, search,
                                                                  method="write_answers"))
 
     def teller(name: str, objective: schema.Supervised | schema.AnsweringObjective) -> Teller:
