@@ -14,7 +14,7 @@ from vlp_jax.sharding.placement import is_boxed, logical_axes, parameter_spec, s
 from vlp_jax.sharding.rules import LOGICAL_AXES, PRESETS, make_layout
 from vlp_jax.training.assembly import example_batch, make_module
 from vlp_jax.training.optimizer import make_optimizer, path_of
-from vlp_jax.training.state import abstract_parameters, abstract_state, initial_variables
+from vlp_jax.training.state import abstract_state, boxed_parameters, initial_variables
 
 KERNEL = ("embed", "heads", "head_dim")
 
@@ -111,7 +111,7 @@ def experiment(kind="adamw", **mesh):
 def state_of(config):
     """Shapes and shardings of the state, with nothing computed."""
     module, batch = make_module(config), example_batch(config)
-    optimizer = make_optimizer(config.optimizer, optax.constant_schedule(1.0), abstract_parameters(module, batch))
+    optimizer = make_optimizer(config.optimizer, optax.constant_schedule(1.0), boxed_parameters(module, batch))
     return abstract_state(module, batch, optimizer, 0, True, make_layout(config.mesh, abstract_mesh(config.mesh)))
 
 

@@ -16,7 +16,7 @@ from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.accumulation import prepare
 from vlp_jax.training.assembly import laid_out, make_module
 from vlp_jax.training.optimizer import make_optimizer, path_of
-from vlp_jax.training.state import abstract_parameters, abstract_state, make_state
+from vlp_jax.training.state import abstract_state, boxed_parameters, make_state
 from vlp_jax.training.step import make_train_step
 
 TOWER = dict(preset="Ti", width=16, depth=2, heads=4, mlp_dim=32, scan=True, activation="relu")
@@ -63,7 +63,7 @@ def train(config: schema.Config, devices: int) -> Trained:
     mesh = make_mesh(config.mesh, jax.devices()[:devices])
     layout, module = make_layout(config.mesh, mesh), make_module(config)
     rate, example = optax.constant_schedule(config.optimizer.rate), prepare(batch_of(0), config.data.images)
-    optimizer = make_optimizer(config.optimizer, rate, abstract_parameters(module, example))
+    optimizer = make_optimizer(config.optimizer, rate, boxed_parameters(module, example))
     shapes, shardings = abstract_state(module, example, optimizer, config.seed, True, layout)
     step = jax.jit(laid_out(make_train_step(config, module, optimizer, rate), layout), out_shardings=(shardings, None),
                    in_shardings=(shardings, batch_sharding(mesh)))

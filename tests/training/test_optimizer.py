@@ -107,7 +107,7 @@ def test_the_settings_of_moments_that_are_listed_for_a_kind_and_no_others_change
 @pytest.mark.parametrize("kind", ["muon", "adamw", "lion", "sgd"])
 def test_parameters_without_any_gradient_stay_and_the_others_move_as_ever(kind):
     plain = built(kind=kind, weight_decay=0.1)
-    optimizer, gradients = only_where_trained(plain), jax.tree.map(jnp.ones_like, PARAMS)
+    optimizer, gradients = only_where_trained(plain, PARAMS), jax.tree.map(jnp.ones_like, PARAMS)
     _, state = optimizer.update(gradients, optimizer.init(PARAMS), PARAMS)
     some = {**gradients, "model": {**gradients["model"], "text": jax.tree.map(jnp.zeros_like, PARAMS["model"]["text"])}}
     moved, ordinary = (which.update(some, state, PARAMS)[0] for which in (optimizer, plain))

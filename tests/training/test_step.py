@@ -10,7 +10,7 @@ from tiny_experiment import batch_of, experiment, leaves
 from vlp_jax.training.accumulation import prepare
 from vlp_jax.training.assembly import make_module
 from vlp_jax.training.optimizer import make_optimizer
-from vlp_jax.training.state import abstract_parameters, fingerprint, make_state
+from vlp_jax.training.state import boxed_parameters, fingerprint, make_state
 from vlp_jax.training.step import make_train_step
 
 
@@ -18,7 +18,7 @@ def start(config):
     """The compiled update and the state before it."""
     module, rate = make_module(config), optax.constant_schedule(config.optimizer.rate)
     example = prepare(batch_of(), config.data.images)
-    optimizer = make_optimizer(config.optimizer, rate, abstract_parameters(module, example))
+    optimizer = make_optimizer(config.optimizer, rate, boxed_parameters(module, example))
     step = make_train_step(config, module, optimizer, rate)
     state = jax.jit(lambda: make_state(module, example, optimizer, config.seed, config.ema is not None))()
     return jax.jit(step), state

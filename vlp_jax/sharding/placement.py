@@ -1,5 +1,6 @@
 """Where each parameter lies, and what belongs to it: optimizer moments and averages."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -100,7 +101,7 @@ def words(entry: tuple[str, ...], mesh: Any) -> str:
 
 def shardings_like(tree: Any, parameters: Any, shardings: Any, layout: Layout) -> Any:
     """Shardings of a tree that holds copies of the parameters (optimizer moments, an average): a leaf whose path ends in a
-    parameter's path lies where the parameter lies, if it has its shape; along the dimensions that it keeps, if it lacks one
+    parameter's path lies where the parameter lies, if it has its shape; along the dimensions that it keeps, if it lacks some
     (Adafactor's factored moments) and has `replicate_below` elements; everything else is whole on every device."""
     known = {}
     pairs = zip(jax.tree_util.tree_leaves_with_path(parameters), jax.tree.leaves(shardings), strict=True)
@@ -121,9 +122,10 @@ def spec_like(shape: Sequence[int], parameter_shape: Sequence[int], spec: Partit
     if tuple(shape) == tuple(parameter_shape):
         return spec
     entries = [*spec, *(None,) * (len(parameter_shape) - len(spec))]
-    for dropped in range(len(parameter_shape)):
-        if tuple(shape) == (*parameter_shape[:dropped], *parameter_shape[dropped + 1:]) and math.prod(shape) >= replicate_below:
-            return PartitionSpec(*entries[:dropped], *entries[dropped + 1:])
+    if math.prod(shape) >= replicate_below:
+        for kept in itertools.combinations(range(len(parameter_shape)), len(shape)):
+            if tuple(shape) == tuple(parameter_shape[i] for i in kept):
+                return PartitionSpec(*(entries[i] for i in kept))
     return PartitionSpec()
 
 

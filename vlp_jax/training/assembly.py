@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +43,7 @@ from vlp_jax.training.guard import skips_updates
 from vlp_jax.training.optimizer import make_optimizer, only_where_trained
 from vlp_jax.training.regularizers import check_regularizers
 from vlp_jax.training.schedule import make_schedule, total_steps
-from vlp_jax.training.state import abstract_parameters, abstract_state, is_word_table, make_state
+from vlp_jax.training.state import abstract_state, boxed_parameters, is_word_table, make_state
 from vlp_jax.training.step import make_train_step
 
 SLOW_READING = 20.0  # seconds, after which it is said what is read before the first step
@@ -276,11 +277,11 @@ def build_update(config: schema.Config, layout: Layout, steps: int) -> Update:
     check_decoder(config.model, config.objectives)
     module, batch = make_module(config), jax.eval_shape(lambda: example_batch(config))
     schedule = make_schedule(config.optimizer.schedule, config.optimizer.rate, steps)
-    params = abstract_parameters(module, batch)
+    params = boxed_parameters(module, batch)
     optimizer = make_optimizer(config.optimizer, schedule, params)
-    check_regularizers(config.regularizers, config.optimizer.frozen, params)
+    check_regularizers(config.regularizers, config.optimizer.frozen, nn.meta.unbox(params))
     if any(objective.planned for objective in config.objectives.values()):
-        optimizer = only_where_trained(optimizer)
+        optimizer = only_where_trained(optimizer, params)
     shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, layout,
                                        skips_updates(config.guard))
     check_collections(config, shapes.collections)

@@ -1,9 +1,10 @@
 """The Optax chain that a config describes, with per-parameter rules by regex."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -11,15 +12,18 @@ import optax.contrib
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.sharding.placement import Axes, is_boxed, logical_axes
+from vlp_jax.training.adafactor import clip_by_parameter_rms, own_axes, scale_by_factored_moments
 
 
 def make_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: Any) -> optax.GradientTransformation:
     """Clip by global norm, scale by moments, add decoupled weight decay, multiply by the learning rate.
 
-    params: the parameters or their shapes; only their paths and structure are read. Frozen parameters have no moments,
-      count in no norm, and never change.
+    params: the parameters or their shapes, in boxes with their logical axes where they have some (see `boxed_parameters`); only
+      paths, structure and axes are read. Frozen parameters have no moments, count in no norm, and never change.
     Raises: ConfigError naming a rule that is no regex or matches no parameter, and where all are frozen.
     """
+    axes, params = named_axes(params), nn.meta.unbox(params)
     if config.kind == "adam" and config.weight_decay:
         raise ConfigError("optimizer.weight_decay: must be 0 with kind='adam'; with weight decay use kind='adamw'")
     frozen = match_rules("optimizer.frozen", [(pattern, 1.0) for pattern in config.frozen], params, default=0.0)
@@ -29,7 +33,7 @@ def make_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: A
     decay = match_rules("optimizer.decay_rules", config.decay_rules, params, default=1.0)
     rates = match_rules("optimizer.rate_rules", config.rate_rules, params, default=1.0)
     chain = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm is not None else []
-    chain += scale_by_moments(config)
+    chain += scale_by_moments(config, axes)
     if config.weight_decay:
         chain.append(add_weight_decay(jax.tree.map(lambda factor: factor * config.weight_decay, decay)))
     if config.rate_rules:
@@ -41,18 +45,31 @@ def make_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: A
     return optax.partition({"trained": optax.chain(*chain), "frozen": optax.set_to_zero()}, labels)
 
 
-def only_where_trained(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`optimizer`, but a parameter all of whose gradient is 0 stays as it is: moments and weight decay would move what only an
-    objective trains that does not count now."""
+def only_where_trained(optimizer: optax.GradientTransformation, boxed: Any) -> optax.GradientTransformation:
+    """`optimizer`, but a parameter all of whose gradient is 0 (of scanned layers, each by itself) stays as it is: moments and
+    weight decay would move what only an objective trains that does not count now. boxed: as `params` of `make_optimizer`."""
+    axes = named_axes(boxed)
+
     def update(gradients, state, params=None):
         updates, state = optimizer.update(gradients, state, params)
-        return jax.tree.map(lambda update, gradient: jnp.where((gradient != 0).any(), update, 0), updates, gradients), state
+
+        def moved(path, update, gradient):
+            trained = (gradient != 0).any(axis=own_axes(axes.get(path_of(path), (None,) * gradient.ndim)), keepdims=True)
+            return jnp.where(trained, update, 0)
+
+        return jax.tree_util.tree_map_with_path(moved, updates, gradients), state
 
     return optax.GradientTransformation(optimizer.init, update)
 
 
-def scale_by_moments(config: schema.Optimizer) -> list[optax.GradientTransformation]:
-    """What turns a gradient into a direction, by `config.kind`."""
+def named_axes(boxed: Any) -> dict[str, Axes]:
+    """{path: logical axes} of the parameters that carry them."""
+    leaves = jax.tree_util.tree_leaves_with_path(boxed, is_leaf=is_boxed)
+    return {path_of(path): logical_axes(leaf) for path, leaf in leaves if is_boxed(leaf)}
+
+
+def scale_by_moments(config: schema.Optimizer, axes: Mapping[str, Axes]) -> list[optax.GradientTransformation]:
+    """What turns a gradient into a direction, by `config.kind`. axes: {path: logical axes} of the parameters."""
     if config.kind in ("adam", "adamw"):
         return [optax.scale_by_adam(config.b1, config.b2, config.epsilon)]
     if config.kind == "sgd":
@@ -69,9 +86,8 @@ def scale_by_moments(config: schema.Optimizer) -> list[optax.GradientTransformat
     # Adafactor without its relative step size: second moments factored, their decay 1 - t^-0.8 up to b2, updates clipped,
     # momentum b1 (Shazeer & Stern 2018; momentum and b2 as Zhai et al. 2022, section 3.4, use them).
     momentum = [optax.ema(config.b1, debias=False)] if config.b1 else []
-    factored = optax.scale_by_factored_rms(
-        decay_rate_fn=lambda step, power: jnp.minimum(1.0 - (step + 1.0)**-power, config.b2))
-    return [factored, optax.clip_by_block_rms(1.0), *momentum]
+    factored = scale_by_factored_moments(axes, lambda step: jnp.minimum(1.0 - (step + 1.0)**-0.8, config.b2))
+    return [factored, clip_by_parameter_rms(axes, 1.0), *momentum]
 
 
 def matrix_axes(params: Any) -> Any:

@@ -14,7 +14,7 @@ from vlp_jax.sharding.placement import is_boxed, logical_axes
 from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.assembly import example_batch, make_module
 from vlp_jax.training.optimizer import make_optimizer, path_of
-from vlp_jax.training.state import abstract_parameters, abstract_state, initial_variables
+from vlp_jax.training.state import abstract_state, boxed_parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +47,9 @@ def state_places(config: schema.Config, devices: int | None = None) -> StatePlac
     """
     layout = make_layout(config.mesh, abstract_mesh(config.mesh, devices))
     module, batch = make_module(config), jax.eval_shape(lambda: example_batch(config))
-    optimizer = make_optimizer(config.optimizer, optax.constant_schedule(config.optimizer.rate), abstract_parameters(module, batch))
+    boxed = boxed_parameters(module, batch)
+    optimizer = make_optimizer(config.optimizer, optax.constant_schedule(config.optimizer.rate), boxed)
     shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, layout)
-    boxed = jax.eval_shape(lambda batch: initial_variables(module, batch, config.seed), batch)["params"]
     names = [logical_axes(leaf) for leaf in jax.tree.leaves(boxed, is_leaf=is_boxed)]
     placed = zip(jax.tree_util.tree_leaves_with_path(shapes.params), names, jax.tree.leaves(shardings.params), strict=True)
     parameters = [ParameterPlace(path_of(path), leaf.shape, axes, (*sharding.spec, *(None,) * (len(axes) - len(sharding.spec))),

@@ -49,9 +49,14 @@ def initial_variables(module: nn.Module, batch: dict[str, jax.Array], seed: int)
     return module.init({"params": jax.random.key(seed)}, batch, train=False)
 
 
+def boxed_parameters(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:
+    """Shapes of the parameters, in boxes with their logical axes, without computing any."""
+    return jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch)["params"]
+
+
 def abstract_parameters(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:
     """Shapes of the parameters, without computing any."""
-    return nn.meta.unbox(jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch))["params"]
+    return nn.meta.unbox(boxed_parameters(module, batch))
 
 
 def abstract_collections(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:

@@ -1,0 +1,128 @@
+"""Adafactor (Shazeer and Stern 2018) by the logical axes of each parameter: a stack of scanned layers is as many parameters, and an
+attention kernel of heads is the matrix that it is, so that neither changes an update.
+
+`optax.scale_by_factored_rms` and `optax.clip_by_block_rms` see the shape of an array only. On plain matrices and vectors these
+functions equal them.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+Axes = tuple[str | None, ...]
+SMALLEST = 128  # elements of the shorter side of a matrix whose moments are factored, as in Optax
+EPSILON = 1e-30  # added to squared gradients
+
+
+class FactoredState(NamedTuple):
+    """count: int32, updates. rows, columns: means of squared gradients along the other axis; whole: squared gradients of what is
+    not factored. Trees of the parameters; of the two ways to keep a moment, the one that is not used holds one zero."""
+
+    count: jax.Array
+    rows: Any
+    columns: Any
+    whole: Any
+
+
+def scale_by_factored_moments(axes: Mapping[str, Axes], decay: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformation:
+    """Divides gradients by the root of their second moments, which are kept as an outer product where a parameter is a large matrix
+    (Shazeer and Stern 2018, algorithm 4).
+
+    Args:
+      axes: {path: logical axes} of parameters; those of others are unnamed.
+      decay: of the moments, by the number of updates made.
+    """
+    def factors(path: tuple, leaf: jax.Array) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        return factored_axes(leaf.shape, axes.get(_path_of(path), (None,) * leaf.ndim))
+
+    def start(path, leaf):
+        if _is_masked(leaf):
+            return (leaf,) * 3
+        found, nothing = factors(path, leaf), jnp.zeros((1,), leaf.dtype)
+        if found is None:
+            return nothing, nothing, jnp.zeros_like(leaf)
+        return *(jnp.zeros_like(leaf, shape=_without(leaf.shape, mean_over)) for mean_over in reversed(found)), nothing
+
+    def init(params):
+        return FactoredState(jnp.zeros((), jnp.int32), *_unzip(jax.tree_util.tree_map_with_path(start, params, is_leaf=_is_masked)))
+
+    def update(gradients, state, params=None):
+        rate = decay(state.count)
+
+        def moved(moment, square):
+            return rate * moment + (1.0 - rate) * square
+
+        def scaled(path, gradient, rows, columns, whole):
+            if _is_masked(gradient):
+                return (gradient,) * 4
+            square, found = jnp.square(gradient) + EPSILON, factors(path, gradient)
+            if found is None:
+                whole = moved(whole, square)
+                return gradient * jax.lax.rsqrt(whole), rows, columns, whole
+            short, long = found
+            rows, columns = moved(rows, square.mean(axis=long)), moved(columns, square.mean(axis=short))
+            by_row, by_column = jnp.expand_dims(rows, long), jnp.expand_dims(columns, short)
+            scale = jax.lax.rsqrt(by_row / by_row.mean(axis=short, keepdims=True)) * jax.lax.rsqrt(by_column)
+            return gradient * scale, rows, columns, whole
+
+        found = jax.tree_util.tree_map_with_path(scaled, gradients, state.rows, state.columns, state.whole, is_leaf=_is_masked)
+        updates, *moments = _unzip(found)
+        return updates, FactoredState(optax.safe_increment(state.count), *moments)
+
+    return optax.GradientTransformation(init, update)
+
+
+def clip_by_parameter_rms(axes: Mapping[str, Axes], threshold: float) -> optax.GradientTransformation:
+    """Divides the update of each parameter, and of each layer of a stack, by its root mean square over `threshold`, where that is
+    more than 1 (Shazeer and Stern 2018, section 6). axes: as of `scale_by_factored_moments`."""
+    def clip(path, update):
+        if _is_masked(update):
+            return update
+        own = own_axes(axes.get(_path_of(path), (None,) * update.ndim))
+        return update / jnp.maximum(1.0, jnp.sqrt(jnp.square(update).mean(axis=own, keepdims=True)) / threshold)
+
+    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(clip, updates, is_leaf=_is_masked))
+
+
+def own_axes(axes: Axes) -> tuple[int, ...]:
+    """The axes of one parameter, without that of the layers in which it is stacked."""
+    return tuple(i for i, name in enumerate(axes) if name != "layers")
+
+
+def factored_axes(shape: tuple[int, ...], axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The two longest sides of a parameter, the shorter of them first, each as the axes that it spans: `heads` and `head_dim` are
+    one side. None where the second longest has fewer than SMALLEST elements."""
+    sides: list[tuple[int, ...]] = []
+    for i in own_axes(axes):
+        if axes[i] == "head_dim" and i and axes[i - 1] == "heads":
+            sides[-1] += (i,)
+        else:
+            sides.append((i,))
+    lengths = [math.prod(shape[i] for i in side) for side in sides]
+    order = np.argsort(lengths, kind="stable")
+    if len(sides) < 2 or lengths[order[-2]] < SMALLEST:
+        return None
+    return sides[order[-2]], sides[order[-1]]
+
+
+def _without(shape: tuple[int, ...], dropped: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for i, size in enumerate(shape) if i not in dropped)
+
+
+def _unzip(tree: Any) -> tuple:
+    """A tree of tuples as a tuple of trees."""
+    leaves, structure = jax.tree.flatten(tree, is_leaf=lambda node: type(node) is tuple)
+    return tuple(jax.tree.unflatten(structure, part) for part in zip(*leaves, strict=True))
+
+
+def _path_of(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _is_masked(leaf: Any) -> bool:
+    return isinstance(leaf, optax.MaskedNode)
