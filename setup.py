@@ -9,7 +9,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["vlp_jax", "vlp_jax.*"]),
-    package_data={"vlp_jax.data": ["emoji/*", "emoji_vqa/*"]},
+    package_data={"vlp_jax.data": ["clip/*", "emoji/*", "emoji_vqa/*"]},
     install_requires=[
         "jax>=0.10.2,<0.11",
         "flax>=0.12.8,<0.13",
@@ -24,6 +24,7 @@ setup(
         "transformers>=5.23,<6",
         "tokenizers>=0.22,<0.24",
         "sentencepiece>=0.2.1,<0.3",
+        "ftfy>=6.3,<7",
         "huggingface_hub>=1.5,<3",
         "einops>=0.8.2,<0.9",
         "ml_collections>=1.1,<2",

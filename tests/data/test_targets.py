@@ -3,13 +3,13 @@
 import io
 import itertools
 import pickle
-from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from vlp_jax.config import schema
+from vlp_jax.data.canonicalize import canonicalize
 from vlp_jax.data.inputs import target_array
 from vlp_jax.data.mixture import Mixture, Part
 from vlp_jax.data.pipeline import Batches, TrainRows
@@ -59,20 +59,50 @@ def test_a_class_is_its_place_among_the_names_and_what_is_none_of_them_is_no_tar
     assert class_of({"a": {"b": "Blue  sky! "}}, canonicalize=("lower_case", "punctuation", "whitespace")) == 2
 
 
-@pytest.mark.parametrize("agreeing", [1, 3])
-def test_scores_are_the_answers_of_annotators_over_three_and_at_most_one(agreeing):
+def official_score(answer, answers, agreeing):
+    """VQAEval's loop: each annotator is left out once, and the others are counted."""
+    accuracies = []
+    for left_out in range(len(answers)):
+        others = answers[:left_out] + answers[left_out + 1:]
+        accuracies.append(min(1.0, sum(other == answer for other in others) / agreeing))
+    return sum(accuracies) / len(accuracies)
+
+
+@pytest.mark.parametrize("agreeing", [2, 3])
+def test_scores_are_those_of_vqa_s_official_evaluation(agreeing):
     rng, names = np.random.default_rng(0), ("yes", "no", "two", "red")
     spec = schema.ScoresTarget(field="answers.answer", classes=4, agreeing=agreeing)
     targets = Targets({"x": spec}, {"x": names})
     for _ in range(20):
-        answers = [str(answer) for answer in rng.choice([*names, "other", ""], 10, p=[0.3, 0.3, 0.1, 0.1, 0.1, 0.1])]
-        counts = Counter(answers)
+        answers = [str(answer) for answer in rng.choice([*names, "other"], 10, p=[0.3, 0.3, 0.1, 0.1, 0.2])]
         found = targets.of("x", {"answers": [{"answer": answer, "id": 1} for answer in answers]})
-        np.testing.assert_allclose(found, [min(counts[name] / agreeing, 1) for name in names], rtol=1e-7)
+        np.testing.assert_allclose(found, [official_score(name, answers, agreeing) for name in names], rtol=1e-6)
         assert found.dtype == np.float32
     for metadata in ({}, {"answers": []}, {"answers": [{"answer": "other"}]}):
         np.testing.assert_array_equal(targets.of("x", metadata), np.zeros(4))
-    np.testing.assert_allclose(targets.of("x", {"answers": {"answer": "two"}}), [0, 0, 1 / agreeing, 0], rtol=1e-7)
+    np.testing.assert_array_equal(targets.of("x", {"answers": {"answer": "two"}}), [0, 0, 1, 0])  # who is alone is right
+
+
+def test_of_ten_annotators_one_to_four_make_an_answer_3_6_9_and_10_tenths_right():
+    targets = Targets({"x": schema.ScoresTarget(field="v", classes=2)}, {"x": ("yes", "no")})
+    found = [targets.of("x", {"v": ["yes"] * count + ["?"] * (10 - count)})[0] for count in range(6)]
+    np.testing.assert_allclose(found, [0, 0.3, 0.6, 0.9, 1, 1], rtol=1e-6)
+
+
+def test_where_one_annotator_suffices_every_answer_that_is_given_is_right():
+    targets = Targets({"x": schema.ScoresTarget(field="v", names=("green", "red", "blue"), agreeing=1)},
+                      {"x": ("green", "red", "blue")})
+    np.testing.assert_array_equal(targets.of("x", {"v": ["red", "green", "red"]}), [1, 1, 0])
+
+
+@pytest.mark.parametrize(("answer", "expected"), [
+    ("Yes.", "yes"), ("two", "2"), ("None", "0"), ("a red, round ball", "red round ball"), ("the dog's", "dog's"),
+    ("1,000", "1000"), ("dont know", "don't know"), ("t-shirt", "t shirt"), ("t - shirt", "t shirt"), ("5.5", "5.5"),
+    ("p.m.", "pm"), ("youve", "you've"), ("black/white", "black white"), ("A", ""), (" \tten\n", "10"), ("what?", "what"),
+    ("yall'd've", "y'all'd've"), ("somebody'd", "somebodyd"), ("[red]", "red"), ("ow's'at", "'ow's'at")])
+def test_answers_are_normalised_as_vqa_s_official_evaluation_does(answer, expected):
+    """Worked out by hand from the rules of vqaEval.py (GT-Vision-Lab/VQA): punctuation, then words."""
+    assert canonicalize(answer, ("vqa_answer",)).strip() == expected
 
 
 def test_numbers_are_standardised_and_what_is_no_number_is_nan():

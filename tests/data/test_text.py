@@ -7,10 +7,10 @@ import json
 import os
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
 import threading
-import unicodedata
 
 import huggingface_hub
 import numpy as np
@@ -122,15 +122,30 @@ def test_captions_are_lower_cased_where_the_config_asks_for_it(canonicalize, exp
 
 
 GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "golden/clip_tokens.json").read_text())
-CLIP = ("html", "lower_case", "whitespace")
+CLIP = ("ftfy", "html", "lower_case", "whitespace")
 SIGLIP = ("lower_case", "punctuation", "whitespace")
 
 
-@pytest.mark.parametrize(("names", "golden"), [(CLIP, "lower"), (("html", *SIGLIP), "canonical")])
+@pytest.mark.parametrize(("names", "golden"), [(CLIP, "lower"), (("ftfy", "html", *SIGLIP), "canonical")])
 def test_captions_are_cleaned_as_open_clip_does(names, golden):
-    """Its ftfy composes letters too; that is the tokenizer's part here."""
-    found = [unicodedata.normalize("NFC", canonicalize(caption, names)) for caption in GOLDEN["captions"]]
-    assert found == GOLDEN[golden]
+    assert [canonicalize(caption, names) for caption in GOLDEN["captions"]] == GOLDEN[golden]
+
+
+SPOKEN = ["black/white T-shirt", "A man's hat, and <PERSON>: (one)!", "what? #1 * \"two\"; ~three~", "end.", "a - b / c", "plain"]
+
+
+@pytest.mark.parametrize(("names", "expression", "instead", "blanks"), [
+    (("lower_case", "person", "separators", "marks", "whitespace"), r"[,.'!?\"()*#:;~]", "", "-/"),
+    (("lower_case", "marks_to_blanks", "whitespace"), r"[.!\"()*#:;~]", " ", "")])
+def test_captions_are_cleaned_as_albef_and_blip_do(names, expression, instead, blanks):
+    """By the regular expressions of their `pre_caption` (ALBEF dataset/utils.py:20-24, BLIP data/utils.py:11-16)."""
+    for caption in SPOKEN:
+        expected = re.sub(expression, instead, caption.lower())
+        for mark in blanks:
+            expected = expected.replace(mark, " ")
+        if blanks:
+            expected = expected.replace("<person>", "person")
+        assert canonicalize(caption, names) == re.sub(r"\s{2,}", " ", expected).strip(), caption
 
 
 @pytest.mark.parametrize(("name", "expected"), [("html", " A_b\t<i>  C! "), ("lower_case", " a_b\t&amp;lt;i>  c! "),
@@ -235,7 +250,7 @@ def error_of(name, length=6, vocab_size=100, **spec):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("embedded:emojis", "no embedded tokenizer 'embedded:emojis'; the one that ships is 'embedded:emoji'"),
+        ("embedded:emojis", "no embedded tokenizer 'embedded:emojis'; those in the package are 'embedded:emoji'"),
         ("/nowhere/tokenizer.json", "'/nowhere/tokenizer.json' is not there; expected 'embedded:emoji', a tokenizer.json"),
     ],
 )
@@ -357,8 +372,14 @@ def clip_folder(folder):
 
 
 def test_clip_s_tokens_are_those_of_open_clip(tmp_path):
-    """With vocab.json and merges.txt as OpenAI released them; open_clip pads with 0, which is "!"."""
-    spec = Text(tokenizer=clip_folder(tmp_path), canonicalize=CLIP, start_token="<|startoftext|>", end_token="<|endoftext|>",
+    """With vocab.json and merges.txt as OpenAI released them, and with the vocabulary in this package; open_clip pads with 0, which
+    is "!"."""
+    for name in (clip_folder(tmp_path), "embedded:clip"):
+        check_clip_tokens(name)
+
+
+def check_clip_tokens(name):
+    spec = Text(tokenizer=name, canonicalize=CLIP, start_token="<|startoftext|>", end_token="<|endoftext|>",
                 padding_token="!")
     made = load_tokenizer(spec, 1000, 49408)
     ids, mask, truncated = made(GOLDEN["captions"])
@@ -404,7 +425,7 @@ def texts():
 
 def train(**options):
     model = io.BytesIO()
-    options = {"vocab_size": 1500, "pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "minloglevel": 2} | options
+    options = {"vocab_size": 1600, "pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "minloglevel": 2} | options
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(texts()), model_writer=model, **options)
     return model.getvalue()
 
@@ -422,7 +443,7 @@ def test_a_sentencepiece_model_gives_the_ids_of_its_own_library(kind, tmp_path):
     (tmp_path / "spiece.model").write_bytes(proto)
     library = sentencepiece.SentencePieceProcessor(model_proto=proto)
     for name in (tmp_path / "spiece.model", tmp_path):
-        made = load_tokenizer(Text(tokenizer=str(name), **SENTENCEPIECE), 4000, 1500)
+        made = load_tokenizer(Text(tokenizer=str(name), **SENTENCEPIECE), 4000, 1600)
         ids, mask, truncated = made(texts() + HARD)
         for text, row, visible in zip(texts() + HARD, ids, mask, strict=True):
             assert row[visible].tolist() == [*library.encode(text), library.eos_id()], text
@@ -430,9 +451,9 @@ def test_a_sentencepiece_model_gives_the_ids_of_its_own_library(kind, tmp_path):
 
 
 def test_a_trained_sentencepiece_model_knows_every_text(tmp_path):
-    (tmp_path / "t.model").write_bytes(train_tokenizer(texts(), 1500, "sentencepiece"))
-    made = load_tokenizer(Text(tokenizer=str(tmp_path / "t.model"), start_token="<s>", end_token="</s>"), 64, 1500)
-    assert (made.special_ids, made.vocab_size) == (([1], [2], 0), 1500)
+    (tmp_path / "t.model").write_bytes(train_tokenizer(texts(), 1600, "sentencepiece"))
+    made = load_tokenizer(Text(tokenizer=str(tmp_path / "t.model"), start_token="<s>", end_token="</s>"), 64, 1600)
+    assert (made.special_ids, made.vocab_size) == (([1], [2], 0), 1600)
     ids, mask, _ = made(["Ünïcode ❤ \U0001fae8 ꙮ", ""])
     assert made.backend.decode(ids[0][mask[0]][1:-1]) == "ünïcode ❤ \U0001fae8 ꙮ"
     for backend, text in ((made.backend, "ünïcode"), (load_tokenizer(Text(), 64, 4096).backend, "a red heart")):
@@ -443,7 +464,7 @@ def test_a_trained_sentencepiece_model_knows_every_text(tmp_path):
 def test_a_sentencepiece_model_travels_inside_the_preprocessor(tmp_path):
     path = tmp_path / "spiece.model"
     path.write_bytes(train())
-    made = Preprocessor(8, Images(), load_tokenizer(Text(tokenizer=str(path), **SENTENCEPIECE), 12, 1500))
+    made = Preprocessor(8, Images(), load_tokenizer(Text(tokenizer=str(path), **SENTENCEPIECE), 12, 1600))
     path.unlink()
     copy = Preprocessor.from_json(json.loads(json.dumps(made.to_json())))
     assert copy == made
@@ -454,14 +475,14 @@ def test_a_sentencepiece_model_travels_inside_the_preprocessor(tmp_path):
 def test_of_two_files_in_a_folder_the_sentencepiece_model_decides_if_both_number_alike(tmp_path):
     proto = train()
     library = sentencepiece.SentencePieceProcessor(model_proto=proto)
-    pieces = [(library.id_to_piece(i), library.get_score(i)) for i in range(1500)]
+    pieces = [(library.id_to_piece(i), library.get_score(i)) for i in range(1600)]
     (tmp_path / "spiece.model").write_bytes(proto)
     spec = Text(tokenizer=str(tmp_path), **SENTENCEPIECE)
     for offset in (0, 5):
         other = tokenizers.Tokenizer(tokenizers.models.Unigram([(f"<{i}>", 0.0) for i in range(offset)] + pieces, 3 + offset))
         (tmp_path / "tokenizer.json").write_text(other.to_str())
-        made = load_tokenizer(spec, 12, 1505)
-        assert made.vocab_size == 1500 + offset
+        made = load_tokenizer(spec, 12, 1605)
+        assert made.vocab_size == 1600 + offset
         assert made.special_ids == ([], [2 + offset], offset)
 
 
@@ -479,3 +500,71 @@ def test_a_file_that_is_no_tokenizer_is_named(name, content, message, tmp_path):
 def test_a_folder_without_a_tokenizer_is_an_error_that_lists_what_it_holds(tmp_path):
     (tmp_path / "weights.bin").write_bytes(b"")
     assert f"{tmp_path} holds no tokenizer that transformers can load (found weights.bin)" in error_of(str(tmp_path))
+
+
+# Special tokens that a caption spells
+
+def unigram():
+    """A tokenizer.json as T5's: special tokens are pieces, the likeliest ones."""
+    letters = "▁<>/|[]abcdefghijklmnopqrstuvwxyzEMSKP"
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((letter, -2.0) for letter in letters)]
+    made = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=2))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    return made.to_str()
+
+
+def sentencepieces(folder):
+    file = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts()), model_writer=file, vocab_size=1600, model_type="unigram", pad_id=3,
+        user_defined_symbols=["<mask>"], hard_vocab_limit=False, minloglevel=2)
+    path = folder / "made.model"
+    path.write_bytes(file.getvalue())
+    return str(path)
+
+
+@pytest.fixture
+def every_tokenizer(tmp_path):
+    """(name, start, end, padding, other special tokens) of one of each kind."""
+    (tmp_path / "words.json").write_text(words())
+    (tmp_path / "unigram.json").write_text(unigram())
+    trained = tokenizers.Tokenizer.from_str(train_tokenizer(texts(), 1300, "wordpiece", True).decode())
+    vocabulary = sorted(trained.get_vocab(), key=trained.get_vocab().get)
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary))
+    bert, clip_files = tmp_path / "bert", tmp_path / "clip"
+    bert.mkdir()
+    clip_files.mkdir()
+    (bert / "vocab.txt").write_text("\n".join(vocabulary))
+    (bert / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    ordinary = tokenizers.Tokenizer.from_str(words())
+    ordinary.add_tokens(["<end>", "<more>"])  # not marked as special
+    (tmp_path / "ordinary.json").write_text(ordinary.to_str())
+    clip = ("<|startoftext|>", "<|endoftext|>", "!")
+    return [("embedded:emoji", "<start>", "<end>", "<pad>", ()), ("embedded:clip", *clip, ()),
+            (clip_folder(clip_files), *clip, ()), (str(tmp_path / "words.json"), "<start>", "<end>", "<pad>", ()),
+            (str(tmp_path / "ordinary.json"), "<start>", "<end>", "<pad>", ()),
+            (str(tmp_path / "unigram.json"), None, "</s>", "<pad>", ()),
+            (str(tmp_path / "vocab.txt"), "[CLS]", "[SEP]", "[PAD]", ("[MASK]",)),
+            (str(bert), "[CLS]", "[SEP]", "[PAD]", ("[MASK]",)),
+            (sentencepieces(tmp_path), "<s>", "</s>", "<pad>", ())]
+
+
+def test_a_caption_that_spells_special_tokens_is_text_by_every_kind_of_tokenizer(every_tokenizer):
+    for name, start, end, padding, others in every_tokenizer:
+        spec = Text(tokenizer=name, start_token=start, end_token=end, padding_token=padding)
+        made = load_tokenizer(spec, 60, 60_000)
+        special = {token: made.backend.token_to_id(token) for token in (start, end, padding, *others) if token and token != "!"}
+        for token in special:
+            for caption in (f"press {token} to finish", token, f"a{token}b", f"{token}{token}", f" {token} "):
+                ids, mask, _ = made([caption])
+                body = ids[0][mask[0]][int(start is not None):-1]
+                assert set(special.values()).isdisjoint(body.tolist()), (name, caption, body)
+                assert ids[0][mask[0]][-1] == special[end] and (made.mask_of(ids) == mask).all(), (name, caption)
+                assert len(body) or not caption.strip(), (name, caption)
+        assert made(["press to finish"])[0][0].tolist() == made(["press to finish"])[0][0].tolist()
+
+
+def test_text_without_special_tokens_is_read_as_the_library_reads_it(every_tokenizer):
+    for name, start, end, padding, _ in every_tokenizer:
+        made = load_tokenizer(Text(tokenizer=name, start_token=start, end_token=end, padding_token=padding), 60, 60_000)
+        assert made.encode(texts()) == made.backend.encode(texts()), name

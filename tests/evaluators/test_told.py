@@ -92,8 +92,8 @@ def test_of_scores_the_answer_gets_what_annotators_gave_it():
                                                  ["yes"]), strict=True):
         metadata["answer"] = answers
     results = classification(answering(["red", "yes", "no", "yes", "red", "two", "yes"]), data, teller_of("scores"))
-    assert results["classification_accuracy"] == pytest.approx((1 + 1 / 3 + 0 + 1 + 0 + 2 / 3 + 1 / 3) / 7)
-    assert results["classification_majority"] == pytest.approx((1 / 3 + 2 / 3 + 1 + 1 / 3) / 7)
+    assert results["classification_accuracy"] == pytest.approx((1 + 1 / 6 + 0 + 1 + 0 + 1 / 3 + 1) / 7)
+    assert results["classification_majority"] == pytest.approx((1 / 6 + 1 / 3 + 1 + 1) / 7)
 
 
 def test_of_several_labels_each_is_also_told_by_itself():

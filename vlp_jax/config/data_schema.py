@@ -6,13 +6,20 @@ from typing import Literal
 
 from vlp_jax.config.fields import between, section
 
+CHANGES_OF_TEXT = ("ftfy", "html", "lower_case", "vqa_answer", "person", "separators", "marks", "marks_to_blanks", "punctuation",
+                   "stop_words", "whitespace")
+RANDAUGMENT = ("identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "colour", "contrast",
+               "sharpness", "posterize", "solarize", "autocontrast", "equalize")
+
 
 @dataclasses.dataclass(frozen=True)
 class RandAugment:
     """Cubuk et al. 2020, with torchvision's fourteen operations; what turns into view shows the background colour."""
 
-    operations: int = between(0, 0)  # applied one after the other; 0 switches it off
+    operations: int = between(0, 0)  # drawn, and applied one after the other; 0 switches it off
     magnitude: int = between(9, 0, 30)  # of all of them, from the weakest to the strongest
+    probability: float = between(1.0, 0.0, 1.0)  # with which each that was drawn is applied
+    names: tuple[Literal[RANDAUGMENT], ...] = ()  # from which they are drawn; empty: all fourteen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Text:
     # "embedded:emoji", a tokenizer.json, a SentencePiece .model, a vocab.txt, a folder with a Hugging Face tokenizer's files,
     # or OWNER/NAME on the Hugging Face hub
     tokenizer: str = "embedded:emoji"
-    canonicalize: tuple[Literal["html", "lower_case", "punctuation", "stop_words", "whitespace"], ...] = ()  # always in this order
+    canonicalize: tuple[Literal[CHANGES_OF_TEXT], ...] = ()  # changes of `data/canonicalize.py`, always in the order there
     start_token: str | None = "<start>"
     end_token: str | None = "<end>"
     padding_token: str = "<pad>"
@@ -121,7 +128,7 @@ class Classes(Target):
     classes: int | None = between(None, 2)  # how many; must be given, but for `names`
     names: tuple[str, ...] = ()  # the classes themselves
     file: str | None = None  # or a text file with a class a line, of which the first `classes` count
-    canonicalize: tuple[Literal["html", "lower_case", "punctuation", "whitespace"], ...] = ()  # values, as data.text's captions
+    canonicalize: tuple[Literal[CHANGES_OF_TEXT], ...] = ()  # of the values, as of data.text's captions; VQA's: ("vqa_answer",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,10 +140,11 @@ class ClassTarget(Classes):
 
 @dataclasses.dataclass(frozen=True)
 class ScoresTarget(Classes):
-    """A score of every class by how many annotators gave it (Antol et al. 2015); the field holds the answers of all."""
+    """A score of every class by how many annotators gave it, as VQA's official evaluation has it (Antol et al. 2015): of ten
+    annotators 0.3, 0.6, 0.9 and 1 for one, two, three and more. The field holds the answers of all."""
 
     kind: Literal["scores"] = "scores"
-    agreeing: int = between(3, 1)  # annotators with the same answer, from which on it has the score 1
+    agreeing: int = between(3, 1)  # others with the same answer, from which on it has the score 1; 1: each that is given has it
 
 
 @dataclasses.dataclass(frozen=True)

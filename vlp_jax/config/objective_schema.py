@@ -22,7 +22,18 @@ class Weighted:
 
 
 @dataclasses.dataclass(frozen=True)
-class ContrastiveObjective(Weighted):
+class Scaled(Weighted):
+    """Fields that objectives share which learn the scale of cosines.
+
+    The parameter that is learned is the logarithm of the scale (CLIP), or its inverse (ALBEF), which moves by the learning rate
+    itself: at 1e-4 from 0.07 to 0.02 in 500 updates and not in 12,500.
+    """
+
+    scale_parameter: Literal["log_scale", "temperature"] = "log_scale"
+
+
+@dataclasses.dataclass(frozen=True)
+class ContrastiveObjective(Scaled):
     """Fields that the two contrastive objectives share."""
 
     positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # sharing which makes a pair positive
@@ -35,7 +46,8 @@ class SoftmaxContrastive(ContrastiveObjective):
     """InfoNCE both ways (Radford et al. 2021)."""
 
     kind: Literal["softmax"] = "softmax"
-    initial_scale: float = between(1 / 0.07, 1e-6)  # multiplies cosine similarities; kept as its logarithm
+    initial_scale: float = between(1 / 0.07, 1e-6)  # multiplies cosine similarities
+    minimum_scale: float = between(1.0, 1e-6)
     maximum_scale: float = between(100.0, 1e-6)
     label_smoothing: float = between(0.0, 0.0, 0.999)
     mixup: float = between(0.0, 0.0)  # pictures are mixed in pairs by a weight from Beta(x, x), and their losses; 0 leaves them
@@ -47,6 +59,7 @@ class SigmoidContrastive(ContrastiveObjective):
 
     kind: Literal["sigmoid"] = "sigmoid"
     initial_scale: float = between(10.0, 1e-6)
+    minimum_scale: float = between(1.0, 1e-6)
     maximum_scale: float = between(1e6, 1e-6)
     initial_bias: float = -10.0
 
@@ -62,16 +75,18 @@ class Triplet(Weighted):
 
 
 @dataclasses.dataclass(frozen=True)
-class MomentumContrastive(Weighted):
+class MomentumContrastive(Scaled):
     """InfoNCE against the averaged model's embeddings, a queue of earlier ones among them, with soft targets (Li et al. 2021)."""
 
     kind: Literal["momentum_contrastive"] = "momentum_contrastive"
     positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # sharing which makes a candidate a positive
     initial_scale: float = between(1 / 0.07, 1e-6)
+    minimum_scale: float = between(1.0, 1e-6)
     maximum_scale: float = between(1000.0, 1e-6)
     queue: int = between(65_536, 1)  # pairs remembered, at least a batch
     alpha: float = between(0.4, 0.0, 1.0)  # share of the averaged model's similarities in the targets
     alpha_warmup: int = between(0, 0)  # updates over which that share grows from 0
+    teacher_dropout: bool = False  # whether the averaged model drops activations as the trained one does
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +95,12 @@ class Matching(Weighted):
 
     kind: Literal["matching"] = "matching"
     negatives: Literal["similar", "uniform"] = "similar"  # uniform needs no embeddings
-    negative_scale: float = between(1 / 0.07, 0.0)  # of the cosines by whose softmax similar negatives are drawn
+    # Of the cosines by whose softmax similar negatives are drawn; None: the scale that a contrastive objective has learned so far
+    negative_scale: float | None = between(1 / 0.07, 0.0)
+    negative_floor: float = between(0.0, 0.0, 1.0)  # added to each probability of that softmax
     wrong: Literal["both", "text", "image"] = "both"  # each image is asked about with a wrong text, each text with a wrong image
+    # Probability with which a pair is asked about as a wrong one, and not as it is; None: each as it is, and with each wrong part
+    wrong_rate: float | None = between(None, 0.0, 1.0)
     # cross_entropy: of a head of two numbers; binary_cross_entropy and hinge: of one, the log-odds, or a score beyond whose margin
     # of 1 nothing is lost
     loss: Literal["cross_entropy", "binary_cross_entropy", "hinge"] = "cross_entropy"
@@ -163,6 +182,7 @@ class MaskedJoint(MaskedPatches):
     spare_last: bool = True
     mask_id: int | None = between(None, 0)
     tied: bool = False
+    whole_words: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

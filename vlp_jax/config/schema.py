@@ -82,16 +82,18 @@ from vlp_jax.config.tower_schema import WordTower as WordTower
 class Schedule:
     """The learning rate over time, as a multiple of `optimizer.rate`. Lengths are in steps; a fraction is of the run."""
 
-    kind: Literal["cosine", "linear", "rsqrt", "constant", "warmup_stable_decay"] = "cosine"
+    kind: Literal["cosine", "linear", "rsqrt", "constant", "exponential", "warmup_stable_decay"] = "cosine"
     warmup: float = between(0.0, 0.0)  # below 1 a fraction of the run, else steps; likewise below
     decay: float = between(0.1, 0.0)  # the last part of warmup_stable_decay, and of rsqrt (0 leaves it out there)
     timescale: float = between(10_000.0, 1.0)  # of rsqrt, in steps
-    final: float = between(0.0, 0.0, 1.0)  # multiple reached at the end of cosine, linear, warmup_stable_decay, rsqrt
+    factor: float = between(0.9, 1e-6, 1.0)  # of exponential: each `period` multiplies the rate by it
+    period: float = between(1000.0, 0.0)  # below 1 a fraction of the run, else steps
+    final: float = between(0.0, 0.0, 1.0)  # multiple at the end of cosine, linear, warmup_stable_decay, rsqrt; exponential's least
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """An Optax chain: clipping, moments, decoupled weight decay, learning rate. Rules are (regex, value) pairs.
+    """An Optax chain: clipping, moments, weight decay, learning rate. Rules are (regex, value) pairs.
 
     A regex is searched in the parameter's path (`model/image/blocks_0/mlp/in/kernel`); the first rule that matches
     decides, and a rule that matches nothing is an error.
@@ -105,6 +107,9 @@ class Optimizer:
     momentum: float = between(0.9, 0.0, 0.999999)  # sgd
     newton_schulz_steps: int = between(5, 1)  # muon: three products each, to make an update nearly orthogonal
     weight_decay: float = between(0.0, 0.0)
+    # What weight decay is multiplied by: the learning rate, as in PyTorch's AdamW, so that an update takes weight_decay * rate of
+    # each parameter; or the schedule alone, from 0 to 1, as in big_vision, whose 1e-4 is AdamW's 0.1 at a rate of 1e-3.
+    decay_coupling: Literal["rate", "schedule"] = "rate"
     decay_rules: tuple[tuple[str, float], ...] = ((r"(bias|scale)$", 0.0),)  # multiples of weight_decay
     rate_rules: tuple[tuple[str, float], ...] = ()  # multiples of rate
     frozen: tuple[str, ...] = ()  # regexes of parameters that never change; nor do the statistics of a BatchNorm all of whose are

@@ -20,13 +20,16 @@ class Stack:
     activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu"] = "gelu"  # swiglu: a gated MLP of three matrices
     qk_norm: bool = False
     layer_scale: float | None = between(None, 0.0)  # initial value; None leaves it out
-    dropout: float = between(0.0, 0.0, 1.0)
+    dropout: float = between(0.0, 0.0, 1.0)  # of the embeddings and of what each residual branch adds
+    attention_dropout: float = between(0.0, 0.0, 1.0)  # of attention's weights; such a stack trains without the platform's kernel
+    mlp_dropout: float = between(0.0, 0.0, 1.0)  # behind the activation of each MLP
     stochastic_depth: float = between(0.0, 0.0, 1.0)  # rate of the last layer, growing linearly from 0
     scan: bool = False  # one compiled layer looped over stacked parameters
     rematerialisation: Literal["none", "full", "save_matmuls", "save_names"] = "none"  # save_names: keep `saved`
     saved: tuple[Literal["query", "key", "value", "attended", "attention_residual", "hidden", "mlp_residual"], ...] = ()
     attention: Literal["auto", "plain"] = "auto"  # by the platform's kernel where it has one, or never
-    initialization: Literal["clip", "xavier", "normal", "gpt2"] = "xavier"  # normal: BERT's, a standard deviation of 0.02
+    # Of kernels. normal: BERT's, a standard deviation of 0.02; torch: what PyTorch's layers begin with
+    initialization: Literal["clip", "xavier", "normal", "gpt2", "torch"] = "xavier"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +141,8 @@ class TextTower(Words, Tower):
     embedding_norm: bool = False  # BERT's LayerNorm in front of the first layer
     final_norm: bool = True  # False: none behind the last layer, as with norm="post"
     pooler: bool = False  # a linear layer and tanh on what is pooled
+    word_std: float = between(0.02, 0.0)  # of the first values of the words' embeddings
+    position_std: float = between(0.01, 0.0)  # and of those of positions and token types
 
 
 @dataclasses.dataclass(frozen=True)

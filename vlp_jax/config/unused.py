@@ -8,7 +8,7 @@ from vlp_jax.errors import ConfigError
 MOMENTS = {"adamw": ("b1", "b2", "epsilon"), "adam": ("b1", "b2", "epsilon"), "muon": ("b1", "b2", "epsilon"),
            "lion": ("b1", "b2"), "adafactor": ("b1", "b2"), "sgd": ()}
 OF_SCHEDULES = {"cosine": ("final",), "linear": ("final",), "rsqrt": ("decay", "timescale", "final"), "constant": (),
-                "warmup_stable_decay": ("decay", "final")}
+                "exponential": ("factor", "period", "final"), "warmup_stable_decay": ("decay", "final")}
 OF_ZERO_SHOT = ("class_field", "templates", "class_names", "captions_per_class")
 CHUNK_SIZE = schema.ContrastiveObjective().chunk_size
 
@@ -26,7 +26,7 @@ def passed_over(config: schema.Config) -> list[str]:
     optimizer, schedule = config.optimizer, config.optimizer.schedule
     settings = [("optimizer", optimizer, [name for name in ("b1", "b2", "epsilon") if name not in MOMENTS[optimizer.kind]],
                  f"with optimizer.kind={optimizer.kind!r}"),
-                ("optimizer.schedule", schedule, [name for name in ("decay", "timescale", "final")
+                ("optimizer.schedule", schedule, [name for name in ("decay", "timescale", "factor", "period", "final")
                                                   if name not in OF_SCHEDULES[schedule.kind]],
                  f"with optimizer.schedule.kind={schedule.kind!r}")]
     settings += [(f"evaluators.{name}", spec, OF_ZERO_SHOT, "without the task 'zero_shot'")
@@ -64,6 +64,8 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
         if isinstance(objective, schema.Matching):
             settings.append((f"objectives.{name}.negative_scale", objective.negatives == "uniform" and
                              objective.negative_scale != schema.Matching().negative_scale, "beside negatives='uniform'"))
+            settings.append((f"objectives.{name}.negative_floor", objective.negatives == "uniform" and objective.negative_floor > 0,
+                             "beside negatives='uniform'"))
         if isinstance(objective, schema.MaskedLanguage):
             settings.append((f"objectives.{name}.alpha_warmup", objective.alpha == 0 < objective.alpha_warmup, "with alpha=0"))
         if not isinstance(objective, schema.ContrastiveObjective):
@@ -82,6 +84,7 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
         ("data.view_augmentation", config.data.view_augmentation is not None and not views,
          "without an objective of kind 'image_views'"),
         ("data.text.packing_rows", text.packing is None and text.packing_rows != 1, "without data.text.packing"),
+        ("optimizer.decay_coupling", optimizer.decay_coupling != "rate" and not optimizer.weight_decay, "with weight_decay=0"),
         ("optimizer.newton_schulz_steps",
          optimizer.kind != "muon" and optimizer.newton_schulz_steps != schema.Optimizer().newton_schulz_steps,
          f"beside optimizer.kind={optimizer.kind!r}: it is for 'muon'"),

@@ -56,8 +56,11 @@ def apply(name: str, image: Image.Image, magnitude: int, negative: bool, fill: C
 
 
 def randaugment(image: Image.Image, spec: RandAugment, fill: Colour, rng: np.random.Generator) -> Image.Image:
-    """`spec.operations` operations on an RGB image, one after the other, each drawn from all fourteen."""
+    """`spec.operations` operations on an RGB image, one after the other, each drawn from `spec.names`, or all, and applied with
+    the probability `spec.probability`."""
+    names = spec.names or NAMES
     for _ in range(spec.operations):
-        name = NAMES[rng.integers(len(NAMES))]
-        image = apply(name, image, spec.magnitude, bool(rng.integers(2)), fill)
+        name, negative = names[rng.integers(len(names))], bool(rng.integers(2))
+        if spec.probability == 1.0 or rng.random() < spec.probability:
+            image = apply(name, image, spec.magnitude, negative, fill)
     return image

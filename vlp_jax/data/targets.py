@@ -23,6 +23,7 @@ from vlp_jax.data.samples import Source
 from vlp_jax.data.spread import spread_samples
 from vlp_jax.data.storage import read_file
 from vlp_jax.data.text import Tokenizer
+from vlp_jax.data.vqa_answers import vqa_scores
 from vlp_jax.errors import ConfigError, DataError
 
 MOST_SAMPLES = 500_000  # of the training data that are read to find classes
@@ -94,10 +95,13 @@ def ranked_answers(name: str, texts: Sequence[str], tokenizer: Tokenizer, length
 
 
 def scores_of(places: Sequence[int], classes: int, agreeing: int) -> np.ndarray:
-    """min(n / agreeing, 1) of every class that n annotators gave (Antol et al. 2015, section 4; their mean over subsets of
-    annotators is left out, as in Teney et al. 2018). places: of each annotator's answer, -1 for none. Returns: float32 [C]."""
-    counts = np.bincount([place for place in places if place >= 0], minlength=classes)
-    return np.minimum(counts.astype(np.float32) / np.float32(agreeing), np.float32(1.0))
+    """The score of every class by how many annotators gave it (`vqa_score`). places: of each annotator's answer, -1 for one that is
+    no class. Returns: float32 [C]."""
+    scores = np.zeros(classes, np.float32)
+    for place, score in vqa_scores(places, agreeing).items():
+        if place >= 0:
+            scores[place] = score
+    return scores
 
 
 def values_in(metadata: Mapping[str, Any], spec: schema.Classes) -> list[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,13 +37,43 @@ class Tokenizer:
         room = self.length - len(start) - len(end)
         ids = np.full((len(texts), self.length), padding, np.int32)
         mask, truncated = np.zeros(ids.shape, bool), np.zeros(len(texts), bool)
-        captions = self.backend.encode([canonicalize(text, self.spec.canonicalize) for text in texts])
+        captions = self.encode(texts)
         for row, caption in enumerate(captions):
             kept = caption[:room] if self.spec.truncation_side == "right" else caption[-room:]
             tokens = [*start, *kept, *end] or [padding]
             ids[row, :len(tokens)], mask[row, :len(tokens)] = tokens, True
             truncated[row] = len(caption) > room
         return ids, mask, truncated
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each caption, after `canonicalize`, without start and end token and of any length. None is that of a
+        special token, whatever a caption spells: where the vocabulary would make it one, the caption is read in two parts, cut within
+        it.
+        """
+        captions = [canonicalize(text, self.spec.canonicalize) for text in texts]
+        rows = self.backend.encode(captions)
+        return [row if self.reserved.isdisjoint(row) else self.encode_apart(caption)
+                for caption, row in zip(captions, rows, strict=True)]
+
+    def encode_apart(self, caption: str) -> list[int]:
+        """The ids of a caption that spells special tokens, which is cut within each of them."""
+        pieces = self.spelt.sub(lambda found: f"{found[0][0]}\0{found[0][1:]}", caption).split("\0")
+        rows = self.backend.encode([piece for piece in pieces if piece])
+        return [token for row in rows for token in row if token not in self.reserved]
+
+    @functools.cached_property
+    def reserved(self) -> frozenset[int]:
+        """Ids of special tokens, which no text has: the vocabulary's, start and end token, and that of padding unless that is a letter
+        or a mark (CLIP's own code pads with "!"); not that of unknown text."""
+        start, end, padding = self.special_ids
+        added = {*start, *end, *([padding] if len(self.spec.padding_token) > 1 else [])}
+        return frozenset({*self.backend.special_ids()} - {self.backend.unknown_id} | added)
+
+    @functools.cached_property
+    def spelt(self) -> re.Pattern:
+        """What a caption has to hold to spell one of them."""
+        names = [token for token, number in self.backend.tokens().items() if number in self.reserved and len(token) > 1]
+        return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)")
 
     def mask_of(self, ids: np.ndarray) -> np.ndarray:
         """The mask of rows made by this tokenizer: True up to the first end token, or, without one, up to the last

@@ -6,6 +6,7 @@ import os
 
 import tokenizers
 
+from vlp_jax.data.clip_vocabulary import clip_definition
 from vlp_jax.data.tokenizer_hub import hub_folder, is_hub_name
 from vlp_jax.data.tokenizer_models import SentencePieceModel, model_of, sentencepiece_definition, word_piece
 from vlp_jax.errors import ConfigError
@@ -16,17 +17,19 @@ SENTENCEPIECE_FILES = ("spiece.model", "tokenizer.model", "sentencepiece.model")
 def read_definition(name: str) -> str:
     """The JSON (see `model_of`) of the tokenizer that `name` stands for.
 
-    `embedded:emoji`: the one in this package. FILE.json: a tokenizer.json. FILE.model: a SentencePiece model. FILE.txt:
-    a WordPiece vocabulary, a token a line. A folder: the files of a Hugging Face tokenizer. OWNER/NAME: such files on
-    the Hugging Face hub, fetched once.
+    `embedded:emoji`, `embedded:clip`: those in this package, the latter with CLIP's vocabulary. FILE.json: a tokenizer.json.
+    FILE.model: a SentencePiece model. FILE.txt: a WordPiece vocabulary, a token a line. A folder: the files of a Hugging Face
+    tokenizer. OWNER/NAME: such files on the Hugging Face hub, fetched once.
     In a folder a SentencePiece model comes first, then tokenizer.json, then whatever transformers can load. Where both
     are there and number their tokens differently, tokenizer.json is right: its ids are those of the embedding table.
     Raises: ConfigError for one that is not there or cannot be read.
     """
+    if name == "embedded:clip":
+        return clip_definition()
     if name.startswith("embedded:"):
         resource = importlib.resources.files("vlp_jax.data") / name.removeprefix("embedded:") / "tokenizer.json"
         if not resource.is_file():
-            raise _error(f"no embedded tokenizer {name!r}; the one that ships is 'embedded:emoji'")
+            raise _error(f"no embedded tokenizer {name!r}; those in the package are 'embedded:emoji' and 'embedded:clip'")
         return resource.read_text(encoding="utf-8")
     if os.path.isdir(name):
         return _from_folder(name)

@@ -34,6 +34,10 @@ class TokenizerModel(Protocol):
         """Ids of tokens that stand for no text."""
 
     @property
+    def unknown_id(self) -> int | None:
+        """The id of text that the vocabulary cannot spell, if there is one."""
+
+    @property
     def vocab_size(self) -> int:
         """Ids run from 0 to this, exclusive; there may be gaps."""
 
@@ -45,6 +49,7 @@ class LibraryModel:
         self.library = tokenizers.Tokenizer.from_str(definition)
         self.library.no_padding()
         self.library.no_truncation()
+        self.library.encode_special_tokens = True  # a caption that spells one is text
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoded.ids for encoded in self.library.encode_batch_fast(list(texts), add_special_tokens=False)]
@@ -60,6 +65,11 @@ class LibraryModel:
 
     def special_ids(self) -> list[int]:
         return [number for number, token in self.library.get_added_tokens_decoder().items() if token.special]
+
+    @property
+    def unknown_id(self) -> int | None:
+        token = getattr(self.library.model, "unk_token", None)
+        return self.library.token_to_id(token) if token else getattr(self.library.model, "unk_id", None)
 
     @property
     def vocab_size(self) -> int:
@@ -89,6 +99,10 @@ class SentencePieceModel:
 
     def special_ids(self) -> list[int]:
         return [number for number in range(self.vocab_size) if self.library.is_control(number) or self.library.is_unknown(number)]
+
+    @property
+    def unknown_id(self) -> int | None:
+        return self.library.unk_id()
 
     @property
     def vocab_size(self) -> int:

@@ -51,12 +51,16 @@ class MultiHeadAttention(nn.Module):
       cache: where the keys and values of memory are kept; all that are kept are looked at then. Without memory, only these.
     Returns: [B, N, D] in the compute dtype. A query that may see nothing gets the output projection's bias.
 
+    train: whether weights are dropped, as `options.attention_dropout` says; needs a "dropout" rng then. No platform's kernel does
+      it.
+
     Where a caller asks for the collection "attention" (`apply(..., mutable="attention")`), the weights of each call, float32
     [B, H, N, M], are added to its `weights`, a tuple; nobody else pays for them.
     """
 
     options: LayerOptions
     causal: bool = False
+    train: bool = False
 
     @nn.compact
     def __call__(self, query: jax.Array, memory: jax.Array | None, mask: jax.Array | None = None,
@@ -80,7 +84,9 @@ class MultiHeadAttention(nn.Module):
         causal = self.causal and visible is None
         if self.is_mutable_collection("attention") and not self.is_initializing():
             self.sow("attention", "weights", attention_weights(q, k, mask, options.heads, causal, visible, bias))
-        attended = checkpoint_name(attend(q, k, v, mask, options.heads, causal, options.attention, visible, bias), "attended")
+        drop = (self.make_rng("dropout"), options.attention_dropout) if self.train and options.attention_dropout else None
+        attended = attend(q, k, v, mask, options.heads, causal, options.attention, visible, bias, drop)
+        attended = checkpoint_name(attended, "attended")
         attended = rearrange(attended, "b n (h k) -> b n h k", h=options.heads)
         return precision.dense(options.width, ("heads", "head_dim", "embed"), axis=(-2, -1), name="out",
                                kernel_init=initial["residual"])(attended)
@@ -112,17 +118,22 @@ def rotate(x: jax.Array, angles: jax.Array, heads: int) -> jax.Array:
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool,
-           attention: str = "auto", visible: jax.Array | None = None, bias: jax.Array | None = None) -> jax.Array:
+           attention: str = "auto", visible: jax.Array | None = None, bias: jax.Array | None = None,
+           drop: tuple[jax.Array, float] | None = None) -> jax.Array:
     """softmax(q k^T / sqrt(K) + bias) v of every head with the softmax in float32.
 
     q: [B, N, H K]; k, v: [B, M, H K], the heads side by side; mask: [B, M] bool, the visible tokens first, or Segments, or None.
     attention: `auto` takes the platform's kernel where there is one for these shapes, `plain` never.
     visible: [B or 1, N, M] bool, pairs that may be met, in place of `causal`; by plain products, as with bias, float32 [H, N, M] or
       [B, H, N, M].
+    drop: a key and the probability with which each weight is set to 0, the others divided by what is left (Vaswani et al. 2017,
+      section 5.4, as BERT has it); by plain products too.
     Returns [B, N, H K]; zeros where nothing is seen.
     """
-    if visible is not None or bias is not None:
-        return plain_attention(q, k, v, mask, heads, causal and visible is None, visible, bias)
+    if drop is not None and attention == "auto":
+        say_once("attention_dropout is above 0: in training, attention takes plain products and a softmax, and no kernel")
+    if visible is not None or bias is not None or drop is not None:
+        return plain_attention(q, k, v, mask, heads, causal and visible is None, visible, bias, drop)
     layout = current_layout()
     kernel = None if attention == "plain" or layout is None else kernel_for(layout, q, k, heads, isinstance(mask, Segments))
     if kernel is None:
@@ -180,9 +191,13 @@ def cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | 
 
 
 def plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool,
-                    visible: jax.Array | None = None, bias: jax.Array | None = None) -> jax.Array:
+                    visible: jax.Array | None = None, bias: jax.Array | None = None,
+                    drop: tuple[jax.Array, float] | None = None) -> jax.Array:
     """`attend` by two products and a softmax, on any platform."""
     weights = attention_weights(q, k, mask, heads, causal, visible, bias)
+    if drop is not None:
+        key, rate = drop
+        weights = jnp.where(jax.random.bernoulli(key, 1.0 - rate, weights.shape), weights / (1.0 - rate), 0.0)
     v = rearrange(v, "b n (h k) -> b n h k", h=heads)
     return rearrange(jnp.einsum("bhnm,bmhk->bnhk", weights.astype(v.dtype), v), "b n h k -> b n (h k)")
 

@@ -37,6 +37,7 @@ class Mlp(nn.Module):
     """Two linear layers with an activation between them, or a gate beside it (swiglu). [B, N, D] -> [B, N, D]."""
 
     options: LayerOptions
+    train: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -47,6 +48,7 @@ class Mlp(nn.Module):
         hidden = [project(name=name)(x) for name in (("in", "gate") if gated else ("in",))]
         hidden = [checkpoint_name(constrain(part, ("batch", None, "activation_mlp")), "hidden") for part in hidden]
         hidden = hidden[0] * jax.nn.silu(hidden[1]) if gated else ACTIVATIONS[options.activation](hidden[0])
+        hidden = nn.Dropout(options.mlp_dropout, deterministic=not self.train)(hidden)
         return dense(options.width, ("mlp", "embed"), kernel_init=initial["residual"], name="out")(hidden)
 
 
@@ -72,7 +74,7 @@ class TransformerLayer(nn.Module):
     def __call__(self, x, drop_rate, mask=None, memory=None, memory_mask=None, angles=None, only=None, visible=None, cache=None,
                  bias=None):
         options, name_of = self.options, self.options.name_of
-        attention = functools.partial(MultiHeadAttention, options, name=name_of("attention"))
+        attention = functools.partial(MultiHeadAttention, options, train=self.train, name=name_of("attention"))
         if only is None:
             x = self.residual("attention", x, drop_rate,
                               lambda y: attention(causal=options.causal)(y, y, mask, angles, visible, cache, bias))
@@ -83,9 +85,9 @@ class TransformerLayer(nn.Module):
             x = self.residual("attention", x, drop_rate, lambda y: attention()(only.of(y), y, seen, turns, bias=own), only)
         if options.cross_attention:
             whole = None if cache is None else cache.replace(position=None)
-            cross = MultiHeadAttention(options, name=name_of("cross"))
+            cross = MultiHeadAttention(options, train=self.train, name=name_of("cross"))
             x = self.residual("cross", x, drop_rate, lambda y: cross(y, memory, memory_mask, cache=whole))
-        return self.residual("mlp", x, drop_rate, Mlp(options, name=name_of("mlp")))
+        return self.residual("mlp", x, drop_rate, Mlp(options, self.train, name=name_of("mlp")))
 
     def residual(self, name: str, x: jax.Array, drop_rate: jax.Array, branch: Callable, only: Place | None = None) -> jax.Array:
         """x + scale * branch(norm(x)), or norm(x + scale * branch(x)) with post-normalisation; with `only`, of that token."""

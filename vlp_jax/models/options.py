@@ -75,6 +75,8 @@ class LayerOptions:
     qk_norm: bool = False
     layer_scale: float | None = None
     dropout: float = 0.0
+    attention_dropout: float = 0.0
+    mlp_dropout: float = 0.0
     causal: bool = False
     cross_attention: bool = False
     initialization: str = "xavier"
@@ -111,10 +113,15 @@ class LayerOptions:
         2019), `gpt2`: that, divided by the root of the number of residual branches, 2 depth, for what writes to the residual
         stream (Radford et al. 2019, section 2.3), or `clip`: normal with a standard deviation of
         D^-1/2 for query, key, value, D^-1/2 (2 depth)^-1/2 for what writes to the residual stream and (2 D)^-1/2 for
-        the MLP's input (Radford et al. 2021, section 2.4 and its code)."""
+        the MLP's input (Radford et al. 2021, section 2.4 and its code); or `torch`, what PyTorch's modules begin with: uniform up
+        to fan_in^-1/2, and up to (1.5 / D)^1/2 for query, key, value (`nn.Linear`, `nn.MultiheadAttention`)."""
         same = {"xavier": nn.initializers.xavier_uniform(), "normal": nn.initializers.normal(0.02)}.get(self.initialization)
         if same is not None:
             return dict(attention=same, residual=same, mlp=same)
+        if self.initialization == "torch":
+            linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+            attention = nn.initializers.variance_scaling(1 / 2, "fan_in", "uniform")
+            return dict(attention=attention, residual=linear, mlp=linear, patch=linear)
         if self.initialization == "gpt2":
             ordinary, residual = (nn.initializers.normal(0.02 * scale) for scale in (1.0, (2 * max(self.depth, 1))**-0.5))
             return dict(attention=ordinary, residual=residual, mlp=ordinary)

@@ -71,6 +71,8 @@ class TextTransformer(nn.Module):
     embedding_norm: bool = False
     final_norm: bool = True
     pooler: bool = False
+    word_std: float = 0.02  # of the first values of the words' embeddings
+    position_std: float = 0.01  # and of those of positions and token types
     stochastic_depth: float = 0.0
     scan: bool = False
     rematerialisation: str = "none"
@@ -110,13 +112,13 @@ class TextTransformer(nn.Module):
                  reading: Reading) -> tuple[jax.Array, jax.Array]:
         """The layers' input [B, N, D] and its mask [B, N], with the class token where the tower has one and does not write."""
         options = self.options
-        x = embedded_words(text, self.vocab_size, options.width, options.precision)
+        x = embedded_words(text, self.vocab_size, options.width, options.precision, self.word_std)
         if reading.start is not None:
             first = jnp.arange(text.shape[1]) == (0 if cache is None else -cache.position)
             x = jnp.where(first[:, None], self.learned(reading.start, (1, 1, options.width)), x)
         x = self.placed(x, cache)
         if self.token_types:
-            segments = self.learned("token_type", (self.token_types, options.width))
+            segments = self.learned("token_type", (self.token_types, options.width), self.position_std)
             x = x + (segments[0] if types is None else jnp.take(segments, types, axis=0))
         if self.pooling == "cls" and not reading.writing:
             token = self.learned("class_token", (1, 1, options.width))
@@ -137,7 +139,7 @@ class TextTransformer(nn.Module):
             return x * width**0.5 + places_of(positions, x.shape[1], cache)
         if self.position == "relative":
             return x
-        return x + places_of(self.learned("position", (1, self.length, width)), x.shape[1], cache)
+        return x + places_of(self.learned("position", (1, self.length, width), self.position_std), x.shape[1], cache)
 
     def bias(self, count: int, cache: Cache | None) -> jax.Array | None:
         """What is added to the logits of self-attention, [H, N, M], None where nothing is."""
@@ -161,9 +163,9 @@ class TextTransformer(nn.Module):
         x = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))
         return jnp.where((jnp.arange(mask.shape[1]) == place)[:, :, None], token, x), mask
 
-    def learned(self, name: str, shape: tuple[int, ...]) -> jax.Array:
+    def learned(self, name: str, shape: tuple[int, ...], std: float = 0.01) -> jax.Array:
         axes = (*[None] * (len(shape) - 1), "embed")
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.01), axes)
+        init = nn.with_logical_partitioning(nn.initializers.normal(std), axes)
         return self.param(name, init, shape, jnp.float32).astype(self.options.precision.compute)
 
     def pooled_place(self, mask: jax.Array) -> Place | None:
@@ -183,10 +185,10 @@ class TextTransformer(nn.Module):
         return AttentionPooling(self.options, name="pooling_head")(x, mask if self.padding_mask else None)
 
 
-def embedded_words(text: jax.Array, vocab_size: int, width: int, precision: Precision) -> jax.Array:
+def embedded_words(text: jax.Array, vocab_size: int, width: int, precision: Precision, std: float = 0.02) -> jax.Array:
     """int32 [B, L] -> [B, L, D] in the compute dtype, by a table `tokens` of the module inside whose call this stands."""
     table = nn.Embed(vocab_size, width, param_dtype=jnp.float32, name="tokens",
-                     embedding_init=nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed")))
+                     embedding_init=nn.with_logical_partitioning(nn.initializers.normal(std), ("vocab", "embed")))
     # Gathered along the width first: rows of a table that is divided there would have to be exchanged for the batch.
     return jnp.take(constrain(table.embedding.astype(precision.compute), ("vocab", "activation_embed")), text, axis=0)
 

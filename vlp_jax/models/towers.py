@@ -24,7 +24,8 @@ def layer_options(tower: schema.Stack, section: str, precision: Precision, causa
     return LayerOptions(
         width=size.width, heads=size.heads, mlp_dim=size.mlp_dim, depth=size.depth, norm=tower.norm, norm_kind=tower.norm_kind,
         norm_epsilon=tower.norm_epsilon, activation=tower.activation, qk_norm=tower.qk_norm,
-        layer_scale=tower.layer_scale, dropout=tower.dropout, causal=causal, initialization=tower.initialization,
+        layer_scale=tower.layer_scale, dropout=tower.dropout, attention_dropout=tower.attention_dropout,
+        mlp_dropout=tower.mlp_dropout, causal=causal, initialization=tower.initialization,
         attention=tower.attention, cross_attention=cross_attention, precision=precision)
 
 
@@ -127,7 +128,8 @@ def build_text_tower(tower: schema.AnyTextTower, precision: Precision) -> TextTr
     return TextTransformer(
         options=options, vocab_size=tower.vocab_size, length=tower.length, pooling=tower.pooling, position=tower.position,
         padding_mask=tower.padding_mask, token_types=tower.token_types,
-        embedding_norm=tower.embedding_norm, final_norm=tower.final_norm, pooler=tower.pooler,
+        embedding_norm=tower.embedding_norm, final_norm=tower.final_norm, pooler=tower.pooler, word_std=tower.word_std,
+        position_std=tower.position_std,
         stochastic_depth=tower.stochastic_depth, scan=tower.scan, rematerialisation=tower.rematerialisation, saved=tower.saved)
 
 

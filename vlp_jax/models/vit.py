@@ -77,6 +77,7 @@ class ViT(nn.Module):
             x = jnp.concatenate([x, jnp.broadcast_to(registers, (len(x), *registers.shape[1:]))], axis=1)
         if self.embedding_norm:
             x = options.normalisation("embedding_norm")(x)
+        x = nn.Dropout(options.dropout, deterministic=not train)(x)
         x = constrain(x, ("batch", "tokens", "activation_embed"))
         only = Place() if has_class_token and not tokens else None
         x = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
@@ -93,7 +94,7 @@ class ViT(nn.Module):
         else:
             patches = rearrange(image, "b (h p) (w q) c -> b (h w) (p q c)", p=self.patch_size, q=self.patch_size)
         return precision.dense(options.width, ("patch", "embed"), use_bias=self.patch_bias, name="patch_embedding",
-                               kernel_init=nn.initializers.lecun_normal())(patches)
+                               kernel_init=options.initializers().get("patch", nn.initializers.lecun_normal()))(patches)
 
     def positions(self, side: int) -> jax.Array:
         """What is added to the patches, [1, N, D]."""

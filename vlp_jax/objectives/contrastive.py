@@ -26,16 +26,30 @@ def shared_positives(batch: dict[str, jax.Array], kinds: tuple[str, ...]) -> jax
 
 
 class ScaledObjective(Objective):
-    """Base of objectives with a learned scale of cosines, kept as its logarithm and clamped after each update."""
+    """Base of objectives with a learned scale of cosines, clamped after each update.
+
+    scale_parameter: what is learned, `log_scale` (Radford et al. 2021), or `temperature`, the scale's inverse (Li et al. 2021).
+    """
 
     initial_scale: float = 1 / 0.07
+    minimum_scale: float = 1.0
     maximum_scale: float = 100.0
+    scale_parameter: str = "log_scale"
 
-    def log_scale(self) -> jax.Array:
-        return self.param("log_scale", nn.initializers.constant(jnp.log(self.initial_scale)), (), jnp.float32)
+    def scale(self) -> jax.Array:
+        """The scale, float32 []; call it inside a compact method."""
+        first = jnp.log(self.initial_scale) if self.scale_parameter == "log_scale" else 1.0 / self.initial_scale
+        return self.scale_of({self.scale_parameter: self.param(self.scale_parameter, nn.initializers.constant(first), (),
+                                                               jnp.float32)})
+
+    def scale_of(self, params: dict) -> jax.Array:
+        """The scale that the objective's own parameters say."""
+        return jnp.exp(params["log_scale"]) if self.scale_parameter == "log_scale" else 1.0 / params["temperature"]
 
     def constrain(self, params: dict) -> dict:
-        return {**params, "log_scale": jnp.clip(params["log_scale"], 0.0, jnp.log(self.maximum_scale))}
+        if self.scale_parameter == "temperature":
+            return {**params, "temperature": jnp.clip(params["temperature"], 1.0 / self.maximum_scale, 1.0 / self.minimum_scale)}
+        return {**params, "log_scale": jnp.clip(params["log_scale"], jnp.log(self.minimum_scale), jnp.log(self.maximum_scale))}
 
 
 class ContrastiveObjective(ScaledObjective):
@@ -99,7 +113,7 @@ class SoftmaxContrastive(ContrastiveObjective):
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
-        scale = jnp.exp(self.log_scale())
+        scale = self.scale()
         if not self.mixup:
             loss, accuracy = self.compared(encodings, batch, scale)
             return Loss(loss, {"scale": scale, "batch_accuracy": accuracy, "uniform": uniform(batch)})
@@ -134,7 +148,7 @@ class SigmoidContrastive(ContrastiveObjective):
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
-        scale = jnp.exp(self.log_scale())
+        scale = self.scale()
         bias = self.param("bias", nn.initializers.constant(self.initial_bias), (), jnp.float32)
         if self.implementation == "dense":
             image, text = encodings["image_embedding"], encodings["text_embedding"]

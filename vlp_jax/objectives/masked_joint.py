@@ -19,7 +19,7 @@ class MaskedJoint(MaskedImage):
     """The picture's patches are hidden as in `MaskedImage`, the text's tokens as in `MaskedLanguage`; what a fusion of the two
     gives tells both, by a head each. The loss is the sum of the two.
 
-    rate, spare_first, spare_last, mask_id, tied: of the words, as in `MaskedLanguage`.
+    rate, spare_first, spare_last, mask_id, tied, whole_words: of the words, as in `MaskedLanguage`.
     Metrics: those of the two, with `image_` and `text_` in front: `image_loss`, `image_accuracy`, `image_code_entropy`,
     `text_loss`, `text_accuracy`, `text_masked`, `text_unigram_entropy`.
     """
@@ -29,9 +29,14 @@ class MaskedJoint(MaskedImage):
     spare_last: bool = True
     mask_id: int | None = None
     tied: bool = False
+    whole_words: bool = False
 
     takes_packed = False
     couples_batch = True  # by the number of chosen words, over which the mean is taken
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return ("word_start",) if self.whole_words else ()
 
     def flops(self, model: schema.Model, batch: int) -> int:
         width, text = fused_width(model), text_width(model.text)
@@ -42,7 +47,7 @@ class MaskedJoint(MaskedImage):
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         hidden = self.hide(batch["image"], model)
-        masked = masked_text(self, self.make_rng("dropout"), batch, model)
+        masked = masked_text(self, self.make_rng("dropout"), batch, model, batch["word_start"] if self.whole_words else None)
         image = model.encode_image(batch["image"], self.training, masked=hidden.mask)
         text = model.encode_text(masked.text, batch["text_mask"], self.training, edges=batch.get("word_edges"))
         fused = model.fuse(image, text, self.training)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
 from vlp_jax.models.fusion_flops import fusion_flops
 from vlp_jax.models.layers import Encoding
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
@@ -21,17 +22,21 @@ class Matching(Objective):
     wrong image.
 
     negatives: `similar` draws the wrong partner in proportion to the softmax of `negative_scale` times the cosines of the
-      embeddings, `uniform` any. Never one whose example shares an image or a caption with the row; a row whose whole batch does
-      asks about no wrong pair.
+      embeddings plus `negative_floor`, `uniform` any. Never one whose example shares an image or a caption with the row; a row
+      whose whole batch does asks about no wrong pair. A scale of None is the one that the first contrastive objective has learned.
     wrong: `both` of these wrong pairs, or those with a wrong `text`, or with a wrong `image`, alone.
+    wrong_rate: each pair is asked about once, with this probability as a wrong one (of `both` kinds as often), as in ViLT and
+      FLAVA, and not as it is and with each wrong part besides, as in ALBEF.
     loss: of `matching_loss`; the head gives two numbers for `cross_entropy`, one for the others.
     Metrics: `accuracy` and `positive_rate` of the questions, and `reference`, the least loss of one answer to all of them: the
       entropy of that rate, or with `hinge` twice the rarer answer's.
     """
 
     negatives: str = "similar"
-    negative_scale: float = 1 / 0.07
+    negative_scale: float | None = 1 / 0.07
+    negative_floor: float = 0.0
     wrong: str = "both"
+    wrong_rate: float | None = None
     loss: str = "cross_entropy"
 
     couples_batch = True
@@ -46,25 +51,49 @@ class Matching(Objective):
 
     def flops(self, model: schema.Model, batch: int) -> int:
         similarity = 2 * batch**2 * embedding_dim(model) // 3 if self.negatives == "similar" else 0  # has no backward pass
-        return (3 if self.wrong == "both" else 2) * batch * fusion_flops(model) + similarity
+        questions = 1 if self.wrong_rate is not None else 3 if self.wrong == "both" else 2
+        return questions * batch * fusion_flops(model) + similarity
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         image, text, allowed = encodings["image"], encodings["text"], ~shared_positives(batch, ("caption", "image"))
-        if self.negatives == "similar":
-            similarity = self.negative_scale * cosines(encodings["image_embedding"], encodings["text_embedding"])
-        else:
-            similarity = jnp.zeros(allowed.shape, jnp.float32)
+        similarity = self.similarity(encodings, allowed.shape)
+        if self.wrong_rate is not None:
+            return self.asked_once(image, text, similarity, allowed, model)
         pairs, asked = [(image, text)], [jnp.ones(len(allowed), bool)]
         if self.wrong != "image":
-            texts, has_text = draw_negatives(self.make_rng("dropout"), similarity, allowed)
+            texts, has_text = draw_negatives(self.make_rng("dropout"), similarity, allowed, self.negative_floor)
             pairs, asked = [*pairs, (image, rows_of(text, texts))], [*asked, has_text]
         if self.wrong != "text":
-            images, has_image = draw_negatives(self.make_rng("dropout"), similarity.T, allowed.T)
+            images, has_image = draw_negatives(self.make_rng("dropout"), similarity.T, allowed.T, self.negative_floor)
             pairs, asked = [*pairs, (rows_of(image, images), text)], [*asked, has_image]
         of_image, of_text = (beside_each_other(*parts) for parts in zip(*pairs, strict=True))
         logits = self.logits(model, of_image, of_text, self.training)
         labels = jnp.tile(jnp.array([1] + [0] * (len(pairs) - 1)), len(allowed))
         return matching_loss(logits, labels, jnp.stack(asked, axis=1).reshape(-1), self.loss)
+
+    def similarity(self, encodings: dict, shape: tuple[int, int]) -> jax.Array:
+        """[B, B]: by whose softmax over a row an image's wrong text is drawn, over a column a text's wrong image."""
+        if self.negatives != "similar":
+            return jnp.zeros(shape, jnp.float32)
+        scale = encodings["scale"] if self.negative_scale is None else self.negative_scale
+        if scale is None:
+            raise ConfigError("objectives: a matching objective with negative_scale=None draws by the scale that a contrastive "
+                              "objective has learned, and there is none; set a number")
+        return scale * cosines(encodings["image_embedding"], encodings["text_embedding"])
+
+    def asked_once(self, image: Encoding, text: Encoding, similarity: jax.Array, allowed: jax.Array,
+                   model: VisionLanguageModel) -> Loss:
+        """The loss of one question about each pair, which is a wrong one with the probability `wrong_rate`."""
+        key, of_text, of_image = self.make_rng("dropout"), self.make_rng("dropout"), self.make_rng("dropout")
+        is_wrong, by_text = jax.random.bernoulli(key, jnp.array([[self.wrong_rate], [0.5]]), (2, len(allowed)))
+        by_text = {"both": by_text, "text": jnp.ones_like(by_text), "image": jnp.zeros_like(by_text)}[self.wrong]
+        texts, has_text = draw_negatives(of_text, similarity, allowed, self.negative_floor)
+        images, has_image = draw_negatives(of_image, similarity.T, allowed.T, self.negative_floor)
+        is_wrong &= jnp.where(by_text, has_text, has_image)
+        own = jnp.arange(len(allowed))
+        logits = self.logits(model, rows_of(image, jnp.where(is_wrong & ~by_text, images, own)),
+                             rows_of(text, jnp.where(is_wrong & by_text, texts, own)), self.training)
+        return matching_loss(logits, (~is_wrong).astype(jnp.int32), jnp.ones(len(allowed), bool), self.loss)
 
     @nn.compact
     def logits(self, model: VisionLanguageModel, image: Encoding, text: Encoding, train: bool = False) -> jax.Array:
@@ -93,12 +122,14 @@ def matching_loss(logits: jax.Array, labels: jax.Array, asked: jax.Array, loss: 
     return Loss((weights * lost).sum(), {"accuracy": (weights * (margin > 0)).sum(), "positive_rate": rate, "reference": reference})
 
 
-def draw_negatives(key: jax.Array, similarity: jax.Array, allowed: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """One column for each row, in proportion to softmax(similarity) over those that are allowed.
+def draw_negatives(key: jax.Array, similarity: jax.Array, allowed: jax.Array, floor: float = 0.0) -> tuple[jax.Array, jax.Array]:
+    """One column for each row, in proportion to softmax(similarity) + floor among those that are allowed.
 
-    similarity: [B, C]; allowed: [B, C] bool. Returns: int32 [B], and bool [B], False for rows with nothing allowed.
+    similarity: [B, C], whose softmax is over all of a row; allowed: [B, C] bool. Returns: int32 [B], and bool [B], False for rows
+    with nothing allowed.
     """
-    logits = jnp.where(allowed, jax.lax.stop_gradient(similarity), -jnp.inf)
+    similarity = jax.lax.stop_gradient(similarity)
+    logits = jnp.where(allowed, jnp.log(jax.nn.softmax(similarity) + floor) if floor else similarity, -jnp.inf)
     has_any = allowed.any(axis=1)
     drawn = jax.random.categorical(key, jnp.where(has_any[:, None], logits, 0.0), axis=1)
     return drawn, has_any

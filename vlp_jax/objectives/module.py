@@ -18,7 +18,7 @@ from vlp_jax.models.towers import image_token_width
 from vlp_jax.models.vision_language import VisionLanguageModel, as_memory
 from vlp_jax.objectives.answering import Answering
 from vlp_jax.objectives.captioning import Captioning, token_losses
-from vlp_jax.objectives.contrastive import SigmoidContrastive, SoftmaxContrastive
+from vlp_jax.objectives.contrastive import ScaledObjective, SigmoidContrastive, SoftmaxContrastive
 from vlp_jax.objectives.image_views import ImageViews
 from vlp_jax.objectives.masked_autoencoder import MaskedAutoencoder
 from vlp_jax.objectives.masked_image import MaskedImage
@@ -68,8 +68,10 @@ class PretrainingModule(nn.Module):
         return self.losses(self.encode(batch, needs, train), batch, tuple(self.objectives), updates)
 
     def teach(self, batch: dict[str, jax.Array]) -> dict:
-        """What objectives read in `batch["teacher"]` (see `Objective`), by these parameters, without dropout."""
-        encodings = self.encode(batch, {need for objective in self.objectives.values() for need in objective.teacher_needs}, False)
+        """What objectives read in `batch["teacher"]` (see `Objective`), by these parameters; with dropout where there is a key for
+        it."""
+        needs = {need for objective in self.objectives.values() for need in objective.teacher_needs}
+        encodings = self.encode(batch, needs, train=self.has_rng("dropout"))
         lessons = {objective.name: objective.teach(encodings, batch, self.model) for objective in self.objectives.values()
                    if objective.taught}
         return encodings | lessons
@@ -78,6 +80,7 @@ class PretrainingModule(nn.Module):
                updates: jax.Array | None = None) -> Loss:
         """The weighted sum of the losses of the objectives in `names`, and their metrics."""
         total, metrics = jnp.zeros((), jnp.float32), {}
+        encodings = {**encodings, "scale": self.learned_scale()}
         for name in names:
             loss = self.objectives[name](encodings, batch, self.model)
             weight = weight_at(self.objectives_config[name], updates)
@@ -86,6 +89,14 @@ class PretrainingModule(nn.Module):
                 metrics[f"{name}/weight"] = weight
             metrics |= {f"{name}/loss": loss.value} | {f"{name}/{key}": value for key, value in loss.metrics.items()}
         return Loss(total, metrics)
+
+    def learned_scale(self) -> jax.Array | None:
+        """The scale of the first contrastive objective, as a constant; None where there is none."""
+        for name, objective in self.objectives.items():
+            if isinstance(objective, ScaledObjective):
+                known = self.variables.get("params", {}).get(f"objectives_{name}")
+                return jnp.float32(objective.initial_scale) if known is None else jax.lax.stop_gradient(objective.scale_of(known))
+        return None
 
     def encode(self, batch: dict[str, jax.Array], needs: set[str], train: bool) -> dict:
         """The encodings named in `needs`: `image`, `text` (models.layers.Encoding), `image_embedding`, `text_embedding`

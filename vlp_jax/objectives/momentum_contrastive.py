@@ -59,7 +59,8 @@ class MomentumContrastive(ScaledObjective):
 
     Targets are `alpha` times the averaged model's own softmax plus 1 - alpha times the pair itself, as equation 6 has it; alpha
     grows linearly over the first `alpha_warmup` updates. positives: sharing which makes a candidate count as the pair itself, all
-    of them alike; the paper has none. The queue starts empty, and what is not filled yet is no candidate.
+    of them alike; the paper has none. teacher_dropout: whether the averaged model, for all objectives that it teaches, drops
+    activations too, as in the paper's code. The queue starts empty, and what is not filled yet is no candidate.
     Metrics: `scale`, `alpha`, `candidates`, and the references `uniform` (the loss of a guess: ln(candidates)) and
       `target_entropy`, which no model can go below.
     """
@@ -68,6 +69,7 @@ class MomentumContrastive(ScaledObjective):
     queue: int = 65_536
     alpha: float = 0.4
     alpha_warmup: int = 0
+    teacher_dropout: bool = False
 
     needs = ("image_embedding", "text_embedding")
     teacher_needs = needs
@@ -88,7 +90,7 @@ class MomentumContrastive(ScaledObjective):
         queue = self.variable("queue", "pairs", Queue.empty, self.queue, dim)
         updates = self.variable("queue", "updates", jnp.zeros, (), jnp.int32)
         alpha = grown(self.alpha, self.alpha_warmup, updates.value)
-        kept, scale = queue.value, jnp.exp(self.log_scale())
+        kept, scale = queue.value, self.scale()
         known, positives = kept.with_batch(batch, self.positives)
         candidates = [jnp.concatenate([new, old]) for new, old in zip(teacher, (kept.image, kept.text), strict=True)]
         parts = [soft_contrastive(pupil[a], teacher[a], candidates[b], scale, alpha, positives, known) for a, b in ((0, 1), (1, 0))]

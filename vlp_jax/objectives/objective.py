@@ -29,6 +29,7 @@ class Objective(nn.Module):
     inputs: names of the arrays that it reads in the batch beside texts and ids: those that the pipeline makes only where they are
       asked for (`data/inputs.py`).
     teacher_needs: names of the encodings that it, or its `teach`, reads of the averaged parameters, in `batch["teacher"]`.
+    teacher_dropout: whether the averaged parameters are to be applied with dropout, to all objectives that are taught.
     taught: whether it reads `batch["teacher"]`, beside the encodings what the averaged parameters' `teach` gave, under its name.
     takes_packed: whether it knows texts that are packed into rows (`data.text.packing`), or reads none.
     couples_batch: whether an example's loss depends on the rest of the batch, so that the mean of the microbatches'
@@ -42,6 +43,7 @@ class Objective(nn.Module):
     needs: ClassVar[tuple[str, ...]] = ()
     inputs: ClassVar[tuple[str, ...]] = ()
     teacher_needs: ClassVar[tuple[str, ...]] = ()
+    teacher_dropout: ClassVar[bool] = False
     takes_packed: ClassVar[bool] = False
     couples_batch: ClassVar[bool] = False
     reads_pixels: ClassVar[bool] = False
@@ -57,7 +59,8 @@ class Objective(nn.Module):
 
     def teach(self, encodings: dict, batch: dict[str, jax.Array], model: nn.Module) -> Any:
         """What the pupil, called next with the same batch, reads in `batch["teacher"][self.name]`; called with the averaged
-        parameters and their encodings, without dropout. What is drawn for the two is drawn here, from the stream "teacher"."""
+        parameters and their encodings, without dropout unless an objective has `teacher_dropout`. What is drawn for the two is
+        drawn here, from the stream "teacher"."""
         return None
 
     @property

@@ -20,6 +20,7 @@ from vlp_jax.training.optimizer import path_of
 from vlp_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
+TEACHER = 1  # folded into a step's key for the dropout of the averaged parameters
 
 
 def loss_gradients(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
@@ -57,12 +58,18 @@ def at_once(config: schema.Config, module: PretrainingModule, state: TrainState,
 
 
 def with_teacher(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict, key: jax.Array) -> dict:
-    """The batch and, as its `teacher`, what the averaged parameters tell the objectives that are taught, without dropout."""
-    if not any(objective.taught for objective in build_objectives(config.objectives).values()):
+    """The batch and, as its `teacher`, what the averaged parameters tell the objectives that are taught; with dropout only
+    where one of these asks for it, drawn apart from that of the trained parameters."""
+    objectives = build_objectives(config.objectives).values()
+    if not any(objective.taught for objective in objectives):
         return batch
     variables = state.averaged_variables
     variables |= {"params": module.precision.working_copy(variables["params"])}
-    return {**batch, "teacher": module.apply(variables, batch, rngs={"teacher": key}, method="teach")}
+    rngs = {"teacher": key}
+    if any(objective.teacher_dropout for objective in objectives):
+        rngs["dropout"] = jax.random.fold_in(key, TEACHER)
+    lessons, _ = module.apply(variables, batch, rngs=rngs, method="teach", mutable=list(state.collections))
+    return {**batch, "teacher": lessons}
 
 
 def by_mean(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,

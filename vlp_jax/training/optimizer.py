@@ -17,13 +17,17 @@ from vlp_jax.training.adafactor import clip_by_parameter_rms, own_axes, scale_by
 
 
 def make_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: Any) -> optax.GradientTransformation:
-    """Clip by global norm, scale by moments, add decoupled weight decay, multiply by the learning rate.
+    """Clip by global norm, scale by moments, add weight decay, multiply by the learning rate.
+
+    With `decay_coupling="schedule"` an update takes weight_decay * schedule(step) / rate of a parameter, whatever its rate rule.
 
     params: the parameters or their shapes, in boxes with their logical axes where they have some (see `boxed_parameters`); only
       paths, structure and axes are read. Frozen parameters have no moments, count in no norm, and never change.
     Raises: ConfigError naming a rule that is no regex or matches no parameter, and where all are frozen.
     """
     axes, params = named_axes(params), nn.meta.unbox(params)
+    if config.decay_coupling == "schedule" and config.weight_decay and not config.rate:
+        raise ConfigError("optimizer.decay_coupling: 'schedule' divides by optimizer.rate, which is 0")
     if config.kind == "adam" and config.weight_decay:
         raise ConfigError("optimizer.weight_decay: must be 0 with kind='adam'; with weight decay use kind='adamw'")
     frozen = match_rules("optimizer.frozen", [(pattern, 1.0) for pattern in config.frozen], params, default=0.0)
@@ -34,10 +38,12 @@ def make_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: A
     rates = match_rules("optimizer.rate_rules", config.rate_rules, params, default=1.0)
     chain = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm is not None else []
     chain += scale_by_moments(config, axes)
-    if config.weight_decay:
-        chain.append(add_weight_decay(jax.tree.map(lambda factor: factor * config.weight_decay, decay)))
-    if config.rate_rules:
-        chain.append(optax.stateless(lambda updates, _: jax.tree.map(_times, updates, rates, is_leaf=_is_masked)))
+    by_rate = config.decay_coupling == "rate"
+    strength = config.weight_decay / (1.0 if by_rate else config.rate)
+    decayed = [add_weight_decay(jax.tree.map(lambda factor: factor * strength, decay))] if config.weight_decay else []
+    multiplied = [optax.stateless(lambda updates, _: jax.tree.map(_times, updates, rates, is_leaf=_is_masked))] if (
+        config.rate_rules) else []
+    chain += [*decayed, *multiplied] if by_rate else [*multiplied, *decayed]
     chain.append(optax.scale_by_learning_rate(schedule))
     if not config.frozen:
         return optax.chain(*chain)

@@ -23,13 +23,14 @@ def make_schedule(config: schema.Schedule, rate: float, steps: int) -> optax.Sch
     All kinds start with a linear warm-up from 0. Then `cosine` and `linear` fall to `final` at the last step,
     `constant` stays, `rsqrt` is sqrt(timescale / (timescale + t)) for t steps after the warm-up (Zhai et al. 2022) with
     a linear cooldown to `final`, and `warmup_stable_decay` stays and falls linearly to `final` (Hu et al. 2024).
+    `exponential` is factor^n in the n-th `period` from the first step on, or `final` where that is more (BLIP's epochs).
     Raises: ConfigError where warm-up and decay are longer than the run.
     """
     warmup = _length(config.warmup, steps)
     decay = _length(config.decay, steps) if config.kind in ("rsqrt", "warmup_stable_decay") else 0
     if warmup + decay > steps:
         raise ConfigError(f"optimizer.schedule: warmup ({warmup} steps) and decay ({decay}) are longer than the run ({steps})")
-    final = config.final
+    final, period = config.final, max(1, _length(config.period, steps))
 
     def schedule(step):
         step = jnp.asarray(step, jnp.float32)
@@ -41,6 +42,7 @@ def make_schedule(config: schema.Schedule, rate: float, steps: int) -> optax.Sch
             "cosine": final + (1.0 - final) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress)),
             "linear": final + (1.0 - final) * (1.0 - progress),
             "constant": 1.0,
+            "exponential": jnp.maximum(config.factor**jnp.floor(step / period), final),
             "rsqrt": jnp.sqrt(config.timescale / (config.timescale + after)) * (final + (1.0 - final) * cooling),
             "warmup_stable_decay": final + (1.0 - final) * cooling,
         }[config.kind]

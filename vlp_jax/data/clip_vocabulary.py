@@ -1,0 +1,40 @@
+"""CLIP's vocabulary (Radford et al. 2021), which is in this package: OpenAI's `bpe_simple_vocab_16e6.txt.gz` as a tokenizer."""
+
+import functools
+import gzip
+import importlib.resources
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+FILE = "clip/bpe_simple_vocab_16e6.txt.gz"
+MERGES = 49152 - 256 - 2  # that CLIP takes of the file, behind its first line
+SPECIAL = ("<|startoftext|>", "<|endoftext|>")
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+@functools.cache
+def clip_definition() -> str:
+    """The JSON of a tokenizer with the ids of CLIP's own: 256 bytes, these at a word's end, a token a merge, start and end of text.
+
+    Texts are made lower-case; what else CLIP's code does to captions are changes of `canonicalize`: ftfy, html, whitespace.
+    """
+    lines = gzip.decompress((importlib.resources.files("vlp_jax.data") / FILE).read_bytes()).decode().split("\n")
+    merges = [tuple(line.split()) for line in lines[1:MERGES + 1]]
+    letters = bytes_in_order()
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), *SPECIAL]
+    tokenizer = tokenizers.Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, merges,
+                                                end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(tokenizers.Regex(WORDS), behavior="removed", invert=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("</w>", " ")])
+    tokenizer.add_special_tokens(list(SPECIAL))
+    return tokenizer.to_str()
+
+
+def bytes_in_order() -> list[str]:
+    """The 256 letters that stand for bytes: those that can be seen first, each for itself, then the others from U+0100 on."""
+    seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    return [chr(byte) for byte in seen] + [chr(256 + number) for number in range(256 - len(seen))]
