@@ -5,10 +5,14 @@ upper half, with cross-attention, for the fusion; projections to 256; batch 512,
 1e-4 after 1,000 steps (2,000 in the code), by a cosine down to 1e-5; average 0.995, queue 65,536, alpha 0.4 from 0 over the first
 epoch (7,812 steps of 512 in 4M pairs), for contrast and for masked words; RandAugment, 7 of 10, here 21 of 30.
 
-What differs: its encoders start from DeiT and BERT, here from nothing. RandAugment draws from fourteen operations, in its code
-from ten, and translates further. Wrong pairs are drawn by cosines of the pupil's own embeddings at a fixed scale, there by those
-with the averaged model's at the learned one. Candidates that share a caption or a picture are positives, there only the pair
-itself.
+As in its code: the temperature is the parameter, between 0.001 and 0.5, and decays; wrong pairs are drawn at that temperature; the
+teacher drops activations; [SEP] may be masked; attention's weights are dropped by 0.1; captions are cleaned by its `pre_caption`.
+
+What differs: its encoders start from DeiT and BERT, here from nothing. RandAugment's ranges are torchvision's, wider for
+translations (45% of the width at most, there 10 pixels). Wrong pairs are drawn by cosines of the student's own embeddings, there by
+those with the averaged model's. Candidates that share a caption or an image are positives, there only the pair itself. The queue
+starts empty, there full of random vectors. The warm-up starts from 0, there from 1e-5; the cosine falls with every update, there
+once an epoch. Captions are not cut to 30 words before they are cut to 25 tokens.
 
 python -m vlp_jax.main --config=configs/albef.py --workdir=DIR '--config.data.train.source=webdataset:...'
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 8 CPU-minutes;
@@ -18,9 +22,10 @@ contrast 3.75 (a guess among 320: 5.77), matching 0.51 (always the rate: 0.64), 
 """
 
 from vlp_jax.config import base, variant_of
-from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
+from vlp_jax.config.experiment import ALBEF_OPERATIONS, NO_DROPOUT, WEB_SOURCE, on_emoji
 
-BERT = dict(norm="post", norm_epsilon=1e-12, initialization="normal", dropout=0.1, final_norm=False, activation="gelu")
+BERT = dict(norm="post", norm_epsilon=1e-12, initialization="normal", dropout=0.1, attention_dropout=0.1, final_norm=False,
+            activation="gelu")
 
 
 def get_config(variant="full"):
@@ -28,18 +33,21 @@ def get_config(variant="full"):
     config.update(epochs=30.0, ema=0.995)
     config.data.update(batch_size=512, workers=16)
     config.data.images.resize = "squash"
-    config.data.augmentation.update(area=(0.2, 1.0), flip=0.5, randaugment=dict(operations=2, magnitude=21))
+    config.data.augmentation.update(area=(0.2, 1.0), flip=0.5, randaugment=dict(operations=2, magnitude=21, probability=0.5,
+                                                                                        names=ALBEF_OPERATIONS))
     config.data.train.source = WEB_SOURCE
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
-                            padding_token="[PAD]", canonicalize=("lower_case", "punctuation", "whitespace"))
+                            padding_token="[PAD]", canonicalize=("lower_case", "person", "separators", "marks", "whitespace"))
     config.model.embedding_dim = 256
-    config.model.image.update(preset="B/16", image_size=256, pooling="cls", projection="linear_with_bias")
+    config.model.image.update(preset="B/16", image_size=256, pooling="cls", projection="linear_with_bias", initialization="normal")
     config.model.text.update(BERT, preset="B", depth=6, vocab_size=30522, length=25, causal=False, pooling="first",
-                             embedding_norm=True, token_types=2, projection="linear_with_bias")
+                             embedding_norm=True, token_types=2, projection="linear_with_bias", position_std=0.02)
     config.model.fusion = dict(BERT, kind="cross_attention", preset="B", depth=6)
-    config.objectives = dict(contrastive=dict(kind="momentum_contrastive", queue=65_536, alpha=0.4, alpha_warmup=7_812),
-                             matching=dict(kind="matching"),
-                             words=dict(kind="masked_language", mask_id=103, tied=True, alpha=0.4, alpha_warmup=7_812))
+    config.objectives = dict(contrastive=dict(kind="momentum_contrastive", queue=65_536, alpha=0.4, alpha_warmup=7_812,
+                                              scale_parameter="temperature", minimum_scale=2.0, teacher_dropout=True),
+                             matching=dict(kind="matching", negative_scale=None),
+                             words=dict(kind="masked_language", mask_id=103, tied=True, spare_last=False, alpha=0.4,
+                                        alpha_warmup=7_812))
     config.optimizer.update(rate=1e-4, b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.02)
     config.optimizer.schedule.update(kind="cosine", warmup=1000.0, final=0.1)
     config.precision.compute = "bfloat16"
@@ -52,7 +60,8 @@ def get_config(variant="full"):
 def small(config):
     config = on_emoji(config)
     config.ema = 0.98
-    config.model.text.dropout = config.model.fusion.dropout = 0.0
+    config.model.text.update(NO_DROPOUT)
+    config.model.fusion.update(NO_DROPOUT)
     config.objectives.contrastive.update(queue=256, alpha_warmup=300)
     config.objectives.words.update(rate=0.5, alpha_warmup=300)  # what the text alone does not tell
     return config

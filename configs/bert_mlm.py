@@ -1,8 +1,8 @@
 """BERT-base by masked words alone (Devlin et al. 2019).
 
-Section 3 and appendix A.2: 12 layers of 768, GELU, dropout 0.1; batch 256 of 512 tokens, 1,000,000 steps; Adam with rate 1e-4, b1
-0.9, b2 0.999, weight decay 0.01, warm-up over 10,000 steps, then linearly to 0; 15% of the tokens chosen. Each text is a caption of
-its own; the next sentence is not predicted.
+Section 3 and appendix A.2: 12 layers of 768, GELU, dropout 0.1, also of attention's weights; batch 256 of 512 tokens, 1,000,000
+steps; Adam with rate 1e-4, b1 0.9, b2 0.999, weight decay 0.01, warm-up over 10,000 steps, then linearly to 0; 15% of the tokens
+chosen. Each text is a caption of its own; the next sentence is not predicted.
 
 python -m vlp_jax.main --config=configs/bert_mlm.py --workdir=DIR '--config.data.train.source=webdataset:...'
 `:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` has not been run to its end yet.
@@ -21,7 +21,7 @@ def get_config(variant="full"):
                             padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
     config.model.text.update(preset="B", vocab_size=30522, length=512, causal=False, pooling="first", norm="post",
                              final_norm=False, embedding_norm=True, norm_epsilon=1e-12, token_types=2, dropout=0.1,
-                             initialization="normal", scan=True)
+                             attention_dropout=0.1, initialization="normal", position_std=0.02, scan=True)
     config.objectives = dict(words=dict(kind="masked_language", with_image=False, mask_id=103, tied=True))
     config.optimizer.update(rate=1e-4, b1=0.9, b2=0.999, epsilon=1e-6, weight_decay=0.01, clip_norm=1.0)
     config.optimizer.schedule.update(kind="linear", warmup=10_000.0)
@@ -33,5 +33,5 @@ def get_config(variant="full"):
 
 def small(config):
     config = on_emoji(config)
-    config.model.text.update(depth=4, dropout=0.0)
+    config.model.text.update(depth=4, dropout=0.0, attention_dropout=0.0)
     return config

@@ -1,7 +1,7 @@
 """CLIP ViT-B/32 (Radford et al. 2021, tables 18 to 20).
 
 python -m vlp_jax.main --config=configs/clip_b32.py --workdir=DIR '--config.data.train.source=webdataset:...'
-The tokenizer is fetched once from the Hugging Face hub; without a network: --config.data.text.tokenizer=FOLDER.
+What it shares with other CLIP recipes, and what differs from OpenCLIP: `clip` in vlp_jax/config/experiment.py.
 Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
 """
 

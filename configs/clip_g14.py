@@ -2,7 +2,7 @@
 laws of Cherti et al. 2023 (Model-g-14_Data-2B_Samples-13B_lr-5e-4_bs-64k); what that name leaves open is CLIP's.
 
 python -m vlp_jax.main --config=configs/clip_g14.py --workdir=DIR '--config.data.train.source=webdataset:...'
-The tokenizer is fetched once from the Hugging Face hub; without a network: --config.data.text.tokenizer=FOLDER.
+What it shares with other CLIP recipes, and what differs from OpenCLIP: `clip` in vlp_jax/config/experiment.py.
 Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
 """
 

@@ -1,8 +1,8 @@
 """CLIP ResNet-50 (Radford et al. 2021, tables 18 and 19): the modified ResNet with attention pooling, an embedding of 1,024.
 
 python -m vlp_jax.main --config=configs/clip_rn50.py --workdir=DIR '--config.data.train.source=webdataset:...'
-BatchNorm's statistics are those of the global batch, wherever its examples lie. The tokenizer is fetched once from the Hugging
-Face hub; without a network: --config.data.text.tokenizer=FOLDER.
+BatchNorm's statistics are those of the global batch, wherever its examples lie.
+What it shares with other CLIP recipes, and what differs from OpenCLIP: `clip` in vlp_jax/config/experiment.py.
 Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
 """
 

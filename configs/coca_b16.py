@@ -11,7 +11,7 @@ less a token and 500 ranks better.
 """
 
 from vlp_jax.config import base, variant_of
-from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
+from vlp_jax.config.experiment import CLIP_TEXT, WEB_SOURCE, on_emoji
 
 
 def get_config(variant="full"):
@@ -21,8 +21,7 @@ def get_config(variant="full"):
     config.data.augmentation.area = (0.9, 1.0)
     config.data.train.source = WEB_SOURCE
     config.data.images.update(mean=(0.5,) * 3, std=(0.5,) * 3)
-    config.data.text.update(tokenizer="openai/clip-vit-base-patch16", canonicalize=("html", "lower_case", "whitespace"),
-                            start_token="<|startoftext|>", end_token="<|endoftext|>", padding_token="<|endoftext|>")
+    config.data.text.update(CLIP_TEXT)
     stack = dict(scan=True, rematerialisation="save_matmuls")
     config.model.image.update(stack, preset="B/16", image_size=288, patch_size=18, pooling="map")
     config.model.text.update(stack, preset="B", vocab_size=49_408, length=64, pooling="cls_end")

@@ -5,6 +5,7 @@ Published: 12.8 epochs of 400M pairs, batch 32,768 with half of the patches, Ada
 0.95, weight decay 0.2, cosine after a warm-up of 51.2M examples, crops of 50% to 100%, a mean of the patches, a bidirectional text
 tower of 32 tokens. The tokenizer is CLIP's here, not BERT's, and text is pooled at its end token. In evaluation all patches are
 seen; the short run without dropped patches that the paper adds at the end is left out.
+What it shares with other CLIP recipes, and what differs from OpenCLIP: `clip` in vlp_jax/config/experiment.py.
 Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
 """
 

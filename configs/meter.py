@@ -1,10 +1,11 @@
 """METER: two pretrained encoders and six layers of co-attention (Dou et al. 2022).
 
-Sections 3 and 4.1: CLIP's ViT-B/16 at 288 pixels, RoBERTa-base with length 50, co-attention of 768 wide layers; masked words and
-matching; batch 4,096, 100,000 steps; AdamW with weight decay 0.01, rate 5e-5 for fusion and heads and 1e-5 for the encoders,
-warm-up over a tenth, then linearly to 0. The encoders start from nothing, there from CLIP and RoBERTa. Wrong pairs are drawn
-uniformly; two of three pairs are wrong here, half of them there. Towers as wide as the fusion enter it without the linear map
-that they have there.
+Sections 3 and 4.1: CLIP's ViT-B/16 at 288 pixels, without its last layer, which METER's code leaves out; RoBERTa-base with length
+50, co-attention of 768 wide layers; masked words and matching; batch 4,096, 100,000 steps; AdamW with weight decay 0.01, rate 5e-5
+for fusion and heads and 1e-5 for the encoders, warm-up over a tenth, then linearly to 0. The encoders start from nothing, there
+from CLIP and RoBERTa. As in its code each pair is asked about once, half of them with another image (drawn for each, there exactly
+half of a batch); the scales of the image tower's norms decay, those of others do not; attention's weights are dropped by 0.1.
+Towers as wide as the fusion enter it without the linear map that they have there.
 
 python -m vlp_jax.main --config=configs/meter.py --workdir=DIR '--config.data.train.source=webdataset:...'
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 10 CPU-minutes;
@@ -13,28 +14,29 @@ untrained model tells 50%; at least 10 points more are asked of a run.
 """
 
 from vlp_jax.config import base, variant_of
-from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
+from vlp_jax.config.experiment import NO_DROPOUT, WEB_SOURCE, on_emoji
 
 
 def get_config(variant="full"):
     config = base()
     config.steps = 100_000
     config.data.update(batch_size=4096, workers=16)
-    config.data.images.resize = "squash"
     config.data.train.source = WEB_SOURCE
     config.data.text.update(tokenizer="FacebookAI/roberta-base", start_token="<s>", end_token="</s>", padding_token="<pad>")
-    config.model.image.update(preset="B/16", image_size=288, pooling="cls", embedding_norm=True, patch_bias=False,
-                              norm_epsilon=1e-5, activation="quick_gelu", initialization="clip", scan=True,
+    config.model.image.update(preset="B/16", depth=11, image_size=288, pooling="cls", embedding_norm=True,
+                              patch_bias=False, norm_epsilon=1e-5, activation="quick_gelu", initialization="torch", scan=True,
                               rematerialisation="full")
     config.model.text.update(preset="B", vocab_size=50265, length=50, causal=False, pooling="first", norm="post", final_norm=False,
-                             embedding_norm=True, norm_epsilon=1e-5, token_types=1, dropout=0.1, initialization="normal",
-                             scan=True, rematerialisation="full")
-    config.model.fusion = dict(kind="co_attention", preset="B", depth=6, norm="post", final_norm=False, norm_epsilon=1e-5,
-                               dropout=0.1, initialization="normal", pooler=True, rematerialisation="full")
-    config.objectives = dict(matching=dict(kind="matching", negatives="uniform"),
+                             embedding_norm=True, norm_epsilon=1e-5, token_types=1, dropout=0.1, attention_dropout=0.1,
+                             initialization="normal",
+                             position_std=0.02, scan=True, rematerialisation="full")
+    config.model.fusion = dict(kind="co_attention", preset="B", depth=6, norm="post", final_norm=False, norm_epsilon=1e-12,
+                               dropout=0.1, attention_dropout=0.1, initialization="normal", pooler=True, rematerialisation="full")
+    config.objectives = dict(matching=dict(kind="matching", negatives="uniform", wrong="image", wrong_rate=0.5),
                              words=dict(kind="masked_language", mask_id=50264))
     config.optimizer.update(rate=5e-5, b1=0.9, b2=0.98, epsilon=1e-8, weight_decay=0.01,
-                            rate_rules=((r"model/(image|text)/", 0.2),))
+                            decay_rules=((r"model/image/.*norm.*scale$", 1.0), (r"(bias|scale)$", 0.0)),
+                            rate_rules=((r"model/(image|text)/|_type$", 0.2),))
     config.optimizer.schedule.update(kind="linear", warmup=0.1)
     config.precision.compute = "bfloat16"
     config = variant_of(config, variant, small)
@@ -44,7 +46,8 @@ def get_config(variant="full"):
 
 def small(config):
     config = on_emoji(config)
-    config.model.text.dropout = config.model.fusion.dropout = 0.0
+    config.model.text.update(NO_DROPOUT)
+    config.model.fusion.update(NO_DROPOUT)
     config.model.fusion.rematerialisation = "none"
     config.objectives.words.rate = 0.5  # what the text alone does not tell
     return config

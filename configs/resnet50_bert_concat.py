@@ -27,6 +27,7 @@ def get_config(variant="full"):
     config.model.image = to_tree(schema.ResNetTower(depth=50, image_size=224))
     config.model.text.update(preset="B", vocab_size=30522, length=77, causal=False, pooling="first", norm="post",
                              final_norm=False, embedding_norm=True, norm_epsilon=1e-12, token_types=2, pooler=True, dropout=0.1,
+                             attention_dropout=0.1, position_std=0.02,
                              activation="gelu", initialization="normal", scan=True)
     config.model.fusion = dict(kind="concatenation", width=768, mlp_dim=768, activation="relu")
     config.objectives = dict(matching=dict(kind="matching", negatives="uniform", wrong="text", loss="binary_cross_entropy"))
@@ -43,5 +44,5 @@ def small(config):
     config.steps = 800
     config.model.image = to_tree(schema.ResNetTower(depth=50, blocks=(1, 1, 1), width=16, norm="group", groups=8, image_size=32,
                                                      stem_size=3, stem_stride=2, max_pool=False))
-    config.model.text.dropout = 0.0
+    config.model.text.update(dropout=0.0, attention_dropout=0.0)
     return config

@@ -8,7 +8,7 @@ encoder-decoder; its texts without pictures (C4) and its vocabulary of 32,000 pi
 """
 
 from vlp_jax.config import base, variant_of
-from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
+from vlp_jax.config.experiment import CLIP_TEXT, WEB_SOURCE, on_emoji
 
 
 def get_config(variant="full"):
@@ -18,8 +18,7 @@ def get_config(variant="full"):
     config.data.augmentation.area = (0.5, 1.0)
     config.data.train.source = WEB_SOURCE
     config.data.images.update(mean=(0.5,) * 3, std=(0.5,) * 3)
-    config.data.text.update(tokenizer="openai/clip-vit-base-patch16", canonicalize=("html", "lower_case", "whitespace"),
-                            start_token="<|startoftext|>", end_token="<|endoftext|>", padding_token="<|endoftext|>")
+    config.data.text.update(CLIP_TEXT)
     # No layer of its own: the stem's tokens with a position each, and a norm.
     config.model.image.update(preset="B/16", depth=0, pooling="mean", stem="convolution", stem_channels=(64, 64, 128, 256, 512),
                               stem_strides=(2, 1, 2, 2, 2))

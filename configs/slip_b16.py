@@ -5,6 +5,7 @@ CLIP sees a crop of 50% to 100%, SimCLR two views with crops of 8% to 100%, flip
 256 outputs, temperature 0.1, weight 1. 25 epochs of YFCC15M, batch 4,096; AdamW, rate 3e-3 after one epoch, by a cosine to 1e-5, b2
 0.98, epsilon 1e-8, weight decay 0.1. A text tower of 12 layers of width 512. Colours change in every view, theirs in 80%;
 the warm-up starts from 0, theirs from 1e-6.
+What it shares with other CLIP recipes, and what differs from OpenCLIP: `clip` in vlp_jax/config/experiment.py.
 Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
 """
 

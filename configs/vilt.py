@@ -2,8 +2,10 @@
 
 Section 4.2: ViT-B/32's layers, pictures of 384 pixels (squashed here, not kept in shape with up to 640), text length 40; matching
 and masked words; batch 4,096, 200,000 steps; AdamW, rate 1e-4, weight decay 0.01, warm-up over a tenth, then linearly to 0. Its
-layers start from ImageNet's ViT, here from nothing. Words are masked whole, as there. Its pairs are wrong half of
-the time, here two of three are. Its alignment of words and patches is left out.
+layers start from ImageNet's ViT, here from nothing. As there, words are masked whole, each pair is asked about once, half of them
+with another image (drawn for each, there exactly half of a batch), and 0.1 of the patches' and words' embeddings, of what each
+branch adds and of what is inside of each MLP is dropped, nothing of attention's weights. Its alignment of words and patches is
+left out.
 
 python -m vlp_jax.main --config=configs/vilt.py --workdir=DIR '--config.data.train.source=webdataset:...'
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 6 minutes, 11
@@ -12,7 +14,7 @@ where the untrained model tells 50%; at least 10 points more are asked of a run.
 """
 
 from vlp_jax.config import base, variant_of
-from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
+from vlp_jax.config.experiment import NO_DROPOUT, WEB_SOURCE, on_emoji
 
 
 def get_config(variant="full"):
@@ -23,12 +25,13 @@ def get_config(variant="full"):
     config.data.train.source = WEB_SOURCE
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
                             padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
-    config.model.image.update(preset="B/32", depth=0, image_size=384, pooling="cls", norm_before_pooling=False)
+    config.model.image.update(preset="B/32", depth=0, image_size=384, pooling="cls", norm_before_pooling=False,
+                              dropout=0.1)
     config.model.text.update(preset="B", depth=0, vocab_size=30522, length=40, causal=False, pooling="first", final_norm=False,
-                             embedding_norm=True, norm_epsilon=1e-12, dropout=0.1, initialization="normal")
-    config.model.fusion = dict(kind="merged", preset="B", pooler=True, dropout=0.1, initialization="normal", scan=True,
-                               rematerialisation="full")
-    config.objectives = dict(matching=dict(kind="matching", negatives="uniform"),
+                             embedding_norm=True, norm_epsilon=1e-12, dropout=0.1, initialization="normal", position_std=0.02)
+    config.model.fusion = dict(kind="merged", preset="B", pooler=True, dropout=0.1, mlp_dropout=0.1, initialization="normal",
+                               scan=True, rematerialisation="full")
+    config.objectives = dict(matching=dict(kind="matching", negatives="uniform", wrong="image", wrong_rate=0.5),
                              words=dict(kind="masked_language", mask_id=103, whole_words=True))
     config.optimizer.update(rate=1e-4, b1=0.9, b2=0.98, epsilon=1e-8, weight_decay=0.01)
     config.optimizer.schedule.update(kind="linear", warmup=0.1)
@@ -41,7 +44,8 @@ def get_config(variant="full"):
 def small(config):
     config = on_emoji(config)
     config.model.image.depth = config.model.text.depth = 0
-    config.model.fusion.update(depth=4, dropout=0.0, scan=False, rematerialisation="none")
-    config.model.text.dropout = 0.0
+    config.model.fusion.update(NO_DROPOUT, depth=4, scan=False, rematerialisation="none")
+    config.model.text.update(NO_DROPOUT)
+    config.model.image.update(NO_DROPOUT)
     config.objectives.words.update(rate=0.5, whole_words=False)  # what the text alone does not tell
     return config

@@ -23,7 +23,8 @@ def get_config(variant="full"):
                             padding_token="<|endoftext|>")
     config.model.image.update(preset="B/16", scan=True, rematerialisation="save_matmuls")
     config.model.text.update(vocab_size=50_257, length=77)
-    config.model.decoder = dict(preset="B", activation="gelu_tanh", norm_epsilon=1e-5, dropout=0.1, initialization="gpt2",
+    config.model.decoder = dict(preset="B", activation="gelu_tanh", norm_epsilon=1e-5, dropout=0.1,
+                                attention_dropout=0.1, initialization="gpt2",
                                 scan=True, rematerialisation="save_matmuls")
     config.objectives = dict(captioning=dict(kind="captioning", label_smoothing=0.1))
     config.optimizer.update(rate=6e-4, b1=0.9, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0)

@@ -1,10 +1,11 @@
 """Visual question answering as classification over frequent answers: two towers, a fusion, a head (Dou et al. 2022, METER).
 
-METER's fine-tuning on VQA v2: the model of meter.py at 576 pixels, a hidden layer of twice the width with a norm in the head,
-binary cross-entropy with soft scores of 3,129 answers; batch 512, 10 epochs; AdamW, weight decay 0.01, rate 5e-6 for the encoders,
-5 times that for the fusion, 50 times for the head; warm-up over a tenth, then linearly to 0. It goes on from pretraining there;
-here from nothing, or with --config.pretrained.meter.workdir=runs/meter from a run of meter.py, which gives all 363 parameters of
-the model, the image positions resampled from 18 x 18 patches to 36 x 36; the head's 6 are new.
+METER's fine-tuning on VQA v2: the model of meter.py at 576 pixels, answers normalised and scored as the official evaluation does,
+a hidden layer of twice the width with a norm in the head, binary cross-entropy with soft scores of 3,129 answers; batch 512, 10
+epochs; AdamW, weight decay 0.01, rate 5e-6 for the encoders, 5 times that for the fusion, 50 times for the head; warm-up over a
+tenth, then linearly to 0. It goes on from pretraining there; here from nothing, or with
+--config.pretrained.meter.workdir=runs/meter from a run of meter.py, which gives all 363 parameters of the model, the image
+positions resampled from 18 x 18 patches to 36 x 36; the head's 6 are new.
 
 Data: JSON lines with `image`, `question` and `answers`, a list of what every annotator said:
 python -m vlp_jax.main --config=configs/vqa_fusion.py --workdir=DIR '--config.data.train.source=jsonl:vqa.jsonl?caption=question'
@@ -23,22 +24,22 @@ def get_config(variant="full"):
     config = base()
     config.epochs = 10.0
     config.data.update(batch_size=512, workers=16)
-    config.data.images.resize = "squash"
     config.data.train.source = "jsonl:/data/vqa/train.jsonl?caption=question"  # a place to be overridden
     config.data.text.update(tokenizer="FacebookAI/roberta-base", start_token="<s>", end_token="</s>", padding_token="<pad>")
-    config.data.targets = dict(answer=dict(kind="scores", field="answers", classes=3129,
-                                           canonicalize=("lower_case", "punctuation", "whitespace")))
-    config.model.image.update(preset="B/16", image_size=576, pooling="cls", embedding_norm=True, patch_bias=False,
-                              norm_epsilon=1e-5, activation="quick_gelu", initialization="clip", scan=True,
+    config.data.targets = dict(answer=dict(kind="scores", field="answers", classes=3129, canonicalize=("vqa_answer",)))
+    config.model.image.update(preset="B/16", depth=11, image_size=576, pooling="cls", embedding_norm=True,
+                              patch_bias=False, norm_epsilon=1e-5, activation="quick_gelu", initialization="torch", scan=True,
                               rematerialisation="full")
     config.model.text.update(preset="B", vocab_size=50265, length=50, causal=False, pooling="first", norm="post", final_norm=False,
-                             embedding_norm=True, norm_epsilon=1e-5, token_types=1, dropout=0.1, initialization="normal",
-                             scan=True, rematerialisation="full")
-    config.model.fusion = dict(kind="co_attention", preset="B", depth=6, norm="post", final_norm=False, norm_epsilon=1e-5,
-                               dropout=0.1, initialization="normal", pooler=True, rematerialisation="full")
+                             embedding_norm=True, norm_epsilon=1e-5, token_types=1, dropout=0.1, attention_dropout=0.1,
+                             initialization="normal",
+                             position_std=0.02, scan=True, rematerialisation="full")
+    config.model.fusion = dict(kind="co_attention", preset="B", depth=6, norm="post", final_norm=False, norm_epsilon=1e-12,
+                               dropout=0.1, attention_dropout=0.1, initialization="normal", pooler=True, rematerialisation="full")
     config.objectives = dict(answer=dict(kind="classification", target="answer", loss="binary", hidden_dim=1536))
     config.optimizer.update(rate=2.5e-4, b1=0.9, b2=0.98, epsilon=1e-8, weight_decay=0.01,
-                            rate_rules=((r"model/(image|text)/", 0.02), (r"model/fusion/", 0.1)))
+                            decay_rules=((r"model/image/.*norm.*scale$", 1.0), (r"(bias|scale)$", 0.0)),
+                            rate_rules=((r"model/(image|text)/|_type$", 0.02), (r"model/fusion/", 0.1)))
     config.optimizer.schedule.update(kind="linear", warmup=0.1)
     config.precision.compute = "bfloat16"
     config.evaluators = dict(val=dict(source="jsonl:/data/vqa/val.jsonl?caption=question", tasks=("classification",)))
@@ -58,7 +59,8 @@ def small(config):
     config.data.batch_size = 128
     config.model.image.update(width=128, depth=1, heads=4, mlp_dim=256, pooling="mean", embedding_norm=False,
                               activation="gelu_tanh", stem_channels=(32, 64, 96, 128, 128), stem_strides=(2, 2, 1, 2, 1))
-    config.model.text.update(depth=1, length=21, norm="pre", final_norm=True, pooling="mean", dropout=0.0, heads=4, mlp_dim=256)
+    config.model.text.update(depth=1, length=21, norm="pre", final_norm=True, pooling="mean", dropout=0.0,
+                             attention_dropout=0.0, heads=4, mlp_dim=256)
     config.model.fusion = dict(kind="cross_attention", preset="Ti", width=128, depth=2, heads=4, mlp_dim=256)
     config.data.targets.answer = dict(kind="class")
     config.objectives.answer.update(loss="softmax", hidden_dim=None)  # one answer a question

@@ -33,12 +33,12 @@ def get_config(variant="full"):
     config.data.train.source = "jsonl:/data/vqa/train.jsonl?caption=question"  # a place to be overridden
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
                             padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
-    config.data.targets = dict(answer=dict(kind="text", field="answers", classes=3128, length=10,
-                                           canonicalize=("lower_case", "punctuation", "whitespace")))
-    layers = dict(preset="B", norm_epsilon=1e-12, dropout=0.1, initialization="normal", rematerialisation="full")
+    config.data.targets = dict(answer=dict(kind="text", field="answers", classes=3128, length=10, canonicalize=("vqa_answer",)))
+    layers = dict(preset="B", norm_epsilon=1e-12, dropout=0.1, attention_dropout=0.1, initialization="normal",
+                  rematerialisation="full")
     config.model.image.update(preset="B/16", image_size=480, pooling="cls", scan=True, rematerialisation="full")
     config.model.text.update(layers, vocab_size=30522, length=40, causal=False, pooling="first", norm="post", final_norm=False,
-                             embedding_norm=True)
+                             embedding_norm=True, position_std=0.02)
     config.model.fusion = dict(layers, kind="cross_attention", depth=12, norm="post", final_norm=False)
     config.model.decoder = dict(layers, kind="transformer", scan=True)
     config.objectives = dict(answer=dict(kind="answering", target="answer", shortlist=128))

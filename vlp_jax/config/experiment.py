@@ -29,20 +29,22 @@ def variant_of(config: ml_collections.ConfigDict, variant: str,
 
 def clip() -> ml_collections.ConfigDict:
     """What CLIP's ViTs share (Radford et al. 2021, tables 18 and 19): batch 32,768, 32 epochs of 400M pairs, AdamW with
-    b2 0.98, epsilon 1e-6 and weight decay 0.2, 2,000 warm-up steps, cosine; BPE of 49,408 tokens, length 77. Captions are
-    cleaned as CLIP's code does, but for its first step, ftfy's repair of wrongly decoded text, which is left out."""
+    b2 0.98, epsilon 1e-6 and weight decay 0.2, 2,000 warm-up steps, cosine; BPE of 49,408 tokens, length 77. Captions give the ids
+    of OpenCLIP's tokenizer. The image tower begins with PyTorch's values, as in OpenAI's code and OpenCLIP, where its biases begin
+    with small random numbers and here with 0; the class token does not decay, as there. Pairs that share a caption or an image are
+    positives (`objectives.contrastive.positives`), there only the pair itself."""
     config = base()
     config.examples = 12_800_000_000
     config.data.update(batch_size=32_768, workers=16)
     config.data.augmentation.area = (0.9, 1.0)  # open_clip's default
     config.data.train.source = WEB_SOURCE
-    config.data.text.update(tokenizer="openai/clip-vit-base-patch16", canonicalize=("html", "lower_case", "whitespace"),
-                            start_token="<|startoftext|>", end_token="<|endoftext|>", padding_token="<|endoftext|>")
+    config.data.text.update(CLIP_TEXT)
     towers = dict(norm_epsilon=1e-5, activation="quick_gelu", initialization="clip", scan=True, rematerialisation="full")
-    config.model.image.update(towers, pooling="cls", embedding_norm=True, patch_bias=False)
+    config.model.image.update(towers, pooling="cls", embedding_norm=True, patch_bias=False, initialization="torch")
     config.model.text.update(towers, vocab_size=49408, length=77, causal=True, pooling="end")
     config.objectives = dict(contrastive=dict(kind="softmax", implementation="ring"))
-    config.optimizer.update(rate=5e-4, b1=0.9, b2=0.98, epsilon=1e-6, weight_decay=0.2)
+    config.optimizer.update(rate=5e-4, b1=0.9, b2=0.98, epsilon=1e-6, weight_decay=0.2,
+                            decay_rules=((r"(bias|scale|class_token)$", 0.0),))
     config.optimizer.schedule.update(kind="cosine", warmup=2000.0)
     config.precision.compute = "bfloat16"
     return config
@@ -50,7 +52,13 @@ def clip() -> ml_collections.ConfigDict:
 
 def siglip() -> ml_collections.ConfigDict:
     """What SigLIP's models share (Zhai et al. 2023; text length, activation and pooling as in the released checkpoints):
-    batch 32,768, rate 1e-3, weight decay 1e-4, b2 0.95, SentencePiece of 32,000 tokens, length 64, MAP pooling."""
+    batch 32,768, rate 1e-3, weight decay 1e-4, b2 0.95, SentencePiece of 32,000 tokens, length 64, MAP pooling.
+
+    As in big_vision (optax.py) weight decay is multiplied by the schedule and not by the rate, which is 0.1 in AdamW's convention,
+    and only kernels decay; words and positions of the text begin with a deviation of width^-1/2 (models/proj/image_text/
+    text_transformer.py). Images are resized bilinearly, as there, with antialiasing, which big_vision's `resize` leaves out for
+    TF's default; the processors of the released weights are bicubic. Not confirmed from public code: AdamW (not Adafactor), and
+    the warm-up, here 2% of the run. Pairs that share a caption or an image are positives, there only the pair itself."""
     config = base()
     config.examples = 9_000_000_000
     config.data.update(batch_size=32_768, workers=16)
@@ -61,14 +69,22 @@ def siglip() -> ml_collections.ConfigDict:
     towers = dict(norm_epsilon=1e-6, activation="gelu_tanh", scan=True, rematerialisation="full")
     config.model.image.update(towers, pooling="map", projection="none")
     config.model.text.update(towers, preset="B", vocab_size=32_000, length=64, causal=False, padding_mask=False,
-                             pooling="last", projection="linear_with_bias")
+                             pooling="last", projection="linear_with_bias", word_std=768**-0.5, position_std=768**-0.5)
     config.objectives = dict(contrastive=dict(kind="sigmoid", implementation="ring"))
-    config.optimizer.update(rate=1e-3, b1=0.9, b2=0.95, weight_decay=1e-4, clip_norm=1.0)
+    config.optimizer.update(rate=1e-3, b1=0.9, b2=0.95, weight_decay=1e-4, clip_norm=1.0, **BIG_VISION_DECAY)
     config.optimizer.schedule.update(kind="cosine", warmup=0.02)
     config.precision.compute = "bfloat16"
     return config
 
 
+# OpenCLIP's cleaning and ids: it pads with 0, which is "!".
+CLIP_TEXT = dict(tokenizer="embedded:clip", canonicalize=("ftfy", "html", "lower_case", "whitespace"),
+                 start_token="<|startoftext|>", end_token="<|endoftext|>", padding_token="!")
+BIG_VISION_DECAY = dict(decay_coupling="schedule", decay_rules=((r"kernel$", 1.0), (r".*", 0.0)))
+# What ALBEF and BLIP draw augmentations from, each applied half of the time.
+ALBEF_OPERATIONS = ("identity", "autocontrast", "equalize", "brightness", "sharpness", "shear_x", "shear_y", "translate_x",
+                    "translate_y", "rotate")
+NO_DROPOUT = dict(dropout=0.0, attention_dropout=0.0, mlp_dropout=0.0)
 WEB_SOURCE = "webdataset:/data/pairs/{00000..41407}.tar"  # a place to be overridden
 
 

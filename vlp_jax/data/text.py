@@ -47,8 +47,7 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each caption, after `canonicalize`, without start and end token and of any length. None is that of a
-        special token, whatever a caption spells: where the vocabulary would make it one, the caption is read in two parts, cut within
-        it.
+        special token, whatever a caption spells: where the vocabulary would make it one, the caption is cut within it.
         """
         captions = [canonicalize(text, self.spec.canonicalize) for text in texts]
         rows = self.backend.encode(captions)
@@ -63,8 +62,8 @@ class Tokenizer:
 
     @functools.cached_property
     def reserved(self) -> frozenset[int]:
-        """Ids of special tokens, which no text has: the vocabulary's, start and end token, and that of padding unless that is a letter
-        or a mark (CLIP's own code pads with "!"); not that of unknown text."""
+        """Ids of special tokens, which no text has: the vocabulary's, start and end token, and that of padding unless that is a
+        letter or a mark (CLIP's own code pads with "!"); not that of unknown text."""
         start, end, padding = self.special_ids
         added = {*start, *end, *([padding] if len(self.spec.padding_token) > 1 else [])}
         return frozenset({*self.backend.special_ids()} - {self.backend.unknown_id} | added)
