@@ -49,3 +49,13 @@ def test_no_operation_leaves_picture_and_generator_alone():
     rng = np.random.default_rng(3)
     assert randaugment(PICTURE, RandAugment(operations=0), FILL, rng) is PICTURE
     assert rng.random() == np.random.default_rng(3).random()
+
+
+def test_operations_are_drawn_from_those_named_and_applied_as_often_as_their_probability(monkeypatch):
+    """ALBEF: ten of the fourteen, each that is drawn in half of all cases (dataset/randaugment.py:323-331)."""
+    drawn = collections.Counter()
+    monkeypatch.setattr(module, "apply", lambda name, image, magnitude, negative, fill: drawn.update([name]) or image)
+    rng, names = np.random.default_rng(0), ("identity", "rotate", "equalize", "shear_x")
+    for _ in range(1000):
+        randaugment(PICTURE, RandAugment(operations=2, probability=0.5, names=names), FILL, rng)
+    assert {*drawn} == {*names} and min(drawn.values()) > 200 and max(drawn.values()) < 300  # 250 expected each

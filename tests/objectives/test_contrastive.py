@@ -140,6 +140,29 @@ def test_the_scale_is_clamped_and_the_bias_is_not(scale, kept):
     assert constrained["bias"] == -300.0
 
 
+@pytest.mark.parametrize(("temperature", "kept"), [(0.9, 0.5), (0.05, 0.05), (5e-4, 1e-3)])
+def test_a_temperature_is_learned_itself_and_clamped_as_albef_s(temperature, kept):
+    """ALBEF models/model_pretrain.py:57 and 90: 0.07 at first, clamped to [0.001, 0.5]; cosines are divided by it."""
+    module = SoftmaxContrastive(scale_parameter="temperature", minimum_scale=2.0, maximum_scale=1000.0)
+    np.testing.assert_allclose(module.constrain({"temperature": jnp.float32(temperature)})["temperature"], kept, rtol=1e-6)
+    vectors = jax.random.normal(jax.random.key(0), (4, 8))
+    vectors /= jnp.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = jnp.stack([jnp.arange(4)] * 2, axis=1)
+    given = {"image_embedding": vectors, "text_embedding": vectors[::-1]}, {"text": ids, "caption_id": ids, "image_id": ids}, None
+    variables = module.init(jax.random.key(1), *given)
+    np.testing.assert_allclose(variables["params"]["temperature"], 0.07, rtol=1e-6)
+
+    def loss(value):
+        return module.apply({"params": {"temperature": value}}, *given).value
+
+    logits = np.float64(vectors) @ np.float64(vectors[::-1]).T / temperature
+    expected = np.mean([(np.logaddexp.reduce(m, axis=1) - np.diag(m)).mean() for m in (logits, logits.T)])
+    np.testing.assert_allclose(loss(jnp.float32(temperature)), expected, rtol=1e-4)
+    step = 1e-3 * temperature
+    slope = (loss(jnp.float32(temperature + step)) - loss(jnp.float32(temperature - step))) / (2 * step)
+    np.testing.assert_allclose(jax.grad(loss)(jnp.float32(temperature)), slope, rtol=0.05, atol=1e-3)
+
+
 def test_batch_accuracy_counts_every_positive():
     image = text = jnp.eye(3)
     assert top1_accuracy(image, text[jnp.array([1, 0, 2])], jnp.eye(3, dtype=bool)) == pytest.approx(1 / 3)

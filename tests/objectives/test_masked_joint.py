@@ -10,6 +10,7 @@ from tiny_experiment import TOWER, batch_of, experiment
 from vlp_jax.config import base, to_config
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.errors import ConfigError
+from vlp_jax.objectives.masked_language import mask_tokens
 from vlp_jax.training.assembly import example_batch, make_module
 from vlp_jax.training.state import initial_variables
 
@@ -65,3 +66,32 @@ def test_it_needs_a_mask_token_and_spares_only_ends_that_there_are_as_masked_wor
     config.data.text.start_token = None
     with pytest.raises(ConfigError, match="objectives.both.spare_first: has no effect without data.text.start_token"):
         to_config(config.to_dict())
+
+
+def test_whole_words_are_hidden_together():
+    module, batch = module_of(whole_words=True)
+    assert "word_start" in batch
+    starts = jnp.tile(jnp.array([True, False, True, False, False]), (8, 1))
+    batch = batch_of() | {"image": jnp.zeros((8, 8, 8, 3)), "word_start": starts, "text_mask": jnp.ones((8, 5), bool)}
+    objective = module.objectives_config["both"]
+    keys = jax.random.split(jax.random.key(0), 20)
+    text = jax.vmap(lambda key: mask_tokens(key, batch["text"], batch["text_mask"], objective.rate, 20, 19, False, False,
+                                            batch["word_start"]).chosen)(keys)
+    assert (text[..., 0] == text[..., 1]).all() and (text[..., 2] == text[..., 3]).all() and (text[..., 3] == text[..., 4]).all()
+    variables = module.init(jax.random.key(0), example_batch(experiment(model__fusion=dict(TOWER, kind="merged"), objectives=dict(
+        both=BOTH | dict(whole_words=True)))))
+    seen = []
+
+    def spy(next_function, arguments, keywords, context):
+        if context.method_name == "encode_text":
+            seen.append(np.asarray(arguments[0] != batch["text"]))
+        return next_function(*arguments, **keywords)
+
+    with nn.intercept_methods(spy):
+        for key in range(30):
+            module.apply(variables, batch, True, rngs={"dropout": jax.random.key(key)})
+    changed = np.concatenate(seen)
+    # A chosen token stays as it is in one case of ten: tokens of a word differ in that alone.
+    both = (changed[:, 0] & changed[:, 1]).sum() / max((changed[:, 0] | changed[:, 1]).sum(), 1)
+    apart = (changed[:, 1] & changed[:, 2]).sum() / max((changed[:, 1] | changed[:, 2]).sum(), 1)
+    assert both > 0.7 > 0.5 > apart

@@ -7,9 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_experiment import experiment
 
+from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers import Encoding, Precision
 from vlp_jax.objectives.matching import Matching, beside_each_other, draw_negatives, matching_loss, rows_of
+from vlp_jax.training.assembly import example_batch, make_module
 
 
 @pytest.mark.parametrize("kind", ["cross_entropy", "binary_cross_entropy", "hinge"])
@@ -79,14 +82,14 @@ def test_negatives_follow_the_softmax_of_the_similarities_and_are_never_forbidde
     assert chi_square < freedom + 5 * np.sqrt(2 * freedom), (chi_square, freedom)
 
 
-def asked_pairs(negatives, batch, seed=0, wrong="both"):
+def asked_pairs(negatives, batch, seed=0, wrong="both", wrong_rate=None):
     """int [B, K, 2]: the numbers of the image and of the text in each of an example's pairs that the fusion is given, and the
     loss."""
     numbers = jnp.arange(len(batch["text"]), dtype=jnp.float32)[:, None]
     encoding = Encoding(jnp.zeros((len(numbers), 2, 1)), None, numbers)
     vectors = jax.random.normal(jax.random.key(seed), (len(numbers), 4))
     encodings = {"image": encoding, "text": encoding, "image_embedding": vectors, "text_embedding": vectors}
-    seen, module = [], Matching(negatives=negatives, wrong=wrong)
+    seen, module = [], Matching(negatives=negatives, wrong=wrong, wrong_rate=wrong_rate)
 
     def fuse(image, text, train):
         assert train
@@ -127,6 +130,61 @@ def test_asked_about_one_kind_of_wrong_pair_alone_half_of_the_pairs_are_right(wr
     np.testing.assert_array_equal(pairs[:, 1, same], rows)
     assert (pairs[:, 1, 1 - same] != rows).all()
     np.testing.assert_allclose(loss.metrics["positive_rate"], 0.5, rtol=1e-6)
+
+
+def test_a_floor_is_added_to_the_probabilities_of_the_whole_row():
+    """BLIP models/blip_pretrain.py:155-157: softmax over the row, its own pair among it, plus 1e-4, and then 0 for its own pair."""
+    rng, draws, floor = np.random.default_rng(0), 20_000, 0.05
+    similarity, allowed = 3.0 * rng.normal(size=(3, 5)), ~np.eye(3, 5, dtype=bool)
+    expected = (np.exp(similarity) / np.exp(similarity).sum(1, keepdims=True) + floor) * allowed
+    expected /= expected.sum(1, keepdims=True)
+    drawn, _ = jax.vmap(lambda key: draw_negatives(key, jnp.asarray(similarity), jnp.asarray(allowed), floor))(
+        jax.random.split(jax.random.key(1), draws))
+    for row in range(3):
+        counts = np.bincount(np.asarray(drawn)[:, row], minlength=5)
+        np.testing.assert_allclose(counts / draws, expected[row], atol=4 * 0.5 / np.sqrt(draws))
+
+
+def test_negatives_are_drawn_by_the_scale_that_was_learned_and_harden_with_it():
+    encodings = {name: jax.random.normal(jax.random.key(number), (6, 4)) for number, name in enumerate(
+        ("image_embedding", "text_embedding"))}
+    for scale in (2.0, 50.0):
+        learned = Matching(negative_scale=None).similarity({**encodings, "scale": jnp.float32(scale)}, (6, 6))
+        fixed = Matching(negative_scale=scale).similarity({**encodings, "scale": None}, (6, 6))
+        np.testing.assert_allclose(learned, fixed, rtol=1e-6)
+    with pytest.raises(ConfigError, match="negative_scale=None draws by the scale that a contrastive objective has learned"):
+        Matching(negative_scale=None).similarity({**encodings, "scale": None}, (6, 6))
+
+
+@pytest.mark.parametrize("changes", [dict(scale_parameter="temperature"), {}])
+def test_the_module_hands_over_the_scale_of_its_contrastive_objective(changes):
+    config = experiment(model__fusion=dict(kind="gated", width=8), objectives=dict(
+        matching=dict(kind="matching", negative_scale=None), pairs=dict(kind="softmax", initial_scale=5.0, **changes)))
+    module, batch = make_module(config), example_batch(config)
+    variables = nn.meta.unbox(module.init(jax.random.key(0), batch))
+    np.testing.assert_allclose(module.apply(variables, method="learned_scale"), 5.0, rtol=1e-5)
+    own = variables["params"]["objectives_pairs"]
+    name = next(iter(own))
+    own[name] = jnp.log(7.0) if name == "log_scale" else jnp.float32(1 / 7)
+    np.testing.assert_allclose(module.apply(variables, method="learned_scale"), 7.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("wrong", "rate"), [("image", 0.5), ("text", 0.1), ("both", 0.4), ("image", 0.0)])
+def test_asked_about_once_a_pair_is_wrong_as_often_as_it_is_said(wrong, rate):
+    rows, seen = np.arange(8), []
+    for seed in range(60):
+        pairs, loss = asked_pairs("uniform", batch_of(8), seed, wrong, rate)
+        assert pairs.shape == (8, 1, 2)
+        other_image, other_text = (pairs[:, 0, side] != rows for side in (0, 1))
+        assert not (other_image & other_text).any()
+        assert not (wrong == "text" and other_image.any()) and not (wrong == "image" and other_text.any())
+        assert not {(0, 1), (1, 0), (2, 3), (3, 2)} & {tuple(pair) for pair in pairs[:, 0]}
+        is_wrong = other_image | other_text
+        np.testing.assert_allclose(loss.metrics["positive_rate"], 1 - is_wrong.mean(), rtol=1e-6)
+        seen.append([other_image.mean(), other_text.mean()])
+    share = np.mean(seen, axis=0)
+    expected = {"image": [rate, 0], "text": [0, rate], "both": [rate / 2, rate / 2]}[wrong]
+    np.testing.assert_allclose(share, expected, atol=4 * np.sqrt(0.25 / 480))
 
 
 def test_wrong_pairs_take_their_boxes_and_edges_along():

@@ -126,6 +126,23 @@ def test_decay_rules_are_multiples_and_the_first_match_decides():
                  updates, PARAMS, factors)
 
 
+def test_weight_decay_coupled_to_the_schedule_is_that_of_big_vision():
+    """big_vision/optax.py: moments, scale(rate), rate multipliers, then wd * parameter, all times the schedule from 0 to 1."""
+    relative = optax.linear_schedule(0.2, 1.0, 5)
+    rules = dict(decay_rules=((r"kernel$", 1.0), (r".*", 0.0)), rate_rules=((r"model/text/", 0.1),))
+    ours = make_optimizer(schema.Optimizer(kind="adamw", rate=1e-3, weight_decay=1e-2, decay_coupling="schedule", b2=0.95, **rules),
+                          lambda step: 1e-3 * relative(step), PARAMS)
+    slower = {"model": {"image": {"kernel": 1.0, "bias": 1.0}, "text": {"kernel": 0.1}},
+              "objectives_contrastive": {"log_scale": 1.0}}
+    theirs = optax.chain(optax.scale_by_adam(0.9, 0.95, 1e-6), optax.scale(1e-3),
+                         optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, slower)),
+                         optax.add_decayed_weights(1e-2, MASK), optax.scale_by_schedule(relative), optax.scale(-1.0))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), run(ours, 6)[0], run(theirs, 6)[0])
+    with pytest.raises(ConfigError, match="optimizer.decay_coupling: 'schedule' divides by optimizer.rate"):
+        make_optimizer(schema.Optimizer(rate=0.0, weight_decay=1e-2, decay_coupling="schedule"), optax.constant_schedule(0.0),
+                       PARAMS)
+
+
 def test_by_default_neither_biases_nor_scales_decay():
     optimizer = built(rate=0.1, weight_decay=0.4)
     updates, _ = optimizer.update(ZEROS, optimizer.init(PARAMS), PARAMS)

@@ -58,13 +58,21 @@ def test_warmup_stable_decay_stays_and_falls_linearly_at_the_end():
                                [1, 1, 1, 0.8, 0.2], rtol=1e-5)
 
 
+@pytest.mark.parametrize("period", [20.0, 0.2])
+def test_exponential_multiplies_the_rate_once_a_period_down_to_its_final_value(period):
+    """As BLIP's code: max(0.9^epoch, least) of the rate in an epoch, the first of which holds the warm-up (utils.py)."""
+    steps = np.arange(100)
+    expected = np.maximum(0.5**(steps // 20), 0.2) * np.minimum(steps / WARMUP, 1.0)
+    np.testing.assert_allclose(rates("exponential", steps, factor=0.5, period=period, final=0.2), expected, rtol=1e-6)
+
+
 def test_lengths_below_one_are_fractions_of_the_run():
     for fraction, steps in ((0.1, 10.0), (0.25, 25.0)):
         by_fraction, by_steps = (make_schedule(schema.Schedule(warmup=warmup), RATE, STEPS) for warmup in (fraction, steps))
         assert [float(by_fraction(step)) for step in range(0, 101, 7)] == [float(by_steps(step)) for step in range(0, 101, 7)]
 
 
-@pytest.mark.parametrize("kind", ["cosine", "linear", "constant", "rsqrt", "warmup_stable_decay"])
+@pytest.mark.parametrize("kind", ["cosine", "linear", "constant", "rsqrt", "exponential", "warmup_stable_decay"])
 def test_no_schedule_is_negative_or_not_finite_even_past_the_end_or_without_warmup(kind):
     for warmup in (0.0, 100.0):
         schedule = make_schedule(schema.Schedule(kind=kind, warmup=warmup, decay=0.0), RATE, STEPS)
@@ -87,6 +95,7 @@ def test_the_length_of_a_run_comes_from_steps_examples_or_epochs_rounded_up():
 
 @pytest.mark.parametrize("kind", OF_SCHEDULES)
 def test_the_settings_that_are_listed_for_a_kind_and_no_others_change_its_rates(kind):
-    usual = rates(kind, range(101))
-    for name, value in dict(decay=0.3, timescale=50.0, final=0.2).items():
-        assert np.array_equal(rates(kind, range(101), **{name: value}), usual) != (name in OF_SCHEDULES[kind]), name
+    short = dict(period=20.0)  # or nothing would happen in so few steps
+    usual = rates(kind, range(101), **short)
+    for name, value in dict(decay=0.3, timescale=50.0, factor=0.5, period=30.0, final=0.9).items():
+        assert np.array_equal(rates(kind, range(101), **short | {name: value}), usual) != (name in OF_SCHEDULES[kind]), name
