@@ -45,8 +45,8 @@ def convert_image(image: Image.Image, key: str, maximum_pixels: int) -> Image.Im
     """A Pillow image, loaded or just opened, as `decode` gives that of its file. Raises: SampleError, as `decode` does."""
     with named_errors(key):
         if not isinstance(image, Image.Image):
-            raise SampleError(Reason.WRONG_TYPE, key, f"a {type(image).__name__} is no image; expected a Pillow image, a NumPy array, "
-                              "encoded bytes, or a path")
+            raise SampleError(Reason.WRONG_TYPE, key, f"a {type(image).__name__} is no image; expected a Pillow image, a NumPy "
+                              "array, encoded bytes, or a path")
         if image.format is not None and image.format not in OPENED_AS:
             raise SampleError(Reason.DAMAGED_IMAGE, key, f"image is {image.format}, which is not read; expected {NAMES}")
         return finished(image, key, maximum_pixels)
