@@ -32,7 +32,7 @@ from vlp_jax.training.state import fingerprint
 
 ROOT = pathlib.Path(__file__).parents[2]
 COUNT, BATCH = 64, 16
-SYNTHETIC = f"synthetic:{COUNT}?height=24&width=32&caption_words=3"
+SYNTHETIC = f"synthetic:{COUNT}?height=72&width=96&caption_words=3"
 SAMPLES = [(sample.image, sample.captions[0]) for sample in open_source(SYNTHETIC)]
 
 

@@ -18,9 +18,9 @@ from vlp_jax.data.patterns import find_files
 from vlp_jax.data.rows import Columns, locate
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_captions, check_index, fingerprint_of
 from vlp_jax.data.shard_counts import check_counts
-from vlp_jax.data.storage import read_range
+from vlp_jax.data.storage import ChangedFileError, read_range
 from vlp_jax.data.tar_headers import BLOCK
-from vlp_jax.data.tar_index import IMAGE, TarIndex, index_tar
+from vlp_jax.data.tar_index import IMAGE, TarIndex, header_check, index_tar
 from vlp_jax.errors import DataError
 
 OPTIONS = ("caption", "prompt")
@@ -64,7 +64,8 @@ class WebDatasetSource:
         key = tar.key(row)
         try:
             members = tar.members[row].tolist()
-            image, fields, text = self._read(shard, key, members if read_image else [NO_MEMBER, *members[1:]])
+            wanted = members if read_image else [NO_MEMBER, *members[1:]]
+            image, fields, text = self._read(shard, key, wanted, tar.checks[row].tolist())
             if members[IMAGE] == NO_MEMBER:
                 raise SampleError(Reason.MISSING_IMAGE, key, "has no image")
             captions, metadata = self._captions_and_metadata(key, parse_json(key, fields), parse_text(key, text))
@@ -90,22 +91,29 @@ class WebDatasetSource:
         row = fields if text is None else fields | {TEXT: text}
         return self.columns.captions_of(key, row), {name: value for name, value in fields.items() if name not in used}
 
-    def _read(self, shard: int, key: str, members: list[list[int]]) -> list[bytes | None]:
-        """The contents of members (first block + 1, size), by one read if little lies between them; None for block 0."""
-        path, cut = self.paths[shard], self.indexes[shard].cut
-        there = [((block - 1) * BLOCK, size) for block, size in members if block]
+    def _read(self, shard: int, key: str, members: list[list[int]], checks: list[int]) -> list[bytes | None]:
+        """The contents of members (first block + 1, size), by one read if little lies between them; None for block 0. Each is read
+        with the header before it, by which it is recognised."""
+        path, cut, stamp = self.paths[shard], self.indexes[shard].cut, self.indexes[shard].file
+        there = [((block - 2) * BLOCK, size + BLOCK) for block, size in members if block]
         if not there:
             return [None] * len(members)
         first, last = min(start for start, _ in there), max(start + size for start, size in there)
         if cut is not None and last > cut:
             raise SampleError(Reason.CUT_OFF, key, f"{path} is cut off in the middle of it, at byte {cut}")
         at_once = last - first <= sum(size for _, size in there) + GAP
-        whole = read_range(path, first, last - first) if at_once else b""
-        data = {start: whole[start - first : start - first + size] if at_once else read_range(path, start, size)
-                for start, size in there}
+        try:
+            whole = read_range(path, first, last - first, stamp) if at_once else b""
+            data = {start: whole[start - first : start - first + size] if at_once else read_range(path, start, size, stamp)
+                    for start, size in there}
+        except ChangedFileError as error:
+            raise SampleError(Reason.DAMAGED_RECORD, key, error.args[0]) from error
         if any(len(data[start]) != size for start, size in there):
             raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} became shorter since it was indexed")
-        return [data[(block - 1) * BLOCK] if block else None for block, _ in members]
+        found = [data[(block - 2) * BLOCK] if block else None for block, _ in members]
+        if any(member is not None and header_check(member[:BLOCK]) != check for member, check in zip(found, checks, strict=True)):
+            raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} has another file in its place: it was changed since it was indexed")
+        return [None if member is None else member[BLOCK:] for member in found]
 
     def _say_what_is_missing(self) -> None:
         cut = [(path, tar.cut) for path, tar in zip(self.paths, self.indexes, strict=True) if tar.cut is not None]
