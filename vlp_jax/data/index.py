@@ -50,8 +50,9 @@ class Index(Mapping[str, np.ndarray]):
         self.arrays, self.path, self.stamp, self.sums = arrays, path, stamp, dict(sums or {})
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name in self.sums:
-            self._check(name)
+        expected = self.sums.get(name)
+        if expected is not None:
+            self._check(name, expected)
         return self.arrays[name]
 
     @property
@@ -63,9 +64,9 @@ class Index(Mapping[str, np.ndarray]):
         """The length of an array, which is not read for it."""
         return len(self.arrays[name])
 
-    def _check(self, name: str) -> None:
+    def _check(self, name: str, expected: int) -> None:
         """Raises: DataError for an index that is damaged, which goes, so that the next start makes another."""
-        if zlib.crc32(self.arrays[name]) != self.sums[name]:
+        if zlib.crc32(self.arrays[name]) != expected:
             with contextlib.suppress(OSError):
                 os.remove(self.path)
             raise DataError(f"{self.path}: this index is damaged, and was removed; start again, and it is built anew")

@@ -4,7 +4,6 @@ Only the byte at which every row starts is kept; a row is read from the file whe
 """
 
 import array
-import collections
 import hashlib
 import zlib
 from collections.abc import Callable, Mapping
@@ -66,7 +65,7 @@ class TextRows:
         if len(data) != end - start:
             raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} became shorter since it was indexed")
         if zlib.crc32(data, before) != behind:
-            raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} has another row in its place: it was changed since it was indexed")
+            raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} has another row in its place: it was changed since")
         try:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -97,46 +96,29 @@ def index_records(path: str, find: Callable[[BinaryIO, "RecordStarts"], None]) -
         file.seek(0)
         find(file, starts)
     starts.places.append(starts.read)
-    places, checks = starts.places.arrays()
     digest = np.frombuffer(starts.digest.digest(), np.uint8)
-    return {"starts": places, "checks": checks, "digest": digest}
-
-
-class Places:
-    """The bytes at which records start, in order, and the CRC-32 of all that comes before each."""
-
-    def __init__(self):
-        self._places, self._checks = array.array("q"), array.array("I")
-        self._lines: collections.deque[tuple[int, int]] = collections.deque([(0, 0)])  # since the newest record: place, CRC-32
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def append(self, place: int) -> None:
-        """Adds a record, which starts where a line does."""
-        while self._lines[0][0] != place:
-            self._lines.popleft()
-        self._places.append(place)
-        self._checks.append(self._lines[0][1])
-
-    def line_ends(self, place: int, line: bytes) -> None:
-        """Takes in a line that ends at `place`."""
-        self._lines.append((place, zlib.crc32(line, self._lines[-1][1])))
-
-    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.array(self._places, np.int64), np.array(self._checks, np.uint32)
+    return {"starts": np.array(starts.places, np.int64), "checks": starts.checks(), "digest": digest}
 
 
 class RecordStarts:
-    """The places of records found so far, the bytes read and their digest."""
+    """The places of records found so far, each of which starts where a line does, the bytes read and their digest."""
 
     def __init__(self):
-        self.places, self.read, self.digest = Places(), 0, hashlib.sha256()
+        self.places, self.read, self.digest = array.array("q"), 0, hashlib.sha256()
+        self._ends, self._checks = array.array("q", [0]), array.array("I", [0])  # of all lines
 
     def lines(self, file: BinaryIO):
         """Yields the lines of the file, each with its end."""
+        check, add_end, add_check = 0, self._ends.append, self._checks.append
         for line in file:
             self.read += len(line)
             self.digest.update(line)
-            self.places.line_ends(self.read, line)
+            check = zlib.crc32(line, check)
+            add_end(self.read)
+            add_check(check)
             yield line
+
+    def checks(self) -> np.ndarray:
+        """uint32: the CRC-32 of all bytes before each of `places`."""
+        lines = np.searchsorted(np.frombuffer(self._ends, np.int64), np.frombuffer(self.places, np.int64))
+        return np.frombuffer(self._checks, np.uint32)[lines]

@@ -112,7 +112,7 @@ class WebDatasetSource:
             raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} became shorter since it was indexed")
         found = [data[(block - 2) * BLOCK] if block else None for block, _ in members]
         if any(member is not None and header_check(member[:BLOCK]) != check for member, check in zip(found, checks, strict=True)):
-            raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} has another file in its place: it was changed since it was indexed")
+            raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} has another file in its place: it was changed since")
         return [None if member is None else member[BLOCK:] for member in found]
 
     def _say_what_is_missing(self) -> None:
