@@ -15,6 +15,7 @@ from vlp_jax.data.boxes import boxes_of
 from vlp_jax.data.decoding import convert_array, convert_image, decode
 from vlp_jax.data.dependencies import word_edges
 from vlp_jax.data.images import evaluation_pixels, evaluation_view, normalise
+from vlp_jax.data.local_files import NotRegularError, open_regular
 from vlp_jax.data.samples import Reason, Sample, SampleError
 from vlp_jax.data.text import Tokenizer, load_tokenizer
 from vlp_jax.errors import ConfigError
@@ -85,8 +86,10 @@ class Preprocessor:
         if isinstance(picture, (str, os.PathLike)):
             key = key or os.fspath(picture)
             try:
-                with open(picture, "rb") as file:
+                with open(open_regular(os.fspath(picture))[0], "rb") as file:
                     picture = file.read()
+            except NotRegularError as error:
+                raise SampleError(Reason.FORBIDDEN_PATH, key, f"image is {error.kind}, not a file") from error
             except OSError as error:
                 raise SampleError(Reason.MISSING_IMAGE, key, f"image cannot be read: {error.strerror}") from error
         key, cap = key or "image", self.images.maximum_pixels
