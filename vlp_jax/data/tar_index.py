@@ -3,13 +3,12 @@
 import array
 import dataclasses
 import hashlib
-import zlib
-from typing import BinaryIO
 
 import numpy as np
 
 from vlp_jax.data.index import Arrays, Index
 from vlp_jax.data.local_files import Stamp
+from vlp_jax.data.member_checks import MemberChecks
 from vlp_jax.data.storage import COMPRESSED, open_file
 from vlp_jax.data.tar_headers import BLOCK, CutOffError, TarError, read_members
 from vlp_jax.errors import DataError
@@ -20,12 +19,13 @@ ROLES = {"png": IMAGE, "jpg": IMAGE, "jpeg": IMAGE, "webp": IMAGE, "json": JSON,
 
 @dataclasses.dataclass
 class TarIndex:
-    """Where the samples of a tar lie: 40 bytes a sample, and its key.
+    """Where the samples of a tar lie: 40 bytes a sample beside its key.
 
     members: [N, 3, 2] uint32, for the image, the JSON and the text of a sample: first block + 1 (0 if it has none),
-    size in bytes. checks: [N, 3] uint32, `header_check` of each. keys: uint8, all keys in UTF-8, one after the other;
-    ends: [N] uint32, where each one ends. digest: uint8 [32], of the keys and the sizes. cut: int64 [1], the byte that a tar
-    is good to which was cut off, and of whose last sample something may be missing; empty for a complete one.
+    size in bytes. keys: uint8, all keys in UTF-8, one after the other; ends: [N] uint32, where each one ends.
+    digest: uint8 [32], of the keys and the sizes. cut: int64 [1], the byte that a tar is good to
+    which was cut off, and of whose last sample something may be missing; empty for a whole one. checks: [N, 3] uint32, see
+    `MemberChecks`.
     """
 
     arrays: Arrays
@@ -64,26 +64,28 @@ def index_tar(path: str) -> Arrays:
 
     Raises: DataError if it is not a tar, has a damaged header, or has a member that leaves it.
     """
+    samples, checks, cut = _Samples(path), MemberChecks(), []
     with open_file(path) as file:
-        samples, cut = _Samples(path, file), []
         compressed = file.read(6).startswith(COMPRESSED)
         try:
             for name, start, size in read_members(file):
                 samples.add(name, start // BLOCK, size)
+                checks.add(file, start)
         except CutOffError as error:
             cut = [error.place]
         except TarError as error:
             unpack = "is compressed; samples are read at random, so unpack it to a plain tar first"
             raise DataError(f"{path}: {unpack if compressed else error}") from error
-    return samples.arrays() | {"cut": np.array(cut, np.int64)}
+    arrays = samples.arrays()
+    return arrays | {"cut": np.array(cut, np.int64), "checks": checks.of_members(arrays["members"])}
 
 
 class _Samples:
     """Members of a tar, put together to samples."""
 
-    def __init__(self, path: str, file: BinaryIO):
-        self.path, self.file, self.last_key = path, file, None
-        self.keys, self.ends, self.members, self.checks = bytearray(), array.array("I"), array.array("I"), array.array("I")
+    def __init__(self, path: str):
+        self.path, self.last_key = path, None
+        self.keys, self.ends, self.members = bytearray(), array.array("I"), array.array("I")
 
     def add(self, name: str, block: int, size: int) -> None:
         if name.startswith("/") or ".." in name and ".." in name.split("/"):
@@ -96,7 +98,6 @@ class _Samples:
             self.keys += key.encode()
             self.ends.append(len(self.keys))
             self.members.extend([0] * 6)
-            self.checks.extend([0] * 3)
         place = len(self.members) - 6 + 2 * role
         if self.members[place]:
             raise DataError(f"{self.path}: {name}: sample {key!r} has two members of this kind; give each its own name up to the "
@@ -104,22 +105,14 @@ class _Samples:
         if size >= 2**32:
             raise DataError(f"{self.path}: {name} is larger than 4 GiB")
         self.members[place], self.members[place + 1] = block + 1, size
-        self.file.seek((block - 1) * BLOCK)
-        self.checks[len(self.checks) - 3 + role] = header_check(self.file.read(BLOCK))
 
     def arrays(self) -> Arrays:
         members, ends = np.array(self.members, np.uint32).reshape(-1, 3, 2), np.array(self.ends, np.uint32)
         digest = hashlib.sha256()
         for part in (self.keys, ends, np.ascontiguousarray(members[..., 1])):
             digest.update(part)
-        checks = np.array(self.checks, np.uint32).reshape(-1, 3)
-        return {"members": members, "checks": checks, "keys": np.frombuffer(bytes(self.keys), np.uint8), "ends": ends,
+        return {"members": members, "keys": np.frombuffer(bytes(self.keys), np.uint8), "ends": ends,
                 "digest": np.frombuffer(digest.digest(), np.uint8)}
-
-
-def header_check(header: bytes) -> int:
-    """What a member is recognised by as it is read: the CRC-32 of the block before its data, which holds its name and size."""
-    return zlib.crc32(header)
 
 
 def _key_and_role(name: str) -> tuple[str, int | None]:
