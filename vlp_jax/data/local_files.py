@@ -3,6 +3,7 @@
 A named pipe would be waited for without end, and a device such as /dev/zero has no end.
 """
 
+import errno
 import functools
 import os
 import re
@@ -63,7 +64,12 @@ def _inodes_are_stable(device: int) -> bool:
 
 def open_regular(path: str) -> tuple[int, os.stat_result]:
     """A descriptor of a local file, to be closed, and its status. Raises: NotRegularError, OSError."""
-    file = os.open(path, _FLAGS)
+    try:
+        file = os.open(path, _FLAGS)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise NotRegularError(path, "a socket") from error
+        raise
     try:
         status = os.fstat(file)
         check_status(path, status)
