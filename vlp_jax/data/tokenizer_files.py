@@ -12,6 +12,7 @@ from vlp_jax.data.tokenizer_hub import hub_folder, is_hub_name
 from vlp_jax.data.tokenizer_models import SentencePieceModel, model_of, sentencepiece_definition, word_piece
 from vlp_jax.errors import ConfigError, DataError
 
+CONFIGS = ("tokenizer_config.json", "config.json")
 SENTENCEPIECE_FILES = ("spiece.model", "tokenizer.model", "sentencepiece.model")
 
 
@@ -119,12 +120,16 @@ def _from_transformers(folder: str) -> str:
     """Other folders, such as CLIP's vocab.json and merges.txt."""
     import transformers  # seconds to import, and only needed here
 
+    transformers.logging.set_verbosity_error()  # what fails is one line here
     try:
         kind = _class_for(folder, transformers)
         # without the answer "no" in advance, a folder that brings Python of its own is asked about at the terminal
         return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False).backend_tokenizer.to_str()
     except Exception as error:
         found = ", ".join(sorted(os.listdir(folder))[:8]) or "nothing"
+        if any(b'"auto_map"' in _read(os.path.join(folder, name)) for name in CONFIGS if os.path.isfile(os.path.join(folder, name))):
+            raise _error(f"{folder} brings Python code of its own (auto_map), which is never run; write its tokenizer.json where you "
+                         f"trust it, and name that file (found {found})") from error
         raise _error(f"{folder} holds no tokenizer that transformers can load (found {found}): "
                      f"{(str(error) or type(error).__name__).splitlines()[0]}") from error
 
