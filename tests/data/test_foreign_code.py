@@ -43,4 +43,5 @@ def test_no_python_of_a_tokenizer_folder_is_run_whatever_is_answered(name, tmp_p
     assert not marker.exists()
     assert "y/N" not in done.stdout + done.stderr
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert done.stderr.startswith(f"config error: data.text.tokenizer: {folder} brings Python code of its own (auto_map), which is never")
+    expected = f"config error: data.text.tokenizer: {folder} brings Python code of its own (auto_map), which is never run"
+    assert done.stderr.startswith(expected)

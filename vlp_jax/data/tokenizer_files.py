@@ -127,9 +127,10 @@ def _from_transformers(folder: str) -> str:
         return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False).backend_tokenizer.to_str()
     except Exception as error:
         found = ", ".join(sorted(os.listdir(folder))[:8]) or "nothing"
-        if any(b'"auto_map"' in _read(os.path.join(folder, name)) for name in CONFIGS if os.path.isfile(os.path.join(folder, name))):
-            raise _error(f"{folder} brings Python code of its own (auto_map), which is never run; write its tokenizer.json where you "
-                         f"trust it, and name that file (found {found})") from error
+        configs = [path for path in (os.path.join(folder, name) for name in CONFIGS) if os.path.isfile(path)]
+        if any(b'"auto_map"' in _read(path) for path in configs):
+            raise _error(f"{folder} brings Python code of its own (auto_map), which is never run; where you trust it, write its "
+                         f"tokenizer.json elsewhere and name that file (found {found})") from error
         raise _error(f"{folder} holds no tokenizer that transformers can load (found {found}): "
                      f"{(str(error) or type(error).__name__).splitlines()[0]}") from error
 
