@@ -17,6 +17,7 @@ from vlp_jax.evaluators.suite import TASK_METRICS, evaluate_readable
 from vlp_jax.evaluators.tasks import HEADS, check_heads, check_trained
 from vlp_jax.evaluators.zero_shot import check_templates
 from vlp_jax.loading import class_descriptions, load, trained_targets
+from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.exchange import check_all_agree, decided_by_first, is_first
 from vlp_jax.sharding.hosts import joined
 from vlp_jax.sharding.launch import find_launch

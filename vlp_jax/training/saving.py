@@ -16,6 +16,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from vlp_jax.config import schema
 from vlp_jax.errors import CheckpointError, HostError, StorageError, TrainingError, UserError
+from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.exchange import decided_by_first, is_first, several_hosts
 from vlp_jax.training.checkpoint import (
     Restored,

@@ -16,6 +16,7 @@ from vlp_jax.config import to_tree
 from vlp_jax.data.notices import said_while_waiting
 from vlp_jax.errors import CheckpointError, TrainingError
 from vlp_jax.evaluators.suite import BrokenOff
+from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.exchange import decided_by_first, is_first, several_hosts
 from vlp_jax.training.assembly import Run
 from vlp_jax.training.clock import Clock

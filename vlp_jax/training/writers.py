@@ -11,6 +11,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from vlp_jax.errors import CheckpointError
+from vlp_jax.printing import printable
 
 
 class Nowhere:
@@ -122,7 +123,7 @@ def write_texts(workdir: str, step: int, texts: dict[str, str]) -> None:
         path = os.path.join(workdir, kind, f"{data}-{step:06d}.txt")
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            write_atomically(path, text)
+            write_atomically(path, printable(text))
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from error
 
@@ -176,6 +177,7 @@ class Progress:
 
     def message(self, text: str) -> None:
         """A line that stays."""
+        text = printable(text)
         print(f"\r\x1b[2K{text}" if self.terminal else text, flush=True)
 
 
