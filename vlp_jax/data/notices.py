@@ -6,6 +6,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
+from vlp_jax.printing import safe_print as print
+
 PATIENCE = 5.0  # seconds before the first line of something that takes long
 
 

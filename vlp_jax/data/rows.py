@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vlp_jax.data.local_files import NotRegularError
 from vlp_jax.data.options import Options, single
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_captions
 from vlp_jax.data.storage import MissingFileError, join, read_file, scheme_of
@@ -117,6 +118,9 @@ def read_image(folder: str, name: Any, key: str) -> bytes:
         raise SampleError(Reason.FORBIDDEN_PATH, key, f"its image {name!r} lies outside of {folder}, the folder of its file")
     try:
         return read_file(path)
+    except NotRegularError as error:
+        reason = Reason.MISSING_IMAGE if os.path.isdir(path) else Reason.FORBIDDEN_PATH
+        raise SampleError(reason, key, f"its image {name!r} is {error.kind}, not a file") from error
     except MissingFileError as error:
         raise SampleError(Reason.MISSING_IMAGE, key, f"its image {name!r} is missing from {folder}") from error
 

@@ -6,7 +6,9 @@ import hashlib
 
 import numpy as np
 
-from vlp_jax.data.index import Arrays
+from vlp_jax.data.index import Arrays, Index
+from vlp_jax.data.local_files import Stamp
+from vlp_jax.data.member_checks import MemberChecks
 from vlp_jax.data.storage import COMPRESSED, open_file
 from vlp_jax.data.tar_headers import BLOCK, CutOffError, TarError, read_members
 from vlp_jax.errors import DataError
@@ -17,12 +19,13 @@ ROLES = {"png": IMAGE, "jpg": IMAGE, "jpeg": IMAGE, "webp": IMAGE, "json": JSON,
 
 @dataclasses.dataclass
 class TarIndex:
-    """Where the samples of a tar lie: 28 bytes a sample beside its key.
+    """Where the samples of a tar lie: 40 bytes a sample beside its key.
 
     members: [N, 3, 2] uint32, for the image, the JSON and the text of a sample: first block + 1 (0 if it has none),
     size in bytes. keys: uint8, all keys in UTF-8, one after the other; ends: [N] uint32, where each one ends.
     digest: uint8 [32], of the keys and the sizes. cut: int64 [1], the byte that a tar is good to
-    which was cut off, and of whose last sample something may be missing; empty for a whole one.
+    which was cut off, and of whose last sample something may be missing; empty for a whole one. checks: [N, 3] uint32, see
+    `MemberChecks`.
     """
 
     arrays: Arrays
@@ -30,6 +33,15 @@ class TarIndex:
     @property
     def members(self) -> np.ndarray:
         return self.arrays["members"]
+
+    @property
+    def checks(self) -> np.ndarray:
+        return self.arrays["checks"]
+
+    @property
+    def file(self) -> Stamp | None:
+        """The stamp of the tar when it was indexed, where it is known."""
+        return getattr(self.arrays, "file", None)
 
     @property
     def digest(self) -> str:
@@ -40,7 +52,7 @@ class TarIndex:
         return int(self.arrays["cut"][0]) if len(self.arrays["cut"]) else None
 
     def __len__(self) -> int:
-        return len(self.arrays["ends"])
+        return self.arrays.count("ends") if isinstance(self.arrays, Index) else len(self.arrays["ends"])
 
     def key(self, row: int) -> str:
         ends = self.arrays["ends"]
@@ -52,18 +64,20 @@ def index_tar(path: str) -> Arrays:
 
     Raises: DataError if it is not a tar, has a damaged header, or has a member that leaves it.
     """
-    samples, cut = _Samples(path), []
+    samples, checks, cut = _Samples(path), MemberChecks(), []
     with open_file(path) as file:
         compressed = file.read(6).startswith(COMPRESSED)
         try:
             for name, start, size in read_members(file):
                 samples.add(name, start // BLOCK, size)
+                checks.add(file, start)
         except CutOffError as error:
             cut = [error.place]
         except TarError as error:
             unpack = "is compressed; samples are read at random, so unpack it to a plain tar first"
             raise DataError(f"{path}: {unpack if compressed else error}") from error
-    return samples.arrays() | {"cut": np.array(cut, np.int64)}
+    arrays = samples.arrays()
+    return arrays | {"cut": np.array(cut, np.int64), "checks": checks.of_members(arrays["members"])}
 
 
 class _Samples:

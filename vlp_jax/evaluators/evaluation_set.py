@@ -13,7 +13,7 @@ from vlp_jax.data.boxes import boxes_in
 from vlp_jax.data.dependencies import parses_in
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.rows import pick
-from vlp_jax.data.sources import Sample, SampleError, Source
+from vlp_jax.data.sources import Sample, Source
 from vlp_jax.data.spread import spread_samples
 from vlp_jax.data.targets import values_in
 from vlp_jax.errors import DataError
@@ -22,13 +22,14 @@ from vlp_jax.errors import DataError
 class EvaluationSet:
     """Everything but the pixels, read once; pixels are decoded anew for each evaluation.
 
-    Attributes: source; captions (the distinct ones, in order of appearance); captions_of_image (for each picture,
-      indices into `captions`); images_of_caption (the inverse); metadata (one dictionary a picture); keys (of the pictures).
-    Raises: DataError naming a sample that cannot be read: a score over part of a set would be another score.
+    Attributes: source; given, the source as it was given; captions (the distinct ones, in order of appearance);
+      captions_of_image (for each picture, indices into `captions`); images_of_caption (the inverse); metadata (one dictionary a
+      picture); keys (of the pictures).
+    Raises: SampleError for a sample that cannot be read; `readable.readable_set` leaves such out.
     """
 
     def __init__(self, source: Source):
-        self.source = source
+        self.source = self.given = source
         if not len(source):
             raise DataError(f"{source.spec}: holds no samples")
         index: dict[str, int] = {}
@@ -47,11 +48,7 @@ class EvaluationSet:
                 self.images_of_caption[caption].append(image)
 
     def _sample(self, i: int) -> Sample:
-        try:
-            return self.source[i]
-        except SampleError as error:
-            raise DataError(f"{self.source.spec}: {error.key}: {error.message}; an evaluation needs every sample: mend it or take "
-                            "it out") from error
+        return self.source[i]
 
     def __len__(self) -> int:
         return len(self.source)

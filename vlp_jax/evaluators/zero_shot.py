@@ -1,13 +1,28 @@
 """Zero-shot classification: a picture's class is the one whose texts are nearest (Radford et al. 2021, section 3.1)."""
 
+import string
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from vlp_jax.errors import ConfigError
 from vlp_jax.metrics.classification import accuracy, majority
 from vlp_jax.metrics.ranking import similarities
 
 ZERO_SHOT_METRICS = ("classes", "majority", "zero_shot_accuracy", "zero_shot_accuracy_descriptions")
+
+
+def check_templates(where: str, templates: Sequence[str]) -> None:
+    """Raises: ConfigError for a template that has not exactly one {} for the class; {{ and }} are braces of the text itself.
+    where: the key that messages name."""
+    for template in templates:
+        try:
+            fields = [tuple(field) for _, *field in string.Formatter().parse(template) if field[0] is not None]
+        except ValueError:  # a single brace
+            fields = []
+        if fields != [("", "", None)]:
+            raise ConfigError(f"{where}: {template!r} must have exactly one {{}}, where the class goes (write {{{{ and }}}} for "
+                              "braces that belong to the text)")
 
 
 def zero_shot(images: np.ndarray, labels: np.ndarray, names: Sequence[str], embed_texts: Callable[[list[str]], np.ndarray],
