@@ -3,7 +3,7 @@
     {"image": "images/0.jpg", "caption": "a cat", "source": "mine"}
     {"image": "images/1.jpg", "caption": ["a dog", "a dog on the grass"]}
 
-Paths are relative to the folder of the file. Options: `image`, `caption`, `prompt`; the other fields are metadata.
+Paths are relative to the folder of the file, or to `root`. Options: `image`, `caption`, `prompt`, `root`; the other fields are metadata.
 """
 
 import codecs
@@ -13,7 +13,7 @@ from typing import Any
 from vlp_jax.data.index import Arrays
 from vlp_jax.data.options import split_options
 from vlp_jax.data.patterns import find_files
-from vlp_jax.data.rows import OPTIONS, Columns
+from vlp_jax.data.rows import FILE_OPTIONS, Columns, ImageFolders
 from vlp_jax.data.samples import Reason, SampleError
 from vlp_jax.data.text_rows import TextRows, index_records
 from vlp_jax.errors import DataError
@@ -34,8 +34,8 @@ def index_lines(path: str) -> Arrays:
 class JsonlSource(TextRows):
     """The lines of some files; see `TextRows`."""
 
-    def __init__(self, paths: list[str], spec: str, columns: Columns):
-        super().__init__(paths, spec, "jsonl", columns, index_lines)
+    def __init__(self, paths: list[str], spec: str, columns: Columns, images: ImageFolders):
+        super().__init__(paths, spec, "jsonl", columns, images, index_lines)
 
     def fields(self, shard: int, key: str, text: str) -> dict[str, Any]:
         """The object in a line. Raises: SampleError with DAMAGED_TEXT or WRONG_TYPE."""
@@ -51,5 +51,6 @@ class JsonlSource(TextRows):
 def open_jsonl(rest: str) -> JsonlSource:
     """The lines of PATTERN?OPTIONS. Raises: DataError; see `find_files` and `TextRows`."""
     spec = f"jsonl:{rest}"
-    pattern, options = split_options(rest, "jsonl", OPTIONS)
-    return JsonlSource(find_files(pattern, "jsonl", remote=True), spec, Columns.of(options, spec))
+    pattern, options = split_options(rest, "jsonl", FILE_OPTIONS)
+    paths = find_files(pattern, "jsonl", remote=True)
+    return JsonlSource(paths, spec, Columns.of(options, spec), ImageFolders(paths, options, spec))

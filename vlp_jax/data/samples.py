@@ -4,12 +4,14 @@ import dataclasses
 import enum
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from vlp_jax.errors import DataError
 
 CAPTION = "caption"  # the field of captions whose source names none
+_PYTHON_LIST = re.compile(r"""\[\s*(['"]).*['"],?\s*\]""", re.DOTALL)
 
 
 class Reason(enum.StrEnum):
@@ -47,9 +49,10 @@ class SampleError(DataError):
 class Sample:
     """One image with its captions.
 
-    key: the sample's name, unique in its source. image: the encoded file. captions: one or more, none of them empty.
-    metadata: every other field the source has for it (keywords, vendor, group, ...). caption_fields: for every caption
-    the column, JSON field or ending (`txt`) that it comes from; where a source names none, all are `caption`.
+    key: the sample's name, unique in its source. image: the encoded file. captions: one or more, none of them empty; none only
+    where its class is all that is known. metadata: every other field the source has for it (keywords, vendor, group, ...).
+    caption_fields: for every caption the column, JSON field or ending (`txt`) that it comes from; where a source names none, all
+    are `caption`. image_file: the name of the image's file, the same in all samples of one image; empty where there is no name.
     Raises: ValueError if there are more captions or fewer than names of their fields.
     """
 
@@ -58,6 +61,7 @@ class Sample:
     captions: tuple[str, ...]
     metadata: dict[str, Any]
     caption_fields: tuple[str, ...] = ()
+    image_file: str = ""
 
     def __post_init__(self):
         if not self.caption_fields:
@@ -91,6 +95,22 @@ class SparesImages(Protocol):
     def without_image(self, index: int) -> Sample: ...
 
 
+@runtime_checkable
+class NamesClasses(Protocol):
+    """A source that knows all classes of some metadata fields, by their names in order, and, of `templates` that lie with it, prompts
+    with {} for them. A field holds a class by its name, or by its number."""
+
+    class_names: Mapping[str, Sequence[str]]
+    templates: Sequence[str]
+
+
+@runtime_checkable
+class LeavesOut(Protocol):
+    """A source that counts what lies in its files and belongs to no sample, by what it is."""
+
+    left_out: Mapping[str, int]
+
+
 def check_index(index: int, length: int) -> int:
     """`index` as a place in [0, length), negative ones counted from the end; IndexError outside."""
     if not -length <= index < length:
@@ -115,12 +135,13 @@ def check_unicode(text: str, key: str, what: str) -> None:
 def check_captions(values: Sequence[tuple[str, Any]], key: str) -> dict[str, str]:
     """The captions in `values`, pairs of a field and what it holds: a string, a list of them, or None.
 
+    A string that is a JSON list of strings, as tables hold several captions in one field, is that list.
     Returns: the captions that are not empty, stripped, each once and with the first field that has it.
-    Raises: SampleError with MISSING_CAPTION, EMPTY_CAPTION or WRONG_TYPE.
+    Raises: SampleError with MISSING_CAPTION, EMPTY_CAPTION or WRONG_TYPE, also for a list of another kind in a string.
     """
     captions, empty = {}, False
     for field, value in values:
-        for caption in [] if value is None else value if isinstance(value, list | tuple) else [value]:
+        for caption in _texts_in(value, key, field):
             if caption is None:
                 continue
             if not isinstance(caption, str):
@@ -134,3 +155,27 @@ def check_captions(values: Sequence[tuple[str, Any]], key: str) -> dict[str, str
         reason = Reason.EMPTY_CAPTION if empty else Reason.MISSING_CAPTION
         raise SampleError(reason, key, "its caption is empty" if empty else f"has no {' or '.join(field for field, _ in values)}")
     return captions
+
+
+def _texts_in(value: Any, key: str, field: str) -> Sequence[Any]:
+    """What a caption field holds, as a list."""
+    if isinstance(value, list | tuple):
+        return [text for item in value for text in (_texts_of(item, key, field) if isinstance(item, str) else [item])]
+    return [] if value is None else _texts_of(value, key, field)
+
+
+def _texts_of(value: Any, key: str, field: str) -> Sequence[Any]:
+    """The texts of a JSON list; any other value as it is."""
+    if not (isinstance(value, str) and value.lstrip()[:1] == "[" and value.rstrip()[-1:] == "]"):
+        return [value]
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, list):
+        if all(text is None or isinstance(text, str) for text in found):
+            return found
+        raise SampleError(Reason.WRONG_TYPE, key, f"its {field} is a JSON list, but not of texts: {value[:60]}")
+    if _PYTHON_LIST.fullmatch(value.strip()):
+        raise SampleError(Reason.WRONG_TYPE, key, f"its {field} is a list as Python prints it, not as JSON: {value[:60]}")
+    return [value]
