@@ -27,7 +27,7 @@ from vlp_jax.evaluators.told import (
     teller_of,
     told,
 )
-from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, zero_shot
+from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, classes_of, zero_shot
 
 TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS, "matching": MATCHING_METRICS,
                 "captions": CAPTION_METRICS, "classification": CLASSIFICATION_METRICS, "regression": REGRESSION_METRICS,
@@ -57,14 +57,17 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
     def embed_texts(texts: Sequence[str]) -> np.ndarray:
         return embedder.texts(variables, paced(texts, spec.batch_size, between), spec.batch_size)
 
-    def asked_of(embedder: Embedder) -> Tell:
+    def asked_of(embedder: Embedder, data: EvaluationSet = data) -> Tell:
         def ask(pairs: Sequence[tuple[int, str]]) -> np.ndarray:
             rows = data.pairs(embedder.preprocessor, threads, pairs)
             return embedder.pairs(variables, paced(rows, spec.batch_size, between), spec.batch_size)
 
         return ask
 
-    labels = data.labels(spec.class_field, "class_field") if "zero_shot" in spec.tasks else None
+    classes = classes_of(data, spec) if "zero_shot" in spec.tasks else None
+    by_sample = data.by_sample  # where each sample is asked about, also those of one image
+    for task in sorted({"retrieval", "matching", "captions"} & {*spec.tasks}):
+        data.require_captions(task)
     results = {}
     if "captions" in spec.tasks:
         results |= captioning(data, captioner, variables, spec.batch_size, threads,
@@ -72,18 +75,18 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
     try:
         if "matching" in spec.tasks:
             results |= matching(asked_of(embedder), data)
-        results |= told(data, spec, tellers, asked_of)
+        results |= told(by_sample, spec, tellers, lambda embedder: asked_of(embedder, by_sample))
         if "answers" in spec.tasks:
             teller = teller_of("answers", spec, tellers)
-            results |= answers(asked_of(teller.writer(spec.beams)), data, teller)
+            results |= answers(asked_of(teller.writer(spec.beams), by_sample), by_sample, teller)
         if {"retrieval", "zero_shot"} & {*spec.tasks}:
             pixels = paced(data.pixels(embedder.preprocessor, threads), spec.batch_size, between)
             images = embedder.images(variables, pixels, spec.batch_size)
         if "retrieval" in spec.tasks:
+            data.report_repeated()
             results |= retrieval(images, embed_texts(data.captions), data)
-        if labels is not None:
-            names, truth = labels
-            results |= zero_shot(images, truth, names, embed_texts, spec.templates, spec.class_names,
+        if classes is not None:
+            results |= zero_shot(images, classes.truth, classes.names, embed_texts, classes.templates, classes.words,
                                  descriptions.get(spec.class_field, {}))
     except ValueError as error:
         raise EvaluationError(f"{data.source.spec}: {error}") from error
@@ -107,7 +110,7 @@ class EvaluationSuite:
         self.specs, self.embedder, self.descriptions, self.threads = specs, embedder, descriptions, threads
         self.sets = {name: EvaluationSet(open_source(spec.source)) for name, spec in specs.items()}
         for name, spec in specs.items():
-            check_told(self.sets[name], spec, tellers)
+            check_told(self.sets[name].by_sample, spec, tellers)
             if PAIRED & {*spec.tasks}:
                 self.sets[name].check_graphs(embedder.preprocessor)
 
