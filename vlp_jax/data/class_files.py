@@ -16,13 +16,15 @@ CLASS_NAMES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.tx
 
 
 def lines_of(data: bytes, path: str) -> list[str]:
-    """The lines of a text file, whether or not it begins with a byte order mark and its lines end in CR LF; blank ones at the end are
-    left out. Raises: DataError for bytes that are not UTF-8."""
+    """The lines of a text file, also of one with a byte order mark or CR LF; blank ones at the end are left out.
+
+    Raises: DataError for bytes that are not UTF-8.
+    """
     try:
-        lines = [line.strip() for line in re.split(r"\r\n|\n|\r", data.decode("utf-8-sig"))]
+        lines = re.split(r"\r\n|\n|\r", data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8: {error}") from error
-    while lines and not lines[-1]:
+    while lines and not lines[-1].strip():
         lines.pop()
     return lines
 
@@ -39,7 +41,7 @@ def _first(folders: Sequence[str], name: str) -> list[str]:
     for folder in folders:
         path = join(folder, name)
         try:
-            return lines_of(read_file(path), path)
+            return [line.strip() for line in lines_of(read_file(path), path)]
         except MissingFileError:
             continue
     return []

@@ -6,8 +6,8 @@
     the grass",mine
 
 The dialect is that of Python's csv module (RFC 4180): quoted fields may hold commas, quotes ("") and line ends. A file of tabs
-whose quotes are not such quotes (`"Hello" says a dog`) has no quoted fields, which a line reports; `?quotes=csv` or `none` decides it.
-Where a header has blanks around its names, blanks around fields are dropped. Paths are relative to the folder of the file, or to
+whose quotes are not such quotes (`"Hello" says a dog`) has no quoted fields, which a line reports; `?quotes=csv` or `none`
+decides it. Where a header has blanks around its names, blanks around fields are dropped. Paths are relative to the folder of the file, or to
 `root`. Options: `image`, `caption`, `prompt`, `root`, `quotes`, and `delimiter`, one character, by default a comma, in .tsv files a
 tab. The other columns are metadata, all of them texts.
 """
@@ -26,7 +26,7 @@ from vlp_jax.data.notices import notice
 from vlp_jax.data.options import single, split_options
 from vlp_jax.data.patterns import find_files, without_query
 from vlp_jax.data.rows import FILE_OPTIONS, Columns, ImageFolders
-from vlp_jax.data.samples import Reason, SampleError
+from vlp_jax.data.samples import Reason, SampleError, fingerprint_of
 from vlp_jax.data.storage import open_file
 from vlp_jax.data.text_rows import RecordStarts, TextRows, index_records
 from vlp_jax.errors import DataError
@@ -146,6 +146,11 @@ class CsvSource(TextRows):
         if len(row) != len(header):
             raise SampleError(Reason.DAMAGED_TEXT, key, f"has {len(row)} fields, the header {len(header)}")
         return dict(zip(header, row, strict=True))
+
+    def fingerprint(self) -> str:
+        """As that of `TextRows`, and for how quotes are read where that is not as in CSV."""
+        unquoted = [not dialect.quoted for dialect in self.dialects]
+        return fingerprint_of(super().fingerprint(), unquoted) if any(unquoted) else super().fingerprint()
 
     def _header(self, shard: int) -> list[str]:
         path = self.paths[shard]

@@ -1,9 +1,9 @@
 """`parquet:PATTERN`: Parquet files with the images in a column, as bytes or as Hugging Face `datasets` writes them.
 
-Image column: binary, a struct {bytes: binary, path: string}, or the paths of image files, relative to the folder of the file or to
-`root`. Caption columns: string, a list of strings, or a field of a struct or map. Options: `image`, `caption`, `prompt`, `root`; the
-other columns are metadata, but for binary ones, which are not read; dates, times and decimals become text, and class labels whose
-names `datasets` has put into the schema are these names.
+Image column: binary, a struct {bytes: binary, path: string}, or the paths of image files, relative to the folder of the file or
+to `root`. Caption columns: string, a list of strings, or a field of a struct or map. Options: `image`, `caption`, `prompt`,
+`root`; the other columns are metadata, but for binary ones, which are not read; dates, times and decimals become text, and class
+labels whose names `datasets` has put into the schema are these names.
 Rows are read by row group, and a Parquet file cannot be read in smaller parts: a global shuffle decodes a whole row group
 for nearly every sample. Groups of some hundred rows do; files with larger ones are better written anew by
 `python -m vlp_jax.prepare`.
@@ -135,8 +135,8 @@ class ParquetSource:
         self.columns.check(schema.names, place)
         image, labels = self.columns.image, class_names(schema.metadata)
         if image in schema.names and not is_image(schema.field(image).type) and not is_path(schema.field(image).type):
-            raise DataError(f"{place}: column {image!r} is {schema.field(image).type}; expected binary, {{bytes, path}} or the path of "
-                            "an image file")
+            raise DataError(f"{place}: column {image!r} is {schema.field(image).type}; expected binary or {{bytes, path}}, or the path "
+                            "of an image file")
         for caption in self.columns.captions:
             if caption in schema.names and caption not in labels and not is_text(schema.field(caption).type):
                 raise DataError(f"{place}: column {caption!r} is {schema.field(caption).type}; expected text or lists of it; a dot "

@@ -160,7 +160,10 @@ class ImageFolders:
         self.prefixes = [name.rpartition("/")[0] for name in short_names([f"{folder.rstrip('/')}/x" for folder in self.folders])]
 
     def read(self, shard: int, name: Any, key: str) -> tuple[bytes, str]:
-        """The bytes of the image that a row of the file `shard` names, and its name among those of all files. Raises: as `read_image`."""
+        """The bytes of the image that a row of the file `shard` names, and its name among those of all files.
+
+        Raises: as `read_image`.
+        """
         folder = self.folders[shard]
         inside = image_name(folder, name, key)
         return read_image(folder, inside, key), posixpath.join(self.prefixes[shard], inside)

@@ -11,6 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 from vlp_jax.errors import DataError
 
 CAPTION = "caption"  # the field of captions whose source names none
+NO_CAPTION = ("has a class and no caption; name the classes by a classnames.txt next to the tars, or take the class as it is: "
+              "?caption=cls")
 _PYTHON_LIST = re.compile(r"""\[\s*(['"]).*['"],?\s*\]""", re.DOTALL)
 
 
@@ -61,7 +63,7 @@ class Sample:
     captions: tuple[str, ...]
     metadata: dict[str, Any]
     caption_fields: tuple[str, ...] = ()
-    image_file: str = ""
+    image_file: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self):
         if not self.caption_fields:
@@ -97,8 +99,8 @@ class SparesImages(Protocol):
 
 @runtime_checkable
 class NamesClasses(Protocol):
-    """A source that knows all classes of some metadata fields, by their names in order, and, of `templates` that lie with it, prompts
-    with {} for them. A field holds a class by its name, or by its number."""
+    """A source that knows all classes of some metadata fields: their names, in order. A field holds a class by its name or its number.
+    templates: prompts that lie with it, with {} for a class."""
 
     class_names: Mapping[str, Sequence[str]]
     templates: Sequence[str]

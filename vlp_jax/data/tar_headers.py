@@ -1,5 +1,5 @@
-"""Reads the headers of a tar file one after the other: POSIX.1-1988 (ustar), POSIX.1-2001 (pax) and GNU tar's long names, sparse files
-(see `tar_sparse.py`), hard links, and tars behind one another in one file.
+"""Reads the headers of a tar file one after the other: POSIX.1-1988 (ustar), POSIX.1-2001 (pax) and GNU tar's long names, sparse
+files (see `tar_sparse.py`), hard links, and tars behind one another in one file.
 
 Python's tarfile does the same, several times more slowly, since it makes an object of all that a header holds.
 """
@@ -42,9 +42,9 @@ class TarMembers:
 
     The last member's data may reach beyond the end of a tar that is cut off. Hard links are the files that they lead to where
     `targets`, from `find_targets`, has the place of their headers. Other links, folders and devices are left out.
-    Attributes, filled on the way: part: the number of tars before this one in the file. sparse: the maps of sparse files, by the first
-      byte of their data, whose size is that of what is stored. links: (place of the header, name of the file it leads to) of each hard
-      link. left_out: how many members are no files, by what they are.
+    Attributes, filled on the way: part: the number of tars before this one in the file. sparse: the maps of sparse files, by the
+      first byte of their data, whose size is that of what is stored. links: (place of the header, name of the file it leads to) of
+      each hard link. left_out: how many members are no files, by what they are.
     Raises, while it is read: TarError, and CutOffError behind the last member that is there.
     """
 
@@ -86,7 +86,7 @@ class TarMembers:
                         yield name, data, size
                     extension = {}
             except UnicodeDecodeError as error:
-                raise TarError(f"the name of the member at byte {place} is not UTF-8; write the tar anew, names in UTF-8") from error
+                raise TarError(f"the name of the member at byte {place} is not UTF-8; write the tar again, names in UTF-8") from error
             except ValueError as error:
                 what = f"the header at byte {place} of {end} is damaged" if place else "is not a tar file"
                 raise TarError(f"{what} ({error})") from error

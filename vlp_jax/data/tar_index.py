@@ -1,6 +1,5 @@
 """Where the samples of a tar file lie, from its headers."""
 
-import array
 import dataclasses
 import functools
 import json

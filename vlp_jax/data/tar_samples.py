@@ -39,8 +39,8 @@ class TarSamples:
     """Members of a tar, put together to samples by `add`, in order, and `finish`.
 
     Args: path: the tar. images: endings of the images, such as `jpg` or `mask.png`, instead of all endings of images.
-    Attributes: left_out: how many members are part of no sample, by what they are. apart: how many samples have members that are not
-      neighbours.
+    Attributes: left_out: how many members are part of no sample, by what they are. apart: how many samples have members that are
+      not neighbours.
     """
 
     def __init__(self, path: str, images: tuple[str, ...] = ()):
@@ -92,7 +92,8 @@ class TarSamples:
         if dot <= slash:
             self.left_out["hidden files" if dot == slash else "files without an ending"] += 1
             return
-        ending = next((ending for ending in self.long_endings if name.lower().endswith(f".{ending}")), name.rpartition(".")[2].lower())
+        long = (ending for ending in self.long_endings if name.lower().endswith(f".{ending}"))
+        ending = next(long, name.rpartition(".")[2].lower())
         stem = name[: -len(ending) - 1]
         role = self.roles.get(ending)
         if role is None or len(stem) <= dot:
@@ -168,8 +169,9 @@ class TarSamples:
         """What a `TarIndex` has of the samples."""
         members, ends = np.array(self.members, np.uint32).reshape(-1, WIDTH // 2, 2), np.array(self.ends, np.uint32)
         digest = hashlib.sha256()
-        for part in (self.keys, ends, np.ascontiguousarray(members[..., 1])):
-            digest.update(part)
+        classes = [members[:, CLASS, 1]] if members[:, CLASS].any() else []
+        for part in (self.keys, ends, members[:, :CLASS, 1], *classes):
+            digest.update(np.ascontiguousarray(part))
         return {"members": members, "keys": np.frombuffer(bytes(self.keys), np.uint8), "ends": ends,
                 "digest": np.frombuffer(digest.digest(), np.uint8)}
 

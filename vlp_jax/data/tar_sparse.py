@@ -1,5 +1,5 @@
-"""Sparse files in a tar (`tar -S`), of which only the parts that are not zeros are stored: GNU tar's own format, and its pax formats
-0.0, 0.1 and 1.0.
+"""Sparse files in a tar (`tar -S`), of which only the parts that are not zeros are stored: GNU tar's own format, and its pax
+formats 0.0, 0.1 and 1.0.
 
 https://www.gnu.org/software/tar/manual/html_node/Sparse-Formats.html
 """

@@ -21,7 +21,7 @@ import numpy as np
 
 from vlp_jax.data.class_files import class_files
 from vlp_jax.data.index import load_indexes
-from vlp_jax.data.notices import notice
+from vlp_jax.data.notices import listed, notice
 from vlp_jax.data.options import Options, split_options
 from vlp_jax.data.patterns import find_files, without_query
 from vlp_jax.data.rows import Columns, locate
@@ -36,7 +36,6 @@ from vlp_jax.errors import DataError
 OPTIONS = ("image", "caption", "prompt")
 TEXT, CLS, NAME = "txt", "cls", "class"
 NO_MEMBER = [0, 0]
-LISTED = 6  # kinds of members that a line names
 GAP = 1 << 16  # bytes between members of a sample that are rather read than skipped
 
 
@@ -147,16 +146,15 @@ class WebDatasetSource:
 
     def _say_what_is_missing(self) -> None:
         if self.left_out:
-            listed = ", ".join(f"{count:,} {what}" for what, count in list(self.left_out.items())[:LISTED])
-            more = f" and {len(self.left_out) - LISTED} more kinds" if len(self.left_out) > LISTED else ""
-            notice(f"data note: {self.spec}: {sum(self.left_out.values()):,} members are part of no sample: {listed}{more}; samples are "
-                   "an image with .json, .txt or .cls of its name (?image=ENDING chooses another image)")
+            count = sum(self.left_out.values())
+            notice(f"data note: {self.spec}: {count:,} members are part of no sample: {listed(self.left_out)}; samples are an image "
+                   "with .json, .txt or .cls of its name (?image=ENDING chooses another image)")
         apart = [(path, tar.notes["apart"]) for path, tar in zip(self.paths, self.indexes, strict=True) if tar.notes["apart"]]
         if apart:
             path, more = apart[0][0], f" (and in {len(apart) - 1} more tars)" if len(apart) > 1 else ""
             command = sorting_command(path)
-            notice(f"data note: {path}: {apart[0][1]:,} samples have members that are not next to each other{more}, so each takes several "
-                   f"reads; sort them: {command}")
+            notice(f"data note: {path}: {apart[0][1]:,} samples have members that are not next to each other{more}, so each takes "
+                   f"several reads; sort them: {command}")
         cut = [(path, tar.cut) for path, tar in zip(self.paths, self.indexes, strict=True) if tar.cut is not None]
         if cut:
             (path, size), more = cut[0], f" (and {len(cut) - 1} more tars)" if len(cut) > 1 else ""

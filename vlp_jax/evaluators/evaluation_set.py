@@ -22,7 +22,6 @@ from vlp_jax.data.spread import spread_samples
 from vlp_jax.data.targets import values_in
 from vlp_jax.errors import DataError
 
-
 LOOKED_AT = 4096  # bytes at either end of a picture by which equal ones are found
 
 
@@ -117,8 +116,8 @@ class EvaluationSet:
         for group in self.source.groups if isinstance(self.source, ImageGroups) else ():
             several = {label_in(self.by_sample.metadata[i], field) for i in group}
             if len(several) > 1:
-                raise DataError(f"{self.by_sample.keys[group[0]]}: samples of this image have several classes in the metadata field "
-                                f"{field!r} ({setting}): {', '.join(sorted(map(str, several)))}")
+                raise DataError(f"{self.by_sample.keys[group[0]]}: samples of this image have several classes in the metadata "
+                                f"field {field!r} ({setting}): {', '.join(sorted(map(str, several)))}")
         for i, value in enumerate(values):
             if value is None:
                 raise DataError(f"{self.source.spec}: {self.source[i].key}: an evaluation needs text or a whole number in the "
@@ -135,8 +134,8 @@ class EvaluationSet:
     def report_repeated(self) -> None:
         """Reports pictures that are stored more than once, without a name that would tell that they are one."""
         if self.repeated:
-            notice(f"data warning: {self.source.spec}: {self.repeated} of {len(self)} pictures have the bytes of another one and count as "
-                   "pictures of their own; those of one image are one picture where it is named, as in tables of image files")
+            notice(f"data warning: {self.source.spec}: {self.repeated} of {len(self)} images have the bytes of another one and count "
+                   "as images of their own; samples of one image are one where they name its file, as in tables")
             self.repeated = 0
 
     def found(self, number: int, field: str) -> str:

@@ -36,10 +36,11 @@ class Classes:
 def classes_of(data: EvaluationSet, spec: schema.Evaluator) -> Classes:
     """The classes of a set: all that its source knows, else those that occur, by the words of the evaluator, else of the source.
 
-    Raises: DataError for a picture without a class, for classes that are bare numbers, which no prompt can ask for, and for a number
-      without a name.
+    Raises: DataError for a picture without a class, for classes that are bare numbers, which no prompt can ask for, and for a
+      number without a name.
     """
-    field, place = spec.class_field, f"{data.source.spec}: zero-shot classes in the metadata field {spec.class_field!r} (class_field)"
+    field = spec.class_field
+    place = f"{data.source.spec}: zero-shot classes in the metadata field {field!r} (class_field)"
     source = data.source if isinstance(data.source, NamesClasses) else None
     known = list(source.class_names.get(field, ())) if source else []
     names, truth = data.labels(field, "class_field")
@@ -61,7 +62,8 @@ def classes_of(data: EvaluationSet, spec: schema.Evaluator) -> Classes:
                         "classnames.txt that has a name a line")
     templates = tuple(source.templates) if source and source.templates and tuple(spec.templates) == BARE else tuple(spec.templates)
     if templates != tuple(spec.templates):
-        notice(f"{data.source.spec}: zero-shot prompts are its own {len(templates)}, such as {templates[0]!r}; set templates for others")
+        notice(f"data note: {data.source.spec}: zero-shot prompts are its own {len(templates)}, such as {templates[0]!r}; set "
+               "templates for others")
     return Classes(names, truth, words, templates)
 
 
