@@ -33,8 +33,8 @@ def _flags() -> Flags:
     parser.add_argument("--split", action="append", default=[], help="name of the split that --source becomes, or "
                         "NAME=KIND:PATTERN, as often as there are splits (default: train)")
     parser.add_argument("--output", help="the folder to write; it must not exist")
-    parser.add_argument("--convert", metavar="FILE", help="COCO's captions, or a Karpathy split, which --output gets as JSON lines; "
-                        "--split, if given, chooses the split")
+    parser.add_argument("--convert", metavar="FILE", help="COCO's captions, or a Karpathy split, which --output gets as JSON "
+                        "lines; --split, if given, chooses the split")
     parser.add_argument("--name", help="name of the data set (default: that of the folder)")
     parser.add_argument("--shards", type=_positive, help="of each split (default: 1 per 2,500 samples)")
     parser.add_argument("--image-format", choices=records.IMAGE_FORMATS, default="keep",

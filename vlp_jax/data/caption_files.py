@@ -43,7 +43,7 @@ def how_to_convert(path: str, name: str) -> str:
     split = " --split=test" if name == KARPATHY else ""
     output = shlex.quote(f"{os.path.splitext(os.path.basename(path))[0]}.jsonl")
     return (f"{path}: is {name}, one JSON object for all images; make a line of each image: python -m vlp_jax.prepare "
-            f"--convert={shlex.quote(path)} --output={output}{split}, and read it as jsonl:{output}?root=FOLDER, where the images lie")
+            f"--convert={shlex.quote(path)} --output={output}{split}, then read jsonl:{output}?root=FOLDER, where the images lie")
 
 
 def convert(path: str, split: str | None = None) -> Iterator[dict[str, Any]]:

@@ -7,9 +7,9 @@
 
 The dialect is that of Python's csv module (RFC 4180): quoted fields may hold commas, quotes ("") and line ends. A file of tabs
 whose quotes are not such quotes (`"Hello" says a dog`) has no quoted fields, which a line reports; `?quotes=csv` or `none`
-decides it. Where a header has blanks around its names, blanks around fields are dropped. Paths are relative to the folder of the file, or to
-`root`. Options: `image`, `caption`, `prompt`, `root`, `quotes`, and `delimiter`, one character, by default a comma, in .tsv files a
-tab. The other columns are metadata, all of them texts.
+decides it. Where a header has blanks around its names, blanks around fields are dropped. Paths are relative to the folder of
+the file, or to `root`. Options: `image`, `caption`, `prompt`, `root`, `quotes`, and `delimiter`, one character, by default a
+comma, in .tsv files a tab. The other columns are metadata, all of them texts.
 """
 
 import codecs

@@ -35,8 +35,8 @@ def index_lines(path: str) -> Arrays:
 
 
 def check_first_line(path: str, line: bytes, file: BinaryIO) -> None:
-    """Raises: DataError where the first line is not an object of its own, as in a file that is one array or object. The message names
-    a format that is known."""
+    """Raises: DataError where the first line is not an object of its own, as in a file that is one array or object. The message
+    names a format that is known."""
     first = line.removeprefix(codecs.BOM_UTF8).strip()
     if first.startswith(b"["):
         raise DataError(f"{path}: is one JSON array; write an object a line (jq -c '.[]' does)")

@@ -135,8 +135,8 @@ class ParquetSource:
         self.columns.check(schema.names, place)
         image, labels = self.columns.image, class_names(schema.metadata)
         if image in schema.names and not is_image(schema.field(image).type) and not is_path(schema.field(image).type):
-            raise DataError(f"{place}: column {image!r} is {schema.field(image).type}; expected binary or {{bytes, path}}, or the path "
-                            "of an image file")
+            raise DataError(f"{place}: column {image!r} is {schema.field(image).type}; expected binary or {{bytes, path}}, or the "
+                            "path of an image file")
         for caption in self.columns.captions:
             if caption in schema.names and caption not in labels and not is_text(schema.field(caption).type):
                 raise DataError(f"{place}: column {caption!r} is {schema.field(caption).type}; expected text or lists of it; a dot "

@@ -15,6 +15,7 @@ from vlp_jax.data.storage import MissingFileError, folder_of, join, read_file, s
 from vlp_jax.errors import DataError
 
 OPTIONS = ("image", "caption", "prompt")
+ELSEWHERE = "; where images lie in another folder, name it: ?root=FOLDER"
 FILE_OPTIONS = (*OPTIONS, "root")  # of kinds whose rows name image files
 
 
@@ -104,11 +105,14 @@ def read_image(folder: str, name: Any, key: str) -> bytes:
 
     Raises: SampleError with MISSING_IMAGE, WRONG_TYPE or FORBIDDEN_PATH; DataError if the file cannot be read.
     """
+    return _read(folder, image_name(folder, name, key), key)
+
+
+def _read(folder: str, name: str, key: str, hint: str = "") -> bytes:
     try:
-        return read_file(join(folder, image_name(folder, name, key)))
+        return read_file(join(folder, name))
     except MissingFileError as error:
-        raise SampleError(Reason.MISSING_IMAGE, key, f"its image {name!r} is missing from {folder}; where images lie in another "
-                          "folder, name it: ?root=FOLDER") from error
+        raise SampleError(Reason.MISSING_IMAGE, key, f"its image {name!r} is missing from {folder}{hint}") from error
 
 
 def image_name(folder: str, name: Any, key: str) -> str:
@@ -166,7 +170,7 @@ class ImageFolders:
         """
         folder = self.folders[shard]
         inside = image_name(folder, name, key)
-        return read_image(folder, inside, key), posixpath.join(self.prefixes[shard], inside)
+        return _read(folder, inside, key, ELSEWHERE), posixpath.join(self.prefixes[shard], inside)
 
     def name(self, shard: int, name: Any) -> str:
         """The same name, of an image that is not read; empty where that could not be."""

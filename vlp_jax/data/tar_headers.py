@@ -86,7 +86,9 @@ class TarMembers:
                         yield name, data, size
                     extension = {}
             except UnicodeDecodeError as error:
-                raise TarError(f"the name of the member at byte {place} is not UTF-8; write the tar again, names in UTF-8") from error
+                raise TarError(f"the name of the member at byte {place} is not UTF-8; write the tar with names in UTF-8") from error
+            except EOFError as error:
+                raise CutOffError(end) from error
             except ValueError as error:
                 what = f"the header at byte {place} of {end} is damaged" if place else "is not a tar file"
                 raise TarError(f"{what} ({error})") from error

@@ -44,7 +44,10 @@ class SparseMap:
 
 
 def old_gnu_map(file: BinaryIO, header: bytes, data: int, number: Callable[[bytes], int]) -> tuple[int, SparseMap]:
-    """The map in a header of type S and the blocks behind it; and the size of these, which lie before the data."""
+    """The map in a header of type S and the blocks behind it; and the size of these, which lie before the data.
+
+    Raises: ValueError, EOFError.
+    """
     parts, block, skipped = [], header[386:482], 0
     more = header[482]
     while True:
@@ -62,7 +65,10 @@ def old_gnu_map(file: BinaryIO, header: bytes, data: int, number: Callable[[byte
 
 
 def pax_map(file: BinaryIO, name: str, data: int, given: list[tuple[str, str]]) -> tuple[str, int, SparseMap]:
-    """The name of the file, how much of its data is the map, and the map, from pax attributes `GNU.sparse.*`."""
+    """The name of the file, how much of its data is the map, and the map, from pax attributes `GNU.sparse.*`.
+
+    Raises: ValueError, EOFError.
+    """
     fields = dict(given)
     name, size = fields.get("name") or name, fields.get("realsize") or fields.get("size")
     if size is None:
@@ -82,12 +88,15 @@ def pax_map(file: BinaryIO, name: str, data: int, given: list[tuple[str, str]]) 
 
 
 def _map_before_data(file: BinaryIO, data: int) -> tuple[tuple[tuple[int, int], ...], int]:
-    """Format 1.0: decimal numbers, one a line, their count before them, filled up to a whole block."""
+    """Format 1.0: decimal numbers, one a line, their count before them, filled up to a whole block.
+
+    Raises: ValueError, EOFError.
+    """
     text, count, lines = b"", None, 0
     while count is None or lines <= 2 * count:
         block = _block(file, data + len(text))
         text, lines = text + block, lines + block.count(b"\n")
-        if count is None and lines:
+        if count is None:
             count = int(text.partition(b"\n")[0])
             if not 0 <= count <= MOST_PARTS:
                 raise ValueError("the map of a sparse file has no end")
@@ -99,7 +108,7 @@ def _block(file: BinaryIO, place: int) -> bytes:
     file.seek(place)
     block = file.read(BLOCK)
     if len(block) < BLOCK:
-        raise ValueError("the map of a sparse file is cut off")
+        raise EOFError
     return block
 
 

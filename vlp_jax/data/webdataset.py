@@ -147,8 +147,8 @@ class WebDatasetSource:
     def _say_what_is_missing(self) -> None:
         if self.left_out:
             count = sum(self.left_out.values())
-            notice(f"data note: {self.spec}: {count:,} members are part of no sample: {listed(self.left_out)}; samples are an image "
-                   "with .json, .txt or .cls of its name (?image=ENDING chooses another image)")
+            notice(f"data note: {self.spec}: {count:,} members are part of no sample: {listed(self.left_out)}; samples are an "
+                   "image with .json, .txt or .cls of its name (?image=ENDING chooses another image)")
         apart = [(path, tar.notes["apart"]) for path, tar in zip(self.paths, self.indexes, strict=True) if tar.notes["apart"]]
         if apart:
             path, more = apart[0][0], f" (and in {len(apart) - 1} more tars)" if len(apart) > 1 else ""

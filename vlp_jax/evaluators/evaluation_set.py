@@ -134,8 +134,8 @@ class EvaluationSet:
     def report_repeated(self) -> None:
         """Reports pictures that are stored more than once, without a name that would tell that they are one."""
         if self.repeated:
-            notice(f"data warning: {self.source.spec}: {self.repeated} of {len(self)} images have the bytes of another one and count "
-                   "as images of their own; samples of one image are one where they name its file, as in tables")
+            notice(f"data warning: {self.source.spec}: {self.repeated} of {len(self)} images have the bytes of another one and "
+                   "count as images of their own; samples of one image are one where they name its file, as in tables")
             self.repeated = 0
 
     def found(self, number: int, field: str) -> str:
