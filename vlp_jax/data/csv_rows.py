@@ -6,8 +6,8 @@
     the grass",mine
 
 The dialect is that of Python's csv module (RFC 4180): quoted fields may hold commas, quotes ("") and line ends. A file of tabs
-whose quotes are not such quotes (`"Hello" says a dog`) has no quoted fields, which a line reports; `?quotes=csv` or `none`
-decides it. Where a header has blanks around its names, blanks around fields are dropped. Paths are relative to the folder of
+or bars whose quotes are not such quotes (`"Hello" says a dog`) has no quoted fields, which a line reports; `?quotes=csv` or
+`none` decides it. Where a header has blanks around its names, blanks around fields are dropped. Paths are relative to the folder of
 the file, or to `root`. Options: `image`, `caption`, `prompt`, `root`, `quotes`, and `delimiter`, one character, by default a
 comma, in .tsv files a tab. The other columns are metadata, all of them texts.
 """
@@ -33,6 +33,7 @@ from vlp_jax.errors import DataError
 
 QUOTES = ("auto", "csv", "none")
 DELIMITERS = {"tab": "\t", "\\t": "\t"}  # other ways to write one
+SELDOM_QUOTED = "\t|"  # delimiters of files that often have no quoted fields
 csv.field_size_limit(1 << 24)  # characters; a quote that is left open makes one field of all that follows
 
 
@@ -69,7 +70,8 @@ def index_rows(path: str, delimiter: str, quotes: str = "auto") -> Arrays:
     Raises: DataError for a field that never ends, and for what the csv module refuses.
     """
     dialect, line = Dialect(delimiter, quotes != "none", _blanks_in_header(path, delimiter)), 0
-    find = functools.partial(_find_rows, path, dialect, quotes == "auto" and delimiter == "\t") if dialect.quoted else _find_lines
+    unsure = quotes == "auto" and delimiter in SELDOM_QUOTED
+    find = functools.partial(_find_rows, path, dialect, unsure) if dialect.quoted else _find_lines
     try:
         arrays = index_records(path, find)
     except NotQuotedError as error:
@@ -156,7 +158,7 @@ class CsvSource(TextRows):
         path = self.paths[shard]
         header = self.dialects[shard].fields(self.text(shard, 0, path))
         for name in header:
-            if header.count(name) > 1:
+            if name and header.count(name) > 1:
                 raise DataError(f"{self.spec}: {self.names[shard]}: two columns are called {name!r}")
         self.columns.check(header, f"{self.spec}: {self.names[shard]}")
         return header

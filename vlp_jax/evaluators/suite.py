@@ -112,7 +112,7 @@ class EvaluationSuite:
         for name, spec in specs.items():
             check_told(self.sets[name].by_sample, spec, tellers)
             if PAIRED & {*spec.tasks}:
-                self.sets[name].check_graphs(embedder.preprocessor)
+                self.sets[name].by_sample.check_graphs(embedder.preprocessor)
 
     def due(self, step: int, last_step: int) -> list[str]:
         """Names of the evaluators that run after this step."""
