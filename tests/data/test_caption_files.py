@@ -78,10 +78,12 @@ def test_all_splits_are_taken_where_none_is_named_and_a_wrong_one_is_refused(fol
 def test_coco_is_converted_as_jq_groups_it(folder):
     (folder / "c.json").write_text(json.dumps(COCO))
     prepare.main(["--convert=c.json", "--output=c.jsonl"])
-    program = ('(.annotations | group_by(.image_id) | map({key: (.[0].image_id | tostring), value: map(.caption)}) | from_entries) as $c '
-               '| .images[] | select($c[.id | tostring]) | {image: .file_name, caption: $c[.id | tostring], id: .id}')
+    program = ('(.annotations | group_by(.image_id) | map({key: (.[0].image_id | tostring), value: map(.caption)}) '
+               '| from_entries) as $c | .images[] | select($c[.id | tostring]) '
+               '| {image: .file_name, caption: $c[.id | tostring], id: .id}')
     expected = subprocess.run(["jq", "-c", program, "c.json"], capture_output=True, text=True, check=True).stdout
-    assert list(map(json.loads, (folder / "c.jsonl").read_text().splitlines())) == list(map(json.loads, expected.splitlines()))
+    found = (folder / "c.jsonl").read_text()
+    assert [json.loads(line) for line in found.splitlines()] == [json.loads(line) for line in expected.splitlines()]
 
 
 @pytest.mark.parametrize("line", [

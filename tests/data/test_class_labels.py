@@ -127,7 +127,8 @@ TYPES = {
 @pytest.mark.parametrize("case", [case for case in TYPES if case != "view"])  # Parquet writes no list views
 def test_every_type_that_holds_texts_is_read(tmp_path, case):
     kind, values, caption = TYPES[case]
-    table = {"image": [png()], "caption": pyarrow.array(values, kind), "meta": pyarrow.array([[("k", 1)]], pyarrow.map_("string", "int64"))}
+    meta = pyarrow.array([[("k", 1)]], pyarrow.map_("string", "int64"))
+    table = {"image": [png()], "caption": pyarrow.array(values, kind), "meta": meta}
     sample = open_source(write(tmp_path / "x.parquet", table) + f"?caption={caption}")[0]
     assert sample.captions == ("a", "b")
     assert sample.metadata == {"meta": {"k": 1}}

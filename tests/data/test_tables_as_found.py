@@ -102,6 +102,31 @@ def test_fields_may_be_long(folder, ending):
     assert captions(f"csv:{folder}/x.{ending}") == [(text.strip(),), ("b",)]
 
 
+def test_the_table_of_flickr30k_is_read(folder, capsys):
+    """Bars, blanks, no quoting, and its one broken row."""
+    rows = ['0| "Two" dogs , one black .', "1   A dog .", '2| A "dog" .', '3| "']
+    (folder / "results.csv").write_text("".join(f"{row}\n" for row in ("image_name| comment_number| comment", *(
+        f"0.png| {row}" for row in rows))))
+    source = open_source(f"csv:{folder}/results.csv?delimiter=|&image=image_name&caption=comment")
+    assert [source[n].captions for n in (0, 2, 3)] == [('"Two" dogs , one black .',), ('A "dog" .',), ('"',)]
+    assert reason_of(source, 1)[0] == Reason.DAMAGED_TEXT
+    assert source[0].metadata == {"comment_number": "0"}
+
+
+@pytest.mark.parametrize(("delimiter", "name"), [(";", ";"), ("\t", "tab"), ("|", "|")])
+def test_a_header_of_one_column_is_answered_with_another_delimiter(folder, delimiter, name):
+    (folder / "x.csv").write_text(f"image{delimiter}caption\n0.png{delimiter}a\n")
+    with pytest.raises(DataError) as caught:
+        open_source(f"csv:{folder}/x.csv")
+    assert f"is its delimiter another one? ?delimiter={name}" in str(caught.value)
+    assert captions(f"csv:{folder}/x.csv?delimiter={name}") == [("a",)]
+
+
+def test_columns_without_a_name_may_be_several(folder):
+    (folder / "x.csv").write_text("image,caption,,\n0.png,a,,\n")
+    assert captions(f"csv:{folder}/x.csv") == [("a",)]
+
+
 # Headers, delimiters, encodings
 
 @pytest.mark.parametrize("text", [

@@ -250,13 +250,56 @@ def test_sparse_files_are_read_as_tarfile_reads_them(tmp_path, capsys, options):
 
 def test_a_map_of_a_sparse_file_that_is_not_one_is_an_error_and_takes_no_memory():
     for attributes in ({"map": "0,512,256,512", "size": "2048"}, {"map": "0,512,1", "size": "9"}, {"map": "0,4096", "size": "4096"},
-                       {"map": "0,512"}, {"map": "0,512", "size": str(1 << 50)}, {"map": "0,-5", "size": "9"},
+                       {"map": "0,512"}, {"map": "0,-5", "size": "9"},
                        {"major": "2", "minor": "0", "realsize": "9"}, {"major": "1", "minor": "0", "realsize": "9"}):
         info, file = tarfile.TarInfo("a.jpg"), io.BytesIO()
         info.size, info.pax_headers = 512, {f"GNU.sparse.{name}": value for name, value in attributes.items()}
         file.write(info.tobuf(tarfile.PAX_FORMAT) + b"9" * 512 + bytes(1024))
         with pytest.raises(TarError, match="the header at byte 1024 of 3072 is damaged"):
             list(TarMembers(file))
+
+
+def test_a_sparse_file_that_claims_to_be_huge_is_counted_and_the_others_are_read(tmp_path, capsys):
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, attributes in (("huge.jpg", {"GNU.sparse.map": "0,512", "GNU.sparse.size": str(1 << 50)}), ("a.jpg", {}),
+                                 ("a.txt", {})):
+            info = tarfile.TarInfo(name)
+            info.size, info.pax_headers = 512, attributes
+            tar.addfile(info, io.BytesIO(b"9" * 512))
+    assert [key for key, *_ in outcomes(open_source(f"webdataset:{tmp_path}/x.tar"))] == ["a"]
+    assert "1 sparse files of more than 256 MiB" in capsys.readouterr().err
+
+
+def test_a_symbolic_link_to_a_name_that_is_not_utf_8_is_counted(tmp_path, capsys):
+    with tarfile.open(tmp_path / "x.tar", "w", encoding="latin-1", format=tarfile.USTAR_FORMAT) as tar:
+        info = tarfile.TarInfo("l.jpg")
+        info.type, info.linkname = tarfile.SYMTYPE, "größe.jpg"
+        tar.addfile(info)
+        for name, data in pairs(["a"]):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    assert len(open_source(f"webdataset:{tmp_path}/x.tar")) == 1
+    assert "1 symbolic links" in capsys.readouterr().err
+
+
+# Texts
+
+@pytest.mark.parametrize(("text", "expected"), [
+    (b'["a cat", "the cat"]\r\n', ("a cat", "the cat")), (b"\xef\xbb\xbfa cat\r\n", ("a cat",)), (b"[a] cat", ("[a] cat",))])
+def test_a_json_list_in_a_txt_is_a_list_of_captions(tmp_path, text, expected):
+    assert open_source(f"webdataset:{write_tar(tmp_path / 'x.tar', [('a.jpg', png()), ('a.txt', text)])}")[0].captions == expected
+
+
+def test_a_python_list_in_a_txt_is_refused(tmp_path):
+    path = write_tar(tmp_path / "x.tar", [("a.jpg", png()), ("a.txt", b"['a cat', 'the cat']")])
+    assert outcomes(open_source(f"webdataset:{path}")) == [("a", Reason.WRONG_TYPE)]
+
+
+def test_a_tar_of_other_things_is_refused_with_what_is_there(tmp_path):
+    path = write_tar(tmp_path / "x.tar", [("a.mp4", b"1"), ("b.mp4", b"1"), ("c.npy", b"1")])
+    with pytest.raises(DataError, match="no sample in 1 tar file.*and there are 2 .mp4, 1 .npy"):
+        open_source(f"webdataset:{path}")
 
 
 # Members that are not neighbours

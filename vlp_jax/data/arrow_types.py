@@ -1,7 +1,6 @@
 """Which Arrow types can be images, captions and metadata. PyArrow is imported when one is asked about."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 
@@ -60,11 +59,11 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | None) else str(value)
 
 
-def class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
-    """The names of class labels by column, as Hugging Face `datasets` keeps them in a schema's metadata: a list of names, or such
+def class_names(metadata: bytes) -> dict[str, Any]:
+    """The names of class labels by column, from what Hugging Face `datasets` keeps in a schema's metadata: a list of names, or such
     dictionaries by field where the column is nested."""
     try:
-        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        features = json.loads(metadata)["info"]["features"]
         return {column: names for column, feature in features.items() if (names := _names_in(feature))}
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return {}

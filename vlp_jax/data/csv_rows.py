@@ -160,7 +160,12 @@ class CsvSource(TextRows):
         for name in header:
             if name and header.count(name) > 1:
                 raise DataError(f"{self.spec}: {self.names[shard]}: two columns are called {name!r}")
-        self.columns.check(header, f"{self.spec}: {self.names[shard]}")
+        place = f"{self.spec}: {self.names[shard]}"
+        others = [character for character in ";\t|," if len(header) == 1 and character in header[0]]
+        if others:
+            raise DataError(f"{place}: has one column, {header[0]!r}; is its delimiter another one? ?delimiter="
+                            f"{others[0] if others[0].isprintable() else 'tab'}")
+        self.columns.check(header, place)
         return header
 
 

@@ -71,9 +71,9 @@ class ParquetSource:
         self.spec, self.paths, self.columns, self.images = spec, list(paths), columns, images
         self.names = short_names([without_query(path) for path in self.paths])
         indexes = load_indexes(self.paths, "parquet", index_groups, spec)
-        schemas = [_schema(index) for index in indexes]
-        self.read_columns = [self._check_schema(name, schema) for name, schema in zip(self.names, schemas, strict=True)]
-        self.labels = [class_names(schema.metadata) for schema in schemas]
+        schemas, known = [_schema(index) for index in indexes], {}
+        self.labels = [known.setdefault(key, known.get(key) or class_names(key)) for key in map(_features, schemas)]
+        self.read_columns = list(map(self._check_schema, self.names, schemas, self.labels))
         self.class_names = {field: names for labels in reversed(self.labels) for field, names in by_path(labels).items()}
         self.first_groups = np.cumsum([0, *(len(index["rows"]) for index in indexes)])
         self.starts = np.cumsum(np.concatenate([[0], *(index["rows"] for index in indexes)]), dtype=np.int64)
@@ -126,14 +126,14 @@ class ParquetSource:
         except (ValueError, OverflowError):
             return str(value.cast("string"))
 
-    def _check_schema(self, name: str, schema: Any) -> list[str]:
+    def _check_schema(self, name: str, schema: Any, labels: dict[str, Any]) -> list[str]:
         """The columns to read of a file."""
         place = f"{self.spec}: {name}"
         twice = [column for column in schema.names if schema.names.count(column) > 1]
         if twice:
             raise DataError(f"{place}: two columns are called {twice[0]!r}")
         self.columns.check(schema.names, place)
-        image, labels = self.columns.image, class_names(schema.metadata)
+        image = self.columns.image
         if image in schema.names and not is_image(schema.field(image).type) and not is_path(schema.field(image).type):
             raise DataError(f"{place}: column {image!r} is {schema.field(image).type}; expected binary or {{bytes, path}}, or the "
                             "path of an image file")
@@ -183,6 +183,11 @@ def _schema(index: Arrays) -> Any:
     import pyarrow
 
     return pyarrow.ipc.read_schema(pyarrow.py_buffer(bytes(index["schema"])))
+
+
+def _features(schema: Any) -> bytes:
+    """What Hugging Face `datasets` has put into a schema."""
+    return (schema.metadata or {}).get(b"huggingface", b"")
 
 
 def _first_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-from vlp_jax.data.tar_sparse import SparseMap, old_gnu_map, pax_map
+from vlp_jax.data.tar_sparse import LARGEST, SparseMap, old_gnu_map, pax_map
 
 BLOCK = 512  # bytes; headers and the data of members begin at multiples of it
 REGULAR = b"\x007"  # types of regular files beside "0"
@@ -18,7 +18,7 @@ EXTENSIONS = b"xgXLK"  # types of hidden members, which say more about the membe
 LONGEST_EXTENSION = 1 << 20  # bytes
 LONGEST_PADDING = 4 << 20  # bytes of zeros behind the last member; GNU tar writes 10 KiB, at most a megabyte or so if told to
 LINK, SYMBOLIC_LINK = b"1", b"2"
-NO_FILES = {b"2": "symbolic links", b"3": "devices", b"4": "devices", b"6": "devices"}
+NO_FILES = {SYMBOLIC_LINK: "symbolic links", b"3": "devices", b"4": "devices", b"6": "devices"}
 NO_TARGET, NO_TAR = "hard links to files that are not there", "bytes behind its end that are no tar"
 
 
@@ -77,11 +77,12 @@ class TarMembers:
                     name, size = extension.get("path") or _name(header), int(extension.get("size", size))
                     if kind in b"123456":  # links, devices and folders have no data, whatever their size
                         if kind != b"5":
-                            yield from self._no_file(kind, place, name, extension.get("linkpath") or _text(header[157:257]))
+                            yield from self._no_file(kind, place, name, header, extension)
                         size = 0
                     elif kind == SPARSE or extension.get("sparse"):
                         name, data, size = self._sparse(header, name, data, size, extension.get("sparse"))
-                        yield name, data, size
+                        if data in self.sparse:
+                            yield name, data, size
                     elif kind == b"0" or kind in REGULAR and not name.endswith("/"):  # the oldest tars mark folders so
                         yield name, data, size
                     extension = {}
@@ -120,9 +121,11 @@ class TarMembers:
             return None
         return following
 
-    def _no_file(self, kind: bytes, place: int, name: str, target: str) -> Iterator[tuple[str, int, int]]:
+    def _no_file(self, kind: bytes, place: int, name: str, header: bytes,
+                 extension: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
+        """A hard link to a file that is there; others are counted."""
         if kind == LINK:
-            self.links.append((place, target))
+            self.links.append((place, extension.get("linkpath") or _text(header[157:257])))
             if place in self.targets:
                 yield name, *self.targets[place]
                 return
@@ -137,7 +140,10 @@ class TarMembers:
         if given:
             size -= skipped  # which a pax size counts, and GNU's own does not
         found.check(size)
-        self.sparse[data + skipped] = found
+        if found.size <= LARGEST:
+            self.sparse[data + skipped] = found
+        else:
+            self.left_out[f"sparse files of more than {LARGEST >> 20} MiB"] += 1
         return name, data + skipped, size
 
 

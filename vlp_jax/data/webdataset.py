@@ -12,6 +12,7 @@ A .cls is the class, its number or its name, and becomes the metadata `cls`. Whe
 import functools
 import json
 import os
+import re
 import shlex
 from collections import Counter
 from typing import Any
@@ -35,6 +36,7 @@ from vlp_jax.errors import DataError
 
 OPTIONS = ("image", "caption", "prompt")
 TEXT, CLS, NAME = "txt", "cls", "class"
+NUMBER = re.compile(r"[0-9]{1,9}(\.0*)?")
 NO_MEMBER = [0, 0]
 GAP = 1 << 16  # bytes between members of a sample that are rather read than skipped
 
@@ -59,7 +61,8 @@ class WebDatasetSource:
         self.left_out = dict(sum((Counter(tar.notes["left_out"]) for tar in self.indexes), Counter()).most_common())
         check_counts(self.paths, list(map(len, self.indexes)), spec)
         if len(self) == 0:
-            raise DataError(f"{spec}: no sample in {len(self.paths)} tar file(s); members must be named KEY.jpg, KEY.txt")
+            raise DataError(f"{spec}: no sample in {len(self.paths)} tar file(s); members must be named KEY.jpg, KEY.txt"
+                            f"{', and there are ' + listed(self.left_out) if self.left_out else ''}")
         names, self.templates = class_files(self.paths) if any(tar.members[:, CLASS].any() for tar in self.indexes) else ([], [])
         self.class_names = {CLS: names, NAME: names} if names else {}
         self._say_what_is_missing()
@@ -117,7 +120,7 @@ class WebDatasetSource:
         if text is None:
             return {}
         text = text.strip()
-        number = int(text) if text.isascii() and text.isdigit() else None
+        number = int(text.partition(".")[0]) if NUMBER.fullmatch(text) else None
         names = self.class_names.get(NAME, ())
         if number is None or not names:
             return {CLS: text if number is None else number}
