@@ -105,13 +105,15 @@ class _Progress:
 def _write(flags: argparse.Namespace, splits: dict[str, Source]) -> None:
     options = writer.Options(flags.shards, flags.image_format, flags.image_size, flags.compression, flags.workers)
     manifest = writer.write_dataset(splits, flags.output, flags.name, options, _Progress())
+    lines = []
     for split, entry in manifest["splits"].items():
         skipped = ", ".join(f"{count} {reason}" for reason, count in entry["skipped"].items()) or "none"
         smaller = f"; made smaller: {entry['resized']:,}" if flags.image_size else ""
         left = f"; part of no sample: {listed(entry['left_out'])}" if entry["left_out"] else ""
-        print(f"{split}: {entry['count']:,} samples, {entry['bytes'] / 1e6:.1f} MB in {len(entry['shards'])} shard(s); "
-              f"skipped: {skipped}{left}{smaller}")
-    print(f"wrote {flags.output}; read it as arrayrecord:{flags.output}/{next(iter(splits))}")
+        lines.append(f"{split}: {entry['count']:,} samples, {entry['bytes'] / 1e6:.1f} MB in {len(entry['shards'])} shard(s); "
+                     f"skipped: {skipped}{left}{smaller}")
+    lines.append(f"wrote {flags.output}; read it as arrayrecord:{flags.output}/{next(iter(splits))}")
+    print("\n".join(lines))  # at once: whoever reads may stop after the first line
 
 
 def _convert(flags: argparse.Namespace) -> None:

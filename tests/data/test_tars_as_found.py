@@ -80,6 +80,20 @@ def test_no_sample_is_lost_for_a_dot_in_its_key(tmp_path, capsys, monkeypatch, k
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_keys_and_order_every_image_with_a_text_of_its_name_is_a_sample(tmp_path, seed):
+    draw = np.random.default_rng(seed)
+    words = ["a", "b", "v1", "2", "mask", "jpg", "x y"]
+    keys = list(dict.fromkeys("/".join([*["d.1"] * int(draw.integers(2)), ".".join(draw.choice(words, draw.integers(1, 4)))])
+                              for _ in range(30)))
+    members = pairs(keys)
+    if seed % 2:
+        members = [members[place] for place in draw.permutation(len(members))]
+    source = open_source(f"webdataset:{write_tar(tmp_path / 'x.tar', members)}")
+    assert sorted(outcomes(source)) == sorted((key, png(n), (key,)) for n, key in enumerate(keys))
+    assert not source.left_out
+
+
 def test_other_members_of_a_sample_are_counted_and_can_be_chosen(tmp_path, capsys):
     members = [(f"{key}.{ending}", data) for n, key in enumerate(("a", "b", "c.v1")) for ending, data in (
         ("jpg", png(n)), ("txt", key.encode()), ("mask.png", png(n + 50)), ("depth.PNG", png(n + 90)))]
