@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tarfile
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -425,3 +426,12 @@ def test_tars_of_classes_train(tmp_path, named):
     found = batch(spec if named else f"{spec}?caption=cls")
     assert not found["reason"].any()
     assert sorted(found["target_cls"].tolist()) == [0, 0, 1, 1, 2, 2]
+
+
+def test_names_of_classes_of_remote_tars_are_found(tmp_path):
+    write_classes(tmp_path, ["tench", "shark", "crane"], ["a {c}"])
+    memory = fsspec.filesystem("memory")
+    for path in tmp_path.rglob("*.t*"):
+        memory.pipe_file(str(path), path.read_bytes())
+    source = open_source(f"webdataset:memory:/{tmp_path}/test/0.tar")
+    assert (source[1].captions, source.templates, source.class_names["cls"]) == (("shark",), ["a {}"], ["tench", "shark", "crane"])

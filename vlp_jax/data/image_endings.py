@@ -1,8 +1,8 @@
 """The endings of image files, those of the formats that Pillow decodes; in tars, in folders of classes, in either case."""
 
 IMAGE_ENDINGS = frozenset((
-    "jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff", "ppm", "pgm", "pbm", "pnm", "pfm",
-    "avif", "avifs", "jp2", "j2k", "jpc", "jpf", "jpx", "j2c", "tga", "ico", "mpo",
+    "jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "pbm", "pnm", "pfm",
+    "avif", "avifs", "jp2", "j2k", "jpc", "jpf", "jpx", "j2c", "mpo",
 ))
 
 
