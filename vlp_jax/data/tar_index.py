@@ -10,7 +10,7 @@ import numpy as np
 from vlp_jax.data.index import Arrays
 from vlp_jax.data.storage import COMPRESSED, open_file
 from vlp_jax.data.tar_headers import BLOCK, CutOffError, TarError, TarMembers, find_targets
-from vlp_jax.data.tar_samples import TarSamples
+from vlp_jax.data.tar_samples import CLASS, TarSamples
 from vlp_jax.data.tar_sparse import SparseMap, from_array, to_array
 from vlp_jax.errors import DataError
 
@@ -23,8 +23,8 @@ class TarIndex:
     size in bytes. keys: uint8, all keys in UTF-8, one after the other; ends: [N] uint32, where each one ends.
     digest: uint8 [32], of the keys and the sizes. cut: int64 [1], the byte that a tar is good to
     which was cut off, and of whose last sample something may be missing; empty for a whole one. sparse: int64, the maps of sparse
-    files, see `to_array`. notes: uint8, JSON: `left_out`, what is no part of any sample, and how many, and `apart`, the number of
-    samples whose members are not next to each other.
+    files, see `to_array`. notes: uint8, JSON: `left_out`, what is no part of any sample, and how many, `apart`, the number of samples
+    whose members are not next to each other, and `classes`, whether any sample has a class.
     """
 
     arrays: Arrays
@@ -45,7 +45,7 @@ class TarIndex:
     def sparse(self) -> dict[int, SparseMap]:
         return from_array(self.arrays["sparse"])
 
-    @property
+    @functools.cached_property
     def notes(self) -> dict[str, Any]:
         return json.loads(self.arrays["notes"].tobytes())
 
@@ -72,8 +72,10 @@ def index_tar(path: str, images: tuple[str, ...] = ()) -> Arrays:
         except TarError as error:
             unpack = "is compressed; samples are read at random, so unpack it to a plain tar first"
             raise DataError(f"{path}: {unpack if compressed else error}") from error
-    notes = {"left_out": dict((samples.left_out + members.left_out).most_common()), "apart": samples.apart}
-    return samples.arrays() | {"cut": np.array(cut, np.int64), "sparse": to_array(members.sparse),
+    arrays = samples.arrays()
+    notes = {"left_out": dict((samples.left_out + members.left_out).most_common()), "apart": samples.apart,
+             "classes": bool(arrays["members"][:, CLASS].any())}
+    return arrays | {"cut": np.array(cut, np.int64), "sparse": to_array(members.sparse),
                                "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8)}
 
 

@@ -31,7 +31,7 @@ from vlp_jax.data.shard_counts import check_counts
 from vlp_jax.data.storage import read_range
 from vlp_jax.data.tar_headers import BLOCK
 from vlp_jax.data.tar_index import TarIndex, index_tar
-from vlp_jax.data.tar_samples import CLASS, IMAGE
+from vlp_jax.data.tar_samples import IMAGE
 from vlp_jax.errors import DataError
 
 OPTIONS = ("image", "caption", "prompt")
@@ -63,7 +63,7 @@ class WebDatasetSource:
         if len(self) == 0:
             raise DataError(f"{spec}: no sample in {len(self.paths)} tar file(s); members must be named KEY.jpg, KEY.txt"
                             f"{', and there are ' + listed(self.left_out) if self.left_out else ''}")
-        names, self.templates = class_files(self.paths) if any(tar.members[:, CLASS].any() for tar in self.indexes) else ([], [])
+        names, self.templates = class_files(self.paths) if any(tar.notes["classes"] for tar in self.indexes) else ([], [])
         self.class_names = {CLS: names, NAME: names} if names else {}
         self._say_what_is_missing()
 
