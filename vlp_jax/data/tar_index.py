@@ -22,9 +22,9 @@ class TarIndex:
     members: [N, 4, 2] uint32, for the image, the JSON, the text and the class of a sample: first block + 1 (0 if it has none),
     size in bytes. keys: uint8, all keys in UTF-8, one after the other; ends: [N] uint32, where each one ends.
     digest: uint8 [32], of the keys and the sizes. cut: int64 [1], the byte that a tar is good to
-    which was cut off, and of whose last sample something may be missing; empty for a whole one. sparse: int64, the maps of sparse
-    files, see `to_array`. notes: uint8, JSON: `left_out`, what is no part of any sample, and how many, `apart`, the number of samples
-    whose members are not next to each other, and `classes`, whether any sample has a class.
+    which was cut off, and of whose last sample something may be missing; empty for a whole one. sparse: int64, the maps of
+    sparse files, see `to_array`. notes: uint8, JSON: `left_out`, what is no part of any sample, and how many, `apart`, the number
+    of samples whose members are not next to each other, and `classes`, whether any sample has a class.
     """
 
     arrays: Arrays
@@ -76,7 +76,7 @@ def index_tar(path: str, images: tuple[str, ...] = ()) -> Arrays:
     notes = {"left_out": dict((samples.left_out + members.left_out).most_common()), "apart": samples.apart,
              "classes": bool(arrays["members"][:, CLASS].any())}
     return arrays | {"cut": np.array(cut, np.int64), "sparse": to_array(members.sparse),
-                               "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8)}
+                     "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8)}
 
 
 def _samples(path: str, members: TarMembers, images: tuple[str, ...]) -> tuple[TarSamples, TarMembers, list[int]]:
