@@ -384,6 +384,8 @@ def test_a_text_next_to_a_class_is_the_caption(tmp_path):
 def test_a_class_may_be_a_name_and_one_that_has_none_is_bad(tmp_path):
     path = write_tar(tmp_path / "x.tar", [("a.jpg", png()), ("a.cls", b"tabby cat\n"), ("b.jpg", png()), ("b.cls", b"7")])
     assert outcomes(open_source(f"webdataset:{path}")) == [("a", png(), ("tabby cat",)), ("b", png(), ())]
+    empty = write_tar(tmp_path / "y.tar", [("a.jpg", png()), ("a.cls", b"\n")])
+    assert outcomes(open_source(f"webdataset:{empty}")) == [("a", Reason.MISSING_CAPTION)]
     (tmp_path / "classnames.txt").write_text("one\ntwo\n")
     assert outcomes(open_source(f"webdataset:{path}"))[1] == ("b", Reason.WRONG_TYPE)
 

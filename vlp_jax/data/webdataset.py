@@ -117,9 +117,9 @@ class WebDatasetSource:
 
     def _class(self, key: str, text: str | None) -> dict[str, Any]:
         """The metadata that the text of a .cls gives."""
-        if text is None:
+        text = (text or "").strip()
+        if not text:
             return {}
-        text = text.strip()
         number = int(text.partition(".")[0]) if NUMBER.fullmatch(text) else None
         names = self.class_names.get(NAME, ())
         if number is None or not names:
