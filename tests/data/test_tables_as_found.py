@@ -4,7 +4,6 @@ import ast
 import csv
 import io
 import json
-import sys
 
 import fsspec
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
+from vlp_jax.data import patterns
 from vlp_jax.data.options import split_options
 from vlp_jax.data.patterns import find_files
 from vlp_jax.data.samples import Reason, SampleError
@@ -283,25 +283,23 @@ def test_a_query_that_is_taken_for_options_is_answered_with_the_sharp():
         split_options("https://h/x.tar?sig=1", "webdataset", ("image", "caption"))
 
 
-def test_a_signed_url_is_read_and_its_signature_is_part_of_no_name(folder):
+def test_a_signed_url_is_read_and_its_signature_is_part_of_no_name(folder, monkeypatch):
     class Server(LocalFileSystem):
-        protocol = "https"
+        protocol = "signed"
         cachable = False
 
         @classmethod
         def _strip_protocol(cls, path):
-            path = str(path).replace("https://host", str(folder))
+            path = str(path).replace("signed://host", str(folder))
             return path.partition("?")[0] if path.endswith("?sig=a/b&c={1}") or "?" not in path else f"{path} is not signed"
 
-    fsspec.register_implementation("https", Server, clobber=True)
-    try:
-        for number in range(2):
-            (folder / f"x{number}.tsv").write_text(f"image\tcaption\n0.png\tnumber {number}\n")
-        source = open_source("csv:https://host/x{0,1}.tsv?sig=a/b&c={1}#caption=caption")
-        assert [(sample.key, sample.captions, sample.image) for sample in source] == [
-            (f"x{n}.tsv:1", (f"number {n}",), png(0)) for n in range(2)]
-    finally:
-        sys.modules["fsspec.registry"]._registry.pop("https")
+    monkeypatch.setattr(patterns, "WEB", ("signed",))  # in the place of https
+    fsspec.register_implementation("signed", Server, clobber=True)
+    for number in range(2):
+        (folder / f"x{number}.tsv").write_text(f"image\tcaption\n0.png\tnumber {number}\n")
+    source = open_source("csv:signed://host/x{0,1}.tsv?sig=a/b&c={1}#caption=caption")
+    assert [(sample.key, sample.captions, sample.image) for sample in source] == [
+        (f"x{n}.tsv:1", (f"number {n}",), png(0)) for n in range(2)]
 
 
 @pytest.mark.parametrize("name", ["a{1}", "a{x,y}", "{0..3}", "a}b", "{", "100%7B"])
