@@ -131,7 +131,7 @@ def _convert(flags: argparse.Namespace) -> None:
 
 
 def _replace(path: pathlib.Path, content: bytes, flag: str) -> None:
-    """Writes a file that has its name only when it is whole. Raises: ConfigError."""
+    """Writes a file that has its name only when it is complete. Raises: ConfigError."""
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -368,7 +368,7 @@ def test_classes_without_names_need_no_caption_but_where_one_is_asked_for(tmp_pa
     spec = write_classes(tmp_path)
     assert [(s.captions, s.metadata) for s in open_source(spec)] == [((), {"cls": n % 3}) for n in range(6)]
     data = EvaluationSet(open_source(spec))
-    with pytest.raises(DataError, match="s0: has a class and no caption, and retrieval needs a caption of every picture"):
+    with pytest.raises(DataError, match="s0: has a class and no caption, and retrieval needs a caption of every image"):
         data.require_captions("retrieval")
     with pytest.raises(DataError, match="are numbers, such as 0, and nothing names them: give class_names, or.*classnames.txt"):
         classes_of(data, schema.Evaluator(class_field="cls"))

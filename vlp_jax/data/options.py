@@ -43,7 +43,7 @@ def split_options(rest: str, kind: str, names: Sequence[str]) -> tuple[str, Opti
 
 
 def _parts(rest: str, names: Sequence[str]) -> tuple[str, str]:
-    """What stands before the options, and the options."""
+    """The pattern before the options, and the options."""
     marks = [mark for mark in _AFTER_URL.finditer(rest) if mark.end() == len(rest) or rest[mark.end():].partition("=")[0] in names]
     if marks:
         return rest[:marks[0].start()], rest[marks[0].end():]

@@ -94,7 +94,7 @@ def _with_braces(name: str) -> str:
 
 
 def without_query(path: str) -> str:
-    """A path, or a URL without what a server is asked beside it, such as a signature."""
+    """A path, or a URL without its query, such as a signature."""
     return path.partition("?")[0].partition("#")[0] if scheme_of(path) in WEB else path
 
 

@@ -99,7 +99,7 @@ class SparesImages(Protocol):
 
 @runtime_checkable
 class NamesClasses(Protocol):
-    """A source that knows all classes of some metadata fields: their names, in order. A field holds a class by its name or its
+    """A source that names all classes of some metadata fields: their names, in order. A field holds a class by its name or its
     number. templates: prompts that lie with it, with {} for a class."""
 
     class_names: Mapping[str, Sequence[str]]

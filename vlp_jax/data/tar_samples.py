@@ -117,10 +117,10 @@ class TarSamples:
         for member in self.dotted:
             stems.setdefault((member.stem, member.part), []).append(member)
         keys = {(self.key(row), self.parts[row]) for row in range(len(self.ends))}
-        whole = {stem for stem, members in stems.items() if {IMAGE} < {member.role for member in members}}
+        complete = {stem for stem, members in stems.items() if {IMAGE} < {member.role for member in members}}
         count = len(self.ends)
         for (stem, part), members in sorted(stems.items(), key=lambda item: (len(item[0][0]), item[1][0].place)):
-            if (stem, part) not in whole and any((shorter, part) in keys for shorter in _shorter(stem)):
+            if (stem, part) not in complete and any((shorter, part) in keys for shorter in _shorter(stem)):
                 first = len(next(shorter for shorter in _shorter(stem) if (shorter, part) in keys))
                 for member in members:
                     self.left_out[f"{stem[first:]}.{member.ending}"] += 1

@@ -86,7 +86,7 @@ def pax_map(file: BinaryIO, name: str, data: int, given: list[tuple[str, str]]) 
 
 
 def _map_before_data(file: BinaryIO, data: int) -> tuple[tuple[tuple[int, int], ...], int]:
-    """Format 1.0: decimal numbers, one a line, their count before them, filled up to a whole block.
+    """Format 1.0: decimal numbers, one a line, their count before them, padded to full blocks.
 
     Raises: ValueError, EOFError.
     """

@@ -22,16 +22,16 @@ from vlp_jax.data.spread import spread_samples
 from vlp_jax.data.targets import values_in
 from vlp_jax.errors import DataError
 
-LOOKED_AT = 4096  # bytes at either end of a picture by which equal ones are found
+LOOKED_AT = 4096  # bytes at either end of an image, by which equal ones are found
 
 
 class EvaluationSet:
     """Everything but the pixels, read once; pixels are decoded anew for each evaluation.
 
-    Samples that name one image file, as rows of a table with a caption each do, are one picture with several captions.
-    Attributes: source, of the pictures; captions (the distinct ones, in order of appearance); captions_of_image (for each picture,
-      indices into `captions`); images_of_caption (the inverse); metadata (one dictionary a picture); keys (of the pictures);
-      by_sample: the set whose pictures are the samples themselves, for tasks that ask about each of these.
+    Samples that name one image file, as rows of a table with a caption each do, are one image with several captions.
+    Attributes: source, of the images; captions (the distinct ones, in order of appearance); captions_of_image (for each image,
+      indices into `captions`); images_of_caption (the inverse); metadata (one dictionary an image); keys (of the images);
+      by_sample: the set whose images are the samples themselves, for tasks with a question about each sample.
     Raises: DataError naming a sample that cannot be read: a score over part of a set would be another score.
     """
 
@@ -56,7 +56,7 @@ class EvaluationSet:
             self._hold([merged([samples[i] for i in group]) for group in groups.values()])
 
     def _hold(self, samples: Sequence[Sample]) -> None:
-        """Sets what there is of each picture."""
+        """Sets the attributes that have an entry for each image."""
         index: dict[str, int] = {}
         self.captions_of_image = [[index.setdefault(caption, len(index)) for caption in sample.captions] for sample in samples]
         self.metadata = [sample.metadata for sample in samples]
@@ -126,13 +126,13 @@ class EvaluationSet:
         return names, np.array([names.index(value) for value in values])
 
     def require_captions(self, task: str) -> None:
-        """Raises: DataError for a picture without a caption, where a task needs one of each."""
+        """Raises: DataError for an image without a caption, where a task needs one of each."""
         for key, captions in zip(self.keys, self.captions_of_image, strict=True):
             if not captions:
-                raise DataError(f"{key}: has a class and no caption, and {task} needs a caption of every picture")
+                raise DataError(f"{key}: has a class and no caption, and {task} needs a caption of every image")
 
     def report_repeated(self) -> None:
-        """Reports pictures that are stored more than once, without a name that would tell that they are one."""
+        """Reports images that are stored more than once, and have no name by which they are one."""
         if self.repeated:
             notice(f"data warning: {self.source.spec}: {self.repeated} of {len(self)} images have the bytes of another one and "
                    "count as images of their own; samples of one image are one where they name its file, as in tables")

@@ -21,9 +21,9 @@ BARE = ("{}",)
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-    """The classes that pictures are sorted into.
+    """The classes that images are sorted into.
 
-    names: of each, all different. truth: int [N], each picture's class among them. words: what prompts call a class, where that is
+    names: of each, all different. truth: int [N], each image's class among them. words: what prompts call a class, where that is
     not its name. templates: the prompts.
     """
 
@@ -34,9 +34,9 @@ class Classes:
 
 
 def classes_of(data: EvaluationSet, spec: schema.Evaluator) -> Classes:
-    """The classes of a set: all that its source knows, else those that occur, by the words of the evaluator, else of the source.
+    """The classes of a set: all that its source names, else those that occur, by the words of the evaluator, else of the source.
 
-    Raises: DataError for a picture without a class, for classes that are bare numbers, which no prompt can ask for, and for a
+    Raises: DataError for an image without a class, for classes that are bare numbers, which no prompt can ask for, and for a
       number without a name.
     """
     field = spec.class_field
