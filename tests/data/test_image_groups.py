@@ -66,6 +66,7 @@ WRITERS = {
     "parquet:{}/x.parquet  ": lambda folder: write_parquet(
         folder, [{"bytes": png(int(name[-6:-4].strip("/"))), "path": name.removeprefix("./")} for name in NAMES]),
     "arrayrecord:{}/out/train": prepared,
+    "tfds:{}/out/train": prepared,
 }
 
 

@@ -22,7 +22,7 @@ from vlp_jax.data.samples import LeavesOut, Sample, SampleError, Source
 from vlp_jax.data.unfinished import Unfinished, unfinished_folder
 from vlp_jax.errors import ConfigError, DataError
 
-FORMAT = 1  # of what is written; another number never goes on with the shards of this one
+FORMAT = 2  # of what is written; another number never goes on with the shards of this one
 SURVEYED = 10_000  # samples a split that decide the types of the fields
 SAMPLES_A_SHARD = 2_500
 COMPRESSIONS = {"none": "uncompressed", "zstd": "zstd:3", "brotli": "brotli:11,transpose:true"}
