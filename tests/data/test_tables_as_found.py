@@ -132,6 +132,7 @@ def test_columns_without_a_name_may_be_several(folder):
 @pytest.mark.parametrize("text", [
     "image, caption\n0.png, a cat\n0.png, \"a dog, black\"\n",
     "image , caption \n0.png , a cat\n 0.png , \"a dog, black\"\n",
+    '"image" , "caption" \n"0.png" , "a cat" \n0.png,"a dog, black" \n',
     "\ufeffimage, caption\r\n0.png, a cat\r\n0.png, \"a dog, black\"\r\n",
 ])
 def test_blanks_around_columns_do_not_matter(folder, text):
@@ -139,6 +140,14 @@ def test_blanks_around_columns_do_not_matter(folder, text):
     source = open_source(f"csv:{folder}/x.csv")
     assert [sample.captions for sample in source] == [("a cat",), ("a dog, black",)]
     assert source[1].image == png(0)
+
+
+def test_a_quote_left_open_is_found_among_blanks_too(folder):
+    (folder / "x.csv").write_text('image, caption\n0.png, "a cat\n0.png, a dog\n0.png, a "bird"\n')
+    with pytest.raises(DataError, match="in the row at byte 15: a quote has no other; is a quote left open"):
+        open_source(f"csv:{folder}/x.csv")
+    (folder / "x.csv").write_text('image, caption\n0.png, "a dog, on\nthe ""grass"""\n0.png, 5" nails\n0.png, b\n')
+    assert captions(f"csv:{folder}/x.csv") == [('a dog, on\nthe "grass"',), ('5" nails',), ("b",)]
 
 
 def test_blanks_inside_of_fields_stay_where_the_header_has_none(folder):

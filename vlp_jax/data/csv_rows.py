@@ -17,6 +17,7 @@ import csv
 import dataclasses
 import functools
 import io
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -86,14 +87,19 @@ def _find_rows(path: str, dialect: Dialect, unsure: bool, file: BinaryIO, starts
     """Raises: NotQuotedError where quotes are not those of CSV and `unsure` whether they are, else DataError."""
     # Latin-1 reads every byte, and quotes, delimiters and line ends are the same bytes in UTF-8
     text = (line.removeprefix(codecs.BOM_UTF8).decode("latin-1") for line in starts.lines(file))
-    reader = csv.reader(text, delimiter=dialect.delimiter, skipinitialspace=dialect.blanks, strict=True)
-    start = 0
+    lenient, record, start = dialect.blanks and not unsure, [], 0  # blanks may follow a closing quote, where it is not strict
+    reader = csv.reader(_kept(text, record) if lenient else text, delimiter=dialect.delimiter, skipinitialspace=dialect.blanks,
+                        strict=not lenient)
     try:
         for row in reader:
             if row:
                 starts.places.append(start)
             if unsure and any("\n" in field and dialect.delimiter in field for field in row):  # a quote that took in other rows
                 raise NotQuotedError(reader.line_num)
+            if lenient:
+                if len(record) > 1 and "".join(record).count('"') % 2:
+                    raise csv.Error("a quote has no other")
+                record.clear()
             start = starts.read
     except csv.Error as error:
         if unsure:
@@ -103,6 +109,12 @@ def _find_rows(path: str, dialect: Dialect, unsure: bool, file: BinaryIO, starts
             raise DataError(f"{where}; lines end in LF or CR LF, not in CR alone (tr '\\r' '\\n' makes them)") from error
         raise DataError(f"{where}; is a quote left open, or the file cut off? A field with a quote is quoted itself, its quotes "
                         'doubled: "5"" nails"; where no field is quoted, give ?quotes=none') from error
+
+
+def _kept(lines: Iterator[str], kept: list[str]) -> Iterator[str]:
+    for line in lines:
+        kept.append(line)
+        yield line
 
 
 def _find_lines(file: BinaryIO, starts: RecordStarts) -> None:
