@@ -11,7 +11,7 @@ from PIL import Image
 
 from vlp_jax import evaluate, main
 from vlp_jax.config import schema
-from vlp_jax.errors import ConfigError
+from vlp_jax.errors import ConfigError, DataError
 from vlp_jax.loading import trained_targets
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -155,6 +155,12 @@ def test_tars_of_classes_and_tables_with_a_row_for_each_caption_are_trained_on_a
     assert main.main([f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={tmp_path}/run", *flags]) == 0
     row = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
     assert (row["classes/classes"], row["table/images"], row["table/texts"]) == (4, 6, 18)
+    with pytest.raises(DataError, match="are numbers, such as 0, and nothing names them"):  # before the first update
+        table = dict(source=table.replace("x.csv", "y.csv"), tasks=("zero_shot",), class_field="label")
+        (tmp_path / "test/y.csv").write_text("image,caption,label\ns0.jpg,a,0\ns1.jpg,b,1\n")
+        main.main([f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={tmp_path}/other",
+                   *tiny(f"data.train.source={classes}", "steps=2", f"evaluators={dict(table=table)}")])
+    assert not (tmp_path / "other/metrics.jsonl").exists()
     capsys.readouterr()
     assert evaluate.main([f"--workdir={tmp_path}/run", f"--source={classes}", "--evaluators=zero_shot", "--class-field=cls"]) == 0
     said = capsys.readouterr()

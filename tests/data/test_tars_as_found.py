@@ -411,6 +411,12 @@ def test_zero_shot_asks_for_all_names_by_the_prompts_that_lie_with_the_tars(tmp_
     assert mine.templates == ("my {}",) and mine.words["0" if field == "cls" else "tench"] == ("fish", "tench")
 
 
+def test_a_prompt_without_a_class_is_refused(tmp_path):
+    spec = write_classes(tmp_path, ["a", "b", "c"], ["a photo of a {c}.", "a photo."])
+    with pytest.raises(DataError, match="zeroshot_classification_templates.txt: 'a photo.' must have exactly one {c}"):
+        open_source(spec)
+
+
 @pytest.mark.parametrize("named", [False, True])
 def test_tars_of_classes_train(tmp_path, named):
     spec = write_classes(tmp_path, ["tench", "shark", "crane"] if named else ())

@@ -30,28 +30,34 @@ def lines_of(data: bytes, path: str) -> list[str]:
 
 
 def class_files(paths: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The class names and the templates, with {} for the class, that lie with these files; none where there are no such files."""
+    """The class names and the templates, with {} for the class, that lie with these files; none where there are no such files.
+
+    Raises: DataError for a file that is not UTF-8, and for a template without exactly one {c}.
+    """
     folders = list(dict.fromkeys(folder_of(without_query(path)) for path in paths))
     folders = list(dict.fromkeys([*folders, *map(_above, folders)]))
-    names, templates = (_first(folders, name) for name in (CLASS_NAMES, TEMPLATES))
-    return names, [_template(line) for line in templates if line]
+    (_, names), (path, templates) = (_first(folders, name) for name in (CLASS_NAMES, TEMPLATES))
+    return names, [_template(line, path) for line in templates if line]
 
 
-def _first(folders: Sequence[str], name: str) -> list[str]:
+def _first(folders: Sequence[str], name: str) -> tuple[str, list[str]]:
+    """The first file of this name, and its lines."""
     for folder in folders:
         path = join(folder, name)
         try:
-            return [line.strip() for line in lines_of(read_file(path), path)]
+            return path, [line.strip() for line in lines_of(read_file(path), path)]
         except MissingFileError:
             continue
-    return []
+    return name, []
 
 
 def _above(folder: str) -> str:
     return folder_of(folder.rstrip("/")) if scheme_of(folder) else os.path.dirname(os.path.abspath(folder))
 
 
-def _template(line: str) -> str:
+def _template(line: str, path: str) -> str:
     """`a photo of a {c}.` as `a photo of a {}.`; other braces are doubled, as in all templates."""
     mark = "{c}" if "{c}" in line else "{}"
+    if line.count(mark) != 1:
+        raise DataError(f"{path}: {line!r} must have exactly one {{c}}, where the class goes")
     return "{}".join(part.replace("{", "{{").replace("}", "}}") for part in line.split(mark))

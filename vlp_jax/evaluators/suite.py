@@ -27,7 +27,7 @@ from vlp_jax.evaluators.told import (
     teller_of,
     told,
 )
-from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, classes_of, zero_shot
+from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, Classes, classes_of, zero_shot
 
 TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS, "matching": MATCHING_METRICS,
                 "captions": CAPTION_METRICS, "classification": CLASSIFICATION_METRICS, "regression": REGRESSION_METRICS,
@@ -64,10 +64,8 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
 
         return ask
 
-    classes = classes_of(data, spec) if "zero_shot" in spec.tasks else None
+    classes = check_set(data, spec)
     by_sample = data.by_sample  # where each sample is asked about, also those of one image
-    for task in sorted({"retrieval", "matching", "captions"} & {*spec.tasks}):
-        data.require_captions(task)
     results = {}
     if "captions" in spec.tasks:
         results |= captioning(data, captioner, variables, spec.batch_size, threads,
@@ -93,6 +91,13 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
     return results
 
 
+def check_set(data: EvaluationSet, spec: schema.Evaluator) -> Classes | None:
+    """The classes for zero-shot, if that is one of the tasks. Raises: DataError for a set that lacks classes or captions."""
+    for task in sorted({"retrieval", "matching", "captions"} & {*spec.tasks}):
+        data.require_captions(task)
+    return classes_of(data, spec) if "zero_shot" in spec.tasks else None
+
+
 def paced(items: Iterable, batch_size: int, between: Callable[[], None]) -> Iterator:
     """The items, with a call of `between` before each that begins a batch."""
     for number, item in enumerate(items):
@@ -110,6 +115,7 @@ class EvaluationSuite:
         self.specs, self.embedder, self.descriptions, self.threads = specs, embedder, descriptions, threads
         self.sets = {name: EvaluationSet(open_source(spec.source)) for name, spec in specs.items()}
         for name, spec in specs.items():
+            check_set(self.sets[name], spec)
             check_told(self.sets[name].by_sample, spec, tellers)
             if PAIRED & {*spec.tasks}:
                 self.sets[name].by_sample.check_graphs(embedder.preprocessor)

@@ -61,7 +61,8 @@ def classes_of(data: EvaluationSet, spec: schema.Evaluator) -> Classes:
         raise DataError(f"{place} are numbers, such as {unnamed[0]}, and nothing names them: give class_names, or, with tars, a "
                         "classnames.txt that has a name a line")
     templates = tuple(source.templates) if source and source.templates and tuple(spec.templates) == BARE else tuple(spec.templates)
-    if templates != tuple(spec.templates):
+    if templates != tuple(spec.templates) and not data.prompts_reported:
+        data.prompts_reported = True
         notice(f"data note: {data.source.spec}: zero-shot prompts are its own {len(templates)}, such as {templates[0]!r}; set "
                "templates for others")
     return Classes(names, truth, words, templates)
