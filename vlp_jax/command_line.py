@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from vlp_jax.errors import CheckpointError, ConfigError, UserError
+from vlp_jax.printing import safe_print as print
 
 
 class Flags(argparse.ArgumentParser):

@@ -11,6 +11,7 @@ from typing import Any
 from vlp_jax.command_line import Flags, run_door
 from vlp_jax.config import load_config, schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.chips import CHIPS
 from vlp_jax.sharding.topologies import GPUS, Topology, parse_topology
 from vlp_jax.training.bill import Bill, bill_of, nearest_fix, plan

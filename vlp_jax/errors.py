@@ -9,6 +9,8 @@ Exit statuses of all doors, which the launchers read:
   1    a bug, with a traceback. Several hosts all leave with the status of the one that failed first.
 """
 
+from vlp_jax.printing import printable
+
 FOR_GOOD, PASSING = 2, 75
 
 
@@ -19,7 +21,7 @@ class UserError(Exception):
     status = FOR_GOOD
 
     def __str__(self) -> str:
-        return f"{self.kind}: {super().__str__()}"
+        return printable(f"{self.kind}: {super().__str__()}")
 
 
 class ConfigError(UserError):

@@ -12,11 +12,13 @@ from vlp_jax.command_line import Flags, add_host_flags, give_devices_threads, qu
 from vlp_jax.config import schema
 from vlp_jax.data.sources import open_source
 from vlp_jax.errors import ConfigError, MeshError
-from vlp_jax.evaluators.evaluation_set import EvaluationSet
-from vlp_jax.evaluators.suite import TASK_METRICS, evaluate_set
+from vlp_jax.evaluators.readable import readable_set
+from vlp_jax.evaluators.suite import TASK_METRICS, evaluate_readable
 from vlp_jax.evaluators.tasks import HEADS, check_heads, check_trained
+from vlp_jax.evaluators.zero_shot import check_templates
 from vlp_jax.loading import class_descriptions, load, trained_targets
-from vlp_jax.sharding.exchange import decided_by_first, is_first
+from vlp_jax.printing import safe_print as print
+from vlp_jax.sharding.exchange import check_all_agree, decided_by_first, is_first
 from vlp_jax.sharding.hosts import joined
 from vlp_jax.sharding.launch import find_launch
 from vlp_jax.sharding.layout import Layout
@@ -68,11 +70,13 @@ def evaluate(given: argparse.Namespace) -> None:
     layout = evaluation_layout(config.mesh)
     ema = {"auto": None, "yes": True, "no": False}[given.ema]
     model, variables, preprocessor = load(given.workdir, step, ema, layout=layout)
-    data = EvaluationSet(open_source(given.source))
+    data = readable_set(open_source(given.source), model.config.data.threads)
+    check_all_agree("evaluation set", len(data))
     embedder = make_embedder(model.module, preprocessor, layout)
     tellers = make_tellers(model.module, embedder, trained_targets(given.workdir, step), layout)
-    results = evaluate_set(data, spec, embedder, variables, class_descriptions(given.workdir, step),
-                           model.config.data.threads, captioner=make_captioner(model.module, embedder, layout), tellers=tellers)
+    _, results = evaluate_readable(data, spec, embedder, variables, class_descriptions(given.workdir, step),
+                                   model.config.data.threads, captioner=make_captioner(model.module, embedder, layout),
+                                   tellers=tellers)
     text = json.dumps(results, indent=2)
     print(text)
     if given.output and is_first():
@@ -132,6 +136,7 @@ def spec_of(given: argparse.Namespace, tasks: tuple[str, ...], config: schema.Co
                                class_field=given.class_field or zero_shot.class_field,
                                objective=given.objective or heads.objective, by=by, beams=given.beams or first_with(*writing).beams)
     check_heads("--objective", spec, config)
+    check_templates("evaluators.templates of the checkpoint's config", spec.templates)
     return spec
 
 

@@ -13,6 +13,7 @@ from vlp_jax.command_line import Flags, run_door
 from vlp_jax.config import load_config
 from vlp_jax.errors import ConfigError
 from vlp_jax.loading import load
+from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.mesh import shown
 from vlp_jax.training.checkpoint import flat
 from vlp_jax.training.sharding_table import StatePlaces, state_places

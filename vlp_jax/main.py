@@ -6,6 +6,7 @@ import os
 
 from vlp_jax.command_line import Flags, add_host_flags, give_devices_threads, quiet_libraries, run_door, use_compilation_cache
 from vlp_jax.config import load_stages, schema
+from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.hosts import joined
 from vlp_jax.sharding.launch import find_launch
 from vlp_jax.training.assembly import assemble

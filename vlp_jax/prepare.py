@@ -24,6 +24,7 @@ from vlp_jax.data.notices import listed
 from vlp_jax.data.sources import Source, open_source
 from vlp_jax.data.text import load_tokenizer
 from vlp_jax.errors import ConfigError
+from vlp_jax.printing import safe_print as print
 from vlp_jax.training.writers import format_seconds
 
 
@@ -94,7 +95,8 @@ class _Progress:
             return
         self.shown = now
         line = self.line(done, of, now - self.began)
-        print(f"\r{line}\033[K" if self.live else line, end="" if self.live and done < of else "\n", file=sys.stderr, flush=True)
+        sys.stderr.write((f"\r{line}\033[K" if self.live else line) + ("" if self.live and done < of else "\n"))
+        sys.stderr.flush()
 
     def line(self, done: int, of: int, seconds: float) -> str:
         rate = (done - self.first) / seconds if seconds > 0 else 0.0

@@ -32,7 +32,7 @@ from vlp_jax.training.state import fingerprint
 
 ROOT = pathlib.Path(__file__).parents[2]
 COUNT, BATCH = 64, 16
-SYNTHETIC = f"synthetic:{COUNT}?height=24&width=32&caption_words=3"
+SYNTHETIC = f"synthetic:{COUNT}?height=72&width=96&caption_words=3"
 SAMPLES = [(sample.image, sample.captions[0]) for sample in open_source(SYNTHETIC)]
 
 
@@ -219,7 +219,7 @@ def test_where_pictures_are_files_columns_or_members_of_their_own_samples_are_gi
         return lambda *given: read.append(function(*given)) or read[-1]
 
     monkeypatch.setattr("vlp_jax.data.rows.read_file", counted(read_file))
-    monkeypatch.setattr("vlp_jax.data.webdataset.read_range", counted(read_range))
+    monkeypatch.setattr("vlp_jax.data.member_checks.read_range", counted(read_range))
     fresh = pickle.loads(pickle.dumps(source))
     assert list(spread_samples([fresh], COUNT)) == [dataclasses.replace(sample, image=b"") for sample in samples]
     size = sum(map(len, read)) + sum(table.nbytes for table in getattr(fresh, "_kept", {}).values())

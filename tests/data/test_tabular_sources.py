@@ -364,13 +364,13 @@ def test_a_truncated_parquet_file_is_refused_by_name(tmp_path, place):
 
 def test_a_damaged_row_group_spoils_its_rows_only(tmp_path):
     columns = {"image": [png(n) for n in range(20)], "caption": [f"c{n}" for n in range(20)]}
-    source = write_parquet(tmp_path / "x.parquet", columns, row_group_size=10, write_page_checksum=True,
-                           use_dictionary=False)
+    write_parquet(tmp_path / "x.parquet", columns, row_group_size=10, write_page_checksum=True, use_dictionary=False)
     data = bytearray((tmp_path / "x.parquet").read_bytes())
     chunk = parquet.ParquetFile(tmp_path / "x.parquet").metadata.row_group(1).column(0)
     end = chunk.data_page_offset + chunk.total_compressed_size
     data[end - 30 : end - 10] = b"\xff" * 20
     (tmp_path / "x.parquet").write_bytes(data)
+    source = open_source(f"parquet:{tmp_path}/x.parquet")
     assert [reason_of(source, n) for n in (10, 19)] == [Reason.DAMAGED_RECORD] * 2
     assert source[9].captions == ("c9",)
 

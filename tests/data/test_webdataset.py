@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from vlp_jax.config import schema
-from vlp_jax.data import index, notices, webdataset
+from vlp_jax.data import index, member_checks, notices, webdataset
 from vlp_jax.data.mixture import open_mixture
 from vlp_jax.data.pipeline import REASONS, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
@@ -135,7 +135,7 @@ def test_the_row_of_a_sample_that_is_cut_off_is_filled_and_carries_the_reason(wh
 def test_a_sample_is_one_read_unless_much_lies_between_its_members(tmp_path, monkeypatch, between, reads):
     path = write_tar(tmp_path / "x.tar", [("a.png", png()), ("a.mask.png", bytes(between)), ("a.txt", b"text")])
     asked = []
-    monkeypatch.setattr(webdataset, "read_range", lambda *place: (asked.append(place), read_range(*place))[1])
+    monkeypatch.setattr(member_checks, "read_range", lambda *place: (asked.append(place), read_range(*place))[1])
     sample = open_source(f"webdataset:{path}")[0]
     assert (sample.image, sample.captions, len(asked)) == (png(), ("text",), reads)
 

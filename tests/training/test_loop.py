@@ -105,7 +105,7 @@ def test_a_signal_during_an_evaluation_breaks_it_off_and_the_next_start_makes_up
     before = rows(workdir)
     assert not [key for key in before[-1] if key.startswith("val/")]
     assert awaited == ["the start, a checkpoint's restoration included,", "step 1, its compilation included,", "step 2",
-                       *["a batch of the evaluation after step 2"] * 3, "saving after step 2", "step 3",
+                       "saving after step 2", *["a batch of the evaluation after step 2"] * 3, "step 3",
                        "the end of the save after step 2"]
     train(*plan)
     after = rows(workdir)

@@ -6,6 +6,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 
+from vlp_jax.printing import safe_print as print
+
 LISTED = 6  # kinds that a line names
 PATIENCE = 5.0  # seconds before the first line of something that takes long
 

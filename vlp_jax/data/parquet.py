@@ -20,11 +20,12 @@ import numpy as np
 
 from vlp_jax.data.arrow_types import by_path, class_names, holds_bytes, is_image, is_path, is_text, plain, with_names
 from vlp_jax.data.index import Arrays, load_indexes
+from vlp_jax.data.local_files import check_regular, local_path
 from vlp_jax.data.options import split_options
 from vlp_jax.data.patterns import find_files, short_names, without_query
 from vlp_jax.data.rows import FILE_OPTIONS, Columns, ImageFolders, locate, pick
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_index, fingerprint_of
-from vlp_jax.data.storage import open_binary, scheme_of, size_and_version
+from vlp_jax.data.storage import ChangedFileError, open_binary, size_and_version
 from vlp_jax.errors import DataError
 
 CACHED_GROUPS, CACHED_BYTES = 8, 256 << 20  # kept decoded in each process: so many, or one if it is larger
@@ -36,8 +37,11 @@ def _opened(path: str) -> Iterator[Any]:
     from pyarrow import parquet
 
     with contextlib.ExitStack() as stack:
-        remote = scheme_of(path) is not None
-        file = stack.enter_context(open_binary(path)) if remote else path
+        here = local_path(path)
+        remote = here is None
+        if not remote:
+            check_regular(here)
+        file = stack.enter_context(open_binary(path)) if remote else here
         yield stack.enter_context(parquet.ParquetFile(file, pre_buffer=remote, page_checksum_verification=True))
 
 
@@ -77,7 +81,8 @@ class ParquetSource:
         self.class_names = {field: names for labels in reversed(self.labels) for field, names in by_path(labels).items()}
         self.first_groups = np.cumsum([0, *(len(index["rows"]) for index in indexes)])
         self.starts = np.cumsum(np.concatenate([[0], *(index["rows"] for index in indexes)]), dtype=np.int64)
-        self.sizes = [size_and_version(path)[0] for path in self.paths]
+        self.stamps = [index.file for index in indexes]
+        self.sizes = [size for size, _ in self.stamps]
         if len(self) == 0:
             raise DataError(f"{spec}: no row in {len(self.paths)} file(s)")
         self.__setstate__({})
@@ -156,6 +161,8 @@ class ParquetSource:
         try:
             with _opened(self.paths[shard]) as file:
                 table = file.read_row_group(group, columns=columns)
+            if local_path(self.paths[shard]) is not None and size_and_version(self.paths[shard]) != self.stamps[shard]:
+                raise SampleError(Reason.DAMAGED_RECORD, key, ChangedFileError(self.paths[shard]).args[0])
         except (pyarrow.ArrowException, OSError, IndexError) as error:
             if isinstance(error, OSError) and error.errno:  # of the system, not of a damaged page
                 raise DataError(f"{self.paths[shard]}: cannot be read: {os.strerror(error.errno)}") from error

@@ -12,6 +12,8 @@ from vlp_jax.data.storage import is_folder, refuse_remote, remote_matches, schem
 from vlp_jax.errors import DataError
 
 WEB = ("http", "https")
+MOST_NAMES = 1_000_000  # that braces may stand for
+DIGITS = 15  # of a number in a brace, above which it is too large in any case
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _INNERMOST = re.compile(r"\{([^{}]*)\}")
 
@@ -26,10 +28,28 @@ def expand_braces(pattern: str) -> list[str]:
         if "{" in pattern or "}" in pattern:
             raise DataError(f"{pattern}: a brace is left open; write %7B and %7D for braces that belong to a name")
         return [pattern]
+    check_number(pattern)
     expanded = []
     for choice in _choices(match.group(1), pattern):
         expanded += expand_braces(pattern[: match.start()] + choice + pattern[match.end() :])
     return list(dict.fromkeys(expanded))
+
+
+def check_number(pattern: str) -> None:
+    """Raises: DataError, before any is made, for braces of more than MOST_NAMES names."""
+    rest, names = pattern, 1
+    while match := _INNERMOST.search(rest):
+        counted = _RANGE.fullmatch(match.group(1))
+        if counted is None:
+            names *= match.group(1).count(",") + 1
+        else:
+            first, last = (int(number.lstrip("0")[:DIGITS] or "0") for number in counted.groups())
+            names *= max(1, last - first + 1)
+        if names > MOST_NAMES:
+            shown = pattern if len(pattern) <= 200 else f"{pattern[:200]}..."
+            raise DataError(f"{shown}: its braces stand for at least {names:,} names, and at "
+                            f"most {MOST_NAMES:,} are expanded; name fewer, or use a glob (*)")
+        rest = rest[: match.start()] + rest[match.end() :]
 
 
 def _choices(inside: str, pattern: str) -> list[str]:

@@ -12,9 +12,10 @@ from PIL import Image
 from vlp_jax.config import schema
 from vlp_jax.config.parse import to_tree
 from vlp_jax.data.boxes import boxes_of
-from vlp_jax.data.decoding import decode, to_rgb_or_rgba
+from vlp_jax.data.decoding import convert_array, convert_image, decode
 from vlp_jax.data.dependencies import word_edges
 from vlp_jax.data.images import evaluation_pixels, evaluation_view, normalise
+from vlp_jax.data.local_files import NotRegularError, open_regular
 from vlp_jax.data.samples import Reason, Sample, SampleError
 from vlp_jax.data.text import Tokenizer, load_tokenizer
 from vlp_jax.errors import ConfigError
@@ -40,14 +41,15 @@ class Preprocessor:
 
     def __call__(self, images: Picture | Sequence[Picture] | None = None,
                  texts: str | Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """images: Pillow images, uint8 arrays [H, W, 3 or 4], encoded bytes, or paths. One item makes a batch of one.
+        """images: Pillow images, arrays (see `pixel_modes.from_array`), encoded bytes, or paths. One item, or an array
+        [H, W] or [H, W, 1 to 4], makes a batch of one; the Exif orientation of a Pillow image counts as that of its file does.
 
         Raises: DataError naming a picture that cannot be read.
         """
         arrays = {}
         if images is not None:
-            single = isinstance(images, (Image.Image, bytes, str, os.PathLike)) or (
-                isinstance(images, np.ndarray) and images.ndim == 3)
+            single = isinstance(images, (Image.Image, bytes, bytearray, memoryview, str, os.PathLike)) or (
+                isinstance(images, np.ndarray) and (images.ndim == 2 or images.ndim == 3 and images.shape[2] <= 4))
             pixels = [self.pixels(picture) for picture in ([images] if single else images)]
             stacked = np.stack(pixels) if pixels else np.zeros((0, self.image_size, self.image_size, 3), np.uint8)
             arrays["image"] = normalise(stacked, self.images.mean, self.images.std)
@@ -84,15 +86,16 @@ class Preprocessor:
         if isinstance(picture, (str, os.PathLike)):
             key = key or os.fspath(picture)
             try:
-                with open(picture, "rb") as file:
+                with open(open_regular(os.fspath(picture))[0], "rb") as file:
                     picture = file.read()
+            except NotRegularError as error:
+                raise SampleError(Reason.FORBIDDEN_PATH, key, f"image is {error.kind}, not a file") from error
             except OSError as error:
                 raise SampleError(Reason.MISSING_IMAGE, key, f"image cannot be read: {error.strerror}") from error
-        if isinstance(picture, bytes):
-            picture = decode(picture, key or "image", self.images.maximum_pixels)
-        elif isinstance(picture, np.ndarray):
-            picture = Image.fromarray(picture)
-        return to_rgb_or_rgba(picture)
+        key, cap = key or "image", self.images.maximum_pixels
+        if isinstance(picture, (bytes, bytearray, memoryview)):
+            return decode(bytes(picture), key, cap)
+        return convert_array(picture, key, cap) if isinstance(picture, np.ndarray) else convert_image(picture, key, cap)
 
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs, tokenizer included."""

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from PIL import Image
-
+from vlp_jax.config.schema import Images
+from vlp_jax.data.decoding import check_pixels, decode, named_errors, open_image
 from vlp_jax.data.example import encode_example
 from vlp_jax.data.samples import CAPTION, NO_CAPTION, Reason, Sample, SampleError
 
@@ -17,23 +17,23 @@ _FEATURES = "tensorflow_datasets.core.features."
 
 
 def encode_image(data: bytes, image_format: str, key: str) -> bytes:
-    """The image as it is stored: unchanged for `keep`, else RGBA, lossless, the same pixels wherever alpha > 0.
+    """The image as it is stored: unchanged for `keep`, else RGBA, upright, lossless, the same pixels wherever alpha > 0.
 
     What lies under alpha 0 is cleared by WebP. `keep` reads the header only, and stores an image with a palette as
-    RGBA PNG, since TFDS decodes those to indices of the palette. Raises: SampleError with DAMAGED_IMAGE.
+    RGBA PNG, since TFDS decodes those to indices of the palette. Raises: SampleError, as `decode` does.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image_format == "keep" and image.mode not in ("P", "PA"):
-                return data
-            encoded = io.BytesIO()
-            if image_format == "webp":
-                image.convert("RGBA").save(encoded, "WEBP", lossless=True, quality=100, method=6, exact=False)
-            else:
-                image.convert("RGBA").save(encoded, "PNG", optimize=True)
-            return encoded.getvalue()
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, DecompressionBombError
-        raise SampleError(Reason.DAMAGED_IMAGE, key, f"its image cannot be read: {error}") from error
+    with named_errors(key, data):
+        if image_format == "keep":
+            with open_image(data) as image:
+                check_pixels(image.size, key, Images.maximum_pixels)
+                if image.mode not in ("P", "PA"):
+                    return data
+        rgba, encoded = decode(data, key, Images.maximum_pixels).convert("RGBA"), io.BytesIO()
+        if image_format == "webp":
+            rgba.save(encoded, "WEBP", lossless=True, quality=100, method=6, exact=False)
+        else:
+            rgba.save(encoded, "PNG", optimize=True)
+        return encoded.getvalue()
 
 
 def metadata_of(sample: Sample) -> dict[str, Any]:

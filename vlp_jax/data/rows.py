@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vlp_jax.data.local_files import NotRegularError
 from vlp_jax.data.options import Options, single
 from vlp_jax.data.patterns import short_names, without_query
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_captions
@@ -109,8 +110,12 @@ def read_image(folder: str, name: Any, key: str) -> bytes:
 
 
 def _read(folder: str, name: str, key: str, hint: str = "") -> bytes:
+    path = join(folder, name)
     try:
-        return read_file(join(folder, name))
+        return read_file(path)
+    except NotRegularError as error:
+        reason = Reason.MISSING_IMAGE if os.path.isdir(path) else Reason.FORBIDDEN_PATH
+        raise SampleError(reason, key, f"its image {name!r} is {error.kind}, not a file") from error
     except MissingFileError as error:
         raise SampleError(Reason.MISSING_IMAGE, key, f"its image {name!r} is missing from {folder}{hint}") from error
 

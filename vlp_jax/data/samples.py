@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from vlp_jax.errors import DataError
+from vlp_jax.printing import printable
 
 CAPTION = "caption"  # the field of captions whose source names none
 NO_CAPTION = ("has a class and no caption; name the classes by a classnames.txt next to the tars, or take the class as it is: "
@@ -44,7 +45,7 @@ class SampleError(DataError):
         self.reason, self.key, self.message = reason, key, message
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.key}: {self.message} ({self.reason})"
+        return printable(f"{self.kind}: {self.key}: {self.message} ({self.reason})")
 
 
 @dataclasses.dataclass(frozen=True)

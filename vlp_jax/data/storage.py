@@ -1,6 +1,7 @@
 """Bytes of files on this machine or behind a URL that fsspec knows (`gs://`, `s3://`, `https://`, `memory://`, ...).
 
 Nothing stays open between reads: the sources built on this pickle, fork, and may be read from many threads.
+Only regular files are read: a named pipe would be waited for without end, a device such as /dev/zero has no end.
 """
 
 import contextlib
@@ -8,15 +9,15 @@ import errno
 import io
 import os
 import posixpath
-import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from vlp_jax.data.local_files import Stamp, check_status, local_path, open_regular, scheme_of, stamp_of
+from vlp_jax.data.ranges import BUFFER, RemoteFile, WrongAnswerError, fetch_range, is_web
 from vlp_jax.errors import DataError
 
 MOUNTS = {"gs": "gcsfuse", "s3": "mount-s3", "az": "blobfuse2", "abfs": "blobfuse2", "abfss": "blobfuse2"}
 COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh")  # what gzip, zstd, xz and bzip2 files begin with
-_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 
 
@@ -24,10 +25,11 @@ class MissingFileError(DataError):
     """There is no such file."""
 
 
-def scheme_of(path: str) -> str | None:
-    """`gs` of `gs://bucket/file`; None of a local path."""
-    match = _SCHEME.match(path)
-    return match.group(1).lower() if match else None
+class ChangedFileError(DataError):
+    """A file is no longer the one that was indexed."""
+
+    def __init__(self, path: str):
+        super().__init__(f"{path}: has changed since it was indexed; start again, or bring the old file back")
 
 
 def refuse_remote(path: str, spec: str, supported: tuple[str, ...] = ()) -> None:
@@ -56,24 +58,38 @@ def folder_of(path: str) -> str:
 def read_file(path: str) -> bytes:
     """All bytes of a file. Raises: MissingFileError; DataError if it cannot be read."""
     with _one_line_errors(path):
-        if scheme_of(path):
+        here = local_path(path)
+        if here is None:
             filesystem, name = _filesystem(path)
             return filesystem.cat_file(name)
-        with open(path, "rb", buffering=0) as file:
+        with open(open_regular(here)[0], "rb", buffering=0) as file:
             return file.readall()
 
 
-def read_range(path: str, start: int, size: int) -> bytes:
-    """`size` bytes from byte `start` on, fewer where the file ends before. Raises: as `read_file`."""
+def read_range(path: str, start: int, size: int, stamp: Stamp | None = None) -> bytes:
+    """`size` bytes from byte `start` on, of a local file fewer where it ends before.
+
+    Args: stamp: `size_and_version` of the file that is meant, where it is known.
+    Raises: as `read_file`; ChangedFileError for a local file with another stamp, or a web server's with another size.
+    """
     if size <= 0:
         return b""
     with _one_line_errors(path):
-        if scheme_of(path):
+        here = local_path(path)
+        if here is None:
             filesystem, name = _filesystem(path)
-            return filesystem.cat_file(name, start=start, end=start + size)
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            return fetch_range(filesystem, name, start, size, stamp and stamp[0])
+        file, status = open_regular(here)
         try:
-            return os.pread(file, size, start)
+            if stamp is not None and stamp_of(status) != stamp:
+                raise ChangedFileError(path)
+            data = os.pread(file, size, start)
+            while len(data) < size:  # a single call gives at most 2 GiB
+                more = os.pread(file, size - len(data), start + len(data))
+                if not more:
+                    break
+                data += more
+            return data
         finally:
             os.close(file)
 
@@ -88,20 +104,37 @@ def open_file(path: str) -> Iterator[BinaryIO]:
 def open_binary(path: str) -> BinaryIO:
     """The file; to be closed. Raises: as `read_file` if it cannot be opened; later its storage's own errors."""
     with _one_line_errors(path):
-        if not scheme_of(path):
-            return open(path, "rb")
+        here = local_path(path)
+        if here is not None:
+            return open(open_regular(here)[0], "rb")
         filesystem, name = _filesystem(path)
-        return io.BufferedReader(filesystem.open(name, "rb"), 1 << 20)
+        size = _remote_stamp(filesystem, name)[0]
+
+        def read(start: int, count: int) -> bytes:
+            with _one_line_errors(path):
+                return fetch_range(filesystem, name, start, count, size)
+
+        return io.BufferedReader(RemoteFile(read, size), BUFFER)
 
 
-def size_and_version(path: str) -> tuple[int, str]:
-    """The size of a file, and a text that changes when the file does. Raises: as `read_file`."""
+def size_and_version(path: str) -> Stamp:
+    """The size of a file, and a text that changes when the file does: of a local one the time of its last change in nanoseconds
+    and its inode, where the file system keeps one. Raises: as `read_file`."""
     with _one_line_errors(path):
-        if scheme_of(path):
-            filesystem, name = _filesystem(path)
-            return int(filesystem.info(name)["size"]), str(filesystem.ukey(name))
-        status = os.stat(path)
-        return status.st_size, str(status.st_mtime_ns)
+        here = local_path(path)
+        if here is None:
+            return _remote_stamp(*_filesystem(path))
+        status = os.stat(here)
+        check_status(here, status)
+        return stamp_of(status)
+
+
+def _remote_stamp(filesystem, name) -> Stamp:
+    info = filesystem.info(name)
+    if info.get("size") is None:
+        raise WrongAnswerError("its server states no size, and it is read in ranges; copy it to this machine")
+    headers = info.get("ETag") or info.get("Last-Modified") or ""  # fsspec's key of a web file is its address alone
+    return int(info["size"]), str(headers if is_web(filesystem) else filesystem.ukey(name))
 
 
 def size_or_none(path: str) -> int | None:
@@ -160,6 +193,8 @@ def _one_line_errors(path):
     except DataError:
         raise
     except OSError as error:
+        if isinstance(error, WrongAnswerError):
+            raise DataError(f"{path}: {error}") from error
         if isinstance(error, FileNotFoundError) or error.errno in _ABSENT:
             raise MissingFileError(f"{path}: no such file") from error
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from vlp_jax.data.index import Arrays
+from vlp_jax.data.index import Arrays, Index
+from vlp_jax.data.local_files import Stamp
+from vlp_jax.data.member_checks import MemberChecks
 from vlp_jax.data.storage import COMPRESSED, open_file
 from vlp_jax.data.tar_headers import BLOCK, CutOffError, TarError, TarMembers, find_targets
 from vlp_jax.data.tar_samples import CLASS, TarSamples
@@ -17,14 +19,15 @@ from vlp_jax.errors import DataError
 
 @dataclasses.dataclass
 class TarIndex:
-    """Where the samples of a tar lie: 36 bytes a sample beside its key.
+    """Where the samples of a tar lie: 52 bytes a sample beside its key.
 
     members: [N, 4, 2] uint32, for the image, the JSON, the text and the class of a sample: first block + 1 (0 if it has none),
     size in bytes. keys: uint8, all keys in UTF-8, one after the other; ends: [N] uint32, where each one ends.
     digest: uint8 [32], of the keys and the sizes. cut: int64 [1], the byte that a tar is good to
     which was cut off, and of whose last sample something may be missing; empty for a whole one. sparse: int64, the maps of
     sparse files, see `to_array`. notes: uint8, JSON: `left_out`, what is no part of any sample, and how many, `apart`, the number
-    of samples whose members are not next to each other, and `classes`, whether any sample has a class.
+    of samples whose members are not next to each other, and `classes`, whether any sample has a class. checks: [N, 4] uint32, see
+    `MemberChecks`.
     """
 
     arrays: Arrays
@@ -32,6 +35,15 @@ class TarIndex:
     @property
     def members(self) -> np.ndarray:
         return self.arrays["members"]
+
+    @property
+    def checks(self) -> np.ndarray:
+        return self.arrays["checks"]
+
+    @property
+    def file(self) -> Stamp | None:
+        """The stamp of the tar when it was indexed, where it is known."""
+        return getattr(self.arrays, "file", None)
 
     @property
     def digest(self) -> str:
@@ -50,7 +62,7 @@ class TarIndex:
         return json.loads(self.arrays["notes"].tobytes())
 
     def __len__(self) -> int:
-        return len(self.arrays["ends"])
+        return self.arrays.count("ends") if isinstance(self.arrays, Index) else len(self.arrays["ends"])
 
     def key(self, row: int) -> str:
         ends = self.arrays["ends"]
@@ -66,9 +78,9 @@ def index_tar(path: str, images: tuple[str, ...] = ()) -> Arrays:
     with open_file(path) as file:
         compressed = file.read(6).startswith(COMPRESSED)
         try:
-            samples, members, cut = _samples(path, TarMembers(file), images)
+            samples, members, checks, cut = _samples(path, TarMembers(file), images)
             if members.links:
-                samples, members, cut = _samples(path, TarMembers(file, find_targets(file, members.links)), images)
+                samples, members, checks, cut = _samples(path, TarMembers(file, find_targets(file, members.links)), images)
         except TarError as error:
             unpack = "is compressed; samples are read at random, so unpack it to a plain tar first"
             raise DataError(f"{path}: {unpack if compressed else error}") from error
@@ -76,16 +88,18 @@ def index_tar(path: str, images: tuple[str, ...] = ()) -> Arrays:
     notes = {"left_out": dict((samples.left_out + members.left_out).most_common()), "apart": samples.apart,
              "classes": bool(arrays["members"][:, CLASS].any())}
     return arrays | {"cut": np.array(cut, np.int64), "sparse": to_array(members.sparse),
+                     "checks": checks.of_members(arrays["members"]),
                      "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8)}
 
 
-def _samples(path: str, members: TarMembers, images: tuple[str, ...]) -> tuple[TarSamples, TarMembers, list[int]]:
-    """The samples that some members make, and where the tar is cut off, if it is."""
-    samples, cut = TarSamples(path, images), []
+def _samples(path: str, members: TarMembers, images: tuple[str, ...]) -> tuple[TarSamples, TarMembers, MemberChecks, list[int]]:
+    """The samples that some members make, their checks, and where the tar is cut off, if it is."""
+    samples, checks, cut = TarSamples(path, images), MemberChecks(), []
     try:
         for name, start, size in members:
             samples.add(name, start // BLOCK, size, members.part)
+            checks.add(members.file, start)
     except CutOffError as error:
         cut = [error.place]
     samples.finish()
-    return samples, members, cut
+    return samples, members, checks, cut

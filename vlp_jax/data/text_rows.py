@@ -6,6 +6,7 @@ Only the byte at which every row starts is kept; a row is read from the file whe
 import array
 import codecs
 import hashlib
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
@@ -15,7 +16,7 @@ from vlp_jax.data.index import Arrays, load_indexes
 from vlp_jax.data.patterns import short_names, without_query
 from vlp_jax.data.rows import Columns, ImageFolders, locate, pick
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_index, fingerprint_of
-from vlp_jax.data.storage import COMPRESSED, open_file, read_range
+from vlp_jax.data.storage import COMPRESSED, ChangedFileError, open_file, read_range
 from vlp_jax.errors import DataError
 
 
@@ -32,7 +33,7 @@ class TextRows:
         self.spec, self.paths, self.columns, self.images, self.header = spec, list(paths), columns, images, header
         self.names = short_names([without_query(path) for path in self.paths])
         self.indexes = load_indexes(self.paths, kind, build, spec)
-        self.starts = np.cumsum([0, *(len(index["starts"]) - 1 - header for index in self.indexes)])
+        self.starts = np.cumsum([0, *(index.count("starts") - 1 - header for index in self.indexes)])
         if len(self) <= 0:
             raise DataError(f"{spec}: no row in {len(self.paths)} file(s)")
 
@@ -55,10 +56,17 @@ class TextRows:
 
     def text(self, shard: int, line: int, key: str) -> str:
         """One record of a file, header included. Raises: SampleError if it is not UTF-8, or the file became shorter."""
-        start, end = map(int, self.indexes[shard]["starts"][line : line + 2])
-        data = read_range(self.paths[shard], start, end - start)
+        index, path = self.indexes[shard], self.paths[shard]
+        start, end = map(int, index["starts"][line : line + 2])
+        before, behind = map(int, index["checks"][line : line + 2])
+        try:
+            data = read_range(path, start, end - start, index.file)
+        except ChangedFileError as error:
+            raise SampleError(Reason.DAMAGED_RECORD, key, error.args[0]) from error
         if len(data) != end - start:
-            raise SampleError(Reason.DAMAGED_RECORD, key, f"{self.paths[shard]} became shorter since it was indexed")
+            raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} became shorter since it was indexed")
+        if zlib.crc32(data, before) != behind:
+            raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} has another row in its place: it was changed since")
         try:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -76,7 +84,8 @@ class TextRows:
 
 
 def index_records(path: str, find: Callable[[BinaryIO, "RecordStarts"], None]) -> Arrays:
-    """The index of one file: starts int64 [N + 1], the bytes its records start at and its size; digest uint8 [32].
+    """The index of one file: starts int64 [N + 1], the bytes its records start at and its size; checks uint32 [N + 1], the
+    CRC-32 of all bytes before each of those, so that of a record leads from one to the next; digest uint8 [32].
 
     `find(file, starts)` reads all lines through `starts.lines(file)` and adds the place of every record.
     """
@@ -91,18 +100,28 @@ def index_records(path: str, find: Callable[[BinaryIO, "RecordStarts"], None]) -
         find(file, starts)
     starts.places.append(starts.read)
     digest = np.frombuffer(starts.digest.digest(), np.uint8)
-    return {"starts": np.array(starts.places, np.int64), "digest": digest}
+    return {"starts": np.array(starts.places, np.int64), "checks": starts.checks(), "digest": digest}
 
 
 class RecordStarts:
-    """The places of records found so far, the bytes read and their digest."""
+    """The places of records found so far, each of which starts where a line does, the bytes read and their digest."""
 
     def __init__(self):
         self.places, self.read, self.digest = array.array("q"), 0, hashlib.sha256()
+        self._ends, self._checks = array.array("q", [0]), array.array("I", [0])  # of all lines
 
     def lines(self, file: BinaryIO):
         """Yields the lines of the file, each with its end."""
+        check, add_end, add_check = 0, self._ends.append, self._checks.append
         for line in file:
             self.read += len(line)
             self.digest.update(line)
+            check = zlib.crc32(line, check)
+            add_end(self.read)
+            add_check(check)
             yield line
+
+    def checks(self) -> np.ndarray:
+        """uint32: the CRC-32 of all bytes before each of `places`."""
+        lines = np.searchsorted(np.frombuffer(self._ends, np.int64), np.frombuffer(self.places, np.int64))
+        return np.frombuffer(self._checks, np.uint32)[lines]

@@ -13,6 +13,7 @@ import os
 from typing import Any
 
 from vlp_jax.data.arrayrecord import check_shards
+from vlp_jax.data.local_files import check_regular
 from vlp_jax.data.options import split_options
 from vlp_jax.data.record_fields import CAPTION_FIELDS, FILE
 from vlp_jax.data.rows import OPTIONS, Columns, pick
@@ -119,6 +120,8 @@ def _builder(place: str, spec: str) -> Any:
     import tensorflow_datasets as tfds
 
     folder = os.path.expanduser(place)
+    for name in ("dataset_info.json", "features.json"):
+        check_regular(os.path.join(folder, name))
     if scheme_of(place) or os.path.isabs(folder) or os.path.isdir(folder):
         build = functools.partial(tfds.builder_from_directory, folder)
         expected = "expected a folder with dataset_info.json and features.json"

@@ -6,10 +6,13 @@ import os
 
 import tokenizers
 
+from vlp_jax.data.local_files import check_regular
+from vlp_jax.data.storage import read_file
 from vlp_jax.data.tokenizer_hub import hub_folder, is_hub_name
 from vlp_jax.data.tokenizer_models import SentencePieceModel, model_of, sentencepiece_definition, word_piece
-from vlp_jax.errors import ConfigError
+from vlp_jax.errors import ConfigError, DataError
 
+CONFIGS = ("tokenizer_config.json", "config.json")
 SENTENCEPIECE_FILES = ("spiece.model", "tokenizer.model", "sentencepiece.model")
 
 
@@ -32,6 +35,8 @@ def read_definition(name: str) -> str:
         return _from_folder(name)
     if os.path.isfile(name):
         return _from_file(name)
+    if os.path.exists(name):
+        _read(name)  # says what it is: a named pipe, a device
     if is_hub_name(name):
         return _from_folder(hub_folder(name))
     raise _error(f"{name!r} is not there; expected 'embedded:emoji', a tokenizer.json, a .model file of SentencePiece, a "
@@ -44,10 +49,9 @@ def _error(message: str) -> ConfigError:
 
 def _read(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise _error(f"{path} cannot be read: {error.strerror}") from error
+        return read_file(path)
+    except DataError as error:
+        raise _error(error.args[0]) from error
 
 
 def _from_file(path: str) -> str:
@@ -82,6 +86,13 @@ def _from_vocabulary(path: str, text: str) -> str:
 
 def _from_folder(folder: str) -> str:
     held = set(os.listdir(folder))
+    for name in held:
+        path = os.path.join(folder, name)
+        if os.path.exists(path) and not os.path.isdir(path):
+            try:
+                check_regular(path)  # transformers would wait for a named pipe
+            except DataError as error:
+                raise _error(error.args[0]) from error
     definition = _from_file(os.path.join(folder, "tokenizer.json")) if "tokenizer.json" in held else None
     for name in SENTENCEPIECE_FILES:
         if name in held:
@@ -109,10 +120,17 @@ def _from_transformers(folder: str) -> str:
     """Other folders, such as CLIP's vocab.json and merges.txt."""
     import transformers  # seconds to import, and only needed here
 
+    transformers.logging.set_verbosity_error()  # what fails is one line here
     try:
-        return _class_for(folder, transformers).from_pretrained(folder, local_files_only=True).backend_tokenizer.to_str()
+        kind = _class_for(folder, transformers)
+        # without the answer "no" in advance, a folder that brings Python of its own is asked about at the terminal
+        return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False).backend_tokenizer.to_str()
     except Exception as error:
         found = ", ".join(sorted(os.listdir(folder))[:8]) or "nothing"
+        configs = [path for path in (os.path.join(folder, name) for name in CONFIGS) if os.path.isfile(path)]
+        if any(b'"auto_map"' in _read(path) for path in configs):
+            raise _error(f"{folder} brings Python code of its own (auto_map), which is never run; where you trust it, write its "
+                         f"tokenizer.json elsewhere and name that file (found {found})") from error
         raise _error(f"{folder} holds no tokenizer that transformers can load (found {found}): "
                      f"{(str(error) or type(error).__name__).splitlines()[0]}") from error
 

@@ -22,13 +22,13 @@ import numpy as np
 
 from vlp_jax.data.class_files import class_files
 from vlp_jax.data.index import load_indexes
+from vlp_jax.data.member_checks import read_members
 from vlp_jax.data.notices import listed, notice
 from vlp_jax.data.options import Options, split_options
 from vlp_jax.data.patterns import find_files, without_query
 from vlp_jax.data.rows import Columns, locate
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_captions, check_index, fingerprint_of
 from vlp_jax.data.shard_counts import check_counts
-from vlp_jax.data.storage import read_range
 from vlp_jax.data.tar_headers import BLOCK
 from vlp_jax.data.tar_index import TarIndex, index_tar
 from vlp_jax.data.tar_samples import IMAGE
@@ -83,7 +83,8 @@ class WebDatasetSource:
         key = tar.key(row)
         try:
             members = tar.members[row].tolist()
-            image, fields, text, label = self._read(shard, key, members if read_image else [NO_MEMBER, *members[1:]])
+            wanted = members if read_image else [NO_MEMBER, *members[1:]]
+            image, fields, text, label = self._read(shard, key, wanted, tar.checks[row].tolist())
             if members[IMAGE] == NO_MEMBER:
                 raise SampleError(Reason.MISSING_IMAGE, key, "has no image")
             label = self._class(key, parse_text(key, label, CLS))
@@ -128,21 +129,16 @@ class WebDatasetSource:
             raise SampleError(Reason.WRONG_TYPE, key, f"its class is {number}, and classnames.txt names {len(names)}, from 0 on")
         return {CLS: number, NAME: names[number]}
 
-    def _read(self, shard: int, key: str, members: list[list[int]]) -> list[bytes | None]:
+    def _read(self, shard: int, key: str, members: list[list[int]], checks: list[int]) -> list[bytes | None]:
         """The contents of members (first block + 1, size), by one read if little lies between them; None for block 0."""
         path, cut, sparse = self.paths[shard], self.indexes[shard].cut, self.indexes[shard].sparse
-        there = [((block - 1) * BLOCK, size) for block, size in members if block]
+        there = [((block - 1) * BLOCK, size, check) for (block, size), check in zip(members, checks, strict=True) if block]
         if not there:
             return [None] * len(members)
-        first, last = min(start for start, _ in there), max(start + size for start, size in there)
+        last = max(start + size for start, size, _ in there)
         if cut is not None and last > cut:
             raise SampleError(Reason.CUT_OFF, key, f"{path} is cut off in the middle of it, at byte {cut}")
-        at_once = last - first <= sum(size for _, size in there) + GAP
-        whole = read_range(path, first, last - first) if at_once else b""
-        data = {start: whole[start - first : start - first + size] if at_once else read_range(path, start, size)
-                for start, size in there}
-        if any(len(data[start]) != size for start, size in there):
-            raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} became shorter since it was indexed")
+        data = read_members(path, key, there, GAP, self.indexes[shard].file)
         for start in data.keys() & sparse.keys():
             data[start] = sparse[start].expand(data[start])
         return [data[(block - 1) * BLOCK] if block else None for block, _ in members]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from vlp_jax.data.local_files import NotRegularError, open_regular
 from vlp_jax.data.text import Tokenizer
 from vlp_jax.errors import ConfigError
 
@@ -85,7 +86,7 @@ def read_vectors(path: str, wanted: set[str], width: int) -> dict[str, np.ndarra
 def lines_of(path: str) -> Iterator[tuple[int, list[str]]]:
     """The lines' numbers and their fields between blanks. Raises: ConfigError for a file that is none of words."""
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path)[0], "rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST), b""), start=1):
                 if len(line) == LONGEST:
                     raise ConfigError(f"{KEY}: {path}:{number}: a line of more than {LONGEST} bytes is no word with its vector")
@@ -96,6 +97,8 @@ def lines_of(path: str) -> Iterator[tuple[int, list[str]]]:
                                       "uncompressed") from error
                 if text:
                     yield number, text.split(" ")
+    except NotRegularError as error:
+        raise ConfigError(f"{KEY}: {error.args[0]}") from error
     except OSError as error:
         raise ConfigError(f"{KEY}: {path} cannot be read: {error.strerror}") from error
 

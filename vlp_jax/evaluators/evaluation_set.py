@@ -17,7 +17,7 @@ from vlp_jax.data.image_groups import ImageGroups, merged, same_image
 from vlp_jax.data.notices import notice
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.rows import pick
-from vlp_jax.data.sources import Sample, SampleError, Source
+from vlp_jax.data.sources import Sample, Source
 from vlp_jax.data.spread import spread_samples
 from vlp_jax.data.targets import values_in
 from vlp_jax.errors import DataError
@@ -29,16 +29,17 @@ class EvaluationSet:
     """Everything but the pixels, read once; pixels are decoded anew for each evaluation.
 
     Samples that name one image file, as rows of a table with a caption each do, are one image with several captions.
-    Attributes: source, of the images; captions (the distinct ones, in order of appearance); captions_of_image (for each image,
-      indices into `captions`); images_of_caption (the inverse); metadata (one dictionary an image); keys (of the images);
-      by_sample: the set whose images are the samples themselves, for tasks with a question about each sample.
-    Raises: DataError naming a sample that cannot be read: a score over part of a set would be another score.
+    Attributes: source, of the images; given, the source as it was given; captions (the distinct ones, in order of appearance);
+      captions_of_image (for each image, indices into `captions`); images_of_caption (the inverse); metadata (one dictionary an
+      image); keys (of the images); by_sample: the set whose images are the samples themselves, for tasks with a question about
+      each sample.
+    Raises: SampleError for a sample that cannot be read; `readable.readable_set` leaves such out.
     """
 
     def __init__(self, source: Source):
+        self.source = self.given = source
         if not len(source):
             raise DataError(f"{source.spec}: holds no samples")
-        self.source = source
         groups: dict[Any, list[int]] = {}
         samples, contents = [], set()
         for i in range(len(source)):
@@ -68,11 +69,7 @@ class EvaluationSet:
                 self.images_of_caption[caption].append(image)
 
     def _sample(self, i: int) -> Sample:
-        try:
-            return self.source[i]
-        except SampleError as error:
-            raise DataError(f"{self.source.spec}: {error.key}: {error.message}; an evaluation needs every sample: mend it or take "
-                            "it out") from error
+        return self.source[i]
 
     def __len__(self) -> int:
         return len(self.source)

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 
 from vlp_jax.config import schema
+from vlp_jax.data.samples import SampleError
 from vlp_jax.data.sources import Source, open_source
-from vlp_jax.errors import EvaluationError
+from vlp_jax.errors import DataError, EvaluationError
 from vlp_jax.evaluators.answers import ANSWER_METRICS, answers
 from vlp_jax.evaluators.captioner import Captioner
 from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, class_descriptions
 from vlp_jax.evaluators.matching import MATCHING_METRICS, matching
+from vlp_jax.evaluators.readable import BAD_EXAMPLES, check_labels, decodable_set, left_out, readable_set
 from vlp_jax.evaluators.retrieval import RETRIEVAL_METRICS, retrieval
 from vlp_jax.evaluators.told import (
     CLASSIFICATION_METRICS,
@@ -28,6 +30,7 @@ from vlp_jax.evaluators.told import (
     told,
 )
 from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, Classes, classes_of, zero_shot
+from vlp_jax.sharding.exchange import check_all_agree
 
 TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS, "matching": MATCHING_METRICS,
                 "captions": CAPTION_METRICS, "classification": CLASSIFICATION_METRICS, "regression": REGRESSION_METRICS,
@@ -106,6 +109,26 @@ def paced(items: Iterable, batch_size: int, between: Callable[[], None]) -> Iter
         yield item
 
 
+def evaluate_readable(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder, variables: Any,
+                      descriptions: Descriptions, threads: int, between: Callable[[], None] = nothing,
+                      **options: Any) -> tuple[EvaluationSet, dict[str, float | str]]:
+    """`evaluate_set` of the samples that can be decoded, and `bad_examples`, the number of those that are left out.
+
+    Returns: the set that was evaluated, and what was measured.
+    """
+    def measure(data: EvaluationSet) -> dict[str, float | str]:
+        return evaluate_set(data, spec, embedder, variables, descriptions, threads, between, **options)
+
+    try:
+        results = measure(data)
+    except SampleError as error:
+        good = decodable_set(data, embedder.preprocessor, threads, lambda numbers: paced(numbers, spec.batch_size, between))
+        if good is data:  # it is bad in another way
+            raise DataError(f"{data.source.spec}: {error.key}: {error.message} ({error.reason})") from error
+        data, results = good, measure(good)
+    return data, results | {BAD_EXAMPLES: left_out(data)}
+
+
 class EvaluationSuite:
     """All evaluation sets of an experiment. `run(...)` gives metrics named `EVALUATOR/metric`, and texts by such names."""
 
@@ -113,8 +136,10 @@ class EvaluationSuite:
                  captioner: Captioner | None = None, tellers: Mapping[str, Teller] | None = None):
         self.captioner, self.tellers = captioner, tellers
         self.specs, self.embedder, self.descriptions, self.threads = specs, embedder, descriptions, threads
-        self.sets = {name: EvaluationSet(open_source(spec.source)) for name, spec in specs.items()}
+        self.sets = {name: readable_set(open_source(spec.source), threads) for name, spec in specs.items()}
+        check_all_agree("evaluation set", {name: len(data) for name, data in self.sets.items()})
         for name, spec in specs.items():
+            check_labels(name, self.sets[name], spec)
             check_set(self.sets[name], spec)
             check_told(self.sets[name].by_sample, spec, tellers)
             if PAIRED & {*spec.tasks}:
@@ -131,8 +156,9 @@ class EvaluationSuite:
         results = {}
         with contextlib.suppress(BrokenOff):
             for name in names:
-                metrics = evaluate_set(self.sets[name], self.specs[name], self.embedder, variables, self.descriptions, self.threads,
-                                       between, self.captioner, self.tellers)
+                self.sets[name], metrics = evaluate_readable(
+                    self.sets[name], self.specs[name], self.embedder, variables, self.descriptions, self.threads, between,
+                    captioner=self.captioner, tellers=self.tellers)
                 results |= {f"{name}/{key}": value for key, value in metrics.items()}
         return results
 
@@ -144,7 +170,8 @@ class EvaluationSuite:
 def metric_names(config: schema.Config) -> list[str]:
     """Every name that `EvaluationSuite.run` can give for a config's evaluators, whose tasks and objectives have been checked."""
     return [f"{name}/{metric}" for name, spec in config.evaluators.items() for task in spec.tasks
-            for metric in (*TASK_METRICS[task], *label_metrics(task, spec, config))]
+            for metric in (*TASK_METRICS[task], *label_metrics(task, spec, config))] + [
+                f"{name}/{BAD_EXAMPLES}" for name in config.evaluators]
 
 
 def label_metrics(task: str, spec: schema.Evaluator, config: schema.Config) -> tuple[str, ...]:

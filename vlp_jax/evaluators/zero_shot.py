@@ -1,6 +1,7 @@
 """Zero-shot classification: a picture's class is the one whose texts are nearest (Radford et al. 2021, section 3.1)."""
 
 import dataclasses
+import string
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from vlp_jax.config import schema
 from vlp_jax.data.notices import notice
 from vlp_jax.data.rows import pick
 from vlp_jax.data.samples import NamesClasses
-from vlp_jax.errors import DataError
+from vlp_jax.errors import ConfigError, DataError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.metrics.classification import accuracy, majority
 from vlp_jax.metrics.ranking import similarities
@@ -66,6 +67,19 @@ def classes_of(data: EvaluationSet, spec: schema.Evaluator) -> Classes:
         notice(f"data note: {data.source.spec}: zero-shot prompts are its own {len(templates)}, such as {templates[0]!r}; set "
                "templates for others")
     return Classes(names, truth, words, templates)
+
+
+def check_templates(where: str, templates: Sequence[str]) -> None:
+    """Raises: ConfigError for a template that has not exactly one {} for the class; {{ and }} are braces of the text itself.
+    where: the key that messages name."""
+    for template in templates:
+        try:
+            fields = [tuple(field) for _, *field in string.Formatter().parse(template) if field[0] is not None]
+        except ValueError:  # a single brace
+            fields = []
+        if fields != [("", "", None)]:
+            raise ConfigError(f"{where}: {template!r} must have exactly one {{}}, where the class goes (write {{{{ and }}}} for "
+                              "braces that belong to the text)")
 
 
 def zero_shot(images: np.ndarray, labels: np.ndarray, names: Sequence[str], embed_texts: Callable[[list[str]], np.ndarray],

@@ -10,6 +10,7 @@ from typing import NoReturn
 import jax
 
 from vlp_jax.errors import PASSING
+from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.exchange import service
 from vlp_jax.sharding.relay import Relay
 

@@ -27,6 +27,7 @@ from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions, metric_names
 from vlp_jax.evaluators.tasks import check_heads, check_negatives, check_trained
 from vlp_jax.evaluators.told import Teller
+from vlp_jax.evaluators.zero_shot import check_templates
 from vlp_jax.models.layers import Precision
 from vlp_jax.models.text_towers import embedding_width
 from vlp_jax.objectives.module import PretrainingModule, asked_inputs, check_decoder
@@ -228,6 +229,7 @@ def assemble(config: schema.Config) -> Run:
     for name, spec in config.evaluators.items():
         check_trained(f"evaluators.{name}.tasks", spec.tasks, config)
         check_heads(f"evaluators.{name}.objective", spec, config)
+        check_templates(f"evaluators.{name}.templates", spec.templates)
     check_best_metric(config)
     check_negatives(config)
     preprocessor = Preprocessor.from_config(config)

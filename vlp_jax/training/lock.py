@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 
 from vlp_jax.errors import ConfigError, WorkdirBusy
+from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.exchange import decided_by_first
 
 

@@ -4,6 +4,7 @@ import jax
 
 from vlp_jax.config import schema, to_tree
 from vlp_jax.config.unused import passed_over
+from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.exchange import check_all_agree, decided_by_first
 from vlp_jax.training.assembly import Run, assemble
 from vlp_jax.training.checkpoint import checkpoint_folder, finished_steps

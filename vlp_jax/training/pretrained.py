@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from vlp_jax.config import schema
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.errors import CheckpointError, ConfigError
+from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.exchange import decided_by_first, in_turn
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.training.assembly import Run, make_module

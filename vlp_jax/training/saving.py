@@ -1,10 +1,13 @@
 """Saving while training goes on, by Orbax, and finding the newest checkpoint that is whole."""
 
 import contextlib
+import dataclasses
+import math
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +16,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from vlp_jax.config import schema
 from vlp_jax.errors import CheckpointError, HostError, StorageError, TrainingError, UserError
+from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.exchange import decided_by_first, is_first, several_hosts
 from vlp_jax.training.checkpoint import (
     Restored,
@@ -27,26 +31,38 @@ from vlp_jax.training.state import TrainState, all_finite, fingerprint
 from vlp_jax.training.writers import write_atomically
 
 
+@dataclasses.dataclass
+class Best:
+    """Orbax's rule to keep the best checkpoints by the values in `checkpoints.ranked`; those without one are not kept for it."""
+
+    config: schema.Checkpoint
+    checkpoints: "Checkpoints"
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Of checkpoints that have a `step` each. Of equal values the latest are the best, as in Orbax's own rule."""
+        sign, values = -1 if self.config.best_mode == "min" else 1, self.checkpoints.ranked
+        steps = [info.step for info in checkpoints if math.isfinite(values.get(info.step, math.nan))]
+        best = sorted(steps, key=lambda step: (sign * values[step], step))[max(0, len(steps) - (self.config.keep_best or 0)):]
+        return [info.step in best for info in checkpoints]
+
+
 class Checkpoints:
     """The checkpoints of one run. Saving returns at once; the next save, or `finish`, waits for it."""
 
     def __init__(self, workdir: str, config: schema.Checkpoint, hosts: schema.Hosts):
         self.folder, self.recorded = checkpoint_folder(workdir), None
         self.under_way, self.patience = 0, hosts.barrier_seconds
-        policies = [preservation_policy.LatestN(config.keep)]
-        if config.keep_best:
-            policies.append(preservation_policy.BestN(
-                get_metric_fn=lambda metrics: metrics["value"], reverse=config.best_mode == "min", n=config.keep_best,
-                keep_checkpoints_without_metrics=False))
+        self.ranked: dict[int, float] = {}  # by step; a checkpoint is evaluated after it is saved
+        self.policy = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(config.keep), Best(config, self)])
         self.manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
-            preservation_policy=preservation_policy.AnyPreservationPolicy(policies), cleanup_tmp_directories=True,
+            preservation_policy=self.policy, cleanup_tmp_directories=True,
             enable_async_checkpointing=True,
             async_options=ocp.options.AsyncOptions(timeout_secs=int(hosts.barrier_seconds))))
 
-    def save(self, step: int, state: TrainState, metadata: dict[str, Any], best: float | None = None) -> None:
+    def save(self, step: int, state: TrainState, metadata: dict[str, Any]) -> None:
         """Starts writing `state` as checkpoint `step`; a step that is there already is left alone.
 
-        metadata: JSON. best: the value of `best_metric`, where it was just measured.
+        metadata: JSON.
         Raises: CheckpointError naming the last good checkpoint when the disk is full or cannot be written; TrainingError if
         the state is not finite, as a checkpoint never is.
         """
@@ -65,8 +81,7 @@ class Checkpoints:
                                    "fingerprints": {name: fingerprint(item) for name, item in items.items()}}
             trees = {name: ocp.args.StandardSave(item) for name, item in items.items()}
             self.under_way = step
-            self.manager.save(step, args=ocp.args.Composite(metadata=ocp.args.JsonSave(metadata), **trees),
-                              metrics=None if best is None else {"value": float(best)})
+            self.manager.save(step, args=ocp.args.Composite(metadata=ocp.args.JsonSave(metadata), **trees))
 
     def restore_newest(self, shapes: TrainState, shardings: TrainState) -> Restored | None:
         """The newest checkpoint that is whole, or None where none was ever finished. Damaged ones are reported; once an older
@@ -156,6 +171,15 @@ class Checkpoints:
         with self.errors_named():
             self.manager.wait_until_finished()
             self.record_newest()
+
+    def prune(self) -> None:
+        """Deletes finished checkpoints that have been evaluated since the newest was saved, and are not to be kept. Raises:
+        CheckpointError, as `save`."""
+        with self.errors_named():
+            infos = [types.SimpleNamespace(step=step) for step in sorted(self.manager.all_steps())]
+            for info, kept in zip(infos, self.policy.should_preserve(infos, context=None), strict=True):
+                if not kept:
+                    self.manager.delete(info.step)
 
     def close(self) -> None:
         """Waits for the save under way, and ends the threads. Raises: CheckpointError, as `save`."""

@@ -16,6 +16,7 @@ from vlp_jax.config import to_tree
 from vlp_jax.data.notices import said_while_waiting
 from vlp_jax.errors import CheckpointError, TrainingError
 from vlp_jax.evaluators.suite import BrokenOff
+from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.exchange import decided_by_first, is_first, several_hosts
 from vlp_jax.training.assembly import Run
 from vlp_jax.training.clock import Clock
@@ -62,6 +63,7 @@ class Sitting:
         self.targets = run.targets(stored.get("targets"))  # checkpoints of before there were targets have none
         self.evaluation = run.evaluation(stored["class_descriptions"], self.targets)
         self.rows = MetricsFile(os.path.join(workdir, "metrics.jsonl"), keep_up_to=self.step) if is_first() else Nowhere()
+        self.checkpoints.ranked = self.ranked_before()
         self.tensorboard = TensorBoard(workdir, self.step) if is_first() else Nowhere()
         self.progress = Progress(run.steps)
         self.first_position = stored["position"]
@@ -111,18 +113,9 @@ class Sitting:
             stopping = self.stop.asks()
             evaluators = self.evaluation.due(self.step, self.run.steps)
             if stopping or evaluators or self.saves.due(self.step):
-                measured = self.checked(self.step, metrics)
-                if not stopping:
-                    measured |= self.evaluate(evaluators)
-                    stopping = self.stop.number is not None
-                self.owed = self.evaluation.missing(evaluators, measured)
-                self.write_row(self.step, measured)
-                if stopping or self.saves.due(self.step) or self.best_value(measured) is not None:
-                    self.watchdog.expect(f"saving after step {self.step}")
-                    with self.speed.goodput.spent_on("checkpoint_stall"):
-                        self.save(self.best_value(measured))
-                    for message in self.counts.news():
-                        self.progress.message(message)
+                self.write_row(self.step, self.checked(self.step, metrics))
+                self.save(finish=bool(evaluators) and not stopping)
+                stopping = self.evaluate_saved(evaluators, stopping)
                 held = None
                 self.clock.begin_lap()
             self.checkpoints.check()
@@ -132,6 +125,7 @@ class Sitting:
         self.watchdog.expect(f"the end of the save after step {self.step}")
         with self.speed.goodput.spent_on("checkpoint_stall"):
             self.checkpoints.finish()
+            self.checkpoints.prune()
         if self.step >= self.run.steps:
             self.counts.check()  # what a short run's grace let pass
         return self.outcome()
@@ -162,17 +156,35 @@ class Sitting:
         if self.stop.asks():
             raise BrokenOff
 
+    def evaluate_saved(self, evaluators: list[str], stopping: bool) -> bool:
+        """Adds to the newest row what the named evaluators measure; nothing where the run is to stop, as the next start makes up
+        for it. The checkpoint of this update is there by now, so that whatever an evaluation ends in costs no training.
+        Returns: whether the run is to stop."""
+        measured = {} if stopping or not evaluators else self.evaluate(evaluators)
+        self.owed = self.evaluation.missing(evaluators, measured)
+        self.amend_row(measured)
+        return stopping or self.stop.number is not None
+
+    def amend_row(self, measured: dict[str, float]) -> None:
+        """Adds to the newest row what was measured after its update, and ranks the checkpoint of that."""
+        if not measured:
+            return
+        self.rows.amend(measured)
+        self.tensorboard.write({"step": self.step, **measured})
+        self.metrics |= measured
+        value = measured.get(self.best_metric) if self.best_metric else None
+        if value is not None:
+            self.checkpoints.ranked[self.step] = value
+
     def evaluate_what_was_broken_off(self) -> None:
-        """Adds to the newest row, that of the checkpoint's update, the metrics that were due and that a stop had prevented."""
+        """Adds to the newest row, that of the checkpoint's update, the metrics that were due and that a stop, or the end of the
+        process, had prevented."""
         row = next((row for row in self.rows.rows[-1:] if row["step"] == self.step), None)
         due = self.evaluation.due(self.step, self.run.steps)
         names = decided_by_first("evaluators", lambda: self.evaluation.missing(due, row) if row else [])
         measured = self.evaluate(names) if names else {}
         self.owed = self.evaluation.missing(names, measured)
-        if measured:
-            self.rows.amend(measured)
-            self.tensorboard.write({"step": self.step, **measured})
-            self.metrics |= measured
+        self.amend_row(measured)
 
     def write(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """The row of an earlier update, where one is due; waits for that update otherwise, so that the host is never
@@ -210,18 +222,34 @@ class Sitting:
         left = (self.run.steps - step) * self.config.data.batch_size / max(lap["examples_per_second"], 1e-9)
         self.progress.update(step, row["train/loss"], lap["examples_per_second"], left, row.get(UTILISATION))
 
-    def best_value(self, measured: dict[str, float]) -> float | None:
-        """The metric that ranks checkpoints, if it was measured after this update."""
-        every = self.config.checkpoint
-        return measured.get(every.best_metric) if every.keep_best and every.best_metric else None
+    @property
+    def best_metric(self) -> str | None:
+        """The metric that ranks checkpoints, where any are kept for it."""
+        return self.config.checkpoint.best_metric if self.config.checkpoint.keep_best else None
 
-    def save(self, best: float | None) -> None:
+    def ranked_before(self) -> dict[int, float]:
+        """{step: value of the metric that ranks checkpoints} of the rows of earlier sessions, the same on all hosts."""
+        rows = [(row["step"], row.get(self.best_metric)) for row in self.rows.rows if self.best_metric]
+        found = [(step, value) for step, value in rows if isinstance(value, int | float)]
+        return dict(decided_by_first("ranked checkpoints", lambda: found)) if self.best_metric else {}
+
+    def save(self, finish: bool) -> None:
+        """Begins to save, and with `finish` waits until the checkpoint is there."""
+        self.watchdog.expect(f"saving after step {self.step}")
+        with self.speed.goodput.spent_on("checkpoint_stall"):
+            self.begin_save()
+            if finish:
+                self.checkpoints.finish()
+        for message in self.counts.news():
+            self.progress.message(message)
+
+    def begin_save(self) -> None:
         self.rows.sync()  # a checkpoint never outlives the rows of its updates
         metadata = {"position": self.batches.position, "input_fingerprint": self.run.input_fingerprint(),
                     "clock": self.clock.to_json(), "input_counts": self.counts.to_json(), "config": to_tree(self.config),
                     "preprocessor": self.run.preprocessor.to_json(), "class_descriptions": self.evaluation.descriptions,
                     "targets": self.targets.to_json()}
-        self.checkpoints.save(self.step, self.state, metadata, best)
+        self.checkpoints.save(self.step, self.state, metadata)
         self.saves.saved()
 
     def outcome(self) -> Outcome:

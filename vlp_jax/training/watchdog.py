@@ -9,6 +9,7 @@ from types import TracebackType
 
 from vlp_jax.config import schema
 from vlp_jax.errors import PASSING
+from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.watch import leave_together
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from vlp_jax.errors import CheckpointError
+from vlp_jax.printing import printable
 
 
 class Nowhere:
@@ -45,14 +46,23 @@ class MetricsFile:
 
     def rewrite(self) -> None:
         """Writes `rows`, those of earlier sittings, and goes on behind them."""
-        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        lines = [json.dumps(row) + "\n" for row in self.rows]
+        write_atomically(self.path, "".join(lines))
         self.file = open(self.path, "a")  # noqa: SIM115 - open for the whole run
+        self.newest = (sum(map(len, lines[:-1])), self.rows[-1]) if lines else None  # its first byte, and what it holds
 
     def amend(self, measured: dict[str, Any]) -> None:
-        """Adds to the last row of earlier sittings, before any other is written. Raises: OSError."""
-        self.rows[-1] |= measured
-        self.file.close()
-        self.rewrite()
+        """Adds to the last row that was written; readers see the old line or the new one. Raises: CheckpointError, as `write`."""
+        start, row = self.newest
+        row |= finite(measured)
+        try:
+            with open(self.path) as file:
+                before = file.read(start)
+            write_atomically(self.path, f"{before}{json.dumps(row)}\n")
+            self.file.close()
+            self.file = open(self.path, "a")  # noqa: SIM115 - open for the whole run
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def sync(self) -> None:
         """Waits until the disk has the rows: a mounted bucket uploads only then. Raises: CheckpointError, as `write`."""
@@ -64,9 +74,10 @@ class MetricsFile:
     def write(self, row: dict[str, Any]) -> None:
         """Appends a row; a number that is not finite (of a skipped update) becomes null. Raises: CheckpointError where the
         disk is full or gone."""
-        finite = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+        row = finite(row)
         try:
-            self.file.write(json.dumps(finite) + "\n")
+            self.newest = os.fstat(self.file.fileno()).st_size, row
+            self.file.write(json.dumps(row) + "\n")
             self.file.flush()
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from error
@@ -74,6 +85,11 @@ class MetricsFile:
     def close(self) -> None:
         with contextlib.suppress(OSError):  # each row was flushed; what is left is one that could not be written
             self.file.close()
+
+
+def finite(row: dict[str, Any]) -> dict[str, Any]:
+    """A row in which numbers that are not finite are None."""
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
 def read_rows(path: str) -> list[dict[str, Any]]:
@@ -107,7 +123,7 @@ def write_texts(workdir: str, step: int, texts: dict[str, str]) -> None:
         path = os.path.join(workdir, kind, f"{data}-{step:06d}.txt")
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            write_atomically(path, text)
+            write_atomically(path, printable(text))
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from error
 
@@ -161,6 +177,7 @@ class Progress:
 
     def message(self, text: str) -> None:
         """A line that stays."""
+        text = printable(text)
         print(f"\r\x1b[2K{text}" if self.terminal else text, flush=True)
 
 

@@ -1,0 +1,96 @@
+"""What the pixels of every Pillow mode and of arrays are in RGB or RGBA, 8 bits a channel.
+
+Greys of 16 bits keep their upper 8, as libpng's `png_set_strip_16` and Pillow's 16-bit RGB do. Floating point is in [0, 1], the
+convention of scikit-image and of torchvision. Whole numbers of 32 bits have no convention, and are refused.
+"""
+
+import numpy as np
+from PIL import Image
+
+TRANSPARENT = ("RGBA", "LA", "PA")
+PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
+SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+HOLD_SIXTEEN = ("PNG", "PPM", "JPEG2000")  # formats whose mode I is 16 bits in a wider integer
+CONVERTED = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", *TRANSPARENT)  # by Pillow, as they should be
+STORED_BITS = {"L;2": 2, "L;4": 4, "I;12": 12}  # Pillow's raw modes whose values it widens, but not their transparent one
+PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # TIFF tags
+
+
+def raw_mode(image: Image.Image) -> str:
+    """How the pixels of an image that is not loaded yet are stored; "" of a loaded one."""
+    tiles = getattr(image, "tile", None)
+    given = tiles[0][3] if tiles else ""
+    given = given[0] if isinstance(given, tuple) and given else given
+    return given if isinstance(given, str) else ""
+
+
+def to_rgb_or_rgba(image: Image.Image, stored: str = "") -> Image.Image:
+    """RGBA where anything may be transparent, else RGB.
+
+    Args: stored: `raw_mode` of the image before it was loaded.
+    Raises: ValueError for pixels without a known meaning.
+    """
+    transparency = image.info.get("transparency")
+    if image.mode == "RGBA" or image.mode == "RGB" and transparency is None:
+        return image
+    if image.mode in SIXTEEN_BITS or image.mode in ("I", "F"):
+        return from_grey(image, stored)
+    if image.mode in PREMULTIPLIED:
+        image = image.convert(PREMULTIPLIED[image.mode])
+    elif image.mode not in CONVERTED:
+        raise ValueError(f"its pixels are of Pillow's mode {image.mode}, which is not read")
+    if transparency is None or image.mode in TRANSPARENT:
+        return image.convert("RGBA" if image.mode in TRANSPARENT else "RGB")
+    if isinstance(transparency, tuple) and (stored == "RGB;16B" or max(transparency) > 255):
+        raise ValueError("16-bit RGB with one transparent colour is not read; save it with an alpha channel")
+    if stored in STORED_BITS and isinstance(transparency, int):
+        image = image.copy()
+        image.info["transparency"] = transparency * 255 // (2 ** STORED_BITS[stored] - 1)
+    return image.convert("RGBA")
+
+
+def from_grey(image: Image.Image, stored: str) -> Image.Image:
+    """`to_rgb_or_rgba` of greys with more than 8 bits."""
+    values = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})
+    if image.mode == "F":
+        grey = from_fractions(values)
+    elif image.mode == "I":
+        if image.format not in HOLD_SIXTEEN:
+            raise ValueError("its pixels are whole numbers of 32 bits, whose range is unknown; save it with 8 or 16 bits")
+        grey = (values >> 8).clip(0, 255).astype(np.uint8)
+    else:
+        twelve = stored == "I;12" or tags.get(BITS_PER_SAMPLE) in (12, (12,))
+        grey = (values >> (4 if twelve else 8)).astype(np.uint8)
+    if tags.get(PHOTOMETRIC) == 0:  # white is zero; Pillow turns only 8 bits and fewer
+        grey = 255 - grey
+    transparency = image.info.get("transparency")
+    if not isinstance(transparency, int):
+        return Image.fromarray(grey).convert("RGB")
+    alpha = np.where(values == transparency, 0, 255).astype(np.uint8)
+    return Image.fromarray(np.stack([grey, grey, grey, alpha], axis=-1))
+
+
+def from_fractions(values: np.ndarray) -> np.ndarray:
+    """uint8 of floating point in [0, 1]. Raises: ValueError for values outside, and for those that are not finite."""
+    low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
+    if not (low >= 0.0 and high <= 1.0):  # NaN is neither
+        raise ValueError(f"its pixels are floating point between {low:g} and {high:g}; expected 0 to 1, or save it with 8 bits")
+    return np.round(255.0 * values.astype(np.float64)).astype(np.uint8)
+
+
+def from_array(array: np.ndarray) -> Image.Image:
+    """An image, RGB or RGBA, of an array [H, W] or [H, W, C]: C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; uint8, uint16, bool, or
+    floating point in [0, 1]. Raises: ValueError for another shape, dtype or range."""
+    if array.ndim not in (2, 3) or array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4) or not array.size:
+        raise ValueError(f"an array of shape {array.shape} is no image; expected [H, W], or [H, W, C] with C from 1 to 4")
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8) * np.uint8(255)
+    elif array.dtype.kind == "f":
+        array = from_fractions(array)
+    elif array.dtype.kind == "u" and array.dtype.itemsize == 2:
+        array = (array >> 8).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise ValueError(f"an array of {array.dtype} is no image; expected uint8, uint16, bool, or floating point in [0, 1]")
+    array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    return to_rgb_or_rgba(Image.fromarray(np.ascontiguousarray(array)))

@@ -1,0 +1,130 @@
+"""Ranges of bytes of remote files, each checked for its status and its length, asked for again where it is wrong, then refused.
+
+A web server may ignore `Range` and send the whole file with status 200, which fsspec hands on as if it were the range; any storage
+may send less than was asked for.
+"""
+
+import io
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+from vlp_jax.errors import DataError
+
+TRIES, PAUSE = 4, 0.3  # seconds before the second try; doubled before each further one
+BUFFER = 4 << 20  # bytes that a file read from start to end asks for at once
+WEB = ("http", "https")
+_CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*")
+_FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)  # asking again would not help
+
+
+class WrongAnswerError(OSError):
+    """A storage sent other bytes than it was asked for."""
+
+
+def fetch_range(filesystem: Any, name: str, start: int, size: int, whole: int | None = None) -> bytes:
+    """The `size` bytes from byte `start` on of a file that has them.
+
+    Args: filesystem: of fsspec. whole: the size that the file should have; None where nobody knows.
+    Raises: WrongAnswerError after TRIES wrong answers, and whatever the storage raises.
+    """
+    fetch = _fetch_from_web if is_web(filesystem) else _fetch
+    return _again(lambda: fetch(filesystem, name, start, size, whole))
+
+
+def is_web(filesystem: Any) -> bool:
+    """Whether a file system of fsspec asks web servers."""
+    protocols = (filesystem.protocol,) if isinstance(filesystem.protocol, str) else filesystem.protocol
+    return not {*WEB}.isdisjoint(protocols)
+
+
+def _again(call: Callable[[], bytes]) -> bytes:
+    for attempt in range(TRIES - 1):
+        try:
+            return call()
+        except (*_FINAL, DataError):
+            raise
+        except Exception:
+            time.sleep(PAUSE * 2**attempt)
+    return call()
+
+
+def _fetch(filesystem: Any, name: str, start: int, size: int, whole: int | None) -> bytes:
+    data = filesystem.cat_file(name, start=start, end=start + size)
+    if len(data) != size:
+        raise WrongAnswerError(f"sent {len(data)} bytes for the {size} from byte {start} on")
+    return data
+
+
+def _fetch_from_web(filesystem: Any, url: str, start: int, size: int, whole: int | None) -> bytes:
+    from fsspec.asyn import sync
+
+    return sync(filesystem.loop, _get_range, filesystem, url, start, size, whole)
+
+
+async def _get_range(filesystem: Any, url: str, start: int, size: int, whole: int | None) -> bytes:
+    options = {**filesystem.kwargs}
+    # identity: lengths are those of the file, not of what a server has compressed
+    headers = {**options.pop("headers", {}), "Range": f"bytes={start}-{start + size - 1}", "Accept-Encoding": "identity"}
+    session = await filesystem.set_session()
+    async with session.get(filesystem.encode_url(url), headers=headers, **options) as answer:
+        check_answer(answer.status, answer.headers, start, size, whole)
+        data = await answer.read()
+    if len(data) != size:
+        raise WrongAnswerError(f"sent {len(data)} bytes for the {size} from byte {start} on")
+    return data
+
+
+def check_answer(status: int, headers: Any, start: int, size: int, whole: int | None) -> None:
+    """Raises: WrongAnswerError unless a web server's answer has the range that was asked for, before its body is read."""
+    length = headers.get("Content-Length")
+    if status == 206:
+        found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+        if found is None or (int(found[1]), int(found[2])) != (start, start + size - 1):
+            raise WrongAnswerError(f"answered bytes {start}-{start + size - 1} with the range {headers.get('Content-Range')!r}")
+        if whole is not None and found[3] not in ("*", str(whole)):
+            raise WrongAnswerError(f"has {found[3]} bytes now, and had {whole} when it was indexed")
+    elif status == 200 and (start > 0 or length != str(size)):
+        raise WrongAnswerError(f"ignores Range: it answered bytes {start}-{start + size - 1} with all {length or 'bytes'} "
+                               "(status 200); use a server or storage that knows ranges, or copy the file to this machine")
+    elif status in (404, 410):
+        raise FileNotFoundError(status)
+    elif status in (401, 403):
+        raise PermissionError(status, f"the server answered with status {status}")
+    elif status != 200:
+        raise WrongAnswerError(f"answered bytes {start}-{start + size - 1} with status {status}")
+    if length is not None and length != str(size):
+        raise WrongAnswerError(f"sends {length} bytes for the {size} from byte {start} on")
+
+
+class RemoteFile(io.RawIOBase):
+    """A remote file as one that can be read and sought in, each read of which is a checked range.
+
+    Args: read_range: `(start, size) -> bytes`. size: of the file.
+    """
+
+    def __init__(self, read_range: Callable[[int, int], bytes], size: int):
+        super().__init__()
+        self._read_range, self._size, self._place = read_range, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence])
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        size = min(len(buffer), self._size - self._place)
+        if size <= 0:
+            return 0
+        buffer[:size] = self._read_range(self._place, size)
+        self._place += size
+        return size

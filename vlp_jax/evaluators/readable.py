@@ -1,0 +1,104 @@
+"""Evaluation sets without the samples that cannot be read or decoded, each of which is named, and all of which are counted.
+
+A set is read once as it is opened, but its images are decoded by each evaluation. Where a sample is bad, all are looked at, the bad
+ones are left out, and the set, or the evaluation, begins again: sets without any cost nothing more.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from vlp_jax.config import schema
+from vlp_jax.data.notices import notice
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.samples import Sample, SampleError, Source
+from vlp_jax.errors import DataError
+from vlp_jax.evaluators.evaluation_set import EvaluationSet, loaded
+
+NAMED = 10  # bad samples that have a line each
+BAD_EXAMPLES = "bad_examples"
+
+
+class GoodSamples:
+    """A source without its bad samples; whatever else the source offers is that of all of it.
+
+    Args: source: with all samples. bad: why samples are left out, by their number in it.
+    """
+
+    def __init__(self, source: Source, bad: dict[int, SampleError]):
+        self.source, self.spec, self.bad = source, source.spec, bad
+        self.numbers = [number for number in range(len(source)) if number not in bad]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.source[self.numbers[index]]
+
+    def fingerprint(self) -> str:
+        return self.source.fingerprint()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "source":
+            raise AttributeError(name)
+        return getattr(self.source, name)
+
+
+def readable_set(source: Source, threads: int) -> EvaluationSet:
+    """The set of those samples that can be read. Raises: DataError where there is none."""
+    try:
+        return EvaluationSet(source)
+    except SampleError:
+        return without(source, bad_samples(source, lambda sample: None, threads))
+
+
+def decodable_set(data: EvaluationSet, preprocessor: Preprocessor, threads: int,
+                  paced: Callable[[Sequence[int]], Iterator[int]] = iter) -> EvaluationSet:
+    """The set of those samples whose images can be decoded; `data` itself where all can.
+
+    paced: makes an iterator over the numbers of samples call what is to be done before each batch. Raises: DataError where there
+    is none.
+    """
+    source = data.given.source if isinstance(data.given, GoodSamples) else data.given
+    before = data.given.bad if isinstance(data.given, GoodSamples) else {}
+    bad = bad_samples(source, lambda sample: preprocessor.opened(sample.image, sample.key), threads, before, paced)
+    return data if bad.keys() == before.keys() else without(source, bad)
+
+
+def bad_samples(source: Source, check: Callable[[Sample], Any], threads: int, before: dict[int, SampleError] | None = None,
+                paced: Callable[[Sequence[int]], Iterator[int]] = iter) -> dict[int, SampleError]:
+    """Why samples cannot be read, or do not pass `check`, by their number; those of `before` are taken from there."""
+    known = before or {}
+
+    def look(number: int) -> tuple[int, SampleError | None]:
+        try:
+            if number not in known:
+                check(source[number])
+            return number, known.get(number)
+        except SampleError as error:
+            return number, error
+
+    outcomes = loaded(look, range(len(source)), threads)
+    return {number: error for _, (number, error) in zip(paced(range(len(source))), outcomes, strict=True) if error is not None}
+
+
+def without(source: Source, bad: dict[int, SampleError]) -> EvaluationSet:
+    """The set of the other samples; each bad one has a line, or is counted in one. Raises: DataError where all are bad."""
+    first = next(iter(bad.values()))
+    if len(bad) == len(source):
+        raise DataError(f"{source.spec}: none of its {len(source)} samples can be read; the first: {first.key}: {first.message}")
+    for error in list(bad.values())[:NAMED]:
+        notice(f"data warning: {source.spec}: left out of the evaluation: {error.key}: {error.message} ({error.reason})")
+    more = f", {len(bad) - NAMED} of them without a line" if len(bad) > NAMED else ""
+    notice(f"data warning: {source.spec}: {len(bad)} of {len(source)} samples are left out of the evaluation{more}")
+    return EvaluationSet(GoodSamples(source, bad))
+
+
+def left_out(data: EvaluationSet) -> int:
+    """How many samples of a set are bad."""
+    return len(data.given.bad) if isinstance(data.given, GoodSamples) else 0
+
+
+def check_labels(name: str, data: EvaluationSet, spec: schema.Evaluator) -> None:
+    """Raises: DataError, before a run's first update, for a sample without the class that the evaluator `name` asks for."""
+    if "zero_shot" in spec.tasks:
+        data.labels(spec.class_field, f"evaluators.{name}.class_field")
