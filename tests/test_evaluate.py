@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import tarfile
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from vlp_jax import evaluate, main
 from vlp_jax.config import schema
-from vlp_jax.errors import ConfigError
+from vlp_jax.errors import ConfigError, DataError
 from vlp_jax.loading import trained_targets
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -134,3 +135,36 @@ def test_the_loss_on_held_out_captions_is_measured_and_captions_need_a_decoder(t
     assert 4 < found["caption_loss"] < 12 and found["captions"].count("true: ") == 5  # ln 4096 is 8.3
     with pytest.raises(ConfigError, match="retrieval"):
         evaluate.main([*flags, "--evaluators=retrieval"])
+
+
+def test_tars_of_classes_and_tables_with_a_row_for_each_caption_are_trained_on_and_evaluated(tiny, tmp_path, capsys):
+    """CLIP_benchmark's layout: the names of four classes, of which three occur, and prompts, one folder above the tars."""
+    (tmp_path / "test").mkdir()
+    for number in range(6):
+        Image.fromarray(np.full((20, 24, 3), 40 * number, np.uint8)).save(tmp_path / f"test/s{number}.jpg")
+        (tmp_path / f"test/s{number}.cls").write_text(str(number % 3))
+    with tarfile.open(tmp_path / "test/0.tar", "w") as tar:
+        for number in range(6):
+            tar.add(tmp_path / f"test/s{number}.cls", f"s{number}.cls")
+            tar.add(tmp_path / f"test/s{number}.jpg", f"s{number}.jpg")
+    (tmp_path / "classnames.txt").write_text("tench\nshark\ncrane\nstork\n")
+    (tmp_path / "zeroshot_classification_templates.txt").write_text("a photo of a {c}.\na bad photo of a {c}.\n")
+    rows = "".join(f"s{number}.jpg,caption {way} of {number}\n" for way in range(3) for number in range(6))
+    (tmp_path / "test/x.csv").write_text(f"image,caption\n{rows}")
+    classes, table = f"webdataset:{tmp_path}/test/0.tar", f"csv:{tmp_path}/test/x.csv"
+    evaluators = {"classes": dict(source=classes, tasks=("zero_shot",), class_field="cls"), "table": dict(source=table)}
+    flags = tiny(f"data.train.source={classes}", "steps=2", f"evaluators={evaluators}")
+    assert main.main([f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={tmp_path}/run", *flags]) == 0
+    row = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
+    assert (row["classes/classes"], row["table/images"], row["table/texts"]) == (4, 6, 18)
+    with pytest.raises(DataError, match="are numbers, such as 0, and nothing names them"):  # before the first update
+        table = dict(source=table.replace("x.csv", "y.csv"), tasks=("zero_shot",), class_field="label")
+        (tmp_path / "test/y.csv").write_text("image,caption,label\ns0.jpg,a,0\ns1.jpg,b,1\n")
+        main.main([f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={tmp_path}/other",
+                   *tiny(f"data.train.source={classes}", "steps=2", f"evaluators={dict(table=table)}")])
+    assert not (tmp_path / "other/metrics.jsonl").exists()
+    capsys.readouterr()
+    assert evaluate.main([f"--workdir={tmp_path}/run", f"--source={classes}", "--evaluators=zero_shot", "--class-field=cls"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["zero_shot_accuracy"] == row["classes/zero_shot_accuracy"]
+    assert "zero-shot prompts are its own 2, such as 'a photo of a {}.'" in said.err

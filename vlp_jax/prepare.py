@@ -1,14 +1,16 @@
-"""Door: data sets in. Writes a source as sharded ArrayRecord, or trains a vocabulary from its captions.
+"""Door: data sets in. Writes a source as sharded ArrayRecord, trains a vocabulary from its captions, or converts caption files.
 
 python -m vlp_jax.prepare '--source=webdataset:/data/{000000..000331}.tar' --output=/data/prepared --image-size=256 --workers=8
 python -m vlp_jax.prepare '--split=train=webdataset:/data/train-*.tar' '--split=val=webdataset:/data/val.tar' --output=DIR
 python -m vlp_jax.prepare --source=arrayrecord:/data/prepared/train --train-tokenizer=tokenizer.json --vocab-size=4096
+python -m vlp_jax.prepare --convert=dataset_flickr30k.json --split=test --output=flickr30k_test.jsonl
 
 The folder is read back as arrayrecord:DIR/SPLIT, and by tfds.builder_from_directory(DIR).as_data_source(SPLIT). Stopped in
 whatever way and run again, the command goes on where the last whole shard ends.
 """
 
 import argparse
+import json
 import os
 import pathlib
 import sys
@@ -17,6 +19,8 @@ import time
 from vlp_jax.command_line import Flags, run_door
 from vlp_jax.config.schema import Text
 from vlp_jax.data import records, vocabulary, writer
+from vlp_jax.data.caption_files import convert
+from vlp_jax.data.notices import listed
 from vlp_jax.data.sources import Source, open_source
 from vlp_jax.data.text import load_tokenizer
 from vlp_jax.errors import ConfigError
@@ -30,6 +34,8 @@ def _flags() -> Flags:
     parser.add_argument("--split", action="append", default=[], help="name of the split that --source becomes, or "
                         "NAME=KIND:PATTERN, as often as there are splits (default: train)")
     parser.add_argument("--output", help="the folder to write; it must not exist")
+    parser.add_argument("--convert", metavar="FILE", help="COCO's captions, or a Karpathy split, which --output gets as JSON "
+                        "lines; --split, if given, chooses the split")
     parser.add_argument("--name", help="name of the data set (default: that of the folder)")
     parser.add_argument("--shards", type=_positive, help="of each split (default: 1 per 2,500 samples)")
     parser.add_argument("--image-format", choices=records.IMAGE_FORMATS, default="keep",
@@ -101,12 +107,40 @@ class _Progress:
 def _write(flags: argparse.Namespace, splits: dict[str, Source]) -> None:
     options = writer.Options(flags.shards, flags.image_format, flags.image_size, flags.compression, flags.workers)
     manifest = writer.write_dataset(splits, flags.output, flags.name, options, _Progress())
+    lines = []
     for split, entry in manifest["splits"].items():
         skipped = ", ".join(f"{count} {reason}" for reason, count in entry["skipped"].items()) or "none"
         smaller = f"; made smaller: {entry['resized']:,}" if flags.image_size else ""
-        print(f"{split}: {entry['count']:,} samples, {entry['bytes'] / 1e6:.1f} MB in {len(entry['shards'])} shard(s); "
-              f"skipped: {skipped}{smaller}")
-    print(f"wrote {flags.output}; read it as arrayrecord:{flags.output}/{next(iter(splits))}")
+        left = f"; part of no sample: {listed(entry['left_out'])}" if entry["left_out"] else ""
+        lines.append(f"{split}: {entry['count']:,} samples, {entry['bytes'] / 1e6:.1f} MB in {len(entry['shards'])} shard(s); "
+                     f"skipped: {skipped}{left}{smaller}")
+    lines.append(f"wrote {flags.output}; read it as arrayrecord:{flags.output}/{next(iter(splits))}")
+    print("\n".join(lines))  # at once: whoever reads may stop after the first line
+
+
+def _convert(flags: argparse.Namespace) -> None:
+    """Writes a caption file as JSON lines."""
+    if flags.source or flags.train_tokenizer or not flags.output or len(flags.split) > 1:
+        raise ConfigError("--convert=FILE goes with --output=FILE.jsonl, and at most one --split=NAME")
+    path = pathlib.Path(flags.output)
+    if path.exists():
+        raise ConfigError(f"--output={path} exists; name a new file")
+    lines = [json.dumps(line, ensure_ascii=False) for line in convert(flags.convert, *flags.split)]
+    if not lines:
+        raise ConfigError(f"--convert={flags.convert}: none of its images has a caption")
+    _replace(path, ("\n".join(lines) + "\n").encode(), "--output")
+    print(f"wrote {path}: {len(lines):,} images; read it as jsonl:{path}?root=FOLDER, that of the images")
+
+
+def _replace(path: pathlib.Path, content: bytes, flag: str) -> None:
+    """Writes a file that has its name only when it is complete. Raises: ConfigError."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        raise ConfigError(f"{flag}={path} cannot be written: {error.strerror}") from error
 
 
 def _check_tokenizer(path: str, kind: str, vocab_size: int) -> None:
@@ -121,13 +155,7 @@ def _train(flags: argparse.Namespace, splits: dict[str, Source]) -> None:
     path, kind = pathlib.Path(flags.train_tokenizer), vocabulary.KINDS[flags.tokenizer_kind]
     texts = vocabulary.texts_of(splits.values())
     content = vocabulary.train_tokenizer(texts, flags.vocab_size, flags.tokenizer_kind, flags.lower_case)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
-        raise ConfigError(f"--train-tokenizer={path} cannot be written: {error.strerror}") from error
+    _replace(path, content, "--train-tokenizer")
     spec = Text(tokenizer=str(path), start_token=kind.start, end_token=kind.end, padding_token=kind.padding)
     size = load_tokenizer(spec, 3, flags.vocab_size).vocab_size
     print(f"wrote {path}: {size:,} tokens, first {' '.join(kind.special)}; use it with")
@@ -139,6 +167,9 @@ def _train(flags: argparse.Namespace, splits: dict[str, Source]) -> None:
 def main(arguments: list[str]) -> int:
     """Writes what the arguments ask for. Returns the exit status: 0, or 130 after Ctrl-C. Raises: UserError."""
     flags = _flags().parse(arguments, repeatable=("--split",))
+    if flags.convert:
+        _convert(flags)
+        return 0
     if not flags.output and not flags.train_tokenizer:
         raise ConfigError("nothing to write; give --output=DIR or --train-tokenizer=FILE")
     if flags.train_tokenizer:

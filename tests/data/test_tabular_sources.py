@@ -116,7 +116,7 @@ def test_prompts_make_captions(images):
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ("?imag=jpg", "unknown option 'imag' (did you mean 'image'?); options: image, caption, prompt, delimiter"),
+    ("?imag=jpg", "unknown option 'imag' (did you mean 'image'?); options: image, caption, prompt, root, delimiter, quotes"),
     ("?image=a|b", "option 'image' takes one value, not 2"),
     ("?caption=", "option 'caption' has an empty value"),
     ("?prompt=a photo", "prompt 'a photo' has no {} for the caption to stand in"),
@@ -273,7 +273,9 @@ def test_a_bad_row_says_why_and_leaves_the_others_readable(images, row, reason):
     ("image,caption,image\na,b,c\n", "x.csv: two columns are called 'image'"),
     ('image,caption\nimages/0.png,"a\n', "line 2, in the row at byte 14: unexpected end of data; is a quote left open"),
         ('image,caption\na.jpg,"x\na.jpg,y\na.jpg,"z"\na.jpg,w\n', "line 4, in the row at byte 14: ',' expected after '\"'"),
-    ('image,caption\nimages/0.png,"' + "a" * 200_000, "line 2, in the row at byte 14: field larger than field limit (131072)"),
+    ('image,caption\nimages/0.png,"' + "a" * 200_000, "line 2, in the row at byte 14: unexpected end of data"),
+    ('image,caption\nimages/0.png,"' + "a\n" * 9_000_000, "in the row at byte 14: field larger than field limit (16777216)"),
+    ("image,caption\rimages/0.png,a\rimages/1.png,b\r", "lines end in LF or CR LF, not in CR alone"),
     ("images/0.png,a cat\nimages/1.png,a dog\n", "no column 'image' (columns: images/0.png, a cat)"),
 ])
 def test_a_file_that_is_no_csv_is_refused(tmp_path, text, message):
@@ -337,7 +339,9 @@ def test_a_bad_row_of_parquet_says_why(tmp_path, image, caption, reason, as_stru
 
 
 @pytest.mark.parametrize(("columns", "message"), [
-    ({"image": ["a.png"], "caption": ["a"]}, "x.parquet: column 'image' is string; expected binary or {bytes, path}"),
+    ({"image": [7], "caption": ["a"]}, "x.parquet: column 'image' is int64; expected binary or {bytes, path}"),
+    ({"image": pyarrow.nulls(1), "caption": ["a"]}, "x.parquet: column 'image' is null; expected binary or {bytes, path}"),
+    ({"image": [b"1"], "caption": [{"en": "a"}]}, "expected text or lists of it; a dot reaches into it: ?caption=caption.NAME"),
     ({"image": [b"1"], "caption": [7]}, "x.parquet: column 'caption' is int64; expected text or lists of it"),
     ({"image": [b"1"], "text": ["a"]}, "no column 'caption' (columns: image, text); name the right one: ?caption=COLUMN"),
     ({"image": pyarrow.array([], pyarrow.binary()), "caption": pyarrow.array([], pyarrow.string())}, "no row in 1 file(s)"),

@@ -8,7 +8,7 @@ from vlp_jax.config import schema
 from vlp_jax.config.targets import Fail
 from vlp_jax.errors import ConfigError
 
-SOURCE_PROMPT = re.compile(r"[?&]prompt=")  # an option of a source that puts captions into prompts
+SOURCE_PROMPT = re.compile(r"[?&#]prompt=")  # an option of a source that puts captions into prompts
 
 
 def with_box_count(config: schema.Config, place: str) -> schema.Config:

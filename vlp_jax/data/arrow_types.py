@@ -1,5 +1,6 @@
 """Which Arrow types can be images, captions and metadata. PyArrow is imported when one is asked about."""
 
+import json
 from typing import Any
 
 
@@ -9,14 +10,33 @@ def is_image(kind: Any) -> bool:
 
     if types.is_struct(kind):
         return any(field.name == "bytes" and is_image(field.type) for field in kind)
+    if types.is_dictionary(kind):
+        return is_image(kind.value_type)
     return types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
 
 
-def is_text(kind: Any) -> bool:
-    """Whether a type is text or a list of text; a column of nothing but nulls may be meant as either."""
+def is_path(kind: Any) -> bool:
+    """Whether a type is text, or a struct with a field `path`, which may name an image file."""
     from pyarrow import types
 
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_dictionary(kind):
+    if types.is_struct(kind):
+        return any(field.name == "path" and is_path(field.type) for field in kind)
+    return is_text(kind) and not is_list(kind) and not types.is_null(kind)
+
+
+def is_list(kind: Any) -> bool:
+    """Whether a type is a list, of any length or of one."""
+    from pyarrow import types
+
+    return (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind) or types.is_list_view(kind)
+            or types.is_large_list_view(kind))
+
+
+def is_text(kind: Any) -> bool:
+    """Whether a type is text, a list or a dictionary of text; a column of nothing but nulls may be meant as either."""
+    from pyarrow import types
+
+    if is_list(kind) or types.is_dictionary(kind):
         return is_text(kind.value_type)
     return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or types.is_null(kind)
 
@@ -37,3 +57,45 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def class_names(metadata: bytes) -> dict[str, Any]:
+    """The names of class labels by column, from what Hugging Face `datasets` keeps in a schema's metadata: a list of names, or such
+    dictionaries by field where the column is nested."""
+    try:
+        features = json.loads(metadata)["info"]["features"]
+        return {column: names for column, feature in features.items() if (names := _names_in(feature))}
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _names_in(feature: Any) -> Any:
+    """The names of a class label, or those of a feature's fields by name; the items of a list are as the list."""
+    if isinstance(feature, list):
+        return _names_in(feature[0]) if feature else None
+    if not isinstance(feature, dict):
+        return None
+    if feature.get("_type") == "ClassLabel":
+        names = feature.get("names")
+        return list(map(str, names)) if isinstance(names, list) and names else None
+    if "_type" in feature and isinstance(feature.get("feature"), dict | list):
+        return _names_in(feature["feature"])
+    found = {name: names for name, inner in feature.items() if (names := _names_in(inner))}
+    return found or None
+
+
+def with_names(value: Any, names: Any) -> Any:
+    """A value with class labels by their names; a label that has none, as -1 of a test split has, is None."""
+    if isinstance(value, list | tuple):
+        return [with_names(item, names) for item in value]
+    if isinstance(names, dict):
+        return {key: with_names(item, names.get(key)) for key, item in value.items()} if isinstance(value, dict) else value
+    if names is None or not isinstance(value, int) or isinstance(value, bool):
+        return value
+    return names[value] if 0 <= value < len(names) else None
+
+
+def by_path(names: dict[str, Any]) -> dict[str, list[str]]:
+    """The names of class labels, nested ones by a name with dots."""
+    nested = {name: by_path(inner) if isinstance(inner, dict) else {"": inner} for name, inner in names.items()}
+    return {f"{name}.{rest}".rstrip("."): found for name, inner in nested.items() for rest, found in inner.items()}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from vlp_jax.config import schema
-from vlp_jax.data.samples import Reason, Sample, SampleError
+from vlp_jax.data.samples import NO_CAPTION, Reason, Sample, SampleError
 from vlp_jax.errors import ConfigError
 
 
@@ -14,6 +14,8 @@ def draw_caption(sample: Sample, fields: Mapping[str, float], rng: np.random.Gen
 
     Raises: SampleError for a sample without a caption in any field that has a weight.
     """
+    if not sample.captions:
+        raise SampleError(Reason.MISSING_CAPTION, sample.key, NO_CAPTION)
     if not fields:
         return sample.captions[int(rng.integers(len(sample.captions)))]
     present = [name for name in dict.fromkeys(sample.caption_fields) if fields.get(name, 0.0) > 0.0]

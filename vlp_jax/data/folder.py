@@ -2,24 +2,25 @@
 
 The caption is the name of the class, with blanks for underscores, in every prompt of the option `prompt`:
 `folder:/data/pets?prompt=a photo of a {}|a drawing of a {}`. Classes, and images in them, are in the order of their names.
-Images end in .jpg .jpeg .png .webp .gif .bmp .tif .tiff, in either case; other files and hidden ones are passed over.
+Images end as in `image_endings.py`; a line reports other files and hidden ones, which are left out.
 Metadata: `class`, the name as it is written.
 """
 
 import array
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 
+from vlp_jax.data.image_endings import IMAGE_ENDINGS, ending_of
+from vlp_jax.data.notices import listed, notice
 from vlp_jax.data.options import split_options
 from vlp_jax.data.rows import Columns, locate, read_image
 from vlp_jax.data.samples import Sample, check_index, fingerprint_of
 from vlp_jax.data.storage import refuse_remote
 from vlp_jax.errors import DataError
-
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 class FolderSource:
@@ -32,18 +33,26 @@ class FolderSource:
     def __init__(self, folder: str, spec: str, columns: Columns):
         self.spec, self.folder, self.columns = spec, folder, columns
         self.classes, starts, names, ends, sizes = [], [0], bytearray(), array.array("q"), array.array("q")
+        left_out: Counter[str] = Counter()
         for entry in self._entries(folder):
             if not entry.is_dir():
-                if entry.name.lower().endswith(ENDINGS):
+                if ending_of(entry.name) in IMAGE_ENDINGS and not entry.name.startswith("."):
                     raise DataError(f"{spec}: {entry.name} lies in no class; expected {folder}/CLASS/{entry.name}")
                 continue
+            if entry.name.startswith("."):
+                continue
             for image in self._entries(entry.path):
-                if image.is_dir():
+                if image.name.startswith("."):
+                    left_out["hidden files"] += not image.is_dir()
+                elif image.is_dir():
                     raise DataError(f"{spec}: {entry.name}/{image.name} is a folder; a class holds images only, no folders")
-                if image.name.lower().endswith(ENDINGS):
+                elif ending_of(image.name) in IMAGE_ENDINGS:
                     names += os.fsencode(image.name)
                     ends.append(len(names))
                     sizes.append(_size(image))
+                else:
+                    ending = ending_of(image.name)
+                    left_out[f".{ending}" if ending else "files without an ending"] += 1
             self.classes.append(entry.name)
             starts.append(len(ends))
         self.starts, self.names, self.ends = np.array(starts), bytes(names), np.array(ends, np.int64)
@@ -52,7 +61,10 @@ class FolderSource:
             digest.update(part)
         self.digest = digest.hexdigest()
         if not ends:
-            raise DataError(f"{spec}: no image; expected {folder}/CLASS/IMAGE, images ending in {' '.join(ENDINGS)}")
+            raise DataError(f"{spec}: no image; expected {folder}/CLASS/IMAGE, images ending in .jpg, .png, .webp, ...")
+        self.left_out = dict((+left_out).most_common())
+        if self.left_out:
+            notice(f"data note: {spec}: {sum(self.left_out.values()):,} files in classes are no images: {listed(self.left_out)}")
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -85,7 +97,7 @@ class FolderSource:
     def _entries(self, folder: str) -> Iterator[os.DirEntry]:
         try:
             with os.scandir(folder) as entries:
-                found = [entry for entry in entries if not entry.name.startswith(".")]
+                found = list(entries)
         except OSError as error:
             raise DataError(f"{self.spec}: {folder} cannot be read: {error.strerror}") from error
         return iter(sorted(found, key=lambda entry: entry.name))

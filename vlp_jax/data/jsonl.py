@@ -3,39 +3,62 @@
     {"image": "images/0.jpg", "caption": "a cat", "source": "mine"}
     {"image": "images/1.jpg", "caption": ["a dog", "a dog on the grass"]}
 
-Paths are relative to the folder of the file. Options: `image`, `caption`, `prompt`; the other fields are metadata.
+Paths are relative to the folder of the file, or to `root`. Options: `image`, `caption`, `prompt`, `root`; the other fields are
+metadata.
 """
 
 import codecs
+import contextlib
 import json
-from typing import Any
+from typing import Any, BinaryIO
 
+from vlp_jax.data.caption_files import HEAD, guess_format, how_to_convert, name_format
 from vlp_jax.data.index import Arrays
 from vlp_jax.data.options import split_options
 from vlp_jax.data.patterns import find_files
-from vlp_jax.data.rows import OPTIONS, Columns
+from vlp_jax.data.rows import FILE_OPTIONS, Columns, ImageFolders
 from vlp_jax.data.samples import Reason, SampleError
 from vlp_jax.data.text_rows import TextRows, index_records
 from vlp_jax.errors import DataError
 
 
 def index_lines(path: str) -> Arrays:
-    """Where the lines of a file start that are not blank. Raises: DataError for a file that is one JSON array."""
+    """Where the lines of a file start that are not blank. Raises: DataError for a file that is one JSON array or object."""
     def find(file, starts):
         for line in starts.lines(file):
             if line.strip():
-                if not starts.places and line.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
-                    raise DataError(f"{path}: is one JSON array; write an object a line (jq -c '.[]' does)")
+                if not starts.places:
+                    check_first_line(path, line, file)
                 starts.places.append(starts.read - len(line))
 
     return index_records(path, find)
 
 
+def check_first_line(path: str, line: bytes, file: BinaryIO) -> None:
+    """Raises: DataError where the first line is not an object of its own, as in a file that is one array or object. The message
+    names a format that is known."""
+    first = line.removeprefix(codecs.BOM_UTF8).strip()
+    if first.startswith(b"["):
+        raise DataError(f"{path}: is one JSON array; write an object a line (jq -c '.[]' does)")
+    known = None
+    if b'"images"' in first and first.endswith(b"}"):
+        with contextlib.suppress(ValueError, RecursionError):
+            known = name_format(json.loads(first))
+    elif first.startswith(b"{") and not first.endswith(b"}"):
+        place = file.tell()
+        known = guess_format(line + file.read(HEAD))
+        file.seek(place)
+    if known:
+        raise DataError(how_to_convert(path, known))
+    if first == b"{":
+        raise DataError(f"{path}: is JSON objects over several lines; write an object a line (jq -c . does)")
+
+
 class JsonlSource(TextRows):
     """The lines of some files; see `TextRows`."""
 
-    def __init__(self, paths: list[str], spec: str, columns: Columns):
-        super().__init__(paths, spec, "jsonl", columns, index_lines)
+    def __init__(self, paths: list[str], spec: str, columns: Columns, images: ImageFolders):
+        super().__init__(paths, spec, "jsonl", columns, images, index_lines)
 
     def fields(self, shard: int, key: str, text: str) -> dict[str, Any]:
         """The object in a line. Raises: SampleError with DAMAGED_TEXT or WRONG_TYPE."""
@@ -51,5 +74,6 @@ class JsonlSource(TextRows):
 def open_jsonl(rest: str) -> JsonlSource:
     """The lines of PATTERN?OPTIONS. Raises: DataError; see `find_files` and `TextRows`."""
     spec = f"jsonl:{rest}"
-    pattern, options = split_options(rest, "jsonl", OPTIONS)
-    return JsonlSource(find_files(pattern, "jsonl", remote=True), spec, Columns.of(options, spec))
+    pattern, options = split_options(rest, "jsonl", FILE_OPTIONS)
+    paths = find_files(pattern, "jsonl", remote=True)
+    return JsonlSource(paths, spec, Columns.of(options, spec), ImageFolders(paths, options, spec))

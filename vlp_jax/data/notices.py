@@ -4,10 +4,11 @@ import contextlib
 import multiprocessing
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from vlp_jax.printing import safe_print as print
 
+LISTED = 6  # kinds that a line names
 PATIENCE = 5.0  # seconds before the first line of something that takes long
 
 
@@ -15,6 +16,12 @@ def notice(text: str) -> None:
     """Prints a line on stderr; in worker processes nothing, so that it is said once."""
     if multiprocessing.parent_process() is None:
         print(" ".join(text.split()), file=sys.stderr, flush=True)
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """The first counts, each with what it counts."""
+    more = f" and {len(counts) - LISTED} more kinds" if len(counts) > LISTED else ""
+    return ", ".join(f"{count:,} {what}" for what, count in list(counts.items())[:LISTED]) + more
 
 
 @contextlib.contextmanager

@@ -1,9 +1,11 @@
 """The options of a source: `KIND:PATTERN?name=value&name=value`, one notation for every kind that has any.
 
-The options begin at the first `?` that a name and `=` follow, so that a glob may hold `?` (`part-??.csv?caption=title`).
+The options begin at the first `?` that a name and `=` follow, so that a glob may hold `?` (`part-??.csv?caption=title`). After a
+URL with a query of its own they begin at a `#`, with none behind it where there are none: `https://host/a.tar?key=1#caption=txt`,
+`https://host/a.tar?key=1#`.
 An option with several values lists them with `|` or is given several times: `?caption=title|alt` and
 `?caption=title&caption=alt` are the same. Write `%26`, `%7C`, `%25`, `%09` for `&`, `|`, `%` and a tab in a value; blanks
-may stay. Quote the whole spec in a shell.
+may stay, and a value that is `|` alone is this character. Quote the whole spec in a shell.
 """
 
 import difflib
@@ -15,6 +17,7 @@ from vlp_jax.errors import DataError
 
 Options = dict[str, tuple[str, ...]]
 _START = re.compile(r"\?(?=[A-Za-z_]+=)")
+_AFTER_URL = re.compile(r"#(?=[A-Za-z_]+=[^#/]*$|$)")
 
 
 def split_options(rest: str, kind: str, names: Sequence[str]) -> tuple[str, Options]:
@@ -22,20 +25,30 @@ def split_options(rest: str, kind: str, names: Sequence[str]) -> tuple[str, Opti
 
     Raises: DataError for an option that is not one of `names`, and for one without a value.
     """
-    pattern, *given = _START.split(rest, maxsplit=1)
+    pattern, given = _parts(rest, names)
     spec, options = f"{kind}:{rest}", {}
-    for item in given[0].split("&") if given else ():
+    for item in given.split("&") if given else ():
         name, _, values = item.partition("=")
         if name not in names:
             nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
-            raise DataError(f"{spec}: unknown option {name!r} (did you mean {nearest!r}?); options: {', '.join(names)}")
-        found = tuple(map(unquote, values.split("|")))
+            query = f"; if it belongs to the URL, begin the options with #: {pattern}?...#" if "://" in pattern else ""
+            raise DataError(f"{spec}: unknown option {name!r} (did you mean {nearest!r}?); options: {', '.join(names)}{query}")
+        found = ("|",) if values == "|" else tuple(map(unquote, values.split("|")))
         if "" in found:
             raise DataError(f"{spec}: option {name!r} has an empty value")
         options[name] = options.get(name, ()) + found
     if not pattern:
         raise DataError(f"{spec}: nothing stands before its options")
     return pattern, options
+
+
+def _parts(rest: str, names: Sequence[str]) -> tuple[str, str]:
+    """The pattern before the options, and the options."""
+    marks = [mark for mark in _AFTER_URL.finditer(rest) if mark.end() == len(rest) or rest[mark.end():].partition("=")[0] in names]
+    if marks:
+        return rest[:marks[0].start()], rest[marks[0].end():]
+    pattern, *given = _START.split(rest, maxsplit=1)
+    return pattern, given[0] if given else ""
 
 
 def single(options: Options, name: str, default: str | None, spec: str) -> str | None:

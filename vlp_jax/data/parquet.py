@@ -1,8 +1,9 @@
 """`parquet:PATTERN`: Parquet files with the images in a column, as bytes or as Hugging Face `datasets` writes them.
 
-Image column: binary, or a struct {bytes: binary, path: string}. Caption columns: string, or a list of strings. Options:
-`image`, `caption`, `prompt`; the other columns are metadata, but for binary ones, which are not read; dates, times
-and decimals become text.
+Image column: binary, a struct {bytes: binary, path: string}, or the paths of image files, relative to the folder of the file or
+to `root`. Caption columns: string, a list of strings, or a field of a struct or map. Options: `image`, `caption`, `prompt`,
+`root`; the other columns are metadata, but for binary ones, which are not read; dates, times and decimals become text, and class
+labels whose names `datasets` has put into the schema are these names.
 Rows are read by row group, and a Parquet file cannot be read in smaller parts: a global shuffle decodes a whole row group
 for nearly every sample. Groups of some hundred rows do; files with larger ones are better written anew by
 `python -m vlp_jax.prepare`.
@@ -17,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from vlp_jax.data.arrow_types import holds_bytes, is_image, is_text, plain
+from vlp_jax.data.arrow_types import by_path, class_names, holds_bytes, is_image, is_path, is_text, plain, with_names
 from vlp_jax.data.index import Arrays, load_indexes
 from vlp_jax.data.local_files import check_regular, local_path
 from vlp_jax.data.options import split_options
-from vlp_jax.data.patterns import find_files, short_names
-from vlp_jax.data.rows import OPTIONS, Columns, locate, pick
+from vlp_jax.data.patterns import find_files, short_names, without_query
+from vlp_jax.data.rows import FILE_OPTIONS, Columns, ImageFolders, locate, pick
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_index, fingerprint_of
 from vlp_jax.data.storage import ChangedFileError, open_binary, size_and_version
 from vlp_jax.errors import DataError
@@ -64,14 +65,20 @@ class ParquetSource:
     """The rows of some files, in the order of `paths`. A sample's key is FILE:ROW, rows counted from 1.
 
     Args: paths: Parquet files. spec: what messages call this source. columns: see `Columns`.
+      images: where image files lie.
     Raises: DataError for a file that is missing or damaged, or lacks a column, or has one of another type.
     """
 
-    def __init__(self, paths: list[str], spec: str, columns: Columns):
-        self.spec, self.paths, self.columns = spec, list(paths), columns
-        self.names = short_names(self.paths)
+    templates = ()
+
+    def __init__(self, paths: list[str], spec: str, columns: Columns, images: ImageFolders):
+        self.spec, self.paths, self.columns, self.images = spec, list(paths), columns, images
+        self.names = short_names([without_query(path) for path in self.paths])
         indexes = load_indexes(self.paths, "parquet", index_groups, spec)
-        self.read_columns = [self._check_schema(name, index) for name, index in zip(self.names, indexes, strict=True)]
+        schemas, known = [_schema(index) for index in indexes], {}
+        self.labels = [known.setdefault(key, known.get(key) or class_names(key)) for key in map(_features, schemas)]
+        self.read_columns = list(map(self._check_schema, self.names, schemas, self.labels))
+        self.class_names = {field: names for labels in reversed(self.labels) for field, names in by_path(labels).items()}
         self.first_groups = np.cumsum([0, *(len(index["rows"]) for index in indexes)])
         self.starts = np.cumsum(np.concatenate([[0], *(index["rows"] for index in indexes)]), dtype=np.int64)
         self.stamps = [index.file for index in indexes]
@@ -84,60 +91,61 @@ class ParquetSource:
         return int(self.starts[-1])
 
     def __getitem__(self, index: int) -> Sample:
-        key, fields = self._row(index, True)
-        image = pick(fields, self.columns.image)
+        shard, key, fields = self._row(index, True)
+        image, name = pick(fields, self.columns.image), ""
         if isinstance(image, dict):
-            if image.get("bytes") is None and image.get("path"):
-                raise SampleError(Reason.MISSING_IMAGE, key, f"names an image, {image['path']!r}, but does not hold it")
-            image = image.get("bytes")
-        return self.columns.sample(key, fields, image)
+            image, name = image.get("bytes"), image.get("path") or ""
+            image = name or None if image is None else image
+        if isinstance(image, str):
+            image, name = self.images.read(shard, image, key)
+        return self.columns.sample(key, fields, image, name)
 
     def without_image(self, index: int) -> Sample:
         """As `SparesImages`: the column of images is left out, unless captions are inside of it."""
-        return self.columns.described(*self._row(index, False))
+        _, key, fields = self._row(index, False)
+        return self.columns.described(key, fields)
 
     def fingerprint(self) -> str:
         """Stands for the names and sizes of the files, the rows of their groups, and the columns."""
         return fingerprint_of("parquet", self.names, self.sizes, self.starts.tolist(), repr(self.columns))
 
-    def _row(self, index: int, with_image: bool) -> tuple[str, dict[str, Any]]:
-        """Its key and its columns, the image as it is stored."""
+    def _row(self, index: int, with_image: bool) -> tuple[int, str, dict[str, Any]]:
+        """The number of its file, its key and its columns, the image as it is stored."""
         index = check_index(index, len(self))
         group, row = locate(self.starts, index)
         shard, group_of_shard = locate(self.first_groups, group)
         key = f"{self.names[shard]}:{index - int(self.starts[self.first_groups[shard]]) + 1}"
         columns = [name for name in self.read_columns[shard] if with_image or not self.columns.of_image_alone(name)]
         table = self._group(shard, group_of_shard, int(self.starts[group + 1] - self.starts[group]), key, columns)
-        used = self.columns.used()
-        fields = {name: self._value(table, name, row, key) for name in table.column_names}
-        return key, {name: value if name in used else plain(value) for name, value in fields.items()}
+        used, labels = self.columns.used(), self.labels[shard]
+        fields = {name: with_names(self._value(table, name, row, key), labels.get(name)) for name in table.column_names}
+        return shard, key, {name: value if name in used else plain(value) for name, value in fields.items()}
 
     def _value(self, table: Any, name: str, row: int, key: str) -> Any:
         """A value as Python has it; one that Python has not, such as a time in nanoseconds, as text."""
         value = table.column(name)[row]
         try:
-            return value.as_py()
+            return value.as_py(maps_as_pydicts="lossy")
         except UnicodeDecodeError as error:
             raise SampleError(Reason.DAMAGED_TEXT, key, f"its {name} is not UTF-8: {error}") from error
         except (ValueError, OverflowError):
             return str(value.cast("string"))
 
-    def _check_schema(self, name: str, index: Arrays) -> list[str]:
+    def _check_schema(self, name: str, schema: Any, labels: dict[str, Any]) -> list[str]:
         """The columns to read of a file."""
-        import pyarrow
-
-        schema = pyarrow.ipc.read_schema(pyarrow.py_buffer(bytes(index["schema"])))
         place = f"{self.spec}: {name}"
         twice = [column for column in schema.names if schema.names.count(column) > 1]
         if twice:
             raise DataError(f"{place}: two columns are called {twice[0]!r}")
         self.columns.check(schema.names, place)
         image = self.columns.image
-        if image in schema.names and not is_image(schema.field(image).type):
-            raise DataError(f"{place}: column {image!r} is {schema.field(image).type}; expected binary or {{bytes, path}}")
+        if image in schema.names and not is_image(schema.field(image).type) and not is_path(schema.field(image).type):
+            raise DataError(f"{place}: column {image!r} is {schema.field(image).type}; expected binary or {{bytes, path}}, or the "
+                            "path of an image file")
         for caption in self.columns.captions:
-            if caption in schema.names and not is_text(schema.field(caption).type):
-                raise DataError(f"{place}: column {caption!r} is {schema.field(caption).type}; expected text or lists of it")
+            if caption in schema.names and caption not in labels and not is_text(schema.field(caption).type):
+                raise DataError(f"{place}: column {caption!r} is {schema.field(caption).type}; expected text or lists of it; a dot "
+                                f"reaches into it: ?caption={caption}.NAME")
         used = self.columns.used()
         return [field.name for field in schema if field.name in used or not holds_bytes(field.type)]
 
@@ -177,6 +185,18 @@ class ParquetSource:
         self.__dict__.update(state, _kept=OrderedDict(), _lock=threading.Lock())
 
 
+def _schema(index: Arrays) -> Any:
+    """The `pyarrow.Schema` of a file."""
+    import pyarrow
+
+    return pyarrow.ipc.read_schema(pyarrow.py_buffer(bytes(index["schema"])))
+
+
+def _features(schema: Any) -> bytes:
+    """What Hugging Face `datasets` has put into a schema."""
+    return (schema.metadata or {}).get(b"huggingface", b"")
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
@@ -184,5 +204,6 @@ def _first_line(error: Exception) -> str:
 def open_parquet(rest: str) -> ParquetSource:
     """The rows of PATTERN?OPTIONS. Raises: DataError; see `find_files` and `ParquetSource`."""
     spec = f"parquet:{rest}"
-    pattern, options = split_options(rest, "parquet", OPTIONS)
-    return ParquetSource(find_files(pattern, "parquet", remote=True), spec, Columns.of(options, spec))
+    pattern, options = split_options(rest, "parquet", FILE_OPTIONS)
+    paths = find_files(pattern, "parquet", remote=True)
+    return ParquetSource(paths, spec, Columns.of(options, spec), ImageFolders(paths, options, spec))

@@ -1,4 +1,7 @@
-"""File patterns of sources: `{000000..000331}`, `{a,b}`, `*`, `?`, `[...]`, always to sorted paths."""
+"""File patterns of sources: `{000000..000331}`, `{a,b}`, `*`, `?`, `[...]`, always to sorted paths.
+
+A file that is there under the very name of a pattern is that file. `%7B` and `%7D` stand for braces that belong to a name.
+"""
 
 import glob
 import os
@@ -8,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from vlp_jax.data.storage import is_folder, refuse_remote, remote_matches, scheme_of
 from vlp_jax.errors import DataError
 
+WEB = ("http", "https")
 MOST_NAMES = 1_000_000  # that braces may stand for
 DIGITS = 15  # of a number in a brace, above which it is too large in any case
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -22,7 +26,7 @@ def expand_braces(pattern: str) -> list[str]:
     match = _INNERMOST.search(pattern)
     if match is None:
         if "{" in pattern or "}" in pattern:
-            raise DataError(f"{pattern}: a brace is left open")
+            raise DataError(f"{pattern}: a brace is left open; write %7B and %7D for braces that belong to a name")
         return [pattern]
     check_number(pattern)
     expanded = []
@@ -52,7 +56,8 @@ def _choices(inside: str, pattern: str) -> list[str]:
     counted = _RANGE.fullmatch(inside)
     if counted is None:
         if "," not in inside:
-            raise DataError(f"{pattern}: {{{inside}}} is neither a range like {{000..331}} nor a list like {{a,b}}")
+            raise DataError(f"{pattern}: {{{inside}}} is neither a range like {{000..331}} nor a list like {{a,b}}; write "
+                            "%7B and %7D for braces that belong to a name")
         return inside.split(",")
     first, last = counted.groups()
     if int(first) > int(last):
@@ -70,7 +75,10 @@ def find_files(pattern: str, kind: str, remote: bool = False) -> list[str]:
     spec = f"{kind}:{pattern}"
     if not remote:
         refuse_remote(pattern, spec)
-    expanded = expand_braces(os.path.expanduser(pattern))
+    given = os.path.expanduser(pattern)
+    literal = scheme_of(given) is None and os.path.isfile(given)
+    path = without_query(given)  # what a server is asked may hold braces too
+    expanded = [given] if literal else [_with_braces(name) + given[len(path):] for name in expand_braces(path)]
     try:
         matches = dict(zip(expanded, _matches(expanded), strict=True))
     except DataError as error:
@@ -96,6 +104,18 @@ def _matches(names: list[str]) -> list[list[str]]:
         with ThreadPoolExecutor(32) as pool:
             return list(pool.map(remote_matches, names))
     return [[name] if os.path.exists(name) else glob.glob(name, recursive=True) if glob.has_magic(name) else [] for name in names]
+
+
+def _with_braces(name: str) -> str:
+    """A name with its escaped braces, unless a server reads them as they are, or there is such a file."""
+    if scheme_of(name) in WEB or not scheme_of(name) and os.path.exists(name):
+        return name
+    return name.replace("%7B", "{").replace("%7D", "}")
+
+
+def without_query(path: str) -> str:
+    """A path, or a URL without its query, such as a signature."""
+    return path.partition("?")[0].partition("#")[0] if scheme_of(path) in WEB else path
 
 
 def short_names(paths: list[str]) -> list[str]:

@@ -4,12 +4,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from vlp_jax.data.class_files import lines_of
 from vlp_jax.data.samples import CAPTION, Reason, Sample, SampleError, check_captions
 from vlp_jax.data.storage import MissingFileError, join, read_file, size_or_none
 from vlp_jax.errors import DataError
 
 CAPTION_FIELDS = ("captions", "caption", "text")
 NAMES = "caption_fields"  # where `prepare` keeps the field that every caption came from
+FILE = "image_file"  # where it keeps the name of the image's file
 
 
 def read_json(path: str, spec: str) -> dict:
@@ -31,12 +33,15 @@ def read_manifest(directory: str, spec: str) -> dict:
 class Fields:
     """How the fields of a record become a sample: which is the image, which the caption, and how to read the others.
 
-    caption_field: what captions are said to come from in records that do not name it, as those of `named` do.
+    caption_field: what captions are said to come from in records that do not name it, as those of `named` do. prepared: whether
+      `prepare` wrote them.
     """
 
-    def __init__(self, image: str, caption: str, readers: dict[str, Callable[[list], Any]], caption_field: str, named: bool):
+    def __init__(self, image: str, caption: str, readers: dict[str, Callable[[list], Any]], caption_field: str, named: bool,
+                 prepared: bool):
         self.image, self.caption, self.readers, self.caption_field, self.named = image, caption, readers, caption_field, named
-        self.no_metadata = {"key", "caption", "captions", caption} | ({NAMES} if named else set())
+        self.prepared = prepared
+        self.no_metadata = {"key", "caption", "captions", caption} | ({NAMES} if named else set()) | ({FILE} if prepared else set())
 
     def sample(self, name: str, values: dict[str, list]) -> Sample:
         """The sample in a record. Raises: SampleError if its image or caption is missing, empty or damaged."""
@@ -49,6 +54,7 @@ class Fields:
             }
             captions = [text.decode() for text in values.get(self.caption, ())]
             given = values.get(NAMES) if self.named else None
+            file = values[FILE][0].decode() if self.prepared and values.get(FILE) else ""
             names = [name.decode() for name in given] if given else [self.caption_field] * len(captions)
             named = list(zip(names, captions, strict=True)) or [(self.caption_field, None)]
         except (ValueError, AttributeError, IndexError) as error:
@@ -57,7 +63,7 @@ class Fields:
         if not image[0]:
             raise SampleError(Reason.MISSING_IMAGE, key, "has no image")
         found = check_captions(named, key)
-        return Sample(key, image[0], tuple(found), metadata, tuple(found.values()))
+        return Sample(key, image[0], tuple(found), metadata, tuple(found.values()), file)
 
 
 def read_fields(directory: str, manifest: dict, spec: str) -> Fields:
@@ -75,7 +81,8 @@ def read_fields(directory: str, manifest: dict, spec: str) -> Fields:
     readers = {name: _field_reader(directory, name, feature, kinds.get(name)) for name, feature in features.items()}
     image = "image" if "image" in images else images[0]
     readers = {name: read for name, read in readers.items() if read and name not in images}
-    return Fields(image, captions[0], readers, CAPTION if manifest else captions[0], bool(manifest) and NAMES in features)
+    caption_field = CAPTION if manifest else captions[0]
+    return Fields(image, captions[0], readers, caption_field, bool(manifest) and NAMES in features, bool(manifest))
 
 
 class _Scalar:
@@ -100,7 +107,7 @@ def _field_reader(directory: str, name: str, feature: dict, kind: str | None) ->
     python_class = feature["pythonClassName"].rsplit(".", 1)[-1]
     if python_class == "ClassLabel":
         labels = join(directory, f"{name}.labels.txt")
-        return _Scalar(names=None if size_or_none(labels) is None else read_file(labels).decode().split("\n"))
+        return _Scalar(names=None if size_or_none(labels) is None else lines_of(read_file(labels), labels))
     if python_class in ("Text", "Scalar") or (python_class == "Tensor" and not feature["tensor"].get("shape")):
         return _Scalar(as_json=kind == "json")
     inner = feature.get("sequence", {}).get("feature", {}).get("pythonClassName", "").rsplit(".", 1)[-1]

@@ -9,9 +9,9 @@ from typing import Any
 from vlp_jax.config.schema import Images
 from vlp_jax.data.decoding import check_pixels, decode, named_errors, open_image
 from vlp_jax.data.example import encode_example
-from vlp_jax.data.samples import CAPTION, Reason, Sample, SampleError
+from vlp_jax.data.samples import CAPTION, NO_CAPTION, Reason, Sample, SampleError
 
-RESERVED = ("key", "image", "caption", "captions", "caption_fields")
+RESERVED = ("key", "image", "caption", "captions", "caption_fields", "image_file")
 IMAGE_FORMATS = ("keep", "webp", "png")
 _FEATURES = "tensorflow_datasets.core.features."
 
@@ -71,16 +71,20 @@ class Schema:
 
     kinds: for each metadata field one of text, texts, integer, number (float32), or json (JSON kept in a text, for
     all that is none of these or is sometimes missing). several: whether a list `captions` is stored beside `caption`.
-    named: whether the names of their fields are stored as `caption_fields`.
+    named: whether the names of their fields are stored as `caption_fields`. files: whether the names of images are stored as
+    `image_file`, by which samples of one image are known.
     """
 
     kinds: dict[str, str]
     several: bool
     image_format: str = "keep"
     named: bool = False
+    files: bool = False
 
     def encode(self, sample: Sample) -> bytes:
         """The record of a sample. Raises: SampleError for a damaged image or a field of another type than its kind."""
+        if not sample.captions:
+            raise SampleError(Reason.MISSING_CAPTION, sample.key, NO_CAPTION)
         fields = {
             "image": [encode_image(sample.image, self.image_format, sample.key)],
             "key": [sample.key],
@@ -90,6 +94,8 @@ class Schema:
             fields["captions"] = sample.captions
         if self.named:
             fields["caption_fields"] = sample.caption_fields
+        if self.files:
+            fields["image_file"] = [sample.image_file]
         metadata = metadata_of(sample)
         for name, kind in self.kinds.items():
             fields[name] = self._values(sample.key, name, kind, metadata.get(name))
@@ -117,6 +123,7 @@ class Schema:
         features = {"image": {"pythonClassName": _FEATURES + "image_feature.Image", "image": image}}
         texts = ["captions"] * self.several + ["caption_fields"] * self.named
         kinds = {"key": "text", "caption": "text"} | dict.fromkeys(texts, "texts") | self.kinds
+        kinds |= {"image_file": "text"} if self.files else {}
         features |= {name: _feature(kind) for name, kind in kinds.items()}
         return {
             "pythonClassName": _FEATURES + "features_dict.FeaturesDict",
@@ -139,11 +146,12 @@ def survey(samples: Iterable[Sample], complete: bool, image_format: str) -> Sche
     """The schema that holds all these samples. Unless they are `complete`, later ones may have several captions, from
     several fields."""
     seen: dict[str, set[str]] = {}
-    count, present, several, named = 0, {}, not complete, not complete
+    count, present, several, named, files = 0, {}, not complete, not complete, False
     for sample in samples:
         count += 1
         several |= len(sample.captions) > 1
         named |= set(sample.caption_fields) != {CAPTION}
+        files |= bool(sample.image_file)
         for name, value in metadata_of(sample).items():
             seen.setdefault(name, set()).add(_kind(value))
             present[name] = present.get(name, 0) + 1
@@ -151,4 +159,4 @@ def survey(samples: Iterable[Sample], complete: bool, image_format: str) -> Sche
         if times < count:
             seen[name].add("none")
     kinds = {name: _KIND_OF_SEVERAL.get(frozenset(found), "json") for name, found in sorted(seen.items())}
-    return Schema(kinds, several, image_format, named)
+    return Schema(kinds, several, image_format, named, files)

@@ -4,13 +4,17 @@ import dataclasses
 import enum
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from vlp_jax.errors import DataError
 from vlp_jax.printing import printable
 
 CAPTION = "caption"  # the field of captions whose source names none
+NO_CAPTION = ("has a class and no caption; name the classes by a classnames.txt next to the tars, or take the class as it is: "
+              "?caption=cls")
+_PYTHON_LIST = re.compile(r"""\[\s*(['"]).*['"],?\s*\]""", re.DOTALL)
 
 
 class Reason(enum.StrEnum):
@@ -48,9 +52,10 @@ class SampleError(DataError):
 class Sample:
     """One image with its captions.
 
-    key: the sample's name, unique in its source. image: the encoded file. captions: one or more, none of them empty.
-    metadata: every other field the source has for it (keywords, vendor, group, ...). caption_fields: for every caption
-    the column, JSON field or ending (`txt`) that it comes from; where a source names none, all are `caption`.
+    key: the sample's name, unique in its source. image: the encoded file. captions: one or more, none of them empty; none only
+    where its class is all that is known. metadata: every other field the source has for it (keywords, vendor, group, ...).
+    caption_fields: for every caption the column, JSON field or ending (`txt`) that it comes from; where a source names none, all
+    are `caption`. image_file: the name of the image's file, the same in all samples of one image; empty where there is no name.
     Raises: ValueError if there are more captions or fewer than names of their fields.
     """
 
@@ -59,6 +64,7 @@ class Sample:
     captions: tuple[str, ...]
     metadata: dict[str, Any]
     caption_fields: tuple[str, ...] = ()
+    image_file: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self):
         if not self.caption_fields:
@@ -92,6 +98,22 @@ class SparesImages(Protocol):
     def without_image(self, index: int) -> Sample: ...
 
 
+@runtime_checkable
+class NamesClasses(Protocol):
+    """A source that names all classes of some metadata fields: their names, in order. A field holds a class by its name or its
+    number. templates: prompts that lie with it, with {} for a class."""
+
+    class_names: Mapping[str, Sequence[str]]
+    templates: Sequence[str]
+
+
+@runtime_checkable
+class LeavesOut(Protocol):
+    """A source that counts what lies in its files and belongs to no sample, by what it is."""
+
+    left_out: Mapping[str, int]
+
+
 def check_index(index: int, length: int) -> int:
     """`index` as a place in [0, length), negative ones counted from the end; IndexError outside."""
     if not -length <= index < length:
@@ -116,12 +138,13 @@ def check_unicode(text: str, key: str, what: str) -> None:
 def check_captions(values: Sequence[tuple[str, Any]], key: str) -> dict[str, str]:
     """The captions in `values`, pairs of a field and what it holds: a string, a list of them, or None.
 
+    A string that is a JSON list of strings, as tables hold several captions in one field, is that list.
     Returns: the captions that are not empty, stripped, each once and with the first field that has it.
-    Raises: SampleError with MISSING_CAPTION, EMPTY_CAPTION or WRONG_TYPE.
+    Raises: SampleError with MISSING_CAPTION, EMPTY_CAPTION or WRONG_TYPE, also for a list of another kind in a string.
     """
     captions, empty = {}, False
     for field, value in values:
-        for caption in [] if value is None else value if isinstance(value, list | tuple) else [value]:
+        for caption in _texts_in(value, key, field):
             if caption is None:
                 continue
             if not isinstance(caption, str):
@@ -135,3 +158,27 @@ def check_captions(values: Sequence[tuple[str, Any]], key: str) -> dict[str, str
         reason = Reason.EMPTY_CAPTION if empty else Reason.MISSING_CAPTION
         raise SampleError(reason, key, "its caption is empty" if empty else f"has no {' or '.join(field for field, _ in values)}")
     return captions
+
+
+def _texts_in(value: Any, key: str, field: str) -> Sequence[Any]:
+    """What a caption field holds, as a list."""
+    if isinstance(value, list | tuple):
+        return [text for item in value for text in (_texts_of(item, key, field) if isinstance(item, str) else [item])]
+    return [] if value is None else _texts_of(value, key, field)
+
+
+def _texts_of(value: Any, key: str, field: str) -> Sequence[Any]:
+    """The texts of a JSON list; any other value as it is."""
+    if not (isinstance(value, str) and value.lstrip()[:1] == "[" and value.rstrip()[-1:] == "]"):
+        return [value]
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, list):
+        if all(text is None or isinstance(text, str) for text in found):
+            return found
+        raise SampleError(Reason.WRONG_TYPE, key, f"its {field} is a JSON list, but not of texts: {value[:60]}")
+    if _PYTHON_LIST.fullmatch(value.strip()):
+        raise SampleError(Reason.WRONG_TYPE, key, f"its {field} is a list as Python prints it, not as JSON: {value[:60]}")
+    return [value]

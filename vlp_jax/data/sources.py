@@ -27,10 +27,10 @@ KINDS = {
 def open_source(spec: str) -> Source:
     """The source that `spec` names; its index is built or read now, its samples when asked for.
 
-    webdataset:PATTERN?OPTIONS      tar files with images and captions; caption= takes fields of the .json, and txt
-    parquet:PATTERN?OPTIONS         Parquet files with the images inside, as Hugging Face `datasets` writes them
+    webdataset:PATTERN?OPTIONS      tar files with images and captions, or classes; caption= takes fields of the .json, txt, cls
+    parquet:PATTERN?OPTIONS         Parquet files with the images inside, as Hugging Face `datasets` writes them, or their paths
     jsonl:PATTERN?OPTIONS           JSON objects, one a line, that name image files
-    csv:PATTERN?OPTIONS             tables with a header that name image files; option delimiter=;
+    csv:PATTERN?OPTIONS             tables with a header that name image files; options delimiter=;, quotes=none
     folder:DIR?prompt=..            DIR/CLASS/IMAGE, the caption being the class
     arrayrecord:DIR/SPLIT           a folder written by `python -m vlp_jax.prepare` or by TFDS
     tfds:DIR/SPLIT?OPTIONS          a folder written by TFDS as ArrayRecord, read by TFDS; or NAME/SPLIT of one it has built

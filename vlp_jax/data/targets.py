@@ -17,6 +17,7 @@ from vlp_jax.config import schema
 from vlp_jax.config.parse import to_tree
 from vlp_jax.config.targets import number_of_classes
 from vlp_jax.data.canonicalize import canonicalize
+from vlp_jax.data.class_files import lines_of
 from vlp_jax.data.notices import notice
 from vlp_jax.data.rows import pick
 from vlp_jax.data.samples import Source
@@ -167,7 +168,7 @@ def check_given(targets: Targets, train: Sequence[Source]) -> None:
 
 def named_classes(name: str, spec: schema.Classes) -> tuple[str, ...]:
     """The classes in the config, or in the file that it names. Raises: ConfigError for too few, or for one that stands twice."""
-    names = spec.names or [line for line in read_file(spec.file).decode().splitlines() if line.strip()][:spec.classes]
+    names = spec.names or [line for line in lines_of(read_file(spec.file), spec.file) if line.strip()][:spec.classes]
     classes = tuple(canonicalize(line, spec.canonicalize) for line in names)
     if len(classes) < number_of_classes(spec):
         raise ConfigError(f"data.targets.{name}.classes: is {spec.classes}, and {spec.file} names {len(classes)}; set it to that, "

@@ -4,6 +4,7 @@ Only the byte at which every row starts is kept; a row is read from the file whe
 """
 
 import array
+import codecs
 import hashlib
 import zlib
 from collections.abc import Callable, Mapping
@@ -12,10 +13,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vlp_jax.data.index import Arrays, load_indexes
-from vlp_jax.data.patterns import short_names
-from vlp_jax.data.rows import Columns, locate, pick, read_image
+from vlp_jax.data.patterns import short_names, without_query
+from vlp_jax.data.rows import Columns, ImageFolders, locate, pick
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_index, fingerprint_of
-from vlp_jax.data.storage import COMPRESSED, ChangedFileError, folder_of, open_file, read_range
+from vlp_jax.data.storage import COMPRESSED, ChangedFileError, open_file, read_range
 from vlp_jax.errors import DataError
 
 
@@ -23,13 +24,14 @@ class TextRows:
     """The rows of some text files, in the order of `paths`. A sample's key is FILE:ROW, rows counted from 1.
 
     Args: paths: the files. spec: what messages call this source. kind: names its index. columns: see `Columns`.
-      build: the index of one file. header: rows at the start of every file that are no samples.
+      images: where images lie. build: the index of one file. header: rows at the start of every file that are no samples.
     Raises: DataError for a file that is missing or damaged, and for files without a single row.
     """
 
-    def __init__(self, paths: list[str], spec: str, kind: str, columns: Columns, build: Callable[[str], Arrays], header: int = 0):
-        self.spec, self.paths, self.columns, self.header = spec, list(paths), columns, header
-        self.names = short_names(self.paths)
+    def __init__(self, paths: list[str], spec: str, kind: str, columns: Columns, images: ImageFolders,
+                 build: Callable[[str], Arrays], header: int = 0):
+        self.spec, self.paths, self.columns, self.images, self.header = spec, list(paths), columns, images, header
+        self.names = short_names([without_query(path) for path in self.paths])
         self.indexes = load_indexes(self.paths, kind, build, spec)
         self.starts = np.cumsum([0, *(index.count("starts") - 1 - header for index in self.indexes)])
         if len(self) <= 0:
@@ -40,13 +42,12 @@ class TextRows:
 
     def __getitem__(self, index: int) -> Sample:
         shard, key, fields = self._row(index)
-        image = read_image(folder_of(self.paths[shard]), pick(fields, self.columns.image), key)
-        return self.columns.sample(key, fields, image)
+        return self.columns.sample(key, fields, *self.images.read(shard, pick(fields, self.columns.image), key))
 
     def without_image(self, index: int) -> Sample:
         """As `SparesImages`: its row alone is read."""
-        _, key, fields = self._row(index)
-        return self.columns.described(key, fields)
+        shard, key, fields = self._row(index)
+        return self.columns.described(key, fields, image_file=self.images.name(shard, pick(fields, self.columns.image)))
 
     def fingerprint(self) -> str:
         """Stands for the names and the contents of the files and the columns; not for the images they name."""
@@ -93,6 +94,8 @@ def index_records(path: str, find: Callable[[BinaryIO, "RecordStarts"], None]) -
         magic = file.read(6)
         if magic.startswith(COMPRESSED):
             raise DataError(f"{path}: is compressed; rows are read at random, so unpack it first")
+        if magic.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise DataError(f"{path}: is UTF-16; write it in UTF-8 (iconv -f UTF-16 -t UTF-8 does)")
         file.seek(0)
         find(file, starts)
     starts.places.append(starts.read)

@@ -15,10 +15,10 @@ from typing import Any
 from vlp_jax.data.arrayrecord import check_shards
 from vlp_jax.data.local_files import check_regular
 from vlp_jax.data.options import split_options
-from vlp_jax.data.record_fields import CAPTION_FIELDS
+from vlp_jax.data.record_fields import CAPTION_FIELDS, FILE
 from vlp_jax.data.rows import OPTIONS, Columns, pick
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_index, fingerprint_of
-from vlp_jax.data.storage import refuse_remote, scheme_of
+from vlp_jax.data.storage import join, refuse_remote, scheme_of, size_or_none
 from vlp_jax.errors import DataError
 
 
@@ -46,6 +46,7 @@ class TfdsSource:
                 raise NotImplementedError
         except (ValueError, KeyError, NotImplementedError) as error:
             raise DataError(f"{spec}: {_reason(builder, split, error)}") from error
+        self.prepared = size_or_none(join(os.fspath(builder.data_dir), "manifest.json")) is not None  # by vlp_jax.prepare
         self.columns = self._columns(features, tfds.features.Image, options)
         self.shards = [(os.fspath(shard.filename), shard.skip, shard.take, shard.examples_in_shard) for shard in shards]
         self.sizes = check_shards([path for path, *_ in self.shards], [length for *_, length in self.shards], spec)
@@ -71,7 +72,8 @@ class TfdsSource:
         except UnicodeDecodeError as error:
             raise SampleError(Reason.DAMAGED_TEXT, key, f"a field cannot be read: {error}") from error
         stored = row.pop("key", None) if "key" not in self.columns.used() else None
-        return self.columns.sample(stored if isinstance(stored, str) and stored else key, row, image)
+        file = row.pop(FILE, "") if self.prepared and FILE not in self.columns.used() else ""
+        return self.columns.sample(stored if isinstance(stored, str) and stored else key, row, image, file)
 
     def fingerprint(self) -> str:
         """Stands for the names, lengths and sizes of the shards, what is read of each, and the columns."""

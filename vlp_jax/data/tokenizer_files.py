@@ -61,7 +61,7 @@ def _from_file(path: str) -> str:
     if path.endswith(".model"):
         return _checked(path, sentencepiece_definition(_read(path)))
     try:
-        text = _read(path).decode()
+        text = _read(path).decode("utf-8-sig")
         if path.endswith(".txt"):
             return _from_vocabulary(path, text)
         json.loads(text)
@@ -80,7 +80,7 @@ def _checked(path: str, definition: str) -> str:
 
 def _from_vocabulary(path: str, text: str) -> str:
     """A BERT vocabulary. That it is for lower-cased text shows in that none of its words has an upper-case letter."""
-    words = {word: number for number, word in enumerate(text.removesuffix("\n").split("\n"))}
+    words = {word: number for number, word in enumerate(text.replace("\r\n", "\n").removesuffix("\n").split("\n"))}
     if "[UNK]" not in words:
         raise _error(f"{path} is not a WordPiece vocabulary: it has no line [UNK]")
     lower_case = not any(word != word.lower() for word in words if not (word.startswith("[") and word.endswith("]")))

@@ -91,7 +91,7 @@ def lines_of(path: str) -> Iterator[tuple[int, list[str]]]:
                 if len(line) == LONGEST:
                     raise ConfigError(f"{KEY}: {path}:{number}: a line of more than {LONGEST} bytes is no word with its vector")
                 try:
-                    text = line.decode("utf-8").rstrip()
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip()
                 except UnicodeDecodeError as error:
                     raise ConfigError(f"{KEY}: {path}:{number}: is not UTF-8; expected the text format of GloVe or word2vec, "
                                       "uncompressed") from error

@@ -18,11 +18,11 @@ from array_record.python import array_record_module
 from vlp_jax.data.arrayrecord import TEMPLATE, ArrayRecordSource, shard_name
 from vlp_jax.data.encoding import Encoded, Encoder, encode_from
 from vlp_jax.data.records import Schema, survey
-from vlp_jax.data.samples import Sample, SampleError, Source
+from vlp_jax.data.samples import LeavesOut, Sample, SampleError, Source
 from vlp_jax.data.unfinished import Unfinished, unfinished_folder
 from vlp_jax.errors import ConfigError, DataError
 
-FORMAT = 1  # of what is written; another number never goes on with the shards of this one
+FORMAT = 2  # of what is written; another number never goes on with the shards of this one
 SURVEYED = 10_000  # samples a split that decide the types of the fields
 SAMPLES_A_SHARD = 2_500
 COMPRESSIONS = {"none": "uncompressed", "zstd": "zstd:3", "brotli": "brotli:11,transpose:true"}
@@ -173,6 +173,7 @@ def _summary(source: Source, shards: list[dict]) -> dict:
         "resized": sum(shard["resized"] for shard in shards),
         "skipped": dict(sorted(skipped.items())),
         "skipped_samples": keys[:LISTED],
+        "left_out": dict(source.left_out) if isinstance(source, LeavesOut) else {},
         "checksum": hashlib.sha256("".join(shard["sha256"] for shard in shards).encode()).hexdigest(),
         "shards": [{key: shard[key] for key in ("file", "count", "bytes", "sha256")} for shard in shards],
     }

@@ -1,5 +1,7 @@
 """A set to evaluate on: its pictures in order, its distinct captions, and which belong together."""
 
+import copy
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,6 +13,8 @@ from vlp_jax.config import schema
 from vlp_jax.config.graphs import SOURCE_PROMPT
 from vlp_jax.data.boxes import boxes_in
 from vlp_jax.data.dependencies import parses_in
+from vlp_jax.data.image_groups import ImageGroups, merged, same_image
+from vlp_jax.data.notices import notice
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.rows import pick
 from vlp_jax.data.sources import Sample, Source
@@ -18,13 +22,17 @@ from vlp_jax.data.spread import spread_samples
 from vlp_jax.data.targets import values_in
 from vlp_jax.errors import DataError
 
+LOOKED_AT = 4096  # bytes at either end of an image, by which equal ones are found
+
 
 class EvaluationSet:
     """Everything but the pixels, read once; pixels are decoded anew for each evaluation.
 
-    Attributes: source; given, the source as it was given; captions (the distinct ones, in order of appearance);
-      captions_of_image (for each picture, indices into `captions`); images_of_caption (the inverse); metadata (one dictionary a
-      picture); keys (of the pictures).
+    Samples that name one image file, as rows of a table with a caption each do, are one image with several captions.
+    Attributes: source, of the images; given, the source as it was given; captions (the distinct ones, in order of appearance);
+      captions_of_image (for each image, indices into `captions`); images_of_caption (the inverse); metadata (one dictionary an
+      image); keys (of the images); by_sample: the set whose images are the samples themselves, for tasks with a question about
+      each sample.
     Raises: SampleError for a sample that cannot be read; `readable.readable_set` leaves such out.
     """
 
@@ -32,15 +40,28 @@ class EvaluationSet:
         self.source = self.given = source
         if not len(source):
             raise DataError(f"{source.spec}: holds no samples")
-        index: dict[str, int] = {}
-        self.captions_of_image: list[list[int]] = []
-        self.metadata: list[dict] = []
-        self.keys: list[str] = []
+        groups: dict[Any, list[int]] = {}
+        samples, contents = [], set()
         for i in range(len(source)):
             sample = self._sample(i)
-            self.captions_of_image.append([index.setdefault(caption, len(index)) for caption in sample.captions])
-            self.metadata.append(sample.metadata)
-            self.keys.append(f"{source.spec}: {sample.key}")
+            groups.setdefault(same_image(sample) or i, []).append(i)
+            contents.add(hash((len(sample.image), sample.image[:LOOKED_AT], sample.image[-LOOKED_AT:])))
+            samples.append(dataclasses.replace(sample, image=b""))
+        self.repeated, self.prompts_reported = len(groups) - len(contents), False
+        self._hold(samples)
+        self.by_sample = self
+        if len(groups) < len(samples):
+            self.by_sample = copy.copy(self)
+            self.by_sample.by_sample = self.by_sample
+            self.source = ImageGroups(source, list(groups.values()))
+            self._hold([merged([samples[i] for i in group]) for group in groups.values()])
+
+    def _hold(self, samples: Sequence[Sample]) -> None:
+        """Sets the attributes that have an entry for each image."""
+        index: dict[str, int] = {}
+        self.captions_of_image = [[index.setdefault(caption, len(index)) for caption in sample.captions] for sample in samples]
+        self.metadata = [sample.metadata for sample in samples]
+        self.keys = [f"{self.source.spec}: {sample.key}" for sample in samples]
         self.captions = list(index)
         self.images_of_caption: list[list[int]] = [[] for _ in self.captions]
         for image, captions in enumerate(self.captions_of_image):
@@ -71,8 +92,9 @@ class EvaluationSet:
         found: dict[str, np.ndarray] = {}
         if spec is not None and SOURCE_PROMPT.search(self.source.spec):
             raise DataError(f"{self.source.spec}: its option prompt= adds words, and data.dependencies count those of captions")
-        for key, metadata, numbers in zip(self.keys, self.metadata, self.captions_of_image, strict=True) if spec else ():
-            for caption, parse in parses_in(key, metadata, [self.captions[number] for number in numbers], spec).items():
+        data = self.by_sample  # a parse is of the captions of its own sample
+        for key, metadata, numbers in zip(data.keys, data.metadata, data.captions_of_image, strict=True) if spec else ():
+            for caption, parse in parses_in(key, metadata, [data.captions[number] for number in numbers], spec).items():
                 found.setdefault(caption, parse)
         return found
 
@@ -88,12 +110,30 @@ class EvaluationSet:
         Raises: DataError for a picture without the field, which the evaluator's `setting` names.
         """
         values = [label_in(metadata, field) for metadata in self.metadata]
+        for group in self.source.groups if isinstance(self.source, ImageGroups) else ():
+            several = {label_in(self.by_sample.metadata[i], field) for i in group}
+            if len(several) > 1:
+                raise DataError(f"{self.by_sample.keys[group[0]]}: samples of this image have several classes in the metadata "
+                                f"field {field!r} ({setting}): {', '.join(sorted(map(str, several)))}")
         for i, value in enumerate(values):
             if value is None:
                 raise DataError(f"{self.source.spec}: {self.source[i].key}: an evaluation needs text or a whole number in the "
                                 f"metadata field {field!r} ({setting}), {self.found(i, field)}")
         names = sorted(set(values))
         return names, np.array([names.index(value) for value in values])
+
+    def require_captions(self, task: str) -> None:
+        """Raises: DataError for an image without a caption, where a task needs one of each."""
+        for key, captions in zip(self.keys, self.captions_of_image, strict=True):
+            if not captions:
+                raise DataError(f"{key}: has a class and no caption, and {task} needs a caption of every image")
+
+    def report_repeated(self) -> None:
+        """Reports images that are stored more than once, and have no name by which they are one."""
+        if self.repeated:
+            notice(f"data warning: {self.source.spec}: {self.repeated} of {len(self)} images have the bytes of another one and "
+                   "count as images of their own; samples of one image are one where they name its file, as in tables")
+            self.repeated = 0
 
     def found(self, number: int, field: str) -> str:
         """What a picture's metadata have in place of what was to be in a field, for messages."""

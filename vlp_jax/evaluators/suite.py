@@ -29,7 +29,7 @@ from vlp_jax.evaluators.told import (
     teller_of,
     told,
 )
-from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, zero_shot
+from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, Classes, classes_of, zero_shot
 from vlp_jax.models.generation import BeamSearch
 from vlp_jax.sharding.exchange import check_all_agree
 
@@ -61,14 +61,15 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
     def embed_texts(texts: Sequence[str]) -> np.ndarray:
         return embedder.texts(variables, paced(texts, spec.batch_size, between), spec.batch_size)
 
-    def asked_of(embedder: Embedder) -> Tell:
+    def asked_of(embedder: Embedder, data: EvaluationSet = data) -> Tell:
         def ask(pairs: Sequence[tuple[int, str]]) -> np.ndarray:
             rows = data.pairs(embedder.preprocessor, threads, pairs)
             return embedder.pairs(variables, paced(rows, spec.batch_size, between), spec.batch_size)
 
         return ask
 
-    labels = data.labels(spec.class_field, "class_field") if "zero_shot" in spec.tasks else None
+    classes = check_set(data, spec)
+    by_sample = data.by_sample  # where each sample is asked about, also those of one image
     results = {}
     if "captions" in spec.tasks:
         results |= captioning(data, captioner, variables, spec.batch_size, threads,
@@ -76,18 +77,18 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
     try:
         if "matching" in spec.tasks:
             results |= matching(asked_of(embedder), data)
-        results |= told(data, spec, tellers, asked_of)
+        results |= told(by_sample, spec, tellers, lambda embedder: asked_of(embedder, by_sample))
         if "answers" in spec.tasks:
             teller = teller_of("answers", spec, tellers)
-            results |= answers(asked_of(teller.writer(beam_search_of(spec))), data, teller)
+            results |= answers(asked_of(teller.writer(beam_search_of(spec)), by_sample), by_sample, teller)
         if {"retrieval", "zero_shot"} & {*spec.tasks}:
             pixels = paced(data.pixels(embedder.preprocessor, threads), spec.batch_size, between)
             images = embedder.images(variables, pixels, spec.batch_size)
         if "retrieval" in spec.tasks:
+            data.report_repeated()
             results |= retrieval(images, embed_texts(data.captions), data)
-        if labels is not None:
-            names, truth = labels
-            results |= zero_shot(images, truth, names, embed_texts, spec.templates, spec.class_names,
+        if classes is not None:
+            results |= zero_shot(images, classes.truth, classes.names, embed_texts, classes.templates, classes.words,
                                  descriptions.get(spec.class_field, {}))
     except ValueError as error:
         raise EvaluationError(f"{data.source.spec}: {error}") from error
@@ -97,6 +98,13 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
 def beam_search_of(spec: schema.Evaluator) -> BeamSearch:
     """How an evaluator's captions and answers are generated."""
     return BeamSearch(beams=spec.beams, length_penalty=spec.length_penalty, early_stopping=spec.early_stopping)
+
+
+def check_set(data: EvaluationSet, spec: schema.Evaluator) -> Classes | None:
+    """The classes for zero-shot, if that is one of the tasks. Raises: DataError for a set that lacks classes or captions."""
+    for task in sorted({"retrieval", "matching", "captions"} & {*spec.tasks}):
+        data.require_captions(task)
+    return classes_of(data, spec) if "zero_shot" in spec.tasks else None
 
 
 def paced(items: Iterable, batch_size: int, between: Callable[[], None]) -> Iterator:
@@ -138,9 +146,10 @@ class EvaluationSuite:
         check_all_agree("evaluation set", {name: len(data) for name, data in self.sets.items()})
         for name, spec in specs.items():
             check_labels(name, self.sets[name], spec)
-            check_told(self.sets[name], spec, tellers)
+            check_set(self.sets[name], spec)
+            check_told(self.sets[name].by_sample, spec, tellers)
             if PAIRED & {*spec.tasks}:
-                self.sets[name].check_graphs(embedder.preprocessor)
+                self.sets[name].by_sample.check_graphs(embedder.preprocessor)
 
     def due(self, step: int, last_step: int) -> list[str]:
         """Names of the evaluators that run after this step."""

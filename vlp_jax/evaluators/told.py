@@ -140,8 +140,8 @@ def true_numbers(data: EvaluationSet, teller: Teller) -> np.ndarray:
 
 
 def first_texts(data: EvaluationSet) -> list[tuple[int, str]]:
-    """Each sample's number, with its first text."""
-    return [(number, data.captions[texts[0]]) for number, texts in enumerate(data.captions_of_image)]
+    """Each sample's number, with its first text, or an empty one where it has a class alone."""
+    return [(number, data.captions[texts[0]] if texts else "") for number, texts in enumerate(data.captions_of_image)]
 
 
 def credits_of(data: EvaluationSet, number: int, teller: Teller) -> np.ndarray:
