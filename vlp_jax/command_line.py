@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from vlp_jax.errors import CheckpointError, ConfigError, UserError
+from vlp_jax.interrupts import CTRL_C
 
 
 class Flags(argparse.ArgumentParser):
@@ -83,7 +84,8 @@ def run_door(door: Callable[[list[str]], int]) -> NoReturn:
         if isinstance(error, CheckpointError):
             leave_at_once(status)
     except KeyboardInterrupt:
-        status = 130
+        print("interrupted", file=sys.stderr, flush=True)
+        status = CTRL_C
     sys.exit(status)
 
 

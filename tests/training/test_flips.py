@@ -1,5 +1,5 @@
-"""Single bits of a checkpoint flipped, anywhere in its folder: each flip is noticed and the checkpoint before is used, or it changes
-nothing. A run that continues has the losses and the parameters of one that was never touched."""
+"""Single bits of a checkpoint flipped, anywhere in its folder: each flip is noticed and the checkpoint before is used, or it
+changes nothing. A run that continues has the losses and the parameters of one that was never touched."""
 
 import functools
 import hashlib
@@ -146,7 +146,8 @@ def test_load_refuses_what_a_flipped_bit_has_changed(finished, copied, capsys):
         try:
             assert same(vlp_jax.load(str(workdir))[1], expected), (file, bit)
         except CheckpointError as error:
-            assert re.search("checkpoints/4: is (damaged: .*; the newest of the others is of step 2|of checkpoint format)", str(error))
+            said = "checkpoints/4: is (damaged: .*; the newest of the others is of step 2|of checkpoint format)"
+            assert re.search(said, str(error)), (file, bit)
         assert "Traceback" not in capsys.readouterr().err
 
 

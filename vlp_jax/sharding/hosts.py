@@ -14,6 +14,7 @@ import jax
 
 from vlp_jax.config import schema
 from vlp_jax.errors import PASSING, UserError
+from vlp_jax.interrupts import CTRL_C, leaving_with
 from vlp_jax.sharding.exchange import exchange, set_patience
 from vlp_jax.sharding.launch import Launch
 from vlp_jax.sharding.relay import Relay
@@ -40,7 +41,8 @@ def joined(launch: Launch | None, config: schema.Hosts, heeds_signals: bool = Fa
         relay = connect(launch, config, heeds_signals)
         watch = Watch(config.heartbeat_seconds, relay)
         try:
-            yield
+            with leaving_with(lambda: leave_together("interrupted", CTRL_C)):
+                yield
         except BaseException as error:
             leave(watch, error)
         exchange("the end", None)  # a host that rests here still beats for the others
@@ -85,7 +87,7 @@ def leave(watch: Watch, error: BaseException) -> None:
             watch.exit(f"host error: all {watch.hosts} hosts answer, and one that waited for another gave up: "
                        f"{str(error).splitlines()[0]}; start all hosts again to go on from the last checkpoint", PASSING)
     if isinstance(error, KeyboardInterrupt):
-        watch.exit("interrupted", 130)
+        watch.exit("interrupted", CTRL_C)
     watch.exit("".join(traceback.format_exception(error)).rstrip(), 1)
 
 

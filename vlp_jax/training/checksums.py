@@ -43,8 +43,8 @@ def check_metadata(metadata: Any, step: int, where: str) -> None:
 
 def another_format(version: int, where: str) -> CheckpointError:
     """The refusal of a checkpoint that another version of this code has written."""
-    return CheckpointError(f"{where}: is of checkpoint format {version}, and this version of vlp_jax reads format {FORMAT}; use the "
-                           "version that wrote it, or another workdir")
+    return CheckpointError(f"{where}: is of checkpoint format {version}, and this version of vlp_jax reads format {FORMAT}; use "
+                           "the version that wrote it, or another workdir")
 
 
 def check_arrays(item: Any, name: str, metadata: dict[str, Any]) -> None:

@@ -104,8 +104,9 @@ def words_of(error: BaseException) -> str:
 
 @functools.cache
 def quiet_reads() -> None:
-    """Where one array of several cannot be read, Python reports the reads of the others as exceptions that nobody caught. What is
-    to be known of it the first one's error says."""
+    """Where one array of several cannot be read, Python and asyncio report the reads of the others as exceptions that nobody
+    caught. What is to be known of it the first one's error says."""
+    logging.getLogger("asyncio").addFilter(lambda record: "tensorstore" not in record.getMessage())
     warnings.filterwarnings("ignore", "coroutine '_read_array.*' was never awaited", RuntimeWarning)
     report = sys.unraisablehook
 
