@@ -150,6 +150,13 @@ def input_fingerprint(config: schema.Config, mixture: Mixture) -> dict[str, Any]
     return {"seed": config.seed, "data.batch_size": config.data.batch_size, **mixture.fingerprints()}
 
 
+def allow_workers(data: schema.Data, inputs: tuple[str, ...]) -> None:
+    """Raises the limit of open files where `data.workers` may need it. inputs: as of `TrainRows`. Raises: ConfigError where it is
+    too low for good."""
+    images = 1 + sum(name in VIEWS for name in inputs)
+    allow_open_files(data.workers, data.prefetch + 2, least=images, most=ARRAYS + len(inputs))
+
+
 class Batches(Iterator):
     """The global batches from `position` (in batches) on, or those of their rows that this host needs: `local_rows`, the
     numbers within a batch, or None for all.
@@ -167,8 +174,7 @@ class Batches(Iterator):
         dataset = grain.MapDataset.range(position, np.iinfo(np.int64).max // data.batch_size // 2).map(make)
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.prefetch))
         if data.workers:
-            images = 1 + sum(name in VIEWS for name in rows.inputs)
-            allow_open_files(data.workers, data.prefetch + 2, least=images, most=ARRAYS + len(rows.inputs))
+            allow_workers(data, rows.inputs)
             dataset = WithOptionsIterDataset(dataset, DatasetOptions(min_shm_size=SHARED))
             flags.FLAGS.mark_as_parsed()  # Grain reads a flag of its own as it starts a worker; no door here parses absl's
             dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(data.workers, per_worker_buffer_size=data.prefetch))

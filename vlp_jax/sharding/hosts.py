@@ -13,7 +13,7 @@ from typing import TextIO
 import jax
 
 from vlp_jax.config import schema
-from vlp_jax.errors import PASSING, UserError
+from vlp_jax.errors import PASSING, UserError, user_error_of
 from vlp_jax.interrupts import CTRL_C, leaving_with
 from vlp_jax.sharding.exchange import exchange, set_patience
 from vlp_jax.sharding.launch import Launch
@@ -79,6 +79,7 @@ def connect(launch: Launch, config: schema.Hosts, heeds_signals: bool) -> Relay 
 
 def leave(watch: Watch, error: BaseException) -> None:
     """Ends this process, and tells the others why."""
+    error = user_error_of(error) or error
     if isinstance(error, UserError):
         watch.exit(str(error).replace("\n", " "), error.status)
     if isinstance(error, jax.errors.JaxRuntimeError):

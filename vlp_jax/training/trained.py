@@ -18,6 +18,7 @@ from vlp_jax.training.checkpoint import (
     restore_arrays,
     restore_collections,
 )
+from vlp_jax.training.memory import check_parameters_fit
 from vlp_jax.training.state import abstract_collections, place_parameters
 
 
@@ -51,6 +52,8 @@ def trained_variables(folder: str, step: int, average: bool | None, module: Pret
     if average and config.ema is None:
         raise CheckpointError(f"{folder}: keeps no average of its parameters (config key ema); load it with ema=False")
     average = config.ema is not None if average is None else average
+    if layout is None:
+        check_parameters_fit(metadata["parameters"], f"{checkpoints}/{step}")
     shardings = None if layout is None else place_parameters(module, example_batch(config), layout)
     variables = {"params": restore_arrays(checkpoints, step, "average" if average else "params", metadata, shardings)}
     if "collections" in metadata["fingerprints"]:
