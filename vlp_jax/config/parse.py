@@ -16,7 +16,6 @@ from vlp_jax.config.targets import with_outputs
 from vlp_jax.config.unused import check_unused
 from vlp_jax.errors import ConfigError
 
-
 LARGEST = 2**53  # up to which whole numbers are exact in JSON and as floats
 
 

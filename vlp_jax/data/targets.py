@@ -163,7 +163,10 @@ def check_given(targets: Targets, train: Sequence[Source]) -> None:
 
 def named_classes(name: str, spec: schema.Classes) -> tuple[str, ...]:
     """The classes in the config, or in the file that it names. Raises: ConfigError for too few, or for one that stands twice."""
-    names = spec.names or [line for line in read_file(spec.file).decode().splitlines() if line.strip()][:spec.classes]
+    try:
+        names = spec.names or [line for line in read_file(spec.file).decode().splitlines() if line.strip()][:spec.classes]
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"data.targets.{name}.file: {spec.file} is not UTF-8 text: {error}") from error
     classes = tuple(canonicalize(line, spec.canonicalize) for line in names)
     if len(classes) < number_of_classes(spec):
         raise ConfigError(f"data.targets.{name}.classes: is {spec.classes}, and {spec.file} names {len(classes)}; set it to that, "

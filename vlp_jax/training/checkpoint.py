@@ -51,7 +51,9 @@ def stray_names(folder: str) -> list[str]:
 
 def names_in(folder: str) -> list[str]:
     try:
-        return os.listdir(folder) if os.path.isdir(folder) else []
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be listed: {error.strerror}") from error
 

@@ -52,12 +52,13 @@ def check_state_fits(shapes: Any, shardings: Any) -> None:
     """Raises: ConfigError with the bill where a state and its gradients are larger than a device's memory."""
     bill, (memory, name) = bill_of_state(shapes, shardings), device_memory()
     if memory is not None and sum(bill.values()) > memory:
-        raise ConfigError(f"model: is too large: {in_words(bill)} a device, and {name} has {gigabytes(memory)}; mesh.fsdp over more "
-                          "devices, a smaller model, or an optimizer with less state (sgd, lion, adafactor) takes less")
+        raise ConfigError(f"model: is too large: {in_words(bill)} a device, and {name} has {gigabytes(memory)}; mesh.fsdp over "
+                          "more devices, a smaller model, or an optimizer with less state (sgd, lion, adafactor) takes less")
 
 
 def check_parameters_fit(shapes: dict[str, list[int]], where: str) -> None:
-    """Raises: ConfigError where float32 arrays of these shapes are larger than the memory of the one device that is to hold them."""
+    """Raises: ConfigError where float32 arrays of these shapes are larger than the memory of the one device that is to hold
+    them."""
     needed, (memory, name) = sum(4 * math.prod(shape) for shape in shapes.values()), device_memory()
     if memory is not None and needed > memory:
         raise ConfigError(f"{where}: its parameters take {gigabytes(needed)}, and {name} has {gigabytes(memory)}")
@@ -70,8 +71,8 @@ def out_of_memory(error: BaseException, shapes: Any, shardings: Any) -> Training
     memory, name = device_memory()
     has = "" if memory is None else f" of the {gigabytes(memory)} that {name} has"
     said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    return TrainingError(f"out of memory: {in_words(bill_of_state(shapes, shardings))} a device{has}; the rest is the batch's: {ADVICE} "
-                         f"({said})")
+    bill = in_words(bill_of_state(shapes, shardings))
+    return TrainingError(f"out of memory: {bill} a device{has}; the rest is the batch's: {ADVICE} ({said})")
 
 
 def in_words(bill: dict[str, int]) -> str:

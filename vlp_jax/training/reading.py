@@ -70,6 +70,8 @@ def judged(what: str, place: str, error: Exception) -> DamagedCheckpoint | Check
     code = str(root).partition(":")[0]
     if isinstance(error, (DamagedCheckpoint, CheckpointError)):
         return error
+    if isinstance(root, FileNotFoundError) and (refused := unreadable_folder(place, what)):
+        root = refused
     if isinstance(root, DAMAGE) or (isinstance(root, ValueError) and code not in PASSING_CODES + LASTING_CODES):
         return DamagedCheckpoint(f"{damaged_file(place, what)}: {words_of(root)}")
     lasting = isinstance(root, (PermissionError, MemoryError, jax.errors.JaxRuntimeError)) or code in LASTING_CODES
@@ -77,6 +79,22 @@ def judged(what: str, place: str, error: Exception) -> DamagedCheckpoint | Check
                     (StorageError, "start again when its storage answers"))
     return kind(f"{place}: {what} cannot be read, which proves no damage: {first_line(root)}; nothing was changed: {advice}, or "
                 "move this checkpoint away to go on from an older one")
+
+
+def unreadable_folder(place: str, item: str) -> PermissionError | None:
+    """The refusal of a folder of an item that may not be read, which to Orbax looks as if nothing were there."""
+    try:
+        for folder, _, _ in os.walk(os.path.join(place, item), onerror=_raise):
+            os.stat(os.path.join(folder, "."))
+    except PermissionError as error:
+        return error
+    except OSError:
+        return None
+    return None
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def damaged_file(place: str, item: str) -> str:
