@@ -194,6 +194,26 @@ def test_a_permission_that_is_missing_is_one_line_and_nothing_is_moved(tiny, tmp
     assert not (workdir / "damaged_checkpoints").exists()
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "config.json", "metrics.jsonl", "lock", "newest_checkpoint"])
+def test_a_name_of_the_workdir_that_is_of_another_kind_is_refused(tiny, tmp_path, monkeypatch, capsys, name):
+    path = tmp_path / "run" / name
+    path.parent.mkdir()
+    path.mkdir() if "." in name or name in ("lock", "newest_checkpoint") else path.write_text("mine")
+    arguments = [f"--config={CONFIG}", f"--workdir={tmp_path}/run", *tiny(SYNTHETIC, "steps=1", "mesh.data=1")]
+    status, said = leave(main.main, arguments, monkeypatch, capsys)
+    assert (status, len(said.splitlines())) == (2, 1) and f"{path} is no fi" in said.replace("no folder", "no fi")
+    assert [child.name for child in path.parent.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe{", b"[1]", b"3", b"", b"{"])
+def test_a_config_json_that_is_none_is_named(tiny, tmp_path, monkeypatch, capsys, content):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_bytes(content)
+    arguments = [f"--config={CONFIG}", f"--workdir={tmp_path}/run", *tiny(SYNTHETIC, "steps=1", "mesh.data=1")]
+    status, said = leave(main.main, arguments, monkeypatch, capsys)
+    assert (status, len(said.splitlines())) == (2, 1) and "config.json: cannot be read as JSON" in said
+
+
 # Files that hold something else
 
 GOOD = [{"step": step, "train/loss": float(step)} for step in range(1, 6)]

@@ -16,10 +16,11 @@ FOR_GOOD, PASSING = 2, 75
 
 # What a system refuses, and what would help. Any other OSError may be a bug, and keeps its traceback.
 REFUSALS = {errno.EACCES: "give this user the permission", errno.EPERM: "give this user the permission",
-            errno.EROFS: "choose another place", errno.ENOSPC: "free some space", errno.EDQUOT: "free some space, or ask for more",
+            errno.EROFS: "choose another place", errno.ENOTDIR: "choose another place", errno.EISDIR: "choose another place",
+            errno.ENAMETOOLONG: "choose a shorter name", errno.ELOOP: "correct the links",
+            errno.ENOSPC: "free some space", errno.EDQUOT: "free some space, or ask for more", errno.EFBIG: "a higher ulimit -f",
             errno.EMFILE: "fewer data.workers, or a higher ulimit -n", errno.ENFILE: "close other programs",
-            errno.EFBIG: "a higher ulimit -f", errno.ENAMETOOLONG: "choose a shorter name", errno.ENOTDIR: "choose another place",
-            errno.EIO: "the device fails: see the system's log", errno.ENOMEM: "free some memory", errno.ELOOP: "mend the links"}
+            errno.ENOMEM: "free some memory", errno.EIO: "the device fails: see the system's log"}
 
 
 class UserError(Exception):
