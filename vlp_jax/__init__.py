@@ -1,6 +1,13 @@
 """vlp_jax: pretraining vision-language models in JAX."""
 
+import sys
+
 __version__ = "0.1.0"
+
+if sys.argv[:1] == ["-m"]:  # `python -m vlp_jax.NAME`, before NAME is imported, which takes seconds
+    from vlp_jax.interrupts import leave_on_ctrl_c
+
+    leave_on_ctrl_c()
 
 
 def __getattr__(name: str):

@@ -1,6 +1,7 @@
 """What the doors share: flags, `--config.section.key=value` overrides, and errors as one line."""
 
 import argparse
+import contextlib
 import logging
 import os
 import re
@@ -8,7 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from vlp_jax.errors import CheckpointError, ConfigError, UserError
+from vlp_jax.errors import CheckpointError, ConfigError, user_error_of
+from vlp_jax.interrupts import CTRL_C
 from vlp_jax.printing import safe_print as print
 
 
@@ -77,14 +79,19 @@ def run_door(door: Callable[[list[str]], int]) -> NoReturn:
     """Calls a door with the command line and exits with its status; what a user can mend is one line and its status."""
     try:
         status = door(sys.argv[1:])
-    except UserError as error:
-        sys.stdout.flush()
+    except Exception as raised:
+        error = user_error_of(raised)
+        if error is None:
+            raise
+        with contextlib.suppress(OSError):  # a full disk under a redirected output
+            sys.stdout.flush()
         print(str(error).replace("\n", " "), file=sys.stderr, flush=True)
         status = error.status
         if isinstance(error, CheckpointError):
             leave_at_once(status)
     except KeyboardInterrupt:
-        status = 130
+        print("interrupted", file=sys.stderr, flush=True)
+        status = CTRL_C
     sys.exit(status)
 
 

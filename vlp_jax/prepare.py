@@ -24,6 +24,7 @@ from vlp_jax.data.notices import listed
 from vlp_jax.data.sources import Source, open_source
 from vlp_jax.data.text import load_tokenizer
 from vlp_jax.errors import ConfigError
+from vlp_jax.interrupts import as_exception
 from vlp_jax.printing import safe_print as print
 from vlp_jax.training.writers import format_seconds
 
@@ -176,10 +177,11 @@ def main(arguments: list[str]) -> int:
         _check_tokenizer(flags.train_tokenizer, flags.tokenizer_kind, flags.vocab_size)
     splits = _splits(flags)
     try:
-        if flags.output:
-            _write(flags, splits)
-        if flags.train_tokenizer:
-            _train(flags, splits)
+        with as_exception():
+            if flags.output:
+                _write(flags, splits)
+            if flags.train_tokenizer:
+                _train(flags, splits)
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         return 130

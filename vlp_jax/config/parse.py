@@ -4,6 +4,7 @@ in one line which key is wrong, where, and what would be right."""
 import ast
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from vlp_jax.config.graphs import with_box_count
 from vlp_jax.config.targets import with_outputs
 from vlp_jax.config.unused import check_unused
 from vlp_jax.errors import ConfigError
+
+LARGEST = 2**53  # up to which whole numbers are exact in JSON and as floats
 
 
 class Raw(str):
@@ -43,6 +46,8 @@ def to_config(tree: Mapping, place: str = "") -> schema.Config:
     if len(durations) != 1:
         found = " and ".join(durations) or "none of them"
         raise ConfigError(f"steps, examples, epochs: set exactly one (found {found}){_at(place)}")
+    if config.ema == 1.0:
+        raise ConfigError(f"ema: an average of decay 1 never changes; it must be below 1, such as 0.9999{_at(place)}")
     if not config.objectives:
         raise ConfigError(f"objectives: at least one is needed, such as contrastive.kind='softmax'{_at(place)}")
     for name, origin in config.pretrained.items():
@@ -128,7 +133,10 @@ class _Parser:
         if parsed is None or "range" not in field.metadata:
             return
         low, high = field.metadata["range"]
-        if parsed != parsed or (low is not None and parsed < low) or (high is not None and parsed > high):
+        numbers = parsed if isinstance(parsed, tuple) else (parsed,)
+        if field.metadata.get("excluded") in numbers:
+            self.fail(path, f"must be above {field.metadata['excluded']:g}, got {parsed}", given)
+        if any((low is not None and number < low) or (high is not None and number > high) for number in numbers):
             allowed = (f"between {low} and {high}" if None not in (low, high)
                        else f"at least {low}" if low is not None else f"at most {high}")
             self.fail(path, f"must be {allowed}, got {parsed}", given)
@@ -217,9 +225,13 @@ class _Parser:
             self.fail(path, f"is a single value and has no key {next(iter(value))!r}", _first_raw(value))
         parsed = _from_text(hint, value) if isinstance(value, Raw) else value
         if hint is float and isinstance(parsed, int) and not isinstance(parsed, bool):
-            return float(parsed)
+            parsed = float(parsed) if abs(parsed) <= LARGEST else math.inf
         if not isinstance(parsed, hint) or (hint is int and isinstance(parsed, bool)):
             self.fail(path, f"expected {_NAMES[hint]}, got {str(value)!r}", value)
+        if hint is float and not math.isfinite(parsed):
+            self.fail(path, f"expected a finite number, got {parsed}", value)
+        if hint is int and abs(parsed) > LARGEST:
+            self.fail(path, f"must be at most {LARGEST}, got {parsed}", value)
         return parsed
 
 

@@ -28,7 +28,7 @@ from vlp_jax.config.decoder_schema import Decoder as Decoder
 from vlp_jax.config.decoder_schema import GruDecoder as GruDecoder
 from vlp_jax.config.decoder_schema import LstmDecoder as LstmDecoder
 from vlp_jax.config.decoder_schema import RecurrentDecoder as RecurrentDecoder
-from vlp_jax.config.fields import between, section
+from vlp_jax.config.fields import between, positive, section
 from vlp_jax.config.fusion_schema import BilinearFusion as BilinearFusion
 from vlp_jax.config.fusion_schema import CoAttentionFusion as CoAttentionFusion
 from vlp_jax.config.fusion_schema import ConcatenationFusion as ConcatenationFusion
@@ -103,7 +103,7 @@ class Optimizer:
     rate: float = between(1e-3, 0.0)
     b1: float = between(0.9, 0.0, 0.999999)
     b2: float = between(0.98, 0.0, 0.999999)
-    epsilon: float = between(1e-6, 0.0)  # adam, adamw, muon
+    epsilon: float = positive(1e-6)  # adam, adamw, muon
     momentum: float = between(0.9, 0.0, 0.999999)  # sgd
     newton_schulz_steps: int = between(5, 1)  # muon: three products each, to make an update nearly orthogonal
     weight_decay: float = between(0.0, 0.0)
@@ -113,7 +113,7 @@ class Optimizer:
     decay_rules: tuple[tuple[str, float], ...] = ((r"(bias|scale)$", 0.0),)  # multiples of weight_decay
     rate_rules: tuple[tuple[str, float], ...] = ()  # multiples of rate
     frozen: tuple[str, ...] = ()  # regexes of parameters that never change; nor do the statistics of a BatchNorm all of whose are
-    clip_norm: float | None = between(None, 0.0)  # of the global gradient norm
+    clip_norm: float | None = positive(None)  # of the global gradient norm
     schedule: Schedule = section(Schedule)
 
 
@@ -258,7 +258,7 @@ class Config:
     seed: int = between(0, 0, 2**31 - 1)
     steps: int | None = between(None, 1)  # exactly one of the three durations is set
     examples: int | None = between(None, 1)
-    epochs: float | None = between(None, 0.0)
+    epochs: float | None = positive(None)
     log_every: int = between(50, 1)
     data: Data = section(Data)
     model: Model = section(Model)

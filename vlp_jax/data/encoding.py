@@ -5,7 +5,6 @@ import contextlib
 import ctypes
 import dataclasses
 import multiprocessing
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from vlp_jax.data.records import Schema
 from vlp_jax.data.samples import SampleError, Source
 from vlp_jax.data.shrink import shrink_image
-from vlp_jax.data.worker_processes import leave_with_parent
+from vlp_jax.data.worker_processes import leave_with_parent, workers_starting
 from vlp_jax.errors import DataError
 
 CHUNK = 16  # samples a task of a process
@@ -65,7 +64,7 @@ def _in_processes(encoder: Encoder, first: int, workers: int) -> Iterator[Encode
     executor = ProcessPoolExecutor(workers, context, _start_worker, (encoder, stopped))
     starts, waiting = iter(range(first, len(encoder.source), CHUNK)), collections.deque()
     try:
-        with _interrupts_held():  # workers inherit that: Ctrl-C, which reaches all of them, is this process's to answer
+        with workers_starting():
             for start in starts:
                 waiting.append(executor.submit(_encode_chunk, start))
                 if len(waiting) == workers * AHEAD:
@@ -82,15 +81,6 @@ def _in_processes(encoder: Encoder, first: int, workers: int) -> Iterator[Encode
     finally:
         stopped.value = True  # where this is not the end: tasks that nobody waits for any more are not finished first
         executor.shutdown(cancel_futures=True)  # no worker is killed: one that was sending would be waited for without end
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(encoder: Encoder, stopped: ctypes.c_bool) -> None:

@@ -56,7 +56,9 @@ def index_groups(path: str) -> Arrays:
         with _opened(path) as file:
             rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             schema = file.schema_arrow.serialize().to_pybytes()
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno:  # of the system, not of a damaged footer
+            raise
         raise DataError(f"{path}: is not a Parquet file, or is cut off: {_first_line(error)}") from error
     return {"rows": np.array(rows, np.int64), "schema": np.frombuffer(schema, np.uint8)}
 

@@ -4,6 +4,7 @@ Position p of the run (p = k * batch_size + row) decides everything about a row:
 there, and every random draw of its transform. Grain only chooses which thread or process computes it.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -13,6 +14,7 @@ from typing import Any
 import grain
 import numpy as np
 from absl import flags
+from grain.experimental import DatasetOptions, WithOptionsIterDataset
 
 from vlp_jax.config import schema
 from vlp_jax.data.augmentation import decode_and_augment
@@ -26,10 +28,12 @@ from vlp_jax.data.packing import pack
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_unicode
 from vlp_jax.data.targets import Targets, rows_of_texts
-from vlp_jax.data.worker_processes import leave_with_parent
+from vlp_jax.data.worker_processes import allow_open_files, leave_with_parent, workers_starting
 from vlp_jax.errors import DataError
 
 ATTEMPTS = 100
+SHARED = 2**20  # bytes: arrays below go through a worker's pipe, as each in shared memory takes two open files
+ARRAYS = 12  # that `TrainRows.batch` makes, those of `inputs` apart
 REASONS = tuple(Reason)  # code r > 0 in a batch stands for REASONS[r - 1]; 0 is a good row
 
 
@@ -146,6 +150,13 @@ def input_fingerprint(config: schema.Config, mixture: Mixture) -> dict[str, Any]
     return {"seed": config.seed, "data.batch_size": config.data.batch_size, **mixture.fingerprints()}
 
 
+def allow_workers(data: schema.Data, inputs: tuple[str, ...]) -> None:
+    """Raises the limit of open files where `data.workers` may need it. inputs: as of `TrainRows`. Raises: ConfigError where it is
+    too low for good."""
+    images = 1 + sum(name in VIEWS for name in inputs)
+    allow_open_files(data.workers, data.prefetch + 2, least=images, most=ARRAYS + len(inputs))
+
+
 class Batches(Iterator):
     """The global batches from `position` (in batches) on, or those of their rows that this host needs: `local_rows`, the
     numbers within a batch, or None for all.
@@ -163,14 +174,18 @@ class Batches(Iterator):
         dataset = grain.MapDataset.range(position, np.iinfo(np.int64).max // data.batch_size // 2).map(make)
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.prefetch))
         if data.workers:
+            allow_workers(data, rows.inputs)
+            dataset = WithOptionsIterDataset(dataset, DatasetOptions(min_shm_size=SHARED))
             flags.FLAGS.mark_as_parsed()  # Grain reads a flag of its own as it starts a worker; no door here parses absl's
             dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(data.workers, per_worker_buffer_size=data.prefetch))
         self.position, self.spec = position, rows.mixture.describe()
-        self.iterator = iter(dataset)
+        self.iterator, self.starting = iter(dataset), bool(data.workers)
 
     def __next__(self) -> Batch:
         try:
-            batch = next(self.iterator)
+            with workers_starting() if self.starting else contextlib.nullcontext():
+                batch = next(self.iterator)
+            self.starting = False
         except RuntimeError as error:
             if "terminated unexpectedly" not in str(error):  # Grain's words for a worker that is gone
                 raise

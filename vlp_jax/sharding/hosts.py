@@ -13,7 +13,8 @@ from typing import TextIO
 import jax
 
 from vlp_jax.config import schema
-from vlp_jax.errors import PASSING, UserError
+from vlp_jax.errors import PASSING, UserError, user_error_of
+from vlp_jax.interrupts import CTRL_C, leaving_with
 from vlp_jax.sharding.exchange import exchange, set_patience
 from vlp_jax.sharding.launch import Launch
 from vlp_jax.sharding.relay import Relay
@@ -40,7 +41,8 @@ def joined(launch: Launch | None, config: schema.Hosts, heeds_signals: bool = Fa
         relay = connect(launch, config, heeds_signals)
         watch = Watch(config.heartbeat_seconds, relay)
         try:
-            yield
+            with leaving_with(lambda: leave_together("interrupted", CTRL_C)):
+                yield
         except BaseException as error:
             leave(watch, error)
         exchange("the end", None)  # a host that rests here still beats for the others
@@ -77,6 +79,7 @@ def connect(launch: Launch, config: schema.Hosts, heeds_signals: bool) -> Relay 
 
 def leave(watch: Watch, error: BaseException) -> None:
     """Ends this process, and tells the others why."""
+    error = user_error_of(error) or error
     if isinstance(error, UserError):
         watch.exit(str(error).replace("\n", " "), error.status)
     if isinstance(error, jax.errors.JaxRuntimeError):
@@ -85,7 +88,7 @@ def leave(watch: Watch, error: BaseException) -> None:
             watch.exit(f"host error: all {watch.hosts} hosts answer, and one that waited for another gave up: "
                        f"{str(error).splitlines()[0]}; start all hosts again to go on from the last checkpoint", PASSING)
     if isinstance(error, KeyboardInterrupt):
-        watch.exit("interrupted", 130)
+        watch.exit("interrupted", CTRL_C)
     watch.exit("".join(traceback.format_exception(error)).rstrip(), 1)
 
 

@@ -18,7 +18,7 @@ from vlp_jax.data.augmentation import check_augmentation
 from vlp_jax.data.inputs import device_arrays
 from vlp_jax.data.mixture import Mixture, open_mixture
 from vlp_jax.data.notices import said_while_waiting
-from vlp_jax.data.pipeline import Batches, TrainRows, input_fingerprint
+from vlp_jax.data.pipeline import Batches, TrainRows, allow_workers, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.targets import Targets, check_given, find_targets, ranked_answers
 from vlp_jax.data.word_vectors import WordVectors, vectors_of_tokens
@@ -41,6 +41,7 @@ from vlp_jax.sharding.mesh import batch_sharding, check_batch, check_microbatch,
 from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.accumulation import check_collections
 from vlp_jax.training.guard import skips_updates
+from vlp_jax.training.memory import check_state_fits
 from vlp_jax.training.optimizer import make_optimizer, only_where_trained
 from vlp_jax.training.regularizers import check_regularizers
 from vlp_jax.training.schedule import make_schedule, total_steps
@@ -239,6 +240,9 @@ def assemble(config: schema.Config) -> Run:
     steps = total_steps(config, len(mixture))
     check_reached(config, steps)
     update = build_update(config, layout, steps)
+    check_state_fits(update.shapes, update.shardings)
+    if config.data.workers:
+        allow_workers(config.data, asked_inputs(config.objectives))
     return Run(**vars(update), config=config, layout=layout, host_rows=host_rows, mixture=mixture,
                preprocessor=preprocessor, steps=steps, words=word_vectors(config.model.text, preprocessor, update.shapes.params))
 

@@ -2,12 +2,13 @@
 
 A folder `DIR/checkpoints/STEP` holds `params`, `average` (where the config keeps one) with `average_statistics` (of a BatchNorm),
 `guard` (where updates may be skipped) and `rest` (the remaining state) as Orbax PyTrees, and `metadata` as JSON: input position,
-clock, config, preprocessor with its tokenizer, shapes of the parameters and of the rest, and fingerprints that tell a damaged
-checkpoint from a whole one.
+clock, config, preprocessor with its tokenizer, shapes of the parameters and of the rest, a fingerprint of every array and a
+checksum of the metadata themselves (`checksums.py`).
 """
 
 import dataclasses
 import os
+import re
 from typing import Any
 
 import jax
@@ -16,10 +17,11 @@ import orbax.checkpoint as ocp
 
 from vlp_jax.errors import CheckpointError
 from vlp_jax.sharding.exchange import several_hosts
+from vlp_jax.training.checksums import check_arrays, check_metadata
 from vlp_jax.training.guard import GuardState, fresh_guard
 from vlp_jax.training.optimizer import path_of
-from vlp_jax.training.reading import DamagedCheckpoint, read_patiently, read_together
-from vlp_jax.training.state import TrainState, fingerprint
+from vlp_jax.training.reading import DamagedCheckpoint, quiet_reads, read_patiently, read_together
+from vlp_jax.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +39,46 @@ def checkpoint_folder(workdir: str) -> str:
 
 
 def finished_steps(folder: str) -> list[int]:
-    """Steps of the finished checkpoints in a folder, ascending; saves under way carry another name."""
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    return sorted(int(name) for name in names if name.isdigit())
+    """Steps of the finished checkpoints in a folder, ascending; saves under way carry another name. Raises: CheckpointError
+    where the folder cannot be listed."""
+    return sorted(int(name) for name in names_in(folder) if is_checkpoint(folder, name))
+
+
+def stray_names(folder: str) -> list[str]:
+    """Names in a folder of checkpoints that are neither a checkpoint's nor those of Orbax's unfinished saves."""
+    return sorted(name for name in names_in(folder) if not is_checkpoint(folder, name) and ".orbax-checkpoint-tmp" not in name)
+
+
+def names_in(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be listed: {error.strerror}") from error
+
+
+def is_checkpoint(folder: str, name: str) -> bool:
+    """Whether a name is that of a step as this code writes it: not `latest`, `7.bak`, `-3`, `007`, nor a file."""
+    return re.fullmatch("0|[1-9][0-9]*", name, re.ASCII) is not None and os.path.isdir(os.path.join(folder, name))
+
+
+def lost_checkpoint(folder: str, newest: int | None) -> str | None:
+    """A line about a checkpoint later than `newest` that `newest_checkpoint` next to the folder names; None where it names none."""
+    record = newest_record(folder)
+    try:
+        with open(record, encoding="utf-8") as file:
+            step = int(file.read())
+    except (OSError, ValueError):  # of runs before there was one, or damaged itself: then it shows nothing
+        return None
+    if newest is None or step <= newest:
+        return None
+    return f"checkpoint {step} was saved ({record}) and is gone from {folder}; the newest there is {newest}"
+
+
+def newest_record(folder: str) -> str:
+    """The file next to a folder of checkpoints with the step of the newest one that was finished."""
+    return os.path.join(os.path.dirname(folder), "newest_checkpoint")
 
 
 def split(state: TrainState) -> dict[str, Any]:
@@ -84,8 +123,7 @@ def check_same_state(metadata: dict[str, Any], items: dict[str, Any], where: str
                               "start anew in another workdir")
     for name, what in (("params", "model"), ("collections", "model"), ("rest", "optimizer")):
         here = describe(items.get(name, {}))
-        stored = {"params": metadata["parameters"], "collections": metadata.get("collections", {}),
-                  "rest": metadata.get("rest", here)}[name]  # older ones do not say
+        stored = {"params": metadata["parameters"], "collections": metadata["collections"], "rest": metadata["rest"]}[name]
         for path in sorted(stored.keys() | here.keys()):
             if stored.get(path) != here.get(path):
                 raise CheckpointError(
@@ -109,7 +147,7 @@ def restore_state(folder: str, step: int, shapes: TrainState, shardings: TrainSt
         del wanted["guard"]
     items = read_together(what, lambda: {name: read_item(folder, step, name, tree) for name, tree in wanted.items()})
     for name, item in items.items():
-        check_fingerprint(item, name, metadata)
+        check_arrays(item, name, metadata)
     return Restored(step, join(items | fresh, shapes), metadata)
 
 
@@ -129,8 +167,7 @@ def restore_metadata(folder: str, step: int) -> dict[str, Any]:
         handler = ocp.JsonCheckpointHandler(multiprocessing_options=alone)
         with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
             metadata = reader.restore(os.path.join(place, "metadata"))
-        if not isinstance(metadata, dict) or not {"parameters", "fingerprints"} <= metadata.keys():
-            raise DamagedCheckpoint("metadata: lacks parameters or fingerprints")
+        check_metadata(metadata, step, place)
         return metadata
 
     return read_patiently("metadata", place, read)
@@ -140,17 +177,13 @@ def read_item(folder: str, step: int, name: str, wanted: Any) -> Any:
     """One item of a checkpoint. Raises: as `read_patiently`."""
     place = os.path.join(folder, str(step))
 
+    quiet_reads()
+
     def read() -> Any:
         with ocp.StandardCheckpointer(multiprocessing_options=this_host_alone()) as reader:
             return reader.restore(os.path.join(place, name), wanted)
 
     return read_patiently(name, place, read)
-
-
-def check_fingerprint(item: Any, name: str, metadata: dict[str, Any]) -> None:
-    """Raises: DamagedCheckpoint where an item is not what was written."""
-    if fingerprint(item) != metadata["fingerprints"][name]:
-        raise DamagedCheckpoint(f"{name}: its contents changed after it was written")
 
 
 def restore_arrays(folder: str, step: int, name: str, metadata: dict[str, Any], shardings: Any = None) -> dict:
@@ -182,10 +215,10 @@ def restore_item(folder: str, step: int, name: str, wanted: Any, metadata: dict[
 
     try:
         item = read_together(f"{name} of {folder}/{step}", read) if together else read()
-        check_fingerprint(item, name, metadata)
+        check_arrays(item, name, metadata)
         return item
     except DamagedCheckpoint as error:
-        raise CheckpointError(f"{folder}/{step}: is damaged: {error}") from error
+        raise damaged(folder, step, error) from error
 
 
 def read_metadata(folder: str, step: int, together: bool = False) -> dict[str, Any]:
@@ -196,7 +229,14 @@ def read_metadata(folder: str, step: int, together: bool = False) -> dict[str, A
     try:
         return read_together(f"metadata of {folder}/{step}", read) if together else read()
     except DamagedCheckpoint as error:
-        raise CheckpointError(f"{folder}/{step}: is damaged: {error}") from error
+        raise damaged(folder, step, error) from error
+
+
+def damaged(folder: str, step: int, error: DamagedCheckpoint) -> CheckpointError:
+    """The refusal of a damaged checkpoint that was asked for, and which other there is."""
+    others = [other for other in finished_steps(folder) if other != step]
+    advice = f"the newest of the others is of step {others[-1]}" if others else "there is no other"
+    return CheckpointError(f"{folder}/{step}: is damaged: {error}; {advice}")
 
 
 def nest(flat_tree: dict[str, Any]) -> dict:

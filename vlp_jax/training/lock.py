@@ -40,6 +40,9 @@ def take(workdir: str, held: contextlib.ExitStack) -> None:
     except OSError as error:
         print(f"{path}: this file system has no locks ({error.strerror}): take care that no other run trains there", flush=True)
         return
-    file.truncate(0)
-    file.write(f"process {os.getpid()} of {socket.gethostname()}\n")
-    file.flush()
+    try:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} of {socket.gethostname()}\n")
+        file.flush()
+    except OSError as error:
+        raise ConfigError(f"--workdir: {path} cannot be written: {error.strerror}") from error

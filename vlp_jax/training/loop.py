@@ -9,6 +9,7 @@ from vlp_jax.sharding.exchange import check_all_agree, decided_by_first
 from vlp_jax.training.assembly import Run, assemble
 from vlp_jax.training.checkpoint import checkpoint_folder, finished_steps
 from vlp_jax.training.lock import locked
+from vlp_jax.training.memory import out_of_memory
 from vlp_jax.training.pretrained import find_origins
 from vlp_jax.training.signals import StopSignal
 from vlp_jax.training.sitting import Outcome, Sitting
@@ -45,8 +46,14 @@ def train_alone(run: Run, workdir: str, changes: list[str]) -> Outcome:
     for setting in passed_over(config):
         print(f"warning: {setting}", flush=True)
     with StopSignal() as stop, Watchdog(config.watchdog, workdir, jax.process_index()) as watchdog:
-        sitting = Sitting(run, workdir, stop, watchdog)
-        if changes:
-            claim_workdir(workdir, config)  # only now: the checkpoint goes with them
-        with sitting:
-            return sitting.train()
+        try:
+            sitting = Sitting(run, workdir, stop, watchdog)
+            if changes:
+                claim_workdir(workdir, config)  # only now: the checkpoint goes with them
+            with sitting:
+                return sitting.train()
+        except Exception as error:
+            shortage = out_of_memory(error, run.shapes, run.shardings)
+            if shortage is None:
+                raise
+            raise shortage from error

@@ -4,9 +4,14 @@ Only what proves damage counts as such: files that are missing or cut short, con
 answers 503, a stale network mount, memory that does not suffice say nothing about the checkpoint.
 """
 
+import functools
 import json
 import logging
+import os
+import re
+import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -18,11 +23,16 @@ from vlp_jax.sharding.exchange import exchange
 Value = TypeVar("Value")
 PAUSES = (1.0, 5.0)  # seconds, after which what the storage did not give is asked for again
 
-DAMAGE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError)
-# TensorStore raises ValueErrors that begin with the name of an absl status. The third: a byte range behind the end of a file;
-# the last: a compressed stream that ends too early or is none.
-DAMAGE_CODES = ("NOT_FOUND", "DATA_LOSS", "OUT_OF_RANGE", "FAILED_PRECONDITION")
-LASTING_CODES = ("PERMISSION_DENIED", "UNAUTHENTICATED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
+# Files that are missing or hold something else, and what Python raises of JSON that is not what Orbax wrote: a name, a type or
+# a number in it is another.
+DAMAGE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, json.JSONDecodeError, UnicodeError, LookupError, TypeError,
+          AttributeError, ArithmeticError, AssertionError, RecursionError)
+# TensorStore raises ValueErrors that begin with the name of an absl status. Of storage that does not answer, or refuses; any
+# other, or a ValueError of other code, is of contents that cannot be those that were written: NOT_FOUND, DATA_LOSS, OUT_OF_RANGE
+# (a byte range behind the end of a file), FAILED_PRECONDITION (a compressed stream that ends too early), INVALID_ARGUMENT (of
+# JSON), UNIMPLEMENTED (of a codec's name).
+PASSING_CODES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "UNKNOWN", "INTERNAL", "RESOURCE_EXHAUSTED")
+LASTING_CODES = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 
 
 class DamagedCheckpoint(Exception):
@@ -58,15 +68,72 @@ def judged(what: str, place: str, error: Exception) -> DamagedCheckpoint | Check
     """What an error on reading means."""
     root = root_of(error)
     code = str(root).partition(":")[0]
-    if isinstance(error, DamagedCheckpoint):
+    if isinstance(error, (DamagedCheckpoint, CheckpointError)):
         return error
-    if isinstance(root, DAMAGE) or (isinstance(root, ValueError) and code in DAMAGE_CODES):
-        return DamagedCheckpoint(f"{what}: {first_line(root)}")
+    if isinstance(root, FileNotFoundError) and (refused := unreadable_folder(place, what)):
+        root = refused
+    if isinstance(root, DAMAGE) or (isinstance(root, ValueError) and code not in PASSING_CODES + LASTING_CODES):
+        return DamagedCheckpoint(f"{damaged_file(place, what)}: {words_of(root)}")
     lasting = isinstance(root, (PermissionError, MemoryError, jax.errors.JaxRuntimeError)) or code in LASTING_CODES
     kind, advice = ((CheckpointError, "give it what it lacks (memory, permission)") if lasting else
                     (StorageError, "start again when its storage answers"))
     return kind(f"{place}: {what} cannot be read, which proves no damage: {first_line(root)}; nothing was changed: {advice}, or "
                 "move this checkpoint away to go on from an older one")
+
+
+def unreadable_folder(place: str, item: str) -> PermissionError | None:
+    """The refusal of a folder of an item that may not be read, which to Orbax looks as if nothing were there."""
+    try:
+        for folder, _, _ in os.walk(os.path.join(place, item), onerror=_raise):
+            os.stat(os.path.join(folder, "."))
+    except PermissionError as error:
+        return error
+    except OSError:
+        return None
+    return None
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def damaged_file(place: str, item: str) -> str:
+    """The JSON file of a checkpoint's item that cannot be parsed, as a path below `place`; the item where none is to blame."""
+    for folder, _, names in sorted(os.walk(os.path.join(place, item))):
+        for name in sorted(names):
+            if name in ("_METADATA", "_sharding", "metadata") or os.path.basename(folder) == "array_metadatas":
+                try:
+                    with open(os.path.join(folder, name), encoding="utf-8") as file:
+                        json.load(file)
+                except (OSError, ValueError):
+                    return os.path.relpath(os.path.join(folder, name), place)
+    return item
+
+
+def words_of(error: BaseException) -> str:
+    """What is damaged, from the error that shows it; TensorStore's goes on with the state of its storage."""
+    code, _, text = str(error).partition(":")
+    array = re.search('reading "([^"]+)"', text)
+    if isinstance(error, ValueError) and array:
+        return f"{array[1]} cannot be read ({code})"
+    line = first_line(error)
+    return line if isinstance(error, (ValueError, OSError)) else f"not what was written ({type(error).__name__}: {line})"
+
+
+@functools.cache
+def quiet_reads() -> None:
+    """Where one array of several cannot be read, Python and asyncio report the reads of the others as exceptions that nobody
+    caught. What is to be known of it the first one's error says."""
+    logging.getLogger("asyncio").addFilter(lambda record: "tensorstore" not in record.getMessage())
+    warnings.filterwarnings("ignore", "coroutine '_read_array.*' was never awaited", RuntimeWarning)
+    report = sys.unraisablehook
+
+    def unless_of_orbax(raised: "sys.UnraisableHookArgs") -> None:
+        code = getattr(raised.object, "cr_code", None)
+        if code is None or f"{os.sep}orbax{os.sep}" not in code.co_filename:
+            report(raised)
+
+    sys.unraisablehook = unless_of_orbax
 
 
 def read_together(what: str, read: Callable[[], Value]) -> Value:

@@ -23,11 +23,15 @@ from vlp_jax.training.checkpoint import (
     checkpoint_folder,
     describe,
     finished_steps,
+    lost_checkpoint,
+    newest_record,
     restore_state,
     split,
+    stray_names,
 )
+from vlp_jax.training.checksums import with_checksum
 from vlp_jax.training.reading import DamagedCheckpoint, first_line, root_of
-from vlp_jax.training.state import TrainState, all_finite, fingerprint
+from vlp_jax.training.state import TrainState, all_finite, leaf_fingerprints
 from vlp_jax.training.writers import write_atomically
 
 
@@ -76,9 +80,10 @@ class Checkpoints:
                 raise TrainingError(f"after step {step} the parameters or moments are not finite; {self.last_good()}; a lower "
                                     "optimizer.rate, a longer warm-up or optimizer.clip_norm may help")
             decided_by_first("checkpoints", lambda: self.check_space(items))
-            metadata = metadata | {"parameters": describe(items["params"]), "rest": describe(items["rest"]),
-                                   "collections": describe(items.get("collections", {})),
-                                   "fingerprints": {name: fingerprint(item) for name, item in items.items()}}
+            metadata = with_checksum(metadata | {
+                "step": step, "parameters": describe(items["params"]), "rest": describe(items["rest"]),
+                "collections": describe(items.get("collections", {})),
+                "fingerprints": {name: leaf_fingerprints(item) for name, item in items.items()}})
             trees = {name: ocp.args.StandardSave(item) for name, item in items.items()}
             self.under_way = step
             self.manager.save(step, args=ocp.args.Composite(metadata=ocp.args.JsonSave(metadata), **trees))
@@ -91,6 +96,7 @@ class Checkpoints:
         gone; StorageError where the storage does not answer. Nothing has been moved then.
         """
         steps = decided_by_first("checkpoints", lambda: finished_steps(self.folder))[::-1]
+        self.mention_oddities(steps)
         damaged = []
         for step in steps:
             try:
@@ -108,6 +114,16 @@ class Checkpoints:
                                   "restore them from a copy, or start anew in another workdir")
         decided_by_first("checkpoints", self.check_fresh)
         return None
+
+    def mention_oddities(self, steps: list[int]) -> None:
+        """Prints what else lies among the checkpoints, and that a later one than those of `steps` (descending) is gone."""
+        strays = stray_names(self.folder) if is_first() else []
+        if strays:
+            print(f"{self.folder}: ignored what is no checkpoint: {', '.join(map(repr, strays[:5]))}"
+                  f"{f' and {len(strays) - 5} more' if len(strays) > 5 else ''}", flush=True)
+        lost = lost_checkpoint(self.folder, steps[0] if steps else None) if is_first() else None
+        if lost:
+            print(f"warning: {lost}: was it deleted, or is its storage not mounted? The run continues from there", flush=True)
 
     def check_fresh(self) -> None:
         """Raises: CheckpointError if a run in this workdir had a checkpoint: a fresh start would write over what it has left."""
@@ -140,7 +156,7 @@ class Checkpoints:
 
     @property
     def record(self) -> str:
-        return os.path.join(os.path.dirname(self.folder), "newest_checkpoint")
+        return newest_record(self.folder)
 
     @property
     def damaged_folder(self) -> str:

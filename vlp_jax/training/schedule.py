@@ -8,13 +8,18 @@ import optax
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 
+MOST_STEPS = 2**31 - 1  # int32, as the state counts them
+
 
 def total_steps(config: schema.Config, examples_per_epoch: int) -> int:
-    """The run's length in steps, from whichever of steps, examples and epochs the config states (rounded up)."""
-    if config.steps is not None:
-        return config.steps
-    examples = config.examples if config.examples is not None else config.epochs * examples_per_epoch
-    return max(1, math.ceil(examples / config.data.batch_size))
+    """The run's length in steps, from whichever of steps, examples and epochs the config states (rounded up). Raises: ConfigError
+    for one that no counter of steps can reach."""
+    examples = config.examples if config.examples is not None else (config.epochs or 0) * examples_per_epoch
+    steps = config.steps if config.steps is not None else max(1, math.ceil(examples / config.data.batch_size))
+    if steps > MOST_STEPS:
+        key = next(name for name in ("steps", "examples", "epochs") if getattr(config, name) is not None)
+        raise ConfigError(f"{key}: {getattr(config, key)} are {steps} steps; a run has at most {MOST_STEPS}")
+    return steps
 
 
 def make_schedule(config: schema.Schedule, rate: float, steps: int) -> optax.Schedule:

@@ -104,6 +104,7 @@ class Sitting:
             self.speed.goodput.spent("data_wait", waited)
             self.state, metrics = self.speed.update(self.step + 1, self.state, self.run.to_device(batch))
             self.step += 1
+            self.stop.updated = True
             for message in self.counts.observe(batch):
                 self.progress.message(message)
             if held is not None:

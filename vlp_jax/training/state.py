@@ -14,6 +14,7 @@ from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import replicated
 from vlp_jax.sharding.placement import parameter_shardings, shardings_like
 from vlp_jax.training.guard import fresh_guard
+from vlp_jax.training.optimizer import path_of
 
 
 @flax.struct.dataclass
@@ -110,9 +111,14 @@ def is_word_table(path: tuple) -> bool:
 def fingerprint(tree: Any) -> int:
     """32 bits that change with any bit of any leaf, and (but for one chance in 2^32) with their order: the sum modulo 2^32
     of every word mixed with its place. It tells a damaged checkpoint from a whole one; it is no defence against forgery."""
-    leaves = enumerate(jax.tree.leaves(tree))
-    parts = [in_turn(leaf_fingerprint(jnp.asarray(leaf), np.uint32(number + 1))) for number, leaf in leaves]
-    return sum(map(int, jax.device_get(parts))) % 2**32
+    return sum(leaf_fingerprints(tree).values()) % 2**32
+
+
+def leaf_fingerprints(tree: Any) -> dict[str, int]:
+    """{path: its part of `fingerprint`} of every leaf."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    parts = [in_turn(leaf_fingerprint(jnp.asarray(leaf), np.uint32(number + 1))) for number, (_, leaf) in enumerate(leaves)]
+    return {path_of(path): int(part) for (path, _), part in zip(leaves, jax.device_get(parts), strict=True)}
 
 
 @jax.jit

@@ -15,6 +15,7 @@ from vlp_jax.training.writers import write_atomically
 SPEED_ONLY = ("data.workers", "data.threads", "data.prefetch", "mesh.*", "hosts.*", "watchdog.*", "profile.*",
               "model.*.rematerialisation", "model.*.saved", "model.*.attention", "objectives.*.implementation",
               "objectives.*.chunk_size")
+FOLDERS, FILES = ("checkpoints", "tensorboard"), ("config.json", "metrics.jsonl", "lock", "newest_checkpoint")
 
 
 def check_workdir(workdir: str, config: Config, accept_changes: bool) -> list[str]:
@@ -37,11 +38,22 @@ def compare_workdir(workdir: str, config: Config, accept_changes: bool) -> list[
         place = os.path.dirname(place)
     if not os.access(place, os.W_OK):
         raise ConfigError(f"--workdir: no permission to write in {place}")
+    check_kinds(workdir)
     changes = config_changes(workdir, config)
     if changes and not accept_changes:
         raise ConfigError(f"--workdir: {workdir} was started with another config: {'; '.join(changes)}; use the old values, "
                           "another workdir, or --accept-changes to go on with the new ones")
     return changes
+
+
+def check_kinds(workdir: str) -> None:
+    """Raises: ConfigError where a name that the run writes in a workdir is a file and should be a folder, or the other way
+    round."""
+    for name in (*FOLDERS, *FILES):
+        path, wanted = os.path.join(workdir, name), os.path.isdir if name in FOLDERS else os.path.isfile
+        if os.path.lexists(path) and not wanted(path):
+            kind = "folder" if name in FOLDERS else "file"
+            raise ConfigError(f"--workdir: {path} is no {kind}, as the run's own is; move it away, or use another workdir")
 
 
 def config_changes(workdir: str, config: Config) -> list[str]:
@@ -50,8 +62,11 @@ def config_changes(workdir: str, config: Config) -> list[str]:
     if not os.path.isfile(path):
         return []
     try:
-        with open(path) as file:
-            old = flatten(completed(json.load(file)))
+        with open(path, encoding="utf-8") as file:
+            tree = json.load(file)
+        if not isinstance(tree, dict):
+            raise ValueError(f"it holds a {type(tree).__name__}")
+        old = flatten(completed(tree))
     except ValueError as error:
         raise ConfigError(f"{path}: cannot be read as JSON ({error}); remove it to go on with the config given") from error
     new = flatten(json.loads(json.dumps(to_tree(config))))

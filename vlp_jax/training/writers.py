@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import sys
 import time
 from typing import Any
@@ -39,9 +40,15 @@ class MetricsFile:
     """`metrics.jsonl`: one JSON object a line with `step` first; every line is flushed as it is written."""
 
     def __init__(self, path: str, keep_up_to: int):
-        """Opens the file for appending, cut back to the rows of steps <= keep_up_to (and to whole lines)."""
+        """Opens the file for appending, cut back to the rows of steps <= keep_up_to (and to whole lines). Of one with damaged rows
+        a copy is kept next to it, and a line is printed. Raises: OSError."""
         self.path = path
-        self.rows = [row for row in read_rows(path) if row["step"] <= keep_up_to]
+        rows, damaged = parsed_rows(path)
+        if damaged:
+            shutil.copyfile(path, f"{path}.damaged")
+            print(f"{path}: {len(damaged)} damaged rows were left out, the first in line {damaged[0]}; the file as it was is "
+                  f"{path}.damaged", flush=True)
+        self.rows = [row for row in rows if row["step"] <= keep_up_to]
         self.rewrite()
 
     def rewrite(self) -> None:
@@ -93,27 +100,49 @@ def finite(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_rows(path: str) -> list[dict[str, Any]]:
-    """The whole rows of a metrics.jsonl, up to a torn line; none if there is no file."""
-    rows = []
-    if os.path.isfile(path):
-        with open(path) as file:
-            for line in file:
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    break
+    """The whole rows of a metrics.jsonl; none if there is no file."""
+    return parsed_rows(path)[0]
+
+
+def parsed_rows(path: str) -> tuple[list[dict[str, Any]], list[int]]:
+    """The whole rows of a metrics.jsonl, in the order of their steps, and the numbers of the lines that are none. A torn last line,
+    of a run that was killed while it wrote, is neither."""
+    rows, damaged = [], []
+    if not os.path.isfile(path):
+        return rows, damaged
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            row = row_of(line)
+            if row is not None and row["step"] > (rows[-1]["step"] if rows else 0):
                 rows.append(row)
-    return rows
+            elif line.endswith(b"\n"):
+                damaged.append(number)
+    return rows, damaged
+
+
+def row_of(line: bytes) -> dict[str, Any] | None:
+    """The row that a line holds: an object with a whole `step`; None for anything else."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):  # also of bytes that are not UTF-8
+        return None
+    return row if isinstance(row, dict) and type(row.get("step")) is int and line.endswith(b"\n") else None
 
 
 def write_atomically(path: str, text: str) -> None:
-    """Replaces a file in one rename: readers see the old text or the new, never a part."""
+    """Replaces a file in one rename: readers see the old text or the new, never a part. Raises: OSError that names the file."""
     temporary = f"{path}.partial"
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        error.filename = path
+        raise
 
 
 def write_texts(workdir: str, step: int, texts: dict[str, str]) -> None:

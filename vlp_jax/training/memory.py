@@ -1,0 +1,85 @@
+"""What a run's state takes of a device's memory, known from its shapes before anything is allocated, and what an error for want of
+memory means."""
+
+import math
+import pathlib
+import resource
+from typing import Any
+
+import jax
+import psutil
+
+from vlp_jax.errors import ConfigError, TrainingError, is_out_of_memory
+
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+ADVICE = ("a smaller data.batch_size, accumulation.microbatches, model.*.rematerialisation='full' and mesh.fsdp over more devices "
+          "take less; python -m vlp_jax.compile prints the bill of a step")
+
+
+def bytes_on(shapes: Any, shardings: Any) -> int:
+    """Bytes that one device holds of all leaves of a tree."""
+    pairs = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
+    return sum(math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf, sharding in pairs)
+
+
+def bill_of_state(shapes: Any, shardings: Any) -> dict[str, int]:
+    """{part: bytes a device} of a TrainState, and of the gradients, which are as large as the parameters."""
+    parts = {"parameters": "params", "optimizer state": "optimizer", "average": "average", "collections": "collections"}
+    bill = {name: bytes_on(getattr(shapes, part), getattr(shardings, part)) for name, part in parts.items()}
+    return {name: size for name, size in (bill | {"gradients": bill["parameters"]}).items() if size}
+
+
+def host_memory() -> int:
+    """Bytes of this machine's memory that this process may have."""
+    limits = [psutil.virtual_memory().total, resource.getrlimit(resource.RLIMIT_AS)[0]]
+    for path in map(pathlib.Path, CGROUP_LIMITS):
+        try:
+            limits.append(int(path.read_text()))
+        except (OSError, ValueError):  # another version's, or "max"
+            continue
+    return min(limit for limit in limits if limit > 0)  # -1: no limit
+
+
+def device_memory() -> tuple[int | None, str]:
+    """Bytes that one of this process's devices may hold, and its name; None where it does not tell."""
+    device, count = jax.local_devices()[0], jax.local_device_count()
+    if device.platform == "cpu":
+        return host_memory() // count, f"this machine's memory{f' for each of its {count} devices' if count > 1 else ''}"
+    return (device.memory_stats() or {}).get("bytes_limit"), f"a {device.device_kind}"
+
+
+def check_state_fits(shapes: Any, shardings: Any) -> None:
+    """Raises: ConfigError with the bill where a state and its gradients are larger than a device's memory."""
+    bill, (memory, name) = bill_of_state(shapes, shardings), device_memory()
+    if memory is not None and sum(bill.values()) > memory:
+        raise ConfigError(f"model: is too large: {in_words(bill)} a device, and {name} has {gigabytes(memory)}; mesh.fsdp over "
+                          "more devices, a smaller model, or an optimizer with less state (sgd, lion, adafactor) takes less")
+
+
+def check_parameters_fit(shapes: dict[str, list[int]], where: str) -> None:
+    """Raises: ConfigError where float32 arrays of these shapes are larger than the memory of the one device that is to hold
+    them."""
+    needed, (memory, name) = sum(4 * math.prod(shape) for shape in shapes.values()), device_memory()
+    if memory is not None and needed > memory:
+        raise ConfigError(f"{where}: its parameters take {gigabytes(needed)}, and {name} has {gigabytes(memory)}")
+
+
+def out_of_memory(error: BaseException, shapes: Any, shardings: Any) -> TrainingError | None:
+    """The refusal that an error while training means, with the bill; None for another error."""
+    if not is_out_of_memory(error):
+        return None
+    memory, name = device_memory()
+    has = "" if memory is None else f" of the {gigabytes(memory)} that {name} has"
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    bill = in_words(bill_of_state(shapes, shardings))
+    return TrainingError(f"out of memory: {bill} a device{has}; the rest is the batch's: {ADVICE} ({said})")
+
+
+def in_words(bill: dict[str, int]) -> str:
+    """`parameters 1.2 GB + gradients 1.2 GB = 2.4 GB`."""
+    return f"{' + '.join(f'{name} {gigabytes(size)}' for name, size in bill.items())} = {gigabytes(sum(bill.values()))}"
+
+
+def gigabytes(size: int) -> str:
+    """Bytes in GB of 10^9, for reading."""
+    return f"{size / 1e9:,.3g} GB"
