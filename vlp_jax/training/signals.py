@@ -11,6 +11,7 @@ from types import FrameType, TracebackType
 from jax.experimental import multihost_utils
 
 from vlp_jax.interrupts import CTRL_C, AtOnce
+from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.exchange import several_hosts
 from vlp_jax.sharding.watch import leave_together
 

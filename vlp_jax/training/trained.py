@@ -7,6 +7,7 @@ from typing import Any
 from vlp_jax.config import schema, to_config
 from vlp_jax.errors import CheckpointError
 from vlp_jax.objectives.module import PretrainingModule
+from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import replicated
 from vlp_jax.training.assembly import example_batch
