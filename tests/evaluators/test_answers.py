@@ -74,6 +74,17 @@ def test_an_answer_counts_where_it_is_the_true_one_as_tokens_and_the_targets_can
                                                                                     "   true: a dog face\n")
 
 
+def test_written_answers_are_scored_by_all_annotators_as_vqa_s_official_evaluation_does():
+    rows = [("a?", ["yes"] * 3 + ["no"] * 7, "yes"), ("b?", ["Red"] + ["blue"] * 9, "red"),
+            ("c?", ["two"] * 2 + ["2"] * 3 + ["one"] * 5, "2"),
+            ("d?", ["yes"] * 10, "no"), ("e?", ["no"], "no"), ("f?", ["dog"] * 10, "")]
+    data = questions([(question, answers[0], None) for question, answers, _ in rows])
+    for metadata, (_, given, _) in zip(data.metadata, rows, strict=True):
+        metadata["answer"] = given
+    results = answers(writing([said for *_, said in rows]), data, teller_of(("vqa_answer",)))
+    assert results["answers_vqa_accuracy"] == pytest.approx((0.9 + 0.3 + 1 + 0 + 1 + 0) / 6)
+
+
 def test_what_the_tokenizer_cannot_say_is_never_right_nor_is_what_was_cut():
     vocabulary = {token: number for number, token in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "dog"))}
     spec = schema.Text(tokenizer="words", start_token="[CLS]", end_token="[SEP]", padding_token="[PAD]")

@@ -5,20 +5,24 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from vlp_jax.data.canonicalize import canonicalize
+from vlp_jax.data.targets import values_in
 from vlp_jax.data.text import Tokenizer
+from vlp_jax.data.vqa_answers import vqa_score
 from vlp_jax.evaluators.captioner import words
 from vlp_jax.evaluators.captioning import SHOWN
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.told import Teller, first_texts, require_targets
 
-ANSWER_METRICS = ("answers_samples", "answers_exact_match")
+ANSWER_METRICS = ("answers_samples", "answers_exact_match", "answers_vqa_accuracy")
 Write = Callable[[Sequence[tuple[int, str]]], np.ndarray]  # (number of a sample, its text) -> int [N, L], tokens up to an end token
 
 
 def answers(write: Write, data: EvaluationSet, teller: Teller) -> dict[str, float | str]:
     """`answers_exact_match`: the share of samples of which the written text is the true one (Rajpurkar et al. 2016,
     "SQuAD"), both as the tokenizer gives them back, after the target's `canonicalize`. A true one that it cannot give back (all of
-    its words are unknown) counts as wrong. `answers_samples`: how many there are.
+    its words are unknown) counts as wrong. `answers_vqa_accuracy`: the mean score of the written texts by what all annotators of a
+    sample answered, as VQA's official evaluation has it (`vqa_score`); with one annotator that is the exact match.
+    `answers_samples`: how many there are.
     `answers`: a text of what the first samples are asked, what is written, and what is true.
 
     A sample with several texts is asked about by its first. Raises: DataError for a sample without the target's field.
@@ -29,9 +33,22 @@ def answers(write: Write, data: EvaluationSet, teller: Teller) -> dict[str, floa
     found = [words(tokenizer.backend.decode, row, {*end, padding}) for row in write(asked).tolist()]
     right = [text != "" and canonicalize(said, changes) == canonicalize(text, changes)
              for said, text in zip(found, given_back(tokenizer, truth), strict=True)]
+    scores = vqa_accuracies([canonicalize(said, changes) for said in found], data, teller)
     shown = zip(asked[:SHOWN], found, truth, strict=False)
     lines = [f"{number + 1}. {' '.join(text.split())}\n   written: {said}\n   true: {true}" for (number, text), said, true in shown]
-    return {"answers_samples": len(right), "answers_exact_match": float(np.mean(right)), "answers": "\n".join(lines) + "\n"}
+    return {"answers_samples": len(right), "answers_exact_match": float(np.mean(right)),
+            "answers_vqa_accuracy": float(np.mean(scores)), "answers": "\n".join(lines) + "\n"}
+
+
+def vqa_accuracies(written: Sequence[str], data: EvaluationSet, teller: Teller) -> list[float]:
+    """`vqa_score` of what was written about each sample, an empty text's being 0; annotators' answers as the tokenizer gives them
+    back."""
+    spec, tokenizer = teller.targets.specs[teller.target], teller.embedder.preprocessor.tokenizer
+    annotated = [values_in(metadata, spec) for metadata in data.metadata]
+    distinct = list(dict.fromkeys(value for values in annotated for value in values))
+    texts = dict(zip(distinct, (canonicalize(text, spec.canonicalize) for text in given_back(tokenizer, distinct)), strict=True))
+    return [vqa_score(sum(texts[value] == said != "" for value in values), len(values))
+            for said, values in zip(written, annotated, strict=True)]
 
 
 def true_answers(data: EvaluationSet, teller: Teller) -> list[str]:
