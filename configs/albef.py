@@ -36,6 +36,7 @@ def get_config(variant="full"):
     config.data.augmentation.update(area=(0.2, 1.0), flip=0.5, randaugment=dict(operations=2, magnitude=21, probability=0.5,
                                                                                         names=ALBEF_OPERATIONS))
     config.data.train.source = WEB_SOURCE
+    config.data.images.transparency = "drop"
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
                             padding_token="[PAD]", canonicalize=("lower_case", "person", "separators", "marks", "whitespace"))
     config.model.embedding_dim = 256

@@ -32,6 +32,7 @@ def get_config(variant="full"):
     config.data.augmentation.update(area=(0.2, 1.0), flip=0.5, randaugment=dict(operations=2, magnitude=15, probability=0.5,
                                                                                         names=ALBEF_OPERATIONS))
     config.data.train.source = WEB_SOURCE
+    config.data.images.transparency = "drop"
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
                             padding_token="[PAD]", canonicalize=("lower_case", "marks_to_blanks", "whitespace"))
     config.model.embedding_dim = 256

@@ -20,6 +20,7 @@ def get_config(variant="full"):
     config.data.update(batch_size=65_536, workers=16)
     config.data.augmentation.area = (0.9, 1.0)
     config.data.train.source = WEB_SOURCE
+    config.data.images.transparency = "drop"
     config.data.images.update(mean=(0.5,) * 3, std=(0.5,) * 3)
     config.data.text.update(CLIP_TEXT)
     stack = dict(scan=True, rematerialisation="save_matmuls")

@@ -32,6 +32,7 @@ def get_config(variant="full"):
     config.data.images.resize = "squash"
     config.data.augmentation.area = (0.9, 1.0)
     config.data.train.source = WEB_SOURCE
+    config.data.images.transparency = "drop"
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
                             padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
     config.model.embedding_dim = 512

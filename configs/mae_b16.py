@@ -17,6 +17,7 @@ def get_config(variant="full"):
     config.examples = 800 * PICTURES
     config.data.update(batch_size=4096, workers=16)
     config.data.train.source = "webdataset:/data/imagenet/{0000..1023}.tar"
+    config.data.images.transparency = "drop"
     config.data.images.update(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     config.data.augmentation.update(area=(0.2, 1.0), flip=0.5)
     config.model.image.update(preset="B/16", position="sincos2d", scan=True, rematerialisation="save_matmuls")

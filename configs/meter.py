@@ -22,6 +22,7 @@ def get_config(variant="full"):
     config.steps = 100_000
     config.data.update(batch_size=4096, workers=16)
     config.data.train.source = WEB_SOURCE
+    config.data.images.transparency = "drop"
     config.data.text.update(tokenizer="FacebookAI/roberta-base", start_token="<s>", end_token="</s>", padding_token="<pad>")
     config.model.image.update(preset="B/16", depth=11, image_size=288, pooling="cls", embedding_norm=True,
                               patch_bias=False, norm_epsilon=1e-5, activation="quick_gelu", initialization="torch", scan=True,

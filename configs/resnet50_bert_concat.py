@@ -22,6 +22,7 @@ def get_config(variant="full"):
     config.epochs = 100.0
     config.data.update(batch_size=128, workers=16)
     config.data.train.source = WEB_SOURCE
+    config.data.images.transparency = "drop"
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
                             padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
     config.model.image = to_tree(schema.ResNetTower(depth=50, image_size=224))

@@ -17,6 +17,7 @@ def get_config(variant="full"):
     config.data.update(batch_size=4096, workers=16)
     config.data.augmentation.area = (0.5, 1.0)
     config.data.train.source = WEB_SOURCE
+    config.data.images.transparency = "drop"
     config.data.images.update(mean=(0.5,) * 3, std=(0.5,) * 3)
     config.data.text.update(CLIP_TEXT)
     # No layer of its own: the stem's tokens with a position each, and a norm.

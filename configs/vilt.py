@@ -23,6 +23,7 @@ def get_config(variant="full"):
     config.data.update(batch_size=4096, workers=16)
     config.data.images.update(resize="squash", mean=(0.5,) * 3, std=(0.5,) * 3)
     config.data.train.source = WEB_SOURCE
+    config.data.images.transparency = "drop"
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
                             padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
     config.model.image.update(preset="B/32", depth=0, image_size=384, pooling="cls", norm_before_pooling=False,

@@ -18,6 +18,7 @@ def get_config(variant="full"):
     config.data.update(batch_size=1024, workers=16)
     config.data.augmentation.area = (0.9, 1.0)
     config.data.train.source = WEB_SOURCE
+    config.data.images.transparency = "drop"
     config.data.images.update(mean=(0.5,) * 3, std=(0.5,) * 3)
     config.data.text.update(tokenizer="openai-community/gpt2", start_token="<|endoftext|>", end_token="<|endoftext|>",
                             padding_token="<|endoftext|>")

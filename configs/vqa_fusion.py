@@ -25,6 +25,7 @@ def get_config(variant="full"):
     config.epochs = 10.0
     config.data.update(batch_size=512, workers=16)
     config.data.train.source = "jsonl:/data/vqa/train.jsonl?caption=question"  # a place to be overridden
+    config.data.images.transparency = "drop"
     config.data.text.update(tokenizer="FacebookAI/roberta-base", start_token="<s>", end_token="</s>", padding_token="<pad>")
     config.data.targets = dict(answer=dict(kind="scores", field="answers", classes=3129, canonicalize=("vqa_answer",)))
     config.model.image.update(preset="B/16", depth=11, image_size=576, pooling="cls", embedding_norm=True,

@@ -31,6 +31,7 @@ def get_config(variant="full"):
     config.data.augmentation.area = (0.5, 1.0)
     config.data.images.resize = "squash"
     config.data.train.source = "jsonl:/data/vqa/train.jsonl?caption=question"  # a place to be overridden
+    config.data.images.transparency = "drop"
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
                             padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
     config.data.targets = dict(answer=dict(kind="text", field="answers", classes=3128, length=10, canonicalize=("vqa_answer",)))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from vlp_jax.config.schema import Images
+from vlp_jax.config.schema import Augmentation, Images
+from vlp_jax.data.augmentation import training_pixels
 from vlp_jax.data.decoding import decode
 from vlp_jax.data.images import RESAMPLING, crop_to_content, evaluation_pixels, normalise
 from vlp_jax.data.samples import Reason, SampleError
@@ -193,6 +194,42 @@ def test_squash_is_what_transformers_makes_for_siglip(shape, interpolation):
     spec = Images(resize="squash", interpolation=interpolation, mean=(0.5,) * 3, std=(0.5,) * 3)
     found = normalise(evaluation_pixels(noise(*shape), SIZE, spec), spec.mean, spec.std)
     assert largest_difference(found.transpose(2, 0, 1), expected["pixel_values"][0]) <= 1e-6
+
+
+def files_of_every_mode():
+    """(mode, bytes) of one image of noise with hidden colours, in files of the modes that image-text data have."""
+    rgba = noise(37, 53, channels=4)
+    palette = rgba.convert("RGB").quantize(64)
+    palette.info["transparency"] = 3
+    made = {"RGB": rgba.convert("RGB"), "L": rgba.convert("L"), "LA": rgba.convert("LA"), "P": palette, "RGBA": rgba,
+            "CMYK": rgba.convert("RGB").convert("CMYK")}
+    for mode, image in made.items():
+        file = io.BytesIO()
+        image.save(file, "JPEG" if mode == "CMYK" else "PNG", **({"transparency": 3} if mode == "P" else {}))
+        yield mode, file.getvalue()
+
+
+@pytest.mark.parametrize("reference", ["CLIPImageProcessorPil", "SiglipImageProcessorPil"])
+def test_where_transparency_is_dropped_every_mode_has_the_pixels_of_the_reference(reference):
+    transformers = pytest.importorskip("transformers")
+    size = {"height": 24, "width": 24}
+    if reference.startswith("CLIP"):
+        spec, theirs = Images(transparency="drop"), transformers.CLIPImageProcessorPil(size={"shortest_edge": 24}, crop_size=size)
+    else:
+        spec = Images(transparency="drop", resize="squash", interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
+        theirs = transformers.SiglipImageProcessorPil(size=size, resample=Image.Resampling.BICUBIC, do_convert_rgb=True)
+    for mode, data in files_of_every_mode():
+        opened = Image.open(io.BytesIO(data))
+        assert opened.mode == mode
+        expected = theirs(opened)["pixel_values"][0]
+        found = normalise(evaluation_pixels(decode(data, mode, 10**6), 24, spec), spec.mean, spec.std)
+        assert largest_difference(found.transpose(2, 0, 1), expected) <= 1e-6, mode
+        kept = evaluation_pixels(decode(data, mode, 10**6), 24, dataclasses.replace(spec, transparency="composite"))
+        transparent = mode in ("LA", "P", "RGBA")
+        assert (largest_difference(normalise(kept, spec.mean, spec.std).transpose(2, 0, 1), expected) > 0.1) == transparent, mode
+        trained, _ = training_pixels(decode(data, mode, 10**6), 24, spec, Augmentation(), np.random.default_rng(0))
+        opaque, _ = training_pixels(opened.convert("RGB"), 24, spec, Augmentation(), np.random.default_rng(0))
+        np.testing.assert_array_equal(trained, opaque, err_msg=mode)
 
 
 def torchvision_resize_and_centre_crop(image, size, resampling):

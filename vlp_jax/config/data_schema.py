@@ -59,6 +59,9 @@ class Images:
     interpolation: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"  # training shrinks JPEGs by a faster filter
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, of values in [0, 1]
     std: tuple[float, float, float] = between((0.26862954, 0.26130258, 0.27577711), 1e-6)
+    # composite: transparent pixels show a colour behind them. drop: their own, whatever they hide, as Pillow's convert("RGB") does,
+    # and with it the loaders of nearly all published recipes
+    transparency: Literal["composite", "drop"] = "composite"
     background: tuple[int, int, int] = (255, 255, 255)  # behind transparent pixels, sRGB
     crop_to_content: bool = False  # drop a transparent border first, keeping the picture square
     content_margin: float = between(0.0, 0.0, 1.0)  # left around the content, as a fraction of its side

@@ -38,6 +38,7 @@ def clip() -> ml_collections.ConfigDict:
     config.data.update(batch_size=32_768, workers=16)
     config.data.augmentation.area = (0.9, 1.0)  # open_clip's default
     config.data.train.source = WEB_SOURCE
+    config.data.images.transparency = "drop"
     config.data.text.update(CLIP_TEXT)
     towers = dict(norm_epsilon=1e-5, activation="quick_gelu", initialization="clip", scan=True, rematerialisation="full")
     config.model.image.update(towers, pooling="cls", embedding_norm=True, patch_bias=False, initialization="torch")
@@ -64,6 +65,7 @@ def siglip() -> ml_collections.ConfigDict:
     config.data.update(batch_size=32_768, workers=16)
     config.data.images.update(resize="squash", interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3)
     config.data.train.source = WEB_SOURCE
+    config.data.images.transparency = "drop"
     config.data.text.update(tokenizer="google/siglip-base-patch16-224", start_token=None, end_token="</s>",
                             padding_token="</s>", canonicalize=("lower_case", "punctuation", "whitespace"))
     towers = dict(norm_epsilon=1e-6, activation="gelu_tanh", scan=True, rematerialisation="full")
@@ -96,6 +98,7 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.update(steps=42, examples=None, epochs=None, log_every=1)
     config.data.update(batch_size=64, workers=0)
     config.data.train.update(source="embedded:emoji/train", mixture={})
+    config.data.images.transparency = "composite"
     config.data.text = embedded_text(config.data.text)
     narrow_image(config.model.image, narrow)
     narrow_text(config.model.text, narrow)
@@ -190,8 +193,8 @@ def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.data.update(batch_size=64, workers=0)
     config.data.train.update(source="embedded:emoji/train", mixture={})
     config.data.text = embedded_text(config.data.text)
-    config.data.images.update(crop_to_content=True, content_margin=0.04, resize="squash", interpolation="bilinear",
-                              mean=(0.5,) * 3, std=(0.3,) * 3)
+    config.data.images.update(transparency="composite", crop_to_content=True, content_margin=0.04, resize="squash",
+                              interpolation="bilinear", mean=(0.5,) * 3, std=(0.3,) * 3)
     config.data.augmentation = to_tree(schema.Augmentation(background="random", rotation=8.0, scale=(0.9, 1.25), shift=0.04,
                                                            aspect=0.1, brightness=0.2, contrast=0.2, saturation=0.3))
     narrow = dict(preset="Ti", width=128, heads=4, mlp_dim=384, scan=False, rematerialisation="none")

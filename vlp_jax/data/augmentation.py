@@ -11,7 +11,7 @@ from vlp_jax.data import jpeg
 from vlp_jax.data.boxes import View
 from vlp_jax.data.cropping import crop_and_resize, inside, random_box
 from vlp_jax.data.decoding import decode
-from vlp_jax.data.images import composite, content_box
+from vlp_jax.data.images import composite, content_box, without_transparency
 from vlp_jax.data.randaugment import randaugment
 from vlp_jax.errors import ConfigError
 
@@ -42,7 +42,7 @@ def training_pixels(image: Image.Image, size: int, spec: Images, augmentation: A
     """Randomly changed pixels of a decoded picture, as `decode_and_augment` gives them."""
     shape, whole = image.size, (0, 0, *image.size)
     content = content_box(image, spec.content_margin) if spec.crop_to_content else whole
-    image = image if content == whole else image.crop(content)
+    image = without_transparency(image if content == whole else image.crop(content), spec)
     if augmentation.rotation:
         angle = rng.uniform(-augmentation.rotation, augmentation.rotation)
         image = image.convert("RGBA").rotate(angle, Image.Resampling.BILINEAR)

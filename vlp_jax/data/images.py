@@ -18,11 +18,13 @@ def evaluation_pixels(image: Image.Image, size: int, spec: Images) -> np.ndarray
     `shortest_side_crop` resizes the shorter side to `size`, cuts the other's new length to whole pixels, and takes the
     centre (CLIP; open_clip's "shortest", torchvision's Resize and CenterCrop). `squash` resizes both sides (SigLIP;
     open_clip's "squash"). `letterbox` resizes the longer side and fills up with the background colour (open_clip's
-    "longest"). Pixels of RGB pictures are those of open_clip and of transformers' Pillow processors, exactly; CLIP's of
-    transformers cuts out one pixel further up or left where the surplus is odd. Two references differ by design:
-    big_vision resizes in TensorFlow without antialiasing, and open_clip drops transparency where this shows `background`.
+    "longest"). Pixels are those of open_clip and of transformers' Pillow processors, exactly, for images of every mode with
+    transparency="drop", for others without transparency; CLIP's of transformers cuts out one pixel further up or left where the
+    surplus is odd. They convert to RGB first, as open_clip's loaders do: its transforms alone resize palettes as they are, by
+    nearest neighbours. One reference differs: big_vision resizes in TensorFlow without antialiasing.
     """
     image = crop_to_content(image, spec.content_margin) if spec.crop_to_content else image
+    image = without_transparency(image, spec)
     shape, (left, top) = resized(image.size, size, spec)
     image = image if image.size == shape else image.resize(shape, RESAMPLING[spec.interpolation])
     if image.size != (size, size):
@@ -55,6 +57,11 @@ def evaluation_view(image: Image.Image, size: int, spec: Images) -> View:
     scale = np.divide(sides, shape)
     begin = (left, top) + start * scale
     return View(image.size, (*begin, *(begin + size * scale)))
+
+
+def without_transparency(image: Image.Image, spec: Images) -> Image.Image:
+    """`image` of mode RGB, with the colours that transparent pixels have themselves, where `spec` drops transparency."""
+    return image.convert("RGB") if spec.transparency == "drop" else image
 
 
 def composite(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
