@@ -209,29 +209,6 @@ def files_of_every_mode():
         yield mode, file.getvalue()
 
 
-@pytest.mark.parametrize("reference", ["CLIPImageProcessorPil", "SiglipImageProcessorPil"])
-def test_where_transparency_is_dropped_every_mode_has_the_pixels_of_the_reference(reference):
-    transformers = pytest.importorskip("transformers")
-    size = {"height": 24, "width": 24}
-    if reference.startswith("CLIP"):
-        spec, theirs = Images(transparency="drop"), transformers.CLIPImageProcessorPil(size={"shortest_edge": 24}, crop_size=size)
-    else:
-        spec = Images(transparency="drop", resize="squash", interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
-        theirs = transformers.SiglipImageProcessorPil(size=size, resample=Image.Resampling.BICUBIC, do_convert_rgb=True)
-    for mode, data in files_of_every_mode():
-        opened = Image.open(io.BytesIO(data))
-        assert opened.mode == mode
-        expected = theirs(opened)["pixel_values"][0]
-        found = normalise(evaluation_pixels(decode(data, mode, 10**6), 24, spec), spec.mean, spec.std)
-        assert largest_difference(found.transpose(2, 0, 1), expected) <= 1e-6, mode
-        kept = evaluation_pixels(decode(data, mode, 10**6), 24, dataclasses.replace(spec, transparency="composite"))
-        transparent = mode in ("LA", "P", "RGBA")
-        assert (largest_difference(normalise(kept, spec.mean, spec.std).transpose(2, 0, 1), expected) > 0.1) == transparent, mode
-        trained, _ = training_pixels(decode(data, mode, 10**6), 24, spec, Augmentation(), np.random.default_rng(0))
-        opaque, _ = training_pixels(opened.convert("RGB"), 24, spec, Augmentation(), np.random.default_rng(0))
-        np.testing.assert_array_equal(trained, opaque, err_msg=mode)
-
-
 def torchvision_resize_and_centre_crop(image, size, resampling):
     """torchvision 0.20's Resize(size) and CenterCrop(size), written out (functional.py, _compute_resized_output_size)."""
     short, long = sorted(image.size)
@@ -239,6 +216,36 @@ def torchvision_resize_and_centre_crop(image, size, resampling):
     image = image.resize((size, new) if image.width <= image.height else (new, size), resampling)
     left, top = int(round((image.width - size) / 2.0)), int(round((image.height - size) / 2.0))
     return image.crop((left, top, left + size, top + size))
+
+
+@pytest.mark.parametrize("reference", ["CLIPImageProcessorPil", "SiglipImageProcessorPil"])
+def test_over_white_images_of_every_mode_have_the_pixels_of_transformers(reference):
+    transformers = pytest.importorskip("transformers")
+    size = {"height": 24, "width": 24}
+    if reference.startswith("CLIP"):
+        spec, theirs = Images(), transformers.CLIPImageProcessorPil(size={"shortest_edge": 24}, crop_size=size)
+    else:
+        spec = Images(resize="squash", mean=(0.5,) * 3, std=(0.5,) * 3)
+        theirs = transformers.SiglipImageProcessorPil(size=size, resample=Image.Resampling.BICUBIC, do_convert_rgb=True)
+    for mode, data in files_of_every_mode():
+        expected = theirs(Image.open(io.BytesIO(data)))["pixel_values"][0]
+        found = normalise(evaluation_pixels(decode(data, mode, 10**6), 24, spec), spec.mean, spec.std)
+        assert largest_difference(found.transpose(2, 0, 1), expected) <= 1e-6, mode
+
+
+def test_with_transparency_dropped_images_of_every_mode_are_as_pillow_converts_them():
+    spec = Images(transparency="drop")
+    for mode, data in files_of_every_mode():
+        opened = Image.open(io.BytesIO(data))
+        assert opened.mode == mode
+        opaque = opened.convert("RGB")
+        found = evaluation_pixels(decode(data, mode, 10**6), 24, spec)
+        np.testing.assert_array_equal(found, torchvision_resize_and_centre_crop(opaque, 24, Image.Resampling.BICUBIC), err_msg=mode)
+        kept = evaluation_pixels(decode(data, mode, 10**6), 24, dataclasses.replace(spec, transparency="composite"))
+        assert (kept != found).any() == (mode in ("LA", "P", "RGBA")), mode
+        trained, _ = training_pixels(decode(data, mode, 10**6), 24, spec, Augmentation(), np.random.default_rng(0))
+        expected, _ = training_pixels(opaque, 24, spec, Augmentation(), np.random.default_rng(0))
+        np.testing.assert_array_equal(trained, expected, err_msg=mode)
 
 
 @pytest.mark.parametrize("interpolation", RESAMPLING)

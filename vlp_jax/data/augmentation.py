@@ -43,6 +43,8 @@ def training_pixels(image: Image.Image, size: int, spec: Images, augmentation: A
     shape, whole = image.size, (0, 0, *image.size)
     content = content_box(image, spec.content_margin) if spec.crop_to_content else whole
     image = without_transparency(image if content == whole else image.crop(content), spec)
+    if augmentation.background == "fixed":
+        image = composite(image, spec.background)  # before anything is resized, as in evaluation
     if augmentation.rotation:
         angle = rng.uniform(-augmentation.rotation, augmentation.rotation)
         image = image.convert("RGBA").rotate(angle, Image.Resampling.BILINEAR)

@@ -15,16 +15,16 @@ RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.
 def evaluation_pixels(image: Image.Image, size: int, spec: Images) -> np.ndarray:
     """The pixels evaluation sees: uint8 [size, size, 3].
 
-    `shortest_side_crop` resizes the shorter side to `size`, cuts the other's new length to whole pixels, and takes the
-    centre (CLIP; open_clip's "shortest", torchvision's Resize and CenterCrop). `squash` resizes both sides (SigLIP;
-    open_clip's "squash"). `letterbox` resizes the longer side and fills up with the background colour (open_clip's
-    "longest"). Pixels are those of open_clip and of transformers' Pillow processors, exactly, for images of every mode with
-    transparency="drop", for others without transparency; CLIP's of transformers cuts out one pixel further up or left where the
-    surplus is odd. They convert to RGB first, as open_clip's loaders do: its transforms alone resize palettes as they are, by
-    nearest neighbours. One reference differs: big_vision resizes in TensorFlow without antialiasing.
+    `shortest_side_crop` resizes the shorter side to `size`, cuts the other's new length to whole pixels, and takes the centre
+    (CLIP; open_clip's "shortest", torchvision's Resize and CenterCrop). `squash` resizes both sides (SigLIP; open_clip's
+    "squash"). `letterbox` resizes the longer side and fills up with the background colour (open_clip's "longest"). Transparency
+    goes first, over `background` or dropped. Pixels of every mode of image are those of transformers' Pillow processors with
+    transparency="composite" over white, and with "drop" those of open_clip's transforms on RGB images, which its loaders make
+    ("pilrgb"): exactly. CLIP's of transformers cuts out one pixel further up or left where the surplus is odd. big_vision differs:
+    it resizes in TensorFlow without antialiasing.
     """
     image = crop_to_content(image, spec.content_margin) if spec.crop_to_content else image
-    image = without_transparency(image, spec)
+    image = composite(without_transparency(image, spec), spec.background)
     shape, (left, top) = resized(image.size, size, spec)
     image = image if image.size == shape else image.resize(shape, RESAMPLING[spec.interpolation])
     if image.size != (size, size):
