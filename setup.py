@@ -18,7 +18,7 @@ setup(
         "grain>=0.2.18,<0.3",
         "array_record>=0.8.6,<0.9",
         "pyarrow>=22,<27",
-        "fsspec>=2025.3",
+        "fsspec[http]>=2025.3",
         "tensorflow-datasets>=4.9.10,<5",
         "importlib_resources",  # which tensorflow-datasets needs and does not declare
         "transformers>=5.23,<6",
