@@ -1,12 +1,18 @@
 """Momentum contrastive learning: equations 1, 2 and 6 of Li et al. 2021 in float64 NumPy, and the queue's order."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_experiment import batch_of as pairs
+from tiny_experiment import experiment
 
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.momentum_contrastive import MomentumContrastive, Queue
+from vlp_jax.training.accumulation import prepare, with_teacher
+from vlp_jax.training.assembly import make_module
+from vlp_jax.training.state import TrainState
 
 RNG = np.random.default_rng(0)
 
@@ -102,3 +108,24 @@ def test_nothing_flows_into_the_teacher_and_a_queue_below_a_batch_is_a_config_er
     assert all((gradient == 0).all() for gradient in jax.tree.leaves(jax.grad(loss)(batch["teacher"])))
     with pytest.raises(ConfigError, match="queue=4 or more"):
         MomentumContrastive(queue=3).apply(variables, pupil, batch, None)
+
+
+@pytest.mark.parametrize("drops", [False, True])
+def test_the_averaged_model_drops_activations_where_it_is_asked_to_and_others_than_the_trained_one(drops):
+    """ALBEF's momentum model stays in training mode (models/model_pretrain.py:96-107)."""
+    config = experiment(ema=0.9, model__text__dropout=0.5, model__image__depth=0, objectives=dict(
+        pairs=dict(kind="momentum_contrastive", queue=8, teacher_dropout=drops)))
+    module, batch = make_module(config), prepare(pairs(), config.data.images)
+    variables = nn.meta.unbox(module.init(jax.random.key(0), batch))
+    params = variables.pop("params")
+    state = TrainState(jnp.int32(0), params, None, params, dict(variables), None)
+
+    def taught(key):
+        return with_teacher(config, module, state, batch, jax.random.key(key))["teacher"]["text_embedding"]
+
+    whole, need = {"params": params, **variables}, "text_embedding"
+    plain = module.apply(whole, batch, rngs={"teacher": jax.random.key(1)}, method="teach")[need]
+    trained = module.apply(whole, batch, {need}, True, rngs={"dropout": jax.random.key(1)}, method="encode")[need]
+    np.testing.assert_array_equal(taught(1), taught(1))
+    assert (np.abs(taught(1) - plain).max() > 1e-2) == (np.abs(taught(1) - taught(2)).max() > 1e-2) == drops
+    assert np.abs(taught(1) - trained).max() > 1e-2  # not the same masks
