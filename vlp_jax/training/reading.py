@@ -125,12 +125,13 @@ def quiet_reads() -> None:
     """Where one array of several cannot be read, Python and asyncio report the reads of the others as exceptions that nobody
     caught. What is to be known of it the first one's error says."""
     logging.getLogger("asyncio").addFilter(lambda record: "tensorstore" not in record.getMessage())
-    warnings.filterwarnings("ignore", "coroutine '_read_array.*' was never awaited", RuntimeWarning)
+    warnings.filterwarnings("ignore", r"coroutine '(_read_array|Store\.).*' was never awaited", RuntimeWarning)
     report = sys.unraisablehook
 
     def unless_of_orbax(raised: "sys.UnraisableHookArgs") -> None:
         code = getattr(raised.object, "cr_code", None)
-        if code is None or f"{os.sep}orbax{os.sep}" not in code.co_filename:
+        of_orbax = code is not None and f"{os.sep}orbax{os.sep}" in code.co_filename
+        if not of_orbax and str(raised.exc_value) != "Event loop is closed":  # TensorStore's callbacks, after the reads have ended
             report(raised)
 
     sys.unraisablehook = unless_of_orbax
