@@ -3,7 +3,7 @@
 import dataclasses
 
 from vlp_jax.config import schema
-from vlp_jax.errors import ConfigError
+from vlp_jax.config.problems import Problems
 
 MOMENTS = {"adamw": ("b1", "b2", "epsilon"), "adam": ("b1", "b2", "epsilon"), "muon": ("b1", "b2", "epsilon"),
            "lion": ("b1", "b2"), "adafactor": ("b1", "b2"), "sgd": ()}
@@ -14,10 +14,9 @@ CHUNK_SIZE = schema.ContrastiveObjective().chunk_size
 
 
 def check_unused(config: schema.Config, place: str) -> None:
-    """Raises: ConfigError naming a setting that would do nothing, and what it needs."""
-    for path, unused, needed in unused_settings(config):
-        if unused:
-            raise ConfigError(f"{path}: has no effect {needed}{f' [{place}]' if place else ''}")
+    """Raises: ConfigError naming each setting that would do nothing, and what it needs."""
+    at = f" [{place}]" if place else ""
+    Problems(f"{path}: has no effect {needed}{at}" for path, unused, needed in unused_settings(config) if unused).report()
 
 
 def passed_over(config: schema.Config) -> list[str]:
