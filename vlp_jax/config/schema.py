@@ -248,7 +248,9 @@ class Pretrained:
     stage: str | None = None  # an earlier stage of the same training (see configs/staged.py)
     step: int | None = between(None, 1)  # None: its newest checkpoint
     average: bool | None = None  # the averaged parameters; None: where it keeps an average
-    parameters: tuple[str, ...] = ("^model/",)  # regexes of those that are taken, by their names here, where both have them
+    # Regexes of those that are taken, by their names here, where both have them. Empty: all of the model, and what an objective has
+    # learned that goes on, with the same name, kind and shapes in both (a scale, a bias, a head for the same target)
+    parameters: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
