@@ -222,6 +222,9 @@ class Evaluator:
         "retrieval",)
     every_steps: int | None = between(None, 1)  # None: after the last step only
     batch_size: int = between(256, 1)
+    # retrieval: equal captions are one text, found by any image that has it; False: each is a text of its own, found by its own
+    # image alone, which is the protocol of COCO and CLIP_benchmark
+    merge_equal_captions: bool = False
     class_field: str = "group"  # zero_shot: the metadata field that names the class, with dots as in `Target`
     templates: tuple[str, ...] = ("{}",)
     class_names: dict[str, tuple[str, ...]] = section(dict)  # zero_shot: better words for a class than its bare name

@@ -28,8 +28,9 @@ def passed_over(config: schema.Config) -> list[str]:
                 ("optimizer.schedule", schedule, [name for name in ("decay", "timescale", "factor", "period", "final")
                                                   if name not in OF_SCHEDULES[schedule.kind]],
                  f"with optimizer.schedule.kind={schedule.kind!r}")]
-    settings += [(f"evaluators.{name}", spec, OF_ZERO_SHOT, "without the task 'zero_shot'")
-                 for name, spec in config.evaluators.items() if "zero_shot" not in spec.tasks]
+    settings += [(f"evaluators.{name}", spec, names, f"without the task {task!r}")
+                 for task, names in (("zero_shot", OF_ZERO_SHOT), ("retrieval", ("merge_equal_captions",)))
+                 for name, spec in config.evaluators.items() if task not in spec.tasks]
     return [f"{path}.{name}={getattr(section, name)!r} has no effect {beside}" for path, section, names, beside in settings
             for name in names if getattr(section, name) != getattr(type(section)(), name)]
 

@@ -84,7 +84,7 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
             pixels = paced(data.pixels(embedder.preprocessor, threads), spec.batch_size, between)
             images = embedder.images(variables, pixels, spec.batch_size)
         if "retrieval" in spec.tasks:
-            results |= retrieval(images, embed_texts(data.captions), data)
+            results |= retrieval(images, embed_texts(data.captions), data, merge_equal_captions=spec.merge_equal_captions)
         if labels is not None:
             names, truth = labels
             results |= zero_shot(images, truth, names, embed_texts, spec.templates, spec.class_names,
