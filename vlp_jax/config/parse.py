@@ -61,6 +61,17 @@ def check_duration(config: schema.Config, problems: Sequence[str], place: str) -
         raise ConfigError(f"steps, examples, epochs: set exactly one (found {found}){_at(place)}")
 
 
+def read_value(kind: type, name: str, text: str, flag: str) -> Any:
+    """The value of one field of a section, as typed on the command line. flag: what messages name. Raises: ConfigError."""
+    field = next(field for field in dataclasses.fields(kind) if field.name == name)
+    raw, parser = Raw(name, text), _Parser("")
+    raw.flag = ""
+    value = parser.value(typing.get_type_hints(kind)[name], raw, flag)
+    parser.problems.report()
+    parser.check_range(field, value, flag, raw)
+    return value
+
+
 def to_tree(config: Any) -> Any:
     """The nested dictionaries, lists and scalars that `to_config` takes, ready for JSON."""
     if dataclasses.is_dataclass(config):
@@ -157,6 +168,9 @@ class _Parser:
         if len(arguments) == 1:
             return self.value(arguments[0], value, path)
         value = self.section(value, path)
+        if not any(map(dataclasses.is_dataclass, arguments)):  # a section of values by name, or a sequence of them
+            by_name = isinstance(value, Mapping)
+            return self.value(next(a for a in arguments if (typing.get_origin(a) is dict) == by_name), value, path)
         kinds = {kind: a for a in arguments for kind in typing.get_args(typing.get_type_hints(a)["kind"])}
         if not isinstance(value, Mapping) or "kind" not in value:
             self.fail(path, f"expected a section with a key 'kind', one of {', '.join(kinds)}", value)
@@ -174,8 +188,9 @@ class _Parser:
         return written if isinstance(written, Mapping) else value
 
     def choice(self, choices: tuple, value: Any, path: str) -> Any:
-        if isinstance(value, Raw):  # a number among the choices is text on the command line
-            value = next((choice for choice in choices if str(choice) == value), value)
+        if isinstance(value, Raw):  # a number or bool among them is text on the command line
+            value = next((choice for choice in choices if str(choice) == value
+                          or (isinstance(choice, bool) and str(choice) == value.capitalize())), value)
         if value not in choices:
             closest = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1, cutoff=0.0)
             self.fail(path, f"must be one of {', '.join(map(repr, choices))}, got {str(value)!r} "
@@ -201,7 +216,7 @@ class _Parser:
     def sequence(self, arguments: tuple, value: Any, path: str) -> tuple:
         given = value
         if isinstance(value, Raw):
-            value = self.literal(value, path)
+            value = str(value) if value == "{}" else self.literal(value, path)  # a prompt, and no empty section
         if isinstance(value, (str, bytes)) or not isinstance(value, (tuple, list)):
             value = (value,)
         if len(arguments) == 2 and arguments[1] is Ellipsis:
@@ -216,6 +231,8 @@ class _Parser:
         try:
             return ast.literal_eval(value)
         except (ValueError, SyntaxError):
+            if "{}" in value and value[:1] not in "([{\"'":  # a prompt
+                return str(value)
             if any(mark in value for mark in "()[]{}\"'"):
                 self.fail(path, f"cannot be read as a Python literal: {value!s}", value)
             return tuple(value.split(",")) if "," in value else str(value)

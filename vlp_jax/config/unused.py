@@ -9,7 +9,12 @@ MOMENTS = {"adamw": ("b1", "b2", "epsilon"), "adam": ("b1", "b2", "epsilon"), "m
            "lion": ("b1", "b2"), "adafactor": ("b1", "b2"), "sgd": ()}
 OF_SCHEDULES = {"cosine": ("final",), "linear": ("final",), "rsqrt": ("decay", "timescale", "final"), "constant": (),
                 "exponential": ("factor", "period", "final"), "warmup_stable_decay": ("decay", "final")}
-OF_ZERO_SHOT = ("class_field", "templates", "class_names", "captions_per_class")
+# For which tasks of an evaluator a setting is; one that is not here is for all.
+TASKS_OF_SETTINGS = {"class_field": ("zero_shot",), "templates": ("zero_shot",), "class_names": ("zero_shot",),
+                     "captions_per_class": ("zero_shot",), "merge_equal_captions": ("retrieval",), "by": ("classification",),
+                     "objective": ("classification", "regression", "answers"), "beams": ("captions", "answers"),
+                     "length_penalty": ("captions", "answers"), "early_stopping": ("captions", "answers")}
+LISTED = ("zero_shot", "retrieval")  # tasks without which their settings are listed, and no error
 CHUNK_SIZE = schema.ContrastiveObjective().chunk_size
 
 
@@ -29,7 +34,7 @@ def passed_over(config: schema.Config) -> list[str]:
                                                   if name not in OF_SCHEDULES[schedule.kind]],
                  f"with optimizer.schedule.kind={schedule.kind!r}")]
     settings += [(f"evaluators.{name}", spec, names, f"without the task {task!r}")
-                 for task, names in (("zero_shot", OF_ZERO_SHOT), ("retrieval", ("merge_equal_captions",)))
+                 for task in LISTED for names in [[name for name, tasks in TASKS_OF_SETTINGS.items() if tasks == (task,)]]
                  for name, spec in config.evaluators.items() if task not in spec.tasks]
     return [f"{path}.{name}={getattr(section, name)!r} has no effect {beside}" for path, section, names, beside in settings
             for name in names if getattr(section, name) != getattr(type(section)(), name)]

@@ -13,6 +13,7 @@ from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Sample, SampleError, Source
 from vlp_jax.errors import DataError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, loaded
+from vlp_jax.evaluators.prompts import zero_shot_classes
 
 NAMED = 10  # bad samples that have a line each
 BAD_EXAMPLES = "bad_examples"
@@ -99,6 +100,7 @@ def left_out(data: EvaluationSet) -> int:
 
 
 def check_labels(name: str, data: EvaluationSet, spec: schema.Evaluator) -> None:
-    """Raises: DataError, before a run's first update, for a sample without the class that the evaluator `name` asks for."""
+    """Raises: DataError, before a run's first update, for a sample without the class that the evaluator `name` asks for, or with a
+    class that has no name."""
     if "zero_shot" in spec.tasks:
-        data.labels(spec.class_field, f"evaluators.{name}.class_field")
+        zero_shot_classes(data, spec, f"evaluators.{name}.")

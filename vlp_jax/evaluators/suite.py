@@ -16,6 +16,7 @@ from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, class_descriptions
 from vlp_jax.evaluators.matching import MATCHING_METRICS, matching
+from vlp_jax.evaluators.prompts import own_class_field, zero_shot_classes
 from vlp_jax.evaluators.readable import BAD_EXAMPLES, check_labels, decodable_set, left_out, readable_set
 from vlp_jax.evaluators.retrieval import RETRIEVAL_METRICS, retrieval
 from vlp_jax.evaluators.told import (
@@ -37,6 +38,7 @@ TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS, 
                 "captions": CAPTION_METRICS, "classification": CLASSIFICATION_METRICS, "regression": REGRESSION_METRICS,
                 "answers": ANSWER_METRICS}
 PAIRED = {"matching", "classification", "regression", "answers"}  # tasks that ask about a picture with a text
+LOOKED_AT = 100  # samples of a training source, of which one is to be readable
 Descriptions = Mapping[str, Mapping[str, Sequence[str]]]  # {class field: {class: training captions}}
 
 
@@ -68,7 +70,7 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
 
         return ask
 
-    labels = data.labels(spec.class_field, "class_field") if "zero_shot" in spec.tasks else None
+    classes = zero_shot_classes(data, spec) if "zero_shot" in spec.tasks else None
     results = {}
     if "captions" in spec.tasks:
         results |= captioning(data, captioner, variables, spec.batch_size, threads,
@@ -85,10 +87,9 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
             images = embedder.images(variables, pixels, spec.batch_size)
         if "retrieval" in spec.tasks:
             results |= retrieval(images, embed_texts(data.captions), data, merge_equal_captions=spec.merge_equal_captions)
-        if labels is not None:
-            names, truth = labels
-            results |= zero_shot(images, truth, names, embed_texts, spec.templates, spec.class_names,
-                                 descriptions.get(spec.class_field, {}))
+        if classes is not None:
+            results |= zero_shot(images, classes.truth, classes.names, embed_texts, classes.templates, classes.words,
+                                 descriptions.get(classes.field, {}))
     except ValueError as error:
         raise EvaluationError(f"{data.source.spec}: {error}") from error
     return results
@@ -184,5 +185,16 @@ def collect_descriptions(specs: Mapping[str, schema.Evaluator], train: Sequence[
     wanted: dict[str, int] = {}
     for spec in specs.values():
         if "zero_shot" in spec.tasks and spec.captions_per_class:
-            wanted[spec.class_field] = max(wanted.get(spec.class_field, 0), spec.captions_per_class)
+            field = spec.class_field or next((own for own in map(own_class_field, first_metadata(train)) if own), None)
+            if field is not None:
+                wanted[field] = max(wanted.get(field, 0), spec.captions_per_class)
     return {field: class_descriptions(train, field, count) for field, count in wanted.items()}
+
+
+def first_metadata(sources: Sequence[Source]) -> Iterator[Mapping[str, Any]]:
+    """The metadata of the first sample of each source that can be read."""
+    for source in sources:
+        for index in range(min(len(source), LOOKED_AT)):
+            with contextlib.suppress(SampleError):
+                yield source[index].metadata
+                break

@@ -12,9 +12,9 @@ from vlp_jax.metrics.ranking import similarities
 ZERO_SHOT_METRICS = ("classes", "majority", "zero_shot_accuracy", "zero_shot_accuracy_descriptions")
 
 
-def check_templates(where: str, templates: Sequence[str]) -> None:
+def check_templates(where: str, templates: Sequence[str], more: str = "") -> None:
     """Raises: ConfigError for a template that has not exactly one {} for the class; {{ and }} are braces of the text itself.
-    where: the key that messages name."""
+    where: the key that messages name. more: the end of a message."""
     for template in templates:
         try:
             fields = [tuple(field) for _, *field in string.Formatter().parse(template) if field[0] is not None]
@@ -22,7 +22,7 @@ def check_templates(where: str, templates: Sequence[str]) -> None:
             fields = []
         if fields != [("", "", None)]:
             raise ConfigError(f"{where}: {template!r} must have exactly one {{}}, where the class goes (write {{{{ and }}}} for "
-                              "braces that belong to the text)")
+                              f"braces that belong to the text){more}")
 
 
 def zero_shot(images: np.ndarray, labels: np.ndarray, names: Sequence[str], embed_texts: Callable[[list[str]], np.ndarray],

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from vlp_jax.config import schema
+from vlp_jax.config.problems import Problems
 from vlp_jax.data.augmentation import check_augmentation
 from vlp_jax.data.inputs import device_arrays
 from vlp_jax.data.mixture import Mixture, open_mixture
@@ -25,10 +26,10 @@ from vlp_jax.data.word_vectors import WordVectors, vectors_of_tokens
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.captioner import Captioner
 from vlp_jax.evaluators.embedder import Embedder
+from vlp_jax.evaluators.prompts import names_in, templates_of
 from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions, metric_names
 from vlp_jax.evaluators.tasks import check_heads, check_negatives, check_trained
 from vlp_jax.evaluators.told import Teller
-from vlp_jax.evaluators.zero_shot import check_templates
 from vlp_jax.models.generation import BeamSearch
 from vlp_jax.models.layers import Precision
 from vlp_jax.models.text_towers import embedding_width
@@ -219,6 +220,22 @@ def check_best_metric(config: schema.Config) -> None:
     raise ConfigError(f"checkpoint.best_metric: {metric!r} is not measured by the config's evaluators ({advice})")
 
 
+def check_evaluators(config: schema.Config) -> None:
+    """Raises: ConfigError for what an evaluator cannot measure or read, ConfigErrors for several of that kind."""
+    problems = Problems()
+    for name, spec in config.evaluators.items():
+        for check in (lambda place, spec: check_trained(f"{place}.tasks", spec.tasks, config),
+                      lambda place, spec: check_heads(f"{place}.objective", spec, config),
+                      lambda place, spec: templates_of(f"{place}.templates", spec.templates),
+                      lambda place, spec: names_in(f"{place}.class_names", spec.class_names)):
+            with problems.noted():
+                check(f"evaluators.{name}", spec)
+    for check in (check_best_metric, check_negatives):
+        with problems.noted():
+            check(config)
+    problems.report()
+
+
 def assemble(config: schema.Config) -> Run:
     """Raises: ConfigError, MeshError or DataError for whatever cannot work."""
     mesh = make_mesh(config.mesh)
@@ -228,12 +245,7 @@ def assemble(config: schema.Config) -> Run:
     check_augmentation(config.data.augmentation)
     if config.data.view_augmentation is not None:
         check_augmentation(config.data.view_augmentation, "data.view_augmentation")
-    for name, spec in config.evaluators.items():
-        check_trained(f"evaluators.{name}.tasks", spec.tasks, config)
-        check_heads(f"evaluators.{name}.objective", spec, config)
-        check_templates(f"evaluators.{name}.templates", spec.templates)
-    check_best_metric(config)
-    check_negatives(config)
+    check_evaluators(config)
     preprocessor = Preprocessor.from_config(config)
     mixture = open_mixture(config.data.train)
     steps = total_steps(config, len(mixture))
