@@ -37,7 +37,7 @@ def clip() -> ml_collections.ConfigDict:
     positives (`objectives.contrastive.positives`), there only the pair itself."""
     config = base()
     config.examples = 12_800_000_000
-    config.data.update(batch_size=32_768, workers=16)
+    config.data.batch_size = 32_768
     config.data.augmentation.area = (0.9, 1.0)  # open_clip's default
     config.data.train.source = WEB_SOURCE
     config.data.text.update(CLIP_TEXT)
@@ -63,7 +63,7 @@ def siglip() -> ml_collections.ConfigDict:
     the warm-up, here 2% of the run. Pairs that share a caption or an image are positives, there only the pair itself."""
     config = base()
     config.examples = 9_000_000_000
-    config.data.update(batch_size=32_768, workers=16)
+    config.data.batch_size = 32_768
     config.data.images.update(resize="squash", interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3)
     config.data.train.source = WEB_SOURCE
     config.data.text.update(tokenizer="google/siglip-base-patch16-224", start_token=None, end_token="</s>",
