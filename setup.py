@@ -9,7 +9,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["vlp_jax", "vlp_jax.*"]),
-    package_data={"vlp_jax.data": ["clip/*", "emoji/*", "emoji_vqa/*"]},
+    package_data={"vlp_jax.data": ["clip/*", "emoji/*", "emoji_vqa/*", "imagenet/*"]},
     install_requires=[
         "jax>=0.10.2,<0.11",
         "flax>=0.12.8,<0.13",

@@ -15,7 +15,7 @@ from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
 def get_config(variant="full"):
     config = base()
     config.steps = 1_000_000
-    config.data.update(batch_size=256, workers=16)
+    config.data.batch_size = 256
     config.data.train.source = WEB_SOURCE
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
                             padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))

@@ -27,7 +27,7 @@ BERT = dict(norm="post", norm_epsilon=1e-12, initialization="normal", dropout=0.
 def get_config(variant="full"):
     config = base()
     config.update(epochs=20.0, ema=0.995)
-    config.data.update(batch_size=2880, workers=16)
+    config.data.batch_size = 2880
     config.data.images.resize = "squash"
     config.data.augmentation.update(area=(0.2, 1.0), flip=0.5, randaugment=dict(operations=2, magnitude=15, probability=0.5,
                                                                                         names=ALBEF_OPERATIONS))

@@ -17,7 +17,7 @@ from vlp_jax.config.experiment import CLIP_TEXT, WEB_SOURCE, on_emoji
 def get_config(variant="full"):
     config = base()
     config.steps = 500_000
-    config.data.update(batch_size=65_536, workers=16)
+    config.data.batch_size = 65_536
     config.data.augmentation.area = (0.9, 1.0)
     config.data.train.source = WEB_SOURCE
     config.data.images.transparency = "drop"

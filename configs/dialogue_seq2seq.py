@@ -26,7 +26,7 @@ REPLIES = 770  # of embedded:emoji_dialogues/train
 def get_config(variant="full"):
     config = base()
     config.epochs = 20.0
-    config.data.update(batch_size=128, workers=16)
+    config.data.batch_size = 128
     config.data.images.resize = "squash"
     config.data.train.source = "jsonl:/data/dialogues/train.jsonl?caption=dialogue"  # a place to be overridden
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",

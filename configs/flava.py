@@ -28,7 +28,7 @@ LAYERS = dict(preset="B", norm_epsilon=1e-12, initialization="normal", activatio
 def get_config(variant="full"):
     config = base()
     config.steps = 150_000
-    config.data.update(batch_size=8192, workers=16)
+    config.data.batch_size = 8192
     config.data.images.resize = "squash"
     config.data.augmentation.area = (0.9, 1.0)
     config.data.train.source = WEB_SOURCE

@@ -15,7 +15,7 @@ from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
 def get_config(variant="full"):
     config = base()
     config.examples = 100_000_000
-    config.data.update(batch_size=512 // 4 * 224, workers=16)
+    config.data.batch_size = 512 // 4 * 224
     config.data.train.source = WEB_SOURCE
     config.data.text.update(tokenizer="openai-community/gpt2", start_token="<|endoftext|>", end_token="<|endoftext|>",
                             padding_token="<|endoftext|>", packing=224, packing_rows=4)

@@ -21,7 +21,7 @@ from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
 def get_config(variant="full"):
     config = base()
     config.epochs = 20.0
-    config.data.update(batch_size=32, workers=16)
+    config.data.batch_size = 32
     config.data.train.source = WEB_SOURCE
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
                             padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))

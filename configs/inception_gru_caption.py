@@ -19,7 +19,7 @@ from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
 def get_config(variant="full"):
     config = base()
     config.examples = 8_278_300
-    config.data.update(batch_size=64, workers=16)
+    config.data.batch_size = 64
     config.data.augmentation.area = (0.9, 1.0)
     config.data.train.source = WEB_SOURCE
     config.data.images.update(mean=(0.5,) * 3, std=(0.5,) * 3)

@@ -15,7 +15,7 @@ PICTURES = 1_281_167
 def get_config(variant="full"):
     config = base()
     config.examples = 800 * PICTURES
-    config.data.update(batch_size=4096, workers=16)
+    config.data.batch_size = 4096
     config.data.train.source = "webdataset:/data/imagenet/{0000..1023}.tar"
     config.data.images.transparency = "drop"
     config.data.images.update(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

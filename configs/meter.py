@@ -20,7 +20,7 @@ from vlp_jax.config.experiment import NO_DROPOUT, WEB_SOURCE, on_emoji
 def get_config(variant="full"):
     config = base()
     config.steps = 100_000
-    config.data.update(batch_size=4096, workers=16)
+    config.data.batch_size = 4096
     config.data.train.source = WEB_SOURCE
     config.data.images.transparency = "drop"
     config.data.text.update(tokenizer="FacebookAI/roberta-base", start_token="<s>", end_token="</s>", padding_token="<pad>")

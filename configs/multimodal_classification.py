@@ -24,7 +24,7 @@ GENRES, SUBGROUPS = 23, 98
 def get_config(variant="full"):
     config = base()
     config.epochs = 20.0
-    config.data.update(batch_size=128, workers=16)
+    config.data.batch_size = 128
     config.data.images.resize = "squash"
     config.data.train.source = "jsonl:/data/films/train.jsonl?caption=plot"  # a place to be overridden
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token=None, end_token=None, padding_token="[PAD]",

@@ -20,7 +20,7 @@ from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
 def get_config(variant="full"):
     config = base()
     config.epochs = 100.0
-    config.data.update(batch_size=128, workers=16)
+    config.data.batch_size = 128
     config.data.train.source = WEB_SOURCE
     config.data.images.transparency = "drop"
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",

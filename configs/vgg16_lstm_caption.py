@@ -18,7 +18,7 @@ from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
 def get_config(variant="full"):
     config = base()
     config.examples = 33_986_100
-    config.data.update(batch_size=80, workers=16)
+    config.data.batch_size = 80
     config.data.augmentation.area = (0.9, 1.0)
     config.data.train.source = WEB_SOURCE
     config.data.images.update(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -20,7 +20,7 @@ from vlp_jax.config.experiment import NO_DROPOUT, WEB_SOURCE, on_emoji
 def get_config(variant="full"):
     config = base()
     config.steps = 200_000
-    config.data.update(batch_size=4096, workers=16)
+    config.data.batch_size = 4096
     config.data.images.update(resize="squash", mean=(0.5,) * 3, std=(0.5,) * 3)
     config.data.train.source = WEB_SOURCE
     config.data.images.transparency = "drop"

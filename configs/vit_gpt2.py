@@ -15,7 +15,7 @@ from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
 def get_config(variant="full"):
     config = base()
     config.examples = 100_000_000
-    config.data.update(batch_size=1024, workers=16)
+    config.data.batch_size = 1024
     config.data.augmentation.area = (0.9, 1.0)
     config.data.train.source = WEB_SOURCE
     config.data.images.transparency = "drop"

@@ -23,7 +23,7 @@ ANSWERS = 770  # of embedded:emoji_vqa/train
 def get_config(variant="full"):
     config = base()
     config.epochs = 10.0
-    config.data.update(batch_size=512, workers=16)
+    config.data.batch_size = 512
     config.data.train.source = "jsonl:/data/vqa/train.jsonl?caption=question"  # a place to be overridden
     config.data.images.transparency = "drop"
     config.data.text.update(tokenizer="FacebookAI/roberta-base", start_token="<s>", end_token="</s>", padding_token="<pad>")

@@ -27,7 +27,7 @@ ANSWERS = 770  # of embedded:emoji_vqa/train
 def get_config(variant="full"):
     config = base()
     config.epochs = 10.0
-    config.data.update(batch_size=256, workers=16)
+    config.data.batch_size = 256
     config.data.augmentation.area = (0.5, 1.0)
     config.data.images.resize = "squash"
     config.data.train.source = "jsonl:/data/vqa/train.jsonl?caption=question"  # a place to be overridden

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from vlp_jax.config import schema
+from vlp_jax.config.suggestions import flag_suggestion
 from vlp_jax.errors import CheckpointError, ConfigError, user_error_of
 from vlp_jax.interrupts import CTRL_C
 from vlp_jax.printing import safe_print as print
@@ -32,7 +34,10 @@ class Flags(argparse.ArgumentParser):
         """The flags, and the (dotted key, text) pairs of `--config.KEY=VALUE` in order."""
         check_given_once(arguments)
         rest, overrides = split_overrides(arguments)
-        return self.parse_args(rest), overrides
+        given, unknown = self.parse_known_args(rest)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(flag + flag_suggestion(flag, schema.Config) for flag in unknown)}")
+        return given, overrides
 
 
 def add_host_flags(flags: argparse.ArgumentParser) -> None:
@@ -85,7 +90,7 @@ def run_door(door: Callable[[list[str]], int]) -> NoReturn:
             raise
         with contextlib.suppress(OSError):  # a full disk under a redirected output
             sys.stdout.flush()
-        print(str(error).replace("\n", " "), file=sys.stderr, flush=True)
+        print("\n".join(error.lines), file=sys.stderr, flush=True)
         status = error.status
         if isinstance(error, CheckpointError):
             leave_at_once(status)

@@ -6,17 +6,16 @@ import dataclasses
 import json
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlp_jax.command_line import Flags, run_door
 from vlp_jax.config import load_config, schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.printing import safe_print as print
-from vlp_jax.sharding.chips import CHIPS
-from vlp_jax.sharding.topologies import GPUS, Topology, parse_topology
-from vlp_jax.training.bill import Bill, bill_of, nearest_fix, plan
-from vlp_jax.training.largest_batch import largest_batch, unit_of
-from vlp_jax.training.writers import write_atomically
+
+if TYPE_CHECKING:  # what brings in JAX is imported where it is used, as in main.py
+    from vlp_jax.sharding.topologies import Topology
+    from vlp_jax.training.bill import Bill
 
 JAX_TAKES = 0.75  # of a GPU's memory, unless told otherwise (docs.jax.dev, "GPU memory allocation")
 
@@ -30,6 +29,11 @@ def main(arguments: list[str]) -> int:
     flags.add_argument("--find-batch", action="store_true", help="find the largest batch that fits, by compiling several")
     given, overrides = flags.parse_with_overrides(arguments)
     config = load_config(given.config, overrides)
+    from vlp_jax.sharding.topologies import parse_topology
+    from vlp_jax.training.bill import bill_of
+    from vlp_jax.training.largest_batch import largest_batch
+    from vlp_jax.training.writers import write_atomically
+
     topologies = [parse_topology(spec) for spec in given.topology.split(",")]
     check_all(config, topologies, given)  # before minutes of compiling
     bills = []
@@ -45,8 +49,11 @@ def main(arguments: list[str]) -> int:
     return 0 if all(bill.fits for bill in bills) else 2
 
 
-def check_all(config: schema.Config, topologies: list[Topology], given: Any) -> None:
+def check_all(config: schema.Config, topologies: "list[Topology]", given: Any) -> None:
     """Raises: ConfigError, MeshError for a topology that the config cannot be laid out on, or a bill that cannot be written."""
+    from vlp_jax.training.bill import plan
+    from vlp_jax.training.largest_batch import unit_of
+
     for topology in topologies:
         size = unit_of(config, topology) if given.find_batch else config.data.batch_size
         plan(dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=size)), topology)
@@ -60,8 +67,12 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def bill_text(bill: Bill, topology: Topology, config: schema.Config) -> str:
+def bill_text(bill: "Bill", topology: "Topology", config: schema.Config) -> str:
     """One bill in words; GB are 10^9 bytes."""
+    from vlp_jax.sharding.chips import CHIPS
+    from vlp_jax.sharding.topologies import GPUS
+    from vlp_jax.training.bill import nearest_fix
+
     chip = CHIPS[topology.chip.name]
     mesh = " x ".join(f"{name}={size}" for name, size in bill.mesh.items())
     rows = {"topology": f"{bill.topology}, {bill.chips} chips, mesh {mesh}",
@@ -96,7 +107,7 @@ def bill_text(bill: Bill, topology: Topology, config: schema.Config) -> str:
     return "\n".join(f"{key:<{width}}  {value}" for key, value in rows.items())
 
 
-def table(bills: list[Bill]) -> str:
+def table(bills: "list[Bill]") -> str:
     """A line a topology."""
     lines = [("topology", "chips", "batch", "arguments", "temporaries", "free", "floor", "examples/s at most")]
     for bill in bills:

@@ -34,11 +34,31 @@ class UserError(Exception):
     def __str__(self) -> str:
         return printable(f"{self.kind}: {super().__str__()}")
 
+    @property
+    def lines(self) -> list[str]:
+        """What is printed of it, a line each."""
+        return [str(self).replace("\n", " ")]
+
 
 class ConfigError(UserError):
     """A flag, a config key or its value is wrong."""
 
     kind = "config error"
+
+
+class ConfigErrors(ConfigError):
+    """Several of them, found at once.
+
+    messages: of each, without the kind of error in front.
+    """
+
+    def __init__(self, messages: list[str]):
+        super().__init__("; ".join(messages))
+        self.messages = messages
+
+    @property
+    def lines(self) -> list[str]:
+        return [line for message in self.messages for line in ConfigError(message).lines]
 
 
 class DataError(UserError):

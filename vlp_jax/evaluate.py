@@ -1,4 +1,8 @@
-"""Evaluate a checkpoint: `python -m vlp_jax.evaluate --workdir=DIR '--source=webdataset:/path/{000000..000003}.tar'`."""
+"""Evaluate a checkpoint: `python -m vlp_jax.evaluate --workdir=DIR '--source=webdataset:/path/{000000..000003}.tar'`.
+
+Zero-shot, as CLIP's on ImageNet: --evaluators=zero_shot --templates=imagenet --class-names=imagenet, or with your own prompts,
+--templates='a photo of a {}.' --templates='a drawing of a {}.', or files with one a line.
+"""
 
 import argparse
 import dataclasses
@@ -12,10 +16,10 @@ from vlp_jax.command_line import Flags, add_host_flags, give_devices_threads, qu
 from vlp_jax.config import schema
 from vlp_jax.data.sources import open_source
 from vlp_jax.errors import ConfigError, MeshError
+from vlp_jax.evaluator_flags import REPEATABLE, add_evaluator_flags, evaluator_of
 from vlp_jax.evaluators.readable import readable_set
 from vlp_jax.evaluators.suite import TASK_METRICS, evaluate_readable
-from vlp_jax.evaluators.tasks import HEADS, check_heads, check_trained
-from vlp_jax.evaluators.zero_shot import check_templates
+from vlp_jax.evaluators.tasks import check_trained
 from vlp_jax.loading import class_descriptions, load, trained_targets
 from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.exchange import check_all_agree, decided_by_first, is_first
@@ -28,7 +32,7 @@ from vlp_jax.training.assembly import make_captioner, make_embedder, make_teller
 from vlp_jax.training.trained import find_step, trained_config
 from vlp_jax.training.writers import write_atomically
 
-TASKS, WRITTEN = tuple(TASK_METRICS), ("captions", "answers")
+TASKS = tuple(TASK_METRICS)
 
 
 def main(arguments: list[str]) -> int:
@@ -39,19 +43,10 @@ def main(arguments: list[str]) -> int:
     flags.add_argument("--ema", choices=("auto", "yes", "no"), default="auto", help="averaged parameters; auto: if there are any")
     flags.add_argument("--source", required=True, help="KIND:PATTERN, quoted where it has braces")
     flags.add_argument("--evaluators", default="retrieval", help=f"comma-separated: {', '.join(TASKS)}")
-    flags.add_argument("--class-field", help="metadata field that names the class for zero_shot")
-    flags.add_argument("--objective", help="whose head classification, regression or answers ask; by default the config's choice")
-    flags.add_argument("--by", help="metadata field by whose values classification also counts, or none; by default the config's "
-                       "choice")
-    flags.add_argument("--beams", type=int, help="of beam search, for captions and answers; 1: the likeliest word each time; by "
-                       "default the config's choice")
-    flags.add_argument("--length-penalty", type=float, help="of beam search; by default the config's choice")
-    flags.add_argument("--early-stopping", choices=("false", "true", "never"),
-                       help="of beam search; by default the config's choice")
-    flags.add_argument("--batch-size", type=int, default=256)
+    add_evaluator_flags(flags)
     flags.add_argument("--output", help="a JSON file to write")
     add_host_flags(flags)
-    given = flags.parse(arguments)
+    given = flags.parse(arguments, REPEATABLE)
     quiet_libraries()
     give_devices_threads()
     patience = schema.Hosts()
@@ -69,7 +64,7 @@ def evaluate(given: argparse.Namespace) -> None:
     step = decided_by_first("--workdir", lambda: find_step(given.workdir, given.step))  # a run that goes on may save another
     config = trained_config(given.workdir, step)
     check_trained("--evaluators", tasks, config)
-    spec = spec_of(given, tasks, config)
+    spec = evaluator_of(given, tasks, config)
     layout = evaluation_layout(config.mesh)
     ema = {"auto": None, "yes": True, "no": False}[given.ema]
     model, variables, preprocessor = load(given.workdir, step, ema, layout=layout)
@@ -120,37 +115,6 @@ def check_output(path: str | None) -> None:
     if path and (not os.path.isdir(folder) or os.path.isdir(path)):
         raise ConfigError(f"--output: {path} cannot be written: {folder if not os.path.isdir(folder) else path} is "
                           f"{'no folder' if not os.path.isdir(folder) else 'a folder'}")
-
-
-def spec_of(given: argparse.Namespace, tasks: tuple[str, ...], config: schema.Config) -> schema.Evaluator:
-    """What is to be measured: as the command line says, else as the config's first evaluator with such a task, else by default.
-    Raises: ConfigError for an objective that has no head for the tasks, and for what no task reads."""
-    def first_with(*these: str) -> schema.Evaluator:
-        return next((spec for spec in config.evaluators.values() if {*these} & {*spec.tasks}), schema.Evaluator())
-
-    zero_shot, heads, writing = first_with("zero_shot"), first_with(*{*HEADS} & {*tasks}), {*WRITTEN} & {*tasks}
-    if given.by and "classification" not in tasks:
-        raise ConfigError(f"--by: is for the evaluator classification, and --evaluators are {', '.join(tasks)}")
-    if given.beams is not None and (not writing or given.beams < 1):
-        raise ConfigError(f"--beams: {given.beams} must be at least 1" if writing else
-                          f"--beams: is for the evaluators {' and '.join(WRITTEN)}, and --evaluators are {', '.join(tasks)}")
-    search = first_with(*writing)
-    if given.beams is not None:
-        search = dataclasses.replace(search, beams=given.beams)
-    if given.length_penalty is not None:
-        search = dataclasses.replace(search, length_penalty=given.length_penalty)
-    if given.early_stopping is not None:
-        search = dataclasses.replace(search, early_stopping={"false": False, "true": True}.get(given.early_stopping, "never"))
-    if search.beams == 1 and (given.length_penalty is not None or given.early_stopping is not None):
-        raise ConfigError("--length-penalty, --early-stopping: are for beam search; set --beams to 2 or more")
-    by = None if given.by == "none" else given.by or heads.by
-    spec = dataclasses.replace(zero_shot, source=given.source, tasks=tasks, batch_size=given.batch_size,
-                               class_field=given.class_field or zero_shot.class_field,
-                               objective=given.objective or heads.objective, by=by, beams=search.beams,
-                               length_penalty=search.length_penalty, early_stopping=search.early_stopping)
-    check_heads("--objective", spec, config)
-    check_templates("evaluators.templates of the checkpoint's config", spec.templates)
-    return spec
 
 
 if __name__ == "__main__":

@@ -7,16 +7,15 @@ python -m vlp_jax.inspect --sharding --config=configs/clip_b16.py --config.mesh.
   needs none of the devices; without --devices it takes as few as the mesh allows.
 """
 
-import numpy as np
+from typing import TYPE_CHECKING
 
 from vlp_jax.command_line import Flags, run_door
 from vlp_jax.config import load_config
 from vlp_jax.errors import ConfigError
-from vlp_jax.loading import load
 from vlp_jax.printing import safe_print as print
-from vlp_jax.sharding.mesh import shown
-from vlp_jax.training.checkpoint import flat
-from vlp_jax.training.sharding_table import StatePlaces, state_places
+
+if TYPE_CHECKING:  # what brings in JAX is imported where it is used, as in main.py
+    from vlp_jax.training.sharding_table import StatePlaces
 
 
 def main(arguments: list[str]) -> int:
@@ -32,8 +31,13 @@ def main(arguments: list[str]) -> int:
     given, overrides = flags.parse_with_overrides(arguments)
     check_flags(given, overrides)
     if given.sharding:
-        print(sharding_table(state_places(load_config(given.config, overrides), given.devices)))
+        config = load_config(given.config, overrides)
+        from vlp_jax.training.sharding_table import state_places
+
+        print(sharding_table(state_places(config, given.devices)))
         return 0
+    from vlp_jax.loading import load
+
     _, variables, _ = load(given.workdir, given.step, {"auto": None, None: None, "yes": True, "no": False}[given.ema])
     print(parameter_table(variables["params"]))
     return 0
@@ -55,6 +59,10 @@ def check_flags(given, overrides: list[tuple[str, str]]) -> None:
 
 def parameter_table(params: dict) -> str:
     """A row a parameter, aligned, and a row for the total."""
+    import numpy as np
+
+    from vlp_jax.training.checkpoint import flat
+
     rows = [("path", "shape", "dtype", "count", "mean", "std")]
     total = 0
     for path, leaf in flat(params).items():
@@ -65,8 +73,10 @@ def parameter_table(params: dict) -> str:
     return aligned(rows)
 
 
-def sharding_table(places: StatePlaces) -> str:
+def sharding_table(places: "StatePlaces") -> str:
     """A row a parameter, and below them what one device holds."""
+    from vlp_jax.sharding.mesh import shown
+
     rows = [("path", "shape", "logical axes", "mesh axes", "bytes a device")]
     rows += [(place.path, str(place.shape), axes_words(place.logical_axes), axes_words(place.mesh_axes), f"{place.device_bytes:,}")
              for place in places.parameters]

@@ -16,7 +16,8 @@ from vlp_jax.data.targets import find_targets, named_classes
 from vlp_jax.data.text import load_tokenizer
 from vlp_jax.errors import DataError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
-from vlp_jax.evaluators.zero_shot import classes_of, zero_shot
+from vlp_jax.evaluators.prompts import zero_shot_classes
+from vlp_jax.evaluators.zero_shot import zero_shot
 
 NAMES = ["tabby cat", "dog", "great white shark", "0"]
 
@@ -82,7 +83,7 @@ def test_metadata_of_a_schema_that_name_no_class_change_nothing(tmp_path, metada
 def test_zero_shot_asks_for_every_name_and_never_for_a_number(tmp_path):
     spec = write(tmp_path / "x.parquet", columns([2, 0, 1, 2]), {"label": label()})
     asked = []
-    classes = classes_of(EvaluationSet(open_source(spec)), schema.Evaluator(class_field="label", templates=("a {}",)))
+    classes = zero_shot_classes(EvaluationSet(open_source(spec)), schema.Evaluator(class_field="label", templates=("a {}",)))
     found = zero_shot(np.eye(4)[[2, 0, 1, 2]], classes.truth, classes.names, lambda texts: asked.extend(texts) or np.eye(4),
                       classes.templates, classes.words, {})
     assert asked == [f"a {name}" for name in NAMES]
@@ -90,8 +91,8 @@ def test_zero_shot_asks_for_every_name_and_never_for_a_number(tmp_path):
     write(tmp_path / "x.parquet", columns([2, 0, 1, 2]))
     data = EvaluationSet(open_source(spec))
     with pytest.raises(DataError, match=r"zero-shot classes in the metadata field 'label' \(class_field\) are numbers, such as 0"):
-        classes_of(data, schema.Evaluator(class_field="label"))
-    named = classes_of(data, schema.Evaluator(class_field="label", class_names={str(n): (name,) for n, name in enumerate("abc")}))
+        zero_shot_classes(data, schema.Evaluator(class_field="label"))
+    named = zero_shot_classes(data, schema.Evaluator(class_field="label", class_names={str(n): (name,) for n, name in enumerate("abc")}))
     assert named.words == {"0": ("a",), "1": ("b",), "2": ("c",)}
 
 
@@ -101,8 +102,8 @@ def test_a_table_of_numbers_is_no_set_of_classes_either(tmp_path):
     (tmp_path / "x.csv").write_text("image,caption,label,name\n0.png,a,0,cat\n1.png,b,1,dog\n")
     data = EvaluationSet(open_source(f"csv:{tmp_path}/x.csv"))
     with pytest.raises(DataError, match="are numbers, such as 0, and nothing names them: give class_names"):
-        classes_of(data, schema.Evaluator(class_field="label"))
-    assert classes_of(data, schema.Evaluator(class_field="name")).names == ["cat", "dog"]
+        zero_shot_classes(data, schema.Evaluator(class_field="label"))
+    assert zero_shot_classes(data, schema.Evaluator(class_field="name")).names == ["cat", "dog"]
 
 
 def test_targets_find_the_names_too(tmp_path):

@@ -10,7 +10,7 @@ from tiny_experiment import leaves
 import vlp_jax
 from vlp_jax import main
 from vlp_jax.command_line import split_overrides
-from vlp_jax.config import load_config, load_stages
+from vlp_jax.config import load_config, load_stages, to_tree
 from vlp_jax.errors import CheckpointError, ConfigError
 from vlp_jax.training import pretrained, reading
 from vlp_jax.training.assembly import assemble
@@ -67,8 +67,8 @@ def fresh(train, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("origin", "taken", "average"), [
-    pytest.param("", "model/", True, marks=pytest.mark.slow),
-    pytest.param(",'average':False", "model/", False, marks=pytest.mark.slow),
+    pytest.param("", "", True, marks=pytest.mark.slow), pytest.param(",'average':False", "", False, marks=pytest.mark.slow),
+    pytest.param(",'parameters':('^model/',)", "model/", True, marks=pytest.mark.slow),
     (",'parameters':('^model/image/',)", "model/image/", True)])
 def test_a_run_begins_with_the_parameters_that_its_patterns_name_and_no_others(origin, taken, average, train, source, fresh,
                                                                                tmp_path):
@@ -78,6 +78,39 @@ def test_a_run_begins_with_the_parameters_that_its_patterns_name_and_no_others(o
     for path, value in begun.items():
         np.testing.assert_array_equal(value, theirs[path] if path.startswith(taken) else fresh[path], err_msg=path)
     assert any(np.any(value != fresh[path]) for path, value in begun.items())
+
+
+def test_objectives_that_continue_keep_what_they_have_learned_and_others_begin_from_scratch(train, source, fresh, tmp_path, capsys):
+    """A learned scale, by default, where name, kind and shapes are the same; what is left out is listed."""
+    theirs, scale = parameters(source), "objectives_contrastive/log_scale"
+    assert theirs[scale] != fresh[scale]
+    taken = parameters(train(tmp_path / "run", f"pretrained={{'a':{{'workdir':'{source}'}}}}", *UNCHANGED))
+    assert taken[scale] == theirs[scale] and "not pretrained" not in capsys.readouterr().out
+    other = train(tmp_path / "other", f"pretrained={{'a':{{'workdir':'{source}'}}}}", *UNCHANGED,
+                  "objectives={'contrastive':{'kind':'sigmoid'}}")
+    assert parameters(other)["objectives_contrastive/log_scale"] != theirs[scale]
+    said = capsys.readouterr().out
+    assert "not taken from there: objectives_contrastive/log_scale" in said
+    assert "not pretrained, as initialised by the seed: objectives_contrastive (2)" in said
+
+
+@pytest.mark.parametrize(("changes", "expected"), [
+    ({}, ["^objectives_pairs/", "^objectives_label/"]),
+    ({"objectives.pairs.kind": "sigmoid"}, ["^objectives_label/"]),
+    ({"data.targets.label.field": "subgroup"}, ["^objectives_pairs/"]),
+    ({"data.train.source": "folder:/other"}, ["^objectives_pairs/"]),
+    ({"shapes": {"objectives_label/head/kernel": [4, 10]}}, ["^objectives_pairs/"])])
+def test_an_objective_continues_by_name_kind_shapes_and_target(changes, expected):
+    def config(**changed):
+        flags = {"objectives": "{'pairs':{'kind':'softmax'},'label':{'kind':'classification','target':'label','of':'image'}}",
+                 "data.targets": "{'label':{'kind':'class','field':'group','classes':9}}", **changed}
+        return load_config(f"{ROOT}/configs/clip_emoji.py:smoke", list(flags.items()))
+
+    shapes = {"model/x": [3], "objectives_pairs/log_scale": [], "objectives_label/head/kernel": [4, 9],
+              "objectives_label/head/bias": [9]}
+    changes = dict(changes)
+    there = {**shapes, **changes.pop("shapes", {})}
+    assert pretrained.objectives_that_continue(shapes, there, to_tree(config(**changes)), config()) == expected
 
 
 @pytest.mark.slow

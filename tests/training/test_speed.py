@@ -7,6 +7,8 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
+import time
 from types import SimpleNamespace
 
 import jax
@@ -19,7 +21,7 @@ from vlp_jax.config import base, to_config
 from vlp_jax.errors import ConfigError
 from vlp_jax.sharding.chips import CHIPS
 from vlp_jax.training import goodput, speed
-from vlp_jax.training.clock import Clock
+from vlp_jax.training.clock import Clock, LastUpdate
 from vlp_jax.training.compilations import WatchedStep, difference
 from vlp_jax.training.speed import UTILISATION, Speed
 
@@ -57,7 +59,8 @@ def test_a_trace_that_would_never_start_is_refused(tmp_path, tiny):
 
 def test_every_row_tells_the_speed_and_where_the_time_went(runs):
     for row in rows(runs[0][0]):
-        assert row["train/step_seconds"] * row["train/examples_per_second"] == pytest.approx(8)
+        computing = 1 - row["train/data_wait_fraction"]  # a step's seconds are without what it waited for its data
+        assert row["train/step_seconds"] * row["train/examples_per_second"] == pytest.approx(8 * computing)
         assert row["train/examples_per_second_per_device"] == pytest.approx(row["train/examples_per_second"] / 8)
         shares = goodput_of(row)
         assert shares.keys() == {f"goodput/{name}" for name in ("training", *goodput.PHASES)}
@@ -135,9 +138,40 @@ def test_a_lap_counts_its_steps(monkeypatch):
     clock.count_step(1.0)
     clock.count_step(1.5)
     lap = clock.lap(batch_size=8)
-    assert lap["step_seconds"] == pytest.approx(5.0, rel=0.05)
+    assert lap["step_seconds"] == pytest.approx(3.75, rel=0.05)  # without the 2.5 seconds of waiting
     assert lap["examples_per_second"] == pytest.approx(1.6, rel=0.05)
     assert lap["data_wait_fraction"] == pytest.approx(0.25, rel=0.05)
+    assert clock.seconds_left(lap, 100, 8) == pytest.approx(375, rel=0.05)
+    assert clock.seconds_left(clock.lap(8), 100, 8) == pytest.approx(500, rel=0.05)  # from the second lap on with its waits
+
+
+def test_the_first_estimate_counts_neither_compilation_nor_the_start_of_the_input():
+    """A first lap of 70 seconds: 59 of compiling, 10 of waiting for the first batch, 1 of the update; another one is in flight."""
+    clock = Clock()
+    clock.lap_start -= 70.0
+    clock.count_step(10.0, compiled=59.0)
+    clock.count_step(0.0)
+    lap = clock.lap(batch_size=64, in_flight=1)
+    assert clock.seconds_left(lap, 41, 64) == pytest.approx(41, rel=0.05)
+    clock.begin_lap(in_flight=1)
+    clock.lap_start -= 2.0
+    clock.count_step(1.0)
+    assert clock.lap(batch_size=64, in_flight=1)["step_seconds"] == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_wait_while_the_update_before_still_runs_costs_nothing():
+    last = LastUpdate()
+    assert last.idle(5.0, 7.0) == 2.0  # before the first update nothing runs
+    release = threading.Event()
+    last.begin(SimpleNamespace(block_until_ready=release.wait))
+    assert last.idle(5.0, 7.0) == 0.0
+    release.set()
+    deadline = time.monotonic() + 60
+    while last.finished is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert last.idle(last.finished - 3.0, last.finished + 2.0) == pytest.approx(2.0)
+    assert last.idle(last.finished + 1.0, last.finished + 2.0) == pytest.approx(1.0)
+    last.close()
 
 
 def test_goodput_is_what_the_phases_leave(monkeypatch):

@@ -195,7 +195,8 @@ class Data:
 
     batch_size: int = between(256, 1)  # examples a step, over all devices and hosts
     train: TrainSource = section(TrainSource)
-    workers: int = between(0, 0, 1024)  # processes that decode; 0 decodes in threads of this process
+    # Processes that decode; 0 decodes in threads of this process; None: as many as this machine has cores for (data/cores.py)
+    workers: int | None = between(None, 0, 1024)
     threads: int = between(2, 1, 1024)  # threads that decode, in each process
     prefetch: int = between(4, 1, 10_000)  # batches read ahead
     max_bad_fraction: float = between(0.05, 0.0, 1.0)  # of the examples used; more stops the run

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import ml_collections
 
 from vlp_jax.config import schema
+from vlp_jax.config.durations import as_recipe, settle
 from vlp_jax.config.parse import to_tree
 from vlp_jax.errors import ConfigError
 
@@ -20,11 +21,12 @@ def base() -> ml_collections.ConfigDict:
 
 def variant_of(config: ml_collections.ConfigDict, variant: str,
                small: Callable[[ml_collections.ConfigDict], ml_collections.ConfigDict] | None = None) -> ml_collections.ConfigDict:
-    """`config` itself for "full", its `smoke` form for "smoke", what the recipe's own `small` makes of it for "small"."""
+    """`config` itself for "full", its `smoke` form for "smoke", what the recipe's own `small` makes of it for "small". A duration
+    that is set afterwards replaces the one it has."""
     variants = {"full": lambda config: config, "smoke": smoke} | ({"small": small} if small else {})
     if variant not in variants:
         raise ConfigError(f"unknown variant {variant!r}, expected {', '.join(map(repr, variants))}")
-    return variants[variant](config)
+    return as_recipe(variants[variant](settle(config)))
 
 
 def clip() -> ml_collections.ConfigDict:
@@ -35,7 +37,7 @@ def clip() -> ml_collections.ConfigDict:
     positives (`objectives.contrastive.positives`), there only the pair itself."""
     config = base()
     config.examples = 12_800_000_000
-    config.data.update(batch_size=32_768, workers=16)
+    config.data.batch_size = 32_768
     config.data.augmentation.area = (0.9, 1.0)  # open_clip's default
     config.data.train.source = WEB_SOURCE
     config.data.images.transparency = "drop"
@@ -48,7 +50,7 @@ def clip() -> ml_collections.ConfigDict:
                             decay_rules=((r"(bias|scale|class_token)$", 0.0),))
     config.optimizer.schedule.update(kind="cosine", warmup=2000.0)
     config.precision.compute = "bfloat16"
-    return config
+    return as_recipe(config)
 
 
 def siglip() -> ml_collections.ConfigDict:
@@ -62,7 +64,7 @@ def siglip() -> ml_collections.ConfigDict:
     the warm-up, here 2% of the run. Pairs that share a caption or an image are positives, there only the pair itself."""
     config = base()
     config.examples = 9_000_000_000
-    config.data.update(batch_size=32_768, workers=16)
+    config.data.batch_size = 32_768
     config.data.images.update(resize="squash", interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3)
     config.data.train.source = WEB_SOURCE
     config.data.images.transparency = "drop"
@@ -76,7 +78,7 @@ def siglip() -> ml_collections.ConfigDict:
     config.optimizer.update(rate=1e-3, b1=0.9, b2=0.95, weight_decay=1e-4, clip_norm=1.0, **BIG_VISION_DECAY)
     config.optimizer.schedule.update(kind="cosine", warmup=0.02)
     config.precision.compute = "bfloat16"
-    return config
+    return as_recipe(config)
 
 
 # OpenCLIP's cleaning and ids: it pads with 0, which is "!".

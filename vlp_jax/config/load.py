@@ -8,7 +8,10 @@ from collections.abc import Collection, Sequence
 
 import ml_collections
 
-from vlp_jax.config.parse import apply_overrides, to_config
+from vlp_jax.config.durations import DURATIONS, settle
+from vlp_jax.config.overrides import apply_overrides
+from vlp_jax.config.parse import to_config
+from vlp_jax.config.problems import Problems
 from vlp_jax.config.schema import Config
 from vlp_jax.errors import ConfigError
 
@@ -43,13 +46,13 @@ def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> dict[st
     if isinstance(tree, ml_collections.ConfigDict):
         if STAGES in tree:
             raise ConfigError(f"{path}: a ConfigDict forgets the order of its {STAGES}; return a dict of them")
-        tree = tree.to_dict()
+        tree = settle(tree).to_dict()
     if not isinstance(tree, dict):
         raise ConfigError(f"get_config returned {type(tree).__name__}, expected an ml_collections.ConfigDict [{path}]")
     if STAGES not in tree:
         if chosen:
             raise ConfigError(f"{spec}: trains in no stages, leave ':{chosen}' out")
-        return {None: to_config(apply_overrides(tree, overrides), place=spec)}
+        return {None: _checked(tree, overrides, spec)}
     trees = _stages_in(tree, path)
     if chosen and chosen not in trees:
         raise ConfigError(f"{spec}: has no stage {chosen!r}; stages: {', '.join(trees)}")
@@ -59,14 +62,24 @@ def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> dict[st
             _check_stage(rest.partition(".")[0], [chosen] if chosen else trees, f"--config.{key}")
             if "." not in rest:
                 raise ConfigError(f"--config.{key}: is a whole stage; set its keys, such as --config.{key}.steps=100")
-    stages = {name: to_config(apply_overrides(stage, _of_stage(name, overrides)), place=f"{spec}: stage {name}")
-              for name, stage in trees.items() if chosen in ("", name)}
+    stages, problems = {}, Problems()
+    for name, stage in trees.items():
+        with problems.noted():
+            if chosen in ("", name):
+                stages[name] = _checked(stage, _of_stage(name, overrides), f"{spec}: stage {name}")
+    problems.report()
     for name, config in stages.items():
         earlier = [*trees][:[*trees].index(name)]
         for entry, origin in config.pretrained.items():
             if origin.stage is not None:
                 _check_stage(origin.stage, earlier, f"{STAGES}.{name}.pretrained.{entry}.stage")
     return stages
+
+
+def _checked(tree: dict, overrides: Sequence[tuple[str, str]], place: str) -> Config:
+    """The config of one experiment. Raises: ConfigError, ConfigErrors with all that is wrong with it."""
+    problems = Problems()
+    return to_config(apply_overrides(tree, overrides, problems), place, problems)
 
 
 def _stages_in(tree: dict, path: str) -> dict[str, dict]:
@@ -76,7 +89,8 @@ def _stages_in(tree: dict, path: str) -> dict[str, dict]:
         raise ConfigError(f"{path}: {others[0]!r} stands beside {STAGES}; a key belongs to a stage")
     if not isinstance(stages, dict) or not stages:
         raise ConfigError(f"{path}: {STAGES} is {stages!r}, expected a dict of at least one config by its name")
-    trees = {name: stage.to_dict() if isinstance(stage, ml_collections.ConfigDict) else stage for name, stage in stages.items()}
+    trees = {name: settle(stage).to_dict() if isinstance(stage, ml_collections.ConfigDict) else stage
+             for name, stage in stages.items()}
     for name, stage in trees.items():
         if not isinstance(stage, dict):
             raise ConfigError(f"{path}: stage {name} is {type(stage).__name__}, expected an ml_collections.ConfigDict")
@@ -89,8 +103,12 @@ def _check_stage(name: str, known: Collection[str], key: str) -> None:
 
 
 def _of_stage(name: str, overrides: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    own = f"{STAGES}.{name}."
-    return [(key.removeprefix(own), text) for key, text in overrides if key.startswith(own) or not key.startswith(f"{STAGES}.")]
+    """The overrides that concern a stage; its own duration is before one for all of them."""
+    prefix = f"{STAGES}.{name}."
+    own = [key.removeprefix(prefix) for key, _ in overrides if key.startswith(prefix)]
+    general = {*DURATIONS} if {*DURATIONS} & {*own} else set()
+    return [(key.removeprefix(prefix), text) for key, text in overrides
+            if key.startswith(prefix) or not (key.startswith(f"{STAGES}.") or key in general)]
 
 
 def _run(path: str, variant: str):

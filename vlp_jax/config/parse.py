@@ -1,5 +1,5 @@
-"""Turns loose configuration (nested mappings, override strings) into the frozen dataclasses of `schema.py`, or says
-in one line which key is wrong, where, and what would be right."""
+"""Turns loose configuration (nested mappings, override strings) into the frozen dataclasses of `schema.py`, or names every key that
+is wrong, a line each, with its place and what would be right."""
 
 import ast
 import dataclasses
@@ -11,7 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from vlp_jax.config import schema
+from vlp_jax.config.durations import DURATIONS
 from vlp_jax.config.graphs import with_box_count
+from vlp_jax.config.overrides import Raw
+from vlp_jax.config.overrides import apply_overrides as apply_overrides
+from vlp_jax.config.problems import Problems
+from vlp_jax.config.suggestions import sections_in, suggestion
 from vlp_jax.config.targets import with_outputs
 from vlp_jax.config.unused import check_unused
 from vlp_jax.errors import ConfigError
@@ -19,42 +24,58 @@ from vlp_jax.errors import ConfigError
 LARGEST = 2**53  # up to which whole numbers are exact in JSON and as floats
 
 
-class Raw(str):
-    """A value as typed on the command line; its meaning depends on the type of the field it is for.
-
-    flag: the whole override, for messages.
-    """
-
-    flag: str
-
-    def __new__(cls, path: str, text: str):
-        raw = super().__new__(cls, text)
-        raw.flag = f"--config.{path}={text}"
-        return raw
-
-
-def to_config(tree: Mapping, place: str = "") -> schema.Config:
+def to_config(tree: Mapping, place: str = "", problems: Sequence[str] = ()) -> schema.Config:
     """The checked `Config` of a nested mapping.
 
     Args:
       tree: what a config file returned, overrides applied.
       place: the file's name, for messages.
-    Raises: ConfigError naming the key, the place, and the closest valid key or the allowed values.
+      problems: what else has been found to be wrong with it.
+    Raises: ConfigError naming the key, the place, and the closest valid key or the allowed values; ConfigErrors for several keys.
+      How keys go together is checked once each of them can be read.
     """
-    config = _Parser(place).dataclass(schema.Config, tree, "")
-    durations = [name for name in ("steps", "examples", "epochs") if getattr(config, name) is not None]
-    if len(durations) != 1:
-        found = " and ".join(durations) or "none of them"
-        raise ConfigError(f"steps, examples, epochs: set exactly one (found {found}){_at(place)}")
-    if config.ema == 1.0:
-        raise ConfigError(f"ema: an average of decay 1 never changes; it must be below 1, such as 0.9999{_at(place)}")
-    if not config.objectives:
-        raise ConfigError(f"objectives: at least one is needed, such as contrastive.kind='softmax'{_at(place)}")
+    found = Problems(problems)
+    parser = _Parser(place, tree, found)
+    config = parser.dataclass(schema.Config, tree, "")
+    with found.noted():
+        check_duration(config, found, place)
+    found.report()
+    with found.noted():
+        if not config.objectives:
+            raise ConfigError(f"objectives: at least one is needed, such as contrastive.kind='softmax'{_at(place)}")
+    with found.noted():
+        if config.ema == 1.0:
+            raise ConfigError(f"ema: an average of decay 1 never changes; it must be below 1, such as 0.9999{_at(place)}")
     for name, origin in config.pretrained.items():
         if (origin.workdir is None) == (origin.stage is None):
-            raise ConfigError(f"pretrained.{name}: set either workdir, the folder of a run, or stage, an earlier stage{_at(place)}")
-    check_unused(config, place)
-    return with_box_count(with_outputs(config, place), place)
+            found.append(f"pretrained.{name}: set either workdir, the folder of a run, or stage, an earlier stage{_at(place)}")
+    with found.noted():
+        check_unused(config, place)
+    with found.noted():
+        config = with_outputs(config, place)
+    with found.noted():
+        config = with_box_count(config, place)
+    found.report()
+    return config
+
+
+def check_duration(config: schema.Config, problems: Sequence[str], place: str) -> None:
+    """Raises: ConfigError unless one of the three durations is set; one that cannot be read has been reported already."""
+    durations = [name for name in DURATIONS if getattr(config, name) is not None]
+    if len(durations) != 1 and not any(problem.startswith(f"{name}:") for problem in problems for name in DURATIONS):
+        found = " and ".join(durations) or "none of them"
+        raise ConfigError(f"steps, examples, epochs: set exactly one (found {found}){_at(place)}")
+
+
+def read_value(kind: type, name: str, text: str, flag: str) -> Any:
+    """The value of one field of a section, as typed on the command line. flag: what messages name. Raises: ConfigError."""
+    field = next(field for field in dataclasses.fields(kind) if field.name == name)
+    raw, parser = Raw(name, text), _Parser("")
+    raw.flag = ""
+    value = parser.value(typing.get_type_hints(kind)[name], raw, flag)
+    parser.problems.report()
+    parser.check_range(field, value, flag, raw)
+    return value
 
 
 def to_tree(config: Any) -> Any:
@@ -78,33 +99,16 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def apply_overrides(tree: dict, overrides: Sequence[tuple[str, str]]) -> dict:
-    """`tree` with dotted overrides from the command line; setting one duration unsets the others."""
-    for path, text in overrides:
-        if path in ("steps", "examples", "epochs"):
-            tree |= dict(steps=None, examples=None, epochs=None)
-        *parents, last = path.split(".")
-        node = tree
-        for depth, parent in enumerate(parents):
-            if node.get(parent) is None:  # also a section that is not there, which its first key makes
-                node[parent] = {}
-            node = node[parent]
-            if not isinstance(node, dict):
-                raise ConfigError(f"{'.'.join(parents[:depth + 1])}: is a single value and has no key "
-                                  f"{'.'.join([*parents, last][depth + 1:])!r} (--config.{path})")
-        node[last] = Raw(path, text)
-    return tree
-
-
 def _at(place: str) -> str:
     return f" [{place}]" if place else ""
 
 
 class _Parser:
-    """One walk over a mapping; `place` stands in every message."""
+    """One walk over a mapping; `place` is in every message. What is wrong is added to `problems`, and left out of the result."""
 
-    def __init__(self, place: str):
-        self.place = place
+    def __init__(self, place: str, tree: Any = None, problems: Problems | None = None):
+        self.place, self.tree = place, tree
+        self.problems = Problems() if problems is None else problems
 
     def fail(self, path: str, text: str, value: Any = None) -> typing.NoReturn:
         place = ", ".join(part for part in (value.flag if isinstance(value, Raw) else "", self.place) if part)
@@ -121,13 +125,23 @@ class _Parser:
         fields = {field.name: field for field in dataclasses.fields(kind)}
         values = {}
         for key, value in tree.items():
-            where = f"{path}.{key}" if path else key
-            if key not in fields:
-                closest = difflib.get_close_matches(key, list(fields), n=1, cutoff=0.0)[0]
-                self.fail(where, f"unknown key (did you mean {closest!r}?)", _first_raw(value))
-            values[key] = self.value(hints[key], with_kind(fields[key], value), where)
-            self.check_range(fields[key], values[key], where, value)
+            where = f"{path}.{key}" if path else str(key)
+            with self.problems.noted():
+                if key not in fields:
+                    self.unknown(where, list(fields), value)
+                    continue
+                read = self.value(hints[key], with_kind(fields[key], value), where)
+                self.check_range(fields[key], read, where, value)
+                values[key] = read
         return kind(**values)
+
+    def unknown(self, path: str, siblings: list[str], value: Any) -> None:
+        """Reports a key that there is not; of a section that there is not, each key inside it."""
+        inside = flatten(value) if isinstance(value, Mapping) and value else {"": value}
+        for rest, single in inside.items():
+            with self.problems.noted():
+                where = f"{path}.{rest}" if rest else path
+                self.fail(where, f"unknown key {suggestion(path, siblings, schema.Config, self.tree, rest)}", single)
 
     def check_range(self, field: dataclasses.Field, parsed: Any, path: str, given: Any) -> None:
         if parsed is None or "range" not in field.metadata:
@@ -157,12 +171,15 @@ class _Parser:
 
     def union(self, arguments: tuple, value: Any, path: str) -> Any:
         if type(None) in arguments:
-            if value is None or (isinstance(value, Raw) and value.lower() == "none"):
+            if _is_none(value):
                 return None
             arguments = tuple(a for a in arguments if a is not type(None))
         if len(arguments) == 1:
             return self.value(arguments[0], value, path)
         value = self.section(value, path)
+        if not any(map(dataclasses.is_dataclass, arguments)):  # a section of values by name, or a sequence of them
+            by_name = isinstance(value, Mapping)
+            return self.value(next(a for a in arguments if (typing.get_origin(a) is dict) == by_name), value, path)
         kinds = {kind: a for a in arguments for kind in typing.get_args(typing.get_type_hints(a)["kind"])}
         if not isinstance(value, Mapping) or "kind" not in value:
             self.fail(path, f"expected a section with a key 'kind', one of {', '.join(kinds)}", value)
@@ -180,8 +197,9 @@ class _Parser:
         return written if isinstance(written, Mapping) else value
 
     def choice(self, choices: tuple, value: Any, path: str) -> Any:
-        if isinstance(value, Raw):  # a number among the choices is text on the command line
-            value = next((choice for choice in choices if str(choice) == value), value)
+        if isinstance(value, Raw):  # a number or bool among them is text on the command line
+            value = next((choice for choice in choices if str(choice) == value
+                          or (isinstance(choice, bool) and str(choice) == value.capitalize())), value)
         if value not in choices:
             closest = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1, cutoff=0.0)
             self.fail(path, f"must be one of {', '.join(map(repr, choices))}, got {str(value)!r} "
@@ -196,12 +214,18 @@ class _Parser:
         for key in value:
             if not isinstance(key, str) or not key:
                 self.fail(path, f"names must be text, got {key!r}")
-        return {key: self.value(item, entry, f"{path}.{key}") for key, entry in value.items()}
+        entries = {}
+        for key, entry in value.items():
+            if _is_none(entry) and holds_sections(item):
+                continue  # an entry that was there is taken out by None
+            with self.problems.noted():
+                entries[key] = self.value(item, entry, f"{path}.{key}")
+        return entries
 
     def sequence(self, arguments: tuple, value: Any, path: str) -> tuple:
         given = value
         if isinstance(value, Raw):
-            value = self.literal(value, path)
+            value = str(value) if value == "{}" else self.literal(value, path)  # a prompt, and no empty section
         if isinstance(value, (str, bytes)) or not isinstance(value, (tuple, list)):
             value = (value,)
         if len(arguments) == 2 and arguments[1] is Ellipsis:
@@ -216,6 +240,8 @@ class _Parser:
         try:
             return ast.literal_eval(value)
         except (ValueError, SyntaxError):
+            if "{}" in value and value[:1] not in "([{\"'":  # a prompt
+                return str(value)
             if any(mark in value for mark in "()[]{}\"'"):
                 self.fail(path, f"cannot be read as a Python literal: {value!s}", value)
             return tuple(value.split(",")) if "," in value else str(value)
@@ -240,6 +266,15 @@ def with_kind(field: dataclasses.Field, value: Any) -> Any:
     if "kind" not in field.metadata or not isinstance(value, Mapping):
         return value
     return {"kind": field.metadata["kind"], **value}
+
+
+def holds_sections(hint: Any) -> bool:
+    """Whether a type is that of a section, or of one of several kinds."""
+    return any(True for _ in sections_in(hint))
+
+
+def _is_none(value: Any) -> bool:
+    return value is None or (isinstance(value, Raw) and value.lower() == "none")
 
 
 def _has_field(kind: type, name: str) -> bool:

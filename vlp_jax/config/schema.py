@@ -222,9 +222,15 @@ class Evaluator:
         "retrieval",)
     every_steps: int | None = between(None, 1)  # None: after the last step only
     batch_size: int = between(256, 1)
-    class_field: str = "group"  # zero_shot: the metadata field that names the class, with dots as in `Target`
-    templates: tuple[str, ...] = ("{}",)
-    class_names: dict[str, tuple[str, ...]] = section(dict)  # zero_shot: better words for a class than its bare name
+    # retrieval: equal captions are one text, found by any image that has it; False: each is a text of its own, found by its own
+    # image alone, which is the protocol of COCO and CLIP_benchmark
+    merge_equal_captions: bool = False
+    # zero_shot: the metadata field that names the class, with dots as in `Target`; None: the source's own, "class" in folders
+    class_field: str | None = None
+    templates: tuple[str, ...] = ("{}",)  # prompts, with {} for the class; "imagenet": CLIP's 80; or a file with one a line
+    # zero_shot: better words for a class than its bare name, by class; or the names of classes 0, 1 and so on, "imagenet" for its
+    # 1,000, or a file with one a line
+    class_names: dict[str, tuple[str, ...]] | tuple[str, ...] = section(dict)
     captions_per_class: int = between(400, 0)  # zero_shot by descriptions: training captions kept for a class
     objective: str | None = None  # classification, regression, answers: whose head; None: that of the first that has one
     by: str | None = None  # classification: the metadata field, likewise, by whose values accuracy is also given
@@ -248,7 +254,9 @@ class Pretrained:
     stage: str | None = None  # an earlier stage of the same training (see configs/staged.py)
     step: int | None = between(None, 1)  # None: its newest checkpoint
     average: bool | None = None  # the averaged parameters; None: where it keeps an average
-    parameters: tuple[str, ...] = ("^model/",)  # regexes of those that are taken, by their names here, where both have them
+    # Regexes of those that are taken, by their names here, where both have them. Empty: all of the model, and what an objective has
+    # learned that goes on, with the same name, kind and shapes in both (a scale, a bias, a head for the same target)
+    parameters: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

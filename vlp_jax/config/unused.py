@@ -3,21 +3,25 @@
 import dataclasses
 
 from vlp_jax.config import schema
-from vlp_jax.errors import ConfigError
+from vlp_jax.config.problems import Problems
 
 MOMENTS = {"adamw": ("b1", "b2", "epsilon"), "adam": ("b1", "b2", "epsilon"), "muon": ("b1", "b2", "epsilon"),
            "lion": ("b1", "b2"), "adafactor": ("b1", "b2"), "sgd": ()}
 OF_SCHEDULES = {"cosine": ("final",), "linear": ("final",), "rsqrt": ("decay", "timescale", "final"), "constant": (),
                 "exponential": ("factor", "period", "final"), "warmup_stable_decay": ("decay", "final")}
-OF_ZERO_SHOT = ("class_field", "templates", "class_names", "captions_per_class")
+# For which tasks of an evaluator a setting is; one that is not here is for all.
+TASKS_OF_SETTINGS = {"class_field": ("zero_shot",), "templates": ("zero_shot",), "class_names": ("zero_shot",),
+                     "captions_per_class": ("zero_shot",), "merge_equal_captions": ("retrieval",), "by": ("classification",),
+                     "objective": ("classification", "regression", "answers"), "beams": ("captions", "answers"),
+                     "length_penalty": ("captions", "answers"), "early_stopping": ("captions", "answers")}
+LISTED = ("zero_shot", "retrieval")  # tasks without which their settings are listed, and no error
 CHUNK_SIZE = schema.ContrastiveObjective().chunk_size
 
 
 def check_unused(config: schema.Config, place: str) -> None:
-    """Raises: ConfigError naming a setting that would do nothing, and what it needs."""
-    for path, unused, needed in unused_settings(config):
-        if unused:
-            raise ConfigError(f"{path}: has no effect {needed}{f' [{place}]' if place else ''}")
+    """Raises: ConfigError naming each setting that would do nothing, and what it needs."""
+    at = f" [{place}]" if place else ""
+    Problems(f"{path}: has no effect {needed}{at}" for path, unused, needed in unused_settings(config) if unused).report()
 
 
 def passed_over(config: schema.Config) -> list[str]:
@@ -29,8 +33,9 @@ def passed_over(config: schema.Config) -> list[str]:
                 ("optimizer.schedule", schedule, [name for name in ("decay", "timescale", "factor", "period", "final")
                                                   if name not in OF_SCHEDULES[schedule.kind]],
                  f"with optimizer.schedule.kind={schedule.kind!r}")]
-    settings += [(f"evaluators.{name}", spec, OF_ZERO_SHOT, "without the task 'zero_shot'")
-                 for name, spec in config.evaluators.items() if "zero_shot" not in spec.tasks]
+    settings += [(f"evaluators.{name}", spec, names, f"without the task {task!r}")
+                 for task in LISTED for names in [[name for name, tasks in TASKS_OF_SETTINGS.items() if tasks == (task,)]]
+                 for name, spec in config.evaluators.items() if task not in spec.tasks]
     return [f"{path}.{name}={getattr(section, name)!r} has no effect {beside}" for path, section, names, beside in settings
             for name in names if getattr(section, name) != getattr(type(section)(), name)]
 

@@ -7,7 +7,6 @@ ones are left out, and the set, or the evaluation, begins again: sets without an
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from vlp_jax.config import schema
 from vlp_jax.data.notices import notice
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Sample, SampleError, Source
@@ -96,9 +95,3 @@ def without(source: Source, bad: dict[int, SampleError]) -> EvaluationSet:
 def left_out(data: EvaluationSet) -> int:
     """How many samples of a set are bad."""
     return len(data.given.bad) if isinstance(data.given, GoodSamples) else 0
-
-
-def check_labels(name: str, data: EvaluationSet, spec: schema.Evaluator) -> None:
-    """Raises: DataError, before a run's first update, for a sample without the class that the evaluator `name` asks for."""
-    if "zero_shot" in spec.tasks:
-        data.labels(spec.class_field, f"evaluators.{name}.class_field")

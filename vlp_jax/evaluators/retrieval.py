@@ -1,4 +1,4 @@
-"""Image-text retrieval over the distinct captions of a set."""
+"""Image-text retrieval, by the protocol of COCO and CLIP_benchmark or over the distinct captions of a set."""
 
 import numpy as np
 
@@ -9,18 +9,28 @@ RETRIEVAL_METRICS = ("images", "texts", *(f"{way}_{metric}" for way in ("text_to
                                           for metric in ("recall@1", "recall@5", "recall@10", "median_rank", "chance@1")))
 
 
-def retrieval(images: np.ndarray, texts: np.ndarray, data: EvaluationSet) -> dict[str, float]:
+def retrieval(images: np.ndarray, texts: np.ndarray, data: EvaluationSet, *, merge_equal_captions: bool = True) -> dict[str, float]:
     """Recall@1, 5, 10 and median rank both ways.
 
-    images: [N, E] embeddings of the set's pictures; texts: [C, E] of its distinct captions.
-    Text to image: a hit if any picture bearing the caption is among the first k. Image to text: if any caption of the
-    picture is. Ties count against. Raises: ValueError for embeddings that are not finite.
+    Args:
+      images: [N, E] embeddings of the set's images.
+      texts: [C, E] of its distinct captions.
+      merge_equal_captions: True: equal captions are one text, and a hit is any image that has it. False: each caption of each image
+        is a text of its own, found by its own image alone, as COCO's retrieval and CLIP_benchmark count; equal ones, which tie, are
+        ranked in the order of the set.
+    Image to text is a hit if any caption of the image is among the first k. Other ties count against the model.
+    Raises: ValueError for embeddings that are not finite.
     """
+    captions_of_image, images_of_caption, alike = data.captions_of_image, data.images_of_caption, None
+    if not merge_equal_captions:
+        alike = np.array([caption for own in captions_of_image for caption in own])
+        texts, ends = texts[alike], np.cumsum([len(own) for own in captions_of_image])
+        captions_of_image = [range(end - len(own), end) for own, end in zip(captions_of_image, ends, strict=True)]
+        images_of_caption = [[image] for image, own in enumerate(captions_of_image) for _ in own]
     results: dict[str, float] = {"images": len(images), "texts": len(texts)}
-    directions = (("text_to_image", texts, images, data.images_of_caption),
-                  ("image_to_text", images, texts, data.captions_of_image))
-    for name, queries, candidates, positives in directions:
-        order = ranks(queries, candidates, positives)
+    for name, queries, candidates, positives, same in (("text_to_image", texts, images, images_of_caption, None),
+                                                       ("image_to_text", images, texts, captions_of_image, alike)):
+        order = ranks(queries, candidates, positives, alike=same)
         results |= {f"{name}_recall@{k}": recall_at(order, k) for k in (1, 5, 10)}
         results[f"{name}_median_rank"] = float(np.median(order))
         results[f"{name}_chance@1"] = chance_at_1(positives, len(candidates))

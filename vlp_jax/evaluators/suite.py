@@ -16,7 +16,8 @@ from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, class_descriptions
 from vlp_jax.evaluators.matching import MATCHING_METRICS, matching
-from vlp_jax.evaluators.readable import BAD_EXAMPLES, check_labels, decodable_set, left_out, readable_set
+from vlp_jax.evaluators.prompts import Classes, own_class_field, zero_shot_classes
+from vlp_jax.evaluators.readable import BAD_EXAMPLES, decodable_set, left_out, readable_set
 from vlp_jax.evaluators.retrieval import RETRIEVAL_METRICS, retrieval
 from vlp_jax.evaluators.told import (
     CLASSIFICATION_METRICS,
@@ -29,7 +30,7 @@ from vlp_jax.evaluators.told import (
     teller_of,
     told,
 )
-from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, Classes, classes_of, zero_shot
+from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, zero_shot
 from vlp_jax.models.generation import BeamSearch
 from vlp_jax.sharding.exchange import check_all_agree
 
@@ -37,6 +38,7 @@ TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS, 
                 "captions": CAPTION_METRICS, "classification": CLASSIFICATION_METRICS, "regression": REGRESSION_METRICS,
                 "answers": ANSWER_METRICS}
 PAIRED = {"matching", "classification", "regression", "answers"}  # tasks that ask about a picture with a text
+LOOKED_AT = 100  # samples of a training source, of which one is to be readable
 Descriptions = Mapping[str, Mapping[str, Sequence[str]]]  # {class field: {class: training captions}}
 
 
@@ -86,10 +88,10 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
             images = embedder.images(variables, pixels, spec.batch_size)
         if "retrieval" in spec.tasks:
             data.report_repeated()
-            results |= retrieval(images, embed_texts(data.captions), data)
+            results |= retrieval(images, embed_texts(data.captions), data, merge_equal_captions=spec.merge_equal_captions)
         if classes is not None:
             results |= zero_shot(images, classes.truth, classes.names, embed_texts, classes.templates, classes.words,
-                                 descriptions.get(spec.class_field, {}))
+                                 descriptions.get(classes.field, {}))
     except ValueError as error:
         raise EvaluationError(f"{data.source.spec}: {error}") from error
     return results
@@ -100,11 +102,12 @@ def beam_search_of(spec: schema.Evaluator) -> BeamSearch:
     return BeamSearch(beams=spec.beams, length_penalty=spec.length_penalty, early_stopping=spec.early_stopping)
 
 
-def check_set(data: EvaluationSet, spec: schema.Evaluator) -> Classes | None:
-    """The classes for zero-shot, if that is one of the tasks. Raises: DataError for a set that lacks classes or captions."""
+def check_set(data: EvaluationSet, spec: schema.Evaluator, where: str = "") -> Classes | None:
+    """The classes for zero-shot, if that is one of the tasks. where: of the evaluator's settings, for messages. Raises: DataError
+    for a set that lacks classes or captions; ConfigError as `zero_shot_classes`."""
     for task in sorted({"retrieval", "matching", "captions"} & {*spec.tasks}):
         data.require_captions(task)
-    return classes_of(data, spec) if "zero_shot" in spec.tasks else None
+    return zero_shot_classes(data, spec, where) if "zero_shot" in spec.tasks else None
 
 
 def paced(items: Iterable, batch_size: int, between: Callable[[], None]) -> Iterator:
@@ -145,8 +148,7 @@ class EvaluationSuite:
         self.sets = {name: readable_set(open_source(spec.source), threads) for name, spec in specs.items()}
         check_all_agree("evaluation set", {name: len(data) for name, data in self.sets.items()})
         for name, spec in specs.items():
-            check_labels(name, self.sets[name], spec)
-            check_set(self.sets[name], spec)
+            check_set(self.sets[name], spec, f"evaluators.{name}.")
             check_told(self.sets[name].by_sample, spec, tellers)
             if PAIRED & {*spec.tasks}:
                 self.sets[name].by_sample.check_graphs(embedder.preprocessor)
@@ -193,5 +195,16 @@ def collect_descriptions(specs: Mapping[str, schema.Evaluator], train: Sequence[
     wanted: dict[str, int] = {}
     for spec in specs.values():
         if "zero_shot" in spec.tasks and spec.captions_per_class:
-            wanted[spec.class_field] = max(wanted.get(spec.class_field, 0), spec.captions_per_class)
+            field = spec.class_field or next((own for own in map(own_class_field, first_metadata(train)) if own), None)
+            if field is not None:
+                wanted[field] = max(wanted.get(field, 0), spec.captions_per_class)
     return {field: class_descriptions(train, field, count) for field, count in wanted.items()}
+
+
+def first_metadata(sources: Sequence[Source]) -> Iterator[Mapping[str, Any]]:
+    """The metadata of the first sample of each source that can be read."""
+    for source in sources:
+        for index in range(min(len(source), LOOKED_AT)):
+            with contextlib.suppress(SampleError):
+                yield source[index].metadata
+                break

@@ -1,7 +1,6 @@
 """Everything a run needs, built from its config. What is wrong with the config is found here, before a file is written."""
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ import optax
 
 from vlp_jax.config import schema
 from vlp_jax.data.augmentation import check_augmentation
+from vlp_jax.data.cores import available_cores, workers_for
 from vlp_jax.data.inputs import device_arrays
 from vlp_jax.data.mixture import Mixture, open_mixture
 from vlp_jax.data.notices import said_while_waiting
@@ -24,11 +24,11 @@ from vlp_jax.data.targets import Targets, check_given, find_targets, ranked_answ
 from vlp_jax.data.word_vectors import WordVectors, vectors_of_tokens
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.captioner import Captioner
+from vlp_jax.evaluators.checks import check_best_metric as check_best_metric
+from vlp_jax.evaluators.checks import check_evaluators
 from vlp_jax.evaluators.embedder import Embedder
-from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions, metric_names
-from vlp_jax.evaluators.tasks import check_heads, check_negatives, check_trained
+from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions
 from vlp_jax.evaluators.told import Teller
-from vlp_jax.evaluators.zero_shot import check_templates
 from vlp_jax.models.generation import BeamSearch
 from vlp_jax.models.layers import Precision
 from vlp_jax.models.text_towers import embedding_width
@@ -107,7 +107,14 @@ class Run(Update):
         """The input from batch `position` on: the rows that this host's devices hold. targets: None: found anew."""
         rows = TrainRows(self.mixture, self.preprocessor, self.config.data.augmentation, self.config.seed,
                          asked_inputs(self.config.objectives), self.config.data.view_augmentation, targets or self.targets())
-        return Batches(rows, self.config.data, position, self.host_rows.rows)
+        data = dataclasses.replace(self.config.data, workers=self.workers)
+        return Batches(rows, data, position, self.host_rows.rows)
+
+    @property
+    def workers(self) -> int:
+        """How many processes decode on this host."""
+        given = self.config.data.workers
+        return workers_for(available_cores(), jax.default_backend() != "cpu") if given is None else given
 
     def to_device(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """The arrays of this host's rows as parts of global arrays; starts the transfer and returns."""
@@ -209,17 +216,6 @@ def shapes_of_batch(config: schema.Config, rows: int = 2) -> dict[str, tuple[tup
     return device_arrays(config, asked_inputs(config.objectives), rows)
 
 
-def check_best_metric(config: schema.Config) -> None:
-    """Raises: ConfigError if the best checkpoints are to be kept by something that no evaluator measures."""
-    metric, names = config.checkpoint.best_metric, metric_names(config)
-    if metric in names or (metric is None and not config.checkpoint.keep_best):
-        return
-    closest = difflib.get_close_matches(metric or "", names, n=1, cutoff=0.0)
-    known = ", ".join(names) or "nothing, there is no evaluator"
-    advice = f"did you mean {closest[0]!r}?" if closest and metric else f"they measure {known}"
-    raise ConfigError(f"checkpoint.best_metric: {metric!r} is not measured by the config's evaluators ({advice})")
-
-
 def assemble(config: schema.Config) -> Run:
     """Raises: ConfigError, MeshError or DataError for whatever cannot work."""
     mesh = make_mesh(config.mesh)
@@ -229,12 +225,7 @@ def assemble(config: schema.Config) -> Run:
     check_augmentation(config.data.augmentation)
     if config.data.view_augmentation is not None:
         check_augmentation(config.data.view_augmentation, "data.view_augmentation")
-    for name, spec in config.evaluators.items():
-        check_trained(f"evaluators.{name}.tasks", spec.tasks, config)
-        check_heads(f"evaluators.{name}.objective", spec, config)
-        check_templates(f"evaluators.{name}.templates", spec.templates)
-    check_best_metric(config)
-    check_negatives(config)
+    check_evaluators(config)
     preprocessor = Preprocessor.from_config(config)
     mixture = open_mixture(config.data.train)
     steps = total_steps(config, len(mixture))

@@ -3,11 +3,12 @@
 import dataclasses
 import os
 import re
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.config import schema
+from vlp_jax.config import schema, to_tree
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.errors import CheckpointError, ConfigError
 from vlp_jax.printing import safe_print as print
@@ -21,12 +22,15 @@ from vlp_jax.training.reshaping import Shapes, as_here, change_of, depths, shape
 from vlp_jax.training.state import TrainState, running_statistics
 from vlp_jax.training.trained import find_step, trained_config, trained_variables
 
+MODEL = "^model/"
+GROUPS = 8  # of parameters that a line names
+
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
     """From which checkpoint of which run an entry of `config.pretrained` takes what: paths of parameters, and of what is kept
     beside them (`batch_stats/...`). changes: what becomes of those that have another shape there, each by its path with both
-    shapes. left: those that its patterns find here and that are not there."""
+    shapes. left: those that its patterns find here and that are not there. unused: those of the other run that are not taken."""
 
     name: str
     folder: str
@@ -36,6 +40,7 @@ class Origin:
     collections: tuple[str, ...]
     changes: tuple[str, ...]
     left: tuple[str, ...]
+    unused: tuple[str, ...]
 
 
 def find_origins(run: Run, workdir: str) -> list[Origin]:
@@ -72,20 +77,44 @@ def origin_at(name: str, folder: str, step: int, spec: schema.Pretrained, run: R
         raise ConfigError(f"{key}.average: {folder} keeps no average of its parameters; set it to None or False")
     here = describe(run.shapes.params)
     there = shapes_as_here(metadata["parameters"], here)
-    for pattern in spec.parameters:
+    patterns = spec.parameters or (MODEL, *objectives_that_continue(here, there, metadata["config"], run.config))
+    for pattern in patterns:
         match_rules(f"{key}.parameters", [(pattern, 1.0)], run.shapes.params, default=0.0)
         if not any(re.search(pattern, path) for path in here.keys() & there.keys()):
             raise ConfigError(f"{key}.parameters: {pattern!r} matches no parameter that this model and {folder} both have")
-    wanted, offered = named(here, spec.parameters), named(there, spec.parameters)
+    wanted, offered = named(here, patterns), named(there, patterns)
     taken = {path: shape for path, shape in wanted.items() if path in there}
     check_depths(key, folder, wanted, offered)
     changes = tuple(changed(key, folder, path, there[path], shape) for path, shape in taken.items() if there[path] != shape)
     check_words(key, folder, taken, metadata["preprocessor"], run.preprocessor, run.config.model.text.vocab_size)
     kept, known = describe(run.shapes.collections), metadata.get("collections", {})
     beside = [path for path, shape in kept.items() if path.startswith("batch_stats/") and known.get(path) == shape
-              and any(re.search(pattern, path.removeprefix("batch_stats/")) for pattern in spec.parameters)]
+              and any(re.search(pattern, path.removeprefix("batch_stats/")) for pattern in patterns)]
     left = tuple(path for path in wanted if path not in there)
-    return Origin(name, folder, step, spec.average, tuple(taken), tuple(beside), changes, left)
+    unused = tuple(path for path in there if path not in taken)
+    return Origin(name, folder, step, spec.average, tuple(taken), tuple(beside), changes, left, unused)
+
+
+def objectives_that_continue(here: Shapes, there: Shapes, config_there: dict, config: schema.Config) -> list[str]:
+    """Patterns of the parameters of objectives that are the same in both runs: by name, kind, and the shapes of all parameters, and
+    those with a head for a target by what the target is and where its classes come from."""
+    found = []
+    for name, objective in config.objectives.items():
+        theirs = config_there["objectives"].get(name, {})
+        pattern = f"^objectives_{re.escape(name)}/"
+        shapes = named(here, (pattern,))
+        if shapes and shapes == named(there, (pattern,)) and theirs.get("kind") == objective.kind:
+            target = getattr(objective, "target", None)
+            if target is None or (theirs["target"] == target and same_target(config_there["data"], config.data, target)):
+                found.append(pattern)
+    return found
+
+
+def same_target(there: dict, here: schema.Data, name: str) -> bool:
+    """Whether a target means the same in two runs: classes that are found in the training data need the same training data."""
+    target = here.targets[name]
+    found_in_data = isinstance(target, schema.Classes) and not target.names
+    return there["targets"].get(name) == to_tree(target) and (not found_in_data or there["train"] == to_tree(here.train))
 
 
 def folder_of(spec: schema.Pretrained, workdir: str) -> str:
@@ -96,6 +125,15 @@ def folder_of(spec: schema.Pretrained, workdir: str) -> str:
 def named(shapes: Shapes, patterns: tuple[str, ...]) -> Shapes:
     """Those of the parameters that a pattern finds."""
     return {path: shape for path, shape in shapes.items() if any(re.search(pattern, path) for pattern in patterns)}
+
+
+def grouped(paths: Sequence[str]) -> str:
+    """Parameters in words, counted by the part of the model or the objective that they belong to; a single one by its path."""
+    groups: dict[str, list[str]] = {}
+    for path in paths:
+        groups.setdefault("/".join(path.split("/")[:2 if path.startswith("model/") else 1]), []).append(path)
+    said = [f"{found[0]}" if len(found) == 1 else f"{group} ({len(found)})" for group, found in groups.items()]
+    return ", ".join(said[:GROUPS]) + (f" and {len(said) - GROUPS} more" if len(said) > GROUPS else "")
 
 
 def check_depths(key: str, folder: str, wanted: Shapes, offered: Shapes) -> None:
@@ -137,8 +175,12 @@ def begin_with(state: TrainState, origins: list[Origin], layout: Layout) -> Trai
         params |= in_turn(jax.jit(as_here, out_shardings=shardings)(arrays, fresh))
         collections |= {path: jax.device_put(beside[path], collections[path].sharding) for path in origin.collections}
         new = f"; new ones that it lacks: {len(origin.left)}, such as {origin.left[0]}" if origin.left else ""
+        new += f"; not taken from there: {grouped(origin.unused)}" if origin.unused else ""
         print(f"pretrained.{origin.name}: {len(origin.parameters)} of {len(params)} parameters from {origin.folder}, step "
               f"{origin.step}{new}{''.join(f'; {change}' for change in origin.changes)}", flush=True)
+    initial = [path for path in params if not any(path in origin.parameters for origin in origins)]
+    if origins and initial:
+        print(f"not pretrained, as initialised by the seed: {grouped(initial)}", flush=True)
     params = unflat(params, state.params)
     collections = unflat(collections, state.collections)
     average = statistics = None

@@ -19,7 +19,8 @@ from vlp_jax.evaluators.suite import BrokenOff
 from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.exchange import decided_by_first, is_first, several_hosts
 from vlp_jax.training.assembly import Run
-from vlp_jax.training.clock import Clock
+from vlp_jax.training.clock import Clock, LastUpdate
+from vlp_jax.training.data_wait import DataWait
 from vlp_jax.training.guard import check_skips, skips_updates
 from vlp_jax.training.input_counts import InputCounts
 from vlp_jax.training.pretrained import begin_with, find_origins
@@ -72,6 +73,7 @@ class Sitting:
         self.metrics.pop(UTILISATION, None)  # of other devices, perhaps
         self.owed: list[str] = []  # evaluators that were due after the newest update, and that a stop has prevented
         self.saves = SavePlan(self.config.checkpoint, run.steps)
+        self.last_update, self.data_wait = LastUpdate(), DataWait(self.config.data, run.workers)
         self.speed = Speed(self.config, run.mesh, workdir, run.train_step, self.progress.message)
 
     def restore_or_start(self) -> dict[str, Any]:
@@ -97,19 +99,21 @@ class Sitting:
         self.watchdog.step = self.step
         self.watchdog.expect(f"step {self.step + 1}, its compilation included,")
         self.clock.begin_lap()
+        self.clock.begin_lap()
         while self.step < self.run.steps:
             start = time.monotonic()
             batch = self.next_batch()
-            waited = time.monotonic() - start
+            waited, compiled = self.last_update.idle(start, time.monotonic()), self.speed.compile_seconds
             self.speed.goodput.spent("data_wait", waited)
             self.state, metrics = self.speed.update(self.step + 1, self.state, self.run.to_device(batch))
+            self.last_update.begin(metrics)
+            self.clock.count_step(waited, self.speed.compile_seconds - compiled)
             self.step += 1
             self.stop.updated = True
             for message in self.counts.observe(batch):
                 self.progress.message(message)
             if held is not None:
                 self.write(*held)
-            self.clock.count_step(waited)
             held = (self.step, metrics)
             stopping = self.stop.asks()
             evaluators = self.evaluation.due(self.step, self.run.steps)
@@ -135,9 +139,9 @@ class Sitting:
         """The next batch; while the first one of a sitting is waited for, the source that it comes from is named."""
         if self.batches.position > self.first_position:
             return next(self.batches)
-        words = (f"still waiting for the first batch of {self.run.mixture.describe()}: is its storage slow? data.workers and "
-                 "data.threads read more at a time")
-        with said_while_waiting(lambda: words, SLOW_FIRST_BATCH):
+        self.data_wait.restart()
+        with said_while_waiting(lambda: f"still waiting for the first batch of {self.run.mixture.describe()}: "
+                                        f"{self.data_wait.cause()}", SLOW_FIRST_BATCH):
             return next(self.batches)
 
     def evaluate(self, evaluators: list[str]) -> dict[str, float]:
@@ -192,7 +196,7 @@ class Sitting:
         more than one ahead."""
         if step == 1 or step % self.config.log_every == 0:
             self.write_row(step, self.checked(step, metrics))
-            self.clock.begin_lap()
+            self.clock.begin_lap(self.step - step)
         elif skips_updates(self.config.guard):
             self.checked(step, metrics)
         else:
@@ -213,14 +217,16 @@ class Sitting:
     def write_row(self, step: int, measured: dict[str, float]) -> None:
         self.counts.gather()
         self.saves.agree()
-        lap = self.clock.lap(self.config.data.batch_size)
+        lap = self.clock.lap(self.config.data.batch_size, self.step - step)
         row = {"step": step, **measured, **{f"train/{key}": value for key, value in lap.items()}, **self.speed.row(lap),
                "train/epoch": step * self.config.data.batch_size / len(self.run.mixture), **self.counts.row(),
                **self.clock.to_json()}
         self.rows.write(row)
         self.tensorboard.write(row)
         self.metrics |= row
-        left = (self.run.steps - step) * self.config.data.batch_size / max(lap["examples_per_second"], 1e-9)
+        for message in self.data_wait.news(lap["data_wait_fraction"]):
+            self.progress.message(message)
+        left = self.clock.seconds_left(lap, self.run.steps - step, self.config.data.batch_size)
         self.progress.update(step, row["train/loss"], lap["examples_per_second"], left, row.get(UTILISATION))
 
     @property
@@ -266,6 +272,7 @@ class Sitting:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.speed.close()
+        self.last_update.close()
         self.rows.close()
         self.tensorboard.close()
         if error is not None and several_hosts():

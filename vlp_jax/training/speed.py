@@ -29,6 +29,11 @@ class Speed:
         self.window = TraceWindow(config.profile, workdir)
         self.goodput = Goodput()
 
+    @property
+    def compile_seconds(self) -> float:
+        """What compiling the update has taken so far."""
+        return self.train_step.compile_seconds
+
     def update(self, step: int, state: Any, batch: Any) -> tuple[Any, Any]:
         """Starts update `step`; what compiling it takes is start-up."""
         self.window.before(step)
@@ -40,8 +45,8 @@ class Speed:
         return results
 
     def row(self, lap: dict[str, float]) -> dict[str, float]:
-        """What metrics.jsonl says beside `lap`, which `Clock.lap` gave. The share of the peak is absent for devices whose peak is
-        not known, memory where the device does not tell.
+        """What metrics.jsonl says beside `lap`, which `Clock.lap` gave. The share of the peak, of an update and without its wait
+        for data, is absent for devices whose peak is not known, memory where the device does not tell.
 
         Model flops are counted analytically, without what rematerialisation repeats (Chowdhery et al. 2022, "PaLM", appendix B).
         """

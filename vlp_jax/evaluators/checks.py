@@ -1,0 +1,37 @@
+"""Whether a config's evaluators can measure what they are asked for, before anything is read."""
+
+import difflib
+
+from vlp_jax.config import schema
+from vlp_jax.config.problems import Problems
+from vlp_jax.errors import ConfigError
+from vlp_jax.evaluators.prompts import names_in, templates_of
+from vlp_jax.evaluators.suite import metric_names
+from vlp_jax.evaluators.tasks import check_heads, check_negatives, check_trained
+
+
+def check_evaluators(config: schema.Config) -> None:
+    """Raises: ConfigError for what an evaluator cannot measure or read, ConfigErrors for several of that kind."""
+    problems = Problems()
+    for name, spec in config.evaluators.items():
+        for check in (lambda place, spec: check_trained(f"{place}.tasks", spec.tasks, config),
+                      lambda place, spec: check_heads(f"{place}.objective", spec, config),
+                      lambda place, spec: templates_of(f"{place}.templates", spec.templates),
+                      lambda place, spec: names_in(f"{place}.class_names", spec.class_names)):
+            with problems.noted():
+                check(f"evaluators.{name}", spec)
+    for check in (check_best_metric, check_negatives):
+        with problems.noted():
+            check(config)
+    problems.report()
+
+
+def check_best_metric(config: schema.Config) -> None:
+    """Raises: ConfigError if the best checkpoints are to be kept by something that no evaluator measures."""
+    metric, names = config.checkpoint.best_metric, metric_names(config)
+    if metric in names or (metric is None and not config.checkpoint.keep_best):
+        return
+    closest = difflib.get_close_matches(metric or "", names, n=1, cutoff=0.0)
+    known = ", ".join(names) or "nothing, there is no evaluator"
+    advice = f"did you mean {closest[0]!r}?" if closest and metric else f"they measure {known}"
+    raise ConfigError(f"checkpoint.best_metric: {metric!r} is not measured by the config's evaluators ({advice})")

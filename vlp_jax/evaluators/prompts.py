@@ -1,0 +1,185 @@
+"""What zero-shot classification asks: which classes there are, what prompts call them, and the prompts."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vlp_jax.config import schema
+from vlp_jax.data.notices import notice
+from vlp_jax.data.rows import pick
+from vlp_jax.data.samples import NamesClasses
+from vlp_jax.errors import ConfigError, DataError
+from vlp_jax.evaluators.evaluation_set import EvaluationSet
+from vlp_jax.evaluators.zero_shot import check_templates
+
+BARE = ("{}",)
+CLASS_FIELDS = ("class", "label", "group", "cls")  # of metadata, in which a class is looked for where `class_field` names none
+PACKAGED = pathlib.Path(__file__).parents[1] / "data" / "imagenet"
+TEMPLATES = {"imagenet": PACKAGED / "templates.txt", "imagenet_simple": PACKAGED / "templates_simple.txt"}
+CLASS_NAMES = {"imagenet": PACKAGED / "class_names.txt"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """The classes that images are sorted into.
+
+    field: of the metadata, that has them. names: of each, all different. truth: int [N], each image's class among them. words: what
+    prompts call a class, where that is not its name. templates: the prompts.
+    """
+
+    field: str
+    names: list[str]
+    truth: np.ndarray
+    words: Mapping[str, Sequence[str]]
+    templates: tuple[str, ...]
+
+
+def zero_shot_classes(data: EvaluationSet, spec: schema.Evaluator, where: str = "") -> Classes:
+    """The classes of a set: all that `class_names` or the set's source names, else those that occur.
+
+    where: of the evaluator's settings, for messages. Raises: DataError for an image without a class, for a class that is not named,
+    and for bare numbers, which no prompt can ask for; ConfigError as `templates_of` and `names_in`.
+    """
+    field = spec.class_field or own_class_field(data.metadata[0])
+    if field is None:
+        raise DataError(f"{data.source.spec}: zero_shot looks for the class of an image in the metadata fields "
+                        f"{', '.join(CLASS_FIELDS)}; name another one by {where}class_field (there are: "
+                        f"{', '.join(sorted(data.metadata[0])) or 'none'})")
+    names, truth = data.labels(field, f"{where}class_field")
+    templates = prompts_of(data, spec, where)
+    listed = names_in(f"{where}class_names", spec.class_names)
+    if not isinstance(listed, Mapping):
+        return all_listed(f"{data.source.spec}: {field}", Found(field, names, truth, templates), listed, where)
+    return named_by_source(data, Found(field, names, truth, templates), listed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The classes that occur in a metadata field; the fields are those of `Classes`."""
+
+    field: str
+    names: list[str]
+    truth: np.ndarray
+    templates: tuple[str, ...]
+
+
+def prompts_of(data: EvaluationSet, spec: schema.Evaluator, where: str) -> tuple[str, ...]:
+    """The evaluator's prompts, or where it has the bare name alone, those that lie with the data."""
+    source = data.source
+    if not isinstance(source, NamesClasses) or not source.templates or tuple(spec.templates) != BARE:
+        return templates_of(f"{where}templates", spec.templates)
+    templates = tuple(source.templates)
+    if not data.prompts_reported:
+        data.prompts_reported = True
+        notice(f"data note: {source.spec}: zero-shot prompts are its own {len(templates)}, such as {templates[0]!r}; set "
+               "templates for others")
+    return templates
+
+
+def named_by_source(data: EvaluationSet, found: Found, given: Mapping[str, Sequence[str]]) -> Classes:
+    """The classes that occur, and all others that the source names. given: words for some of them. Raises: as
+    `zero_shot_classes`."""
+    field, names, truth = found.field, found.names, found.truth
+    place = f"{data.source.spec}: zero-shot classes in the metadata field {field!r} (class_field)"
+    known = list(data.source.class_names.get(field, ())) if isinstance(data.source, NamesClasses) else []
+    words: dict[str, Sequence[str]] = {}
+    if known and all(isinstance(pick(metadata, field), int) for metadata in data.metadata):
+        outside = [name for name in names if not 0 <= int(name) < len(known)]
+        if outside:
+            raise DataError(f"{place}: {outside[0]} is none of the {len(known)} classes that are named")
+        words = {str(number): (name,) for number, name in enumerate(known)}
+        names, truth = list(words), np.array([int(names[label]) for label in truth])
+    elif known:
+        everything = list(dict.fromkeys([*known, *names]))
+        names, truth = everything, np.array([everything.index(names[label]) for label in truth])
+    asked = {name: given.get(name) or given.get(words.get(name, (name,))[0]) for name in names}
+    words |= {name: tuple(group) for name, group in asked.items() if group}
+    unnamed = [name for name in names if name not in words]
+    if not known and unnamed and all(name.lstrip("-").isdecimal() for name in names):
+        raise DataError(f"{place} are numbers, such as {unnamed[0]}, and nothing names them: give class_names, or, with tars, a "
+                        "classnames.txt that has a name a line")
+    return Classes(field, names, truth, words, found.templates)
+
+
+def all_listed(place: str, found: Found, listed: Sequence[str], where: str) -> Classes:
+    """The classes whose names `class_names` lists: by their numbers, by name, or in the order of the sorted classes."""
+    field, names, truth, templates = found.field, found.names, found.truth, found.templates
+    if all(name.isdecimal() for name in names):
+        outside = [name for name in names if int(name) >= len(listed)]
+        if outside:
+            raise DataError(f"{place} has a class {outside[0]}, and {where}class_names has {len(listed)} names, from class 0 on")
+        return Classes(field, [str(number) for number in range(len(listed))], np.array([int(names[label]) for label in truth]),
+                       {str(number): (name,) for number, name in enumerate(listed)}, templates)
+    if {*names} <= {*listed}:
+        return Classes(field, list(listed), np.array([listed.index(names[label]) for label in truth]), {}, templates)
+    if len(names) != len(listed):
+        raise DataError(f"{place} has {len(names)} classes, such as {names[0]!r}, and {where}class_names has {len(listed)} names: "
+                        "give as many, in the order of the sorted classes, or a dictionary of the words for each class")
+    return Classes(field, names, truth, {name: (word,) for name, word in zip(names, listed, strict=True)}, templates)
+
+
+def own_class_field(metadata: Mapping[str, Any]) -> str | None:
+    """The field that has the class in a sample's metadata, by its name; None where no name is known."""
+    return next((field for field in CLASS_FIELDS if pick(metadata, field) is not None), None)
+
+
+def templates_of(where: str, templates: Sequence[str]) -> tuple[str, ...]:
+    """The prompts: each is given itself, or by the name of a set in this package, or by a file with one a line.
+
+    where: the setting, for messages. Raises: ConfigError for one that has not exactly one {}, and for a file that cannot be read.
+    """
+    found: list[str] = []
+    for template in templates:
+        path = TEMPLATES.get(template) or (template if os.path.isfile(template) else None)
+        lines = [line.replace("{c}", "{}") for line in lines_in(where, path) if line] if path else [template]
+        if path and not lines:
+            raise ConfigError(f"{where}: {path} has no prompts")
+        sets = "" if path or "{" in template else f"; it is no file, and no set of this package ({', '.join(TEMPLATES)})"
+        check_templates(where, lines, sets)
+        found += lines
+    if not found:
+        raise ConfigError(f"{where}: at least one is needed, such as 'a photo of a {{}}.'")
+    return tuple(found)
+
+
+def names_in(where: str, names: Mapping[str, Sequence[str]] | Sequence[str]) -> Mapping[str, Sequence[str]] | tuple[str, ...]:
+    """What classes are called: a dictionary by class, or the names of all, that of class 0 first. Instead of names there may be the
+    name of a list in this package, or a file: with a name a line, or JSON.
+
+    where: the setting, for messages. Raises: ConfigError for a file that cannot be read.
+    """
+    if isinstance(names, Mapping) or len(names) != 1:
+        return names if isinstance(names, Mapping) else tuple(names)
+    path = CLASS_NAMES.get(names[0]) or (names[0] if os.path.isfile(names[0]) else None)
+    if path is None:
+        raise ConfigError(f"{where}: {names[0]!r} is one name alone, no file, and no list of this package "
+                          f"({', '.join(CLASS_NAMES)})")
+    lines = lines_in(where, path)
+    if not str(path).endswith(".json"):
+        if not lines or "" in lines:
+            raise ConfigError(f"{where}: {path} has no name in line {lines.index('') + 1 if lines else 1}")
+        return tuple(lines)
+    try:
+        read = json.loads("\n".join(lines))
+    except ValueError as error:
+        raise ConfigError(f"{where}: {path} is no JSON: {error}") from error
+    entries = read.values() if isinstance(read, dict) else [read]
+    groups = [entry if isinstance(entry, list) else [entry] for entry in entries]
+    if not isinstance(read, dict | list) or not all(isinstance(word, str) for group in groups for word in group) or not all(groups):
+        raise ConfigError(f"{where}: {path} must hold a list of names, or an object of a name or a list of words for each class")
+    return dict(zip(read, map(tuple, groups), strict=True)) if isinstance(read, dict) else tuple(read)
+
+
+def lines_in(where: str, path: str | os.PathLike) -> list[str]:
+    """The lines of a text file without the blanks around them, and without empty ones at its end."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return [line.strip() for line in file.read().strip().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is no text in UTF-8"
+        raise ConfigError(f"{where}: {path}: {reason}") from error

@@ -1,0 +1,72 @@
+"""Why the data keeps a run waiting, by how busy the cores are meanwhile."""
+
+import time
+
+import psutil
+
+from vlp_jax.config import schema
+from vlp_jax.data.cores import available_cores
+
+BUSY = 0.75  # of the cores, from which on they, and no storage, are what is waited for
+HIGH = 0.3  # part of the time
+
+
+def cpu_seconds() -> float:
+    """CPU time that this process and its workers have used so far."""
+    total = 0.0
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        try:
+            times = process.cpu_times()
+        except psutil.Error:  # it has ended meanwhile
+            continue
+        total += times.user + times.system
+    return total
+
+
+class DataWait:
+    """Measures from its creation, or the last `restart`, how busy this process and its workers keep the cores.
+
+    workers: processes that decode. cores: on which all run; None: those of this machine.
+    """
+
+    def __init__(self, data: schema.Data, workers: int, cores: int | None = None):
+        self.data, self.workers, self.cores = data, workers, available_cores() if cores is None else cores
+        self.reported, self.watching, self.laps = False, False, 0
+        self.restart()
+
+    def restart(self) -> None:
+        self.wall, self.cpu = time.monotonic(), cpu_seconds()
+
+    def busy(self) -> float:
+        """The part of the cores' time that was used since the last restart."""
+        return (cpu_seconds() - self.cpu) / max(self.cores * (time.monotonic() - self.wall), 1e-9)
+
+    def cause(self, busy: float | None = None) -> str:
+        """What is waited for, and what would help, in words. busy: None: as measured."""
+        busy, cores = self.busy() if busy is None else busy, f"{self.cores} core{'s' * (self.cores > 1)}"
+        idle = f"{max(0.0, 1 - busy):.0%}"
+        if self.workers > self.cores:
+            return (f"data.workers={self.workers} processes take turns on {cores}; fewer are faster here (data.workers=none takes "
+                    "as many as suit the machine)")
+        if busy >= BUSY:
+            return (f"decoding and training keep the {cores} busy, and more data.workers would not help; smaller images do "
+                    "(prepare --image-size), or more cores")
+        if self.workers == 0 and self.data.threads < self.cores:
+            return (f"{self.data.threads} data.threads decode, and {idle} of the {cores} is idle; set data.workers to "
+                    f"{max(1, self.cores - 2)}, or more data.threads where the storage is slow")
+        return (f"{idle} of the {cores} is idle, so that the storage is what is waited for; a nearer copy of the data helps, or "
+                f"more samples read at a time (data.threads={self.data.threads} in each of {max(1, self.workers)} processes)")
+
+    def news(self, fraction: float) -> list[str]:
+        """A line, once, where the data kept the run waiting for a high fraction of two laps, in the second of which the cores were
+        watched. The first of a run, with the start of its input, is none of them."""
+        high, self.laps = fraction >= HIGH, self.laps + 1
+        if self.reported or not high or self.laps == 1:
+            self.watching = False
+            return []
+        if not self.watching:
+            self.watching = True
+            self.restart()
+            return []
+        self.reported = True
+        return [f"the data keeps the run waiting {fraction:.0%} of the time: {self.cause()}"]
