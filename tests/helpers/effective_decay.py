@@ -17,7 +17,7 @@ def taken(config: schema.Config) -> tuple[dict[str, float], float]:
     """{path: share} of an update without any gradient, with the schedule at its highest, and that height over `optimizer.rate`."""
     boxed = boxed_parameters(make_module(config), jax.eval_shape(lambda: example_batch(config)))
     schedule = make_schedule(config.optimizer.schedule, config.optimizer.rate, STEPS * 1000)
-    peak = float(schedule(jnp.arange(0, STEPS * 1000, STEPS)).max())
+    peak = float(jnp.max(schedule(jnp.arange(0, STEPS * 1000, STEPS))))
     optimizer = make_optimizer(config.optimizer, lambda step: jnp.float32(peak), boxed)
     shapes = nn.meta.unbox(boxed)
     ones = jax.tree.map(lambda leaf: jnp.ones((1,) * leaf.ndim), shapes)  # the rules read paths, not sizes
