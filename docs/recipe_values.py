@@ -18,11 +18,17 @@ def number(value: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}" if value else "0"
 
 
-def decay(config: schema.Config) -> str:
-    """What an update at the schedule's highest takes of each kind of parameter, as a fraction of it."""
+def values(config: schema.Config) -> dict[str, str]:
+    """{row: what the config says}, in the order of docs/recipes.md."""
+    found, relative = taken(plain(config))
+    return dict(decay=decay(config, found, relative), **{row: value(config) for row, value in ROWS.items()},
+                initialisation=initialisation(config, {part_of(path) for path in found}))
+
+
+def decay(config: schema.Config, found: dict[str, float], relative: float) -> str:
+    """What an update at the schedule's highest takes of each kind of parameter, as a fraction of it. found, relative: `taken`."""
     if not config.optimizer.weight_decay:
         return NONE
-    found, relative = taken(plain(config))
     shares: dict[str, dict[str, set[str]]] = {}
     for path, share in found.items():
         shares.setdefault(kind_of(path), {}).setdefault(number(share / relative), set()).add(part_of(path))
@@ -169,17 +175,18 @@ def cleaning(config: schema.Config) -> str:
     return ", ".join(config.data.text.canonicalize) or NONE
 
 
-def initialisation(config: schema.Config) -> str:
-    """First values of the stacks of transformer layers."""
+def initialisation(config: schema.Config, present: set[str]) -> str:
+    """First values of the stacks of transformer layers. present: the parts of the model that have parameters in this run."""
     found: dict[str, list[str]] = {}
     for part in ("image", "text", "fusion", "decoder"):
         section = getattr(config.model, part)
-        if isinstance(section, schema.Stack):
+        shared = getattr(section, "kind", None) == "in_text_tower"
+        if isinstance(section, schema.Stack) and part in present and not shared:
             words = f", words {section.word_std:.3g}, positions {section.position_std:.3g}" if part == "text" else ""
             found.setdefault(section.initialization + words, []).append(part)
     return "; ".join(f"{', '.join(parts)}: {values}" for values, parts in found.items()) or NONE
 
 
-ROWS = {"decay": decay, "warm-up": warmup, "schedule": schedule, "temperature": temperature, "positives": positives,
-        "dropout": dropout, "masking": masking, "wrong pairs": wrong_pairs, "augmentation": augmentation, "text cleaning": cleaning,
-        "initialisation": initialisation}
+ROWS = {"warm-up": warmup, "schedule": schedule, "temperature": temperature, "positives": positives, "dropout": dropout,
+        "masking": masking, "wrong pairs": wrong_pairs, "augmentation": augmentation, "text cleaning": cleaning}
+NAMES = ("decay", *ROWS, "initialisation")
