@@ -10,9 +10,10 @@ teacher drops activations; [SEP] may be masked; attention's weights are dropped 
 
 What differs: its encoders start from DeiT and BERT, here from nothing. RandAugment's ranges are torchvision's, wider for
 translations (45% of the width at most, there 10 pixels). Wrong pairs are drawn by cosines of the student's own embeddings, there by
-those with the averaged model's. Candidates that share a caption or an image are positives, there only the pair itself. The queue
-starts empty, there full of random vectors. The warm-up starts from 0, there from 1e-5; the cosine falls with every update, there
-once an epoch. Captions are not cut to 30 words before they are cut to 25 tokens.
+those with the averaged model's, and from the whole batch, there from the 64 pairs of a GPU. Candidates that share a caption or an
+image are positives, there only the pair itself. The queue starts empty, there full of random vectors. The warm-up starts from 0,
+there from 1e-5; the cosine falls with every update, there once an epoch. Captions are not cut to 30 words before they are cut to 25
+tokens.
 
 python -m vlp_jax.main --config=configs/albef.py --workdir=DIR '--config.data.train.source=webdataset:...'
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 8 CPU-minutes;

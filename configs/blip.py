@@ -6,8 +6,8 @@ images; AdamW with weight decay 0.05; rate 3e-4 after 3,000 steps; average 0.995
 epochs (9,722 steps of 2,880 in 14M images); labels smoothed by 0.1; RandAugment, 5 of 10, here 15 of 30. The paper multiplies the
 rate by 0.85 after each epoch, the released config, and this one, by 0.9, down to 1e-6. As in its code everything decays, biases,
 norms and the temperature too; probabilities of wrong pairs have 1e-4 added; captions are cleaned by its `pre_caption`. Else as
-albef.py, also in what differs. [Encode] and [Decode] are two more learned tokens, and not words. Its encoders start from DeiT and
-BERT, here from nothing; its captioner and filter of web texts (section 3.3) are left out.
+albef.py, also in what differs; the warm-up starts there from 1e-6. [Encode] and [Decode] are two more learned tokens, and not
+words. Its encoders start from DeiT and BERT, here from nothing; its captioner and filter of web texts (section 3.3) are left out.
 
 python -m vlp_jax.main --config=configs/blip.py --workdir=DIR '--config.data.train.source=webdataset:...'
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 7 CPU-minutes;

@@ -3,7 +3,9 @@
 python -m vlp_jax.main --config=configs/coca_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
 288 x 288 pixels in patches of 18 x 18, 12 unimodal and 12 multimodal text layers, 256 queries; batch 65,536, 500,000 steps,
 Adafactor, rate 8e-4, 2% warm-up, linear decay, weight decay 0.01; weights 1 and 2. CLIP's vocabulary stands in for the unpublished
-one of 64,000 pieces; the contrastive pooler has an MLP (pooling="map"), where the paper has only a norm.
+one of 64,000 pieces; the contrastive pooler has an MLP (pooling="map"), where the paper has only a norm. Its code is not released:
+which parameters decay, and whether by the rate, crops, first values and the bounds of the scale are ours; so is it that pairs which
+share a caption or an image are positives.
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 5 minutes, 5
 CPU-minutes; contrast 1.64 (a guess among 64: 4.16), captions 1.29 a token (unigrams: 5.02); on val_vendor captions cost 1.91 a
 token, and the median rank of a caption's picture is 79 of 1,690, where the untrained model has 8.44 and 769. Asked of a run: 4

@@ -9,8 +9,8 @@ code, here 40%: 78). One pair of ten is matched with a wrong text; crops have 90
 What differs: codes of patches come from a random-projection quantizer (Chiu et al. 2022), not from DALL-E's pretrained dVAE; as
 many of them, 8,192. The paper's MIM and MLM read ImageNet and text corpora, each in 15% of the updates, here the pairs themselves
 in every update. Its encoders start from DINO and masked words, here from nothing. Matching looks at whole pairs, in the paper at
-masked ones; a wrong text is drawn for matching alone, in the code for all losses but those of true pairs. Text length is 77, as in
-its released processor.
+masked ones; a wrong text is drawn for matching alone, in the code for all losses but those of true pairs. Pairs that share a
+caption or an image are positives, there only the pair itself. Text length is 77, as in its released processor.
 
 python -m vlp_jax.main --config=configs/flava.py --workdir=DIR '--config.data.train.source=webdataset:...'
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 8 CPU-minutes;

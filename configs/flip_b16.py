@@ -3,9 +3,15 @@
 python -m vlp_jax.main --config=configs/flip_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
 Published: 12.8 epochs of 400M pairs, batch 32,768 with half of the patches, AdamW at 4e-6 for every 256 examples of a batch, b2
 0.95, weight decay 0.2, cosine after a warm-up of 51.2M examples, crops of 50% to 100%, a mean of the patches, a bidirectional text
-tower of 32 tokens. The tokenizer is CLIP's here, not BERT's, and text is pooled at its end token. In evaluation all patches are
-seen; the short run without dropped patches that the paper adds at the end is left out.
-What it shares with other CLIP recipes, and what differs from OpenCLIP: `clip` in vlp_jax/config/experiment.py.
+tower of 32 tokens. As in its code (facebookresearch/flip): biases, norms and positions do not decay, the scale and words do;
+patches have fixed sine and cosine positions; texts attend their padding; images are flipped and have ImageNet's mean.
+
+What differs from that code: its config has batch 65,536, 12.8G examples and a warm-up of 25.6M of them. The tokenizer is CLIP's
+here, not BERT's, and text is pooled at its end token, there at its first. Its image tower has a class token, which is part of the
+mean and decays. Its first values of query, key and value are those of one matrix of three times the width, here of three. Images
+are resized with antialiasing, there without. Pairs that share a caption or an image are positives, there only the pair itself. The
+short run without dropped patches that the paper adds at the end is left out; in evaluation all patches are seen.
+What it shares with other CLIP recipes: `clip` in vlp_jax/config/experiment.py.
 Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
 """
 
@@ -15,10 +21,13 @@ from vlp_jax.config import clip, variant_of
 def get_config(variant="full"):
     config = clip()
     config.examples = 5_120_000_000
-    config.data.augmentation.area = (0.5, 1.0)
-    config.model.image.update(preset="B/16", pooling="mean", token_drop=0.5, embedding_norm=False, patch_bias=True,
-                              activation="gelu", rematerialisation="save_matmuls")
-    config.model.text.update(length=32, causal=False, activation="gelu", rematerialisation="save_matmuls")
-    config.optimizer.update(rate=4e-6 * 32_768 / 256, b2=0.95, weight_decay=0.2)
+    config.data.augmentation.update(area=(0.5, 1.0), flip=0.5)
+    config.data.images.update(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    tower = dict(activation="gelu_tanh", norm_epsilon=1e-6, initialization="xavier", rematerialisation="save_matmuls")
+    config.model.image.update(tower, preset="B/16", pooling="mean", token_drop=0.5, embedding_norm=False, patch_bias=True,
+                              position="sincos2d")
+    config.model.text.update(tower, length=32, causal=False, padding_mask=False, position_std=0.02)
+    config.optimizer.update(rate=4e-6 * 32_768 / 256, b2=0.95, epsilon=1e-8, weight_decay=0.2,
+                            decay_rules=((r"(bias|/scale|position)$", 0.0),))
     config.optimizer.schedule.update(kind="cosine", warmup=51_200_000 / 32_768)
     return variant_of(config, variant)

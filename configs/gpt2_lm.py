@@ -1,11 +1,12 @@
 """GPT-2 small on texts alone (Radford et al. 2019; optimizer: Brown et al. 2020, appendix B).
 
 python -m vlp_jax.main --config=configs/gpt2_lm.py --workdir=DIR '--config.data.train.source=webdataset:...'
-12 layers, width 768, 12 heads, 50,257 tokens, context 1024, dropout 0.1, tied embeddings, residual branches that start smaller
-(section 2.3); a batch of 512 rows of 1024 tokens; AdamW, rate 6e-4. A row holds many captions, none of which sees another: windows
-of 224 share 4 rows, which captions of 18 tokens fill. For longer ones take smaller windows: `train/dropped_captions` counts those
-left out, `train/captioning/filled` says how full the rows are. GPT-2 was trained on long documents, of which a row shows parts. The
-pictures beside the texts are read and not looked at.
+12 layers, width 768, 12 heads, 50,257 tokens, context 1024, dropout 0.1, also of attention's weights (transformers' GPT2Config; how
+OpenAI trained it is not released), tied embeddings, residual branches that start smaller (section 2.3); a batch of 512 rows of 1024
+tokens; AdamW, rate 6e-4, after a warm-up over 1% of the run, in GPT-3 over 375M of 300G tokens. A row holds many captions, none of
+which sees another: windows of 224 share 4 rows, which captions of 18 tokens fill. For longer ones take smaller windows:
+`train/dropped_captions` counts those left out, `train/captioning/filled` says how full the rows are. GPT-2 was trained on long
+documents, of which a row shows parts. The pictures beside the texts are read and not looked at.
 """
 
 from vlp_jax.config import base, variant_of
@@ -22,7 +23,7 @@ def get_config(variant="full"):
     config.model.image.update(image_size=32, patch_size=16)  # as few pixels as can be: nothing looks at them
     config.model.text.update(vocab_size=50_257, length=1024)
     config.model.decoder = dict(preset="B", image="none", activation="gelu_tanh", norm_epsilon=1e-5, dropout=0.1,
-                                initialization="gpt2", scan=True, rematerialisation="save_matmuls")
+                                attention_dropout=0.1, initialization="gpt2", scan=True, rematerialisation="save_matmuls")
     config.objectives = dict(captioning=dict(kind="captioning"))
     config.optimizer.update(rate=6e-4, b1=0.9, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0)
     config.optimizer.schedule.update(kind="cosine", warmup=0.01, final=0.1)

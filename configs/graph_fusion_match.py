@@ -2,11 +2,11 @@
 
 After two networks: messages within and across graphs from "Graph matching networks" (Li et al. 2019, section 3.2), and the two
 graphs from GSMN (Liu et al. 2020), whose code has, for MS-COCO: nodes of 1,024, words of 300, a recurrent network that reads both
-ways (GRU; here LSTM), Adam with rate 5e-4, batch 32, 20 epochs, gradients clipped at 2, the rate divided by 10 after a quarter of
-them. Its regions are boxes of a detector on ResNet-101 and its words' edges a parse; here they are that network's last map and its
-neighbours, and words at most two places apart; where the metadata hold boxes and parses, `data.boxes`, `data.dependencies` and
-`model.fusion` take them (README, "Regions and parses"). The rate falls to the tenth in a line, over the last three quarters. Its
-loss is a triplet's; here it is binary cross-entropy on the pooled graphs.
+ways (GRU; here LSTM), Adam with rate 5e-4, batch 32, 20 epochs, gradients clipped at 2, the rate divided by 10 after each quarter
+of them. Its regions are boxes of a detector on ResNet-101 and its words' edges a parse; here they are that network's last map and
+its neighbours, and words at most two places apart; where the metadata hold boxes and parses, `data.boxes`, `data.dependencies` and
+`model.fusion` take them (README, "Regions and parses"). Its loss is a triplet's; here it is binary cross-entropy on the pooled
+graphs, of each pair and of each image with a wrong text.
 
 python -m vlp_jax.main --config=configs/graph_fusion_match.py --workdir=DIR '--config.data.train.source=webdataset:...'
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 8 CPU-minutes beside
@@ -30,7 +30,7 @@ def get_config(variant="full"):
     config.model.fusion = dict(kind="graph", width=1024, heads=16, mlp_dim=4096)
     config.objectives = dict(matching=dict(kind="matching", negatives="uniform", wrong="text", loss="binary_cross_entropy"))
     config.optimizer.update(kind="adam", rate=5e-4, b1=0.9, b2=0.999, epsilon=1e-8, clip_norm=2.0)
-    config.optimizer.schedule.update(kind="warmup_stable_decay", decay=0.75, final=0.1)
+    config.optimizer.schedule.update(kind="exponential", factor=0.1, period=0.25)
     config.precision.compute = "bfloat16"
     config = variant_of(config, variant, small)
     config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("matching",)))
@@ -40,7 +40,6 @@ def get_config(variant="full"):
 def small(config):
     config = on_emoji(config)
     config.steps = 800
-    config.optimizer.schedule.decay = schema.Schedule().decay  # the cosine has none
     config.model.image = to_tree(schema.ResNetTower(depth=18, blocks=(1, 1, 1), width=24, norm="group", groups=8, image_size=32,
                                                      stem_size=3, stem_stride=2, max_pool=False))
     config.model.text = to_tree(schema.BidirectionalLstmTower(width=128, embedding_width=128, vocab_size=4096, length=16))

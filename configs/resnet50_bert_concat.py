@@ -1,10 +1,13 @@
 """ResNet-50 and BERT, one vector of each side by side, and an MLP that tells whether they belong together.
 
 Sizes of He et al. 2016 (table 1) and of BERT-base (Devlin et al. 2019, section 3). The two joined as ConcatBert, the baseline of
-MMBT (Kiela et al. 2019); from its paper and code: Adam with rate 1e-4 and weight decay 0.01, warm-up over a tenth, then linearly
-to 0; batch 128, which the code adds up 24 times before each update (BatchNorm knows no such parts: not here); at most 100 epochs;
-hidden layers with ReLU, here one of 768. Theirs classifies, with a ResNet-152, from towers that were trained before; this one
-starts from nothing and learns by matching, with binary cross-entropy, each picture against its own text and a wrong one.
+MMBT (Kiela et al. 2019); from its paper and code: Adam with rate 1e-4 and weight decay 0.01, warm-up over a tenth, then linearly to
+0; batch 128, which the code adds up 24 times before each update (BatchNorm knows no such parts: not here); at most 100 epochs;
+hidden layers with ReLU, here one of 768. As there, the scales of BatchNorm decay and those of LayerNorm do not. Theirs classifies,
+with a ResNet-152, from towers that were trained before, and texts of up to 512 tokens; its rate is also halved where the validation
+stalls; each gradient is clipped by itself, here all of them together; its Adam has no bias correction; it resizes to 256 and cuts
+224 out of the centre. This one starts from nothing and learns by matching, with binary cross-entropy, each picture against its own
+text and a wrong one.
 
 python -m vlp_jax.main --config=configs/resnet50_bert_concat.py --workdir=DIR '--config.data.train.source=webdataset:...'
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 6 CPU-minutes;
@@ -25,6 +28,7 @@ def get_config(variant="full"):
     config.data.images.transparency = "drop"
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
                             padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
+    config.data.images.interpolation = "bilinear"
     config.model.image = to_tree(schema.ResNetTower(depth=50, image_size=224))
     config.model.text.update(preset="B", vocab_size=30522, length=77, causal=False, pooling="first", norm="post",
                              final_norm=False, embedding_norm=True, norm_epsilon=1e-12, token_types=2, pooler=True, dropout=0.1,
@@ -32,7 +36,8 @@ def get_config(variant="full"):
                              activation="gelu", initialization="normal", scan=True)
     config.model.fusion = dict(kind="concatenation", width=768, mlp_dim=768, activation="relu")
     config.objectives = dict(matching=dict(kind="matching", negatives="uniform", wrong="text", loss="binary_cross_entropy"))
-    config.optimizer.update(rate=1e-4, b1=0.9, b2=0.999, epsilon=1e-6, weight_decay=0.01, clip_norm=1.0)
+    config.optimizer.update(rate=1e-4, b1=0.9, b2=0.999, epsilon=1e-6, weight_decay=0.01, clip_norm=1.0,
+                            decay_rules=((r"model/image/.*scale$", 1.0), (r"(bias|scale)$", 0.0)))
     config.optimizer.schedule.update(kind="linear", warmup=0.1)
     config.precision.compute = "bfloat16"
     config = variant_of(config, variant, small)
@@ -43,6 +48,7 @@ def get_config(variant="full"):
 def small(config):
     config = on_emoji(config)
     config.steps = 800
+    config.optimizer.decay_rules = schema.Optimizer().decay_rules
     config.model.image = to_tree(schema.ResNetTower(depth=50, blocks=(1, 1, 1), width=16, norm="group", groups=8, image_size=32,
                                                      stem_size=3, stem_stride=2, max_pool=False))
     config.model.text.update(dropout=0.0, attention_dropout=0.0)

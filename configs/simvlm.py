@@ -5,6 +5,7 @@ python -m vlp_jax.main --config=configs/simvlm.py --workdir=DIR '--config.data.t
 both ways, as is a random beginning of the text; batch 4,096, 1M steps, AdamW, b2 0.999, weight decay 0.01, rate 5e-4, 2% warm-up.
 The stem is of plain convolutions, not of ResNet blocks, and there is one stack that is decoder-only, the paper's is an
 encoder-decoder; its texts without pictures (C4) and its vocabulary of 32,000 pieces are not public parts of it: CLIP's stands in.
+Its code is not released: which parameters decay, and first values, are ours.
 """
 
 from vlp_jax.config import base, variant_of

@@ -3,8 +3,9 @@
 python -m vlp_jax.main --config=configs/slip_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
 CLIP sees a crop of 50% to 100%, SimCLR two views with crops of 8% to 100%, flips, colours, grey and blur; a head of width 4096 with
 256 outputs, temperature 0.1, weight 1. 25 epochs of YFCC15M, batch 4,096; AdamW, rate 3e-3 after one epoch, by a cosine to 1e-5, b2
-0.98, epsilon 1e-8, weight decay 0.1. A text tower of 12 layers of width 512. Colours change in every view, theirs in 80%;
-the warm-up starts from 0, theirs from 1e-6.
+0.98, epsilon 1e-8, weight decay 0.1, also of the class token; bilinear resizing. A text tower of 12 layers of width 512. Colours
+change in every view, theirs in 80%; the warm-up starts from 0, theirs from 1e-6. A caption that is too long keeps its end token,
+there it loses it.
 What it shares with other CLIP recipes, and what differs from OpenCLIP: `clip` in vlp_jax/config/experiment.py.
 Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
 """
@@ -19,7 +20,7 @@ def get_config(variant="full"):
     config = clip()
     config.update(examples=None, epochs=float(EPOCHS))
     config.data.batch_size = 4096
-    config.data.images.update(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    config.data.images.update(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bilinear")
     config.data.augmentation.area = (0.5, 1.0)
     config.data.view_augmentation = to_tree(Augmentation(area=(0.08, 1.0), flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4,
                                                          hue=0.1, grayscale=0.2, blur=0.5))
@@ -29,7 +30,7 @@ def get_config(variant="full"):
                               initialization="normal", rematerialisation="save_matmuls")
     config.model.text.rematerialisation = "save_matmuls"
     config.objectives.views = dict(kind="image_views", first="first_view")
-    config.optimizer.update(rate=3e-3, b2=0.98, epsilon=1e-8, weight_decay=0.1)
+    config.optimizer.update(rate=3e-3, b2=0.98, epsilon=1e-8, weight_decay=0.1, decay_rules=((r"(bias|scale)$", 0.0),))
     config.optimizer.schedule.update(kind="cosine", warmup=1 / EPOCHS, final=1e-5 / 3e-3)
     config = variant_of(config, variant)
     if variant == "smoke":

@@ -5,7 +5,8 @@ python -m vlp_jax.main --config=configs/vgg16_lstm_caption.py --workdir=DIR '--c
 Words and states of 512, dropout of a half; Adam at 4e-4 with b1 0.8, 80 captions a batch; 60 epochs of COCO's 113,287 x 5 captions
 (neuraltalk2 sets no end). What is not as there: the encoder begins from nothing, where theirs was trained on ImageNet, so that it
 has BatchNorm here, one rate with the rest, and the mean of its last map in place of its fully connected layers; captions are of
-GPT-2's tokens, not of COCO's frequent words; gradients are clipped by their norm, not each number to 0.1.
+GPT-2's tokens, not of COCO's frequent words; gradients are clipped by their norm, not each number to 0.1; crops have 90% to 100%
+of the area, theirs are the pixels of a square of 224 in one of 256. Theirs does not train the encoder unless told to, then at 1e-5.
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 9 CPU-minutes beside
 other work; captions 1.61 a token, the mean of four batches (unigrams: 5.02); on val_vendor they cost 2.67 a token, where an
 even guess over the vocabulary costs 8.32.

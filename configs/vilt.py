@@ -5,7 +5,7 @@ and masked words; batch 4,096, 200,000 steps; AdamW, rate 1e-4, weight decay 0.0
 layers start from ImageNet's ViT, here from nothing. As there, words are masked whole, each pair is asked about once, half of them
 with another image (drawn for each, there exactly half of a batch), and 0.1 of the patches' and words' embeddings, of what each
 branch adds and of what is inside of each MLP is dropped, nothing of attention's weights. Its alignment of words and patches is
-left out.
+left out. The warm-up is the paper's; the code's `step200k` leaves it at 2,500 updates.
 
 python -m vlp_jax.main --config=configs/vilt.py --workdir=DIR '--config.data.train.source=webdataset:...'
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 6 minutes, 11

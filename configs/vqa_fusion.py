@@ -1,9 +1,11 @@
 """Visual question answering as classification over frequent answers: two towers, a fusion, a head (Dou et al. 2022, METER).
 
-METER's fine-tuning on VQA v2: the model of meter.py at 576 pixels, answers normalised and scored as the official evaluation does,
-a hidden layer of twice the width with a norm in the head, binary cross-entropy with soft scores of 3,129 answers; batch 512, 10
-epochs; AdamW, weight decay 0.01, rate 5e-6 for the encoders, 5 times that for the fusion, 50 times for the head; warm-up over a
-tenth, then linearly to 0. It goes on from pretraining there; here from nothing, or with
+METER's fine-tuning on VQA v2: the model of meter.py at 576 pixels, answers normalised and scored as the official evaluation does, a
+hidden layer of twice the width with a norm in the head, binary cross-entropy with soft scores of 3,129 answers; batch 512, 10
+epochs; AdamW, weight decay 0.01, also of the scales of the image tower's norms and of the head's, rate 5e-6 for the encoders, 5
+times that for the fusion, 50 times for the head; warm-up over a tenth, then linearly to 0. As in the command of its README two
+operations of RandAugment change an image, with magnitude 9; here of torchvision's fourteen. It goes on from pretraining there; here
+from nothing, or with
 --config.pretrained.meter.workdir=runs/meter from a run of meter.py, which gives all 363 parameters of the model, the image
 positions resampled from 18 x 18 patches to 36 x 36; the head's 6 are new.
 
@@ -27,6 +29,7 @@ def get_config(variant="full"):
     config.data.train.source = "jsonl:/data/vqa/train.jsonl?caption=question"  # a place to be overridden
     config.data.images.transparency = "drop"
     config.data.text.update(tokenizer="FacebookAI/roberta-base", start_token="<s>", end_token="</s>", padding_token="<pad>")
+    config.data.augmentation.randaugment.update(operations=2, magnitude=9)
     config.data.targets = dict(answer=dict(kind="scores", field="answers", classes=3129, canonicalize=("vqa_answer",)))
     config.model.image.update(preset="B/16", depth=11, image_size=576, pooling="cls", embedding_norm=True,
                               patch_bias=False, norm_epsilon=1e-5, activation="quick_gelu", initialization="torch", scan=True,
@@ -39,7 +42,7 @@ def get_config(variant="full"):
                                dropout=0.1, attention_dropout=0.1, initialization="normal", pooler=True, rematerialisation="full")
     config.objectives = dict(answer=dict(kind="classification", target="answer", loss="binary", hidden_dim=1536))
     config.optimizer.update(rate=2.5e-4, b1=0.9, b2=0.98, epsilon=1e-8, weight_decay=0.01,
-                            decay_rules=((r"model/image/.*norm.*scale$", 1.0), (r"(bias|scale)$", 0.0)),
+                            decay_rules=((r"(model/image|head)/.*norm.*scale$", 1.0), (r"(bias|scale)$", 0.0)),
                             rate_rules=((r"model/(image|text)/|_type$", 0.02), (r"model/fusion/", 0.1)))
     config.optimizer.schedule.update(kind="linear", warmup=0.1)
     config.precision.compute = "bfloat16"

@@ -2,19 +2,12 @@
 
 import pathlib
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import pytest
+from effective_decay import taken
 
 from vlp_jax.config import load_config
-from vlp_jax.training.assembly import example_batch, make_module
-from vlp_jax.training.optimizer import make_optimizer, path_of
-from vlp_jax.training.schedule import make_schedule
-from vlp_jax.training.state import boxed_parameters
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
-STEPS = 1000
 # Recipe: what an update at the schedule's highest point takes of a kernel, a bias, a norm's scale, the words' embeddings and the
 # learned scale or temperature, as a fraction of it; None where there is none. Sources: docs/recipes.md.
 CLIP = (5e-4 * 0.2, 0, 0, 5e-4 * 0.2, 0)
@@ -29,18 +22,8 @@ TAKEN = {
 }
 
 
-def taken(name):
-    """{path: share} of an update without any gradient, with the schedule at its highest."""
-    config = load_config(str(CONFIGS / f"{name}.py"))
-    boxed = boxed_parameters(make_module(config), jax.eval_shape(lambda: example_batch(config)))
-    schedule = make_schedule(config.optimizer.schedule, config.optimizer.rate, STEPS * 1000)
-    peak = float(schedule(jnp.arange(0, STEPS * 1000, STEPS)).max())
-    optimizer = make_optimizer(config.optimizer, lambda step: jnp.float32(peak), boxed)
-    shapes = nn.meta.unbox(boxed)
-    ones = jax.tree.map(lambda leaf: jnp.ones((1,) * leaf.ndim), shapes)  # the rules read paths, not sizes
-    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, ones), optimizer.init(ones), ones)
-    found = {path_of(path): -float(leaf.reshape(())) for path, leaf in jax.tree_util.tree_leaves_with_path(updates)}
-    return found, peak / config.optimizer.rate
+def taken_of(name):
+    return taken(load_config(str(CONFIGS / f"{name}.py")))
 
 
 def share_of(found, endings, tower):
@@ -51,7 +34,7 @@ def share_of(found, endings, tower):
 
 @pytest.mark.parametrize("name", TAKEN)
 def test_weight_decay_takes_of_each_kind_of_parameter_what_the_authors_code_does(name):
-    found, relative = taken(name)
+    found, relative = taken_of(name)
     kernel, bias, norm, words, scale = TAKEN[name]
     tower = "model/image/" if name == "mae_b16" else "model/decoder/" if name == "gpt2_lm" else "model/text/"
     tower = "model/fusion/" if name == "vilt" else tower
@@ -66,12 +49,12 @@ def test_weight_decay_takes_of_each_kind_of_parameter_what_the_authors_code_does
 
 
 def test_clip_s_class_token_does_not_decay_and_its_positions_do():
-    found, relative = taken("clip_b16")
+    found, relative = taken_of("clip_b16")
     assert found["model/image/class_token"] == 0 and found["model/image/position"] == pytest.approx(5e-4 * 0.2 * relative, rel=1e-3)
 
 
 def test_meter_s_image_norms_decay_and_others_do_not():
     """meter/modules/meter_utils.py names LayerNorm and norm1, and CLIP's are called ln_1."""
-    found, relative = taken("meter")
+    found, relative = taken_of("meter")
     assert share_of(found, "norm/scale", "model/image/") == pytest.approx(5e-5 * 0.2 * 0.01 * relative, rel=1e-3)
     assert share_of(found, "norm/scale", "model/text/") == 0

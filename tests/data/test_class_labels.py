@@ -92,7 +92,8 @@ def test_zero_shot_asks_for_every_name_and_never_for_a_number(tmp_path):
     data = EvaluationSet(open_source(spec))
     with pytest.raises(DataError, match=r"zero-shot classes in the metadata field 'label' \(class_field\) are numbers, such as 0"):
         zero_shot_classes(data, schema.Evaluator(class_field="label"))
-    named = zero_shot_classes(data, schema.Evaluator(class_field="label", class_names={str(n): (name,) for n, name in enumerate("abc")}))
+    words = {str(n): (name,) for n, name in enumerate("abc")}
+    named = zero_shot_classes(data, schema.Evaluator(class_field="label", class_names=words))
     assert named.words == {"0": ("a",), "1": ("b",), "2": ("c",)}
 
 

@@ -408,7 +408,8 @@ def test_zero_shot_asks_for_all_names_by_the_prompts_that_lie_with_the_tars(tmp_
     assert found["classes"] == 4
     assert found["zero_shot_accuracy"] == (4 / 6 if field == "cls" else 1.0)  # of two classes of one name, none can be told
     assert "zero-shot prompts are its own 2, such as 'a photo of a {}.'" in capsys.readouterr().err
-    mine = zero_shot_classes(data, schema.Evaluator(class_field=field, templates=("my {}",), class_names={"tench": ("fish", "tench")}))
+    mine = zero_shot_classes(data, schema.Evaluator(
+        class_field=field, templates=("my {}",), class_names={"tench": ("fish", "tench")}))
     assert mine.templates == ("my {}",) and mine.words["0" if field == "cls" else "tench"] == ("fish", "tench")
 
 

@@ -60,8 +60,10 @@ def siglip() -> ml_collections.ConfigDict:
     As in big_vision (optax.py) weight decay is multiplied by the schedule and not by the rate, which is 0.1 in AdamW's convention,
     and only kernels decay; words and positions of the text begin with a deviation of width^-1/2 (models/proj/image_text/
     text_transformer.py). Images are resized bilinearly, as there, with antialiasing, which big_vision's `resize` leaves out for
-    TF's default; the processors of the released weights are bicubic. Not confirmed from public code: AdamW (not Adafactor), and
-    the warm-up, here 2% of the run. Pairs that share a caption or an image are positives, there only the pair itself."""
+    TF's default; the processors of the released weights are bicubic. Its one public example, siglip_lit_coco.py, has weight decay
+    0.01, a bias of -2.71, a locked image tower, flips and RandAugment. The scale stays between 1 and 1e6, there it has no bounds.
+    Not confirmed from public code: AdamW (not Adafactor), and the warm-up, here 2% of the run. Pairs that share a caption or an
+    image are positives, there only the pair itself."""
     config = base()
     config.examples = 9_000_000_000
     config.data.batch_size = 32_768
