@@ -17,7 +17,7 @@ from typing import Any
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/helpers"), str(ROOT / "docs")]
 
-from recipe_values import NAMES, NONE, PARTS, values  # noqa: E402
+from recipe_values import NONE, PARTS, values  # noqa: E402
 
 from vlp_jax.config import load_config  # noqa: E402
 
