@@ -39,7 +39,8 @@ Kernels are all weights that are multiplied with, words their embeddings, positi
 as the class token, types the embeddings of segments and modalities, the scale the learned scale or temperature of cosines; heads
 are the objectives' own parameters. Where a kind is taken of differently in parts of the model, the parts are named.
 
-No table: {"; ".join(f"{name} ({why})" for name, why in LEFT_OUT.items())}.
+No table:
+{chr(10).join(f"- {name}: {why}" for name, why in LEFT_OUT.items())}
 """
 
 

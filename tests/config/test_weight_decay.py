@@ -56,7 +56,7 @@ def test_clip_s_class_token_does_not_decay_and_its_positions_do():
 
 
 def test_slip_s_class_token_decays_and_flip_s_positions_do_not():
-    """SLIP leaves out p.ndim < 2, and timm's class token has three axes; t5x/train_state_initializer.py of FLIP: filter_posembed."""
+    """SLIP leaves out p.ndim < 2, and timm's class token has three axes; FLIP has `filter_posembed`."""
     found, relative = taken_of("slip_b16")
     assert found["model/image/class_token"] == pytest.approx(3e-3 * 0.1 * relative, rel=1e-3)
     found, _ = taken_of("flip_b16")
