@@ -5,7 +5,7 @@ A bidirectional LSTM reads all that was said and the newest question; its states
 with additive attention to them writes the reply; evaluation ranks known replies by it, and writes others, greedily. Words of 300
 numbers and LSTMs of 512 are Das et al.'s; they fuse otherwise (late, or by a memory), with VGG from ImageNet, here from nothing.
 The cross-attention between and the length of training are ours. Their code (batra-mlp-lab/visdial) multiplies the rate by 0.99976
-after each update, down to 5e-5, and drops half of what question, history and picture give together, nothing in the decoder; here
+after each update, down to 5e-5, and drops half of what question, history and image give together, nothing in the decoder; here
 the rate stays and half is dropped in the decoder. It has batches of 40 dialogues, and clips each number of a gradient to 5, here
 the gradient's norm.
 

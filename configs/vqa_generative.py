@@ -67,6 +67,7 @@ def small(config):
     config = on_emoji(config)
     config.update(steps=400, ema=0.98)
     config.data.batch_size = 128
+    config.data.text.canonicalize = ("lower_case", "whitespace")
     config.objectives.answer.label_smoothing = 0.0
     config.optimizer.decay_rules = schema.Optimizer().decay_rules
     config.model.image.update(width=128, depth=1, mlp_dim=256, pooling="mean", activation="gelu_tanh", stochastic_depth=0.0,

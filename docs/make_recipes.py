@@ -34,12 +34,13 @@ docs/recipe_facts, with the repository and the file where they were read. {DIFFE
 from the paper where no code was released or it leaves the value to an argument; each is in the recipe's docstring, or in that of
 `clip` or `siglip` in vlp_jax/config/experiment.py. "Not confirmed" was not seen by us, in code or paper.
 
-Weight decay is what one update takes of a parameter without a gradient, as a fraction of it, where the learning rate is highest.
+The weight decay is the fraction of a parameter that one update without a gradient removes, where the learning rate is highest.
 Kernels are all weights that are multiplied with, words their embeddings, positions those of words and patches, learned tokens such
 as the class token, types the embeddings of segments and modalities, the scale the learned scale or temperature of cosines; heads
-are the objectives' own parameters. Where a kind is taken of differently in parts of the model, the parts are named.
+are the objectives' own parameters. Where a kind decays differently in parts of the model, the parts are named.
 
-No table: {"; ".join(f"{name} ({why})" for name, why in LEFT_OUT.items())}.
+No table:
+{chr(10).join(f"- {name}: {why}" for name, why in LEFT_OUT.items())}
 """
 
 

@@ -43,7 +43,12 @@ def decay(config: schema.Config, found: dict[str, float], relative: float) -> st
 def plain(config: schema.Config) -> schema.Config:
     """The same rules for stacks of one layer, and without moments, which a gradient of 0 does not move."""
     def shallow(stack):
-        return dataclasses.replace(stack, depth=1) if isinstance(stack, schema.Stack) and stack.depth != 0 else stack
+        if isinstance(stack, schema.Stack):
+            return dataclasses.replace(stack, depth=0 if stack.depth == 0 else 1, scan=False,
+                                       rematerialisation="none", saved=())
+        if isinstance(stack, schema.ResNetTower):
+            return dataclasses.replace(stack, blocks=(1, 1, 1, 1), rematerialisation="none")
+        return stack
 
     model = dataclasses.replace(config.model, **{name: shallow(getattr(config.model, name))
                                                  for name in ("image", "text", "fusion", "decoder")})
@@ -154,7 +159,7 @@ def augmentation(config: schema.Config) -> str:
     """Random changes to a training image, its views, and how it is resized."""
     images, views = config.data.images, config.data.view_augmentation
     sizes = {"shortest_side_crop": "shorter side resized, centre crop", "squash": "both sides resized", "letterbox": "padded"}
-    mine = changes(config.data.augmentation) or [sizes[images.resize]]
+    mine = changes(config.data.augmentation) + [sizes[images.resize]] * (config.data.augmentation.area is None)
     views = f"; two more views: {', '.join(changes(views))}" if views is not None else ""
     return ", ".join([*mine, images.interpolation]) + views
 

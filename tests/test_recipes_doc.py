@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs"))
 
 import make_recipes  # noqa: E402
+import recipe_values  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_each_recipe_has_a_table_or_a_reason_for_none(tables):
 def test_facts_are_of_rows_that_there_are(tables):
     for facts, _, _ in tables:
         names = set(facts["rows"]) | {row for only in facts.get("only", {}).values() for row in only}
-        assert names <= set(make_recipes.NAMES), names
+        assert names <= set(recipe_values.NAMES), names
 
 
 def test_a_kind_that_decays_otherwise_differs_and_one_that_only_one_side_has_does_not():

@@ -19,6 +19,8 @@ TAKEN = {
     "vilt": (1e-4 * 0.01, 0, 0, 1e-4 * 0.01, None), "flava": (1e-3 * 0.1,) * 5,
     "coca_b16": (8e-4 * 0.01, 0, 0, 8e-4 * 0.01, 0), "mae_b16": (2.4e-3 * 0.05, 0, 0, None, None),
     "bert_mlm": (1e-4 * 0.01, 0, 0, 1e-4 * 0.01, None), "gpt2_lm": (6e-4 * 0.1, 0, 0, None, None),
+    "flip_b16": (5.12e-4 * 0.2, 0, 0, 5.12e-4 * 0.2, 5.12e-4 * 0.2), "vqa_generative": (*(2e-5 * 0.05,) * 4, None),
+    "resnet50_bert_concat": (1e-4 * 0.01, 0, 0, 1e-4 * 0.01, None),
 }
 
 
@@ -51,6 +53,23 @@ def test_weight_decay_takes_of_each_kind_of_parameter_what_the_authors_code_does
 def test_clip_s_class_token_does_not_decay_and_its_positions_do():
     found, relative = taken_of("clip_b16")
     assert found["model/image/class_token"] == 0 and found["model/image/position"] == pytest.approx(5e-4 * 0.2 * relative, rel=1e-3)
+
+
+def test_slip_s_class_token_decays_and_flip_s_positions_do_not():
+    """SLIP leaves out p.ndim < 2, and timm's class token has three axes; FLIP has `filter_posembed`."""
+    found, relative = taken_of("slip_b16")
+    assert found["model/image/class_token"] == pytest.approx(3e-3 * 0.1 * relative, rel=1e-3)
+    found, _ = taken_of("flip_b16")
+    assert found["model/text/position"] == 0 and "model/image/position" not in found
+
+
+def test_norms_decay_where_the_authors_lists_do_not_name_them():
+    """MMBT's list has LayerNorm, and BatchNorm's weights are called bn1; METER's has norm, and its VQA head's is 1.weight."""
+    found, relative = taken_of("resnet50_bert_concat")
+    assert share_of(found, "/scale", "model/image/") == pytest.approx(1e-4 * 0.01 * relative, rel=1e-3)
+    found, relative = taken_of("vqa_fusion")
+    assert share_of(found, "norm/scale", "head/") == pytest.approx(2.5e-4 * 0.01 * relative, rel=1e-3)
+    assert share_of(found, "norm/scale", "model/image/") == pytest.approx(5e-6 * 0.01 * relative, rel=1e-3)
 
 
 def test_meter_s_image_norms_decay_and_others_do_not():
