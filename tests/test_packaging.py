@@ -38,7 +38,8 @@ def test_a_config_is_found_by_its_name_from_anywhere(tmp_path, monkeypatch):
     shutil.copy(ROOT / "configs/clip_b32.py", tmp_path / "clip_b16.py")  # a file here goes first
     assert config_file("clip_b16.py") == "clip_b16.py" and config_file("clip_b16") == f"{ROOT}/configs/clip_b16.py"
     for spec, words in (("clip_b17", r"no such file: clip_b17 \(did you mean 'clip_b16'\?\)"),
-                        ("other/clip_b16.py", "no such file"), ("zzz.py", r"give a file's path, or a name: albef, bert_mlm, .*clip_b16")):
+                        ("other/clip_b16.py", "no such file"),
+                        ("zzz.py", r"give a file's path, or a name: albef, bert_mlm, .*clip_b16")):
         with pytest.raises(ConfigError, match=words):
             load_config(spec)
     with pytest.raises(ConfigError, match=r"lr: unknown key .*\[--config.lr=1, clip_b32\]"):
