@@ -8,8 +8,11 @@ setup(
     description="Pretraining vision-language models in JAX/Flax",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["vlp_jax", "vlp_jax.*"]),
+    packages=[*find_packages(include=["vlp_jax", "vlp_jax.*"]), "vlp_jax.configs"],
+    package_dir={"vlp_jax.configs": "configs"},  # so that --config=clip_b16 works wherever the wheel is installed
     package_data={"vlp_jax.data": ["clip/*", "emoji/*", "emoji_vqa/*", "imagenet/*"]},
+    entry_points={"console_scripts": [f"vlp-jax-{name} = vlp_jax.commands:{name}"
+                                      for name in ("train", "evaluate", "prepare", "inspect", "compile")]},
     install_requires=[
         "jax>=0.10.2,<0.11",
         "flax>=0.12.8,<0.13",

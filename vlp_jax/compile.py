@@ -23,7 +23,7 @@ JAX_TAKES = 0.75  # of a GPU's memory, unless told otherwise (docs.jax.dev, "GPU
 def main(arguments: list[str]) -> int:
     """Prints a bill a topology, and a table of several. Returns 2 where one does not fit, else 0. Raises: UserError."""
     flags = Flags(prog="compile", description=__doc__)
-    flags.add_argument("--config", required=True, help="a file with get_config(), as configs/NAME.py or configs/NAME.py:VARIANT")
+    flags.add_argument("--config", required=True, help="a config by its name, or a file with get_config(); NAME:VARIANT")
     flags.add_argument("--topology", required=True, help="v5e:16x16 or h100:8; several with commas; 2*v5e:16x16: two slices")
     flags.add_argument("--json", help="file to write the bill to, a list for several topologies")
     flags.add_argument("--find-batch", action="store_true", help="find the largest batch that fits, by compiling several")

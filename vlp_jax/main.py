@@ -19,8 +19,8 @@ def main(arguments: list[str]) -> int:
     Raises: UserError for what the user can mend.
     """
     flags = Flags(prog="main", description=__doc__)
-    flags.add_argument("--config", required=True, help="a file with get_config(), as configs/NAME.py or configs/NAME.py:VARIANT; "
-                       "configs/NAME.py:VARIANT:STAGE is one stage of several")
+    flags.add_argument("--config", required=True, help="a config of this project by its name, as clip_b16 or clip_b16:VARIANT, or "
+                       "a file with get_config(), as MINE.py:VARIANT; NAME:VARIANT:STAGE is one stage of several")
     flags.add_argument("--workdir", required=True, help="folder of the run; given again, the run goes on")
     flags.add_argument("--accept-changes", action="store_true", help="go on in a workdir whose config differs")
     add_host_flags(flags)

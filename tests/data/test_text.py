@@ -568,3 +568,10 @@ def test_text_without_special_tokens_is_read_as_the_library_reads_it(every_token
     for name, start, end, padding, _ in every_tokenizer:
         made = load_tokenizer(Text(tokenizer=name, start_token=start, end_token=end, padding_token=padding), 60, 60_000)
         assert made.encode(texts()) == made.backend.encode(texts()), name
+
+
+def test_a_tokenizer_and_a_preprocessor_are_shown_without_their_vocabulary():
+    tokenizer = load_tokenizer(Text(), 12, 4096)
+    preprocessor = Preprocessor(32, Images(), tokenizer)
+    assert "embedded:emoji" in repr(tokenizer) and "length=12" in repr(tokenizer)
+    assert len(repr(tokenizer)) < 400 and len(repr(preprocessor)) < 900 and "image_size=32" in repr(preprocessor)

@@ -72,3 +72,19 @@ def test_at_the_end_of_a_short_run_there_is_no_grace():
     counts.observe(batch(bad=[(0, DAMAGED), (1, EMPTY), (2, EMPTY)]))
     with pytest.raises(DataError, match="3 of 100 examples were bad"):
         counts.check()
+
+
+@pytest.mark.parametrize(("reason", "message", "kinds"), [
+    (Reason.MISSING_CAPTION, "has no caption", ["'image_views'", "'masked_autoencoder'", "'masked_image'", "of='image'"]),
+    (Reason.MISSING_IMAGE, "has no image", ["'masked_language' with with_image=False", "model.decoder.image='none'"]),
+    (Reason.MISSING_IMAGE, "its image 'x.jpg' is missing from /data", [])])
+def test_an_unpaired_sample_names_the_objectives_that_would_take_it(reason, message, kinds):
+    counts = InputCounts(0.0)
+    rows = batch(bad=[(3, REASONS.index(reason) + 1)])
+    rows["bad_sample"] = np.array([f"s3: {message}" if row == 3 else "" for row in range(100)])
+    said, = InputCounts(1.0).observe(rows)
+    assert all(kind in said for kind in kinds) and ("objectives" in said) == bool(kinds)
+    with pytest.raises(DataError) as caught:
+        counts.observe(rows)
+        counts.check()
+    assert all(kind in str(caught.value) for kind in kinds) and ("objectives" in str(caught.value)) == bool(kinds)

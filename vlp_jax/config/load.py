@@ -1,7 +1,9 @@
 """Reads `configs/NAME.py:VARIANT` with overrides into a checked `Config`."""
 
+import difflib
 import inspect
 import os
+import pathlib
 import runpy
 import traceback
 from collections.abc import Collection, Sequence
@@ -15,6 +17,8 @@ from vlp_jax.config.problems import Problems
 from vlp_jax.config.schema import Config
 from vlp_jax.errors import ConfigError
 
+PACKAGE = pathlib.Path(__file__).parents[1]
+FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")  # of this project's configs: in a wheel, and in the repository
 STAGES = "stages"  # the only key of a config that trains in stages: their configs by name, in order
 
 
@@ -23,7 +27,8 @@ def load_config(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
 
     Args:
       spec: `PATH`, `PATH:VARIANT` or, of a training in stages, `PATH:VARIANT:STAGE`; the file defines
-        `get_config(variant="full") -> ConfigDict`, or a dict {"stages": {NAME: ConfigDict, ...}}.
+        `get_config(variant="full") -> ConfigDict`, or a dict {"stages": {NAME: ConfigDict, ...}}. A config of this project goes by
+        its name too: `clip_b16:smoke` is `configs/clip_b16.py:smoke`, wherever the command is run.
       overrides: (dotted key, text) pairs, applied in order.
     Raises: ConfigError for a file that is missing, fails, or describes something impossible.
     """
@@ -112,8 +117,7 @@ def _of_stage(name: str, overrides: Sequence[tuple[str, str]]) -> list[tuple[str
 
 
 def _run(path: str, variant: str):
-    if not os.path.isfile(path):
-        raise ConfigError(f"--config: no such file: {path} (run from the repository root, or give its full path)")
+    path = config_file(path)
     try:
         module = runpy.run_path(path)
     except Exception as error:
@@ -129,6 +133,22 @@ def _run(path: str, variant: str):
         raise
     except Exception as error:
         raise ConfigError(f"{path}: {_where(error, path)}{type(error).__name__}: {error}") from error
+
+
+def config_file(path: str) -> str:
+    """The file of a config: `path` itself, or the one of this project that has this name (`clip_b16`, `configs/clip_b16.py`).
+
+    Raises: ConfigError where there is none, with the nearest names.
+    """
+    if os.path.isfile(path):
+        return path
+    folder, name = os.path.split(path.removesuffix(".py"))
+    known = sorted({file.stem for place in FOLDERS if place.is_dir() for file in place.glob("*.py") if file.stem[0] != "_"})
+    if name in known and folder in ("", "configs"):
+        return str(next(place / f"{name}.py" for place in FOLDERS if (place / f"{name}.py").is_file()))
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    advice = f"did you mean {close[0]!r}?" if close else f"give a file's path, or a name: {', '.join(known)}"
+    raise ConfigError(f"--config: no such file: {path} ({advice})")
 
 
 def _where(error: Exception, path: str) -> str:

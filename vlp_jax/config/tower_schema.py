@@ -8,7 +8,8 @@ from vlp_jax.config.fields import between
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-    """What all stacks of transformer layers have in common. None takes the preset's value."""
+    """What all stacks of transformer layers have in common. None takes the preset's value; where another width is set, its heads
+    are as wide as the preset's, and mlp_dim is in proportion."""
 
     width: int | None = between(None, 1)
     depth: int | None = between(None, 0)  # 0: nothing but embeddings

@@ -26,7 +26,7 @@ from vlp_jax.data.inputs import TARGET, VIEWS
 from vlp_jax.data.mixture import Mixture, Order
 from vlp_jax.data.packing import pack
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.samples import Reason, Sample, SampleError, check_unicode
+from vlp_jax.data.samples import Reason, Sample, SampleError, check_unicode, unpaired
 from vlp_jax.data.targets import Targets, rows_of_texts
 from vlp_jax.data.worker_processes import allow_open_files, leave_with_parent, workers_starting
 from vlp_jax.errors import DataError
@@ -94,7 +94,8 @@ class TrainRows:
                     key = f"{part.name}: {error.key}" if part.name else error.key
                     reason, bad_sample = REASONS.index(error.reason) + 1, f"{key}: {error.message}"
                 index = int(random_generator(self.seed, position, attempt, 1).integers(len(part.source)))
-        raise DataError(f"{part.source.spec}: {ATTEMPTS} bad samples in a row, the first is {bad_sample}")
+        raise DataError(f"{part.source.spec}: {ATTEMPTS} bad samples in a row, the first is {bad_sample}"
+                        f"{unpaired(REASONS[reason - 1], bad_sample)}")
 
     def transform(self, sample: Sample, texts: schema.Texts, rng: np.random.Generator) -> dict[str, Any]:
         caption = draw_caption(sample, texts.caption_fields, rng)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vlp_jax.data.class_files import lines_of
-from vlp_jax.data.samples import CAPTION, Reason, Sample, SampleError, check_captions
+from vlp_jax.data.samples import CAPTION, IMAGE_ALONE, TEXT_ALONE, Reason, Sample, SampleError, check_captions
 from vlp_jax.data.storage import MissingFileError, join, read_file, size_or_none
 from vlp_jax.errors import DataError
 
@@ -75,9 +75,9 @@ def read_fields(directory: str, manifest: dict, spec: str) -> Fields:
     kinds = manifest.get("fields", {})
     images = [name for name, feature in features.items() if feature["pythonClassName"].endswith(".Image")]
     captions = [name for name in CAPTION_FIELDS if name in features]
-    for what, found in (("image", images), ("caption", captions)):
+    for what, found, alone in (("image", images, TEXT_ALONE), ("caption", captions, IMAGE_ALONE)):
         if not found:
-            raise DataError(f"{spec}: no {what} field in features.json (fields: {', '.join(features) or 'none'})")
+            raise DataError(f"{spec}: no {what} field in features.json (fields: {', '.join(features) or 'none'}); {alone}")
     readers = {name: _field_reader(directory, name, feature, kinds.get(name)) for name, feature in features.items()}
     image = "image" if "image" in images else images[0]
     readers = {name: read for name, read in readers.items() if read and name not in images}

@@ -11,7 +11,7 @@ import numpy as np
 from vlp_jax.data.local_files import NotRegularError
 from vlp_jax.data.options import Options, single
 from vlp_jax.data.patterns import short_names, without_query
-from vlp_jax.data.samples import Reason, Sample, SampleError, check_captions
+from vlp_jax.data.samples import IMAGE_ALONE, TEXT_ALONE, Reason, Sample, SampleError, check_captions
 from vlp_jax.data.storage import MissingFileError, folder_of, join, read_file, scheme_of
 from vlp_jax.errors import DataError
 
@@ -47,7 +47,9 @@ class Columns:
             for name in names:
                 if name not in present and name.split(".")[0] not in present:
                     listed = ", ".join(present)
-                    raise DataError(f"{place}: no column {name!r} (columns: {listed}); name the right one: ?{option}=COLUMN")
+                    alone = TEXT_ALONE if option == "image" else IMAGE_ALONE
+                    raise DataError(f"{place}: no column {name!r} (columns: {listed}); name the right one: ?{option}=COLUMN; "
+                                    f"{alone}")
 
     def used(self) -> set[str]:
         """Image and caption columns, with those that they are nested in."""

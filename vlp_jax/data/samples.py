@@ -34,6 +34,19 @@ class Reason(enum.StrEnum):
     WRONG_DEPENDENCIES = "wrong_dependencies"
 
 
+# What an unpaired sample would be of use to: added to messages, since pairs are all that is read so far.
+IMAGE_ALONE = ("an image without a caption suits only objectives that read no text, of kind 'image_views', 'masked_autoencoder', "
+               "'masked_image', or 'classification' with of='image'; give it a caption, as images alone are not read yet")
+TEXT_ALONE = ("a text without an image suits only objectives that read no image, of kind 'masked_language' with with_image=False "
+              "or 'captioning' with model.decoder.image='none'; give it an image, as texts alone are not read yet")
+UNPAIRED = {Reason.MISSING_IMAGE: TEXT_ALONE, Reason.MISSING_CAPTION: IMAGE_ALONE}
+
+
+def unpaired(reason: str, message: str) -> str:
+    """What a message about a sample adds where it lacks its image or caption; one whose image file is not there does not."""
+    return f"; {UNPAIRED[reason]}" if reason in UNPAIRED and " missing from " not in message else ""
+
+
 class SampleError(DataError):
     """One sample is bad. The pipeline decides whether to fill its row with another or to stop.
 

@@ -22,7 +22,7 @@ class Tokenizer:
     definition: JSON that holds all of the vocabulary, see `model_of`; special tokens are added here, explicitly.
     """
 
-    definition: str
+    definition: str = dataclasses.field(repr=False)
     spec: Text
     length: int
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from vlp_jax.data.notices import notice
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.samples import Sample, SampleError, Source
+from vlp_jax.data.samples import Sample, SampleError, Source, unpaired
 from vlp_jax.errors import DataError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, loaded
 
@@ -84,7 +84,8 @@ def without(source: Source, bad: dict[int, SampleError]) -> EvaluationSet:
     """The set of the other samples; each bad one has a line, or is counted in one. Raises: DataError where all are bad."""
     first = next(iter(bad.values()))
     if len(bad) == len(source):
-        raise DataError(f"{source.spec}: none of its {len(source)} samples can be read; the first: {first.key}: {first.message}")
+        raise DataError(f"{source.spec}: none of its {len(source)} samples can be read; the first: {first.key}: {first.message}"
+                        f"{unpaired(first.reason, first.message)}")
     for error in list(bad.values())[:NAMED]:
         notice(f"data warning: {source.spec}: left out of the evaluation: {error.key}: {error.message} ({error.reason})")
     more = f", {len(bad) - NAMED} of them without a line" if len(bad) > NAMED else ""

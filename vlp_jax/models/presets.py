@@ -6,9 +6,11 @@ H, g, G: Zhai et al. 2022 (table 2) with OpenCLIP's 4.3637 MLP ratio for g; clip
 """
 
 import dataclasses
+import math
 import re
 
 from vlp_jax.errors import ConfigError
+from vlp_jax.sharding.nearest import nearest_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,19 +40,68 @@ SIZES = {
 
 
 def size_of(tower, section: str) -> Size:
-    """The size a tower's config asks for: its preset, with whatever it states itself on top.
+    """The size a tower's config asks for: its preset, with whatever it states itself on top. Another width than the preset's keeps
+    the preset's width of a head and its ratio of mlp_dim, unless these are stated.
 
     tower: has `preset` ("B" or "B/16"), `width`, `depth`, `heads`, `mlp_dim` (None: the preset's).
-    Raises: ConfigError naming `section` for an unknown preset or a width that the heads do not divide.
+    Raises: ConfigError naming `section` for an unknown preset or a width that does not divide into its heads.
     """
+    preset, stated = preset_of(tower, section), stated_sizes(tower)
+    size = dataclasses.replace(preset, **scaled(preset, stated, section), **stated)
+    if size.width % size.heads:
+        raise ConfigError(f"{section}: width {size.width} does not divide into {size.heads} heads; nearest widths are "
+                          f"{nearest_words(size.width, size.heads)}")
+    return size
+
+
+def preset_of(tower, section: str) -> Size:
+    """The size that a tower's preset names. Raises: ConfigError."""
     name = tower.preset.partition("/")[0]
     if name not in SIZES:
         raise ConfigError(f"{section}.preset: unknown size {name!r}, expected one of {', '.join(SIZES)}")
-    stated = {key: getattr(tower, key) for key in ("width", "depth", "heads", "mlp_dim")}
-    size = dataclasses.replace(SIZES[name], **{key: value for key, value in stated.items() if value is not None})
-    if size.width % size.heads:
-        raise ConfigError(f"{section}: width {size.width} does not divide into {size.heads} heads")
-    return size
+    return SIZES[name]
+
+
+def stated_sizes(tower) -> dict[str, int]:
+    """What of its size a tower's config states itself."""
+    return {key: value for key in ("width", "depth", "heads", "mlp_dim") if (value := getattr(tower, key)) is not None}
+
+
+def scaled(preset: Size, stated: dict[str, int], section: str) -> dict[str, int]:
+    """heads and mlp_dim, as far as they are not stated, in proportion to a width that is. Raises: ConfigError where the width does
+    not divide so."""
+    width, free = stated.get("width", preset.width), [key for key in ("heads", "mlp_dim") if key not in stated]
+    units = {"heads": preset.width // preset.heads, "mlp_dim": preset.width // math.gcd(preset.width, preset.mlp_dim)}
+    unit = math.lcm(*(units[key] for key in free))
+    if width % unit:
+        why = {"heads": f"heads of width {units['heads']}",
+               "mlp_dim": f"an mlp_dim of {preset.mlp_dim}/{preset.width} times the width"}
+        unmet = " and ".join(why[key] for key in free if width % units[key])
+        raise ConfigError(f"{section}.width: {width} does not go with {unmet}, as the preset {preset_name(preset)!r} has; nearest "
+                          f"are {nearest_words(width, unit)}, or set {' and '.join(f'{section}.{key}' for key in free)}")
+    return {key: width * getattr(preset, key) // preset.width for key in free}
+
+
+def preset_name(preset: Size) -> str:
+    return next(name for name, size in SIZES.items() if size is preset)
+
+
+def derived_sizes(model) -> list[str]:
+    """A line for each tower whose width is not its preset's and decides its heads or mlp_dim.
+
+    model: the config's section. Raises: ConfigError as `size_of`.
+    """
+    lines = []
+    for name in ("image", "text", "fusion", "decoder"):
+        tower, section = getattr(model, name), f"model.{name}"
+        if not hasattr(tower, "preset") or tower.width is None or getattr(tower, "kind", "") == "in_text_tower":
+            continue
+        preset, stated = preset_of(tower, section), stated_sizes(tower)
+        free = scaled(preset, stated, section)
+        if free and tower.width != preset.width:
+            lines.append(f"{section}: width={tower.width} has {', '.join(f'{key}={value}' for key, value in free.items())}, in "
+                         f"proportion as the preset {preset_name(preset)!r}; set them for others")
+    return lines
 
 
 def patch_size_of(tower) -> int:

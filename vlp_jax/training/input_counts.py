@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vlp_jax.data.pipeline import REASONS
+from vlp_jax.data.samples import unpaired
 from vlp_jax.errors import DataError
 from vlp_jax.sharding.exchange import exchange, several_hosts
 
@@ -68,7 +69,8 @@ class InputCounts:
         for row in np.flatnonzero(batch["reason"]):
             name = REASONS[batch["reason"][row] - 1].value
             if not known.bad[name] and not self.here.bad[name]:
-                messages.append(f"bad sample replaced: {batch['bad_sample'][row]} ({name}); further ones are counted")
+                messages.append(f"bad sample replaced: {batch['bad_sample'][row]} ({name}); further ones are counted"
+                                f"{unpaired(name, str(batch['bad_sample'][row]))}")
             self.here.bad[name] += 1
             self.here.last_bad = str(batch["bad_sample"][row])
         if not several_hosts():
@@ -105,7 +107,8 @@ class InputCounts:
         bad = self.total.bad.total()
         if bad > self.max_bad_fraction * max(self.total.examples, grace):
             raise DataError(f"{bad} of {self.total.examples} examples were bad ({self.reasons()}), more than "
-                            f"data.max_bad_fraction={self.max_bad_fraction}; the last is {self.total.last_bad}")
+                            f"data.max_bad_fraction={self.max_bad_fraction}; the last is {self.total.last_bad}"
+                            f"{unpaired(*(name for name, _ in self.total.bad.most_common(1)), self.total.last_bad)}")
 
     def reasons(self) -> str:
         """`damaged_image 3, empty_caption 1`."""

@@ -5,6 +5,7 @@ import jax
 from vlp_jax.config import schema, to_tree
 from vlp_jax.config.unused import passed_over
 from vlp_jax.data.cores import available_cores
+from vlp_jax.models.presets import derived_sizes
 from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.exchange import check_all_agree, decided_by_first
 from vlp_jax.training.assembly import Run, assemble
@@ -47,6 +48,8 @@ def train_alone(run: Run, workdir: str, changes: list[str]) -> Outcome:
     if (cores := available_cores()) < run.workers:
         print(f"warning: data.workers={run.workers} processes decode on {cores} core{'s' * (cores > 1)} and take turns; fewer are "
               "faster, or none to let this machine choose (data.workers=none)", flush=True)
+    for line in derived_sizes(config.model):
+        print(line, flush=True)
     for setting in passed_over(config):
         print(f"warning: {setting}", flush=True)
     with StopSignal() as stop, Watchdog(config.watchdog, workdir, jax.process_index()) as watchdog:
