@@ -110,6 +110,7 @@ def _matches(names: list[str]) -> list[list[str]]:
 def _glob(pattern: str) -> list[str]:
     """The files of a pattern on this machine; `**` stands for any folders that are not hidden, each by every way that leads into
     no folder twice: links may lead in a circle."""
+    pattern = f"{pattern}/*" if f"/{pattern}".endswith("/**") else pattern
     before, mark, behind = f"/{pattern}".partition("/**/")
     if not mark:
         return glob.glob(pattern, recursive=True)

@@ -136,7 +136,7 @@ def image_name(folder: str, name: Any, key: str) -> str:
     inside = name_inside(folder, name)
     if inside is None and scheme_of(name) in WEB and not scheme_of(folder):
         raise SampleError(Reason.FORBIDDEN_PATH, key, f"its image is the URL {name!r}, and images are read from files: download "
-                          "them first")
+                          "them into a folder that ?root=FOLDER names")
     if inside is None:
         raise SampleError(Reason.FORBIDDEN_PATH, key, f"its image {name!r} lies outside of {folder}; the option ?root=FOLDER names "
                           "the folder that images may lie in, and that relative paths begin at")

@@ -80,7 +80,7 @@ class TarSamples:
     def _set(self, row: int, role: int, block: int, size: int, name: str, key: str) -> None:
         place = WIDTH * row + 2 * role
         if self.members[place]:
-            choose = "; ?image=ENDING chooses one of several images, as ?image=jpg does" if role == IMAGE else ""
+            choose = "; ?image=ENDING chooses the image, as ?image=jpg does" if role == IMAGE else ""
             raise DataError(f"{self.path}: {name}: sample {key!r} has two members of this kind; give each its own name up to the "
                             f"first dot{choose}")
         if size >= 2**32:

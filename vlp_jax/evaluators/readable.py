@@ -4,13 +4,14 @@ A set is read once as it is opened, but its images are decoded by each evaluatio
 ones are left out, and the set, or the evaluation, begins again: sets without any cost nothing more.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from vlp_jax.config import schema
 from vlp_jax.data.notices import notice
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.samples import Sample, SampleError, Source
+from vlp_jax.data.samples import NamesClasses, Sample, SampleError, Source
 from vlp_jax.errors import DataError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, loaded
 
@@ -99,6 +100,13 @@ def left_out(data: EvaluationSet) -> int:
 
 
 def check_labels(name: str, data: EvaluationSet, spec: schema.Evaluator) -> None:
-    """Raises: DataError, before a run's first update, for a sample without the class that the evaluator `name` asks for."""
-    if "zero_shot" in spec.tasks:
-        data.labels(spec.class_field, f"evaluators.{name}.class_field")
+    """Reports classes that share a name. Raises: DataError, before a run's first update, for a sample without the class that the
+    evaluator `name` asks for."""
+    if "zero_shot" not in spec.tasks:
+        return
+    data.labels(spec.class_field, f"evaluators.{name}.class_field")
+    names = data.source.class_names.get(spec.class_field, ()) if isinstance(data.source, NamesClasses) else ()
+    shared = [shared for shared, count in Counter(names).items() if count > 1]
+    if shared and not all(isinstance(metadata.get(spec.class_field), int) for metadata in data.metadata):
+        notice(f"data warning: {data.source.spec}: its {len(names)} classes have {len({*names})} names: those called "
+               f"{shared[0]!r} count as one (evaluators.{name}.class_field)")
