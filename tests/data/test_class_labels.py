@@ -180,3 +180,34 @@ def test_vocabularies_may_come_from_windows(tmp_path):
         spec = schema.Text(tokenizer=str(tmp_path / f"{name}.txt"), start_token="[CLS]", end_token="[SEP]", padding_token="[PAD]")
         ids.append(load_tokenizer(spec, 8, len(words))(["a cats"])[0].tolist())
     assert ids == [[[2, 5, 6, 7, 3, 0, 0, 0]]] * 3
+
+
+def test_a_map_with_a_key_twice_is_refused_as_captions_and_kept_as_metadata(tmp_path, recwarn):
+    maps = pyarrow.array([[("en", "a"), ("de", "b")], [("en", "c"), ("en", "d")]], pyarrow.map_(pyarrow.string(), pyarrow.string()))
+    spec = write(tmp_path / "x.parquet", {**columns([0, 1]), "texts": maps})
+    source = open_source(f"{spec}?caption=texts.en")
+    assert source[0].captions == ("a",)
+    with pytest.raises(SampleError, match="its texts is a map that has a key twice") as caught:
+        source[1]
+    assert caught.value.reason == Reason.DAMAGED_TEXT
+    assert open_source(spec)[1].metadata["texts"] == [["en", "c"], ["en", "d"]]
+    assert not recwarn.list
+
+
+def test_a_column_that_is_no_text_is_refused_and_a_dot_is_advised_where_it_helps(tmp_path):
+    spec = write(tmp_path / "x.parquet", {**columns([0, 1]), "fields": [{"en": "a"}] * 2})
+    with pytest.raises(DataError, match="expected text or lists of it$"):
+        open_source(f"{spec}?caption=label")
+    with pytest.raises(DataError, match=r"\?caption=fields.NAME"):
+        open_source(f"{spec}?caption=fields")
+
+
+def test_classes_that_share_a_name_are_reported(tmp_path, capsys):
+    features = {"label": label(["crane", "dog", "crane"])}
+    spec = write(tmp_path / "x.parquet", columns([0, 1, 2]), features)
+    evaluator = schema.Evaluator(source=spec, tasks=("zero_shot",), class_field="label")
+    report_shared_names("val", EvaluationSet(open_source(spec)), "label")
+    assert "its 3 classes have 2 names: those called 'crane' count as one (evaluators.val.class_field)" in capsys.readouterr().err
+    spec = write(tmp_path / "y.parquet", columns([0, 1, 1]), {"label": label(["crane", "dog"])})
+    report_shared_names("val", EvaluationSet(open_source(spec)), "label")
+    assert not capsys.readouterr().err

@@ -320,3 +320,21 @@ def test_a_large_image_is_refused_in_little_memory():
     done = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True, check=True)
     words, _, kilobytes = done.stdout.decode().strip().rpartition(" ")
     assert "13000x13000" in words and int(kilobytes) < 20_000
+
+
+@pytest.mark.parametrize("kind", ["jp2", "j2k"])
+def test_a_deep_jpeg_2000_is_that_of_opencv_or_refused(tmp_path, kind):
+    """Pillow makes black of the brightest values of those with several channels."""
+    values = np.linspace(0, 65535, 128 * 128).reshape(128, 128).astype(np.uint16)
+    colours = np.stack([values, values[::-1], values // 2], axis=-1)
+    for pixels, deep in ((colours, True), (values, False), ((colours >> 8).astype(np.uint8), False)):
+        data = cv2.imencode(".jp2", pixels, [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])[1].tobytes()
+        data = data[data.index(b"\xff\x4f\xff\x51"):] if kind == "j2k" else data
+        if deep:
+            for way in (lambda data: decode(data, "x", 10**6), lambda data: PREPROCESS(images=Image.open(io.BytesIO(data)))):
+                with pytest.raises(SampleError, match="JPEG 2000 of several channels"):
+                    way(data)
+            continue
+        stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        expected = stored[..., ::-1] if stored.ndim == 3 else np.repeat((stored >> 8)[..., None], 3, axis=-1)
+        np.testing.assert_array_equal(decode(data, "x", 10**6), expected)

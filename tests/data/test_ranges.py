@@ -4,6 +4,7 @@ import http.server
 import io
 import json
 import re
+import socket
 import tarfile
 import threading
 
@@ -121,6 +122,7 @@ class Server(http.server.BaseHTTPRequestHandler):
     files: dict = {}
     way = "right"
     asked: list = []
+    statuses: list = []  # of the first answers
 
     def do_HEAD(self):
         self.answer(False)
@@ -131,6 +133,10 @@ class Server(http.server.BaseHTTPRequestHandler):
     def answer(self, body):
         data, asked = self.files[self.path], self.headers.get("Range")
         self.asked.append(asked)
+        status = self.statuses.pop(0) if self.statuses else 200
+        if status != 200:
+            self.reply(status, b"", {}, body)
+            return
         span = re.fullmatch(r"bytes=(\d+)-(\d+)", asked or "")
         ignored = self.way == "ignored" or self.way == "second try" and self.asked.count(asked) < 2
         if span is None or ignored:
@@ -140,7 +146,8 @@ class Server(http.server.BaseHTTPRequestHandler):
         start, end = (start + 7, end + 7) if self.way == "moved" else (start, end)
         part = data[start:end]
         part = part[:-3] if self.way == "short" else part
-        self.reply(206, part, {"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}, body)
+        unit = "Bytes" if self.way == "capital" else "bytes"  # RFC 9110, 14.1: names of units are case-insensitive
+        self.reply(206, part, {"Content-Range": f"{unit} {start}-{end - 1}/{len(data)}"}, body)
 
     def reply(self, status, data, headers, body):
         self.send_response(status)
@@ -178,12 +185,12 @@ def tar_of(count):
 LINES = "".join(json.dumps({"image": "a.png", "caption": f"caption {number}"}) + "\n" for number in range(30)).encode()
 
 
-@pytest.mark.parametrize("way", ["right", "ignored", "short", "moved", "second try"])
+@pytest.mark.parametrize("way", ["right", "capital", "ignored", "short", "moved", "second try"])
 @pytest.mark.parametrize("kind", ["webdataset", "jsonl"])
 def test_samples_behind_a_web_server_are_right_or_refused_by_name(server, monkeypatch, kind, way):
     monkeypatch.setattr(Server, "files", {"/x": tar_of(8) if kind == "webdataset" else LINES, "/a.png": b"image"})
     monkeypatch.setattr(Server, "way", way)
-    right = way in ("right", "second try")
+    right = way in ("right", "capital", "second try")
     try:
         source = open_source(f"{kind}:{server}/x")
         captions = [source[number].captions for number in range(len(source))]
@@ -210,3 +217,33 @@ def test_an_index_of_a_web_file_is_that_of_its_version(server, monkeypatch):
     Server.files["/x"] = LINES.replace(b"caption", b"sentenc")  # as many bytes
     with pytest.raises(DataError, match="x:4: .*has another row in its place"):
         open_source(f"jsonl:{server}/x")[3]  # this server names no version: each row is checked
+
+
+@pytest.mark.parametrize(("status", "words"), [
+    (404, "no such file"), (410, "no such file"), (403, "the server answered with status 403"),
+    (401, "the server answered with status 401"), (429, "its server answered with status 429"),
+    (500, "its server answered with status 500"), (503, "its server answered with status 503")])
+def test_a_server_that_does_not_answer_is_not_taken_for_a_missing_file(server, monkeypatch, status, words):
+    monkeypatch.setattr(Server, "way", "right")
+    monkeypatch.setattr(Server, "files", {"/x": LINES, "/a.png": b"image"})
+    monkeypatch.setattr(Server, "statuses", [status] * 50)
+    with pytest.raises(DataError) as caught:
+        open_source(f"jsonl:{server}/x")
+    assert words in str(caught.value)
+    assert "no such file" in words or "no such file" not in str(caught.value)
+
+
+@pytest.mark.parametrize("times", [2, 3, 6])
+def test_a_server_that_is_busy_is_asked_again(server, monkeypatch, times):
+    monkeypatch.setattr(Server, "way", "right")
+    monkeypatch.setattr(Server, "files", {"/x": LINES, "/a.png": b"image"})
+    monkeypatch.setattr(Server, "statuses", [503] * times)
+    assert open_source(f"jsonl:{server}/x")[3].captions == ("caption 3",)
+
+
+def test_a_server_that_is_not_there_is_named_as_such():
+    pytest.importorskip("aiohttp")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        with pytest.raises(DataError, match="its server cannot be reached"):
+            open_source(f"jsonl:http://127.0.0.1:{closed.getsockname()[1]}/x")

@@ -1,5 +1,6 @@
 """Named pipes, devices and folders in the place of files are refused in one line, and never waited for; so are endless braces."""
 
+import glob
 import json
 import os
 import threading
@@ -62,6 +63,16 @@ def quickly(call):
     thread.join(20)
     assert not thread.is_alive(), "it waits"
     assert outcome and isinstance(outcome[0], UserError) and "\n" not in str(outcome[0]), outcome
+    return outcome[0]
+
+
+def soon(call):
+    """What a call returns within some seconds."""
+    outcome = []
+    thread = threading.Thread(target=lambda: outcome.append(call()), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert outcome, "it takes without end, or fails"
     return outcome[0]
 
 
@@ -144,3 +155,46 @@ def test_as_many_names_as_the_limit_allows_are_expanded(monkeypatch):
     monkeypatch.setattr(patterns, "MOST_NAMES", 1000)
     assert len(expand_braces("{0..9}{000..099}")) == 1000
     assert expand_braces("{a,{b,c}}{1..2}") == ["a1", "a2", "b1", "b2", "c1", "c2"]
+
+
+def test_links_in_a_circle_are_missing_images_and_the_others_are_read(tmp_path):
+    (tmp_path / "set/cat").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "set/cat/a.png")
+    for name in ("set/cat/b.png", "set/cat/c.txt", "set/loop", "set/.hidden"):
+        (tmp_path / name).symlink_to(tmp_path / name)
+    (tmp_path / "x.jsonl").write_text('{"image": "set/cat/a.png", "caption": "a"}\n{"image": "set/cat/b.png", "caption": "b"}\n')
+    for spec in (f"folder:{tmp_path}/set", f"jsonl:{tmp_path}/x.jsonl"):
+        source = open_source(spec)
+        assert len(source) == 2 and source[0].image
+        with pytest.raises(SampleError) as caught:
+            source[1]
+        assert caught.value.reason == Reason.MISSING_IMAGE
+
+
+PATTERNS = ["**/*.tar", "**", "**/", "*/**/*.tar", "**/b/*.tar", "a/**/c/**/*.tar", "a**/t.tar", "**/[q]/*.tar", "[[]q]/**/t.tar",
+            "./**/t.tar", "nothing/**/*.tar", "**/**/t.tar", "**.tar"]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("absolute", [False, True])
+def test_two_stars_find_what_glob_finds_and_end_where_links_lead_in_a_circle(tmp_path, monkeypatch, pattern, absolute):
+    monkeypatch.chdir(tmp_path)
+    for name in ("t.tar", "a/t.tar", "a/b/t.tar", "a/b/c/t.tar", "a/.h/t.tar", "x y/t.tar", "[q]/t.tar", ".t.tar", "[q]/b/u.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "linked").symlink_to("a/b")
+    pattern = f"{tmp_path}/{pattern}" if absolute else pattern
+    itself = {f"{tmp_path}/"} if pattern.endswith("**") else set()  # the folder that is looked through
+    expected = sorted({*glob.glob(pattern, recursive=True)} - itself)
+    assert sorted(patterns._glob(pattern)) == expected
+    (tmp_path / "a/b/up").symlink_to("..")
+    (tmp_path / "a/self").symlink_to(".")
+    (tmp_path / "nowhere").symlink_to("nowhere")
+    assert {*expected} <= {*soon(lambda: patterns._glob(pattern))}
+
+
+@pytest.mark.parametrize("thing", ["pipe", "device", "socket", "folder"])
+def test_what_is_no_file_is_a_data_error(put, thing):
+    with pytest.raises(UserError) as caught:
+        open_source(f"webdataset:{put('x.tar', thing)}")
+    assert str(caught.value).startswith("data error: ")

@@ -328,3 +328,22 @@ def test_braces_that_belong_to_a_name_are_answered_with_their_escape(folder):
     for pattern in ("a{1}*.csv", "a{*.csv"):
         with pytest.raises(DataError, match="write %7B and %7D for braces that belong to a name"):
             find_files(f"{folder}/{pattern}", "csv")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_json_object_in_a_field_is_no_caption(folder, kind):
+    text = json.dumps({"raw": "a cat", "tokens": ["a", "cat"]})
+    reason, message = reason_of(write_as(kind, folder, text))
+    assert reason == Reason.WRONG_TYPE and "its caption is a JSON object, not a text" in message
+    for text in ("{a cat}", "{}x", "{ }{"):
+        assert write_as(kind, folder, text)[0].captions == (text,)
+
+
+def test_a_url_as_an_image_is_answered_with_what_to_do_and_one_of_a_file_here_is_that_file(folder):
+    names = ["https://example.com/0.png", f"file://{folder}/0.png", "file:///etc/passwd"]
+    (folder / "x.jsonl").write_text("".join(json.dumps({"image": name, "caption": "a"}) + "\n" for name in names))
+    source = open_source(f"jsonl:{folder}/x.jsonl")
+    reason, message = reason_of(source)
+    assert reason == Reason.FORBIDDEN_PATH and "is the URL 'https://example.com/0.png'" in message and "download" in message
+    assert source[1].image == png(0)
+    assert reason_of(source, 2)[0] == Reason.FORBIDDEN_PATH

@@ -97,3 +97,11 @@ def test_an_attribute_that_leaves_its_header_is_an_error_and_not_an_endless_loop
         data = info.tobuf(tarfile.USTAR_FORMAT) + record.ljust(512, b"\0") + bytes(1024)
         with pytest.raises(TarError):
             list(read_members(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize("size", [-1, -512, -(2**40)])
+def test_a_size_below_zero_is_an_error(tmp_path, size):
+    info = tarfile.TarInfo("a.jpg")
+    info.pax_headers = {"size": str(size)}
+    with pytest.raises(TarError, match=f"a size of {size} bytes"):
+        list(read_members(io.BytesIO(info.tobuf(tarfile.PAX_FORMAT) + bytes(2048))))

@@ -228,6 +228,26 @@ def test_hard_links_lead_to_the_last_file_of_that_name_before_them_and_never_out
 
 # Sparse files
 
+def test_hard_links_to_hard_links_are_the_file_at_the_end_as_tarfile_reads_them(tmp_path, capsys):
+    links = {"b.jpg": "a.jpg", "c.jpg": "b.jpg", "d.jpg": "c.jpg", "e.jpg": "e.jpg", "f.jpg": "g.jpg", "g.jpg": "f.jpg"}
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name, data in [("a.jpg", png(7)), ("a.txt", b"a"), *links.items()]:
+            info = tarfile.TarInfo(name)
+            if isinstance(data, str):
+                info.type, info.linkname = tarfile.LNKTYPE, data
+                tar.addfile(info)
+                data = name.encode()
+                info = tarfile.TarInfo(name.replace("jpg", "txt"))
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    found = outcomes(open_source(f"webdataset:{tmp_path}/x.tar"))
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        expected = {name: tar.extractfile(f"{name}.jpg").read() for name in "abcd"}
+    assert {key: rest[0] for key, *rest in found if key in expected} == expected
+    assert [outcome for outcome in found if outcome[0] not in expected] == [(name, Reason.MISSING_IMAGE) for name in "efg"]
+    assert "3 hard links to files that are not there" in capsys.readouterr().err
+
+
 def holes(size, seed, parts):
     """A file of zeros with `parts` that are not."""
     draw, data = np.random.default_rng(seed), bytearray(size)
@@ -389,6 +409,20 @@ def test_a_class_may_be_a_name_and_one_that_has_none_is_bad(tmp_path):
     assert outcomes(open_source(f"webdataset:{empty}")) == [("a", Reason.MISSING_CAPTION)]
     (tmp_path / "classnames.txt").write_text("one\ntwo\n")
     assert outcomes(open_source(f"webdataset:{path}"))[1] == ("b", Reason.WRONG_TYPE)
+
+
+@pytest.mark.parametrize("label", ["-1", " -1\n", "-1.0"])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_negative_class_is_none(tmp_path, label, named):
+    """As test splits whose classes are secret have it."""
+    write_tar(tmp_path / "x.tar", [("a.jpg", png(0)), ("a.cls", b"0"), ("b.jpg", png(1)), ("b.cls", label.encode()),
+                                   ("c.jpg", png(1)), ("c.cls", label.encode()), ("c.txt", b"a cat")])
+    if named:
+        (tmp_path / "classnames.txt").write_text("dog\n")
+    source = open_source(f"webdataset:{tmp_path}/x.tar")
+    with pytest.raises(SampleError, match="missing_caption"):
+        source[1]
+    assert (source[2].captions, source[2].metadata) == (("a cat",), {})
 
 
 @pytest.mark.parametrize("field", ["cls", "class"])

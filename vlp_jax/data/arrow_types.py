@@ -41,6 +41,13 @@ def is_text(kind: Any) -> bool:
     return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or types.is_null(kind)
 
 
+def has_fields(kind: Any) -> bool:
+    """Whether a type is a struct or a map, or a list of them."""
+    from pyarrow import types
+
+    return has_fields(kind.value_type) if is_list(kind) else types.is_struct(kind) or types.is_map(kind)
+
+
 def holds_bytes(kind: Any) -> bool:
     """Whether there are binary values in a type, however deep."""
     from pyarrow import types

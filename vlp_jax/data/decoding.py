@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vlp_jax.data.image_formats import NAMES, OPENED_AS, formats_of, refusal
-from vlp_jax.data.pixel_modes import from_array, raw_mode, to_rgb_or_rgba
+from vlp_jax.data.pixel_modes import check_depth, from_array, raw_mode, to_rgb_or_rgba
 from vlp_jax.data.samples import Reason, SampleError
 
 ORIENTATION = 0x0112
@@ -65,6 +65,7 @@ def finished(image: Image.Image, key: str, maximum_pixels: int) -> Image.Image:
     tile = [getattr(image, "tag_v2", {}).get(tag, 1) for tag in TILE_SIDES]
     check_pixels(tile, key, maximum_pixels)  # a TIFF decodes whole tiles, however small the image is
     stored = raw_mode(image)
+    check_depth(image)
     image.load()
     upright = UPRIGHT.get(orientation_of(image))
     converted = to_rgb_or_rgba(image, stored)

@@ -35,7 +35,7 @@ class FolderSource:
         self.classes, starts, names, ends, sizes = [], [0], bytearray(), array.array("q"), array.array("q")
         left_out: Counter[str] = Counter()
         for entry in self._entries(folder):
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 if ending_of(entry.name) in IMAGE_ENDINGS and not entry.name.startswith("."):
                     raise DataError(f"{spec}: {entry.name} lies in no class; expected {folder}/CLASS/{entry.name}")
                 continue
@@ -43,8 +43,8 @@ class FolderSource:
                 continue
             for image in self._entries(entry.path):
                 if image.name.startswith("."):
-                    left_out["hidden files"] += not image.is_dir()
-                elif image.is_dir():
+                    left_out["hidden files"] += not _is_folder(image)
+                elif _is_folder(image):
                     raise DataError(f"{spec}: {entry.name}/{image.name} is a folder; a class holds images only, no folders")
                 elif ending_of(image.name) in IMAGE_ENDINGS:
                     names += os.fsencode(image.name)
@@ -101,6 +101,13 @@ class FolderSource:
         except OSError as error:
             raise DataError(f"{self.spec}: {folder} cannot be read: {error.strerror}") from error
         return iter(sorted(found, key=lambda entry: entry.name))
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle; reading one is a missing image
+        return False
 
 
 def _size(entry: os.DirEntry) -> int:

@@ -21,11 +21,11 @@ Stamp = tuple[int, str]  # the size of a file, and a text that changes when the 
 
 
 class NotRegularError(DataError):
-    """A path leads to a named pipe, a device, a socket or a folder. kind: which, in words."""
+    """A path leads to a named pipe, a device, a socket or a folder. what: which, in words."""
 
-    def __init__(self, path: str, kind: str):
-        super().__init__(f"{path}: is {kind}, not a file")
-        self.kind = kind
+    def __init__(self, path: str, what: str):
+        super().__init__(f"{path}: is {what}, not a file")
+        self.what = what
 
 
 def scheme_of(path: str) -> str | None:

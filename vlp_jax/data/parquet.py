@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from vlp_jax.data.arrow_types import by_path, class_names, holds_bytes, is_image, is_path, is_text, plain, with_names
+from vlp_jax.data.arrow_types import by_path, class_names, has_fields, holds_bytes, is_image, is_path, is_text, plain, with_names
 from vlp_jax.data.index import Arrays, load_indexes
 from vlp_jax.data.local_files import check_regular, local_path
 from vlp_jax.data.options import split_options
@@ -127,7 +127,11 @@ class ParquetSource:
         """A value as Python has it; one that Python has not, such as a time in nanoseconds, as text."""
         value = table.column(name)[row]
         try:
-            return value.as_py(maps_as_pydicts="lossy")
+            return value.as_py(maps_as_pydicts="strict")
+        except KeyError as error:
+            if name in self.columns.used():
+                raise SampleError(Reason.DAMAGED_TEXT, key, f"its {name} is a map that has a key twice") from error
+            return value.as_py()
         except UnicodeDecodeError as error:
             raise SampleError(Reason.DAMAGED_TEXT, key, f"its {name} is not UTF-8: {error}") from error
         except (ValueError, OverflowError):
@@ -146,8 +150,9 @@ class ParquetSource:
                             "path of an image file")
         for caption in self.columns.captions:
             if caption in schema.names and caption not in labels and not is_text(schema.field(caption).type):
-                raise DataError(f"{place}: column {caption!r} is {schema.field(caption).type}; expected text or lists of it; a dot "
-                                f"reaches into it: ?caption={caption}.NAME")
+                kind = schema.field(caption).type
+                inside = f"; a dot reaches into it: ?caption={caption}.NAME" if has_fields(kind) else ""
+                raise DataError(f"{place}: column {caption!r} is {kind}; expected text or lists of it{inside}")
         used = self.columns.used()
         return [field.name for field in schema if field.name in used or not holds_bytes(field.type)]
 

@@ -6,6 +6,7 @@ A file that is there under the very name of a pattern is that file. `%7B` and `%
 import glob
 import os
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from vlp_jax.data.storage import is_folder, refuse_remote, remote_matches, scheme_of
@@ -103,7 +104,42 @@ def _matches(names: list[str]) -> list[list[str]]:
     if scheme_of(names[0]):
         with ThreadPoolExecutor(32) as pool:
             return list(pool.map(remote_matches, names))
-    return [[name] if os.path.exists(name) else glob.glob(name, recursive=True) if glob.has_magic(name) else [] for name in names]
+    return [[name] if os.path.exists(name) else _glob(name) if glob.has_magic(name) else [] for name in names]
+
+
+def _glob(pattern: str) -> list[str]:
+    """The files of a pattern on this machine; `**` stands for any folders that are not hidden, each by every way that leads into
+    no folder twice: links may lead in a circle."""
+    pattern = f"{pattern}/*" if f"/{pattern}".endswith("/**") else pattern
+    before, mark, behind = f"/{pattern}".partition("/**/")
+    if not mark:
+        return glob.glob(pattern, recursive=True)
+    starts = glob.glob(f"{before}/"[1:]) if before else ["/" if pattern.startswith("/") else ""]
+    folders = [folder for start in starts for folder in _folders_below(start)]
+    return list(dict.fromkeys(path for folder in folders for path in _glob(f"{glob.escape(folder)}{behind}")))
+
+
+def _folders_below(start: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
+    """A folder and all below it, each with a slash at its end."""
+    try:
+        status = os.stat(start or ".")
+        identity = status.st_dev, status.st_ino
+        if identity in above:
+            return
+        with os.scandir(start or ".") as entries:
+            names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
+    except OSError:
+        return
+    yield start
+    for name in names:
+        yield from _folders_below(f"{start}{name}/", above | {identity})
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle
+        return False
 
 
 def _with_braces(name: str) -> str:

@@ -4,6 +4,8 @@ Greys of 16 bits keep their upper 8, as libpng's `png_set_strip_16` and Pillow's
 convention of scikit-image and of torchvision. Whole numbers of 32 bits have no convention, and are refused.
 """
 
+import re
+
 import numpy as np
 from PIL import Image
 
@@ -13,6 +15,9 @@ SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 HOLD_SIXTEEN = ("PNG", "PPM", "JPEG2000")  # formats whose mode I is 16 bits in a wider integer
 CONVERTED = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", *TRANSPARENT)  # by Pillow, as they should be
 STORED_BITS = {"L;2": 2, "L;4": 4, "I;12": 12}  # Pillow's raw modes whose values it widens, but not their transparent one
+# Of a JPEG 2000 codestream (ISO/IEC 15444-1, A.5.1): SOC, SIZ, 36 bytes, the number of channels, three bytes for each of them
+CODESTREAM = re.compile(rb"\xff\x4f\xff\x51.{36}(..)(.{3,12})", re.DOTALL)
+LONGEST_HEADER = 1 << 20  # bytes before the codestream: an ICC profile, a palette
 PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # TIFF tags
 
 
@@ -22,6 +27,20 @@ def raw_mode(image: Image.Image) -> str:
     given = tiles[0][3] if tiles else ""
     given = given[0] if isinstance(given, tuple) and given else given
     return given if isinstance(given, str) else ""
+
+
+def check_depth(image: Image.Image) -> None:
+    """Raises: ValueError for a JPEG 2000 image, not loaded yet, of several channels and more than 8 bits: Pillow rounds these up
+    to 8, so that the brightest become black."""
+    if image.format != "JPEG2000" or image.mode in ("L", *SIXTEEN_BITS) or not image.tile:
+        return
+    start, place = image.fp.tell(), image.tile[0][2]
+    image.fp.seek(place)
+    found = CODESTREAM.search(image.fp.read(LONGEST_HEADER))
+    image.fp.seek(start)
+    depths = found[2][::3][: int.from_bytes(found[1], "big")] if found else b""
+    if any((depth & 0x7F) + 1 > 8 for depth in depths):
+        raise ValueError("JPEG 2000 of several channels is read with 8 bits a channel only; save it with 8 bits, or as PNG")
 
 
 def to_rgb_or_rgba(image: Image.Image, stored: str = "") -> Image.Image:

@@ -89,7 +89,7 @@ class Preprocessor:
                 with open(open_regular(os.fspath(picture))[0], "rb") as file:
                     picture = file.read()
             except NotRegularError as error:
-                raise SampleError(Reason.FORBIDDEN_PATH, key, f"image is {error.kind}, not a file") from error
+                raise SampleError(Reason.FORBIDDEN_PATH, key, f"image is {error.what}, not a file") from error
             except OSError as error:
                 raise SampleError(Reason.MISSING_IMAGE, key, f"image cannot be read: {error.strerror}") from error
         key, cap = key or "image", self.images.maximum_pixels

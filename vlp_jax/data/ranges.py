@@ -8,14 +8,15 @@ import io
 import re
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from vlp_jax.errors import DataError
 
 TRIES, PAUSE = 4, 0.3  # seconds before the second try; doubled before each further one
 BUFFER = 4 << 20  # bytes that a file read from start to end asks for at once
 WEB = ("http", "https")
-_CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*")
+T = TypeVar("T")
+_CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", re.IGNORECASE)
 _FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)  # asking again would not help
 
 
@@ -39,7 +40,7 @@ def is_web(filesystem: Any) -> bool:
     return not {*WEB}.isdisjoint(protocols)
 
 
-def _again(call: Callable[[], bytes]) -> bytes:
+def _again(call: Callable[[], T]) -> T:
     for attempt in range(TRIES - 1):
         try:
             return call()
@@ -88,14 +89,40 @@ def check_answer(status: int, headers: Any, start: int, size: int, whole: int | 
     elif status == 200 and (start > 0 or length != str(size)):
         raise WrongAnswerError(f"ignores Range: it answered bytes {start}-{start + size - 1} with all {length or 'bytes'} "
                                "(status 200); use a server or storage that knows ranges, or copy the file to this machine")
-    elif status in (404, 410):
-        raise FileNotFoundError(status)
-    elif status in (401, 403):
-        raise PermissionError(status, f"the server answered with status {status}")
     elif status != 200:
-        raise WrongAnswerError(f"answered bytes {start}-{start + size - 1} with status {status}")
+        raise refusal(status, f"answered bytes {start}-{start + size - 1} with status {status}")
     if length is not None and length != str(size):
         raise WrongAnswerError(f"sends {length} bytes for the {size} from byte {start} on")
+
+
+def refusal(status: int, message: str) -> OSError:
+    """What an HTTP status means that is no answer to the question."""
+    if status in (404, 410):
+        return FileNotFoundError(status)
+    if status in (401, 403):
+        return PermissionError(status, f"the server answered with status {status}")
+    return WrongAnswerError(message)
+
+
+def web_info(filesystem: Any, url: str) -> dict[str, Any]:
+    """What fsspec knows of a file on a web server, which is asked again where it does not answer.
+
+    Raises: FileNotFoundError where there is no such file, not for whatever else went wrong as fsspec does; WrongAnswerError,
+      PermissionError.
+    """
+    def ask() -> dict[str, Any]:
+        try:
+            return filesystem.info(url)
+        except FileNotFoundError as error:
+            cause = error.__cause__
+            if cause is None or isinstance(cause, FileNotFoundError):
+                raise
+            status = getattr(cause, "status", None)
+            if not isinstance(status, int) or status < 400:
+                raise WrongAnswerError(f"its server cannot be reached: {cause or type(cause).__name__}") from cause
+            raise refusal(status, f"its server answered with status {status}") from cause
+
+    return _again(ask)
 
 
 class RemoteFile(io.RawIOBase):

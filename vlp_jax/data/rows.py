@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from vlp_jax.data.local_files import NotRegularError
+from vlp_jax.data.local_files import NotRegularError, local_path
 from vlp_jax.data.options import Options, single
-from vlp_jax.data.patterns import short_names, without_query
+from vlp_jax.data.patterns import WEB, short_names, without_query
 from vlp_jax.data.samples import IMAGE_ALONE, TEXT_ALONE, Reason, Sample, SampleError, check_captions
 from vlp_jax.data.storage import MissingFileError, folder_of, join, read_file, scheme_of
 from vlp_jax.errors import DataError
@@ -117,7 +117,7 @@ def _read(folder: str, name: str, key: str, hint: str = "") -> bytes:
         return read_file(path)
     except NotRegularError as error:
         reason = Reason.MISSING_IMAGE if os.path.isdir(path) else Reason.FORBIDDEN_PATH
-        raise SampleError(reason, key, f"its image {name!r} is {error.kind}, not a file") from error
+        raise SampleError(reason, key, f"its image {name!r} is {error.what}, not a file") from error
     except MissingFileError as error:
         raise SampleError(Reason.MISSING_IMAGE, key, f"its image {name!r} is missing from {folder}{hint}") from error
 
@@ -134,7 +134,11 @@ def image_name(folder: str, name: Any, key: str) -> str:
         raise SampleError(Reason.DAMAGED_TEXT, key, f"its image path {name!r} holds half a character") from None
     if "\0" in name:
         raise SampleError(Reason.FORBIDDEN_PATH, key, f"{name!r} is no path")
+    name = local_path(name) or name
     inside = name_inside(folder, name)
+    if inside is None and scheme_of(name) in WEB and not scheme_of(folder):
+        raise SampleError(Reason.FORBIDDEN_PATH, key, f"its image is the URL {name!r}, and images are read from files: download "
+                          "them into a folder that ?root=FOLDER names")
     if inside is None:
         raise SampleError(Reason.FORBIDDEN_PATH, key, f"its image {name!r} lies outside of {folder}; the option ?root=FOLDER names "
                           "the folder that images may lie in, and that relative paths begin at")

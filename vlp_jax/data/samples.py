@@ -153,7 +153,8 @@ def check_captions(values: Sequence[tuple[str, Any]], key: str) -> dict[str, str
 
     A string that is a JSON list of strings, as tables hold several captions in one field, is that list.
     Returns: the captions that are not empty, stripped, each once and with the first field that has it.
-    Raises: SampleError with MISSING_CAPTION, EMPTY_CAPTION or WRONG_TYPE, also for a list of another kind in a string.
+    Raises: SampleError with MISSING_CAPTION, EMPTY_CAPTION or WRONG_TYPE, also for a list of another kind, or a JSON object, in a
+      string.
     """
     captions, empty = {}, False
     for field, value in values:
@@ -182,12 +183,14 @@ def _texts_in(value: Any, key: str, field: str) -> Sequence[Any]:
 
 def _texts_of(value: Any, key: str, field: str) -> Sequence[Any]:
     """The texts of a JSON list; any other value as it is."""
-    if not (isinstance(value, str) and value.lstrip()[:1] == "[" and value.rstrip()[-1:] == "]"):
+    if not isinstance(value, str) or (value.lstrip()[:1], value.rstrip()[-1:]) not in (("[", "]"), ("{", "}")):
         return [value]
     try:
         found = json.loads(value)
     except (ValueError, RecursionError):
         found = None
+    if isinstance(found, dict):
+        raise SampleError(Reason.WRONG_TYPE, key, f"its {field} is a JSON object, not a text: {value[:60]}")
     if isinstance(found, list):
         if all(text is None or isinstance(text, str) for text in found):
             return found

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from vlp_jax.data.local_files import Stamp, check_status, local_path, open_regular, scheme_of, stamp_of
-from vlp_jax.data.ranges import BUFFER, RemoteFile, WrongAnswerError, fetch_range, is_web
+from vlp_jax.data.ranges import BUFFER, WEB, RemoteFile, WrongAnswerError, fetch_range, is_web, web_info
 from vlp_jax.errors import DataError
 
 MOUNTS = {"gs": "gcsfuse", "s3": "mount-s3", "az": "blobfuse2", "abfs": "blobfuse2", "abfss": "blobfuse2"}
 COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh")  # what gzip, zstd, xz and bzip2 files begin with
-_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class MissingFileError(DataError):
@@ -130,7 +130,7 @@ def size_and_version(path: str) -> Stamp:
 
 
 def _remote_stamp(filesystem, name) -> Stamp:
-    info = filesystem.info(name)
+    info = web_info(filesystem, name) if is_web(filesystem) else filesystem.info(name)
     if info.get("size") is None:
         raise WrongAnswerError("its server states no size, and it is read in ranges; copy it to this machine")
     headers = info.get("ETag") or info.get("Last-Modified") or ""  # fsspec's key of a web file is its address alone
@@ -149,16 +149,28 @@ def remote_matches(pattern: str) -> list[str]:
     """The remote files a glob, or a plain name, stands for: none, one or several. Raises: DataError."""
     with _one_line_errors(pattern):
         filesystem, name = _filesystem(pattern)
-        if filesystem.exists(name):
+        if _is_there(filesystem, name):
             return [pattern]
         found = filesystem.glob(name) if set(name) & set("*?[") else []
         return sorted(str(filesystem.unstrip_protocol(path)) for path in found)
 
 
+def _is_there(filesystem, name) -> bool:
+    if not is_web(filesystem) or set(name) & set("*["):
+        return filesystem.exists(name)
+    try:
+        web_info(filesystem, name)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def is_folder(path: str) -> bool:
-    """Whether a local or remote path is a folder."""
+    """Whether a local or remote path is a folder. Web servers have files only, and are not asked."""
     if not scheme_of(path):
         return os.path.isdir(path)
+    if scheme_of(path) in WEB:
+        return False
     with _one_line_errors(path):
         filesystem, name = _filesystem(path)
         return filesystem.isdir(name)

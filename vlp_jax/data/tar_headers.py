@@ -49,7 +49,7 @@ class TarMembers:
     """
 
     def __init__(self, file: BinaryIO, targets: Mapping[int, tuple[int, int]] | None = None):
-        self.file, self.targets, self.part = file, targets or {}, 0
+        self.file, self.targets, self.part = file, {} if targets is None else targets, 0
         self.sparse: dict[int, SparseMap] = {}
         self.links: list[tuple[int, str]] = []
         self.left_out: Counter[str] = Counter()
@@ -75,6 +75,8 @@ class TarMembers:
                     extension |= _extension(file, kind, data, size)
                 else:
                     name, size = extension.get("path") or _name(header), int(extension.get("size", size))
+                    if size < 0:
+                        raise ValueError(f"a size of {size} bytes")
                     if kind in b"123456":  # links, devices and folders have no data, whatever their size
                         if kind != b"5":
                             yield from self._no_file(kind, place, name, header, extension)
@@ -154,13 +156,13 @@ def read_members(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
 
 def find_targets(file: BinaryIO, links: list[tuple[int, str]]) -> dict[int, tuple[int, int]]:
     """Where the data of hard links lie, first byte and size, by the place of the link's header: those of the last member before it
-    that has the name it leads to. Reads all headers again."""
+    that has the name it leads to, which may be a link itself. Reads all headers again."""
     wanted: dict[str, list[int]] = {}
     for place, target in links:
         wanted.setdefault(target.removeprefix("./"), []).append(place)
     targets: dict[int, tuple[int, int]] = {}
     try:
-        for name, start, size in TarMembers(file):
+        for name, start, size in TarMembers(file, targets):  # which grows meanwhile, so that links to links are found
             for place in wanted.get(name.removeprefix("./"), ()):
                 if start < place:
                     targets[place] = start, size

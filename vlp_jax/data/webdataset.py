@@ -37,6 +37,7 @@ from vlp_jax.errors import DataError
 OPTIONS = ("image", "caption", "prompt")
 TEXT, CLS, NAME = "txt", "cls", "class"
 NUMBER = re.compile(r"[0-9]{1,9}(\.0*)?")
+NO_CLASS = re.compile(r"-[0-9]{1,9}(\.0*)?")  # of a test split whose classes are kept secret
 NO_MEMBER = [0, 0]
 GAP = 1 << 16  # bytes between members of a sample that are rather read than skipped
 
@@ -119,7 +120,7 @@ class WebDatasetSource:
     def _class(self, key: str, text: str | None) -> dict[str, Any]:
         """The metadata that the text of a .cls gives."""
         text = (text or "").strip()
-        if not text:
+        if not text or NO_CLASS.fullmatch(text):
             return {}
         number = int(text.partition(".")[0]) if NUMBER.fullmatch(text) else None
         names = self.class_names.get(NAME, ())

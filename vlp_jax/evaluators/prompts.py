@@ -1,5 +1,6 @@
 """What zero-shot classification asks: which classes there are, what prompts call them, and the prompts."""
 
+import collections
 import dataclasses
 import json
 import os
@@ -104,6 +105,18 @@ def named_by_source(data: EvaluationSet, found: Found, given: Mapping[str, Seque
         raise DataError(f"{place} are numbers, such as {unnamed[0]}, and nothing names them: give class_names, or, with tars, a "
                         "classnames.txt that has a name a line")
     return Classes(field, names, truth, words, found.templates)
+
+
+def report_shared_names(name: str, data: EvaluationSet, field: str) -> None:
+    """A line about classes of a set that share a name, where images have the names and not the numbers of their classes.
+
+    name: of the evaluator. field: of the metadata, that has the classes.
+    """
+    names = data.source.class_names.get(field, ()) if isinstance(data.source, NamesClasses) else ()
+    shared = [shared for shared, count in collections.Counter(names).items() if count > 1]
+    if shared and not all(isinstance(metadata.get(field), int) for metadata in data.metadata):
+        notice(f"data warning: {data.source.spec}: its {len(names)} classes have {len({*names})} names: those called "
+               f"{shared[0]!r} count as one (evaluators.{name}.class_field)")
 
 
 def all_listed(place: str, found: Found, listed: Sequence[str], where: str) -> Classes:

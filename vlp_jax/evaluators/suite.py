@@ -16,7 +16,7 @@ from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, class_descriptions
 from vlp_jax.evaluators.matching import MATCHING_METRICS, matching
-from vlp_jax.evaluators.prompts import Classes, own_class_field, zero_shot_classes
+from vlp_jax.evaluators.prompts import Classes, own_class_field, report_shared_names, zero_shot_classes
 from vlp_jax.evaluators.readable import BAD_EXAMPLES, decodable_set, left_out, readable_set
 from vlp_jax.evaluators.retrieval import RETRIEVAL_METRICS, retrieval
 from vlp_jax.evaluators.told import (
@@ -148,7 +148,9 @@ class EvaluationSuite:
         self.sets = {name: readable_set(open_source(spec.source), threads) for name, spec in specs.items()}
         check_all_agree("evaluation set", {name: len(data) for name, data in self.sets.items()})
         for name, spec in specs.items():
-            check_set(self.sets[name], spec, f"evaluators.{name}.")
+            classes = check_set(self.sets[name], spec, f"evaluators.{name}.")
+            if classes is not None:
+                report_shared_names(name, self.sets[name], classes.field)
             check_told(self.sets[name].by_sample, spec, tellers)
             if PAIRED & {*spec.tasks}:
                 self.sets[name].by_sample.check_graphs(embedder.preprocessor)
