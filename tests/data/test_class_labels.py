@@ -16,7 +16,7 @@ from vlp_jax.data.targets import find_targets, named_classes
 from vlp_jax.data.text import load_tokenizer
 from vlp_jax.errors import DataError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
-from vlp_jax.evaluators.prompts import zero_shot_classes
+from vlp_jax.evaluators.prompts import report_shared_names, zero_shot_classes
 from vlp_jax.evaluators.zero_shot import zero_shot
 
 NAMES = ["tabby cat", "dog", "great white shark", "0"]
@@ -205,7 +205,6 @@ def test_a_column_that_is_no_text_is_refused_and_a_dot_is_advised_where_it_helps
 def test_classes_that_share_a_name_are_reported(tmp_path, capsys):
     features = {"label": label(["crane", "dog", "crane"])}
     spec = write(tmp_path / "x.parquet", columns([0, 1, 2]), features)
-    evaluator = schema.Evaluator(source=spec, tasks=("zero_shot",), class_field="label")
     report_shared_names("val", EvaluationSet(open_source(spec)), "label")
     assert "its 3 classes have 2 names: those called 'crane' count as one (evaluators.val.class_field)" in capsys.readouterr().err
     spec = write(tmp_path / "y.parquet", columns([0, 1, 1]), {"label": label(["crane", "dog"])})
