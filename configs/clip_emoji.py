@@ -47,8 +47,8 @@ def get_config(variant="full"):
                                              class_names=GROUPS),
                              val_concept=dict(source="embedded:emoji/val_concept", tasks=("retrieval",)))
     config = variant_of(config, variant)
-    if variant == "smoke":  # so few steps learn most from large ones, of images and captions as they are
+    if variant == "smoke":  # so few steps learn most from large ones, of images and captions nearly as they are
         config.optimizer.rate = 5e-3
-        config.data.augmentation = to_tree(Augmentation(background="random"))
+        config.data.augmentation = to_tree(Augmentation(background="random", scale=(0.97, 1.1), shift=0.02, aspect=0.04))
         config.data.train.update(caption=1.0, caption_and_keywords=0.0, keywords=0.0)
     return config
