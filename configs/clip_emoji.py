@@ -3,9 +3,11 @@
 python -m vlp_jax.main --config=configs/clip_emoji.py --workdir=runs/clip_emoji
 18 CPU-minutes (2 cores of an AMD EPYC, 2026-11-23); recall@1 on val_vendor 0.311 text to image, 0.256 image to text;
 zero-shot 0.504 by names, 0.508 by descriptions.
+`:smoke`, 42 steps in half a CPU-minute, shows that something is learned: recall@10 on val_vendor over three times chance both ways.
 """
 
-from vlp_jax.config import base, variant_of
+from vlp_jax.config import base, to_tree, variant_of
+from vlp_jax.config.schema import Augmentation
 
 # What a group's bare name ("people & body") says badly; each class is the mean of its words.
 GROUPS = {"smileys & emotion": ("face", "smiling face", "sad face", "heart", "emotion", "cat face"),
@@ -44,4 +46,9 @@ def get_config(variant="full"):
     config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval", "zero_shot"),
                                              class_names=GROUPS),
                              val_concept=dict(source="embedded:emoji/val_concept", tasks=("retrieval",)))
-    return variant_of(config, variant)
+    config = variant_of(config, variant)
+    if variant == "smoke":  # so few steps learn most from large ones, of images and captions nearly as they are
+        config.optimizer.rate = 5e-3
+        config.data.augmentation = to_tree(Augmentation(background="random", scale=(0.97, 1.1), shift=0.02, aspect=0.04))
+        config.data.train.update(caption=1.0, caption_and_keywords=0.0, keywords=0.0)
+    return config

@@ -48,8 +48,8 @@ class Columns:
                 if name not in present and name.split(".")[0] not in present:
                     listed = ", ".join(present)
                     alone = TEXT_ALONE if option == "image" else IMAGE_ALONE
-                    raise DataError(f"{place}: no column {name!r} (columns: {listed}); name the right one: ?{option}=COLUMN; "
-                                    f"{alone}")
+                    more = f"; {alone}" if name == option else ""  # the usual column: perhaps there is none of its kind
+                    raise DataError(f"{place}: no column {name!r} (columns: {listed}); name the right one: ?{option}=COLUMN{more}")
 
     def used(self) -> set[str]:
         """Image and caption columns, with those that they are nested in."""
