@@ -7,13 +7,12 @@ is read with the data, so that a tar which was written over gives no other sampl
 import array
 import zlib
 from collections.abc import Sequence
-from typing import BinaryIO
 
 import numpy as np
 
 from vlp_jax.data.samples import Reason, SampleError
 from vlp_jax.data.storage import ChangedFileError, Stamp, read_range
-from vlp_jax.data.tar_headers import BLOCK
+from vlp_jax.data.tar_headers import BLOCK, TarMembers
 
 
 class MemberChecks:
@@ -22,11 +21,12 @@ class MemberChecks:
     def __init__(self):
         self.blocks, self.sums = array.array("Q"), array.array("I")
 
-    def add(self, file: BinaryIO, start: int) -> None:
-        """Takes that of the member whose data begin at byte `start`; its header is in the file's buffer still."""
-        file.seek(start - BLOCK)
+    def add(self, members: TarMembers, start: int) -> None:
+        """Takes that of the member whose data begin at byte `start`, the newest of `members`."""
+        if members.behind_header != start:  # of a hard link, or behind the map of a sparse file
+            members.file.seek(start - BLOCK)
         self.blocks.append(start // BLOCK)
-        self.sums.append(zlib.crc32(file.read(BLOCK)))
+        self.sums.append(zlib.crc32(members.header if members.behind_header == start else members.file.read(BLOCK)))
 
     def of_members(self, members: np.ndarray) -> np.ndarray:
         """uint32 [N, M] of members [N, M, 2], whose first number is the block of the data + 1; 0 where there is none."""
@@ -45,17 +45,22 @@ def read_members(path: str, key: str, there: Sequence[tuple[int, int, int]], gap
     Args: there: (first byte, size, check) of each. stamp: of the tar as it was indexed.
     Raises: SampleError naming `key` where the tar has changed since.
     """
-    first, last = min(start for start, _, _ in there) - BLOCK, max(start + size for start, size, _ in there)
-    at_once = last - first <= sum(size + BLOCK for _, size, _ in there) + gap
+    first, last, together = there[0][0], 0, gap
+    for start, size, _ in there:
+        first, last, together = min(first, start), max(last, start + size), together + size + BLOCK
+    first -= BLOCK
+    at_once, found = last - first <= together, {}
     try:
-        everything = read_range(path, first, last - first, stamp) if at_once else b""
-        found = {start: everything[start - BLOCK - first : start + size - first] if at_once
-                 else read_range(path, start - BLOCK, size + BLOCK, stamp) for start, size, _ in there}
+        data = read_range(path, first, last - first, stamp) if at_once else b""
+        for start, size, check in there:
+            if not at_once:
+                first, data = start - BLOCK, read_range(path, start - BLOCK, size + BLOCK, stamp)
+            place = start - first
+            if len(data) < place + size:
+                raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} became shorter since it was indexed")
+            if zlib.crc32(data[place - BLOCK : place]) != check:
+                raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} has another file in its place: it was changed since")
+            found[start] = data[place : place + size]
     except ChangedFileError as error:
         raise SampleError(Reason.DAMAGED_RECORD, key, error.args[0]) from error
-    for start, size, check in there:
-        if len(found[start]) != size + BLOCK:
-            raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} became shorter since it was indexed")
-        if zlib.crc32(found[start][:BLOCK]) != check:
-            raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} has another file in its place: it was changed since")
-    return {start: data[BLOCK:] for start, data in found.items()}
+    return found

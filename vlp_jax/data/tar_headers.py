@@ -44,11 +44,13 @@ class TarMembers:
     `targets`, from `find_targets`, has the place of their headers. Other links, folders and devices are left out.
     Attributes, filled on the way: part: the number of tars before this one in the file. sparse: the maps of sparse files, by the
       first byte of their data, whose size is that of what is stored. links: (place of the header, name of the file it leads to) of
-      each hard link. left_out: how many members are no files, by what they are.
+      each hard link. left_out: how many members are no files, by what they are. header, behind_header: the newest header, and the
+      byte behind it.
     Raises, while it is read: TarError, and CutOffError behind the last member that is there.
     """
 
     def __init__(self, file: BinaryIO, targets: Mapping[int, tuple[int, int]] | None = None):
+        self.header, self.behind_header = b"", 0
         self.file, self.targets, self.part = file, {} if targets is None else targets, 0
         self.sparse: dict[int, SparseMap] = {}
         self.links: list[tuple[int, str]] = []
@@ -71,6 +73,7 @@ class TarMembers:
             try:
                 kind, size = header[156:157], _checked_size(header)
                 data = place + BLOCK
+                self.header, self.behind_header = header, data
                 if kind in EXTENSIONS:
                     extension |= _extension(file, kind, data, size)
                 else:

@@ -98,7 +98,7 @@ def _samples(path: str, members: TarMembers, images: tuple[str, ...]) -> tuple[T
     try:
         for name, start, size in members:
             samples.add(name, start // BLOCK, size, members.part)
-            checks.add(members.file, start)
+            checks.add(members, start)
     except CutOffError as error:
         cut = [error.place]
     samples.finish()
