@@ -3,7 +3,8 @@
 python -m vlp_jax.main --config=configs/clip_emoji.py --workdir=runs/clip_emoji
 18 CPU-minutes (2 cores of an AMD EPYC, 2026-11-23); recall@1 on val_vendor 0.311 text to image, 0.256 image to text;
 zero-shot 0.504 by names, 0.508 by descriptions.
-`:smoke`, 42 steps in half a CPU-minute, shows that something is learned: recall@10 on val_vendor over three times chance both ways.
+`:smoke`, 42 steps in a CPU-minute, shows that something is learned: recall@10 on val_vendor is over twice chance both ways (0.020
+text to image, 0.021 image to text; chance 0.006; 2026-11-30).
 """
 
 from vlp_jax.config import base, to_tree, variant_of
