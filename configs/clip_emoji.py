@@ -1,8 +1,8 @@
 """CLIP on the embedded emoji: a small ViT behind a deep convolution stem, from nothing, on a laptop.
 
 python -m vlp_jax.main --config=configs/clip_emoji.py --workdir=runs/clip_emoji
-18 CPU-minutes (2 cores of an AMD EPYC, 2026-11-23); recall@1 on val_vendor 0.311 text to image, 0.256 image to text;
-zero-shot 0.504 by names, 0.508 by descriptions.
+26 CPU-minutes (2 cores of an AMD EPYC, 2026-11-30, beside other work); recall@1 on val_vendor 0.304 text to image, 0.243 image to
+text; zero-shot 0.493 by names, 0.527 by descriptions.
 `:smoke`, 42 steps in a CPU-minute, shows that something is learned: recall@10 on val_vendor is over twice chance both ways (0.020
 text to image, 0.021 image to text; chance 0.006; 2026-11-30).
 """

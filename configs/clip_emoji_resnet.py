@@ -2,8 +2,8 @@
 less, as a ResNet's convolutions take longer; everything else as clip_emoji.
 
 python -m vlp_jax.main --config=configs/clip_emoji_resnet.py --workdir=runs/clip_emoji_resnet
-21 CPU-minutes (2 cores of an AMD EPYC, 2026-11-28); recall@1 on val_vendor 0.310 text to image, 0.238 image to text; zero-shot
-0.483 by names, 0.509 by descriptions. With 32 pixels and two layers: 0.301, 28 CPU-minutes beside other work.
+21 CPU-minutes (2 cores of an AMD EPYC, 2026-11-30, beside other work); recall@1 on val_vendor 0.312 text to image, 0.240 image to
+text; zero-shot 0.483 by names, 0.506 by descriptions. With 32 pixels and two layers: 0.301, 28 CPU-minutes beside other work.
 """
 
 import pathlib

@@ -8,9 +8,10 @@ branch adds and of what is inside of each MLP is dropped, nothing of attention's
 left out. The warm-up is the paper's; the code's `step200k` leaves it at 2,500 updates.
 
 python -m vlp_jax.main --config=configs/vilt.py --workdir=DIR '--config.data.train.source=webdataset:...'
-`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 6 minutes, 11
-CPU-minutes; matching 0.43 (always the rate: 0.64), masked words 2.62 (unigrams: 4.47); on val_vendor 67% of pairs are told right,
-where the untrained model tells 50%; at least 10 points more are asked of a run.
+`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28, at commit 7124b7a,
+before the recipe's later corrections: 6 minutes, 11 CPU-minutes; matching 0.43 (always the rate: 0.64), masked words 2.62
+(unigrams: 4.47); on val_vendor 67% of pairs are told right, where the untrained model tells 50%; at least 10 points more are asked
+of a run.
 """
 
 from vlp_jax.config import base, variant_of

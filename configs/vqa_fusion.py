@@ -12,8 +12,9 @@ positions resampled from 18 x 18 patches to 36 x 36; the head's 6 are new.
 Data: JSON lines with `image`, `question` and `answers`, a list of what every annotator said:
 python -m vlp_jax.main --config=configs/vqa_fusion.py --workdir=DIR '--config.data.train.source=jsonl:vqa.jsonl?caption=question'
 `:small` and `:smoke` shrink it for a CPU and the questions about the embedded pictures, which have one answer each. `:small`, 2
-cores of an AMD EPYC, 2026-11-28: 5 CPU-minutes; 39.2% of val_vendor's 4,380 questions answered rightly, where always the most
-frequent answer has 15.6%, and the most frequent one of each type 26.6%. benchmarks/vqa_fusions.py has four fusions (README).
+cores of an AMD EPYC, 2026-11-28, at commit 7124b7a, before the recipe's later corrections: 5 CPU-minutes; 39.2% of val_vendor's
+4,380 questions answered rightly, where always the most frequent answer has 15.6%, and the most frequent one of each type 26.6%.
+benchmarks/vqa_fusions.py has four fusions (README).
 """
 
 from vlp_jax.config import base, variant_of
