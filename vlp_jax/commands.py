@@ -4,10 +4,12 @@
 from typing import NoReturn
 
 from vlp_jax.command_line import run_door
+from vlp_jax.interrupts import leave_on_ctrl_c
 
 
 def train() -> NoReturn:
     """`python -m vlp_jax.main`."""
+    leave_on_ctrl_c()
     from vlp_jax.main import main
 
     run_door(main)
@@ -15,6 +17,7 @@ def train() -> NoReturn:
 
 def evaluate() -> NoReturn:
     """`python -m vlp_jax.evaluate`."""
+    leave_on_ctrl_c()
     from vlp_jax.evaluate import main
 
     run_door(main)
@@ -22,6 +25,7 @@ def evaluate() -> NoReturn:
 
 def prepare() -> NoReturn:
     """`python -m vlp_jax.prepare`."""
+    leave_on_ctrl_c()
     from vlp_jax.prepare import main
 
     run_door(main)
@@ -29,6 +33,7 @@ def prepare() -> NoReturn:
 
 def inspect() -> NoReturn:
     """`python -m vlp_jax.inspect`."""
+    leave_on_ctrl_c()
     from vlp_jax.inspect import main
 
     run_door(main)
@@ -36,6 +41,7 @@ def inspect() -> NoReturn:
 
 def compile() -> NoReturn:
     """`python -m vlp_jax.compile`."""
+    leave_on_ctrl_c()
     from vlp_jax.compile import main
 
     run_door(main)
