@@ -46,7 +46,9 @@ def classes(source, **settings):
 def test_the_class_field_is_the_sources_own(folder):
     assert classes(f"folder:{folder}").names == ["n01", "n02"] and classes(f"folder:{folder}").field == "class"
     assert classes("embedded:emoji/val_concept").field == "group"
-    assert classes(jsonl(folder, "label.jsonl", label=[1, 0])).truth.tolist() == [1, 0]
+    assert classes(jsonl(folder, "label.jsonl", label=[1, 0]), class_names=("cat", "dog")).truth.tolist() == [1, 0]
+    with pytest.raises(DataError, match=r"field 'label' \(class_field\) are numbers, such as 0, and nothing names them"):
+        classes(jsonl(folder, "label.jsonl", label=[1, 0]))
     assert classes(jsonl(folder, "both.jsonl", group=["a", "b"], **{"class": ["x", "y"]})).names == ["x", "y"]
     assert classes(jsonl(folder, "own.jsonl", kind=["x", "y"]), class_field="kind").names == ["x", "y"]
     with pytest.raises(DataError, match=r"class, label, group, cls; name another one by class_field \(there are: kind\)"):
