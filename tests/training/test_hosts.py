@@ -205,6 +205,18 @@ def test_a_damaged_or_partial_checkpoint_is_passed_over_by_all_hosts(two, tmp_pa
 
 
 @pytest.mark.slow
+def test_a_host_whose_terminal_is_gone_does_not_keep_the_others_waiting(two, tmp_path):
+    """Host 0 can say nothing more, and a save is under way: it waited for the end of that, and host 1 for it, without end."""
+    first, second = two("steps=2000", "checkpoint.every_steps=3", "mesh.data=1", "mesh.fsdp=8")
+    wait_for(lambda: losses(tmp_path / "two"), first, second)
+    first.stdout.close()
+    first.stderr.close()
+    _, said = second.communicate(timeout=300)
+    assert first.wait(timeout=60) != 0 and second.returncode != 0
+    assert "host 0" in said
+
+
+@pytest.mark.slow
 def test_bad_samples_of_all_hosts_are_counted_together_and_too_many_stop_all(two, one, tmp_path):
     """A folder with every 4th picture damaged, whose limit is reached only by the sum over hosts."""
     from vlp_jax.data.sources import open_source

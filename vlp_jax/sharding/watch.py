@@ -1,5 +1,6 @@
 """The watch between hosts: each says now and then that it is alive, or why it leaves, and leaves when another is gone."""
 
+import contextlib
 import json
 import os
 import sys
@@ -25,7 +26,8 @@ def leave_together(said: str, status: int) -> NoReturn:
     """Ends this process at once, from any thread; of several hosts, the others leave with the same words and status."""
     for watch in _watches:
         watch.exit(said, status)
-    print(said, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        print(said, file=sys.stderr, flush=True)
     os._exit(status)
 
 
@@ -103,9 +105,9 @@ class Watch:
         """Says why, tells the others (its last line) where host 0 still hears it, and ends this process at once: an orderly end
         would wait for hosts that are gone."""
         self.leaving.set()
-        print(said, file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # a terminal or a pipe that is gone: then it hears nothing, and the others must hear it
+            print(said, file=sys.stderr, flush=True)
+            sys.stdout.flush()
         if not tell:
             self.end(status)
         last_resort = threading.Timer(3 * LINGER + 3 * self.interval, os._exit, [status])  # if the words cannot be sent either
