@@ -320,5 +320,5 @@ def test_data_that_are_not_utf8_are_named(tmp_path, name, content):
 def test_a_class_file_that_is_not_utf8_is_named(tmp_path):
     (tmp_path / "classes.txt").write_bytes(b"one\ncaf\xe9\n")
     spec = schema.ClassTarget(field="x", file=f"{tmp_path}/classes.txt", classes=2)
-    with pytest.raises(UserError, match="data.targets.x.file: .*classes.txt is not UTF-8 text"):
+    with pytest.raises(UserError, match="data.targets.x.file: .*classes.txt: is not UTF-8"):
         find_targets({"x": spec}, [open_source("synthetic:8")])

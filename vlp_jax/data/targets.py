@@ -168,7 +168,8 @@ def check_given(targets: Targets, train: Sequence[Source]) -> None:
 
 def named_classes(name: str, spec: schema.Classes) -> tuple[str, ...]:
     """The classes in the config, or in the file that it names. Raises: ConfigError for too few, or for one that stands twice."""
-    names = spec.names or [line for line in lines_of(read_file(spec.file), spec.file) if line.strip()][:spec.classes]
+    where = f"data.targets.{name}.file: {spec.file}"
+    names = spec.names or [line for line in lines_of(read_file(spec.file), where) if line.strip()][:spec.classes]
     classes = tuple(canonicalize(line, spec.canonicalize) for line in names)
     if len(classes) < number_of_classes(spec):
         raise ConfigError(f"data.targets.{name}.classes: is {spec.classes}, and {spec.file} names {len(classes)}; set it to that, "
