@@ -86,7 +86,7 @@ def test_a_second_ctrl_c_ends_without_the_save(training):
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert (line + errors).splitlines() == ["stopping after this step; again to stop now", "stopped without a save"]
+    assert (line + errors).splitlines() == ["stopping after this step; again to stop now", "stopped now, without a further save"]
     deadline = time.monotonic() + 60
     while shared_memory() - before and time.monotonic() < deadline:
         time.sleep(0.1)  # the workers leave, and then Python's tracker removes what they had

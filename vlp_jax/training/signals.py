@@ -22,9 +22,9 @@ class StopSignal:
     """While entered, remembers the first signal to stop instead of dying of it; `number` is None until the run is to stop.
 
     Ctrl-C is answered at once, in a line on stderr, and a second one, or one before the first update, ends the process without a
-    save. A SIGHUP that was ignored
-    before (`nohup`) stays so. Of several hosts, any may get the signal. JAX's preemption service, which has taken over SIGTERM
-    there, spreads the word and lets all agree on one point in the background; an update costs nothing more for it.
+    further save. A SIGHUP that was ignored before (`nohup`) stays so. Of several hosts, any may get the signal. JAX's preemption
+    service, which has taken over SIGTERM there, spreads the word and lets all agree on one point in the background; an update
+    costs nothing more for it.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class StopSignal:
         elif self.interrupts == 1:
             print("stopping after this step; again to stop now", file=sys.stderr, flush=True)
         else:
-            leave_together("stopped without a save", CTRL_C)
+            leave_together("stopped now, without a further save", CTRL_C)
 
     def asks(self) -> bool:
         """Whether the run is to stop here. Of several hosts, each must ask at the same points of the program: after every
