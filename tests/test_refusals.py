@@ -25,7 +25,8 @@ from pyarrow import parquet
 from vlp_jax import command_line, main
 from vlp_jax.command_line import split_overrides
 from vlp_jax.config import load_config, schema
-from vlp_jax.config.parse import apply_overrides, to_config, to_tree
+from vlp_jax.config.overrides import apply_overrides
+from vlp_jax.config.parse import to_config, to_tree
 from vlp_jax.data.samples import SampleError
 from vlp_jax.data.sources import open_source
 from vlp_jax.data.targets import find_targets

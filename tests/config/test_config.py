@@ -8,7 +8,7 @@ import pytest
 
 from vlp_jax.config import base, flatten, load_config, load_stages, to_config, variant_of
 from vlp_jax.config.differences import differences
-from vlp_jax.config.parse import apply_overrides
+from vlp_jax.config.overrides import apply_overrides
 from vlp_jax.config.unused import passed_over
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.assembly import example_batch, make_module

@@ -7,9 +7,9 @@ import pytest
 
 from vlp_jax.config import load_config, load_stages
 from vlp_jax.errors import ConfigError
+from vlp_jax.evaluators.checks import check_best_metric
 from vlp_jax.evaluators.suite import TASK_METRICS, metric_names
 from vlp_jax.evaluators.tasks import check_negatives, check_trained
-from vlp_jax.training.assembly import check_best_metric
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 POSSIBLE = {"clip_emoji": {"retrieval", "zero_shot"}, "albef": {"retrieval", "zero_shot", "matching"}, "vilt": {"matching"},

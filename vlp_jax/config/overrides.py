@@ -4,11 +4,13 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vlp_jax.config import schema
 from vlp_jax.config.durations import DURATIONS
 from vlp_jax.config.problems import Problems
+from vlp_jax.config.suggestions import sections_of_entries
 from vlp_jax.errors import ConfigError
 
-ENTRIES = ("evaluators", "objectives", "regularizers", "pretrained", "data.targets", "data.train.mixture")  # sections of named ones
+ENTRIES = sections_of_entries(schema.Config)
 
 
 class Raw(str):

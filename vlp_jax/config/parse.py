@@ -14,7 +14,6 @@ from vlp_jax.config import schema
 from vlp_jax.config.durations import DURATIONS
 from vlp_jax.config.graphs import with_box_count
 from vlp_jax.config.overrides import Raw
-from vlp_jax.config.overrides import apply_overrides as apply_overrides
 from vlp_jax.config.problems import Problems
 from vlp_jax.config.suggestions import sections_in, suggestion
 from vlp_jax.config.targets import with_outputs

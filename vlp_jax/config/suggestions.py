@@ -147,6 +147,11 @@ def paths_of(kind: type, prefix: str = "") -> Iterator[str]:
             yield from paths_of(inner, f"{path}.{ENTRY}." if entry else f"{path}.")
 
 
+def sections_of_entries(kind: type) -> set[str]:
+    """The dotted path of each section whose entries have names of their own."""
+    return {path.rpartition(f".{ENTRY}.")[0] for path in paths_of(kind) if f".{ENTRY}." in path}
+
+
 def sections_in(hint: Any, entry: bool = False) -> Iterator[tuple[type, bool]]:
     """The dataclasses that a field's type may hold, and whether as an entry with a name of its own."""
     if dataclasses.is_dataclass(hint):
@@ -175,10 +180,12 @@ def similar(key: str, paths: list[str], section: list[str]) -> str | None:
 
 
 def likeness(one: str, other: str) -> float:
+    """How alike a key is to a name of the schema, from 0 to 1, in whatever case it is written."""
     return difflib.SequenceMatcher(None, one.lower(), other).ratio()
 
 
 def last(path: str) -> str:
+    """The last name of a dotted path."""
     return path.rpartition(".")[2]
 
 

@@ -25,7 +25,7 @@ UPRIGHT = {  # by Exif orientation
 
 
 def decode(data: bytes, key: str, maximum_pixels: int) -> Image.Image:
-    """The picture in `data`, of one of `image_formats.FORMATS`, upright, of mode RGB or RGBA; the first of several.
+    """The image in `data`, of one of `image_formats.FORMATS`, upright, of mode RGB or RGBA; the first of several.
 
     Raises: SampleError naming `key` for bytes that are no such image, are cut off, have pixels without a known meaning, or hold
     more than `maximum_pixels`, of which only the header is read.

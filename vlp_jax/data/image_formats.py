@@ -6,7 +6,7 @@ from PIL import Image
 
 # Pillow's names. All of these are decoded inside this process: EPS would start Ghostscript, WMF the Windows drawing library.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-OPENED_AS = (*FORMATS, "MPO")  # a JPEG with more pictures behind the first
+OPENED_AS = (*FORMATS, "MPO")  # a JPEG with more images behind the first
 NAMES = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, PGM, PBM, AVIF and JPEG 2000"
 OTHERS = ((b"%!PS", "EPS"), (b"%PDF", "PDF"), (b"<svg", "SVG"), (b"<?xml", "XML, perhaps SVG"), (b"<!doctype", "a web page"),
           (b"<html", "a web page"), (b"\x1f\x8b", "gzip"), (b"pk\x03\x04", "zip"))

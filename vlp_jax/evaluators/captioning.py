@@ -17,7 +17,7 @@ SHOWN = 5  # pictures for which captions are written
 def captioning(data: EvaluationSet, captioner: Captioner, variables: Any, batch_size: int, threads: int,
                paced: Callable, search: BeamSearch = BeamSearch()) -> dict[str, float | str]:  # noqa: B008 - frozen
     """`caption_loss`: the mean over the tokens of every picture's first caption of -log p, teacher-forced, in nats.
-    `captions`: a text of the model's captions for the first pictures, and their true ones.
+    `captions`: a text of the model's captions for the first images, and their true ones.
 
     paced: makes an iterator of pairs call what is to be done before each batch.
     """

@@ -83,6 +83,7 @@ def scaled(preset: Size, stated: dict[str, int], section: str) -> dict[str, int]
 
 
 def preset_name(preset: Size) -> str:
+    """The name by which a config selects a size."""
     return next(name for name, size in SIZES.items() if size is preset)
 
 

@@ -27,10 +27,15 @@ def parameter_shardings(boxed: Any, layout: Layout) -> Any:
     """
     def place(path, leaf):
         shape = nn.meta.unbox(leaf).shape
-        name = jax.tree_util.keystr(path, simple=True, separator="/").removeprefix("params/")
+        name = path_of(path).removeprefix("params/")
         return NamedSharding(layout.mesh, parameter_spec(name, shape, logical_axes(leaf), layout))
 
     return jax.tree_util.tree_map_with_path(place, boxed, is_leaf=is_boxed)
+
+
+def path_of(path: tuple) -> str:
+    """`model/image/norm/scale` for a key path."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def is_boxed(leaf: Any) -> bool:

@@ -15,8 +15,8 @@ from vlp_jax.data.inputs import PIXELS
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.module import PretrainingModule, build_objectives
 from vlp_jax.sharding.layout import constrain
+from vlp_jax.sharding.placement import path_of
 from vlp_jax.training.frozen import is_frozen_norm
-from vlp_jax.training.optimizer import path_of
 from vlp_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -58,7 +58,7 @@ def at_once(config: schema.Config, module: PretrainingModule, state: TrainState,
 
 
 def with_teacher(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict, key: jax.Array) -> dict:
-    """The batch and, as its `teacher`, what the averaged parameters tell the objectives that are taught; with dropout only
+    """The batch and, as its `teacher`, what the averaged parameters give to the objectives that are taught; with dropout only
     where one of these asks for it, drawn apart from that of the trained parameters."""
     objectives = build_objectives(config.objectives).values()
     if not any(objective.taught for objective in objectives):

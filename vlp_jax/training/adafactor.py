@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-Axes = tuple[str | None, ...]
+from vlp_jax.sharding.placement import Axes, path_of
+
 SMALLEST = 128  # elements of the shorter side of a matrix whose moments are factored, as in Optax
 EPSILON = 1e-30  # added to squared gradients
 
@@ -38,10 +39,10 @@ def scale_by_factored_moments(axes: Mapping[str, Axes], decay: Callable[[jax.Arr
       decay: of the moments, by the number of updates made.
     """
     def factors(path: tuple, leaf: jax.Array) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-        return factored_axes(leaf.shape, axes.get(_path_of(path), (None,) * leaf.ndim))
+        return factored_axes(leaf.shape, axes_at(axes, path, leaf))
 
     def start(path, leaf):
-        if _is_masked(leaf):
+        if is_masked(leaf):
             return (leaf,) * 3
         found, nothing = factors(path, leaf), jnp.zeros((1,), leaf.dtype)
         if found is None:
@@ -49,7 +50,7 @@ def scale_by_factored_moments(axes: Mapping[str, Axes], decay: Callable[[jax.Arr
         return *(jnp.zeros_like(leaf, shape=_without(leaf.shape, mean_over)) for mean_over in reversed(found)), nothing
 
     def init(params):
-        return FactoredState(jnp.zeros((), jnp.int32), *_unzip(jax.tree_util.tree_map_with_path(start, params, is_leaf=_is_masked)))
+        return FactoredState(jnp.zeros((), jnp.int32), *_unzip(jax.tree_util.tree_map_with_path(start, params, is_leaf=is_masked)))
 
     def update(gradients, state, params=None):
         rate = decay(state.count)
@@ -58,7 +59,7 @@ def scale_by_factored_moments(axes: Mapping[str, Axes], decay: Callable[[jax.Arr
             return rate * moment + (1.0 - rate) * square
 
         def scaled(path, gradient, rows, columns, whole):
-            if _is_masked(gradient):
+            if is_masked(gradient):
                 return (gradient,) * 4
             square, found = jnp.square(gradient) + EPSILON, factors(path, gradient)
             if found is None:
@@ -70,7 +71,7 @@ def scale_by_factored_moments(axes: Mapping[str, Axes], decay: Callable[[jax.Arr
             scale = jax.lax.rsqrt(by_row / by_row.mean(axis=short, keepdims=True)) * jax.lax.rsqrt(by_column)
             return gradient * scale, rows, columns, whole
 
-        found = jax.tree_util.tree_map_with_path(scaled, gradients, state.rows, state.columns, state.whole, is_leaf=_is_masked)
+        found = jax.tree_util.tree_map_with_path(scaled, gradients, state.rows, state.columns, state.whole, is_leaf=is_masked)
         updates, *moments = _unzip(found)
         return updates, FactoredState(optax.safe_increment(state.count), *moments)
 
@@ -81,12 +82,17 @@ def clip_by_parameter_rms(axes: Mapping[str, Axes], threshold: float) -> optax.G
     """Divides the update of each parameter, and of each layer of a stack, by its root mean square over `threshold`, where that is
     more than 1 (Shazeer and Stern 2018, section 6). axes: as of `scale_by_factored_moments`."""
     def clip(path, update):
-        if _is_masked(update):
+        if is_masked(update):
             return update
-        own = own_axes(axes.get(_path_of(path), (None,) * update.ndim))
+        own = own_axes(axes_at(axes, path, update))
         return update / jnp.maximum(1.0, jnp.sqrt(jnp.square(update).mean(axis=own, keepdims=True)) / threshold)
 
-    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(clip, updates, is_leaf=_is_masked))
+    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(clip, updates, is_leaf=is_masked))
+
+
+def axes_at(axes: Mapping[str, Axes], path: tuple, leaf: jax.Array) -> Axes:
+    """The logical axes of the parameter at a key path; those of one without names are None."""
+    return axes.get(path_of(path), (None,) * leaf.ndim)
 
 
 def own_axes(axes: Axes) -> tuple[int, ...]:
@@ -120,9 +126,6 @@ def _unzip(tree: Any) -> tuple:
     return tuple(jax.tree.unflatten(structure, part) for part in zip(*leaves, strict=True))
 
 
-def _path_of(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _is_masked(leaf: Any) -> bool:
+def is_masked(leaf: Any) -> bool:
+    """Whether `optax.partition` has taken this leaf out."""
     return isinstance(leaf, optax.MaskedNode)

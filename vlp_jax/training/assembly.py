@@ -24,7 +24,6 @@ from vlp_jax.data.targets import Targets, check_given, find_targets, ranked_answ
 from vlp_jax.data.word_vectors import WordVectors, vectors_of_tokens
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.captioner import Captioner
-from vlp_jax.evaluators.checks import check_best_metric as check_best_metric
 from vlp_jax.evaluators.checks import check_evaluators
 from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions

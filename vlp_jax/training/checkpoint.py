@@ -17,9 +17,9 @@ import orbax.checkpoint as ocp
 
 from vlp_jax.errors import CheckpointError
 from vlp_jax.sharding.exchange import several_hosts
+from vlp_jax.sharding.placement import path_of
 from vlp_jax.training.checksums import check_arrays, check_metadata
 from vlp_jax.training.guard import GuardState, fresh_guard
-from vlp_jax.training.optimizer import path_of
 from vlp_jax.training.reading import DamagedCheckpoint, quiet_reads, read_patiently, read_together
 from vlp_jax.training.state import TrainState
 
@@ -50,6 +50,7 @@ def stray_names(folder: str) -> list[str]:
 
 
 def names_in(folder: str) -> list[str]:
+    """The names in a folder, none where there is no such folder. Raises: CheckpointError where it cannot be listed."""
     try:
         return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from vlp_jax.training.optimizer import path_of
+from vlp_jax.sharding.placement import path_of
 
 COMPILED = "/jax/core/compile/backend_compile_duration"  # what JAX calls a compilation, one read from the cache included,
 READ_FROM_CACHE = "/jax/compilation_cache/cache_hits"  # and one that was

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.training.optimizer import path_of
+from vlp_jax.sharding.placement import path_of
 
 
 def is_frozen(name: str, frozen: Sequence[str]) -> bool:

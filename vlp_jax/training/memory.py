@@ -16,16 +16,21 @@ ADVICE = ("a smaller data.batch_size, accumulation.microbatches, model.*.remater
           "take less; python -m vlp_jax.compile prints the bill of a step")
 
 
-def bytes_on(shapes: Any, shardings: Any) -> int:
+def device_bytes(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> int:
+    """Bytes that one device holds of an array."""
+    return math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def total_bytes(shapes: Any, shardings: Any) -> int:
     """Bytes that one device holds of all leaves of a tree."""
-    pairs = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
-    return sum(math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf, sharding in pairs)
+    return sum(device_bytes(*pair) for pair in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True))
 
 
 def bill_of_state(shapes: Any, shardings: Any) -> dict[str, int]:
     """{part: bytes a device} of a TrainState, and of the gradients, which are as large as the parameters."""
-    parts = {"parameters": "params", "optimizer state": "optimizer", "average": "average", "collections": "collections"}
-    bill = {name: bytes_on(getattr(shapes, part), getattr(shardings, part)) for name, part in parts.items()}
+    parts = {"parameters": "params", "optimizer state": "optimizer", "average": "average",
+             "averaged statistics": "average_statistics", "collections": "collections"}
+    bill = {name: total_bytes(getattr(shapes, part), getattr(shardings, part)) for name, part in parts.items()}
     return {name: size for name, size in (bill | {"gradients": bill["parameters"]}).items() if size}
 
 
@@ -41,7 +46,7 @@ def host_memory() -> int:
 
 
 def device_memory() -> tuple[int | None, str]:
-    """Bytes that one of this process's devices may hold, and its name; None where it does not tell."""
+    """Bytes that one of this process's devices may hold, and its name; None where it is unknown."""
     device, count = jax.local_devices()[0], jax.local_device_count()
     if device.platform == "cpu":
         return host_memory() // count, f"this machine's memory{f' for each of its {count} devices' if count > 1 else ''}"

@@ -12,8 +12,8 @@ import optax.contrib
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.sharding.placement import Axes, is_boxed, logical_axes
-from vlp_jax.training.adafactor import clip_by_parameter_rms, own_axes, scale_by_factored_moments
+from vlp_jax.sharding.placement import Axes, is_boxed, logical_axes, path_of
+from vlp_jax.training.adafactor import axes_at, clip_by_parameter_rms, is_masked, own_axes, scale_by_factored_moments
 
 
 def make_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: Any) -> optax.GradientTransformation:
@@ -41,7 +41,7 @@ def make_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: A
     by_rate = config.decay_coupling == "rate"
     strength = config.weight_decay / (1.0 if by_rate else config.rate)
     decayed = [add_weight_decay(jax.tree.map(lambda factor: factor * strength, decay))] if config.weight_decay else []
-    multiplied = [optax.stateless(lambda updates, _: jax.tree.map(_times, updates, rates, is_leaf=_is_masked))] if (
+    multiplied = [optax.stateless(lambda updates, _: jax.tree.map(_times, updates, rates, is_leaf=is_masked))] if (
         config.rate_rules) else []
     chain += [*decayed, *multiplied] if by_rate else [*multiplied, *decayed]
     chain.append(optax.scale_by_learning_rate(schedule))
@@ -60,7 +60,7 @@ def only_where_trained(optimizer: optax.GradientTransformation, boxed: Any) -> o
         updates, state = optimizer.update(gradients, state, params)
 
         def moved(path, update, gradient):
-            trained = (gradient != 0).any(axis=own_axes(axes.get(path_of(path), (None,) * gradient.ndim)), keepdims=True)
+            trained = (gradient != 0).any(axis=own_axes(axes_at(axes, path, gradient)), keepdims=True)
             return jnp.where(trained, update, 0)
 
         return jax.tree_util.tree_map_with_path(moved, updates, gradients), state
@@ -119,8 +119,8 @@ def matrix_axes(params: Any) -> Any:
 def add_weight_decay(factors: Any) -> optax.GradientTransformation:
     """Adds factor * parameter to each update (Loshchilov & Hutter 2019)."""
     def update(updates, params):
-        return jax.tree.map(lambda update, param, factor: update if _is_masked(update) else update + factor * param,
-                            updates, params, factors, is_leaf=_is_masked)
+        return jax.tree.map(lambda update, param, factor: update if is_masked(update) else update + factor * param,
+                            updates, params, factors, is_leaf=is_masked)
 
     return optax.stateless(update)
 
@@ -142,15 +142,5 @@ def match_rules(name: str, rules: Sequence[tuple[str, float]], params: Any, defa
     return jax.tree_util.tree_map_with_path(value, params)
 
 
-def path_of(path: tuple) -> str:
-    """`model/image/norm/scale` for a key path."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _is_masked(leaf: Any) -> bool:
-    """Whether `optax.partition` has taken this leaf out."""
-    return isinstance(leaf, optax.MaskedNode)
-
-
 def _times(update: Any, factor: float) -> Any:
-    return update if _is_masked(update) else update * factor
+    return update if is_masked(update) else update * factor

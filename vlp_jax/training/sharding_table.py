@@ -1,7 +1,6 @@
 """Where a run's state would lie on so many devices, as numbers: nothing is computed and no device is needed."""
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -10,10 +9,11 @@ import optax
 from vlp_jax.config import schema
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import abstract_mesh
-from vlp_jax.sharding.placement import is_boxed, logical_axes
+from vlp_jax.sharding.placement import is_boxed, logical_axes, path_of
 from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.assembly import example_batch, make_module
-from vlp_jax.training.optimizer import make_optimizer, path_of
+from vlp_jax.training.memory import device_bytes, total_bytes
+from vlp_jax.training.optimizer import make_optimizer
 from vlp_jax.training.state import abstract_state, boxed_parameters
 
 
@@ -56,13 +56,3 @@ def state_places(config: schema.Config, devices: int | None = None) -> StatePlac
                                  device_bytes(leaf, sharding)) for (path, leaf), axes, sharding in placed]
     return StatePlaces(layout, parameters, *(total_bytes(getattr(shapes, part), getattr(shardings, part))
                                              for part in ("params", "optimizer", "average")))
-
-
-def device_bytes(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.NamedSharding) -> int:
-    """What one device holds of an array."""
-    return math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-
-
-def total_bytes(shapes: Any, shardings: Any) -> int:
-    """Bytes that one device holds of all leaves."""
-    return sum(device_bytes(*pair) for pair in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True))

@@ -12,9 +12,8 @@ import optax
 from vlp_jax.sharding.exchange import in_turn
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import replicated
-from vlp_jax.sharding.placement import parameter_shardings, shardings_like
+from vlp_jax.sharding.placement import parameter_shardings, path_of, shardings_like
 from vlp_jax.training.guard import fresh_guard
-from vlp_jax.training.optimizer import path_of
 
 
 @flax.struct.dataclass
@@ -105,7 +104,7 @@ def make_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransfor
 
 def is_word_table(path: tuple) -> bool:
     """Whether a parameter's path is that of the text tower's embeddings of words."""
-    return jax.tree_util.keystr(path, simple=True, separator="/") == "model/text/tokens/embedding"
+    return path_of(path) == "model/text/tokens/embedding"
 
 
 def fingerprint(tree: Any) -> int:
