@@ -215,7 +215,7 @@ class _Parser:
                 self.fail(path, f"names must be text, got {key!r}")
         entries = {}
         for key, entry in value.items():
-            if _is_none(entry) and holds_sections(item):
+            if _is_none(entry) and any(sections_in(item)):
                 continue  # an entry that was there is taken out by None
             with self.problems.noted():
                 entries[key] = self.value(item, entry, f"{path}.{key}")
@@ -265,11 +265,6 @@ def with_kind(field: dataclasses.Field, value: Any) -> Any:
     if "kind" not in field.metadata or not isinstance(value, Mapping):
         return value
     return {"kind": field.metadata["kind"], **value}
-
-
-def holds_sections(hint: Any) -> bool:
-    """Whether a type is that of a section, or of one of several kinds."""
-    return any(True for _ in sections_in(hint))
 
 
 def _is_none(value: Any) -> bool:
