@@ -121,6 +121,7 @@ def _same_ids(proto: bytes, definition: str) -> bool:
 
 def _from_transformers(folder: str) -> str:
     """Other folders, such as CLIP's vocab.json and merges.txt."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # or it says, while it is imported, that torch is missing
     import transformers  # seconds to import, and only needed here
 
     transformers.logging.set_verbosity_error()  # what fails is one line here
