@@ -22,12 +22,12 @@ def our_step(given, arguments):
 
     from vlp_jax.command_line import split_overrides
     from vlp_jax.config import load_config
-    from vlp_jax.sharding.chips import chip_of
+    from vlp_jax.hardware.chips import chip_of
     from vlp_jax.sharding.mesh import batch_sharding, make_mesh
     from vlp_jax.sharding.rules import make_layout
-    from vlp_jax.training.assembly import build_update, example_batch
-    from vlp_jax.training.bill import batch_shapes
-    from vlp_jax.training.flops import train_step_flops
+    from vlp_jax.training.build import build_update, example_batch
+    from vlp_jax.training.cost.estimate import batch_shapes
+    from vlp_jax.training.cost.flops import train_step_flops
     from vlp_jax.training.state import make_state
 
     rest, overrides = split_overrides(arguments)

@@ -23,10 +23,10 @@ import simplejpeg
 from PIL import Image
 
 from vlp_jax.config.schema import Augmentation, Images
-from vlp_jax.data import jpeg
-from vlp_jax.data.augmentation import decode_and_augment
-from vlp_jax.data.cropping import random_resized_crop
-from vlp_jax.data.sources import open_source
+from vlp_jax.data.images import jpeg
+from vlp_jax.data.images.augmentation import decode_and_augment
+from vlp_jax.data.images.cropping import random_resized_crop
+from vlp_jax.data.sources.registry import open_source
 
 AREAS = {"area 0.08-1": (0.08, 1.0), "area 0.9-1": (0.9, 1.0)}
 BARE = "simplejpeg, whole"

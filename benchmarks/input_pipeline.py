@@ -54,7 +54,7 @@ def our_batches(options):
     from vlp_jax.data.mixture import open_mixture
     from vlp_jax.data.pipeline import Batches, TrainRows
     from vlp_jax.data.preprocessor import Preprocessor
-    from vlp_jax.data.text import load_tokenizer
+    from vlp_jax.data.text.tokenizer import load_tokenizer
 
     augmentation = schema.Augmentation(area=area_of(options), flip=0.5)
     preprocessor = Preprocessor(SIZE, schema.Images(), load_tokenizer(schema.Text(), LENGTH, 4096))
@@ -85,7 +85,7 @@ def open_clip_batches(options):
 
 @contextlib.contextmanager
 def decoded_batches(options, decode):
-    from vlp_jax.data.sources import open_source
+    from vlp_jax.data.sources.registry import open_source
 
     images = [sample.image for sample in itertools.islice(open_source(f"webdataset:{options.pattern}"), 4 * options.batch)]
 

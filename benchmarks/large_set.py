@@ -57,9 +57,9 @@ def webdataset_set(folder, samples):
 
 
 def arrayrecord_set(folder, samples):
-    from vlp_jax.data.arrayrecord import shard_name
-    from vlp_jax.data.sources import open_source
-    from vlp_jax.data.writer import Options, write_dataset
+    from vlp_jax.data.prepare.writer import Options, write_dataset
+    from vlp_jax.data.sources.arrayrecord import shard_name
+    from vlp_jax.data.sources.registry import open_source
 
     if not (folder / "one").exists():
         write_dataset({"train": open_source(f"synthetic:{SHARD}?height=24&width=24")}, folder / "one", "set", Options(shards=1))
@@ -96,8 +96,8 @@ def work(phase, spec):
     from vlp_jax.data.mixture import Mixture, Part
     from vlp_jax.data.pipeline import Batches, TrainRows
     from vlp_jax.data.preprocessor import Preprocessor
-    from vlp_jax.data.sources import open_source
-    from vlp_jax.data.text import load_tokenizer
+    from vlp_jax.data.sources.registry import open_source
+    from vlp_jax.data.text.tokenizer import load_tokenizer
 
     _, imports, _ = memory()
     start = time.perf_counter()

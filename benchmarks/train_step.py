@@ -49,7 +49,7 @@ def our_step(rows):
     from vlp_jax.config import base, to_config
     from vlp_jax.sharding.mesh import batch_sharding, make_mesh
     from vlp_jax.sharding.rules import make_layout
-    from vlp_jax.training.assembly import build_update, example_batch
+    from vlp_jax.training.build import build_update, example_batch
     from vlp_jax.training.state import make_state
 
     config = base()

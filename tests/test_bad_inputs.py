@@ -15,7 +15,7 @@ from PIL import Image
 from vlp_jax import command_line, evaluate, main
 from vlp_jax.command_line import run_door
 from vlp_jax.config import load_config
-from vlp_jax.training.workdir import config_changes, write_config
+from vlp_jax.training.checkpoints.workdir import config_changes, write_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = f"--config={ROOT}/configs/clip_emoji.py:smoke"

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from vlp_jax.data.sources import open_source
+from vlp_jax.data.sources.registry import open_source
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -13,14 +13,14 @@ import pytest
 from vlp_jax.compile import table
 from vlp_jax.config import load_config, schema
 from vlp_jax.errors import ConfigError, MeshError
-from vlp_jax.models.fused_attention import fused_attention
-from vlp_jax.models.long_attention import long_attention
-from vlp_jax.sharding.chips import CHIPS
-from vlp_jax.sharding.topologies import parse_topology
-from vlp_jax.training import bill as bills
-from vlp_jax.training import largest_batch as search
-from vlp_jax.training.bill import Bill, memory_asked_for, nearest_fix, policies
-from vlp_jax.training.flops import train_step_flops
+from vlp_jax.hardware.chips import CHIPS
+from vlp_jax.hardware.topologies import parse_topology
+from vlp_jax.models.layers.fused_attention import fused_attention
+from vlp_jax.models.layers.long_attention import long_attention
+from vlp_jax.training.cost import estimate as bills
+from vlp_jax.training.cost import largest_batch as search
+from vlp_jax.training.cost.estimate import Bill, memory_asked_for, nearest_fix, policies
+from vlp_jax.training.cost.flops import train_step_flops
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = f"{ROOT}/configs/clip_b16.py"
@@ -129,7 +129,7 @@ def test_attention_of_short_and_long_sequences_is_a_kernel_that_a_tpu_s_compiler
 import jax, jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
 from vlp_jax.models.{kernel.__name__} import {kernel.__name__} as attention
-from vlp_jax.sharding.topologies import parse_topology
+from vlp_jax.hardware.topologies import parse_topology
 there = SingleDeviceSharding(parse_topology("v5e:1x1").devices()[0])
 x = jax.ShapeDtypeStruct((8, {length}, 16 * 72), jnp.bfloat16, sharding=there)
 loss = lambda q, k, v: attention(q, k, v, None, 16, False).astype(jnp.float32).sum()

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlp_jax.models.attention import cudnn_attention, kernel_for, plain_attention
+from vlp_jax.models.layers.attention import cudnn_attention, kernel_for, plain_attention
 from vlp_jax.sharding.layout import Layout
 
 pytestmark = pytest.mark.gpu

@@ -8,33 +8,64 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-FLOORS = {"config": 0, "data": 0, "metrics": 0, "sharding": 0, "errors": -1, "printing": -1, "interrupts": -1, "models": 1,
-          "objectives": 2, "evaluators": 2, "training": 3}
+FLOORS = {"errors": -1, "printing": -1, "interrupts": -1, "config": 0, "data": 0, "metrics": 0, "sharding": 0, "distributed": 0,
+          "hardware": 0, "models": 1, "objectives": 2, "evaluators": 2, "training": 3}
 DOORS = 4  # every module at the top of the package
+# Floors inside of a room, the lowest first: sub-packages and, between them, the modules of the room itself.
+INNER = {"data": [("samples", "notifications", "worker_processes"), ("sources",), ("images", "text"), (), ("prepare",)],
+         "models": [("options", "presets"), ("layers",), ("vision", "text"), ("fusion", "decoder"), ()]}
 FILES = sorted((ROOT / "vlp_jax").rglob("*.py"))
 
 
-def rooms_imported(path):
+def module_name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def modules_imported(path):
+    """The modules of this package that a file imports, each as the parts of its name."""
+    modules = {module_name(file) for file in FILES}
     for node in ast.walk(ast.parse(path.read_text())):
-        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else (
-            [alias.name for alias in node.names] if isinstance(node, ast.Import) else [])
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == "vlp_jax" and len(parts) > 1:
-                yield parts[1]
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [full if (full := f"{node.module}.{alias.name}") in modules else node.module for alias in node.names]
+        yield from (name.split(".") for name in names if name in modules and name != "vlp_jax")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_room_imports_only_from_its_own_floor_or_below(path):
     room = path.relative_to(ROOT / "vlp_jax").parts[0].removesuffix(".py")
-    above = [name for name in rooms_imported(path) if FLOORS.get(name, DOORS) > FLOORS.get(room, DOORS)]
+    above = [name for name in modules_imported(path) if FLOORS.get(name[1], DOORS) > FLOORS.get(room, DOORS)]
     assert not above, f"{path} imports {above}"
+
+
+def inner_floor(room, parts):
+    """The floor inside of `room` of a module, given by the parts of its name behind it."""
+    floors = INNER[room]
+    return next((number for number, names in enumerate(floors) if parts and parts[0] in names), floors.index(()))
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.relative_to(ROOT / "vlp_jax").parts[0] in INNER],
+                         ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_part_of_a_room_imports_only_from_its_own_floor_or_below(path):
+    room, *parts = path.relative_to(ROOT / "vlp_jax").with_suffix("").parts
+    above = [name for name in modules_imported(path) if name[1] == room
+             and inner_floor(room, name[2:]) > inner_floor(room, parts)]
+    assert not above, f"{path} imports {above}"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Kahn's algorithm takes away modules that import no other; what is left lies on a circle, or above one."""
+    names = {module_name(path): path for path in FILES}
+    imports = {name: {".".join(parts) for parts in modules_imported(path)} & names.keys() - {name} for name, path in names.items()}
+    while free := [name for name, others in imports.items() if not others]:
+        imports = {name: others - set(free) for name, others in imports.items() if others}
+    assert not imports
 
 
 @pytest.mark.parametrize(("package", "banned"), [("vlp_jax", ("tensorflow", "torch")), ("vlp_jax.data", ("jax.numpy",))])
 def test_importing_every_module_brings_in_nothing_banned(package, banned):
     folder = ROOT / package.replace(".", "/")
-    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in folder.rglob("*.py")]
+    modules = [module_name(path) for path in folder.rglob("*.py")]
     if package == "vlp_jax.data":  # Grain itself imports JAX; the modules that do not use Grain must not
         modules = [name for name in modules if not name.endswith(("pipeline", "mixture"))]
     code = f"import importlib, sys\nfor name in {modules}: importlib.import_module(name)\n" \

@@ -21,7 +21,7 @@ from vlp_jax.data import worker_processes
 from vlp_jax.data.mixture import open_mixture
 from vlp_jax.data.pipeline import Batches, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.text import load_tokenizer
+from vlp_jax.data.text.tokenizer import load_tokenizer
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.signals import StopSignal
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from vlp_jax import evaluate, inspect, main, prepare
-from vlp_jax.data.notices import notice
+from vlp_jax.data.notifications import notice
 from vlp_jax.errors import DataError, UserError
 from vlp_jax.printing import printable, safe_print
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vlp_jax.config import load_stages, schema
-from vlp_jax.training.assembly import assemble
+from vlp_jax.training.build import assemble
 
 pytestmark = pytest.mark.recipes
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"

@@ -28,13 +28,13 @@ from vlp_jax.config import load_config, schema
 from vlp_jax.config.overrides import apply_overrides
 from vlp_jax.config.parse import to_config, to_tree
 from vlp_jax.data.samples import SampleError
-from vlp_jax.data.sources import open_source
+from vlp_jax.data.sources.registry import open_source
 from vlp_jax.data.targets import find_targets
 from vlp_jax.errors import REFUSALS, ConfigError, DataError, UserError, user_error_of
-from vlp_jax.training import memory
-from vlp_jax.training.assembly import assemble
-from vlp_jax.training.compilations import WatchedStep
-from vlp_jax.training.writers import MetricsFile
+from vlp_jax.training.build import assemble
+from vlp_jax.training.cost import memory
+from vlp_jax.training.hooks.compilations import WatchedStep
+from vlp_jax.training.hooks.metric_writers import MetricsFile
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = f"{ROOT}/configs/clip_emoji.py:smoke"

@@ -14,8 +14,8 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.printing import safe_print as print
 
 if TYPE_CHECKING:  # what brings in JAX is imported where it is used, as in main.py
-    from vlp_jax.sharding.topologies import Topology
-    from vlp_jax.training.bill import Bill
+    from vlp_jax.hardware.topologies import Topology
+    from vlp_jax.training.cost.estimate import Bill
 
 JAX_TAKES = 0.75  # of a GPU's memory, unless told otherwise (docs.jax.dev, "GPU memory allocation")
 
@@ -29,10 +29,10 @@ def main(arguments: list[str]) -> int:
     flags.add_argument("--find-batch", action="store_true", help="find the largest batch that fits, by compiling several")
     given, overrides = flags.parse_with_overrides(arguments)
     config = load_config(given.config, overrides)
-    from vlp_jax.sharding.topologies import parse_topology
-    from vlp_jax.training.bill import bill_of
-    from vlp_jax.training.largest_batch import largest_batch
-    from vlp_jax.training.writers import write_atomically
+    from vlp_jax.hardware.topologies import parse_topology
+    from vlp_jax.training.cost.estimate import bill_of
+    from vlp_jax.training.cost.largest_batch import largest_batch
+    from vlp_jax.training.hooks.metric_writers import write_atomically
 
     topologies = [parse_topology(spec) for spec in given.topology.split(",")]
     check_all(config, topologies, given)  # before minutes of compiling
@@ -51,8 +51,8 @@ def main(arguments: list[str]) -> int:
 
 def check_all(config: schema.Config, topologies: "list[Topology]", given: Any) -> None:
     """Raises: ConfigError, MeshError for a topology that the config cannot be laid out on, or a bill that cannot be written."""
-    from vlp_jax.training.bill import plan
-    from vlp_jax.training.largest_batch import unit_of
+    from vlp_jax.training.cost.estimate import plan
+    from vlp_jax.training.cost.largest_batch import unit_of
 
     for topology in topologies:
         size = unit_of(config, topology) if given.find_batch else config.data.batch_size
@@ -69,9 +69,9 @@ def say(line: str) -> None:
 
 def bill_text(bill: "Bill", topology: "Topology", config: schema.Config) -> str:
     """One bill in words; GB are 10^9 bytes."""
-    from vlp_jax.sharding.chips import CHIPS
-    from vlp_jax.sharding.topologies import GPUS
-    from vlp_jax.training.bill import nearest_fix
+    from vlp_jax.hardware.chips import CHIPS
+    from vlp_jax.hardware.topologies import GPUS
+    from vlp_jax.training.cost.estimate import nearest_fix
 
     chip = CHIPS[topology.chip.name]
     mesh = " x ".join(f"{name}={size}" for name, size in bill.mesh.items())

@@ -14,23 +14,23 @@ import jax
 
 from vlp_jax.command_line import Flags, add_host_flags, give_devices_threads, quiet_libraries, run_door, use_compilation_cache
 from vlp_jax.config import schema
-from vlp_jax.data.sources import open_source
+from vlp_jax.data.sources.registry import open_source
+from vlp_jax.distributed.cluster_detection import find_launch
+from vlp_jax.distributed.exchange import check_all_agree, decided_by_first, is_first
+from vlp_jax.distributed.processes import joined
 from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.evaluator_flags import REPEATABLE, add_evaluator_flags, evaluator_of
 from vlp_jax.evaluators.readable import readable_set
+from vlp_jax.evaluators.requirements import check_trained
 from vlp_jax.evaluators.suite import TASK_METRICS, evaluate_readable
-from vlp_jax.evaluators.tasks import check_trained
 from vlp_jax.loading import class_descriptions, load, trained_targets
 from vlp_jax.printing import safe_print as print
-from vlp_jax.sharding.exchange import check_all_agree, decided_by_first, is_first
-from vlp_jax.sharding.hosts import joined
-from vlp_jax.sharding.launch import find_launch
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import make_mesh, shown
 from vlp_jax.sharding.rules import make_layout
-from vlp_jax.training.assembly import make_captioner, make_embedder, make_tellers
-from vlp_jax.training.trained import find_step, trained_config
-from vlp_jax.training.writers import write_atomically
+from vlp_jax.training.build import make_captioner, make_embedder, make_tellers
+from vlp_jax.training.hooks.metric_writers import write_atomically
+from vlp_jax.training.restore import find_step, trained_config
 
 TASKS = tuple(TASK_METRICS)
 

@@ -11,7 +11,7 @@ from vlp_jax.config.parse import read_value
 from vlp_jax.config.unused import TASKS_OF_SETTINGS
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.prompts import names_in, templates_of
-from vlp_jax.evaluators.tasks import check_heads
+from vlp_jax.evaluators.requirements import check_heads
 
 NO_FLAGS = ("source", "tasks", "every_steps")  # --source and --evaluators are; nothing is repeated after a training
 SETTINGS = {field.name: field for field in dataclasses.fields(schema.Evaluator) if field.name not in NO_FLAGS}

@@ -15,7 +15,7 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.printing import safe_print as print
 
 if TYPE_CHECKING:  # what brings in JAX is imported where it is used, as in main.py
-    from vlp_jax.training.sharding_table import StatePlaces
+    from vlp_jax.training.cost.sharding_table import StatePlaces
 
 
 def main(arguments: list[str]) -> int:
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     check_flags(given, overrides)
     if given.sharding:
         config = load_config(given.config, overrides)
-        from vlp_jax.training.sharding_table import state_places
+        from vlp_jax.training.cost.sharding_table import state_places
 
         print(sharding_table(state_places(config, given.devices)))
         return 0
@@ -61,7 +61,7 @@ def parameter_table(params: dict) -> str:
     """A row a parameter, aligned, and a row for the total."""
     import numpy as np
 
-    from vlp_jax.training.checkpoint import flat
+    from vlp_jax.training.checkpoints.format import flat
 
     rows = [("path", "shape", "dtype", "count", "mean", "std")]
     total = 0

@@ -10,11 +10,11 @@ import numpy as np
 from vlp_jax.config.schema import Config
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.targets import Targets
-from vlp_jax.objectives.module import PretrainingModule
+from vlp_jax.objectives.pretraining_module import PretrainingModule
 from vlp_jax.sharding.layout import Layout
-from vlp_jax.training.assembly import make_module
-from vlp_jax.training.checkpoint import checkpoint_folder, finished_steps, read_metadata
-from vlp_jax.training.trained import find_step, trained_config, trained_variables
+from vlp_jax.training.build import make_module
+from vlp_jax.training.checkpoints.format import checkpoint_folder, finished_steps, read_metadata
+from vlp_jax.training.restore import find_step, trained_config, trained_variables
 
 
 @dataclasses.dataclass(frozen=True)

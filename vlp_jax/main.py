@@ -10,7 +10,7 @@ from vlp_jax.config import load_stages, schema
 from vlp_jax.printing import safe_print as print
 
 if TYPE_CHECKING:  # what brings in JAX is imported where it is used: after the config, whose mistakes then take no seconds to see
-    from vlp_jax.training.sitting import Outcome
+    from vlp_jax.training.trainer import Outcome
 
 
 def main(arguments: list[str]) -> int:
@@ -28,9 +28,9 @@ def main(arguments: list[str]) -> int:
     quiet_libraries()
     give_devices_threads()
     stages = load_stages(given.config, overrides)
-    from vlp_jax.sharding.hosts import joined
-    from vlp_jax.sharding.launch import find_launch
-    from vlp_jax.training.assembly import assemble
+    from vlp_jax.distributed.cluster_detection import find_launch
+    from vlp_jax.distributed.processes import joined
+    from vlp_jax.training.build import assemble
 
     config = next(iter(stages.values()))
     launch = find_launch(given.coordinator, given.num_processes, given.process_id, config.hosts.initialization_seconds)
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
 
 def train_stage(name: str | None, config: schema.Config, given: argparse.Namespace) -> int:
     """One stage, in a folder of its own name inside the workdir, or a whole training without stages. Returns the exit status."""
-    from vlp_jax.training.loop import train
+    from vlp_jax.training.run import train
 
     workdir = given.workdir if name is None else os.path.join(given.workdir, name)
     if name is not None:
@@ -62,8 +62,8 @@ def train_stage(name: str | None, config: schema.Config, given: argparse.Namespa
 def final_table(outcome: "Outcome", workdir: str) -> str:
     """The run in numbers: its cost (children included), its speed, what its time went into, and the newest value of each
     evaluation metric."""
-    from vlp_jax.training.speed import UTILISATION
-    from vlp_jax.training.writers import format_seconds, percent
+    from vlp_jax.training.hooks.metric_writers import format_seconds, percent
+    from vlp_jax.training.hooks.throughput import UTILISATION
 
     rows = {"workdir": workdir, "steps": f"{outcome.step} of {outcome.steps}", "parameters": f"{outcome.parameters:,}",
             "parameter fingerprint": outcome.parameter_fingerprint,

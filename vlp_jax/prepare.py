@@ -18,15 +18,16 @@ import time
 
 from vlp_jax.command_line import Flags, run_door
 from vlp_jax.config.schema import Text
-from vlp_jax.data import records, vocabulary, writer
-from vlp_jax.data.caption_files import convert
-from vlp_jax.data.notices import listed
-from vlp_jax.data.sources import Source, open_source
-from vlp_jax.data.text import load_tokenizer
+from vlp_jax.data.notifications import listed
+from vlp_jax.data.prepare import record_schema, writer
+from vlp_jax.data.sources.caption_files import convert
+from vlp_jax.data.sources.registry import Source, open_source
+from vlp_jax.data.text import train_tokenizer
+from vlp_jax.data.text.tokenizer import load_tokenizer
 from vlp_jax.errors import ConfigError
 from vlp_jax.interrupts import as_exception
 from vlp_jax.printing import safe_print as print
-from vlp_jax.training.writers import format_seconds
+from vlp_jax.training.hooks.metric_writers import format_seconds
 
 
 def _flags() -> Flags:
@@ -39,7 +40,7 @@ def _flags() -> Flags:
                         "lines; --split, if given, chooses the split")
     parser.add_argument("--name", help="name of the data set (default: that of the folder)")
     parser.add_argument("--shards", type=_positive, help="of each split (default: 1 per 2,500 samples)")
-    parser.add_argument("--image-format", choices=records.IMAGE_FORMATS, default="keep",
+    parser.add_argument("--image-format", choices=record_schema.IMAGE_FORMATS, default="keep",
                         help="webp and png are lossless RGBA")
     parser.add_argument("--image-size", type=_positive, help="make larger pictures smaller, the shorter side being this many "
                         "pixels; JPEG stays JPEG (quality 95), all others are lossless (default: leave them)")
@@ -48,7 +49,7 @@ def _flags() -> Flags:
     parser.add_argument("--workers", type=_positive, default=1, help="processes that encode")
     parser.add_argument("--train-tokenizer", metavar="FILE", help="train a vocabulary, write it here: a .json, or a .model "
                         "for sentencepiece")
-    parser.add_argument("--tokenizer-kind", choices=list(vocabulary.KINDS), default="bpe")
+    parser.add_argument("--tokenizer-kind", choices=list(train_tokenizer.KINDS), default="bpe")
     parser.add_argument("--vocab-size", type=_positive, default=4096, help="special tokens included")
     parser.add_argument("--lower-case", action=argparse.BooleanOptionalAction, default=True,
                         help="whether the vocabulary lower-cases text itself")
@@ -146,16 +147,16 @@ def _replace(path: pathlib.Path, content: bytes, flag: str) -> None:
 
 def _check_tokenizer(path: str, kind: str, vocab_size: int) -> None:
     """Raises: ConfigError for what can be known before any caption is read."""
-    vocabulary.check_vocab_size(kind, vocab_size)
+    train_tokenizer.check_vocab_size(kind, vocab_size)
     ending = ".model" if kind == "sentencepiece" else ".json"
     if not path.endswith(ending):
         raise ConfigError(f"--train-tokenizer={path}: a {kind} vocabulary is read back by its ending; name it {path}{ending}")
 
 
 def _train(flags: argparse.Namespace, splits: dict[str, Source]) -> None:
-    path, kind = pathlib.Path(flags.train_tokenizer), vocabulary.KINDS[flags.tokenizer_kind]
-    texts = vocabulary.texts_of(splits.values())
-    content = vocabulary.train_tokenizer(texts, flags.vocab_size, flags.tokenizer_kind, flags.lower_case)
+    path, kind = pathlib.Path(flags.train_tokenizer), train_tokenizer.KINDS[flags.tokenizer_kind]
+    texts = train_tokenizer.texts_of(splits.values())
+    content = train_tokenizer.train_tokenizer(texts, flags.vocab_size, flags.tokenizer_kind, flags.lower_case)
     _replace(path, content, "--train-tokenizer")
     spec = Text(tokenizer=str(path), start_token=kind.start, end_token=kind.end, padding_token=kind.padding)
     size = load_tokenizer(spec, 3, flags.vocab_size).vocab_size

@@ -11,7 +11,7 @@ from vlp_jax.config.differences import differences
 from vlp_jax.config.overrides import apply_overrides
 from vlp_jax.config.unused import passed_over
 from vlp_jax.errors import ConfigError
-from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.build import example_batch, make_module
 from vlp_jax.training.state import abstract_parameters
 
 ROOT = pathlib.Path(__file__).parents[2]

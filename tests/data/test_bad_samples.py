@@ -16,8 +16,8 @@ from vlp_jax.data.mixture import Mixture, Part
 from vlp_jax.data.pipeline import REASONS, TrainRows, identity
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason
-from vlp_jax.data.sources import open_source
-from vlp_jax.data.text import load_tokenizer
+from vlp_jax.data.sources.registry import open_source
+from vlp_jax.data.text.tokenizer import load_tokenizer
 
 GOOD = 6
 

@@ -10,8 +10,8 @@ from vlp_jax.config import schema
 from vlp_jax.data.mixture import Mixture, Part
 from vlp_jax.data.pipeline import Batches, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.sources import open_source
-from vlp_jax.data.text import load_tokenizer
+from vlp_jax.data.sources.registry import open_source
+from vlp_jax.data.text.tokenizer import load_tokenizer
 
 BATCH, COUNT, BATCHES = 8, 30, 8  # epochs of 30 end inside a batch of 8, and inside a window of 4
 TEXTS = {"packed": schema.Text(packing=4, packing_rows=2), "whole words": schema.Text()}

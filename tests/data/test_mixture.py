@@ -9,7 +9,7 @@ import pytest
 
 from vlp_jax.config import base, schema, to_config
 from vlp_jax.data.mixture import Mixture, Order, Part, epoch_shares, open_mixture
-from vlp_jax.data.sources import open_source
+from vlp_jax.data.sources.registry import open_source
 from vlp_jax.errors import ConfigError, DataError
 
 SIZES = {"large": 30, "small": 7, "tiny": 3}

@@ -22,8 +22,8 @@ from vlp_jax.data.mixture import Mixture, Part
 from vlp_jax.data.pipeline import REASONS, Batches, TrainRows, identity, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason
-from vlp_jax.data.sources import open_source
-from vlp_jax.data.text import load_tokenizer
+from vlp_jax.data.sources.registry import open_source
+from vlp_jax.data.text.tokenizer import load_tokenizer
 from vlp_jax.errors import DataError
 
 SIZE, LENGTH, COUNT, BATCH = 8, 12, 14, 4  # 14 samples in batches of 4: epochs end inside a batch
@@ -327,7 +327,7 @@ from vlp_jax.config import schema
 from vlp_jax.data.mixture import open_mixture
 from vlp_jax.data.pipeline import Batches, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.text import load_tokenizer
+from vlp_jax.data.text.tokenizer import load_tokenizer
 
 if __name__ == "__main__":
     preprocessor = Preprocessor(8, schema.Images(), load_tokenizer(schema.Text(), 12, 4096))

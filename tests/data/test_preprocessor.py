@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from vlp_jax.config import schema
-from vlp_jax.data.images import normalise
+from vlp_jax.data.images.preprocessing import normalise
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, SampleError
-from vlp_jax.data.text import load_tokenizer
+from vlp_jax.data.text.tokenizer import load_tokenizer
 from vlp_jax.errors import DataError
 
 SIZE, LENGTH, VOCABULARY = 16, 9, 4096

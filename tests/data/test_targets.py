@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from vlp_jax.config import schema
-from vlp_jax.data.canonicalize import canonicalize
-from vlp_jax.data.inputs import target_array
+from vlp_jax.data.batch_spec import target_array
 from vlp_jax.data.mixture import Mixture, Part
 from vlp_jax.data.pipeline import Batches, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, Sample, SampleError
 from vlp_jax.data.targets import Targets, check_given, find_targets, number_in
-from vlp_jax.data.text import load_tokenizer
+from vlp_jax.data.text.canonicalize import canonicalize
+from vlp_jax.data.text.tokenizer import load_tokenizer
 from vlp_jax.errors import ConfigError, DataError
 
 FILE = io.BytesIO()

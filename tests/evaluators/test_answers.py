@@ -8,18 +8,18 @@ import pytest
 from vlp_jax.config import load_config, schema
 from vlp_jax.config.experiment import base
 from vlp_jax.config.parse import to_config
-from vlp_jax.data.questions import QuestionSource
 from vlp_jax.data.samples import Sample
+from vlp_jax.data.sources.embedded_vqa import QuestionSource
 from vlp_jax.data.targets import Targets, rows_of_texts
-from vlp_jax.data.text import Tokenizer, load_tokenizer
-from vlp_jax.data.tokenizer_models import word_piece
+from vlp_jax.data.text.tokenizer import Tokenizer, load_tokenizer
+from vlp_jax.data.text.tokenizer_models import word_piece
 from vlp_jax.errors import ConfigError, DataError
 from vlp_jax.evaluators.answers import ANSWER_METRICS, answers
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
+from vlp_jax.evaluators.requirements import check_heads
 from vlp_jax.evaluators.suite import evaluate_set
-from vlp_jax.evaluators.tasks import check_heads
-from vlp_jax.evaluators.told import Teller, check_told
-from vlp_jax.models.generation import BeamSearch
+from vlp_jax.evaluators.supervised import Teller, check_told
+from vlp_jax.models.decoder.generation import BeamSearch
 
 TOKENIZER = load_tokenizer(schema.Text(), 12, 4096)
 # Question, true answer, what is written, and whether that is the true one: after the tokenizer, which knows no upper case.

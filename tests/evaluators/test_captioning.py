@@ -9,13 +9,13 @@ import pytest
 
 from vlp_jax.config import schema
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.text import load_tokenizer
-from vlp_jax.evaluators.captioner import Captioner, words
+from vlp_jax.data.text.tokenizer import load_tokenizer
 from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning
-from vlp_jax.evaluators.embedder import Embedder
-from vlp_jax.models.generation import BeamSearch
+from vlp_jax.evaluators.predictor import Embedder
+from vlp_jax.evaluators.text_generator import Captioner, words
+from vlp_jax.models.decoder.generation import BeamSearch
 from vlp_jax.sharding.mesh import make_mesh
-from vlp_jax.training.writers import TensorBoard, write_texts
+from vlp_jax.training.hooks.metric_writers import TensorBoard, write_texts
 
 CAPTIONS = ["red heart", "a flag", "smiling face with sunglasses", "dog", "a green apple on a tree", "clock", "moon"]
 TOKENIZER = load_tokenizer(schema.Text(), 12, 4096)

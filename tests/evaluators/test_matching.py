@@ -8,9 +8,9 @@ import pytest
 
 from vlp_jax.config import schema
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.text import load_tokenizer
-from vlp_jax.evaluators.embedder import Embedder
+from vlp_jax.data.text.tokenizer import load_tokenizer
 from vlp_jax.evaluators.matching import MATCHING_METRICS, held_out_pairs, matching
+from vlp_jax.evaluators.predictor import Embedder
 from vlp_jax.sharding.mesh import make_mesh
 
 # Pictures 0 and 1 share caption 0, so that caption 1, of picture 1, is no wrong one for picture 0.

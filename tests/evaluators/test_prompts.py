@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vlp_jax.config import load_config, schema
-from vlp_jax.data.sources import open_source
+from vlp_jax.data.sources.registry import open_source
 from vlp_jax.errors import ConfigError, DataError
 from vlp_jax.evaluator_flags import REPEATABLE, SETTINGS, add_evaluator_flags, evaluator_of
 from vlp_jax.evaluators.evaluation_set import EvaluationSet

@@ -8,8 +8,8 @@ import pytest
 
 from vlp_jax.config import schema
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.text import load_tokenizer
-from vlp_jax.evaluators.embedder import Embedder
+from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.evaluators.predictor import Embedder
 from vlp_jax.evaluators.retrieval import RETRIEVAL_METRICS, retrieval
 from vlp_jax.metrics.ranking import similarities
 from vlp_jax.sharding.mesh import make_mesh

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from vlp_jax.config.schema import Augmentation, Images
-from vlp_jax.data.augmentation import training_pixels
-from vlp_jax.data.decoding import decode
-from vlp_jax.data.sources import open_source
+from vlp_jax.data.images.augmentation import training_pixels
+from vlp_jax.data.images.decoding import decode
+from vlp_jax.data.sources.registry import open_source
 
 PATH = pathlib.Path(__file__).with_name("training_pixels.npz")
 SIZE = 20

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config import schema
-from vlp_jax.sharding.placement import path_of
-from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.sharding.parameter_sharding import path_of
+from vlp_jax.training.build import example_batch, make_module
 from vlp_jax.training.optimizer import make_optimizer
 from vlp_jax.training.schedule import make_schedule
 from vlp_jax.training.state import boxed_parameters

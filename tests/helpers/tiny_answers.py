@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from tiny_experiment import TOWER, batch_of, experiment
 
-from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.build import example_batch, make_module
 from vlp_jax.training.state import initial_variables
 
 LENGTH = 4

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from tiny_experiment import experiment
 
-from vlp_jax.models.attention import attend
-from vlp_jax.models.layers import LayerOptions, Mlp, Transformer
+from vlp_jax.models.layers.attention import attend
+from vlp_jax.models.layers.transformer import LayerOptions, Mlp, Transformer
 from vlp_jax.models.towers import build_image_tower, build_text_tower
-from vlp_jax.objectives.module import Precision
+from vlp_jax.objectives.pretraining_module import Precision
 
 OPTIONS = LayerOptions(width=16, heads=2, mlp_dim=24, depth=1)
 X = jax.random.normal(jax.random.key(1), (4, 6, 16))

@@ -11,10 +11,10 @@ from einops import rearrange
 from safetensors.numpy import load_file
 
 from vlp_jax.config import schema
-from vlp_jax.models.layers import Precision
+from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.objectives.masked_language import MaskedText
 from vlp_jax.objectives.matching import matching_loss
-from vlp_jax.objectives.module import PretrainingModule
+from vlp_jax.objectives.pretraining_module import PretrainingModule
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 BOUND = 1e-5  # relative, float32

@@ -11,7 +11,7 @@ from einops import rearrange
 from safetensors.numpy import load_file
 
 from vlp_jax.config import schema
-from vlp_jax.models.layers import Precision
+from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.vision_language import VisionLanguageModel, project
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"

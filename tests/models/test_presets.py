@@ -8,7 +8,7 @@ import pytest
 from vlp_jax.config import load_config, schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.presets import SIZES, derived_sizes, size_of
-from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.build import example_batch, make_module
 from vlp_jax.training.state import abstract_parameters
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from vlp_jax.objectives.answering import NOT_LISTED
 from vlp_jax.sharding.layout import layout_in_use
 from vlp_jax.sharding.mesh import batch_sharding, make_mesh
 from vlp_jax.sharding.rules import make_layout
-from vlp_jax.training.assembly import build_update
+from vlp_jax.training.build import build_update
 
 CANDIDATES = np.array([[1, 5, 2, -1], [1, 5, 7, 2], [1, 9, 2, -1], [1, 3, 2, -1], [1, 12, 2, -1]], np.int32)
 

@@ -11,12 +11,12 @@ from tiny_experiment import TOWER, batch_of, experiment
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.decoder import Decoding
+from vlp_jax.models.decoder.transformer import Decoding
 from vlp_jax.objectives.captioning import Captioning, next_token_loss
 from vlp_jax.objectives.tokens import entropy_of
 from vlp_jax.training.accumulation import prepare
-from vlp_jax.training.assembly import example_batch, make_module
-from vlp_jax.training.flops import train_step_flops
+from vlp_jax.training.build import example_batch, make_module
+from vlp_jax.training.cost.flops import train_step_flops
 
 RNG = np.random.default_rng(4)
 LOGITS = 3 * RNG.normal(size=(4, 6, 9))

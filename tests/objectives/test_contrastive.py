@@ -9,7 +9,7 @@ from contrastive_oracle import pairs, relative_error, sigmoid_oracle, softmax_or
 from vlp_jax.config import schema
 from vlp_jax.objectives.contrastive import SigmoidContrastive, SoftmaxContrastive, shared_positives
 from vlp_jax.objectives.contrastive_losses import sigmoid_contrastive, softmax_contrastive, top1_accuracy
-from vlp_jax.objectives.module import build_objectives
+from vlp_jax.objectives.pretraining_module import build_objectives
 
 
 @pytest.mark.parametrize("scale", [1.0, 14.3, 100.0])

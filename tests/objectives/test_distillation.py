@@ -12,7 +12,7 @@ from vlp_jax.sharding.layout import layout_in_use
 from vlp_jax.sharding.mesh import make_mesh
 from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.accumulation import check_accumulation
-from vlp_jax.training.assembly import build_update, example_batch
+from vlp_jax.training.build import build_update, example_batch
 from vlp_jax.training.state import make_state
 
 FUSION = dict(TOWER, kind="cross_attention")

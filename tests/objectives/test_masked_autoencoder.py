@@ -12,12 +12,12 @@ from einops import rearrange
 from tiny_experiment import batch_of, experiment
 
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.layers import Precision
-from vlp_jax.models.positions import sincos2d
+from vlp_jax.models.layers.positions import sincos2d
+from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.masked_autoencoder import patch_targets, visible_patches
 from vlp_jax.training.accumulation import loss_gradients
-from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.build import example_batch, make_module
 from vlp_jax.training.state import initial_variables, make_state
 
 HEAD = dict(kind="masked_autoencoder", mask_ratio=0.5, decoder_width=8, decoder_depth=1, decoder_heads=2)

@@ -8,11 +8,11 @@ import pytest
 from tiny_experiment import TOWER, batch_of, experiment
 
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.layers import Precision
+from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.block_masking import hidden_patches
 from vlp_jax.objectives.masked_image import HiddenPatches, code_loss
-from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.build import example_batch, make_module
 from vlp_jax.training.state import initial_variables
 
 PATCHES = dict(kind="masked_image", codes=20, code_width=4, smallest_block=2)

@@ -11,7 +11,7 @@ from vlp_jax.config import base, to_config
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.masked_language import mask_tokens
-from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.build import example_batch, make_module
 from vlp_jax.training.state import initial_variables
 
 BOTH = dict(kind="masked_joint", codes=20, code_width=4, smallest_block=1, rate=0.5, spare_first=False, spare_last=False)

@@ -8,8 +8,8 @@ import pytest
 from vlp_jax.config import base, to_config
 from vlp_jax.config.schema import Text
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.text import load_tokenizer
-from vlp_jax.data.vocabulary import KINDS, train_tokenizer
+from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.train_tokenizer import KINDS, train_tokenizer
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.masked_language import mask_tokens, masked_loss
 from vlp_jax.objectives.tokens import entropy_of

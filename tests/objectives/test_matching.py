@@ -10,9 +10,9 @@ import pytest
 from tiny_experiment import experiment
 
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.layers import Encoding, Precision
+from vlp_jax.models.layers.transformer import Encoding, Precision
 from vlp_jax.objectives.matching import Matching, beside_each_other, draw_negatives, matching_loss, rows_of
-from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.build import example_batch, make_module
 
 
 @pytest.mark.parametrize("kind", ["cross_entropy", "binary_cross_entropy", "hinge"])

@@ -15,8 +15,8 @@ from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.mixup import mixed, neighbour
 from vlp_jax.training.accumulation import check_accumulation, prepare
-from vlp_jax.training.assembly import assemble, example_batch, make_module
-from vlp_jax.training.flops import train_step_flops
+from vlp_jax.training.build import assemble, example_batch, make_module
+from vlp_jax.training.cost.flops import train_step_flops
 
 PARTNER = np.array([1, 0, 3, 2, 5, 4, 7, 6])
 

@@ -11,7 +11,7 @@ from tiny_experiment import experiment
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.momentum_contrastive import MomentumContrastive, Queue
 from vlp_jax.training.accumulation import prepare, with_teacher
-from vlp_jax.training.assembly import make_module
+from vlp_jax.training.build import make_module
 from vlp_jax.training.state import TrainState
 
 RNG = np.random.default_rng(0)

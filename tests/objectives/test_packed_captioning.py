@@ -11,11 +11,11 @@ from counted_flops import counted_flops
 from tiny_experiment import TOWER, experiment, leaves
 
 from vlp_jax.config import load_config
-from vlp_jax.data.packing import pack
-from vlp_jax.models.packed import PackedRows
+from vlp_jax.data.text.packing import pack
+from vlp_jax.models.decoder.packed_rows import PackedRows
 from vlp_jax.training.accumulation import prepare
-from vlp_jax.training.assembly import assemble, example_batch, make_module
-from vlp_jax.training.flops import train_step_flops
+from vlp_jax.training.build import assemble, example_batch, make_module
+from vlp_jax.training.cost.flops import train_step_flops
 
 WINDOW, ROWS, LENGTH, BATCH = 4, 2, 9, 8
 DECODERS = {"words alone": dict(image="none"), "cross-attention": dict(image="cross_attention"),

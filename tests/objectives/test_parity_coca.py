@@ -11,10 +11,10 @@ from parity import relative_error
 from torch_weights import Tensors, three_in_one
 
 from vlp_jax.config import schema
-from vlp_jax.models.decoder import Decoding
-from vlp_jax.models.layers import Precision
+from vlp_jax.models.decoder.transformer import Decoding
+from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.vision_language import VisionLanguageModel
-from vlp_jax.objectives.module import build_objectives
+from vlp_jax.objectives.pretraining_module import build_objectives
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parents[1] / "golden/coca.npz"))
 BOUND = 1e-5  # max|a-b| / max|b|, float32

@@ -10,9 +10,9 @@ from parity import loss_and_gradient, loss_of, relative_error, shapes_of
 from torch_weights import Tensors, three_in_one
 
 from vlp_jax.config import schema
-from vlp_jax.data.packing import pack
-from vlp_jax.models.layers import Precision
-from vlp_jax.objectives.module import PretrainingModule
+from vlp_jax.data.text.packing import pack
+from vlp_jax.models.layers.transformer import Precision
+from vlp_jax.objectives.pretraining_module import PretrainingModule
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parents[1] / "golden/gpt2.npz"))
 BOUND = 1e-5  # max|a-b| / max|b|, float32

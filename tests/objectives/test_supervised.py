@@ -12,13 +12,13 @@ from tiny_experiment import BATCH, batch_of, experiment, leaves
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.layers import Precision
+from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.target_head import TargetHead
 from vlp_jax.objectives import supervised_losses
-from vlp_jax.objectives.module import PretrainingModule
+from vlp_jax.objectives.pretraining_module import PretrainingModule
 from vlp_jax.objectives.supervised import FADING, Classification, Regression
 from vlp_jax.training.accumulation import check_collections, loss_gradients, prepare
-from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.build import example_batch, make_module
 from vlp_jax.training.state import TrainState, initial_variables
 
 RNG = np.random.default_rng(0)

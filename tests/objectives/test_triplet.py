@@ -13,14 +13,14 @@ from counted_flops import counted_flops
 from tiny_experiment import batch_of, experiment, leaves
 
 from vlp_jax.config import schema
-from vlp_jax.objectives.module import build_objectives
+from vlp_jax.objectives.pretraining_module import build_objectives
 from vlp_jax.objectives.triplet import Triplet, hinge_contrastive, triplet_contrastive
 from vlp_jax.sharding.layout import Layout, layout_in_use
 from vlp_jax.sharding.mesh import batch_sharding, make_mesh
 from vlp_jax.sharding.rules import PRESETS
 from vlp_jax.training.accumulation import check_accumulation, loss_gradients
-from vlp_jax.training.assembly import example_batch, make_module
-from vlp_jax.training.flops import train_step_flops
+from vlp_jax.training.build import example_batch, make_module
+from vlp_jax.training.cost.flops import train_step_flops
 from vlp_jax.training.state import TrainState
 
 LOSSES = {"hardest": triplet_contrastive, "all": hinge_contrastive}

@@ -10,9 +10,9 @@ from tiny_experiment import batch_of, experiment, leaves
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.objectives.objective import weight_at
+from vlp_jax.objectives.base import weight_at
 from vlp_jax.training.accumulation import loss_gradients
-from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.build import example_batch, make_module
 from vlp_jax.training.state import TrainState
 
 PATCHES = dict(kind="masked_autoencoder", decoder_width=8, decoder_depth=1, decoder_heads=2)

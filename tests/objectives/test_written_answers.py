@@ -10,7 +10,7 @@ import pytest
 from tiny_answers import DECODERS, batch, config_of, log_p, logits_of, started
 
 from vlp_jax.config import schema
-from vlp_jax.models.generation import BeamSearch
+from vlp_jax.models.decoder.generation import BeamSearch
 from vlp_jax.sharding.layout import layout_in_use
 from vlp_jax.sharding.mesh import batch_sharding, make_mesh, replicated
 from vlp_jax.sharding.rules import make_layout

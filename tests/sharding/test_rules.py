@@ -10,9 +10,9 @@ from vlp_jax.config import base, schema, to_config
 from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.sharding.layout import constrain, layout_in_use
 from vlp_jax.sharding.mesh import abstract_mesh, make_mesh
-from vlp_jax.sharding.placement import is_boxed, logical_axes, parameter_spec, path_of, spec_like
+from vlp_jax.sharding.parameter_sharding import is_boxed, logical_axes, parameter_spec, path_of, spec_like
 from vlp_jax.sharding.rules import LOGICAL_AXES, PRESETS, make_layout
-from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.build import example_batch, make_module
 from vlp_jax.training.optimizer import make_optimizer
 from vlp_jax.training.state import abstract_state, boxed_parameters, initial_variables
 

@@ -12,10 +12,10 @@ from jax.sharding import PartitionSpec
 
 from vlp_jax.config import base, schema, to_config
 from vlp_jax.sharding.mesh import batch_sharding, make_mesh
-from vlp_jax.sharding.placement import path_of
+from vlp_jax.sharding.parameter_sharding import path_of
 from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.accumulation import prepare
-from vlp_jax.training.assembly import laid_out, make_module
+from vlp_jax.training.build import laid_out, make_module
 from vlp_jax.training.optimizer import make_optimizer
 from vlp_jax.training.state import abstract_state, boxed_parameters, make_state
 from vlp_jax.training.step import make_train_step

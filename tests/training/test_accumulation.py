@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from tiny_experiment import BATCH, batch_of, experiment, leaves
 
-import vlp_jax.objectives.module
+import vlp_jax.objectives.pretraining_module
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.layers import Encoding, Precision
-from vlp_jax.objectives.module import PretrainingModule, build_objectives
-from vlp_jax.objectives.objective import Loss, Objective
+from vlp_jax.models.layers.transformer import Encoding, Precision
+from vlp_jax.objectives.base import Loss, Objective
+from vlp_jax.objectives.pretraining_module import PretrainingModule, build_objectives
 from vlp_jax.sharding.layout import Layout, layout_in_use
 from vlp_jax.sharding.mesh import batch_sharding, make_mesh
 from vlp_jax.sharding.rules import PRESETS
 from vlp_jax.training.accumulation import at_once, check_accumulation, check_collections, loss_gradients, prepare, split
-from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.build import example_batch, make_module
 from vlp_jax.training.state import TrainState
 
 KEY = jax.random.key(3)
@@ -142,7 +142,7 @@ def wide(config, drop=0.0, dtype=jnp.float32):
 
 @pytest.mark.parametrize(("dtype", "bound"), [(jnp.float32, 1e-5), (jnp.float64, 1e-12)])
 def test_losses_that_couple_the_batch_and_means_over_examples_go_together_scales_and_bias_included(dtype, bound, monkeypatch):
-    monkeypatch.setitem(vlp_jax.objectives.module.KINDS, "reconstruction", ReconstructionObjective)
+    monkeypatch.setitem(vlp_jax.objectives.pretraining_module.KINDS, "reconstruction", ReconstructionObjective)
     objectives = {"a": schema.SigmoidContrastive(weight=0.7, implementation="chunked"), "b": Reconstruction(),
                   "c": schema.SoftmaxContrastive(label_smoothing=0.1)}
     with jax.enable_x64(dtype == jnp.float64):
@@ -266,7 +266,7 @@ class Pupil(Objective):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_teacher_is_the_averaged_parameters_without_dropout(count, monkeypatch):
-    monkeypatch.setitem(vlp_jax.objectives.module.KINDS, "reconstruction", Pupil)
+    monkeypatch.setitem(vlp_jax.objectives.pretraining_module.KINDS, "reconstruction", Pupil)
     config = dataclasses.replace(experiment(), objectives={"pupil": Reconstruction(weight=1.0)}, ema=0.9)
     module, batch = wide(config, drop=0.5), batch_of()
     state = initial_state(config, module)
@@ -284,13 +284,13 @@ def test_a_teacher_is_the_averaged_parameters_without_dropout(count, monkeypatch
 
 
 def test_a_pupil_without_an_average_is_a_config_error(monkeypatch):
-    monkeypatch.setitem(vlp_jax.objectives.module.KINDS, "reconstruction", Pupil)
+    monkeypatch.setitem(vlp_jax.objectives.pretraining_module.KINDS, "reconstruction", Pupil)
     with pytest.raises(ConfigError, match=r"objectives\.pupil: learns from the moving average .* set ema"):
         check_accumulation(dataclasses.replace(experiment(), objectives={"pupil": Reconstruction()}))
 
 
 def test_an_objective_that_cannot_be_split_is_named(monkeypatch):
-    monkeypatch.setitem(vlp_jax.objectives.module.KINDS, "reconstruction", Matching)
+    monkeypatch.setitem(vlp_jax.objectives.pretraining_module.KINDS, "reconstruction", Matching)
     config = dataclasses.replace(experiment(), objectives={"my_loss": Reconstruction()})
     check_accumulation(config)
     with pytest.raises(ConfigError, match=r"objectives\.my_loss compares .* by their image, .*negatives='microbatch'"):

@@ -9,9 +9,9 @@ import pytest
 from tiny_experiment import experiment
 
 from vlp_jax.config import schema
-from vlp_jax.sharding.placement import path_of
+from vlp_jax.sharding.parameter_sharding import path_of
 from vlp_jax.training.adafactor import clip_by_parameter_rms, factored_axes, scale_by_factored_moments
-from vlp_jax.training.assembly import example_batch, make_module
+from vlp_jax.training.build import example_batch, make_module
 from vlp_jax.training.optimizer import make_optimizer, only_where_trained
 from vlp_jax.training.state import boxed_parameters
 

@@ -17,7 +17,7 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.sharding.mesh import batch_sharding, make_mesh
 from vlp_jax.sharding.rules import make_layout
 from vlp_jax.training.accumulation import prepare
-from vlp_jax.training.assembly import build_update, example_batch
+from vlp_jax.training.build import build_update, example_batch
 from vlp_jax.training.guard import fresh_guard, guarded
 from vlp_jax.training.state import TrainState, make_state
 

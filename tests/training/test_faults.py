@@ -21,14 +21,14 @@ import pytest
 from vlp_jax import main
 from vlp_jax.command_line import split_overrides
 from vlp_jax.config import load_config, schema
-from vlp_jax.data.synthetic import SyntheticSource
+from vlp_jax.data.sources.synthetic import SyntheticSource
 from vlp_jax.errors import CheckpointError, HostError, StorageError, TrainingError, WorkdirBusy
-from vlp_jax.training import reading, saving
 from vlp_jax.training import step as step_module
-from vlp_jax.training.assembly import assemble
-from vlp_jax.training.lock import locked
-from vlp_jax.training.saving import Checkpoints
-from vlp_jax.training.watchdog import Watchdog
+from vlp_jax.training.build import assemble
+from vlp_jax.training.checkpoints import manager, read_errors
+from vlp_jax.training.checkpoints.lock import locked
+from vlp_jax.training.checkpoints.manager import Checkpoints
+from vlp_jax.training.hooks.watchdog import Watchdog
 
 ROOT = pathlib.Path(__file__).parents[2]
 SYNTHETIC = "data.train.source=synthetic:64?height=20&width=24&caption_words=3"
@@ -148,7 +148,7 @@ def test_what_proves_no_damage_ends_the_run_and_moves_nothing(finished, assemble
         raise Exception("reading an array") from error
 
     monkeypatch.setattr(ocp.StandardCheckpointer, "restore", fail)
-    monkeypatch.setattr(reading, "PAUSES", (0.0,))
+    monkeypatch.setattr(read_errors, "PAUSES", (0.0,))
     with pytest.raises(kind, match="checkpoints/4: params cannot be read, which proves no damage: .*; nothing") as raised:
         restored(assembled(), finished)
     assert (type(raised.value), raised.value.status) == (kind, status)
@@ -164,7 +164,7 @@ def test_storage_that_fails_once_is_asked_again(finished, assembled, monkeypatch
         return restore(*arguments)
 
     monkeypatch.setattr(ocp.StandardCheckpointer, "restore", fail_once)
-    monkeypatch.setattr(reading, "PAUSES", (0.0,))
+    monkeypatch.setattr(read_errors, "PAUSES", (0.0,))
     assert restored(assembled(), finished).step == 4 and not failures
 
 
@@ -189,7 +189,7 @@ def test_hosts_that_do_not_finish_a_save_are_named_with_it(tmp_path, monkeypatch
 
     checkpoints = Checkpoints(str(tmp_path), schema.Checkpoint(), schema.Hosts(barrier_seconds=7))
     checkpoints.under_way = 30
-    monkeypatch.setattr(saving, "several_hosts", lambda: True)
+    monkeypatch.setattr(manager, "several_hosts", lambda: True)
     monkeypatch.setattr(checkpoints.manager, "wait_until_finished", waited_in_vain)
     with pytest.raises(HostError, match=r"the save after step 30 within 7 s \(hosts.barrier_seconds\); missing: 1;") as raised:
         checkpoints.finish()
@@ -239,7 +239,7 @@ FILLS_UP = """
 import resource, sys
 from vlp_jax import main
 from vlp_jax.command_line import run_door
-from vlp_jax.training.saving import Checkpoints
+from vlp_jax.training.checkpoints.manager import Checkpoints
 
 save = Checkpoints.save
 

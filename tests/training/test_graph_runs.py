@@ -10,10 +10,10 @@ from tiny_experiment import experiment
 
 from vlp_jax import evaluate, main
 from vlp_jax.config import to_config, to_tree
-from vlp_jax.data.sources import open_source
+from vlp_jax.data.sources.registry import open_source
 from vlp_jax.errors import DataError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
-from vlp_jax.training.assembly import assemble, example_batch
+from vlp_jax.training.build import assemble, example_batch
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 GRAPHS = dict(model__fusion=dict(kind="graph", width=8, heads=2, mlp_dim=8, rounds=1, regions="boxes", words="dependencies"),

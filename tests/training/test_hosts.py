@@ -219,7 +219,7 @@ def test_a_host_whose_terminal_is_gone_does_not_keep_the_others_waiting(two, tmp
 @pytest.mark.slow
 def test_bad_samples_of_all_hosts_are_counted_together_and_too_many_stop_all(two, one, tmp_path):
     """A folder with every 4th picture damaged, whose limit is reached only by the sum over hosts."""
-    from vlp_jax.data.sources import open_source
+    from vlp_jax.data.sources.registry import open_source
 
     source, folder = open_source("synthetic:40?height=20&width=24"), tmp_path / "pictures"
     folder.mkdir()

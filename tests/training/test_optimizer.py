@@ -9,7 +9,7 @@ import pytest
 from vlp_jax.config import schema
 from vlp_jax.config.unused import MOMENTS
 from vlp_jax.errors import ConfigError
-from vlp_jax.training.frozen import zero_frozen
+from vlp_jax.training.freeze import zero_frozen
 from vlp_jax.training.optimizer import make_optimizer, only_where_trained
 
 RNG = np.random.default_rng(0)

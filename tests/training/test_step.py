@@ -8,7 +8,7 @@ import pytest
 from tiny_experiment import batch_of, experiment, leaves
 
 from vlp_jax.training.accumulation import prepare
-from vlp_jax.training.assembly import make_module
+from vlp_jax.training.build import make_module
 from vlp_jax.training.optimizer import make_optimizer
 from vlp_jax.training.state import boxed_parameters, fingerprint, make_state
 from vlp_jax.training.step import make_train_step

@@ -76,7 +76,7 @@ class Text:
     # "embedded:emoji", a tokenizer.json, a SentencePiece .model, a vocab.txt, a folder with a Hugging Face tokenizer's files,
     # or OWNER/NAME on the Hugging Face hub
     tokenizer: str = "embedded:emoji"
-    canonicalize: tuple[Literal[CHANGES_OF_TEXT], ...] = ()  # changes of `data/canonicalize.py`, always in the order there
+    canonicalize: tuple[Literal[CHANGES_OF_TEXT], ...] = ()  # changes of `data/text/canonicalize.py`, always in the order there
     start_token: str | None = "<start>"
     end_token: str | None = "<end>"
     padding_token: str = "<pad>"

@@ -236,7 +236,7 @@ class Evaluator:
     by: str | None = None  # classification: the metadata field, likewise, by whose values accuracy is also given
     beams: int = between(1, 1)  # captions and answers: texts that beam search keeps at a time; 1: the likeliest word each time
     # Of beam search, as `generate` of transformers has them: a finished text's log-probability is divided by its length to this
-    # power; when the search ends (see `BeamSearch` in models/generation.py).
+    # power; when the search ends (see `BeamSearch` in models/decoder/generation.py).
     length_penalty: float = 1.0
     early_stopping: Literal[False, True, "never"] = False
 

@@ -15,10 +15,10 @@ import numpy as np
 from grain.experimental import index_shuffle
 
 from vlp_jax.config import schema
-from vlp_jax.data.captions import check_texts
-from vlp_jax.data.rows import locate
 from vlp_jax.data.samples import Source, fingerprint_of
-from vlp_jax.data.sources import open_source
+from vlp_jax.data.sources.columns import locate
+from vlp_jax.data.sources.registry import open_source
+from vlp_jax.data.text.captions import check_texts
 from vlp_jax.errors import ConfigError, DataError
 
 LARGEST_EPOCH = 2**32 - 1  # examples that the shuffle can permute

@@ -17,17 +17,17 @@ from absl import flags
 from grain.experimental import DatasetOptions, WithOptionsIterDataset
 
 from vlp_jax.config import schema
-from vlp_jax.data.augmentation import decode_and_augment
-from vlp_jax.data.boxes import View, boxes_of
-from vlp_jax.data.canonicalize import canonicalize
-from vlp_jax.data.captions import draw_caption, draw_text
-from vlp_jax.data.dependencies import parses_in
-from vlp_jax.data.inputs import TARGET, VIEWS
+from vlp_jax.data.batch_spec import TARGET, VIEWS
+from vlp_jax.data.images.augmentation import decode_and_augment
+from vlp_jax.data.images.boxes import View, boxes_of
 from vlp_jax.data.mixture import Mixture, Order
-from vlp_jax.data.packing import pack
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_unicode, unpaired
 from vlp_jax.data.targets import Targets, rows_of_texts
+from vlp_jax.data.text.canonicalize import canonicalize
+from vlp_jax.data.text.captions import draw_caption, draw_text
+from vlp_jax.data.text.dependency_parses import parses_in
+from vlp_jax.data.text.packing import pack
 from vlp_jax.data.worker_processes import allow_open_files, leave_with_parent, workers_starting
 from vlp_jax.errors import DataError
 

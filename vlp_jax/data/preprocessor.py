@@ -11,13 +11,13 @@ from PIL import Image
 
 from vlp_jax.config import schema
 from vlp_jax.config.parse import to_tree
-from vlp_jax.data.boxes import boxes_of
-from vlp_jax.data.decoding import convert_array, convert_image, decode
-from vlp_jax.data.dependencies import word_edges
-from vlp_jax.data.images import evaluation_pixels, evaluation_view, normalise
-from vlp_jax.data.local_files import NotRegularError, open_regular
+from vlp_jax.data.images.boxes import boxes_of
+from vlp_jax.data.images.decoding import convert_array, convert_image, decode
+from vlp_jax.data.images.preprocessing import evaluation_pixels, evaluation_view, normalise
 from vlp_jax.data.samples import Reason, Sample, SampleError
-from vlp_jax.data.text import Tokenizer, load_tokenizer
+from vlp_jax.data.sources.local_files import NotRegularError, open_regular
+from vlp_jax.data.text.dependency_parses import word_edges
+from vlp_jax.data.text.tokenizer import Tokenizer, load_tokenizer
 from vlp_jax.errors import ConfigError
 
 Picture = Image.Image | np.ndarray | bytes | str | os.PathLike

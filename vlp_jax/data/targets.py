@@ -16,15 +16,15 @@ import numpy as np
 from vlp_jax.config import schema
 from vlp_jax.config.parse import to_tree
 from vlp_jax.config.targets import number_of_classes
-from vlp_jax.data.canonicalize import canonicalize
-from vlp_jax.data.class_files import lines_of
-from vlp_jax.data.notices import notice
-from vlp_jax.data.rows import pick
+from vlp_jax.data.notifications import notice
 from vlp_jax.data.samples import Source
-from vlp_jax.data.spread import spread_samples
-from vlp_jax.data.storage import read_file
-from vlp_jax.data.text import Tokenizer
-from vlp_jax.data.vqa_answers import vqa_scores
+from vlp_jax.data.sources.class_files import lines_of
+from vlp_jax.data.sources.columns import pick
+from vlp_jax.data.sources.filesystem import read_file
+from vlp_jax.data.subsample import spread_samples
+from vlp_jax.data.text.canonicalize import canonicalize
+from vlp_jax.data.text.tokenizer import Tokenizer
+from vlp_jax.data.text.vqa_answers import vqa_scores
 from vlp_jax.errors import ConfigError, DataError
 
 MOST_SAMPLES = 500_000  # of the training data that are read to find classes

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vlp_jax.data.canonicalize import canonicalize
 from vlp_jax.data.targets import values_in
-from vlp_jax.data.text import Tokenizer
-from vlp_jax.data.vqa_answers import vqa_score
-from vlp_jax.evaluators.captioner import words
+from vlp_jax.data.text.canonicalize import canonicalize
+from vlp_jax.data.text.tokenizer import Tokenizer
+from vlp_jax.data.text.vqa_answers import vqa_score
 from vlp_jax.evaluators.captioning import SHOWN
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
-from vlp_jax.evaluators.told import Teller, first_texts, require_targets
+from vlp_jax.evaluators.supervised import Teller, first_texts, require_targets
+from vlp_jax.evaluators.text_generator import words
 
 ANSWER_METRICS = ("answers_samples", "answers_exact_match", "answers_vqa_accuracy")
 Write = Callable[[Sequence[tuple[int, str]]], np.ndarray]  # (number of a sample, its text) -> int [N, L], tokens up to an end token

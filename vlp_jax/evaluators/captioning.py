@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from vlp_jax.evaluators.captioner import Captioner
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
-from vlp_jax.models.generation import BeamSearch
+from vlp_jax.evaluators.text_generator import Captioner
+from vlp_jax.models.decoder.generation import BeamSearch
 
 CAPTION_METRICS = ("caption_loss",)
 SHOWN = 5  # pictures for which captions are written

@@ -6,8 +6,8 @@ from vlp_jax.config import schema
 from vlp_jax.config.problems import Problems
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.prompts import names_in, templates_of
+from vlp_jax.evaluators.requirements import check_heads, check_negatives, check_trained
 from vlp_jax.evaluators.suite import metric_names
-from vlp_jax.evaluators.tasks import check_heads, check_negatives, check_trained
 
 
 def check_evaluators(config: schema.Config) -> None:

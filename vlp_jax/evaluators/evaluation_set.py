@@ -11,15 +11,15 @@ import numpy as np
 
 from vlp_jax.config import schema
 from vlp_jax.config.graphs import SOURCE_PROMPT
-from vlp_jax.data.boxes import boxes_in
-from vlp_jax.data.dependencies import parses_in
-from vlp_jax.data.image_groups import ImageGroups, merged, same_image
-from vlp_jax.data.notices import notice
+from vlp_jax.data.images.boxes import boxes_in
+from vlp_jax.data.notifications import notice
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.rows import pick
-from vlp_jax.data.sources import Sample, Source
-from vlp_jax.data.spread import spread_samples
+from vlp_jax.data.sources.columns import pick
+from vlp_jax.data.sources.image_groups import ImageGroups, merged, same_image
+from vlp_jax.data.sources.registry import Sample, Source
+from vlp_jax.data.subsample import spread_samples
 from vlp_jax.data.targets import values_in
+from vlp_jax.data.text.dependency_parses import parses_in
 from vlp_jax.errors import DataError
 
 LOOKED_AT = 4096  # bytes at either end of an image, by which equal ones are found

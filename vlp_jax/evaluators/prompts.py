@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from vlp_jax.config import schema
-from vlp_jax.data.notices import notice
-from vlp_jax.data.rows import pick
+from vlp_jax.data.notifications import notice
 from vlp_jax.data.samples import NamesClasses
+from vlp_jax.data.sources.columns import pick
 from vlp_jax.errors import ConfigError, DataError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.zero_shot import check_templates

@@ -7,7 +7,7 @@ ones are left out, and the set, or the evaluation, begins again: sets without an
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from vlp_jax.data.notices import notice
+from vlp_jax.data.notifications import notice
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Sample, SampleError, Source, unpaired
 from vlp_jax.errors import DataError

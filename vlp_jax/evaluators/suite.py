@@ -8,18 +8,18 @@ import numpy as np
 
 from vlp_jax.config import schema
 from vlp_jax.data.samples import SampleError
-from vlp_jax.data.sources import Source, open_source
+from vlp_jax.data.sources.registry import Source, open_source
+from vlp_jax.distributed.exchange import check_all_agree
 from vlp_jax.errors import DataError, EvaluationError
 from vlp_jax.evaluators.answers import ANSWER_METRICS, answers
-from vlp_jax.evaluators.captioner import Captioner
 from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning
-from vlp_jax.evaluators.embedder import Embedder
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, class_descriptions
 from vlp_jax.evaluators.matching import MATCHING_METRICS, matching
+from vlp_jax.evaluators.predictor import Embedder
 from vlp_jax.evaluators.prompts import Classes, own_class_field, report_shared_names, zero_shot_classes
 from vlp_jax.evaluators.readable import BAD_EXAMPLES, decodable_set, left_out, readable_set
 from vlp_jax.evaluators.retrieval import RETRIEVAL_METRICS, retrieval
-from vlp_jax.evaluators.told import (
+from vlp_jax.evaluators.supervised import (
     CLASSIFICATION_METRICS,
     LABEL_METRICS,
     REGRESSION_METRICS,
@@ -30,9 +30,9 @@ from vlp_jax.evaluators.told import (
     teller_of,
     told,
 )
+from vlp_jax.evaluators.text_generator import Captioner
 from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, zero_shot
-from vlp_jax.models.generation import BeamSearch
-from vlp_jax.sharding.exchange import check_all_agree
+from vlp_jax.models.decoder.generation import BeamSearch
 
 TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS, "matching": MATCHING_METRICS,
                 "captions": CAPTION_METRICS, "classification": CLASSIFICATION_METRICS, "regression": REGRESSION_METRICS,

@@ -1,10 +1,10 @@
 """Operations of convolutional image towers on one picture, forward."""
 
 from vlp_jax.config import schema
-from vlp_jax.models import inception, vgg
-from vlp_jax.models.convolution_towers import map_side, map_width, vgg_depths
-from vlp_jax.models.resnet import EXPANSION
 from vlp_jax.models.towers import blocks_of
+from vlp_jax.models.vision import inception, vgg
+from vlp_jax.models.vision.convolution_towers import map_side, map_width, vgg_depths
+from vlp_jax.models.vision.resnet import EXPANSION
 
 
 def convolution(side: int, size: int, channels: int, wider: int) -> int:

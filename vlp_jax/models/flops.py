@@ -4,7 +4,7 @@ from vlp_jax.config import schema
 from vlp_jax.models.convolution_flops import convolution_flops, convolution_tokens
 from vlp_jax.models.presets import Size, patch_size_of, size_of
 from vlp_jax.models.recurrent_flops import recurrent_decoder_flops, recurrent_flops
-from vlp_jax.models.text_towers import text_width
+from vlp_jax.models.text.text_towers import text_width
 from vlp_jax.models.towers import image_token_width, image_width
 
 

@@ -4,7 +4,7 @@ from vlp_jax.config import schema
 from vlp_jax.models.flops import cross_flops, image_tokens, layer_flops, mlp_flops, text_flops
 from vlp_jax.models.fusions import image_grid
 from vlp_jax.models.presets import Size, size_of
-from vlp_jax.models.text_towers import text_tokens, text_width
+from vlp_jax.models.text.text_towers import text_tokens, text_width
 from vlp_jax.models.towers import image_token_width, image_width
 
 

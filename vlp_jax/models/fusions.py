@@ -8,13 +8,13 @@ import flax.linen as nn
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.flops import image_tokens
-from vlp_jax.models.fusion import CoAttention, CrossAttention, MergedAttention
-from vlp_jax.models.graph import Grid
-from vlp_jax.models.graph_fusion import GraphFusion
-from vlp_jax.models.layers import LayerOptions, Precision
-from vlp_jax.models.pooled_fusion import Concatenation, GatedSum, LowRankBilinear, PooledFusion, VisualAttention
+from vlp_jax.models.fusion.attention import CoAttention, CrossAttention, MergedAttention
+from vlp_jax.models.fusion.graph import Grid
+from vlp_jax.models.fusion.graph_fusion import GraphFusion
+from vlp_jax.models.fusion.pooled import Concatenation, GatedSum, LowRankBilinear, PooledFusion, VisualAttention
+from vlp_jax.models.layers.transformer import LayerOptions, Precision
 from vlp_jax.models.presets import patch_size_of, size_of
-from vlp_jax.models.text_towers import text_tokens, text_width
+from vlp_jax.models.text.text_towers import text_tokens, text_width
 from vlp_jax.models.towers import layer_options
 
 

@@ -10,7 +10,7 @@ import math
 import re
 
 from vlp_jax.errors import ConfigError
-from vlp_jax.sharding.nearest import nearest_words
+from vlp_jax.sharding.divisors import nearest_words
 
 
 @dataclasses.dataclass(frozen=True)

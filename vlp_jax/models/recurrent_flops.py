@@ -1,7 +1,7 @@
 """Operations of recurrent networks' matrix products on one caption, forward."""
 
 from vlp_jax.config import schema
-from vlp_jax.models.recurrent_decoder import STATES
+from vlp_jax.models.decoder.recurrent import STATES
 from vlp_jax.models.towers import image_width
 
 GATES = {"lstm": 4, "gru": 3}

@@ -2,19 +2,19 @@
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.convolution_towers import build_inception, build_vgg, map_width, pooled_width
-from vlp_jax.models.decoder import TextDecoder
-from vlp_jax.models.inception import Inception
-from vlp_jax.models.layers import LayerOptions, Precision
+from vlp_jax.models.decoder.recurrent import RecurrentDecoder
+from vlp_jax.models.decoder.transformer import TextDecoder
+from vlp_jax.models.layers.transformer import LayerOptions, Precision
 from vlp_jax.models.presets import patch_size_of, size_of
-from vlp_jax.models.recurrent import BagOfWords, RecurrentText
-from vlp_jax.models.recurrent_decoder import RecurrentDecoder
-from vlp_jax.models.resnet import EXPANSION, SIZES, ClipResNet, Convolutions, ResNet
-from vlp_jax.models.text import Reading, TextTransformer
-from vlp_jax.models.text_towers import build_word_tower, needs_transformer
-from vlp_jax.models.vgg import Vgg
-from vlp_jax.models.vit import ViT
-from vlp_jax.models.word_head import WordHead
+from vlp_jax.models.text.lm_head import WordHead
+from vlp_jax.models.text.recurrent import BagOfWords, RecurrentText
+from vlp_jax.models.text.text_towers import build_word_tower, needs_transformer
+from vlp_jax.models.text.transformer import Reading, TextTransformer
+from vlp_jax.models.vision.convolution_towers import build_inception, build_vgg, map_width, pooled_width
+from vlp_jax.models.vision.inception import Inception
+from vlp_jax.models.vision.resnet import EXPANSION, SIZES, ClipResNet, Convolutions, ResNet
+from vlp_jax.models.vision.vgg import Vgg
+from vlp_jax.models.vision.vit import ViT
 
 
 def layer_options(tower: schema.Stack, section: str, precision: Precision, causal: bool = False,

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.attention import Cache
-from vlp_jax.models.fusion import FusedEncoding
+from vlp_jax.models.decoder.packed_rows import PackedRows
+from vlp_jax.models.fusion.attention import FusedEncoding
 from vlp_jax.models.fusions import build_fusion
-from vlp_jax.models.layers import Encoding, Precision
-from vlp_jax.models.packed import PackedRows
-from vlp_jax.models.text_towers import needs_transformer, text_width
+from vlp_jax.models.layers.attention import Cache
+from vlp_jax.models.layers.transformer import Encoding, Precision
+from vlp_jax.models.text.text_towers import needs_transformer, text_width
 from vlp_jax.models.towers import (
     build_decoder,
     build_image_tower,

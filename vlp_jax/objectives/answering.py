@@ -6,14 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from vlp_jax.config import schema
-from vlp_jax.data.inputs import TARGET
+from vlp_jax.data.batch_spec import TARGET
 from vlp_jax.models.flops import decoder_flops
-from vlp_jax.models.fusion import FusedEncoding
+from vlp_jax.models.fusion.attention import FusedEncoding
 from vlp_jax.models.fusions import fused_width
-from vlp_jax.models.text_towers import text_tokens
+from vlp_jax.models.text.text_towers import text_tokens
 from vlp_jax.models.vision_language import VisionLanguageModel
+from vlp_jax.objectives.base import Loss
 from vlp_jax.objectives.captioning import WordPrediction, token_losses
-from vlp_jax.objectives.objective import Loss
 
 NOT_LISTED = -1e6  # the score of an answer whose first word is too unlikely to be looked at further
 

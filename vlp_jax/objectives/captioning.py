@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.models.vision_language import VisionLanguageModel
-from vlp_jax.objectives.objective import Loss, Objective
+from vlp_jax.objectives.base import Loss, Objective
 from vlp_jax.objectives.tokens import entropy_of, log_likelihood, mean_where, rows_of_text
 
 FADING = 0.999  # of the counts of tokens, by a batch

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from vlp_jax.config import schema
 from vlp_jax.models.flops import image_flops
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
+from vlp_jax.objectives.base import Loss, Objective
 from vlp_jax.objectives.contrastive_blocks import CHUNK, loss_and_accuracy
 from vlp_jax.objectives.contrastive_losses import sigmoid_contrastive, softmax_contrastive, top1_accuracy
 from vlp_jax.objectives.mixup import mixed, neighbour
-from vlp_jax.objectives.objective import Loss, Objective
 from vlp_jax.objectives.pair_losses import PairLoss, SigmoidPairs, SoftmaxPairs
 from vlp_jax.sharding.collectives import Exchange
 

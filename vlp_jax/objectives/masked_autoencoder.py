@@ -8,12 +8,12 @@ from einops import rearrange
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.flops import masked_autoencoder_flops
-from vlp_jax.models.layers import Transformer
+from vlp_jax.models.layers.positions import sincos2d
+from vlp_jax.models.layers.transformer import Transformer
 from vlp_jax.models.options import LayerOptions
-from vlp_jax.models.positions import sincos2d
 from vlp_jax.models.presets import Size, patch_size_of
 from vlp_jax.models.vision_language import VisionLanguageModel
-from vlp_jax.objectives.objective import Loss, Objective
+from vlp_jax.objectives.base import Loss, Objective
 
 
 class MaskedAutoencoder(Objective):

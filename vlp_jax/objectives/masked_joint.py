@@ -8,11 +8,11 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.models.flops import image_flops, text_flops
 from vlp_jax.models.fusion_flops import fusion_flops
 from vlp_jax.models.fusions import fused_width
-from vlp_jax.models.text_towers import text_width
+from vlp_jax.models.text.text_towers import text_width
 from vlp_jax.models.vision_language import VisionLanguageModel
+from vlp_jax.objectives.base import Loss
 from vlp_jax.objectives.masked_image import MaskedImage, code_loss
 from vlp_jax.objectives.masked_language import masked_loss, masked_text, unigram_entropy, word_logits
-from vlp_jax.objectives.objective import Loss
 
 
 class MaskedJoint(MaskedImage):

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.fusion_flops import fusion_flops
-from vlp_jax.models.layers import Encoding
+from vlp_jax.models.layers.transformer import Encoding
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
+from vlp_jax.objectives.base import Loss, Objective
 from vlp_jax.objectives.contrastive import shared_positives
 from vlp_jax.objectives.contrastive_losses import cosines
-from vlp_jax.objectives.objective import Loss, Objective
 from vlp_jax.sharding.layout import constrain
 
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
+from vlp_jax.objectives.base import Loss, grown
 from vlp_jax.objectives.contrastive import ScaledObjective
 from vlp_jax.objectives.contrastive_losses import cosines
-from vlp_jax.objectives.objective import Loss, grown
 from vlp_jax.sharding.layout import constrain
 
 

@@ -4,7 +4,7 @@ from jax.sharding import Mesh
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.objectives.module import build_objectives
+from vlp_jax.objectives.pretraining_module import build_objectives
 from vlp_jax.sharding.mesh import check_batch
 
 

@@ -5,13 +5,13 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config import schema
-from vlp_jax.data.inputs import TARGET
+from vlp_jax.data.batch_spec import TARGET
 from vlp_jax.models.fusions import pooled_width
 from vlp_jax.models.target_head import TargetHead
-from vlp_jax.models.text_towers import text_width
+from vlp_jax.models.text.text_towers import text_width
 from vlp_jax.models.towers import image_width
 from vlp_jax.models.vision_language import VisionLanguageModel
-from vlp_jax.objectives.objective import Loss, Objective
+from vlp_jax.objectives.base import Loss, Objective
 from vlp_jax.objectives.supervised_losses import (
     binary_losses,
     binary_reference,

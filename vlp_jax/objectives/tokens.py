@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.models.packed import PackedRows
+from vlp_jax.models.decoder.packed_rows import PackedRows
 
 
 def rows_of_text(batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array, PackedRows | None]:

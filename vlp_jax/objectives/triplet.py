@@ -5,9 +5,9 @@ import jax.numpy as jnp
 
 from vlp_jax.config import schema
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
+from vlp_jax.objectives.base import Loss, Objective
 from vlp_jax.objectives.contrastive import shared_positives
 from vlp_jax.objectives.contrastive_losses import cosines, top1_accuracy
-from vlp_jax.objectives.objective import Loss, Objective
 
 
 class Triplet(Objective):

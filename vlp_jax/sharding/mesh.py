@@ -11,7 +11,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from vlp_jax.config import schema
 from vlp_jax.errors import MeshError
-from vlp_jax.sharding.nearest import nearest_words
+from vlp_jax.sharding.divisors import nearest_words
 
 BATCH_AXES = ("data", "fsdp")
 MESH_AXES = ("data", "fsdp", "tensor")

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from vlp_jax.config import schema
-from vlp_jax.data.images import normalise
-from vlp_jax.data.inputs import PIXELS
+from vlp_jax.data.batch_spec import PIXELS
+from vlp_jax.data.images.preprocessing import normalise
 from vlp_jax.errors import ConfigError
-from vlp_jax.objectives.module import PretrainingModule, build_objectives
+from vlp_jax.objectives.pretraining_module import PretrainingModule, build_objectives
 from vlp_jax.sharding.layout import constrain
-from vlp_jax.sharding.placement import path_of
-from vlp_jax.training.frozen import is_frozen_norm
+from vlp_jax.sharding.parameter_sharding import path_of
+from vlp_jax.training.freeze import is_frozen_norm
 from vlp_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]

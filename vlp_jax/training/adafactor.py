@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vlp_jax.sharding.placement import Axes, path_of
+from vlp_jax.sharding.parameter_sharding import Axes, path_of
 
 SMALLEST = 128  # elements of the shorter side of a matrix whose moments are factored, as in Optax
 EPSILON = 1e-30  # added to squared gradients

@@ -12,7 +12,7 @@ import optax.contrib
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.sharding.placement import Axes, is_boxed, logical_axes, path_of
+from vlp_jax.sharding.parameter_sharding import Axes, is_boxed, logical_axes, path_of
 from vlp_jax.training.adafactor import axes_at, clip_by_parameter_rms, is_masked, own_axes, scale_by_factored_moments
 
 

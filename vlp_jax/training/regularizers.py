@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.sharding.placement import path_of
-from vlp_jax.training.frozen import is_frozen
+from vlp_jax.sharding.parameter_sharding import path_of
+from vlp_jax.training.freeze import is_frozen
 from vlp_jax.training.optimizer import match_rules
 
 Metrics = dict[str, jax.Array]

@@ -10,10 +10,10 @@ from types import FrameType, TracebackType
 
 from jax.experimental import multihost_utils
 
+from vlp_jax.distributed.exchange import several_hosts
+from vlp_jax.distributed.heartbeat import leave_together
 from vlp_jax.interrupts import CTRL_C, AtOnce
 from vlp_jax.printing import safe_print as print
-from vlp_jax.sharding.exchange import several_hosts
-from vlp_jax.sharding.watch import leave_together
 
 _questions = itertools.count(1)  # of the whole process: JAX never agrees on a number that is behind it
 

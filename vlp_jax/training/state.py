@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vlp_jax.sharding.exchange import in_turn
+from vlp_jax.distributed.exchange import in_turn
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import replicated
-from vlp_jax.sharding.placement import parameter_shardings, path_of, shardings_like
+from vlp_jax.sharding.parameter_sharding import parameter_shardings, path_of, shardings_like
 from vlp_jax.training.guard import fresh_guard
 
 

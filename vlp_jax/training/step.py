@@ -7,9 +7,9 @@ import jax
 import optax
 
 from vlp_jax.config import schema
-from vlp_jax.objectives.module import PretrainingModule, build_objectives, constrain_parameters
+from vlp_jax.objectives.pretraining_module import PretrainingModule, build_objectives, constrain_parameters
 from vlp_jax.training.accumulation import Metrics, check_accumulation, loss_gradients
-from vlp_jax.training.frozen import statistics_kept, zero_frozen
+from vlp_jax.training.freeze import statistics_kept, zero_frozen
 from vlp_jax.training.guard import guarded, skips_updates
 from vlp_jax.training.regularizers import with_penalties
 from vlp_jax.training.state import TrainState, running_statistics

@@ -1,0 +1,1 @@
+"""Image files to float32 arrays: decoding, preprocessing, augmentation."""

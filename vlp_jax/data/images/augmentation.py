@@ -1,0 +1,156 @@
+"""Training's pixels: the random changes of `Augmentation`, in its order."""
+
+import math
+
+import cv2
+import numpy as np
+from PIL import Image, ImageFilter
+
+from vlp_jax.config.schema import Augmentation, Images
+from vlp_jax.data.images import jpeg
+from vlp_jax.data.images.boxes import View
+from vlp_jax.data.images.cropping import crop_and_resize, inside, random_box
+from vlp_jax.data.images.decoding import decode
+from vlp_jax.data.images.preprocessing import composite, content_box, without_transparency
+from vlp_jax.data.images.randaugment import randaugment
+from vlp_jax.errors import ConfigError
+
+
+def decode_and_augment(data: bytes, key: str, size: int, spec: Images, augmentation: Augmentation,
+                       rng: np.random.Generator) -> tuple[np.ndarray, View]:
+    """Randomly changed pixels of an encoded picture, uint8 [size, size, 3], and which part of it they show, before rotation.
+
+    A JPEG of which nothing outside is shown is decoded and resized by `jpeg`, at no more than the size needed; everything
+    else is `training_pixels` of the picture that Pillow decodes.
+
+    Raises: SampleError naming `key`, as `decode` does.
+    """
+    header = None if augmentation.rotation else jpeg.read_header(data)
+    if header is None or header.width * header.height > spec.maximum_pixels:
+        return training_pixels(decode(data, key, spec.maximum_pixels), size, spec, augmentation, rng)
+    shape = header.width, header.height
+    box = random_box(shape, spec, augmentation, rng)
+    pixels = jpeg.decode_box(data, key, header, box, size) if inside(box, shape) else None
+    if pixels is None:
+        pixels = crop_and_resize(decode(data, key, spec.maximum_pixels), box, size, spec)
+    flipped = draw_flip(augmentation, rng)
+    return change(pixels, flipped, spec, augmentation, rng), View(shape, box, flipped)
+
+
+def training_pixels(image: Image.Image, size: int, spec: Images, augmentation: Augmentation,
+                    rng: np.random.Generator) -> tuple[np.ndarray, View]:
+    """Randomly changed pixels of a decoded picture, as `decode_and_augment` gives them."""
+    shape, whole = image.size, (0, 0, *image.size)
+    content = content_box(image, spec.content_margin) if spec.crop_to_content else whole
+    image = without_transparency(image if content == whole else image.crop(content), spec)
+    if augmentation.background == "fixed":
+        image = composite(image, spec.background)  # before anything is resized, as in evaluation
+    if augmentation.rotation:
+        angle = rng.uniform(-augmentation.rotation, augmentation.rotation)
+        image = image.convert("RGBA").rotate(angle, Image.Resampling.BILINEAR)
+    box = random_box(image.size, spec, augmentation, rng)
+    flipped = draw_flip(augmentation, rng)
+    pixels = change(crop_and_resize(image, box, size, spec), flipped, spec, augmentation, rng)
+    seen = tuple(end + begin for end, begin in zip(box, content[:2] * 2, strict=True))
+    return pixels, View(shape, seen, flipped)
+
+
+def draw_flip(augmentation: Augmentation, rng: np.random.Generator) -> bool:
+    """Whether a picture is to be mirrored."""
+    return augmentation.flip > 0 and rng.random() < augmentation.flip
+
+
+def change(image: Image.Image | np.ndarray, flipped: bool, spec: Images, augmentation: Augmentation,
+           rng: np.random.Generator) -> np.ndarray:
+    """The changes that follow the crop. image: [S, S], of mode RGB or RGBA, or uint8 [S, S, 3]; between those two it
+    goes to and fro only where a change asks for it. Returns uint8 [S, S, 3]."""
+    if flipped:
+        image = cv2.flip(image, 1) if isinstance(image, np.ndarray) else image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    random_background = augmentation.background == "random"
+    background = tuple(rng.integers(0, 256, 3).tolist()) if random_background else spec.background
+    image = image if isinstance(image, np.ndarray) else composite(image, background)
+    if augmentation.randaugment.operations:
+        image = randaugment(as_picture(image), augmentation.randaugment, background, rng)
+    matrix = random_colours(augmentation, rng)
+    if matrix is not None:
+        image = as_picture(image).convert("RGB", matrix)
+    if augmentation.blur and rng.random() < augmentation.blur:
+        radius = rng.uniform(0.1, 2.0) * as_picture(image).width / 224
+        image = as_picture(image).filter(ImageFilter.GaussianBlur(radius))
+    pixels = image if isinstance(image, np.ndarray) else np.array(image)
+    if augmentation.erase and rng.random() < augmentation.erase:
+        erase(pixels, spec, augmentation, rng)
+    return pixels
+
+
+def as_picture(image: Image.Image | np.ndarray) -> Image.Image:
+    """A Pillow image of pixels uint8 [H, W, 3], or the one given."""
+    return Image.fromarray(image) if isinstance(image, np.ndarray) else image
+
+
+def random_colours(augmentation: Augmentation, rng: np.random.Generator) -> tuple[float, ...] | None:
+    """One 3x4 matrix on RGB that holds brightness, contrast (about mid-grey), saturation, hue and grayscale, row by
+    row; None where nothing is asked for. Hue turns the chroma plane of YIQ; saturation scales it."""
+    if not (augmentation.brightness or augmentation.contrast or augmentation.saturation or augmentation.hue
+            or augmentation.grayscale):
+        return None
+    brightness, contrast, saturation = (
+        rng.uniform(1 - x, 1 + x) for x in (augmentation.brightness, augmentation.contrast, augmentation.saturation))
+    angle = 2 * math.pi * rng.uniform(-augmentation.hue, augmentation.hue)
+    if rng.random() < augmentation.grayscale:
+        saturation = 0.0
+    cos, sin = saturation * math.cos(angle), saturation * math.sin(angle)
+    chroma = _RGB_FROM_YIQ @ np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) @ _YIQ_FROM_RGB
+    offset = 127.5 * (1 - contrast)
+    return tuple(float(value) for row in brightness * contrast * chroma for value in (*row, offset))
+
+
+_YIQ_FROM_RGB = np.array([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+_RGB_FROM_YIQ = np.linalg.inv(_YIQ_FROM_RGB)
+
+
+def erase(pixels: np.ndarray, spec: Images, augmentation: Augmentation, rng: np.random.Generator) -> None:
+    """Paints a random rectangle over, in place (Zhong et al. 2020, algorithm 1).
+
+    Its area is drawn uniformly, its ratio log-uniformly from those with which so large an area fits; the paper draws both
+    uniformly, and again where they do not fit. pixels: uint8 [S, S, 3].
+    """
+    size = len(pixels)
+    fraction = rng.uniform(*augmentation.erase_area)
+    low, high = max(augmentation.erase_ratio[0], fraction), min(augmentation.erase_ratio[1], 1 / fraction)
+    area, aspect = fraction * size * size, math.exp(rng.uniform(math.log(low), math.log(high)))
+    height, width = (max(1, min(size, round(side))) for side in (math.sqrt(area * aspect), math.sqrt(area / aspect)))
+    top, left = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
+    if augmentation.erase_fill == "mean":
+        fill = np.round(255 * np.array(spec.mean))
+    else:
+        fill = rng.integers(0, 256, 3 if augmentation.erase_fill == "colour" else (height, width, 3))
+    pixels[top:top + height, left:left + width] = fill
+
+
+def check_augmentation(augmentation: Augmentation, place: str = "data.augmentation") -> None:
+    """Raises: ConfigError, naming the key under `place`, for ranges that are empty, for two crops at once, and for rectangles to
+    erase that are asked for and never drawn, or that do not fit."""
+    for name, highest in (("scale", math.inf), ("area", 1.0), ("ratio", math.inf), ("erase_area", 1.0), ("erase_ratio", math.inf)):
+        low, high = getattr(augmentation, name) or (1.0, 1.0)
+        if not 0 < low <= high <= highest:
+            raise ConfigError(f"{place}.{name}: expected a range above 0, the lower end first"
+                              f"{', of fractions up to 1' if highest == 1 else ''}; got {(low, high)}")
+    unused = [name for name, default in (("scale", (1.0, 1.0)), ("aspect", 0.0), ("shift", 0.0))
+              if getattr(augmentation, name) != default]
+    if augmentation.area is not None and unused:
+        raise ConfigError(f"{place}.area: with it the crop is drawn by area and ratio, and {', '.join(unused)} would do "
+                          "nothing; set area=None, or leave them at their defaults")
+    check_erasing(augmentation, place)
+
+
+def check_erasing(augmentation: Augmentation, place: str) -> None:
+    """Raises: ConfigError for options without effect, or a rectangle that no picture holds. place: the section of the config."""
+    default = Augmentation()
+    for name in ("erase_area", "erase_ratio", "erase_fill"):
+        if not augmentation.erase and getattr(augmentation, name) != getattr(default, name):
+            raise ConfigError(f"{place}.{name}: has no effect with {place}.erase=0, the probability of erasing")
+    largest, (low, high) = augmentation.erase_area[1], augmentation.erase_ratio
+    if low * largest > 1 or high < largest:
+        raise ConfigError(f"{place}.erase_ratio: with no height/width in {low, high} a rectangle of {largest} of the area fits "
+                          f"into the square picture; one of {1 / low if low > 1 else high:.3g} does")

@@ -1,0 +1,72 @@
+"""Which part of a picture training sees: the two random crops, and the resize of one with Pillow."""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from vlp_jax.config.schema import Augmentation, Images
+from vlp_jax.data.images.boxes import Box
+from vlp_jax.data.images.preprocessing import RESAMPLING
+
+
+def random_box(shape: tuple[int, int], spec: Images, augmentation: Augmentation, rng: np.random.Generator) -> Box:
+    """The part of a picture of `shape` (width, height) that training sees."""
+    if augmentation.area is None:
+        return random_crop(shape, spec, augmentation, rng)
+    return random_resized_crop(shape, augmentation.area, augmentation.ratio, rng)
+
+
+def random_resized_crop(shape: tuple[int, int], area: tuple[float, float], ratio: tuple[float, float],
+                        rng: np.random.Generator) -> Box:
+    """Inception's crop (Szegedy et al. 2015), as torchvision's RandomResizedCrop draws it: whole pixels inside a picture of
+    `shape` (width, height).
+
+    Its area is a fraction of the picture's drawn uniformly from `area`, its width over height log-uniformly from `ratio`;
+    after ten draws that do not fit it is the largest centred part with an allowed ratio.
+    """
+    full_width, full_height = shape
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for area_draw, ratio_draw, left_draw, top_draw in rng.random((10, 4)).tolist():  # one call: each costs microseconds
+        pixels = full_width * full_height * (area[0] + (area[1] - area[0]) * area_draw)
+        aspect = math.exp(low + (high - low) * ratio_draw)
+        width, height = round(math.sqrt(pixels * aspect)), round(math.sqrt(pixels / aspect))
+        if 0 < width <= full_width and 0 < height <= full_height:
+            left, top = int((full_width - width + 1) * left_draw), int((full_height - height + 1) * top_draw)
+            return left, top, left + width, top + height
+    width = max(1, min(full_width, round(full_height * ratio[1])))
+    height = max(1, min(full_height, round(full_width / ratio[0])))
+    left, top = (full_width - width) // 2, (full_height - height) // 2
+    return left, top, left + width, top + height
+
+
+def inside(box: Box, shape: tuple[int, int]) -> bool:
+    """Whether the box lies in a picture of `shape` (width, height), but for rounding."""
+    return min(box[:2]) > -1e-6 and box[2] < shape[0] + 1e-6 and box[3] < shape[1] + 1e-6
+
+
+def random_crop(shape: tuple[int, int], spec: Images, augmentation: Augmentation,
+                rng: np.random.Generator) -> Box:
+    """The box by `scale`, `aspect` and `shift`, possibly reaching outside the picture.
+
+    Its sides are those the resize rule would take, times a random scale and aspect; the smaller of crop and picture
+    lies anywhere inside the larger, and a random shift comes on top.
+    """
+    width, height = shape
+    base = {"shortest_side_crop": (min(shape),) * 2, "letterbox": (max(shape),) * 2, "squash": shape}[spec.resize]
+    scale, aspect = rng.uniform(*augmentation.scale), math.exp(rng.uniform(-augmentation.aspect, augmentation.aspect) / 2)
+    sides = base[0] * scale * aspect, base[1] * scale / aspect
+    shifts = rng.uniform(-augmentation.shift, augmentation.shift, 2)
+    left, top = (rng.uniform(min(0.0, full - side), max(0.0, full - side)) + shift * full
+                 for full, side, shift in zip((width, height), sides, shifts, strict=True))
+    return left, top, left + sides[0], top + sides[1]
+
+
+def crop_and_resize(image: Image.Image, box: Box, size: int, spec: Images) -> Image.Image:
+    """`box` of the picture at [size, size]; what lies outside the picture is transparent."""
+    left, top, right, bottom = box
+    if left < 0 or top < 0 or right > image.width or bottom > image.height:
+        x, y = math.floor(min(left, 0)), math.floor(min(top, 0))
+        image = image.convert("RGBA").crop((x, y, math.ceil(max(right, image.width)), math.ceil(max(bottom, image.height))))
+        left, top, right, bottom = left - x, top - y, right - x, bottom - y
+    return image.resize((size, size), RESAMPLING[spec.interpolation], box=(left, top, right, bottom))

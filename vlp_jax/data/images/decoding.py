@@ -1,0 +1,101 @@
+"""From encoded bytes, arrays and Pillow images to an upright Pillow image of mode RGB or RGBA, whole and exact.
+
+Every way in ends in `finished`, so that one image gives the same pixels by each of them. Transparency survives until the colour
+behind it is chosen. Training's JPEGs take the faster way of `jpeg.py`.
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from vlp_jax.data.images.image_formats import NAMES, OPENED_AS, formats_of, refusal
+from vlp_jax.data.images.pixel_modes import check_depth, from_array, raw_mode, to_rgb_or_rgba
+from vlp_jax.data.samples import Reason, SampleError
+
+ORIENTATION = 0x0112
+TILE_SIDES = (322, 323)  # TIFF tags
+UPRIGHT = {  # by Exif orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(data: bytes, key: str, maximum_pixels: int) -> Image.Image:
+    """The image in `data`, of one of `image_formats.FORMATS`, upright, of mode RGB or RGBA; the first of several.
+
+    Raises: SampleError naming `key` for bytes that are no such image, are cut off, have pixels without a known meaning, or hold
+    more than `maximum_pixels`, of which only the header is read.
+    """
+    with named_errors(key, data):
+        return finished(open_image(data), key, maximum_pixels)
+
+
+def open_image(data: bytes) -> Image.Image:
+    """An image of which no more than the header is read. Raises: whatever Pillow does, to be named by `named_errors`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of pixel bombs; the cap of `check_pixels` is ours
+        return Image.open(io.BytesIO(data), formats=formats_of(data))
+
+
+def convert_image(image: Image.Image, key: str, maximum_pixels: int) -> Image.Image:
+    """A Pillow image, loaded or just opened, as `decode` gives that of its file. Raises: SampleError, as `decode` does."""
+    with named_errors(key):
+        if not isinstance(image, Image.Image):
+            raise SampleError(Reason.WRONG_TYPE, key, f"a {type(image).__name__} is no image; expected a Pillow image, a NumPy "
+                              "array, encoded bytes, or a path")
+        if image.format is not None and image.format not in OPENED_AS:
+            raise SampleError(Reason.DAMAGED_IMAGE, key, f"image is {image.format}, which is not read; expected {NAMES}")
+        return finished(image, key, maximum_pixels)
+
+
+def convert_array(array: np.ndarray, key: str, maximum_pixels: int) -> Image.Image:
+    """An array as `pixel_modes.from_array` reads it. Raises: SampleError, as `decode` does."""
+    with named_errors(key):
+        check_pixels(array.shape[:2][::-1], key, maximum_pixels)
+        return from_array(array)
+
+
+def finished(image: Image.Image, key: str, maximum_pixels: int) -> Image.Image:
+    """An opened image, whose size is checked before anything of it is decoded, upright, of mode RGB or RGBA."""
+    check_pixels(image.size, key, maximum_pixels)
+    tile = [getattr(image, "tag_v2", {}).get(tag, 1) for tag in TILE_SIDES]
+    check_pixels(tile, key, maximum_pixels)  # a TIFF decodes whole tiles, however small the image is
+    stored = raw_mode(image)
+    check_depth(image)
+    image.load()
+    upright = UPRIGHT.get(orientation_of(image))
+    converted = to_rgb_or_rgba(image, stored)
+    return converted if upright is None else converted.transpose(upright)
+
+
+def check_pixels(sides: tuple[int, ...] | list[int], key: str, maximum_pixels: int) -> None:
+    """Raises: SampleError with TOO_LARGE for more pixels than `maximum_pixels`."""
+    if len(sides) == 2 and sides[0] * sides[1] > maximum_pixels:
+        raise SampleError(Reason.TOO_LARGE, key, f"has {sides[0]}x{sides[1]} pixels, more than "
+                          f"data.images.maximum_pixels={maximum_pixels}")
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The Exif orientation of a loaded image; 1, as it is stored, where it is damaged."""
+    with contextlib.suppress(Exception):  # SyntaxError, struct.error, ...
+        return image.getexif().get(ORIENTATION, 1)
+    return 1
+
+
+@contextlib.contextmanager
+def named_errors(key: str, data: bytes = b"") -> Iterator[None]:
+    """Whatever Pillow raises, as a SampleError that names the sample."""
+    try:
+        yield
+    except SampleError:
+        raise
+    except UnidentifiedImageError as error:  # its own message names an object in memory, another one each time
+        raise SampleError(Reason.DAMAGED_IMAGE, key, f"image {refusal(data)}") from error
+    except Image.DecompressionBombError as error:
+        raise SampleError(Reason.TOO_LARGE, key, str(error)) from error
+    except Exception as error:  # decoders raise OSError, SyntaxError, RuntimeError, struct.error, NotImplementedError, ...
+        raise SampleError(Reason.DAMAGED_IMAGE, key, f"image cannot be decoded: {error}") from error

@@ -1,0 +1,100 @@
+"""Evaluation's pixels: the three resize rules, transparency, and what the device does to uint8."""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from vlp_jax.config.schema import Images
+from vlp_jax.data.images.boxes import Box, View
+
+RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR,
+              "lanczos": Image.Resampling.LANCZOS}
+
+
+def evaluation_pixels(image: Image.Image, size: int, spec: Images) -> np.ndarray:
+    """The pixels evaluation sees: uint8 [size, size, 3].
+
+    `shortest_side_crop` resizes the shorter side to `size`, cuts the other's new length to whole pixels, and takes the centre
+    (CLIP; open_clip's "shortest", torchvision's Resize and CenterCrop). `squash` resizes both sides (SigLIP; open_clip's
+    "squash"). `letterbox` resizes the longer side and fills up with the background colour (open_clip's "longest"). Transparency
+    goes first, over `background` or dropped. Pixels of every mode of image are those of transformers' Pillow processors with
+    transparency="composite" over white, and with "drop" those of open_clip's transforms on RGB images, which its loaders make
+    ("pilrgb"): exactly. CLIP's of transformers cuts out one pixel further up or left where the surplus is odd. big_vision differs:
+    it resizes in TensorFlow without antialiasing.
+    """
+    image = crop_to_content(image, spec.content_margin) if spec.crop_to_content else image
+    image = composite(without_transparency(image, spec), spec.background)
+    shape, (left, top) = resized(image.size, size, spec)
+    image = image if image.size == shape else image.resize(shape, RESAMPLING[spec.interpolation])
+    if image.size != (size, size):
+        if min(image.size) < size:
+            image = image.convert("RGBA")  # what crop() adds outside is transparent then
+        image = image.crop((left, top, left + size, top + size))
+    return np.asarray(composite(image, spec.background))
+
+
+def resized(shape: tuple[int, int], size: int, spec: Images) -> tuple[tuple[int, int], tuple[int, int]]:
+    """What evaluation makes of a picture of `shape` (width, height): the shape to which it is resized, and where in that, left and
+    top, the square of `size` begins."""
+    width, height = shape
+    if spec.resize == "shortest_side_crop":
+        shape = (size, size * height // width) if width <= height else (size * width // height, size)
+    elif spec.resize == "letterbox":
+        scale = max(width, height) / size
+        shape = max(1, round(width / scale)), max(1, round(height / scale))
+    else:
+        shape = size, size
+    left, top = (round((side - size) / 2) if side > size else -((size - side) // 2) for side in shape)
+    return shape, (left, top)
+
+
+def evaluation_view(image: Image.Image, size: int, spec: Images) -> View:
+    """Which part of a picture `evaluation_pixels` shows."""
+    left, top, right, bottom = content_box(image, spec.content_margin) if spec.crop_to_content else (0, 0, *image.size)
+    sides = right - left, bottom - top
+    shape, start = resized(sides, size, spec)
+    scale = np.divide(sides, shape)
+    begin = (left, top) + start * scale
+    return View(image.size, (*begin, *(begin + size * scale)))
+
+
+def without_transparency(image: Image.Image, spec: Images) -> Image.Image:
+    """`image` of mode RGB, with the colours that transparent pixels have themselves, where `spec` drops transparency."""
+    return image.convert("RGB") if spec.transparency == "drop" else image
+
+
+def composite(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """`image` over one colour, mode RGB."""
+    if image.mode == "RGB":
+        return image
+    canvas = Image.new("RGBA", image.size, (*background, 255))
+    canvas.alpha_composite(image)
+    return canvas.convert("RGB")
+
+
+def crop_to_content(image: Image.Image, margin: float) -> Image.Image:
+    """The smallest centred square around what is not transparent, grown by `margin` of its side on each side; the
+    image itself where nothing is transparent, or everything."""
+    box = content_box(image, margin)
+    return image if box == (0, 0, *image.size) else image.crop(box)
+
+
+def content_box(image: Image.Image, margin: float) -> Box:
+    """The part of an image that `crop_to_content` cuts out; all of it where that is the image itself."""
+    alpha = image.getchannel("A") if image.mode == "RGBA" else None
+    box = alpha.getbbox() if alpha and alpha.getextrema() != (255, 255) else None
+    if box is None:
+        return 0, 0, *image.size
+    left, top, right, bottom = box
+    side = max(right - left, bottom - top) * (1 + 2 * margin)
+    x, y = (left + right) / 2, (top + bottom) / 2
+    side = math.ceil(side)
+    x, y = round(x - side / 2), round(y - side / 2)
+    return x, y, x + side, y + side
+
+
+def normalise(pixels, mean: tuple[float, ...], std: tuple[float, ...]):
+    """uint8 [..., 3] -> float32 (x / 255 - mean) / std; takes NumPy and JAX arrays alike."""
+    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    return (pixels.astype(np.float32) / np.float32(255) - mean) / std

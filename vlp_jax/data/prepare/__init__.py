@@ -1,0 +1,1 @@
+"""Conversion of a source to ArrayRecord files, in parallel and resumable."""

@@ -1,0 +1,1 @@
+"""Random-access readers of image-text data, one module per format, selected by the registry."""

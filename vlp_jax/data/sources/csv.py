@@ -1,0 +1,195 @@
+"""`csv:PATTERN`: tables with a header, one column naming image files and one their captions.
+
+    image,caption,source
+    images/0.jpg,a cat,mine
+    images/1.jpg,"a dog, on
+    the grass",mine
+
+The dialect is that of Python's csv module (RFC 4180): quoted fields may hold commas, quotes ("") and line ends. A file of tabs
+or bars whose quotes are not such quotes (`"Hello" says a dog`) has no quoted fields, which a line reports; `?quotes=csv` or
+`none` decides it. Where a header has blanks around its names, blanks around fields are dropped. Paths are relative to the folder of
+the file, or to `root`. Options: `image`, `caption`, `prompt`, `root`, `quotes`, and `delimiter`, one character, by default a
+comma, in .tsv files a tab. The other columns are metadata, all of them texts.
+"""
+
+import codecs
+import csv
+import dataclasses
+import functools
+import io
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+from vlp_jax.data.notifications import notice
+from vlp_jax.data.samples import Reason, SampleError, fingerprint_of
+from vlp_jax.data.sources.columns import FILE_OPTIONS, Columns, ImageFolders
+from vlp_jax.data.sources.file_patterns import find_files, without_query
+from vlp_jax.data.sources.filesystem import open_file
+from vlp_jax.data.sources.index import Arrays
+from vlp_jax.data.sources.spec import single, split_options
+from vlp_jax.data.sources.text_rows import RecordStarts, TextRows, index_records
+from vlp_jax.errors import DataError
+
+QUOTES = ("auto", "csv", "none")
+DELIMITERS = {"tab": "\t", "\\t": "\t"}  # other ways to write one
+SELDOM_QUOTED = "\t|"  # delimiters of files that often have no quoted fields
+csv.field_size_limit(1 << 24)  # characters; a quote that is left open makes one field of all that follows
+
+
+class NotQuotedError(Exception):
+    """A file's quotes are not those of CSV, as its line `line` shows."""
+
+    def __init__(self, line: int):
+        super().__init__(line)
+        self.line = line
+
+
+@dataclasses.dataclass(frozen=True)
+class Dialect:
+    """How a file separates fields. quoted: whether fields may be quoted. blanks: whether blanks around fields are dropped."""
+
+    delimiter: str
+    quoted: bool
+    blanks: bool
+
+    def fields(self, text: str) -> list[str]:
+        """The fields of one record. Raises: csv.Error."""
+        if self.quoted:
+            lines = io.StringIO(text, newline="\n")
+            found = next(iter(csv.reader(lines, delimiter=self.delimiter, skipinitialspace=self.blanks)), [])
+        else:
+            found = text.rstrip("\r\n").split(self.delimiter)
+        return [field.strip() for field in found] if self.blanks else found
+
+
+def index_rows(path: str, delimiter: str, quotes: str = "auto") -> Arrays:
+    """Where the rows of a file start that are not blank, its header first, and its `dialect`, int64 [3]: whether fields are quoted,
+    whether blanks around them are dropped, and the line that shows that quotes are not those of CSV, else 0.
+
+    Raises: DataError for a field that never ends, and for what the csv module refuses.
+    """
+    dialect, line = Dialect(delimiter, quotes != "none", _blanks_in_header(path, delimiter)), 0
+    unsure = quotes == "auto" and delimiter in SELDOM_QUOTED
+    find = functools.partial(_find_rows, path, dialect, unsure) if dialect.quoted else _find_lines
+    try:
+        arrays = index_records(path, find)
+    except NotQuotedError as error:
+        dialect, line = dataclasses.replace(dialect, quoted=False), error.line
+        arrays = index_records(path, _find_lines)
+    if len(arrays["starts"]) < 2:
+        raise DataError(f"{path}: is empty; its first row must name the columns")
+    return arrays | {"dialect": np.array([dialect.quoted, dialect.blanks, line], np.int64)}
+
+
+def _find_rows(path: str, dialect: Dialect, unsure: bool, file: BinaryIO, starts: RecordStarts) -> None:
+    """Raises: NotQuotedError where quotes are not those of CSV and `unsure` whether they are, else DataError."""
+    # Latin-1 reads every byte, and quotes, delimiters and line ends are the same bytes in UTF-8
+    text = (line.removeprefix(codecs.BOM_UTF8).decode("latin-1") for line in starts.lines(file))
+    lenient, record, start = dialect.blanks and not unsure, [], 0  # blanks may follow a closing quote, where it is not strict
+    reader = csv.reader(_kept(text, record) if lenient else text, delimiter=dialect.delimiter, skipinitialspace=dialect.blanks,
+                        strict=not lenient)
+    try:
+        for row in reader:
+            if row:
+                starts.places.append(start)
+            if unsure and any("\n" in field and dialect.delimiter in field for field in row):  # a quote that took in other rows
+                raise NotQuotedError(reader.line_num)
+            if lenient:
+                if len(record) > 1 and "".join(record).count('"') % 2:
+                    raise csv.Error("a quote has no other")
+                record.clear()
+            start = starts.read
+    except csv.Error as error:
+        if unsure:
+            raise NotQuotedError(reader.line_num) from error
+        where = f"{path}: line {reader.line_num}, in the row at byte {start}: {error}"
+        if "new-line character" in str(error):
+            raise DataError(f"{where}; lines end in LF or CR LF, not in CR alone (tr '\\r' '\\n' makes them)") from error
+        raise DataError(f"{where}; is a quote left open, or the file cut off? A field with a quote is quoted itself, its quotes "
+                        'doubled: "5"" nails"; where no field is quoted, give ?quotes=none') from error
+
+
+def _kept(lines: Iterator[str], kept: list[str]) -> Iterator[str]:
+    for line in lines:
+        kept.append(line)
+        yield line
+
+
+def _find_lines(file: BinaryIO, starts: RecordStarts) -> None:
+    for line in starts.lines(file):
+        if line.removeprefix(codecs.BOM_UTF8).strip(b"\r\n"):
+            starts.places.append(starts.read - len(line))
+
+
+def _blanks_in_header(path: str, delimiter: str) -> bool:
+    if delimiter == " ":
+        return False
+    with open_file(path) as file:
+        header = next((line for line in file if line.strip()), b"").removeprefix(codecs.BOM_UTF8).decode("latin-1")
+    names = header.rstrip("\r\n").split(delimiter)
+    return any(name != name.strip(" ") for name in names)
+
+
+class CsvSource(TextRows):
+    """The rows of some files, each with a header of its own; see `TextRows`.
+
+    Raises: DataError if a header lacks the image or caption column, or has a name twice.
+    """
+
+    def __init__(self, paths: list[str], spec: str, columns: Columns, images: ImageFolders, delimiter: str, quotes: str = "auto"):
+        build = functools.partial(index_rows, delimiter=delimiter, quotes=quotes)
+        super().__init__(paths, spec, f"csv-{ord(delimiter)}-{quotes}", columns, images, build, header=1)
+        found = [index["dialect"].tolist() for index in self.indexes]
+        self.dialects = [Dialect(delimiter, bool(quoted), bool(blanks)) for quoted, blanks, _ in found]
+        unquoted = [(path, line) for path, (*_, line) in zip(self.paths, found, strict=True) if line]
+        if unquoted:
+            (path, line), more = unquoted[0], f" (nor do {len(unquoted) - 1} more files)" if len(unquoted) > 1 else ""
+            notice(f"data note: {path} has no quoted fields, as its line {line} shows{more}: its quotes are read as they are; "
+                   "?quotes=none or csv decides it")
+        self.headers = [self._header(shard) for shard in range(len(self.paths))]
+
+    def fields(self, shard: int, key: str, text: str) -> dict[str, str]:
+        """A row by the names of the header. Raises: SampleError if it has more or fewer fields."""
+        try:
+            row = self.dialects[shard].fields(text)
+        except csv.Error as error:
+            raise SampleError(Reason.DAMAGED_TEXT, key, f"is no row: {error}") from error
+        header = self.headers[shard]
+        if len(row) != len(header):
+            raise SampleError(Reason.DAMAGED_TEXT, key, f"has {len(row)} fields, the header {len(header)}")
+        return dict(zip(header, row, strict=True))
+
+    def fingerprint(self) -> str:
+        """As that of `TextRows`, and for how quotes are read where that is not as in CSV."""
+        unquoted = [not dialect.quoted for dialect in self.dialects]
+        return fingerprint_of(super().fingerprint(), unquoted) if any(unquoted) else super().fingerprint()
+
+    def _header(self, shard: int) -> list[str]:
+        path = self.paths[shard]
+        header = self.dialects[shard].fields(self.text(shard, 0, path))
+        for name in header:
+            if name and header.count(name) > 1:
+                raise DataError(f"{self.spec}: {self.names[shard]}: two columns are called {name!r}")
+        place = f"{self.spec}: {self.names[shard]}"
+        others = [character for character in ";\t|," if len(header) == 1 and character in header[0]]
+        if others:
+            raise DataError(f"{place}: has one column, {header[0]!r}; is its delimiter another one? ?delimiter="
+                            f"{others[0] if others[0].isprintable() else 'tab'}")
+        self.columns.check(header, place)
+        return header
+
+
+def open_csv(rest: str) -> CsvSource:
+    """The rows of PATTERN?OPTIONS. Raises: DataError; see `find_files` and `CsvSource`."""
+    spec = f"csv:{rest}"
+    pattern, options = split_options(rest, "csv", (*FILE_OPTIONS, "delimiter", "quotes"))
+    given = single(options, "delimiter", "\t" if without_query(pattern).endswith(".tsv") else ",", spec)
+    delimiter, quotes = DELIMITERS.get(given, given), single(options, "quotes", "auto", spec)
+    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
+        raise DataError(f"{spec}: delimiter {delimiter!r} is not one ASCII character (a tab is %09)")
+    if quotes not in QUOTES:
+        raise DataError(f"{spec}: quotes {quotes!r} is not one of {', '.join(QUOTES)}")
+    paths = find_files(pattern, "csv", remote=True)
+    return CsvSource(paths, spec, Columns.of(options, spec), ImageFolders(paths, options, spec), delimiter, quotes)

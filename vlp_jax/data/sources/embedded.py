@@ -1,0 +1,51 @@
+"""The image-text sets inside this package: `embedded:emoji/train`, questions about them, `embedded:emoji_vqa/train`, and dialogues
+of these, `embedded:emoji_dialogues/train`."""
+
+import importlib.resources
+import json
+import lzma
+import pathlib
+
+from vlp_jax.data.samples import Source
+from vlp_jax.data.sources import arrayrecord
+from vlp_jax.data.sources.embedded_dialogues import dialogue_source
+from vlp_jax.data.sources.embedded_vqa import QuestionSource, read_questions
+from vlp_jax.errors import DataError
+
+QUESTIONS = {"emoji_vqa": "emoji"}  # about the pictures of which set
+DIALOGUES = {"emoji_dialogues": "emoji_vqa"}  # of which questions
+SETS = ("emoji", *QUESTIONS, *DIALOGUES)
+
+
+def folder(name: str) -> pathlib.Path:
+    """Where the embedded set `name` lies, dialogues where their questions do. Raises: DataError for a set that this package has
+    not."""
+    if name not in SETS:
+        raise DataError(f"embedded:{name}: no such set; sets: {', '.join(SETS)}")
+    return pathlib.Path(str(importlib.resources.files("vlp_jax").joinpath("data", DIALOGUES.get(name, name))))
+
+
+def open_embedded(rest: str) -> Source:
+    """The split `rest`, SET/SPLIT, of a set in this package. Raises: DataError for an unknown set or split."""
+    name, _, split = rest.partition("/")
+    if name not in SETS or not split:
+        raise DataError(f"embedded:{rest}: no such set; write embedded:SET/SPLIT, sets: {', '.join(SETS)}")
+    questions = DIALOGUES.get(name, name)
+    if questions not in QUESTIONS:
+        return arrayrecord.ArrayRecordSource(folder(name), split, spec=f"embedded:{rest}")
+    path = folder(name) / f"{split}.jsonl.xz"
+    if not path.exists():
+        splits = ", ".join(sorted(found.name.removesuffix(".jsonl.xz") for found in folder(name).glob("*.jsonl.xz")))
+        raise DataError(f"embedded:{rest}: no split {split!r}; splits: {splits}")
+    kind = dialogue_source if name in DIALOGUES else QuestionSource
+    return kind(open_embedded(f"{QUESTIONS[questions]}/{split}"), read_questions(path), f"embedded:{rest}")
+
+
+def captions_by_concept(name: str) -> dict[str, dict[str, str]]:
+    """For every concept (the `hexcode` of a sample) its caption in languages other than English, by language code."""
+    table = json.loads(lzma.decompress((folder(name) / "concepts.json.xz").read_bytes()))
+    languages = table["captions"]
+    return {
+        concept: {language: captions[row] for language, captions in languages.items()}
+        for row, concept in enumerate(table["hexcode"])
+    }

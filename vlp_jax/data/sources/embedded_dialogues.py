@@ -1,0 +1,31 @@
+"""Dialogues about the pictures of another source, made of questions about them: `embedded:emoji_dialogues/train`."""
+
+from collections.abc import Iterable, Mapping
+
+from vlp_jax.data.samples import Source
+from vlp_jax.data.sources.embedded_vqa import QuestionSource
+
+FIRST = "what is shown?"
+
+
+def dialogue_source(pictures: Source, questions: Iterable[Mapping[str, str]], spec: str) -> QuestionSource:
+    """One sample a turn: all that was asked and answered about the picture before, then the newest question, are its caption; the
+    reply is the metadata's `answer`, what is asked for its `type` (the intent), as in Das et al. 2017, "Visual Dialog".
+
+    questions: as of `QuestionSource`; those about one picture, in their order, are one dialogue.
+    """
+    asked: dict[str, list[Mapping[str, str]]] = {}
+    for row in questions:
+        asked.setdefault(row["image"], []).append(row)
+    return QuestionSource(pictures, [turn for rows in asked.values() for turn in turns(rows)], spec)
+
+
+def turns(rows: list[Mapping[str, str]]) -> Iterable[dict[str, str]]:
+    """The turns of the dialogue that these questions about one picture are."""
+    history, denied = "", False
+    for row in rows:
+        question = "then what is it?" if denied and row["question"] == FIRST else row["question"]
+        question = f"and {question}" if history and question == row["question"] else question
+        yield {**row, "question": f"{history}{question}"}
+        history += f"{question} {row['answer']}. "
+        denied = row["answer"] == "no"

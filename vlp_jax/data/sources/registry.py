@@ -1,0 +1,56 @@
+"""Sources by their spec: `open_source("webdataset:/data/{000000..000331}.tar")`.
+
+A kind is a function `open(rest) -> Source` in `KINDS`; modules are imported when their kind is asked for.
+"""
+
+import difflib
+import importlib
+
+from vlp_jax.data.samples import Sample, SampleError, Source
+from vlp_jax.errors import DataError
+
+__all__ = ["KINDS", "Sample", "SampleError", "Source", "open_source"]
+
+KINDS = {
+    "arrayrecord": "vlp_jax.data.sources.arrayrecord:open_arrayrecord",
+    "csv": "vlp_jax.data.sources.csv:open_csv",
+    "embedded": "vlp_jax.data.sources.embedded:open_embedded",
+    "folder": "vlp_jax.data.sources.folder:open_folder",
+    "jsonl": "vlp_jax.data.sources.jsonl:open_jsonl",
+    "parquet": "vlp_jax.data.sources.parquet:open_parquet",
+    "synthetic": "vlp_jax.data.sources.synthetic:open_synthetic",
+    "tfds": "vlp_jax.data.sources.tfds:open_tfds",
+    "webdataset": "vlp_jax.data.sources.webdataset:open_webdataset",
+}
+
+
+def open_source(spec: str) -> Source:
+    """The source that `spec` names; its index is built or read now, its samples when asked for.
+
+    webdataset:PATTERN?OPTIONS      tar files with images and captions, or classes; caption= takes fields of the .json, txt, cls
+    parquet:PATTERN?OPTIONS         Parquet files with the images inside, as Hugging Face `datasets` writes them, or their paths
+    jsonl:PATTERN?OPTIONS           JSON objects, one a line, that name image files
+    csv:PATTERN?OPTIONS             tables with a header that name image files; options delimiter=;, quotes=none
+    folder:DIR?prompt=..            DIR/CLASS/IMAGE, the caption being the class
+    arrayrecord:DIR/SPLIT           a folder written by `python -m vlp_jax.prepare` or by TFDS
+    tfds:DIR/SPLIT?OPTIONS          a folder written by TFDS as ArrayRecord, read by TFDS; or NAME/SPLIT of one it has built
+    embedded:emoji/SPLIT            the set inside this package: train, val_vendor, val_concept
+    embedded:emoji_vqa/SPLIT        questions about its pictures: train, val_vendor
+    embedded:emoji_dialogues/SPLIT  dialogues of these questions
+    synthetic:N?height=..&width=..  made-up samples for benchmarks; option caption_words=8
+
+    PATTERN: files, in the order of their names, with braces {000000..000331}, {a,b} and globs; a file that a brace names
+    must be there. It may be remote, any URL that fsspec reads; of the others only arrayrecord and tfds, on gs://.
+    OPTIONS (the notation is in `spec.py`): ?image=COLUMN (default image), &caption=COLUMN|COLUMN (default caption), a
+    dot reaching into a nested field; &prompt=a photo of a {}|a drawing of a {}, which captions are put in, one sample
+    then having as many. Image paths in a file are relative to its folder and may not leave it.
+    Raises: DataError for an unknown kind, files that are missing or damaged, and a pattern that matches nothing.
+    """
+    kind, colon, rest = spec.partition(":")
+    if not colon or not rest:
+        raise DataError(f"{spec!r} is not a source; write KIND:PATTERN, with a kind of {', '.join(KINDS)}")
+    if kind not in KINDS:
+        nearest = difflib.get_close_matches(kind, KINDS, n=1, cutoff=0.0)[0]
+        raise DataError(f"{spec}: unknown kind {kind!r} (did you mean {nearest!r}?); kinds: {', '.join(KINDS)}")
+    module, function = KINDS[kind].split(":")
+    return getattr(importlib.import_module(module), function)(rest)

@@ -1,0 +1,63 @@
+"""Which words of a caption depend on each other: from a parse in a sample's metadata to edges between tokens."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vlp_jax.config import schema
+from vlp_jax.data.samples import Reason, SampleError
+from vlp_jax.data.sources.columns import pick
+
+
+def parses_in(key: str, metadata: Mapping[str, Any], captions: Sequence[str], spec: schema.Dependencies) -> dict[str, np.ndarray]:
+    """The parse of each caption of a sample, int [N, 2], N = 0 where there is none: places (head, dependent) of words.
+
+    Raises: SampleError with WRONG_DEPENDENCIES unless the field holds for each caption a list of pairs of whole numbers from 0 on,
+    or for a single caption the list itself.
+    """
+    held = pick(metadata, spec.field)
+    if held is None or is_list(held) and not len(held):
+        held = [None] * len(captions)
+    if len(captions) == 1 and is_list(held) and is_list(held[0]) and len(held[0]) and not is_list(held[0][0]):
+        held = [held]
+    if not is_list(held) or len(held) != len(captions):
+        raise SampleError(Reason.WRONG_DEPENDENCIES, key, f"its {spec.field} is no list with a parse for each of its "
+                          f"{len(captions)} captions, of which one that stands twice counts once")
+    return {caption: pairs_in(key, parse, spec) for caption, parse in zip(captions, held, strict=True)}
+
+
+def is_list(value: Any) -> bool:
+    """Whether a source gives it as a list; Parquet gives arrays."""
+    return isinstance(value, list | tuple | np.ndarray)
+
+
+def pairs_in(key: str, parse: Any, spec: schema.Dependencies) -> np.ndarray:
+    """int [N, 2] of one caption's parse; None is an empty one."""
+    try:
+        pairs = np.asarray([] if parse is None else parse)
+    except ValueError:  # lists of several lengths
+        pairs = np.zeros(1)
+    if pairs.shape[:1] == (0,):
+        return np.zeros((0, 2), np.int64)
+    if pairs.ndim == 2 and pairs.shape[1] == 2 and pairs.dtype.kind in "iu" and pairs.min() >= 0:
+        return pairs
+    raise SampleError(Reason.WRONG_DEPENDENCIES, key, f"its {spec.field} holds {str(parse)[:100]}; a parse is a list of pairs "
+                      "[head, dependent] of places of words, whole numbers from 0 on")
+
+
+def word_edges(parses: Sequence[np.ndarray], word_start: np.ndarray, in_words: np.ndarray) -> np.ndarray:
+    """bool [B, L, L], symmetric: tokens of the same word, and of a word and its head.
+
+    parses: of each text, int [N, 2]; places behind its last word, which may have been cut off, are left out. word_start: bool
+    [B, L], where words begin. in_words: bool [B, L], False for padding, start and end token, which have no edges.
+    """
+    edges = np.zeros((*in_words.shape, in_words.shape[1]), bool)
+    for row, pairs in enumerate(parses):
+        tokens = np.flatnonzero(in_words[row])
+        place = np.cumsum(word_start[row, tokens]) - 1
+        near = np.eye(place[-1] + 1 if len(place) else 0, dtype=bool)
+        head, dependent = pairs[(pairs < len(near)).all(axis=1)].T
+        near[head, dependent] = near[dependent, head] = True
+        edges[row][np.ix_(tokens, tokens)] = near[np.ix_(place, place)]
+    return edges

@@ -1,0 +1,146 @@
+"""From captions to token ids, by a tokenizer that travels as one JSON string."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from vlp_jax.config.schema import Text
+from vlp_jax.data.text.canonicalize import canonicalize
+from vlp_jax.data.text.tokenizer_files import read_definition
+from vlp_jax.data.text.tokenizer_models import TokenizerModel, model_of
+from vlp_jax.data.text.word_boundaries import WordMarks, word_marks
+from vlp_jax.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """Turns captions into fixed-length rows: start token, caption, end token, padding.
+
+    definition: JSON that holds all of the vocabulary, see `model_of`; special tokens are added here, explicitly.
+    """
+
+    definition: str = dataclasses.field(repr=False)
+    spec: Text
+    length: int
+
+    def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """ids int32 [B, L], mask bool [B, L] (True for everything but padding), truncated bool [B].
+
+        A caption that is too long loses its last tokens, or its first where `spec.truncation_side` is left; start and end token
+        stay. A row always has a visible token: where an empty caption meets a tokenizer without start and end token, that is one
+        of padding.
+        """
+        start, end, padding = self.special_ids
+        room = self.length - len(start) - len(end)
+        ids = np.full((len(texts), self.length), padding, np.int32)
+        mask, truncated = np.zeros(ids.shape, bool), np.zeros(len(texts), bool)
+        captions = self.encode(texts)
+        for row, caption in enumerate(captions):
+            kept = caption[:room] if self.spec.truncation_side == "right" else caption[-room:]
+            tokens = [*start, *kept, *end] or [padding]
+            ids[row, :len(tokens)], mask[row, :len(tokens)] = tokens, True
+            truncated[row] = len(caption) > room
+        return ids, mask, truncated
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each caption, after `canonicalize`, without start and end token and of any length. None is that of a
+        special token, whatever a caption spells: where the vocabulary would make it one, the caption is cut within it.
+        """
+        captions = [canonicalize(text, self.spec.canonicalize) for text in texts]
+        rows = self.backend.encode(captions)
+        return [row if self.reserved.isdisjoint(row) else self.encode_apart(caption)
+                for caption, row in zip(captions, rows, strict=True)]
+
+    def encode_apart(self, caption: str) -> list[int]:
+        """The ids of a caption that spells special tokens, which is cut within each of them."""
+        pieces = self.spelt.sub(lambda found: f"{found[0][0]}\0{found[0][1:]}", caption).split("\0")
+        rows = self.backend.encode([piece for piece in pieces if piece])
+        return [token for row in rows for token in row if token not in self.reserved]
+
+    @functools.cached_property
+    def reserved(self) -> frozenset[int]:
+        """Ids of special tokens, which no text has: the vocabulary's, start and end token, and that of padding unless that is a
+        letter or a mark (CLIP's own code pads with "!"); not that of unknown text."""
+        start, end, padding = self.special_ids
+        added = {*start, *end, *([padding] if len(self.spec.padding_token) > 1 else [])}
+        return frozenset({*self.backend.special_ids()} - {self.backend.unknown_id} | added)
+
+    @functools.cached_property
+    def spelt(self) -> re.Pattern:
+        """What a caption has to hold to spell one of them."""
+        names = [token for token, number in self.backend.tokens().items() if number in self.reserved and len(token) > 1]
+        return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)")
+
+    def mask_of(self, ids: np.ndarray) -> np.ndarray:
+        """The mask of rows made by this tokenizer: True up to the first end token, or, without one, up to the last
+        token that is not padding, or the first token where all are."""
+        _, end, padding = self.special_ids
+        ids = np.asarray(ids)
+        positions = np.arange(ids.shape[1])
+        if end:
+            found = ids == end[0]
+            last = np.where(found.any(axis=1), found.argmax(axis=1), ids.shape[1] - 1)
+        else:
+            last = np.where(ids != padding, positions, 0).max(axis=1)
+        return positions <= last[:, None]
+
+    def word_start(self, ids: np.ndarray) -> np.ndarray:
+        """bool [B, L]: where words begin in rows made by this tokenizer; special tokens are words of their own.
+
+        Raises: ConfigError where the vocabulary does not say.
+        """
+        return self.word_marks(ids)
+
+    @functools.cached_property
+    def word_marks(self) -> WordMarks:
+        start, end, _ = self.special_ids
+        return word_marks(self.backend, self.definition, [*start, *end])
+
+    @functools.cached_property
+    def backend(self) -> TokenizerModel:
+        return model_of(self.definition)
+
+    @functools.cached_property
+    def special_ids(self) -> tuple[list[int], list[int], int]:
+        """Ids of the start token and end token (empty where the config has none) and of the padding."""
+        start, end, padding = (
+            [] if token is None else [self.id_of(name, token)]
+            for name, token in (("start_token", self.spec.start_token), ("end_token", self.spec.end_token),
+                                ("padding_token", self.spec.padding_token)))
+        if len(start) + len(end) >= self.length:
+            raise ConfigError(f"model.text.length: {self.length} leaves no room beside the special tokens")
+        return start, end, padding[0]
+
+    def id_of(self, name: str, token: str) -> int:
+        found = self.backend.token_to_id(token)
+        if found is None:
+            raise ConfigError(f"data.text.{name}: {token!r} is not in the vocabulary of {self.spec.tokenizer}")
+        return found
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids run from 0 to this, exclusive; there may be gaps."""
+        return self.backend.vocab_size
+
+    def __getstate__(self):
+        return {"definition": self.definition, "spec": self.spec, "length": self.length}
+
+
+def load_tokenizer(spec: Text, length: int, vocab_size: int) -> Tokenizer:
+    """The tokenizer that `spec.tokenizer` names; see `read_definition`.
+
+    Raises: ConfigError for a tokenizer that is not there or cannot be read, a special token it lacks, or ids that
+    `vocab_size` (of the model) does not cover.
+    """
+    tokenizer = Tokenizer(read_definition(spec.tokenizer), spec, length)
+    try:
+        size = tokenizer.vocab_size
+    except ValueError as error:
+        raise ConfigError(f"data.text.tokenizer: {spec.tokenizer} is not a tokenizer definition: {error}") from error
+    if size > vocab_size:
+        raise ConfigError(f"model.text.vocab_size: {vocab_size} is less than the {size} ids of {spec.tokenizer}")
+    tokenizer.special_ids  # noqa: B018 - looked up now, so that a missing token is found before the first batch
+    return tokenizer

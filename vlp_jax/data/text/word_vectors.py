@@ -1,0 +1,138 @@
+"""Vectors of words that others have trained, in the text format of GloVe (Pennington et al. 2014) or of word2vec (Mikolov et al.
+2013)."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from vlp_jax.data.sources.local_files import NotRegularError, open_regular
+from vlp_jax.data.text.tokenizer import Tokenizer
+from vlp_jax.errors import ConfigError
+
+KEY = "model.text.word_vectors"
+LONGEST = 1 << 20  # bytes of a line, beyond which a file is none of words
+
+
+@dataclasses.dataclass(frozen=True)
+class WordVectors:
+    """float32 [V, D], a row a token, and bool [V], which of them have one; other rows are zero."""
+
+    vectors: np.ndarray
+    found: np.ndarray
+
+
+def vectors_of_tokens(path: str, tokenizer: Tokenizer, vocab_size: int, width: int, least: float) -> WordVectors:
+    """The vectors of those tokens that are words of the file, as they are written or in lower case.
+
+    least: the smallest fraction of the vocabulary's words that must be there. Raises: ConfigError for fewer, and as `read_vectors`.
+    """
+    words = words_of(tokenizer)
+    vectors, found = np.zeros((vocab_size, width), np.float32), np.zeros(vocab_size, bool)
+    there = read_vectors(path, {*words, *(word.lower() for word in words)}, width)
+    for word, number in words.items():
+        vector = there.get(word, there.get(word.lower()))
+        if vector is not None:
+            vectors[number], found[number] = vector, True
+    if found.sum() < least * len(words):
+        raise ConfigError(f"{KEY}: {path} has {found.sum()} of the {len(words)} words of {tokenizer.spec.tokenizer}, less than "
+                          f"model.text.word_overlap={least:g} of them; take vectors of the same language, or a smaller overlap")
+    return WordVectors(vectors, found)
+
+
+def words_of(tokenizer: Tokenizer) -> Mapping[str, int]:
+    """The tokens that are words, or with which words begin, without what marks them as such, and their ids.
+
+    Raises: ConfigError where the vocabulary does not say where words begin.
+    """
+    model, tree = tokenizer.backend, json.loads(tokenizer.definition)
+    if tree.get("model", {}).get("type") == "WordLevel":
+        chosen = np.ones(model.vocab_size, bool)
+    else:
+        chosen = tokenizer.word_marks.begins | tokenizer.word_marks.ends
+    start, end, padding = tokenizer.special_ids
+    chosen[[*model.special_ids(), *start, *end, padding]] = False
+    words = {model.decode([number]).strip(): number for number in sorted(model.tokens().values()) if chosen[number]}
+    return {word: number for word, number in words.items() if word}
+
+
+def read_vectors(path: str, wanted: set[str], width: int) -> dict[str, np.ndarray]:
+    """The vectors float32 [D] of those words of a file that are wanted; of a word that is there twice, the first.
+
+    A line is a word, that may hold blanks, and D numbers. word2vec's first line says how many words there are, and D. Numbers are
+    read of wanted words alone; of others they are counted.
+    Raises: ConfigError naming the file and the line that is none, or the width that is not D.
+    """
+    vectors: dict[str, np.ndarray] = {}
+    for number, fields in lines_of(path):
+        if number == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
+            check_width(path, int(fields[1]), width)
+            continue
+        if not vectors and len(fields) - 1 != width:
+            found = numbers_at_the_end(fields)
+            if found < 2:  # tabs, or several blanks, between numbers: none of another width
+                raise ConfigError(f"{KEY}: {path}:{number}: expected a word and {width} numbers, one blank in front of each, got "
+                                  f"{' '.join(fields)[:60]!r}")
+            check_width(path, found, width)
+        word, values = " ".join(fields[:-width]), fields[-width:]
+        if not word or (len(fields) > width + 1 and is_number(fields[1])):
+            raise ConfigError(f"{KEY}: {path}:{number}: expected a word and {width} numbers, got {len(fields) - 1} of them")
+        if word in wanted and word not in vectors:
+            vectors[word] = parsed(path, number, values)
+    return vectors
+
+
+def lines_of(path: str) -> Iterator[tuple[int, list[str]]]:
+    """The lines' numbers and their fields between blanks. Raises: ConfigError for a file that is none of words."""
+    try:
+        with open(open_regular(path)[0], "rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST), b""), start=1):
+                if len(line) == LONGEST:
+                    raise ConfigError(f"{KEY}: {path}:{number}: a line of more than {LONGEST} bytes is no word with its vector")
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip()
+                except UnicodeDecodeError as error:
+                    raise ConfigError(f"{KEY}: {path}:{number}: is not UTF-8; expected the text format of GloVe or word2vec, "
+                                      "uncompressed") from error
+                if text:
+                    yield number, text.split(" ")
+    except NotRegularError as error:
+        raise ConfigError(f"{KEY}: {error.args[0]}") from error
+    except OSError as error:
+        raise ConfigError(f"{KEY}: {path} cannot be read: {error.strerror}") from error
+
+
+def check_width(path: str, found: int, width: int) -> None:
+    """Raises: ConfigError unless a file's vectors are as wide as the embeddings."""
+    if found != width:
+        raise ConfigError(f"{KEY}: {path} has vectors of {found} numbers, and the tower's words are {width} wide; take others, or "
+                          "another width")
+
+
+def numbers_at_the_end(fields: list[str]) -> int:
+    """How many numbers a line has behind its first field."""
+    count = 0
+    while count < len(fields) - 1 and is_number(fields[-1 - count]):
+        count += 1
+    return count
+
+
+def is_number(text: str) -> bool:
+    """Whether a field of a line is a number, and no part of a word."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def parsed(path: str, number: int, values: list[str]) -> np.ndarray:
+    """The numbers of a line, float32. Raises: ConfigError for what is none, or not finite."""
+    try:
+        vector = np.array([float(value) for value in values], np.float32)
+    except ValueError as error:
+        raise ConfigError(f"{KEY}: {path}:{number}: {error}") from error
+    if not np.isfinite(vector).all():
+        raise ConfigError(f"{KEY}: {path}:{number}: holds a number that is not finite")
+    return vector

@@ -1,0 +1,88 @@
+"""Embeds whole sets, every item exactly once, whatever the batch size and the devices."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from einops import repeat
+
+from vlp_jax.data.images.preprocessing import normalise
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.distributed.exchange import in_turn
+from vlp_jax.sharding.mesh import BATCH_AXES, batch_sharding, replicated
+
+
+class Embedder:
+    """Runs a model's two towers over any number of pictures or captions, or both at once over pairs.
+
+    embed: `embed(variables, image, text, mask) -> (image_embeddings, text_embeddings)`, None for what is not given.
+    match: `match(variables, batch) -> [B, 2]`, scores of pairs; None where no evaluator asks for any.
+    """
+
+    def __init__(self, embed: Callable, preprocessor: Preprocessor, mesh: jax.sharding.Mesh, match: Callable | None = None):
+        self.embed, self.preprocessor, self.mesh = embed, preprocessor, mesh
+        images = preprocessor.images
+
+        def image_batch(variables, pixels):
+            return embed(variables, normalise(pixels, images.mean, images.std), None, None)[0]
+
+        def text_batch(variables, text, mask):
+            return embed(variables, None, text, mask)[1]
+
+        def pair_batch(variables, batch):
+            return match(variables, {**batch, "image": normalise(batch["image"], images.mean, images.std)})
+
+        self.pair_batch = jax.jit(pair_batch, out_shardings=replicated(mesh))
+        self.image_batch = jax.jit(image_batch, out_shardings=replicated(mesh))
+        self.text_batch = jax.jit(text_batch, out_shardings=replicated(mesh))
+
+    def images(self, variables: Any, pixels: Iterable[np.ndarray], batch_size: int) -> np.ndarray:
+        """float32 [N, E] of uint8 pictures [H, W, 3]."""
+        return self.batched(lambda rows: self.image_batch(variables, *self.place([np.stack(rows)], batch_size)),
+                            pixels, batch_size)
+
+    def texts(self, variables: Any, captions: Sequence[str], batch_size: int) -> np.ndarray:
+        """float32 [N, E] of captions."""
+        def embed(rows):
+            ids, mask, _ = self.preprocessor.tokenizer(rows)
+            return self.text_batch(variables, *self.place([ids, mask], batch_size))
+
+        return self.batched(embed, captions, batch_size)
+
+    def pairs(self, variables: Any, pairs: Iterable[Mapping[str, Any]], batch_size: int) -> np.ndarray:
+        """float32 [N, 2] of pairs, as `EvaluationSet.pairs` gives them."""
+        def match(rows):
+            batch = {name: np.stack([row[name] for row in rows]) for name in ("image", "boxes") if name in rows[0]}
+            batch |= self.preprocessor.words_of(rows)
+            return self.pair_batch(variables, dict(zip(batch, self.place([*batch.values()], batch_size), strict=True)))
+
+        return self.batched(match, pairs, batch_size)
+
+    def batched(self, embed: Callable, items: Iterable, batch_size: int) -> np.ndarray:
+        """Embeds `items` in batches; the rows that `place` fills them up with are dropped."""
+        embedded = [in_turn(embed(rows))[:len(rows)] for rows in batches(items, batch_size)]
+        return np.concatenate([np.asarray(batch) for batch in embedded])
+
+    def place(self, arrays: list[np.ndarray], batch_size: int) -> list[jax.Array]:
+        """Host arrays, filled up to one shape with copies of their last row, on the mesh. Every host gives all rows."""
+        parts = int(np.prod([self.mesh.shape[axis] for axis in BATCH_AXES]))
+        size = -(-batch_size // parts) * parts
+        placed = []
+        for array in arrays:
+            filler = repeat(array[-1:], "1 ... -> n ...", n=size - len(array))
+            whole = np.concatenate([array, filler])
+            placed.append(jax.make_array_from_callback(whole.shape, batch_sharding(self.mesh), whole.__getitem__))
+        return placed
+
+
+def batches(items: Iterable, size: int) -> Iterator[list]:
+    """Lists of `size` items in their order; the last may be shorter."""
+    rows = []
+    for item in items:
+        rows.append(item)
+        if len(rows) == size:
+            yield rows
+            rows = []
+    if rows:
+        yield rows

@@ -1,0 +1,52 @@
+"""What the config's objectives train, and so which tasks an evaluator can have."""
+
+from collections.abc import Sequence
+
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+from vlp_jax.evaluators.supervised import HEADS
+from vlp_jax.objectives.pretraining_module import encodings_trained
+
+EMBEDDINGS = {"image_embedding", "text_embedding"}
+
+
+def check_trained(name: str, tasks: Sequence[str], config: schema.Config) -> None:
+    """Raises: ConfigError naming a task that measures what no objective of `config` trains. name: where the tasks stand."""
+    trained = encodings_trained(config.objectives)
+    embedded = trained >= EMBEDDINGS
+    matched = any(objective.kind == "matching" for objective in config.objectives.values())
+    needs = {"retrieval": (embedded, "an objective on the embeddings of pictures and of captions, such as kind='softmax'"),
+             "zero_shot": (embedded, "an objective on the embeddings of pictures and of captions, such as kind='softmax'"),
+             "matching": (matched, "an objective of kind 'matching'"),
+             "captions": ("decoding" in trained, "an objective of kind 'captioning'"),
+             **{task: (any(objective.kind in kinds for objective in config.objectives.values()),
+                       f"an objective of kind {' or '.join(map(repr, kinds))}") for task, kinds in HEADS.items()}}
+    possible = [task for task, (there, _) in needs.items() if there]
+    for task in tasks:
+        there, need = needs[task]
+        if not there:
+            raise ConfigError(f"{name}: {task!r} needs {need}, and there is none; possible: {', '.join(possible) or 'no task'}")
+
+
+def check_negatives(config: schema.Config) -> None:
+    """Raises: ConfigError where wrong pairs are to be drawn by embeddings that no objective of `config` trains."""
+    for name, objective in config.objectives.items():
+        drawn = isinstance(objective, schema.Matching) and objective.negatives == "similar"
+        if drawn and not encodings_trained(config.objectives) >= EMBEDDINGS:
+            raise ConfigError(f"objectives.{name}.negatives: 'similar' draws by the embeddings of pictures and captions, which no "
+                              "objective trains; add one, such as kind='softmax', or set negatives='uniform'")
+
+
+def check_heads(name: str, spec: schema.Evaluator, config: schema.Config) -> None:
+    """Raises: ConfigError where an evaluator names an objective that has no head for its task. name: where it does."""
+    if spec.objective is None:
+        return
+    kinds = {kind for task in HEADS if task in spec.tasks for kind in HEADS[task]}
+    possible = [name for name, objective in config.objectives.items() if objective.kind in kinds]
+    if spec.objective not in possible:
+        raise ConfigError(f"{name}: {spec.objective!r} is no objective of a kind among its tasks, {', '.join(spec.tasks)} "
+                          f"(there are: {', '.join(possible) or 'none'})")
+    kind = config.objectives[spec.objective].kind
+    able, unable = ([task for task in HEADS if task in spec.tasks and (kind in HEADS[task]) == does] for does in (True, False))
+    if unable:
+        raise ConfigError(f"{name}: {spec.objective!r} cannot do both {able[0]} and {unable[0]}; make two evaluators")

@@ -1,0 +1,58 @@
+"""Runs a model's decoder over a set: how well it predicts true captions, and those that it writes itself."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from vlp_jax.data.images.preprocessing import normalise
+from vlp_jax.distributed.exchange import in_turn
+from vlp_jax.evaluators.predictor import Embedder, batches
+from vlp_jax.models.decoder.generation import BeamSearch
+from vlp_jax.sharding.mesh import replicated
+
+
+class Captioner:
+    """A model's decoder, over any number of pictures and captions.
+
+    losses: `losses(variables, image, text, mask) -> (sums [B], counts [B])`, of the tokens that each caption has to predict.
+    write: `write(variables, image, start [B], search) -> int32 [B, length]`, tokens up to an end token.
+    embedder: by whose preprocessor and mesh batches are made.
+    """
+
+    def __init__(self, losses: Callable, write: Callable, embedder: Embedder):
+        self.embedder, images = embedder, embedder.preprocessor.images
+
+        def prepared(function, **options):
+            def run(variables, pixels, *others):
+                return function(variables, normalise(pixels, images.mean, images.std), *others)
+
+            return jax.jit(run, out_shardings=replicated(embedder.mesh), **options)
+
+        self.losses, self.write = prepared(losses), prepared(write, static_argnums=3)
+
+    def caption_loss(self, variables: Any, pairs: Iterable[tuple[np.ndarray, str]], batch_size: int) -> float:
+        """The mean over all tokens of the captions of (pixels, caption) pairs of -log p, each token after the true ones before."""
+        total, count = 0.0, 0
+        for rows in batches(pairs, batch_size):
+            ids, mask, _ = self.embedder.preprocessor.tokenizer([caption for _, caption in rows])
+            arrays = self.embedder.place([np.stack([pixels for pixels, _ in rows]), ids, mask], batch_size)
+            sums, counts = (np.asarray(x)[:len(rows)] for x in in_turn(self.losses(variables, *arrays)))
+            total, count = total + float(sums.sum(dtype=np.float64)), count + int(counts.sum())
+        return total / max(count, 1)
+
+    def captions(self, variables: Any, pixels: Sequence[np.ndarray],
+                 search: BeamSearch = BeamSearch()) -> list[str]:  # noqa: B008 - frozen
+        """What the model writes for each image."""
+        tokenizer = self.embedder.preprocessor.tokenizer
+        start, end, padding = tokenizer.special_ids
+        first = np.full(len(pixels), (start or [padding])[0], np.int32)
+        written = in_turn(self.write(variables, *self.embedder.place([np.stack(pixels), first], len(pixels)), search))
+        return [words(tokenizer.backend.decode, row, {*end, padding}) for row in np.asarray(written)[:len(pixels)].tolist()]
+
+
+def words(decode: Callable[[Sequence[int]], str], row: Sequence[int], last: set[int]) -> str:
+    """The text of the tokens before the first of `last`."""
+    ends = [place for place, token in enumerate(row) if token in last]
+    return " ".join(decode(row[:ends[0]] if ends else row).split())

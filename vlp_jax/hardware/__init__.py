@@ -1,0 +1,1 @@
+"""Accelerators: peak rates, topologies, and the collectives of a compiled program."""

@@ -1,0 +1,1 @@
+"""Text decoders, and generation with them."""

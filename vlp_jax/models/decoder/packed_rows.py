@@ -1,0 +1,49 @@
+"""Several short texts in a row of tokens, each beside its own picture."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from einops import rearrange, repeat
+
+from vlp_jax.models.layers.segment_mask import Segments
+from vlp_jax.models.layers.transformer import Encoding
+from vlp_jax.sharding.layout import constrain
+
+
+@flax.struct.dataclass
+class PackedRows:
+    """segments: int32 [T, L], the number of the text that a token belongs to, 0 for padding. windows: int, the T rows are so many
+    windows of T / windows rows, and texts 1 ... W of a window belong to its W pictures."""
+
+    segments: jax.Array
+    windows: int = flax.struct.field(pytree_node=False)
+
+    @classmethod
+    def of(cls, segments: jax.Array) -> "PackedRows":
+        """segments: int32 [windows, rows, L]."""
+        return cls(rearrange(segments, "w r l -> (w r) l"), len(segments))
+
+    def places(self) -> jax.Array:
+        """int32 [T, L]: where a token stands in its own text, from 0 on."""
+        order = jnp.arange(self.segments.shape[1], dtype=jnp.int32)
+        start = jnp.where(~self.continued(), order, 0)
+        return order - jax.lax.cummax(start, axis=1)
+
+    def continued(self) -> jax.Array:
+        """[T, L] bool: whether a token's text is that of the token before it."""
+        same = self.segments[:, 1:] == self.segments[:, :-1]
+        return jnp.pad(same, ((0, 0), (1, 0)))
+
+    def themselves(self) -> Segments:
+        """What self-attention may meet."""
+        return Segments(self.segments, self.segments)
+
+    def pictures(self, memory: Encoding) -> tuple[jax.Array, Segments]:
+        """Pictures' tokens [B, M, D] -> those of a window, beside each of its rows, [T, W M, D], and who may see which."""
+        rows, count = len(self.segments) // self.windows, memory.tokens.shape[1]
+        tokens = repeat(memory.tokens, "(n w) m d -> (n r) (w m) d", n=self.windows, r=rows)
+        each = len(memory.tokens) // self.windows
+        numbers = jnp.broadcast_to(repeat(jnp.arange(1, each + 1), "w -> (w m)", m=count), tokens.shape[:2])
+        if memory.mask is not None:
+            numbers *= repeat(memory.mask, "(n w) m -> (n r) (w m)", n=self.windows, r=rows)
+        return constrain(tokens, ("batch", "tokens", "activation_embed")), Segments(self.segments, numbers)

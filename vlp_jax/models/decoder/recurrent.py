@@ -1,0 +1,160 @@
+"""Recurrent decoders: LSTM or GRU cells that write a text, of a picture that begins their state or that they attend to."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vlp_jax.models.layers.attention import visible_softmax
+from vlp_jax.models.layers.transformer import Encoding, Precision, masked_mean
+from vlp_jax.models.text.recurrent import along, make_cell, on_own_examples
+from vlp_jax.models.text.transformer import embedded_words
+from vlp_jax.sharding.layout import constrain
+
+STATES = {"lstm": 2, "gru": 1}  # vectors that a cell remembers: an LSTM's memory and what it shows of it
+
+
+class RecurrentDecoder(nn.Module):
+    """Layers of LSTM or GRU cells over the words of a text, each of which predicts the next one.
+
+    Args of the call:
+      text: int32 [B, L] token ids. Padding stands behind a text's words, and so changes nothing that they predict.
+      memory: what the picture's encoder gave; None where the cache holds it already.
+      train: whether to drop activations; needs a "dropout" rng then.
+      cached: whether states behind the text are kept in the collection "cache" (to be mutable), and those of an earlier call taken
+        up: the text is what follows then, in texts whose beginning was given before. The first such call has the memory.
+    Returns: logits float32 [B, L, V], those at place i predict token i + 1.
+
+    cell: "lstm" or "gru". States are float32, products with parameters in the compute dtype.
+    image: `state`: what the encoder pooled, brought to a word's width, is read in front of the text by cells whose state is zero,
+      and logits are linear in the last layer's state (Vinyals et al. 2015, "Show and tell", equations 10 to 12). `attention`:
+      before each word the first layer looks at the tokens (see `AttendingCell`); its state begins as tanh of a linear map of
+      their mean, and logits are linear in E y + L_h h + L_z z: the word, the last layer's state and what was seen (Xu et al. 2015,
+      "Show, attend and tell", section 3.1.2 and equation 7). The weights of each call, float32 [B, L, N], are added to the
+      collection "attention" for a caller that asks for it, as `MultiHeadAttention` does.
+    dropout: of the words, of what enters each further layer, and of what the logits are made of (Zaremba et al. 2014).
+    """
+
+    cell: str
+    vocab_size: int
+    embedding_width: int
+    width: int
+    depth: int
+    image: str
+    attention_width: int
+    dropout: float
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, text: jax.Array, memory: Encoding | None = None, train: bool = False, cached: bool = False) -> jax.Array:
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        words = drop(embedded_words(text, self.vocab_size, self.embedding_width, self.precision))
+        words = constrain(words, ("batch", "tokens", "activation_embed"))
+        if self.image == "attention":
+            states, seen = self.attending(words, memory, cached)
+            states = self.layers(states, range(1, self.depth), drop, cached)
+            spoken = words + self.dense(self.embedding_width, "state_out")(drop(states))
+            return self.logits(spoken + self.dense(self.embedding_width, "picture_out", bias=False)(drop(seen)))
+        if memory is not None:
+            picture = self.dense(self.embedding_width, "picture_in")(memory.pooled)
+            words = jnp.concatenate([picture[:, None], words], axis=1)
+        states = self.layers(words, range(self.depth), drop, cached)
+        return self.logits(drop(states[:, int(memory is not None):]))
+
+    def attending(self, words: jax.Array, memory: Encoding | None, cached: bool) -> tuple[jax.Array, jax.Array]:
+        """The first layer's states [B, L, D], and what it saw of the picture before each, [B, L, D']."""
+        start, picture = None, self.get_variable("cache", "picture")
+        if memory is not None:
+            mean = masked_mean(memory.tokens, memory.mask).astype(memory.tokens.dtype)
+            parts = jnp.tanh(self.dense(STATES[self.cell] * self.width, "start")(mean)).astype(jnp.float32)
+            start = tuple(jnp.split(parts, 2, axis=-1)) if self.cell == "lstm" else parts
+            keys = self.dense(self.attention_width, "keys")(memory.tokens)
+            picture = (constrain(memory.tokens, ("batch", "tokens", "activation_embed")), constrain(keys, ("batch", None, None)),
+                       None if memory.mask is None else memory.mask[:, :, None])
+            if cached:
+                self.put_variable("cache", "picture", picture)
+        cell = AttendingCell(self.cell, self.width, self.attention_width, self.precision, name="layer_0")
+        states, seen, weights = self.through(cell, start, words, cached, picture)
+        if self.is_mutable_collection("attention") and not self.is_initializing():
+            self.sow("attention", "weights", weights)
+        return states.astype(words.dtype), seen
+
+    def layers(self, x: jax.Array, numbers: range, drop: Callable, cached: bool) -> jax.Array:
+        """[B, L, D'] -> [B, L, D], through the layers of these numbers."""
+        for i in numbers:
+            cell = make_cell(self.cell, self.width, self.precision, f"layer_{i}")
+            start = cell.initialize_carry(jax.random.key(0), (len(x), x.shape[-1]))
+            x = self.through(cell, start, drop(x) if i else x, cached).astype(x.dtype)
+            x = constrain(x, ("batch", "tokens", "activation_embed"))
+        return x
+
+    def through(self, cell: nn.Module, start: Any, x: jax.Array, cached: bool, *beside: Any) -> Any:
+        """What a cell gives along x [B, L, D'], from a state that is `start` or, where there is one, in the cache."""
+        name = f"{cell.name}_state"
+        if cached and self.has_variable("cache", name):
+            start = jax.tree.map(lambda state: state[:, 0], self.get_variable("cache", name))
+        last, found = on_own_examples(along, cell, start, x, *beside)
+        if cached:
+            self.put_variable("cache", name, jax.tree.map(lambda state: state[:, None], last))
+        return found
+
+    def dense(self, width: int, name: str, bias: bool = True) -> nn.Module:
+        return self.precision.dense(width, ("embed", None), kernel_init=nn.initializers.xavier_uniform(), use_bias=bias, name=name)
+
+    def logits(self, x: jax.Array) -> jax.Array:
+        """[B, L, D] -> float32 [B, L, V]."""
+        x = constrain(x, ("batch", "tokens", "activation_embed"))
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
+        table = self.param("output", init, (self.vocab_size, x.shape[-1]), jnp.float32)
+        bias = self.param("output_bias", nn.with_logical_partitioning(nn.initializers.zeros, ("vocab",)), (self.vocab_size,),
+                          jnp.float32)
+        logits = jnp.einsum("bld,vd->blv", x, table.astype(x.dtype), preferred_element_type=jnp.float32) + bias
+        return constrain(logits, ("batch", None, "vocab"))
+
+
+class AttendingCell(nn.Module):
+    """An LSTM or GRU cell that looks at a picture before each step (Xu et al. 2015, sections 3.1.2 and 4.2, soft attention). Of
+    tokens a_i, with the state h before the step:
+
+      p = softmax_i(w . tanh(W_a a_i + W_h h + b)),  beta = sigmoid(w_b . h + b_b),  z = beta sum_i p_i a_i,
+
+    and the cell reads the word beside z.
+
+    Args of the call:
+      carry: the cell's, float32. word: [B, E].
+      picture: tokens [B, N, D'], W_a a_i + b of each [B, N, A], and bool [B, N, 1], which of them are seen, or None for all.
+    Returns: the new carry; and the new h [B, D], z [B, D'] and p, float32 [B, N].
+    """
+
+    cell: str
+    width: int
+    attention_width: int
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, carry: Any, word: jax.Array, picture: tuple) -> tuple[Any, tuple[jax.Array, jax.Array, jax.Array]]:
+        tokens, keys, mask = picture
+        state = jax.tree.leaves(carry)[-1]  # what an LSTM shows stands behind its memory
+        dense = functools.partial(self.precision.dense, kernel_init=nn.initializers.xavier_uniform())
+        asked = dense(self.attention_width, ("embed", None), use_bias=False, name="asked")(state)
+        init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), (None, None))
+        score = self.param("score", init, (self.attention_width, 1), jnp.float32)
+        weights = visible_softmax(additive_logits(keys, asked, score[:, 0].astype(keys.dtype)),
+                                  None if mask is None else mask[:, :, 0], causal=False)
+        gate = jax.nn.sigmoid(dense(1, ("embed", None), name="gate")(state))
+        seen = gate * jnp.einsum("bn,bnd->bd", weights.astype(tokens.dtype), tokens)
+        cell = make_cell(self.cell, self.width, self.precision, "cell")
+        carry, state = cell(carry, jnp.concatenate([word, seen.astype(word.dtype)], axis=-1))
+        return carry, (state, seen, weights)
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def additive_logits(keys: jax.Array, asked: jax.Array, score: jax.Array) -> jax.Array:
+    """w . tanh(k_i + q), float32 [B, N] (Bahdanau et al. 2015, appendix A.1.2). keys: [B, N, A]; asked: [B, A]; score: [A].
+
+    The backward pass computes tanh again: of each step, [B, N, A] numbers would have to be kept.
+    """
+    return jnp.einsum("bna,a->bn", jnp.tanh(keys + asked[:, None]), score, preferred_element_type=jnp.float32)

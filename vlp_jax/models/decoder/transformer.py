@@ -1,0 +1,120 @@
+"""A causal transformer that predicts words: of a text alone, before a picture's tokens, or on top of a text tower."""
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from vlp_jax.models.decoder.packed_rows import PackedRows
+from vlp_jax.models.layers.attention import Cache
+from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, LayerOptions, Transformer
+from vlp_jax.models.text.transformer import memory_mask, places_of
+from vlp_jax.sharding.layout import constrain
+
+
+@flax.struct.dataclass
+class Decoding:
+    """logits: float32 [B, L, V], those at place i predict token i + 1. prefix: int32 [B], how many of a text's first tokens were
+    shown at once and are not to be predicted."""
+
+    logits: jax.Array
+    prefix: jax.Array
+
+
+class TextDecoder(nn.Module):
+    """A decoder-only transformer (Radford et al. 2019, "GPT-2"), or the decoder of an encoder-decoder (Vaswani et al. 2017).
+
+    Args of the call:
+      text: int32 [B, L] token ids, L at most `length`; with `on_tower` [B, L, D'], a causal text tower's tokens.
+      mask: [B, L] bool, True for real tokens (a prefix of each row); None: all are real.
+      memory: what the picture's encoder gave; None with image="none", and where the cache holds it already.
+      prefix: int32 [B], so many first tokens of a text are seen by all others, later ones too (prefix-LM); None: none.
+      cache: where `text` stands in texts whose beginning was given before.
+      packed: where a row holds several texts; memory is then of the pictures of all, and each text sees its own.
+    Returns: logits float32 [B, L, V].
+
+    image: `cross_attention` in every layer, or its tokens as a `prefix` of the text that is seen both ways (Wang et al. 2022,
+      "SimVLM"), or `none`.
+    queries: by how many learned queries the picture's tokens are pooled first (Yu et al. 2022, "CoCa", section 3.2); 0: not.
+    tied: the output's embeddings are those of the input (Press and Wolf 2017).
+    """
+
+    options: LayerOptions  # causal, with cross-attention where image asks for it
+    vocab_size: int
+    length: int
+    image: str = "cross_attention"
+    queries: int = 0
+    on_tower: bool = False
+    tied: bool = True
+    stochastic_depth: float = 0.0
+    scan: bool = False
+    rematerialisation: str = "none"
+    saved: tuple[str, ...] = ()
+
+    @nn.compact
+    def __call__(self, text: jax.Array, mask: jax.Array | None = None, memory: Encoding | None = None,
+                 prefix: jax.Array | None = None, train: bool = False, cache: Cache | None = None,
+                 packed: PackedRows | None = None) -> jax.Array:
+        options = self.options
+        table = None if self.on_tower else self.embeddings("tokens")
+        if self.on_tower:
+            x = options.to_width(text, "text_projection")
+        else:
+            x = jnp.take(constrain(table, ("vocab", "activation_embed")), text, axis=0)
+            table_of_places = self.positions()
+            x = x + (places_of(table_of_places, text.shape[1], cache) if packed is None else
+                     jnp.take(table_of_places[0], packed.places(), axis=0))
+            x = nn.Dropout(options.dropout, deterministic=not train)(x)
+        stack = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
+                            name="transformer")
+        memory = None if memory is None else self.looked_at(memory)
+        if packed is None:
+            x = self.through(stack, x, mask, memory, prefix, cache)
+        else:
+            x = stack(x, packed.themselves(), *((None, None) if memory is None else packed.pictures(memory)))
+        x = constrain(options.normalisation("norm")(x), ("batch", "tokens", "activation_embed"))
+        output = table if self.tied else self.embeddings("output")
+        logits = jnp.einsum("bld,vd->blv", x, output, preferred_element_type=jnp.float32)
+        return constrain(logits, ("batch", None, "vocab"))
+
+    def through(self, stack: Transformer, x: jax.Array, mask: jax.Array | None, memory: Encoding | None,
+                prefix: jax.Array | None, cache: Cache | None) -> jax.Array:
+        """x [B, L, D] after all layers, with what each place may see: a cache's tokens and a prefix as well."""
+        seen, in_front = memory_mask(self, memory, cache), self.image == "prefix"
+        places = seen.shape[1] if in_front else 0
+        if in_front and memory is not None:
+            x = jnp.concatenate([memory.tokens, x], axis=1)
+        count = places + self.length if cache is not None else x.shape[1]
+        start = 0 if cache is None else cache.position + (places if memory is None else 0)
+        own = Cache(start, count)
+        visible = None  # but for causality, which the options say, and kernels know
+        if in_front or cache is not None or prefix is not None:
+            shown = places + (0 if prefix is None else prefix[:, None, None])
+            visible = own.visible(x.shape[1]) | (jnp.arange(count) < shown)
+        if in_front:
+            words = jnp.ones((len(x), count - places), bool) if mask is None else mask
+            mask = jnp.concatenate([seen, words], axis=1)
+        beside = None if in_front or memory is None else constrain(memory.tokens, ("batch", "tokens", "activation_embed"))
+        x = stack(x, mask, beside, None if in_front else seen, visible=visible, cache=None if cache is None else own)
+        return x[:, places:] if memory is not None else x
+
+    def looked_at(self, memory: Encoding) -> Encoding:
+        """The picture's tokens as the layers see them."""
+        if self.queries:
+            pooled = AttentionPooling(self.options, self.queries, mlp=False, name="pooler")(memory.tokens, memory.mask)
+            memory = Encoding(pooled.reshape(len(pooled), self.queries, -1), None, None)
+        if self.image == "prefix":
+            mask = jnp.ones(memory.tokens.shape[:2], bool) if memory.mask is None else memory.mask
+            memory = memory.replace(tokens=self.options.to_width(memory.tokens, "image_projection"), mask=mask)
+        return memory
+
+    def embeddings(self, name: str) -> jax.Array:
+        """[V, D], in the compute dtype."""
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
+        table = self.param(name, init, (self.vocab_size, self.options.width), jnp.float32)
+        return table.astype(self.options.precision.compute)
+
+    def positions(self) -> jax.Array:
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.01), (None, None, "embed"))
+        positions = self.param("position", init, (1, self.length, self.options.width), jnp.float32)
+        return positions.astype(self.options.precision.compute)

@@ -1,0 +1,1 @@
+"""Fusions of image and text encodings."""

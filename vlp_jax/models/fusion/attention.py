@@ -1,0 +1,129 @@
+"""Fusion: from the encodings of an image and of a text to one of both."""
+
+import dataclasses
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from vlp_jax.models.layers.transformer import Encoding, LayerOptions, Transformer, rematerialised
+from vlp_jax.sharding.layout import constrain
+
+
+@flax.struct.dataclass
+class FusedEncoding(Encoding):
+    """An Encoding of the text's tokens (None where only what is pooled is fused), which have seen the image, and `image_tokens`
+    [B, M, D], which have seen the text; None where a fusion has none."""
+
+    image_tokens: jax.Array | None = None
+
+
+class FusionLayers(nn.Module):
+    """Base of the fusions by transformer layers. `__call__(image, text, train) -> FusedEncoding`.
+
+    image, text: Encodings with tokens [B, M, D'] and [B, N, D''] of any widths, the text's mask [B, N] with hidden tokens last,
+      all of the image's tokens real. What is of another width than the layers is brought to theirs by a linear map.
+    Pooled is the text's first token, or one of the fusion's own; with `pooler`, after a linear layer and tanh, as in BERT (Devlin
+    et al. 2019).
+    """
+
+    options: LayerOptions
+    final_norm: bool = True
+    pooler: bool = False
+    stochastic_depth: float = 0.0
+    scan: bool = False
+    rematerialisation: str = "none"
+    saved: tuple[str, ...] = ()
+
+    def stack(self, train: bool, cross_attention: bool) -> Transformer:
+        options = dataclasses.replace(self.options, cross_attention=cross_attention)
+        return Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
+                           name="transformer")
+
+    def typed(self, x: jax.Array, name: str) -> jax.Array:
+        """x, as wide as the layers, and a learned vector that says of which kind its tokens are, as BERT's segments do."""
+        x = self.options.to_width(x, f"{name}_in")
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("embed",))
+        kind = self.param(f"{name}_type", init, (self.options.width,), jnp.float32)
+        return constrain(x + kind.astype(x.dtype), ("batch", "tokens", "activation_embed"))
+
+    def norm(self, x: jax.Array, name: str) -> jax.Array:
+        return constrain(self.options.normalisation(name)(x) if self.final_norm else x, ("batch", "tokens", "activation_embed"))
+
+    def pool(self, first: jax.Array, name: str = "pooler") -> jax.Array:
+        """[B, D] -> [B, D]."""
+        options = self.options
+        if not self.pooler:
+            return first
+        dense = options.precision.dense(options.width, ("embed", "mlp"), kernel_init=options.initializers()["residual"], name=name)
+        return jnp.tanh(dense(first))
+
+
+class CrossAttention(FusionLayers):
+    """The text's tokens attend themselves and the image's in each layer (Li et al. 2021, "ALBEF", figure 1): visual attention of
+    words. Its weights are in the collection "attention" for a caller that asks for it (see `MultiHeadAttention`)."""
+
+    @nn.compact
+    def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
+        x = self.stack(train, cross_attention=True)(self.options.to_width(text.tokens, "text_in"), text.mask, image.tokens)
+        x = self.norm(x, "norm")
+        return FusedEncoding(x, text.mask, self.pool(x[:, 0]))
+
+
+class MergedAttention(FusionLayers):
+    """All tokens in one stream (Kim et al. 2021, "ViLT", equations 1 to 5): self-attention over the concatenated features of both.
+    The image's stand in front, so that the text's padding comes last.
+
+    class_token: a learned token in front of all others is pooled (Singh et al. 2022, "FLAVA", section 3.1).
+    projected: each kind of tokens goes through a linear map of its own, whose bias also says of which kind they are.
+    normalised: False takes the towers' tokens as their final norms found them.
+    """
+
+    class_token: bool = False
+    projected: bool = False
+    normalised: bool = True
+
+    @nn.compact
+    def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
+        images, texts = self.entering(image, "image"), self.entering(text, "text")
+        parts, behind = [images, texts], images.shape[1] + self.class_token  # where the text begins
+        if self.class_token:
+            init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, "embed"))
+            token = self.param("class_token", init, (1, 1, self.options.width), jnp.float32).astype(images.dtype)
+            parts = [jnp.broadcast_to(token, (len(images), *token.shape[1:])), *parts]
+        x = constrain(jnp.concatenate(parts, axis=1), ("batch", "tokens", "activation_embed"))
+        mask = None if text.mask is None else jnp.pad(text.mask, ((0, 0), (behind, 0)), constant_values=True)
+        x = self.norm(self.stack(train, cross_attention=False)(x, mask), "norm")
+        pooled = self.pool(x[:, 0 if self.class_token else behind])
+        return FusedEncoding(x[:, behind:], text.mask, pooled, image_tokens=x[:, int(self.class_token):behind])
+
+    def entering(self, encoding: Encoding, name: str) -> jax.Array:
+        """A tower's tokens as they enter the stream, [B, N, D]."""
+        x = encoding.tokens if self.normalised or encoding.unnormalised is None else encoding.unnormalised
+        x = self.options.linear(x, f"{name}_in") if self.projected else self.typed(x, name)
+        return constrain(x, ("batch", "tokens", "activation_embed"))
+
+
+class CoAttention(FusionLayers):
+    """Two streams; in each layer each attends itself, then the other as it was before the layer (Dou et al. 2022, "METER", section
+    3.1.3). Pooled is the first token of the text beside that of the image, [B, 2 D].
+
+    class_token: whether the image's first token stands for all; else their mean is taken, as METER's code does for Swin's.
+    """
+
+    class_token: bool = True
+
+    @nn.compact
+    def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
+        options = dataclasses.replace(self.options, cross_attention=True)
+        layer = rematerialised(self.rematerialisation, self.saved, options, prevent_cse=True)
+        images, texts = self.typed(image.tokens, "image"), self.typed(text.tokens, "text")
+        rates = jnp.linspace(0.0, self.stochastic_depth, options.depth) if self.stochastic_depth else [None] * options.depth
+        for i in range(options.depth):
+            of_image, of_text = (layer(options, train, name=f"{name}_layer_{i}") for name in ("image", "text"))
+            images, texts = (of_image(images, rates[i], None, texts, text.mask), of_text(texts, rates[i], text.mask, images))
+        images, texts = self.norm(images, "image_norm"), self.norm(texts, "text_norm")
+        whole = images[:, 0] if self.class_token else images.astype(jnp.float32).mean(axis=1).astype(images.dtype)
+        pooled = [self.pool(texts[:, 0], "text_pooler"), self.pool(whole, "image_pooler")]
+        return FusedEncoding(texts, text.mask, jnp.concatenate(pooled, axis=-1), image_tokens=images)

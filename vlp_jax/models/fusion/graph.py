@@ -1,0 +1,151 @@
+"""Graphs over the regions of an image and the words of a text: who is whose neighbour, and the layers by which neighbours talk."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+
+from vlp_jax.models.layers.attention import visible_softmax
+from vlp_jax.models.options import ACTIVATIONS, LayerOptions
+
+SLOPE = 0.2  # of the leaky ReLU, below 0 (Velickovic et al. 2018, section 2.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The tokens of an image: side x side regions, row by row, and how many others (class token, registers) stand before and after
+    them."""
+
+    side: int
+    before: int = 0
+    after: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.before + self.side**2 + self.after
+
+    def neighbours(self, count: int) -> np.ndarray:
+        """bool [M, M]: regions that share a side (`count` 4), or a side or a corner (8). Tokens without a place have none."""
+        row, column = np.divmod(np.arange(self.side**2), self.side)
+        down, across = (np.abs(place[:, None] - place) for place in (row, column))
+        near = down + across == 1 if count == 4 else np.maximum(down, across) == 1
+        return np.pad(near, (self.before, self.after))
+
+
+def word_neighbours(tokens: int, window: int, before: int = 0) -> np.ndarray:
+    """bool [N, N]: words at most `window` places from each other. So many tokens `before` the words (a class token) have none."""
+    place = np.arange(tokens - before)
+    distance = np.abs(place[:, None] - place)
+    return np.pad((distance > 0) & (distance <= window), (before, 0))
+
+
+def pooled_regions(tokens: jax.Array, boxes: jax.Array, grid: Grid) -> jax.Array:
+    """The mean of an image's tokens under each box, weighted by how much of a token's cell of the grid the box covers.
+
+    One map serves all regions, as in Fast R-CNN (Girshick 2015, section 2.1). Its RoI pooling divides a box into parts, rounds
+    their ends to whole cells and takes the largest value of each; here a box is one part, nothing is rounded, and the mean is
+    taken.
+
+    tokens: [B, N, D], on `grid`. boxes: float32 [B, R, 4], left, top, right, bottom as fractions of the image, NaN for none.
+    Returns: [B, R, D] in the dtype of the tokens; zeros for no box.
+    """
+    boxes = jnp.where(given(boxes)[:, :, None], boxes, 0.0)
+    across, down = (covered(boxes[:, :, side::2], grid.side) for side in (0, 1))
+    weights = rearrange(down[:, :, :, None] * across[:, :, None, :], "b r h w -> b r (h w)").astype(tokens.dtype)
+    return jnp.einsum("brn,bnd->brd", weights, tokens[:, grid.before:grid.before + grid.side**2])
+
+
+def covered(ends: jax.Array, cells: int) -> jax.Array:
+    """Which parts of an interval lie in each of so many equal cells of [0, 1]. ends: [..., 2] -> [..., cells], of sum 1; zeros for
+    an interval without length."""
+    edges = np.arange(cells + 1, dtype=np.float32) / np.float32(cells)
+    parts = jnp.maximum(jnp.minimum(ends[..., 1:], edges[1:]) - jnp.maximum(ends[..., :1], edges[:-1]), 0.0)
+    whole = parts.sum(axis=-1, keepdims=True)
+    return parts / jnp.where(whole > 0, whole, 1.0)
+
+
+def given(boxes: jax.Array) -> jax.Array:
+    """bool [B, R]: which of boxes [B, R, 4] are there, and not NaN."""
+    return jnp.isfinite(boxes).all(axis=-1)
+
+
+def box_neighbours(boxes: jax.Array, which: str) -> jax.Array:
+    """bool [B, R, R]: `all` boxes, or those that `overlap`, of boxes [B, R, 4]."""
+    if which == "all":
+        return jnp.ones((*boxes.shape[:2], boxes.shape[1]), bool)
+    begins, ends = boxes[:, :, None, :2], boxes[:, None, :, 2:]
+    before = (begins < ends).all(axis=-1)  # NaN is before nothing
+    return before & before.swapaxes(1, 2)
+
+
+def edges_of(neighbours: np.ndarray | jax.Array, mask: jax.Array | None) -> jax.Array:
+    """bool [B or 1, N, N]: who hears whom, itself included. Nodes that mask [B, N] hides hear nobody, and nobody hears them.
+    neighbours: bool [N, N], or [B, N, N] where each example has its own."""
+    edges = jnp.asarray(neighbours | np.eye(neighbours.shape[-1], dtype=bool))
+    edges = edges if edges.ndim == 3 else edges[None]
+    return edges if mask is None else edges & mask[:, :, None] & mask[:, None, :]
+
+
+def normalised_adjacency(edges: jax.Array) -> jax.Array:
+    """D^-1/2 A D^-1/2 of edges A, self loops included, with D the number of each node's edges: float32 [B or 1, N, N]."""
+    root = jax.lax.rsqrt(jnp.maximum(edges.sum(axis=-1), 1).astype(jnp.float32))
+    return jnp.where(edges, root[:, :, None] * root[:, None, :], 0.0)
+
+
+class GraphConvolution(nn.Module):
+    """sigma(D^-1/2 (A + I) D^-1/2 H W), sigma the options' activation (Kipf & Welling 2017, equation 2).
+
+    Args of the call:
+      nodes: [B, N, D], H.
+      edges: bool [B or 1, N, N], A + I, symmetric (see `edges_of`).
+    Returns: [B, N, D] in the compute dtype; sigma(0) for a node without edges.
+    """
+
+    options: LayerOptions
+
+    @nn.compact
+    def __call__(self, nodes: jax.Array, edges: jax.Array) -> jax.Array:
+        options = self.options
+        dense = options.precision.dense(options.width, ("embed", "mlp"), use_bias=False, name="nodes",
+                                        kernel_init=options.initializers()["residual"])
+        x = dense(nodes)
+        mixed = jnp.einsum("bnm,bmd->bnd", normalised_adjacency(edges).astype(x.dtype), x)
+        return ACTIVATIONS[options.activation](mixed)
+
+
+class GraphAttention(nn.Module):
+    """Neighbours weighted by attention (Velickovic et al. 2018, equations 1 to 5): of each head
+
+      e_ij = LeakyReLU(a . [W h_i, W h_j]),  h'_i = sigma(sum_j softmax_j(e_ij) W h_j) over the neighbours j of i and itself,
+
+    side by side, sigma the options' activation. Arguments and result as of `GraphConvolution`; edges need not be symmetric. Where a
+    caller asks for the collection "attention", it has the softmax as `weights`, float32 [B, H, N, N].
+    """
+
+    options: LayerOptions
+
+    @nn.compact
+    def __call__(self, nodes: jax.Array, edges: jax.Array) -> jax.Array:
+        options, initial = self.options, self.options.initializers()
+        shape = options.heads, options.width // options.heads
+        x = options.precision.dense(shape, ("embed", "heads", "head_dim"), use_bias=False, name="nodes",
+                                    kernel_init=initial["attention"])(nodes)
+        hears, says = (self.score(x, name) for name in ("hears", "says"))
+        logits = jax.nn.leaky_relu(hears[:, :, :, None] + says[:, :, None, :], SLOPE)
+        weights = visible_softmax(logits, edges[:, None], causal=False)
+        if not self.is_initializing():
+            self.sow("attention", "weights", weights)
+        mixed = rearrange(jnp.einsum("bhnm,bmhk->bnhk", weights.astype(x.dtype), x), "b n h k -> b n (h k)")
+        return ACTIVATIONS[options.activation](mixed)
+
+    def score(self, x: jax.Array, name: str) -> jax.Array:
+        """One half of a . [W h_i, W h_j]: [B, N, H, K] -> float32 [B, H, N]."""
+        init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("heads", "head_dim"))
+        half = self.param(name, init, x.shape[2:], jnp.float32).astype(x.dtype)
+        return jnp.einsum("bnhk,hk->bhn", x, half, preferred_element_type=jnp.float32)
+
+
+GRAPH_LAYERS: dict[str, type[nn.Module]] = {"convolution": GraphConvolution, "attention": GraphAttention}

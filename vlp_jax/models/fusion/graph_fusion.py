@@ -1,0 +1,112 @@
+"""An interactive network: a graph of an image's regions and one of a text's words, whose nodes talk within and across."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vlp_jax.models.fusion.attention import FusedEncoding
+from vlp_jax.models.fusion.graph import GRAPH_LAYERS, Grid, box_neighbours, edges_of, given, pooled_regions, word_neighbours
+from vlp_jax.models.layers.attention import MultiHeadAttention
+from vlp_jax.models.layers.transformer import Encoding, LayerOptions, Mlp, masked_mean
+from vlp_jax.sharding.layout import constrain
+
+OTHER = {"image": "text", "text": "image"}
+
+
+class GraphFusion(nn.Module):
+    """Several rounds of messages within and across the two graphs, after "Graph matching networks" (Li et al. 2019, section 3.2):
+    of the nodes i of one graph and j of the other
+
+      g_i = h_i + G(norm(h))_i                                             the message within the graph, by a layer of `graph.py`
+      m_i = sum_j softmax_j(q(norm(g_i)) . k(norm(g_j))) v(norm(g_j))      the message across, of every head
+      h'_i = c_i + MLP(norm(c_i)),  c_i = g_i + m_i                        the node's update
+
+    for both graphs at once. Theirs takes g_i - sum_j softmax_j(g_i . g_j) g_j for the message across; as the two graphs here are of
+    different kinds of things, learned maps q, k, v, and one of the heads together, stand in it, and it is added to g_i. Each graph
+    and each round has parameters of its own.
+
+    image, text: Encodings with tokens [B, M, D'] and [B, N, D'']; each token is a node, brought to the width by a linear map. With
+      regions="boxes" the image has `boxes` [B, R, 4], each a node in place of the tokens (see `pooled_regions`); with
+      words="dependencies" the text has `edges` [B, L, L].
+    Returns: FusedEncoding with the words' nodes as tokens, the regions' as image_tokens, and pooled [B, 2 D], the mean of the real
+      nodes of the text beside that of the image. Hidden nodes change no other.
+
+    layer: "convolution" or "attention". grid: of the image's tokens. image_neighbours: 4 or 8 of a region. word_window: so many
+      places from each other words are still neighbours. words_before: tokens in front of the words, which have no neighbours.
+      box_neighbours: of `graph.box_neighbours`.
+    """
+
+    options: LayerOptions
+    layer: str
+    rounds: int
+    grid: Grid
+    image_neighbours: int
+    word_window: int
+    words_before: int = 0
+    regions: str = "grid"
+    box_neighbours: str = "overlap"
+    words: str = "window"
+
+    @nn.compact
+    def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
+        if self.regions == "boxes":
+            image = image.replace(tokens=pooled_regions(image.tokens, image.boxes, self.grid), mask=given(image.boxes))
+        encodings, options = {"image": image, "text": text}, self.options
+        masks = {name: encoding.mask for name, encoding in encodings.items()}
+        neighbours = {"image": self.region_neighbours(image), "text": self.word_neighbours(text)}
+        edges = {name: edges_of(neighbours[name], masks[name]) for name in encodings}
+        nodes = {name: laid_out(options.precision.dense(options.width, ("embed", "mlp"), name=f"{name}_in",
+                                                        kernel_init=options.initializers()["residual"])(encoding.tokens))
+                 for name, encoding in encodings.items()}
+        for i in range(self.rounds):
+            nodes = InteractiveRound(options, self.layer, name=f"round_{i}")(nodes, edges, masks)
+        nodes = {name: laid_out(options.normalisation(f"{name}_norm")(x)) for name, x in nodes.items()}
+        pooled = jnp.concatenate([masked_mean(nodes[name], masks[name]) for name in ("text", "image")], axis=-1)
+        return FusedEncoding(nodes["text"], text.mask, pooled.astype(nodes["text"].dtype), image_tokens=nodes["image"])
+
+    def region_neighbours(self, image: Encoding) -> np.ndarray | jax.Array:
+        """bool [M, M], or [B, R, R] of boxes."""
+        if self.regions == "boxes":
+            return box_neighbours(image.boxes, self.box_neighbours)
+        return self.grid.neighbours(self.image_neighbours)
+
+    def word_neighbours(self, text: Encoding) -> np.ndarray | jax.Array:
+        """bool [N, N], or [B, N, N] of a parse."""
+        before = self.words_before
+        if self.words == "dependencies":
+            return jnp.pad(text.edges, ((0, 0), (before, 0), (before, 0)))
+        return word_neighbours(text.tokens.shape[1], self.word_window, before)
+
+
+class InteractiveRound(nn.Module):
+    """One round of messages (see `GraphFusion`). nodes: [B, N, D] of each graph, edges: bool [B or 1, N, N], masks: [B, N] or None,
+    each by the graph's name, "image" or "text". Returns the nodes after it."""
+
+    options: LayerOptions
+    layer: str
+
+    @nn.compact
+    def __call__(self, nodes: dict[str, jax.Array], edges: dict[str, jax.Array],
+                 masks: dict[str, jax.Array | None]) -> dict[str, jax.Array]:
+        told = {name: self.within(name, x, edges[name]) for name, x in nodes.items()}
+        said = {name: self.norm(f"{name}_cross", x) for name, x in told.items()}
+        cross = dataclasses.replace(self.options, cross_attention=True)
+        heard = {name: laid_out(told[name] + MultiHeadAttention(cross, name=f"{name}_cross")(said[name], said[other], masks[other]))
+                 for name, other in OTHER.items()}
+        return {name: laid_out(x + Mlp(self.options, name=f"{name}_mlp")(self.norm(f"{name}_mlp", x))) for name, x in heard.items()}
+
+    def within(self, name: str, nodes: jax.Array, edges: jax.Array) -> jax.Array:
+        """The nodes of one graph and what each hears from its neighbours."""
+        layer = GRAPH_LAYERS[self.layer](self.options, name=f"{name}_graph")
+        return laid_out(nodes + layer(self.norm(f"{name}_graph", nodes), edges))
+
+    def norm(self, name: str, x: jax.Array) -> jax.Array:
+        return self.options.normalisation(f"{name}_norm")(x)
+
+
+def laid_out(x: jax.Array) -> jax.Array:
+    """Nodes [B, N, D] where activations lie."""
+    return constrain(x, ("batch", "tokens", "activation_embed"))

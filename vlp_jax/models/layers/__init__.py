@@ -1,0 +1,1 @@
+"""Layers shared by all towers: attention, transformer stack, positions."""

@@ -1,0 +1,232 @@
+"""Multi-head attention: the module, and the way of computing it that suits the platform and the shapes."""
+
+import functools
+import logging
+from collections.abc import Callable
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from jax.ad_checkpoint import checkpoint_name
+
+from vlp_jax.models.layers.fused_attention import fused_attention, heads_per_program
+from vlp_jax.models.layers.long_attention import long_attention
+from vlp_jax.models.layers.segment_mask import Mask, Segments, shown
+from vlp_jax.models.options import LayerOptions
+from vlp_jax.sharding.collectives import on_each_device
+from vlp_jax.sharding.layout import Layout, constrain, current_layout
+
+SHORT = 8  # queries below which no kernel pays: the one learned query of attention pooling
+
+
+@flax.struct.dataclass
+class Cache:
+    """That keys and values are kept in the collection "cache", of `length` tokens, for queries that come later.
+
+    position: int32 scalar, where the first of the new tokens stands; None: what is attended to is the whole of it.
+    """
+
+    position: jax.Array | None
+    length: int = flax.struct.field(pytree_node=False)
+
+    def visible(self, queries: int) -> jax.Array:
+        """[1, N, length] bool: what N new tokens see, themselves and what stands before."""
+        return (jnp.arange(self.length) <= self.position + jnp.arange(queries)[:, None])[None]
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention over several heads (Vaswani et al. 2017, section 3.2).
+
+    Args of the call:
+      query: [B, N, D] tokens that look.
+      memory: [B, M, D] tokens looked at; the query itself for self-attention.
+      mask: [B, M] bool, False hides a token of the memory, and hidden ones (padding) come last; None shows all. Or Segments.
+      angles: how far each pair of numbers of a head is turned (see `positions.rotary2d`), [B or 1, N, K / 2]; a pair of them for
+        queries and memory where these are not the same tokens.
+      visible: [B or 1, N, M] bool, the pairs that may be met beside what `mask` and `causal` say; no platform's kernel has it.
+      bias: float32 [H, N, M] or [B, H, N, M], added to the logits (as `positions.relative_bias`); no platform's kernel has it.
+      cache: where the keys and values of memory are kept; all that are kept are looked at then. Without memory, only these.
+    Returns: [B, N, D] in the compute dtype. A query that may see nothing gets the output projection's bias.
+
+    train: whether weights are dropped, as `options.attention_dropout` says; needs a "dropout" rng then. No platform's kernel does
+      it.
+
+    Where a caller asks for the collection "attention" (`apply(..., mutable="attention")`), the weights of each call, float32
+    [B, H, N, M], are added to its `weights`, a tuple; nobody else pays for them.
+    """
+
+    options: LayerOptions
+    causal: bool = False
+    train: bool = False
+
+    @nn.compact
+    def __call__(self, query: jax.Array, memory: jax.Array | None, mask: jax.Array | None = None,
+                 angles: jax.Array | tuple[jax.Array, jax.Array] | None = None, visible: jax.Array | None = None,
+                 cache: Cache | None = None, bias: jax.Array | None = None) -> jax.Array:
+        options, precision = self.options, self.options.precision
+        initial = options.initializers()
+        project = functools.partial(precision.dense, (options.heads, options.width // options.heads),
+                                    ("embed", "heads", "head_dim"), kernel_init=initial["attention"])
+        inputs = {"query": query} if memory is None else {"query": query, "key": memory, "value": memory}
+        # The heads side by side: a TPU would keep [B, N, H, K] with every head widened to 128 numbers.
+        made = {name: checkpoint_name(constrain(rearrange(project(name=name)(x), "b n h k -> b n (h k)"),
+                                                ("batch", None, "activation_heads")), name) for name, x in inputs.items()}
+        if options.qk_norm:
+            made |= {name: self.norm_heads(made[name], f"{name}_norm") for name in made if name != "value"}
+        if angles is not None:
+            of_query, of_memory = angles if isinstance(angles, tuple) else (angles, angles)
+            made |= {"query": rotate(made["query"], of_query, options.heads), "key": rotate(made["key"], of_memory, options.heads)}
+        q, k, v = made["query"], *(made[name] if cache is None else self.kept(name, made.get(name), cache)
+                                   for name in ("key", "value"))
+        causal = self.causal and visible is None
+        if self.is_mutable_collection("attention") and not self.is_initializing():
+            self.sow("attention", "weights", attention_weights(q, k, mask, options.heads, causal, visible, bias))
+        drop = (self.make_rng("dropout"), options.attention_dropout) if self.train and options.attention_dropout else None
+        attended = attend(q, k, v, mask, options.heads, causal, options.attention, visible, bias, drop)
+        attended = checkpoint_name(attended, "attended")
+        attended = rearrange(attended, "b n (h k) -> b n h k", h=options.heads)
+        return precision.dense(options.width, ("heads", "head_dim", "embed"), axis=(-2, -1), name="out",
+                               kernel_init=initial["residual"])(attended)
+
+    def kept(self, name: str, new: jax.Array | None, cache: Cache) -> jax.Array:
+        """All keys, or values, that the cache holds, `new` [B, n, H K] among them."""
+        if new is None:
+            return self.get_variable("cache", name)
+        if cache.position is not None:
+            empty = jnp.zeros((len(new), cache.length, new.shape[2]), new.dtype)
+            new = jax.lax.dynamic_update_slice_in_dim(self.get_variable("cache", name, empty), new, cache.position, axis=1)
+        self.put_variable("cache", name, new)
+        return new
+
+    def norm_heads(self, x: jax.Array, name: str) -> jax.Array:
+        """LayerNorm of each head's part of [B, N, H K]."""
+        heads = rearrange(x, "b n (h k) -> b n h k", h=self.options.heads)
+        norm = self.options.normalisation(name, "head_dim")
+        return rearrange(norm(heads), "b n h k -> b n (h k)")
+
+
+def rotate(x: jax.Array, angles: jax.Array, heads: int) -> jax.Array:
+    """Rotary positions (Su et al. 2021, equation 34): of every head of x [B, N, H K], numbers i and i + K / 2 are a point that is
+    turned by angles [B or 1, N, K / 2], in float32."""
+    first, second = rearrange(x.astype(jnp.float32), "b n (h two k) -> two b n h k", h=heads, two=2)
+    cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
+    turned = jnp.stack([first * cos - second * sin, first * sin + second * cos])
+    return rearrange(turned, "two b n h k -> b n (h two k)").astype(x.dtype)
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool,
+           attention: str = "auto", visible: jax.Array | None = None, bias: jax.Array | None = None,
+           drop: tuple[jax.Array, float] | None = None) -> jax.Array:
+    """softmax(q k^T / sqrt(K) + bias) v of every head with the softmax in float32.
+
+    q: [B, N, H K]; k, v: [B, M, H K], the heads side by side; mask: [B, M] bool, the visible tokens first, or Segments, or None.
+    attention: `auto` takes the platform's kernel where there is one for these shapes, `plain` never.
+    visible: [B or 1, N, M] bool, pairs that may be met, in place of `causal`; by plain products, as with bias, float32 [H, N, M] or
+      [B, H, N, M].
+    drop: a key and the probability with which each weight is set to 0, the others divided by what is left (Vaswani et al. 2017,
+      section 5.4, as BERT has it); by plain products too.
+    Returns [B, N, H K]; zeros where nothing is seen.
+    """
+    if drop is not None and attention == "auto":
+        say_once("attention_dropout is above 0: in training, attention takes plain products and a softmax, and no kernel")
+    if visible is not None or bias is not None or drop is not None:
+        return plain_attention(q, k, v, mask, heads, causal and visible is None, visible, bias, drop)
+    layout = current_layout()
+    kernel = None if attention == "plain" or layout is None else kernel_for(layout, q, k, heads, isinstance(mask, Segments))
+    if kernel is None:
+        return plain_attention(q, k, v, mask, heads, causal)
+    axes, local_heads = ("batch", None, "activation_heads"), heads // layout.parts("activation_heads")
+    masks, structure = jax.tree.flatten(mask)
+
+    def local(q, k, v, *masks):
+        return kernel(q, k, v, jax.tree.unflatten(structure, masks), local_heads, causal)
+
+    return on_each_device(local, layout, (axes,) * 3 + (("batch", None),) * len(masks), axes)(q, k, v, *masks)
+
+
+def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, heads: int, segments: bool = False) -> Callable | None:
+    """What computes attention on this platform for these shapes, or None, said once, where nothing but plain products does."""
+    platform = layout.mesh.devices.flat[0].platform
+    local, rest = divmod(heads, layout.parts("activation_heads"))
+    rest = rest or q.shape[0] % layout.parts("batch")
+    if platform == "cpu":
+        return None if rest else cpu_attention
+    if q.shape[1] < SHORT:
+        return None
+    head_dim = q.shape[-1] // heads
+    if not rest and platform == "tpu":
+        on_chip = heads_per_program(q.shape[1], k.shape[1], local, head_dim, q.dtype.itemsize)
+        return fused_attention if on_chip and not segments else long_attention
+    lack = ""
+    if not rest and platform in ("gpu", "cuda") and not segments:
+        try:
+            jax.eval_shape(jax.grad(lambda q, k: cudnn_attention(q, k, k, None, heads, False).sum()), q, k)
+            return cudnn_attention
+        except (RuntimeError, ValueError, NotImplementedError) as error:  # cuDNN is not there, or does not take these shapes
+            lack = f" ({str(error).splitlines()[0]})"
+    what = f"{q.shape[1]} tokens{' in segments' if segments else ''}, {heads} heads of {head_dim} in {q.dtype}"
+    say_once(f"attention of {what} has no kernel on {platform}{lack}: plain products and a softmax are used")
+    return None
+
+
+@functools.cache
+def say_once(message: str) -> None:
+    """Logs a warning, the same one only once a process."""
+    logging.getLogger(__name__).warning(message)
+
+
+def cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool) -> jax.Array:
+    """`attend` by cuDNN's flash attention, on NVIDIA GPUs from the A100 on. Instead of a mask it takes the number of visible
+    tokens, and in training only even numbers of tokens: a hidden one is added to odd ones."""
+    length, memory_length = q.shape[1], k.shape[1]
+    q, k, v = (rearrange(jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0))), "b n (h k) -> b n h k", h=heads) for x in (q, k, v))
+    visible = jnp.full(len(q), memory_length, jnp.int32) if mask is None else mask.sum(axis=1, dtype=jnp.int32)
+    lengths = None if mask is None and memory_length % 2 == 0 else jnp.maximum(visible, 1)
+    attended = jax.nn.dot_product_attention(q, k, v, key_value_seq_lengths=lengths, is_causal=causal, implementation="cudnn")
+    attended = rearrange(attended[:, :length], "b n h k -> b n (h k)")
+    return attended if mask is None else jnp.where(visible[:, None, None] > 0, attended, 0)
+
+
+def plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool,
+                    visible: jax.Array | None = None, bias: jax.Array | None = None,
+                    drop: tuple[jax.Array, float] | None = None) -> jax.Array:
+    """`attend` by two products and a softmax, on any platform."""
+    weights = attention_weights(q, k, mask, heads, causal, visible, bias)
+    if drop is not None:
+        key, rate = drop
+        weights = jnp.where(jax.random.bernoulli(key, 1.0 - rate, weights.shape), weights / (1.0 - rate), 0.0)
+    v = rearrange(v, "b n (h k) -> b n h k", h=heads)
+    return rearrange(jnp.einsum("bhnm,bmhk->bnhk", weights.astype(v.dtype), v), "b n h k -> b n (h k)")
+
+
+def attention_weights(q: jax.Array, k: jax.Array, mask: Mask, heads: int, causal: bool,
+                      visible: jax.Array | None = None, bias: jax.Array | None = None) -> jax.Array:
+    """softmax(q k^T / sqrt(K) + bias) of every head, float32 [B, H, N, M]; arguments as of `attend`."""
+    q, k = (rearrange(x, "b n (h k) -> b n h k", h=heads) for x in (q, k))
+    logits = jnp.einsum("bnhk,bmhk->bhnm", q * q.shape[-1]**-0.5, k, preferred_element_type=jnp.float32)
+    logits = logits if bias is None else logits + bias
+    if mask is not None:
+        visible = shown(mask) if visible is None else visible & shown(mask)
+    return visible_softmax(logits, None if visible is None else visible[:, None], causal)
+
+
+def cpu_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool) -> jax.Array:
+    """`plain_attention` as XLA computes it fastest on CPUs: the products with one batch axis, that of examples and heads."""
+    q, k, v = (rearrange(x, "b n (h k) -> (b h) n k", h=heads) for x in (q * (q.shape[-1] // heads)**-0.5, k, v))
+    logits = jnp.einsum("bnk,bmk->bnm", q, k, preferred_element_type=jnp.float32)
+    weights = visible_softmax(logits, None if mask is None else jnp.repeat(shown(mask), heads, axis=0), causal)
+    return rearrange(jnp.einsum("bnm,bmk->bnk", weights.astype(v.dtype), v), "(b h) n k -> b n (h k)", h=heads)
+
+
+def visible_softmax(logits: jax.Array, visible: jax.Array | None, causal: bool) -> jax.Array:
+    """Softmax over the last axis of float32 [..., N, M], 0 where `visible` (broadcast) is False or a later token would be seen."""
+    if causal:
+        lower = np.tril(np.ones(logits.shape[-2:], bool))
+        visible = lower if visible is None else visible & lower
+    if visible is None:
+        return jax.nn.softmax(logits)
+    # A finite floor and a second mask, so that a row with nothing visible gives zeros and no NaN gradient.
+    return jnp.where(visible, jax.nn.softmax(jnp.where(visible, logits, -1e30)), 0.0)

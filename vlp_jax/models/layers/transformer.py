@@ -1,0 +1,202 @@
+"""The transformer parts that vision, text, fusion and decoder share."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from vlp_jax.models.layers.attention import MultiHeadAttention
+from vlp_jax.models.layers.pool_position import Place
+from vlp_jax.models.options import ACTIVATIONS, LayerOptions
+from vlp_jax.models.options import Precision as Precision
+from vlp_jax.sharding.layout import constrain
+
+
+@flax.struct.dataclass
+class Encoding:
+    """What every encoder returns: tokens [B, N, D] (None where only `pooled` was asked for), mask [B, N] bool (None: all real),
+    pooled [B, D] (or None), of a text the ids [B, L] int32 that it was made from, and the tokens as a transformer's final norm
+    found them (None where there is no such norm). For a fusion of graphs, where its config asks for them: of an image the `boxes`
+    [B, R, 4] of its regions (see `graph.pooled_regions`), of a text the `edges` between its tokens, bool [B, L, L]."""
+
+    tokens: jax.Array | None
+    mask: jax.Array | None
+    pooled: jax.Array | None
+    ids: jax.Array | None = None
+    unnormalised: jax.Array | None = None
+    boxes: jax.Array | None = None
+    edges: jax.Array | None = None
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an activation between them, or a gate beside it (swiglu). [B, N, D] -> [B, N, D]."""
+
+    options: LayerOptions
+    train: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        options, initial = self.options, self.options.initializers()
+        dense = options.precision.dense
+        project = functools.partial(dense, options.mlp_dim, ("embed", "mlp"), kernel_init=initial["mlp"])
+        gated = options.activation == "swiglu"
+        hidden = [project(name=name)(x) for name in (("in", "gate") if gated else ("in",))]
+        hidden = [checkpoint_name(constrain(part, ("batch", None, "activation_mlp")), "hidden") for part in hidden]
+        hidden = hidden[0] * jax.nn.silu(hidden[1]) if gated else ACTIVATIONS[options.activation](hidden[0])
+        hidden = nn.Dropout(options.mlp_dropout, deterministic=not self.train)(hidden)
+        return dense(options.width, ("mlp", "embed"), kernel_init=initial["residual"], name="out")(hidden)
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention, optional cross-attention and an MLP, each on a residual branch.
+
+    Args of the call:
+      x: [B, N, D]; drop_rate: scalar, the probability of skipping a branch (stochastic depth).
+      mask: [B, N] bool or None; memory: [B, M, D'] and memory_mask: [B, M] for cross-attention.
+      angles: [B or 1, N, K / 2] by which self-attention turns queries and keys, or None.
+      only: the one token of each example that is wanted; None: all.
+      visible: [B or 1, N, N] bool, which pairs self-attention may meet, in place of what `options.causal` says.
+      cache: where new tokens x stand among those whose keys and values are kept; with `visible` [.., N, cache.length]. Memory is
+        then given once, and None for tokens that come later.
+      bias: float32 [H, N, M], added to the logits of self-attention.
+    Returns: [B, N, D], or [B, 1, D] with `only`.
+    """
+
+    options: LayerOptions
+    train: bool = False
+
+    @nn.compact
+    def __call__(self, x, drop_rate, mask=None, memory=None, memory_mask=None, angles=None, only=None, visible=None, cache=None,
+                 bias=None):
+        options, name_of = self.options, self.options.name_of
+        attention = functools.partial(MultiHeadAttention, options, train=self.train, name=name_of("attention"))
+        if only is None:
+            x = self.residual("attention", x, drop_rate,
+                              lambda y: attention(causal=options.causal)(y, y, mask, angles, visible, cache, bias))
+        else:
+            seen = only.sees(mask, *x.shape[:2]) if options.causal else mask
+            turns = angles if angles is None else (only.of(angles), angles)
+            own = bias if bias is None else only.rows(bias)
+            x = self.residual("attention", x, drop_rate, lambda y: attention()(only.of(y), y, seen, turns, bias=own), only)
+        if options.cross_attention:
+            whole = None if cache is None else cache.replace(position=None)
+            cross = MultiHeadAttention(options, train=self.train, name=name_of("cross"))
+            x = self.residual("cross", x, drop_rate, lambda y: cross(y, memory, memory_mask, cache=whole))
+        return self.residual("mlp", x, drop_rate, Mlp(options, self.train, name=name_of("mlp")))
+
+    def residual(self, name: str, x: jax.Array, drop_rate: jax.Array, branch: Callable, only: Place | None = None) -> jax.Array:
+        """x + scale * branch(norm(x)), or norm(x + scale * branch(x)) with post-normalisation; with `only`, of that token."""
+        options = self.options
+        norm = options.normalisation(f"{options.name_of(name)}_norm")
+        y = branch(norm(x)) if options.norm == "pre" else branch(x)
+        x = x if only is None else only.of(x)
+        if options.keeps_branches:
+            y = checkpoint_name(constrain(y, ("batch", "tokens", "activation_embed")), f"{name}_residual")
+        if options.layer_scale is not None:
+            init = nn.with_logical_partitioning(nn.initializers.constant(options.layer_scale), ("embed",))
+            y = y * self.param(f"{options.name_of(name)}_layer_scale", init, (options.width,), jnp.float32).astype(y.dtype)
+        y = nn.Dropout(options.dropout, deterministic=not self.train)(y)
+        if self.train and drop_rate is not None:
+            y = drop_branch(self.make_rng("dropout"), y, drop_rate)
+        x = constrain(x + y if options.norm == "pre" else norm(x + y), ("batch", "tokens", "activation_embed"))
+        return x if options.keeps_branches else checkpoint_name(x, f"{name}_residual")
+
+
+def drop_branch(key: jax.Array, x: jax.Array, rate: jax.Array) -> jax.Array:
+    """Stochastic depth (Huang et al. 2016): whole examples of x [B, ...] become 0 with probability `rate`, the rest
+    is divided by 1 - rate."""
+    keep = jax.random.bernoulli(key, 1.0 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return jnp.where(keep, x / (1.0 - rate).astype(x.dtype), 0)
+
+
+class Transformer(nn.Module):
+    """A stack of `options.depth` layers (0: x itself). `scan` and `rematerialisation` change memory and compile time, not numbers.
+
+    With `scan`, parameters live in `layers` with a leading axis of length depth; without, in `layer_0`, `layer_1`, ...
+    The call is that of `TransformerLayer` without the rate. With `only`, the last layer computes nothing for other tokens than
+    keys and values; a scanned stack, whose layers are all alike, computes everything.
+    """
+
+    options: LayerOptions
+    stochastic_depth: float = 0.0
+    scan: bool = False
+    rematerialisation: str = "none"
+    saved: tuple[str, ...] = ()
+    train: bool = False
+
+    @nn.compact
+    def __call__(self, x, mask=None, memory=None, memory_mask=None, angles=None, only=None, visible=None, cache=None, bias=None):
+        depth = self.options.depth
+        rates = jnp.linspace(0.0, self.stochastic_depth, depth) if self.stochastic_depth else None
+        layer = rematerialised(self.rematerialisation, self.saved, self.options, prevent_cse=not self.scan)
+        if depth == 0:
+            return x if only is None else only.of(x)
+        if not self.scan:
+            for i in range(depth):
+                rate = None if rates is None else rates[i]
+                wanted = only if i == depth - 1 else None
+                x = layer(self.options, self.train, name=f"layer_{i}")(x, rate, mask, memory, memory_mask, angles, wanted, visible,
+                                                                     cache, bias)
+            return x
+
+        def body(module, x, rate):
+            return module(x, rate, mask, memory, memory_mask, angles, None, visible, cache, bias), None
+
+        scanned = nn.scan(body, variable_axes={"params": 0, "cache": 0, "attention": 0}, length=depth,
+                          split_rngs={"params": True, "dropout": True}, metadata_params={nn.PARTITION_NAME: "layers"})
+        x = scanned(layer(self.options, self.train, name="layers"), x, rates)[0]
+        return x if only is None else only.of(x)
+
+
+# What a layer's backward pass needs so that it computes no product with parameters again. The input of a layer is kept anyway, and
+# attention itself, of queries, keys and values that are kept, is computed again: it is a few hundredths of a layer's operations.
+MATMULS = ("query", "key", "value", "attention_residual", "cross_residual", "hidden")
+
+
+def rematerialised(policy: str, saved: tuple[str, ...], options: LayerOptions, prevent_cse: bool) -> type[nn.Module]:
+    """`TransformerLayer` that recomputes in the backward pass: `none` nothing, `save_matmuls` what is no product with parameters,
+    `full` everything, `save_names` everything but what `saved` names: any of MATMULS, `attended`, or `mlp_residual`."""
+    if policy == "none":
+        return TransformerLayer
+    matmuls = (*MATMULS, "mlp_residual") if options.keeps_branches else MATMULS
+    names = {"full": (), "save_matmuls": matmuls, "save_names": saved}[policy]
+    policy = jax.checkpoint_policies.save_only_these_names(*names)
+    return nn.remat(TransformerLayer, policy=policy, prevent_cse=prevent_cse)
+
+
+class AttentionPooling(nn.Module):
+    """Multi-head attention pooling: learned queries look at all tokens, then a residual MLP (Zhai et al. 2022, "Scaling Vision
+    Transformers", section 3.4). tokens [B, N, D'], mask [B, N] or None -> [B, D], or [B, queries, D] for more than one.
+
+    mlp: False for a norm in place of the MLP, as CoCa pools (Yu et al. 2022, figure 2)."""
+
+    options: LayerOptions
+    queries: int = 1
+    mlp: bool = True
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        options = dataclasses.replace(self.options, qk_norm=False)
+        init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), (None, None, "embed"))
+        probe = self.param("probe", init, (1, self.queries, options.width), jnp.float32).astype(tokens.dtype)
+        probe = jnp.broadcast_to(probe, (tokens.shape[0], self.queries, options.width))
+        x = MultiHeadAttention(options, name="attention")(probe, tokens, mask)
+        if self.mlp:
+            pooled = x + Mlp(options, name="mlp")(options.normalisation("mlp_norm")(x))
+        else:
+            pooled = options.normalisation("norm")(x)
+        return pooled[:, 0] if self.queries == 1 else pooled
+
+
+def masked_mean(tokens: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """The mean of the visible tokens, in float32. [B, N, D], [B, N] -> [B, D]; zeros where nothing is visible."""
+    tokens = tokens.astype(jnp.float32)
+    if mask is None:
+        return tokens.mean(axis=1)
+    weights = mask.astype(jnp.float32)
+    return jnp.einsum("bnd,bn->bd", tokens, weights) / jnp.maximum(weights.sum(axis=1, keepdims=True), 1.0)

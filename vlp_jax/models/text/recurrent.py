@@ -1,0 +1,157 @@
+"""Text encoders without attention between words: recurrent networks, which read one word after the other, and a bag of words."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.recurrent import flip_sequences
+
+from vlp_jax.models.layers.attention import visible_softmax
+from vlp_jax.models.layers.pool_position import last_shown
+from vlp_jax.models.layers.transformer import Encoding, Precision, masked_mean
+from vlp_jax.models.text.transformer import embedded_words
+from vlp_jax.sharding.collectives import on_each_device
+from vlp_jax.sharding.layout import constrain, current_layout
+
+# LSTM: Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000. GRU: Cho et al. 2014, whose reset gate acts here on
+# the product with the state, as in the first version of their paper and in cuDNN.
+CELLS: dict[str, type[nn.RNNCellBase]] = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
+
+
+class RecurrentText(nn.Module):
+    """Layers of LSTM or GRU cells over the words of a text, from left to right or both ways.
+
+    Args of the call:
+      text: int32 [B, L] token ids.
+      mask: [B, L] bool, True for real tokens (a prefix of each row); None: all are real.
+      train: whether to drop activations; needs a "dropout" rng then.
+      tokens: False where only `pooled` is wanted.
+    Returns: Encoding with tokens [B, L, D], the last layer's states, 0 for padding; their mask; pooled [B, D]. No state of a real
+      token, in either direction, ever saw padding.
+
+    cell: "lstm" or "gru". States are float32, products with parameters in the compute dtype.
+    bidirectional: half of D is read from left to right, half from right to left, from the last real token on (Schuster & Paliwal
+      1997).
+    pooling: `end` the state that each direction ends in, `mean` over real tokens, `attention` (see `WordAttention`). An empty row
+      pools zeros.
+    dropout: of what enters each layer, not of what goes from word to word (Zaremba et al. 2014).
+    """
+
+    cell: str
+    vocab_size: int
+    embedding_width: int
+    width: int
+    depth: int
+    bidirectional: bool
+    pooling: str
+    dropout: float
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True) -> Encoding:
+        mask = jnp.ones(text.shape, bool) if mask is None else mask
+        x = embedded_words(text, self.vocab_size, self.embedding_width, self.precision)
+        for i in range(self.depth):
+            x = self.layer(nn.Dropout(self.dropout, deterministic=not train)(x), mask, f"layer_{i}")
+        x = jnp.where(mask[:, :, None], x, 0)
+        return Encoding(x if tokens else None, mask, self.pool(x, mask), text)
+
+    def layer(self, x: jax.Array, mask: jax.Array, name: str) -> jax.Array:
+        """[B, L, D'] -> [B, L, D]."""
+        lengths, ways = mask.sum(axis=1, dtype=jnp.int32), ("forward", "backward") if self.bidirectional else ("forward",)
+        cell = functools.partial(make_cell, self.cell, self.width // len(ways), self.precision)
+        states = [run(cell(name=f"{name}_{way}"), x, lengths, way == "backward") for way in ways]
+        x = jnp.concatenate(states, axis=-1).astype(self.precision.compute)
+        return constrain(x, ("batch", "tokens", "activation_embed"))
+
+    def pool(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """[B, L, D] -> [B, D]."""
+        if self.pooling == "mean":
+            return masked_mean(x, mask).astype(x.dtype)
+        if self.pooling == "attention":
+            return WordAttention(self.precision, name="pooling_head")(x, mask)
+        last = last_shown(mask).of(x)[:, 0]
+        if not self.bidirectional:
+            return last
+        half = self.width // 2
+        return jnp.concatenate([last[:, :half], x[:, 0, half:]], axis=-1)
+
+
+def make_cell(kind: str, width: int, precision: Precision, name: str) -> nn.RNNCellBase:
+    """A cell of CELLS with a state of `width` numbers; call it inside a module."""
+    partitioned = functools.partial(nn.with_logical_partitioning, names=("embed", None))
+    return CELLS[kind](width, dtype=precision.compute, param_dtype=jnp.float32, name=name,
+                       kernel_init=partitioned(nn.initializers.lecun_normal()),
+                       recurrent_kernel_init=partitioned(nn.initializers.orthogonal()),
+                       bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (None,)))
+
+
+def run(cell: nn.RNNCellBase, x: jax.Array, lengths: jax.Array, reverse: bool) -> jax.Array:
+    """A cell's states [B, L, D] along x [B, L, D'], from the left, or from the last of `lengths` [B] tokens to the left; call it
+    inside a module."""
+    turned = functools.partial(flip_sequences, num_batch_dims=1, time_major=False) if reverse else lambda x, lengths: x
+
+    def states(cell, x, lengths):
+        start = cell.initialize_carry(jax.random.key(0), x[:, 0].shape)
+        return turned(along(cell, start, turned(x, lengths))[1], lengths)
+
+    return on_own_examples(states, cell, x, lengths)
+
+
+def along(cell: nn.Module, carry: Any, x: jax.Array, *beside: Any) -> tuple[Any, Any]:
+    """A cell called once for each place of x [B, L, D], `cell(carry, x[:, i], *beside) -> (carry, found)`: the last carry, and what
+    was found, with a second axis of L."""
+    scan = nn.scan(lambda cell, carry, x, beside: cell(carry, x, *beside), variable_broadcast="params",
+                   split_rngs={"params": False}, in_axes=(1, nn.broadcast), out_axes=1)
+    return scan(cell, carry, x, beside)
+
+
+def on_own_examples(function: Callable, cell: nn.Module, *arrays: Any) -> Any:
+    """`function(cell, *arrays)`, of trees of arrays whose first axis is the batch; call it inside a module. Each device runs
+    through its own examples, so that gradients of the cell's parameters are summed over devices once and not at every word."""
+    layout, examples = current_layout(), len(jax.tree.leaves(arrays)[0])
+    if cell.is_initializing() or layout is None or layout.mesh.size == 1 or examples % layout.parts("batch"):
+        return function(cell, *arrays)
+
+    def local(params, *arrays):
+        return nn.apply(function, cell.clone(parent=None, name=None))({"params": params}, *arrays)
+
+    batch = ("batch",)
+    return on_each_device(local, layout, ((), *(batch,) * len(arrays)), batch)(cell.variables["params"], *arrays)
+
+
+class WordAttention(nn.Module):
+    """The mean of the real tokens, weighted by softmax(w . tanh(W x)) (Lin et al. 2017, "A structured self-attentive sentence
+    embedding", equation 5). [B, N, D], [B, N] bool -> [B, D]; zeros where nothing is real."""
+
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, mask: jax.Array) -> jax.Array:
+        dense = functools.partial(self.precision.dense, kernel_init=nn.initializers.xavier_uniform(), use_bias=False)
+        hidden = dense(tokens.shape[-1], ("embed", "mlp"), name="hidden")(tokens)
+        hidden = jnp.tanh(constrain(hidden, ("batch", None, "activation_mlp")))
+        logits = dense(1, ("mlp", None), name="score")(hidden)[:, :, 0].astype(jnp.float32)
+        weights = visible_softmax(logits, mask, causal=False).astype(tokens.dtype)
+        return jnp.einsum("bn,bnd->bd", weights, tokens)
+
+
+class BagOfWords(nn.Module):
+    """The words' embeddings as tokens, and their mean as what is pooled, whatever their order (Iyyer et al. 2015, "Deep averaging
+    networks", without further layers). The call is that of `RecurrentText`."""
+
+    vocab_size: int
+    width: int
+    dropout: float
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True) -> Encoding:
+        mask = jnp.ones(text.shape, bool) if mask is None else mask
+        x = embedded_words(text, self.vocab_size, self.width, self.precision)
+        x = jnp.where(mask[:, :, None], nn.Dropout(self.dropout, deterministic=not train)(x), 0)
+        x = constrain(x, ("batch", "tokens", "activation_embed"))
+        return Encoding(x if tokens else None, mask, masked_mean(x, mask).astype(x.dtype), text)

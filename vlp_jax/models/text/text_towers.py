@@ -1,0 +1,41 @@
+"""What a text tower's config means, whatever its kind: how wide it is, and what of the model only a transformer can be."""
+
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+from vlp_jax.models.options import Precision
+from vlp_jax.models.presets import size_of
+from vlp_jax.models.text.recurrent import BagOfWords, RecurrentText
+
+
+def text_width(tower: schema.AnyTextTower) -> int:
+    """The width of a text encoder's tokens, and of what it pools."""
+    return tower.width if isinstance(tower, schema.WordTower) else size_of(tower, "model.text").width
+
+
+def embedding_width(tower: schema.AnyTextTower) -> int:
+    """The width of a text encoder's words, before its layers."""
+    return tower.embedding_width if isinstance(tower, schema.RecurrentTower) else text_width(tower)
+
+
+def text_tokens(tower: schema.AnyTextTower) -> int:
+    """How many tokens a text encoder gives other parts of the model."""
+    return tower.length + (tower.kind == "transformer" and tower.pooling == "cls")
+
+
+def needs_transformer(tower: schema.AnyTextTower, what: str) -> None:
+    """Raises: ConfigError unless the text tower has a transformer's layers, as `what` needs."""
+    if tower.kind != "transformer":
+        raise ConfigError(f"model.text.kind: {tower.kind!r} has no transformer's layers, which {what} needs; use 'transformer', or "
+                          "leave it out")
+
+
+def build_word_tower(tower: schema.WordTower, precision: Precision) -> RecurrentText | BagOfWords:
+    """A text encoder that is no transformer. Raises: ConfigError for a width that two directions cannot share."""
+    if isinstance(tower, schema.BagTower):
+        return BagOfWords(tower.vocab_size, tower.width, tower.dropout, precision)
+    bidirectional = tower.kind == "bidirectional_lstm"
+    if bidirectional and tower.width % 2:
+        raise ConfigError(f"model.text.width: {tower.width} is odd, and each direction of {tower.kind!r} has half of it")
+    return RecurrentText(cell="gru" if tower.kind == "gru" else "lstm", vocab_size=tower.vocab_size,
+                         embedding_width=tower.embedding_width, width=tower.width, depth=tower.depth, bidirectional=bidirectional,
+                         pooling=tower.pooling, dropout=tower.dropout, precision=precision)

@@ -1,0 +1,59 @@
+"""The convolutional image towers that are no ResNets, from their config: VGG and Inception-v3."""
+
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+from vlp_jax.models.options import Precision
+from vlp_jax.models.vision import inception, vgg
+from vlp_jax.models.vision.resnet import Convolutions
+
+
+def build_vgg(tower: schema.VggTower, precision: Precision) -> vgg.Vgg:
+    """Raises: ConfigError for an unknown depth, and for a picture that five halvings leave nothing of."""
+    parts = Convolutions(tower.norm, tower.groups, tower.rematerialisation == "full", precision=precision)
+    depths, hidden_dim = vgg_depths(tower), tower.hidden_dim if tower.pooling == "hidden" else None
+    if map_side(tower) < 1:
+        raise ConfigError(f"model.image.image_size: {tower.image_size} leaves nothing behind a VGG's {len(depths)} halvings; use "
+                          f"{2**len(depths)} or more")
+    return vgg.Vgg(depths, parts, tower.width, hidden_dim, tower.dropout)
+
+
+def vgg_depths(tower: schema.VggTower) -> tuple[int, ...]:
+    """How many convolutions each stage has. Raises: ConfigError for a depth that is not in the paper."""
+    if tower.depth not in vgg.DEPTHS:
+        raise ConfigError(f"model.image.depth: must be one of {', '.join(map(str, vgg.DEPTHS))} for a VGG, got {tower.depth}")
+    return vgg.DEPTHS[tower.depth]
+
+
+def build_inception(tower: schema.InceptionTower, precision: Precision) -> inception.Inception:
+    """Raises: ConfigError for an odd width, and for a picture that its strides leave nothing of."""
+    parts = Convolutions(tower.norm, tower.groups, tower.rematerialisation == "full", epsilon=inception.EPSILON,
+                         precision=precision)
+    if tower.width % 2:
+        raise ConfigError(f"model.image.width: {tower.width} is odd, and an Inception-v3's widths are multiples of half of it")
+    if tower.image_size < inception.SMALLEST:
+        raise ConfigError(f"model.image.image_size: {tower.image_size} leaves nothing behind an Inception-v3's strides; use "
+                          f"{inception.SMALLEST} or more")
+    return inception.Inception(parts, tower.width)
+
+
+def map_width(tower: schema.VggTower | schema.InceptionTower) -> int:
+    """The width of the tokens."""
+    if tower.kind == "vgg":
+        return tower.width * min(2**(len(vgg_depths(tower)) - 1), vgg.WIDEST)
+    return inception.scaled(inception.WIDEST, tower.width)
+
+
+def map_side(tower: schema.VggTower | schema.InceptionTower) -> int:
+    """The side of the last feature map, whose places are the tokens."""
+    if tower.kind == "vgg":
+        return tower.image_size // 2**len(vgg_depths(tower))
+    side = tower.image_size
+    for branches in inception.BLOCKS:
+        for step in branches[0]:
+            side = side if isinstance(step, tuple) else inception.smaller(side, step)
+    return side
+
+
+def pooled_width(tower: schema.VggTower | schema.InceptionTower) -> int:
+    """The width of what is pooled."""
+    return tower.hidden_dim if tower.kind == "vgg" and tower.pooling == "hidden" else map_width(tower)

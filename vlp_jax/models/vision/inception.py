@@ -1,0 +1,135 @@
+"""Inception-v3 (Szegedy et al. 2016, "Rethinking the Inception architecture", table 1), in the numbers of channels and the order of
+branches of torchvision's, which are those of the released model."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+
+from vlp_jax.models.layers.transformer import Encoding
+from vlp_jax.models.vision.resnet import Convolutions
+from vlp_jax.sharding.layout import constrain
+
+STEM_WIDTH = 32  # channels of the first convolution, of which all others are multiples of a half
+SMALLEST = 75  # pixels a side, of which the last map is a single place
+EPSILON = 1e-3  # of its BatchNorm
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A convolution without bias, normalised, with ReLU; or, with channels=0, pooling over 3x3: the mean with stride 1, padded by
+    zeros, or the largest with stride 2.
+
+    padded: whether a convolution's map stays as large as it was but for the stride.
+    """
+
+    channels: int = 0
+    size: tuple[int, int] = (3, 3)
+    stride: int = 1
+    padded: bool = True
+
+
+Fork = tuple[Step, Step]  # two convolutions of the same map, side by side
+Branch = tuple[Step | Fork, ...]
+MEAN, LARGEST = Step(), Step(stride=2, padded=False)
+
+
+def point(channels: int) -> Step:
+    """A 1x1 convolution."""
+    return Step(channels, (1, 1))
+
+
+def halving(channels: int) -> Step:
+    """A 3x3 convolution without padding that halves the map."""
+    return Step(channels, stride=2, padded=False)
+
+
+def narrow(pooled: int) -> tuple[Branch, ...]:
+    """Figure 5: convolutions up to 5x5, the larger as two of 3x3."""
+    return ((point(64),), (point(48), Step(64, (5, 5))), (point(64), Step(96), Step(96)), (MEAN, point(pooled)))
+
+
+def factorised(inner: int) -> tuple[Branch, ...]:
+    """Figure 6: 7x7 convolutions as 1x7 and 7x1."""
+    row, column = (1, 7), (7, 1)
+    return ((point(192),), (point(inner), Step(inner, row), Step(192, column)),
+            (point(inner), Step(inner, column), Step(inner, row), Step(inner, column), Step(192, row)), (MEAN, point(192)))
+
+
+def spread() -> tuple[Branch, ...]:
+    """Figure 7: 3x3 convolutions as 1x3 beside 3x1."""
+    fork = (Step(384, (1, 3)), Step(384, (3, 1)))
+    return ((point(320),), (point(384), fork), (point(448), Step(384), fork), (MEAN, point(192)))
+
+
+STEM: Branch = (halving(32), Step(32, padded=False), Step(64), LARGEST, Step(80, (1, 1)), Step(192, padded=False), LARGEST)
+BLOCKS: tuple[tuple[Branch, ...], ...] = (
+    (STEM,), narrow(32), narrow(64), narrow(64),
+    ((halving(384),), (point(64), Step(96), halving(96)), (LARGEST,)),
+    factorised(128), factorised(160), factorised(160), factorised(192),
+    ((point(192), halving(320)), (point(192), Step(192, (1, 7)), Step(192, (7, 1)), halving(192)), (LARGEST,)),
+    spread(), spread())
+WIDEST = 2048  # channels of the last block
+
+
+class Inception(nn.Module):
+    """An image encoder: the stem, eleven blocks of parallel branches, pooling by the mean. The auxiliary classifier of the paper is
+    left out.
+
+    Args of the call: as of `vgg.Vgg`. Returns: Encoding with the last feature map as tokens [B, N, D], rows from the top, no mask,
+    pooled [B, D]; of 299 x 299 pixels N is 64, D = 64 width.
+    """
+
+    parts: Convolutions
+    width: int = STEM_WIDTH
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True) -> Encoding:
+        x = image.astype(self.parts.precision.compute)
+        kind = nn.remat(InceptionBlock, static_argnums=(2,)) if self.parts.rematerialised else InceptionBlock
+        for i, branches in enumerate(BLOCKS):
+            x = kind(branches, self.parts, self.width, name=f"block_{i}")(x, train)
+        x = constrain(rearrange(x, "b h w d -> b (h w) d"), ("batch", "tokens", "activation_embed"))
+        return Encoding(x if tokens else None, None, x.astype(jnp.float32).mean(axis=1).astype(x.dtype))
+
+
+class InceptionBlock(nn.Module):
+    """Parallel branches, concatenated. [B, H, W, C] -> [B, H', W', C']."""
+
+    branches: tuple[Branch, ...]
+    parts: Convolutions
+    width: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        return jnp.concatenate([self.branch(x, branch, train, str(i)) for i, branch in enumerate(self.branches)], axis=-1)
+
+    def branch(self, x: jax.Array, steps: Sequence[Step | Fork], train: bool, name: str) -> jax.Array:
+        for i, step in enumerate(steps):
+            if isinstance(step, Step):
+                x = self.step(x, step, train, f"{name}_{i}")
+            else:
+                x = jnp.concatenate([self.step(x, part, train, f"{name}_{i}_{j}") for j, part in enumerate(step)], axis=-1)
+        return x
+
+    def step(self, x: jax.Array, step: Step, train: bool, name: str) -> jax.Array:
+        if step == MEAN:
+            return nn.avg_pool(x, (3, 3), padding="SAME")
+        if step == LARGEST:
+            return nn.max_pool(x, (3, 3), (2, 2))
+        channels = scaled(step.channels, self.width)
+        x = self.parts.convolution(channels, step.size, step.stride, padded=step.padded, name=f"convolution_{name}")(x)
+        return jax.nn.relu(self.parts.normalise(x, train, f"norm_{name}"))
+
+
+def scaled(channels: int, width: int) -> int:
+    """How many channels a layer has where the first convolution has `width`, an even number."""
+    return channels * width // STEM_WIDTH
+
+
+def smaller(side: int, step: Step) -> int:
+    """The side of a map behind a step."""
+    return -(-side // step.stride) if step.padded else (side - max(step.size)) // step.stride + 1

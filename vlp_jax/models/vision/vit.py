@@ -1,0 +1,179 @@
+"""The Vision Transformer (Dosovitskiy et al. 2021) with the options its descendants added."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange, repeat
+
+from vlp_jax.models.layers.pool_position import Place
+from vlp_jax.models.layers.positions import rotary2d, sincos2d
+from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, LayerOptions, Transformer
+from vlp_jax.sharding.layout import constrain
+
+
+class ViT(nn.Module):
+    """An image encoder: stem, positions, transformer, pooling.
+
+    Args of the call:
+      image: [B, H, W, 3] normalised pixels; H and W are `image_size`.
+      train: whether to drop tokens, branches and activations; needs a "dropout" rng then.
+      tokens: False where only `pooled` is wanted, so that a last layer need not compute what is not pooled.
+      kept: int32 [B, K], the patches that are encoded, in this order; None: all, or in training a random part (`token_drop`).
+      masked: bool [B, N], the patches in whose place a learned token is encoded (Bao et al. 2022, "BEiT"); none of their pixels
+        reaches any other patch.
+    Returns: Encoding with tokens [B, N, D] (class token first, registers last, where there are any), no mask, and
+      pooled [B, D], None for pooling "none".
+    Raises: ValueError if the image is not of the size the position embedding was made for.
+    """
+
+    options: LayerOptions
+    image_size: int
+    patch_size: int
+    stem: str = "patch"
+    stem_channels: tuple[int, ...] = ()
+    stem_strides: tuple[int, ...] = ()
+    patch_bias: bool = True
+    position: str = "learned"  # "learned", "factorised" (a row's and a column's), "sincos2d", "rotary2d" (in every layer)
+    pooling: str = "cls"
+    queries: int = 1
+    registers: int = 0
+    embedding_norm: bool = False
+    norm_before_pooling: bool = True
+    token_drop: float = 0.0
+    stochastic_depth: float = 0.0
+    scan: bool = False
+    rematerialisation: str = "none"
+    saved: tuple[str, ...] = ()
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True, kept: jax.Array | None = None,
+                 masked: jax.Array | None = None) -> Encoding:
+        options, precision = self.options, self.options.precision
+        if image.shape[1:3] != (self.image_size, self.image_size):
+            raise ValueError(f"this ViT takes images of {self.image_size}x{self.image_size}, got {image.shape}")
+        side = self.image_size // self.patch_size
+        unseen = unseen_patches(masked, kept, side**2)
+        if unseen is not None and self.stem == "convolution":  # which looks across patches
+            image = jnp.where(pixels_of(unseen, side, self.patch_size), 0.0, image)
+        x = self.embed_patches(image.astype(precision.compute))
+        if masked is not None:
+            x = jnp.where(masked[:, :, None], self.learned("mask_token", (1, 1, options.width)), x)
+        has_class_token = self.pooling == "cls"
+        x, angles = x + self.positions(side) if self.position != "rotary2d" else x, self.angles(side)
+        if kept is None and train and self.token_drop:
+            kept = kept_tokens(self.make_rng("dropout"), *x.shape[:2], self.token_drop)
+        if kept is not None:
+            x = jnp.take_along_axis(x, kept[:, :, None], axis=1)
+            angles = None if angles is None else jnp.take_along_axis(angles, kept[:, :, None], axis=1)
+        if angles is not None:  # class token and registers have no place
+            angles = jnp.pad(angles, ((0, 0), (int(has_class_token), self.registers), (0, 0)))
+        if has_class_token:
+            token = self.learned("class_token", (1, 1, options.width)) + self.learned("class_position", (1, 1, options.width))
+            x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, options.width)), x], axis=1)
+        if self.registers:
+            registers = self.learned("registers", (1, self.registers, options.width))
+            x = jnp.concatenate([x, jnp.broadcast_to(registers, (len(x), *registers.shape[1:]))], axis=1)
+        if self.embedding_norm:
+            x = options.normalisation("embedding_norm")(x)
+        x = nn.Dropout(options.dropout, deterministic=not train)(x)
+        x = constrain(x, ("batch", "tokens", "activation_embed"))
+        only = Place() if has_class_token and not tokens else None
+        x = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
+                        name="transformer")(x, angles=angles, only=only)
+        encoding = self.pool(constrain(x, ("batch", "tokens", "activation_embed")))
+        return encoding if tokens else encoding.replace(tokens=None, unnormalised=None)
+
+    def embed_patches(self, image: jax.Array) -> jax.Array:
+        """[B, H, W, 3] -> [B, N, D]."""
+        options, precision = self.options, self.options.precision
+        if self.stem == "convolution":
+            image = ConvolutionStem(self.stem_channels, self.stem_strides, options, name="stem")(image)
+            patches = rearrange(image, "b h w c -> b (h w) c")
+        else:
+            patches = rearrange(image, "b (h p) (w q) c -> b (h w) (p q c)", p=self.patch_size, q=self.patch_size)
+        return precision.dense(options.width, ("patch", "embed"), use_bias=self.patch_bias, name="patch_embedding",
+                               kernel_init=options.initializers().get("patch", nn.initializers.lecun_normal()))(patches)
+
+    def positions(self, side: int) -> jax.Array:
+        """What is added to the patches, [1, N, D]."""
+        width = self.options.width
+        if self.position == "sincos2d":
+            return jnp.asarray(sincos2d(side, width), self.options.precision.compute)[None]
+        if self.position == "factorised":  # Dehghani et al. 2023, "Patch n' Pack", section 3.3
+            rows, columns = self.learned("row_position", (side, 1, width)), self.learned("column_position", (1, side, width))
+            return rearrange(rows + columns, "y x d -> 1 (y x) d")
+        return self.learned("position", (1, side * side, width))
+
+    def angles(self, side: int) -> jax.Array | None:
+        """By how much attention turns the patches' queries and keys, [1, N, K / 2]."""
+        if self.position != "rotary2d":
+            return None
+        return jnp.asarray(rotary2d(side, self.options.width // self.options.heads))[None]
+
+    def learned(self, name: str, shape: tuple[int, ...]) -> jax.Array:
+        """A float32 parameter, in the compute dtype."""
+        init = nn.with_logical_partitioning(nn.initializers.normal(self.options.width**-0.5), (None, None, "embed"))
+        return self.param(name, init, shape, jnp.float32).astype(self.options.precision.compute)
+
+    def pool(self, x: jax.Array) -> Encoding:
+        options = self.options
+        norm, unnormalised = options.normalisation("norm"), x
+        if self.norm_before_pooling:
+            x = norm(x)
+        patches = x[:, self.pooling == "cls":x.shape[1] - self.registers]
+        if self.pooling == "cls":
+            pooled = x[:, 0]
+        elif self.pooling == "mean":
+            pooled = patches.astype(jnp.float32).mean(axis=1).astype(x.dtype)
+        elif self.pooling == "map":
+            pooled = AttentionPooling(options, self.queries, name="pooling_head")(patches)
+        else:
+            return Encoding(x, None, None, unnormalised=unnormalised)
+        return Encoding(x, None, pooled if self.norm_before_pooling else norm(pooled), unnormalised=unnormalised)
+
+
+class ConvolutionStem(nn.Module):
+    """3x3 convolutions, each followed by GroupNorm and ReLU, instead of one patch projection ("Early convolutions help
+    transformers see better", Xiao et al. 2021; GroupNorm because it needs no statistics over the batch).
+
+    image [B, H, W, C] -> [B, H/s, W/s, channels[-1]], s the product of the strides.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    options: LayerOptions
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        compute = self.options.precision.compute
+        kernel_init = nn.with_logical_partitioning(nn.initializers.he_normal(), (None, None, None, "embed"))
+        along_channels = {"scale_init": nn.with_logical_partitioning(nn.initializers.ones, ("embed",)),
+                          "bias_init": nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))}
+        for i, (channels, stride) in enumerate(zip(self.channels, self.strides, strict=True)):
+            x = nn.Conv(channels, (3, 3), stride, use_bias=False, dtype=compute, param_dtype=jnp.float32,
+                        kernel_init=kernel_init, name=f"convolution_{i}")(x)
+            x = nn.GroupNorm(num_groups=math.gcd(8, channels), dtype=compute, param_dtype=jnp.float32,
+                             name=f"norm_{i}", **along_channels)(x)
+            x = jax.nn.relu(x)
+        return x
+
+
+def unseen_patches(masked: jax.Array | None, kept: jax.Array | None, count: int) -> jax.Array | None:
+    """bool [B, N], True for the patches that are masked, or not among those kept [B, K]; None where all are seen."""
+    if kept is None:
+        return masked
+    unkept = (kept[:, :, None] != jnp.arange(count)).all(axis=1)
+    return unkept if masked is None else unkept | masked
+
+
+def pixels_of(patches: jax.Array, side: int, patch_size: int) -> jax.Array:
+    """bool [B, N] of patches -> [B, H, W, 1] of their pixels."""
+    return repeat(patches, "b (h w) -> b (h p) (w q) 1", h=side, p=patch_size, q=patch_size)
+
+
+def kept_tokens(key: jax.Array, batch: int, count: int, rate: float) -> jax.Array:
+    """Which of `count` tokens each example keeps (FLIP, Li et al. 2023): int32 [B, round(count (1 - rate))], drawn at random."""
+    kept = max(1, round(count * (1.0 - rate)))
+    return jnp.argsort(jax.random.uniform(key, (batch, count)), axis=1)[:, :kept]

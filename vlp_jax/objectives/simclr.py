@@ -1,0 +1,100 @@
+"""Two views of a picture find each other among those of all pictures of the batch (Chen et al. 2020, "SimCLR")."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vlp_jax.config import schema
+from vlp_jax.models.options import Precision
+from vlp_jax.models.towers import image_width
+from vlp_jax.models.vision_language import VisionLanguageModel, unit
+from vlp_jax.objectives.base import Loss, Objective
+from vlp_jax.objectives.contrastive_losses import cosines, cross_entropy
+
+
+class ImageViews(Objective):
+    """`nt_xent` of what the image tower pools of two views, behind a projection head of its own, as SLIP adds it to CLIP (Mu et al.
+    2022, section 3.2 and figure 1).
+
+    first: which is the one beside `second_view`: the `image` that other objectives see, or `first_view`, made as the second is.
+    Metrics: `accuracy`, how often the nearest of all other views is that of the same picture, and the reference `uniform`, the loss
+      of a guess: ln(2 B - 1).
+    """
+
+    temperature: float = 0.1
+    hidden_dim: int = 4096
+    output_dim: int = 256
+    first: str = "image"
+
+    takes_packed = True  # it reads no text
+    couples_batch = True
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return f"{self.first}_pooled", "second_view_pooled"
+
+    @property
+    def couples_through(self) -> tuple[str, ...]:
+        return self.needs
+
+    def flops(self, model: schema.Model, batch: int) -> int:
+        head = image_width(model.image) * self.hidden_dim + self.hidden_dim**2 + self.hidden_dim * self.output_dim
+        return 2 * 2 * batch * head + 3 * 2 * batch**2 * self.output_dim
+
+    @nn.compact
+    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+        head = ProjectionHead(self.hidden_dim, self.output_dim, model.precision, name="head")
+        first, second = (unit(head(encodings[name])) for name in self.needs)
+        loss, accuracy = nt_xent(first, second, self.temperature)
+        return Loss(loss, {"accuracy": accuracy, "uniform": jnp.log(2.0 * len(first) - 1.0)})
+
+
+class ProjectionHead(nn.Module):
+    """Three linear layers, with batch normalisation and ReLU between them: [B, D] -> [B, output_dim]."""
+
+    hidden_dim: int
+    output_dim: int
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's, which the authors left as it is
+        axes = (("embed", "mlp"), ("mlp", "embed"), ("embed", "embedding"))
+        for i, along in enumerate(axes[:2]):
+            x = self.precision.dense(self.hidden_dim, along, kernel_init=init, name=f"linear_{i}")(x)
+            x = jax.nn.relu(BatchNormalisation(along[1], name=f"norm_{i}")(x))
+        return self.precision.dense(self.output_dim, axes[2], kernel_init=init, name="linear_2")(x)
+
+
+class BatchNormalisation(nn.Module):
+    """Ioffe and Szegedy 2015, by the statistics of the whole batch, over all devices: [B, D] -> [B, D]. None are kept for
+    evaluation, which knows no projection head."""
+
+    axis: str
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale, bias = (self.param(name, nn.with_logical_partitioning(init, (self.axis,)), x.shape[-1:], jnp.float32)
+                       for name, init in (("scale", nn.initializers.ones), ("bias", nn.initializers.zeros)))
+        wide = x.astype(jnp.float32)
+        normal = (wide - wide.mean(axis=0)) * jax.lax.rsqrt(wide.var(axis=0) + self.epsilon)
+        return (normal * scale + bias).astype(x.dtype)
+
+
+def nt_xent(first: jax.Array, second: jax.Array, temperature: float) -> tuple[jax.Array, jax.Array]:
+    """The mean over all 2 B views of -log of the softmax at the other view of the same picture, among the 2 B - 1 others, of
+    cosines / temperature (Chen et al. 2020, equation 1).
+
+    first, second: unit vectors [B, E]. Returns: the loss, float32, and how often that view is the likeliest, of the first ones.
+    """
+    size, itself = len(first), jnp.eye(len(first), dtype=bool)
+    between = cosines(first, second) / temperature
+    losses, accuracies = [], []
+    for views, others in ((first, between), (second, between.T)):
+        among = jnp.where(itself, -1e30, cosines(views, views) / temperature)
+        logits = jnp.concatenate([others, among], axis=1)
+        positives = jnp.concatenate([itself, jnp.zeros_like(itself)], axis=1)
+        losses.append(cross_entropy(logits, positives, label_smoothing=0.0))
+        accuracies.append((logits.argmax(axis=1) == jnp.arange(size)).mean(dtype=jnp.float32))
+    return 0.5 * (losses[0] + losses[1]), accuracies[0]

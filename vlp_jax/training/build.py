@@ -1,0 +1,287 @@
+"""Everything a run needs, built from its config. What is wrong with the config is found here, before a file is written."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vlp_jax.config import schema
+from vlp_jax.data.batch_spec import device_arrays
+from vlp_jax.data.cores import available_cores, workers_for
+from vlp_jax.data.images.augmentation import check_augmentation
+from vlp_jax.data.mixture import Mixture, open_mixture
+from vlp_jax.data.notifications import said_while_waiting
+from vlp_jax.data.pipeline import Batches, TrainRows, allow_workers, input_fingerprint
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.targets import Targets, check_given, find_targets, ranked_answers
+from vlp_jax.data.text.word_vectors import WordVectors, vectors_of_tokens
+from vlp_jax.distributed.exchange import decided_by_first
+from vlp_jax.errors import ConfigError
+from vlp_jax.evaluators.checks import check_evaluators
+from vlp_jax.evaluators.predictor import Embedder
+from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions
+from vlp_jax.evaluators.supervised import Teller
+from vlp_jax.evaluators.text_generator import Captioner
+from vlp_jax.models.decoder.generation import BeamSearch
+from vlp_jax.models.layers.transformer import Precision
+from vlp_jax.models.text.text_towers import embedding_width
+from vlp_jax.objectives.packing import check_packing
+from vlp_jax.objectives.pretraining_module import PretrainingModule, asked_inputs, check_decoder
+from vlp_jax.sharding.layout import Layout, layout_in_use
+from vlp_jax.sharding.mesh import batch_sharding, check_batch, check_microbatch, make_mesh
+from vlp_jax.sharding.process_rows import HostRows
+from vlp_jax.sharding.rules import make_layout
+from vlp_jax.training.accumulation import check_collections
+from vlp_jax.training.cost.memory import check_state_fits
+from vlp_jax.training.guard import skips_updates
+from vlp_jax.training.optimizer import make_optimizer, only_where_trained
+from vlp_jax.training.regularizers import check_regularizers
+from vlp_jax.training.schedule import make_schedule, total_steps
+from vlp_jax.training.state import abstract_state, boxed_parameters, is_word_table, make_state
+from vlp_jax.training.step import make_train_step
+
+SLOW_READING = 20.0  # seconds, after which it is said what is read before the first step
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """One update of a config on a mesh: `train_step(state, batch)`, to be compiled, and the state's shapes and shardings."""
+
+    module: PretrainingModule
+    optimizer: optax.GradientTransformation
+    shapes: Any
+    shardings: Any
+    train_step: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(Update):
+    """The parts of one training run."""
+
+    config: schema.Config
+    layout: Layout
+    host_rows: HostRows
+    mixture: Mixture
+    preprocessor: Preprocessor
+    steps: int
+    words: WordVectors | None
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh:
+        return self.layout.mesh
+
+    def initial_state(self) -> Any:
+        """The state before the first update, made where it will lie."""
+        batch, config = example_batch(self.config), self.config
+        words = None if self.words is None else (self.words.vectors, self.words.found)
+        return jax.jit(lambda words: make_state(self.module, batch, self.optimizer, config.seed, config.ema is not None,
+                                                skips_updates(config.guard), words),
+                       out_shardings=self.shardings)(words)
+
+    def targets(self, stored: dict | None = None) -> Targets:
+        """What is told of samples; the classes as stored with a checkpoint, or found in the training set."""
+        return find_targets(self.config.data.targets, self.mixture.sources, stored or self.targets_found)
+
+    @functools.cached_property
+    def targets_found(self) -> dict:
+        """As host 0 finds them in the training set; in JSON."""
+        words = "still reading the training data for the classes of data.targets; their `names`, or a `file`, spare that"
+        with said_while_waiting(lambda: words, SLOW_READING):
+            return decided_by_first("data.targets", self.look_for_targets)
+
+    def look_for_targets(self) -> dict:
+        """`targets_found`, on one host. Raises: as `find_targets` and `check_given`."""
+        targets = find_targets(self.config.data.targets, self.mixture.sources)
+        check_given(targets, self.mixture.sources)
+        return targets.to_json()
+
+    def batches(self, position: int, targets: Targets | None = None) -> Batches:
+        """The input from batch `position` on: the rows that this host's devices hold. targets: None: found anew."""
+        rows = TrainRows(self.mixture, self.preprocessor, self.config.data.augmentation, self.config.seed,
+                         asked_inputs(self.config.objectives), self.config.data.view_augmentation, targets or self.targets())
+        data = dataclasses.replace(self.config.data, workers=self.workers)
+        return Batches(rows, data, position, self.host_rows.rows)
+
+    @property
+    def workers(self) -> int:
+        """How many processes decode on this host."""
+        given = self.config.data.workers
+        return workers_for(available_cores(), jax.default_backend() != "cpu") if given is None else given
+
+    def to_device(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """The arrays of this host's rows as parts of global arrays; starts the transfer and returns."""
+        return {key: self.host_rows.place(batch[key]) for key in shapes_of_batch(self.config)}
+
+    def input_fingerprint(self) -> dict[str, Any]:
+        return input_fingerprint(self.config, self.mixture)
+
+    def evaluation(self, descriptions: dict | None, targets: Targets) -> EvaluationSuite:
+        """The config's evaluators; `descriptions` as stored with a checkpoint, or collected from the training set."""
+        specs = self.config.evaluators
+        if descriptions is None:
+            descriptions = collect_descriptions(specs, self.mixture.sources)
+        embedder = make_embedder(self.module, self.preprocessor, self.layout)
+        captioner = make_captioner(self.module, embedder, self.layout)
+        tellers = make_tellers(self.module, embedder, targets, self.layout)
+        return EvaluationSuite(specs, embedder, descriptions, self.config.data.threads, captioner, tellers)
+
+    def evaluated_variables(self, state: Any) -> dict:
+        """The averaged parameters and their statistics where the config keeps an average, else the parameters."""
+        return {"params": state.params, **state.collections} if state.average is None else state.averaged_variables
+
+
+def make_module(config: schema.Config, compute: str | None = None) -> PretrainingModule:
+    """The module that a config describes, hashable; `compute` overrides its precision."""
+    precision = Precision(jnp.dtype(compute or config.precision.compute))
+    return PretrainingModule(config.model, flax.core.freeze(config.objectives), precision)
+
+
+def make_embedder(module: PretrainingModule, preprocessor: Preprocessor, layout: Layout) -> Embedder:
+    """What embeds pictures and captions for evaluators, over the devices of a layout's mesh."""
+    def embed(variables, image, text, mask):
+        return module.apply(variables, image, text, mask, method="embed")
+
+    def match(variables, batch):
+        return module.apply(variables, batch, method="match")
+
+    return Embedder(laid_out(embed, layout), preprocessor, layout.mesh, laid_out(match, layout))
+
+
+def make_captioner(module: PretrainingModule, embedder: Embedder, layout: Layout) -> Captioner:
+    """What predicts and writes captions for evaluators, as `make_embedder`; of use where the model has a decoder."""
+    _, end, padding = embedder.preprocessor.tokenizer.special_ids
+
+    def losses(variables, image, text, mask):
+        return module.apply(variables, image, text, mask, method="caption_losses")
+
+    def write(variables, image, start, search):
+        return module.apply(variables, image, start, (end or [padding])[0], padding, search, method="write_captions")
+
+    return Captioner(laid_out(losses, layout), laid_out(write, layout), embedder)
+
+
+def make_tellers(module: PretrainingModule, embedder: Embedder, targets: Targets, layout: Layout) -> dict[str, Teller]:
+    """The heads of the supervised objectives for evaluators, by name, as `make_embedder`; compiled where they are used."""
+    def embedder_of(ask: Callable) -> Embedder:
+        return Embedder(embedder.embed, embedder.preprocessor, layout.mesh, laid_out(ask, layout))
+
+    @functools.cache  # what was compiled for an evaluation is there for the next
+    def writer(name: str, search: BeamSearch) -> Embedder:
+        start, end, padding = embedder.preprocessor.tokenizer.special_ids
+        return embedder_of(lambda variables, batch: module.apply(variables, name, batch, start[0], end[0], padding, search,
+                                                                 method="write_answers"))
+
+    def teller(name: str, objective: schema.Supervised | schema.AnsweringObjective) -> Teller:
+        candidates, writes = None, None
+        if isinstance(objective, schema.AnsweringObjective):
+            answers = targets.classes[objective.target]
+            candidates = ranked_answers(objective.target, answers, embedder.preprocessor.tokenizer, objective.length)
+            writes = functools.partial(writer, name)
+
+        def tell(variables, batch):
+            return module.apply(variables, name, batch, candidates, method="tell")
+
+        return Teller(objective.kind, embedder_of(tell), objective.target, targets, writes)
+
+    return {name: teller(name, objective) for name, objective in module.objectives_config.items()
+            if isinstance(objective, schema.Supervised | schema.AnsweringObjective)}
+
+
+def laid_out(function: Callable, layout: Layout) -> Callable:
+    """`function`, which sees `layout` while it is traced."""
+    @functools.wraps(function)
+    def traced(*arguments):
+        with layout_in_use(layout):
+            return function(*arguments)
+
+    return traced
+
+
+def example_batch(config: schema.Config, rows: int = 2) -> dict[str, jax.Array]:
+    """Zeros, or True, of a batch's shapes, to initialise the module with."""
+    arrays = shapes_of_batch(config, rows)
+    return {name: jnp.full(shape, dtype is bool, dtype) for name, (shape, dtype) in arrays.items()}
+
+
+def shapes_of_batch(config: schema.Config, rows: int = 2) -> dict[str, tuple[tuple[int, ...], type]]:
+    """What of a batch goes to the devices."""
+    return device_arrays(config, asked_inputs(config.objectives), rows)
+
+
+def assemble(config: schema.Config) -> Run:
+    """Raises: ConfigError, MeshError or DataError for whatever cannot work."""
+    mesh = make_mesh(config.mesh)
+    layout = make_layout(config.mesh, mesh)
+    check_batches(config, mesh)
+    host_rows = HostRows(batch_sharding(mesh), config.data.batch_size)
+    check_augmentation(config.data.augmentation)
+    if config.data.view_augmentation is not None:
+        check_augmentation(config.data.view_augmentation, "data.view_augmentation")
+    check_evaluators(config)
+    preprocessor = Preprocessor.from_config(config)
+    mixture = open_mixture(config.data.train)
+    steps = total_steps(config, len(mixture))
+    check_reached(config, steps)
+    update = build_update(config, layout, steps)
+    check_state_fits(update.shapes, update.shardings)
+    if config.data.workers:
+        allow_workers(config.data, asked_inputs(config.objectives))
+    return Run(**vars(update), config=config, layout=layout, host_rows=host_rows, mixture=mixture,
+               preprocessor=preprocessor, steps=steps, words=word_vectors(config.model.text, preprocessor, update.shapes.params))
+
+
+def word_vectors(tower: schema.AnyTextTower, preprocessor: Preprocessor, params: Any) -> WordVectors | None:
+    """What the text tower's embeddings begin with, where its config names a file. Raises: ConfigError for a file that does not fit,
+    and where no objective reads the text tower, which then has no parameters."""
+    if tower.word_vectors is None:
+        return None
+    if not any(is_word_table(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)):
+        raise ConfigError("model.text.word_vectors: has no effect with objectives that do not use the text tower")
+    return vectors_of_tokens(tower.word_vectors, preprocessor.tokenizer, tower.vocab_size, embedding_width(tower),
+                             tower.word_overlap)
+
+
+def check_reached(config: schema.Config, steps: int) -> None:
+    """Raises: ConfigError naming what is to begin after the run's last step."""
+    starts = {"profile.start": config.profile.start or 0}
+    starts |= {f"objectives.{name}.weight_start": spec.weight_start + 1 for name, spec in config.objectives.items()}
+    for name, start in starts.items():
+        if start > steps:
+            raise ConfigError(f"{name}: {start} is never reached, the run has {steps} steps")
+
+
+def check_batches(config: schema.Config, mesh: jax.sharding.Mesh) -> None:
+    """Raises: MeshError naming the nearest sizes unless the batch, and each microbatch, divides over the mesh's batch axes; as
+    `check_packing` does."""
+    check_batch(config.data.batch_size, mesh)
+    check_microbatch(config.data.batch_size, config.accumulation.microbatches, mesh)
+    check_packing(config, mesh)
+
+
+def build_update(config: schema.Config, layout: Layout, steps: int) -> Update:
+    """What a run of so many steps compiles; needs no data, and for shapes no devices either.
+
+    Raises: ConfigError, MeshError for a model or optimizer that cannot be.
+    """
+    check_decoder(config.model, config.objectives)
+    module, batch = make_module(config), jax.eval_shape(lambda: example_batch(config))
+    schedule = make_schedule(config.optimizer.schedule, config.optimizer.rate, steps)
+    params = boxed_parameters(module, batch)
+    optimizer = make_optimizer(config.optimizer, schedule, params)
+    check_regularizers(config.regularizers, config.optimizer.frozen, nn.meta.unbox(params))
+    if any(objective.planned for objective in config.objectives.values()):
+        optimizer = only_where_trained(optimizer, params)
+    shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, layout,
+                                       skips_updates(config.guard))
+    check_collections(config, shapes.collections)
+    step = laid_out(make_train_step(config, module, optimizer, schedule), layout)
+    in_shardings = shardings, batch_sharding(layout.mesh)
+    compiled = jax.jit(step, donate_argnums=0, in_shardings=in_shardings, out_shardings=(shardings, None))
+    return Update(module, optimizer, shapes, shardings, compiled)

@@ -1,0 +1,1 @@
+"""Checkpoints: format, saving, integrity, the work directory and its lock."""

@@ -1,0 +1,56 @@
+"""What shows that a checkpoint is as it was written: a fingerprint of every array, computed on the devices as it is saved, and a
+SHA-256 of the metadata, the fingerprints among them. Nothing is read back from the disk for it."""
+
+import hashlib
+import json
+from typing import Any
+
+from vlp_jax.errors import CheckpointError
+from vlp_jax.training.checkpoints.read_errors import DamagedCheckpoint
+from vlp_jax.training.state import leaf_fingerprints
+
+FORMAT = 2  # of a checkpoint; 1 had no checksum of its metadata
+
+
+def with_checksum(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The metadata (JSON) with `format` and `sha256`."""
+    versioned = metadata | {"format": FORMAT}
+    return versioned | {"sha256": checksum(versioned)}
+
+
+def checksum(metadata: dict[str, Any]) -> str:
+    """SHA-256 of JSON, whatever the order of its keys and its blanks, but for its own key `sha256`."""
+    others = json.loads(json.dumps({key: value for key, value in metadata.items() if key != "sha256"}))
+    return hashlib.sha256(json.dumps(others, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def check_metadata(metadata: Any, step: int, where: str) -> None:
+    """Raises: CheckpointError for metadata of another format; DamagedCheckpoint for any that are not what was written for the
+    checkpoint of this step."""
+    if not isinstance(metadata, dict) or not {"format", "sha256"} & metadata.keys():
+        if isinstance(metadata, dict) and {"parameters", "fingerprints"} <= metadata.keys():
+            raise another_format(1, where)
+        raise DamagedCheckpoint("metadata/metadata: lacks its checksum")
+    version = metadata.get("format")
+    if isinstance(version, int) and version != FORMAT:
+        raise another_format(version, where)
+    if metadata.get("sha256") != checksum(metadata):
+        raise DamagedCheckpoint("metadata/metadata: its contents changed after it was written")
+    for name in ("step", "position"):  # a batch is consumed for every update, a skipped one too
+        if metadata.get(name, step) != step:
+            raise DamagedCheckpoint(f"metadata/metadata: its {name} is {metadata[name]}, not {step}: was the folder renamed?")
+
+
+def another_format(version: int, where: str) -> CheckpointError:
+    """The refusal of a checkpoint that another version of this code has written."""
+    return CheckpointError(f"{where}: is of checkpoint format {version}, and this version of vlp_jax reads format {FORMAT}; use "
+                           "the version that wrote it, or another workdir")
+
+
+def check_arrays(item: Any, name: str, metadata: dict[str, Any]) -> None:
+    """Raises: DamagedCheckpoint naming the first array of an item that is not what was written."""
+    stored, found = metadata["fingerprints"][name], leaf_fingerprints(item)
+    changed = sorted(path for path in stored.keys() | found.keys() if stored.get(path) != found.get(path))
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise DamagedCheckpoint(f"{name}: {changed[0]}{more}: its contents changed after it was written")

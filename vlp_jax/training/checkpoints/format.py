@@ -1,0 +1,252 @@
+"""Checkpoints: everything needed to go on bit for bit, and to evaluate elsewhere. Written by Orbax, atomically (`manager.py`).
+
+A folder `DIR/checkpoints/STEP` holds `params`, `average` (where the config keeps one) with `average_statistics` (of a BatchNorm),
+`guard` (where updates may be skipped) and `rest` (the remaining state) as Orbax PyTrees, and `metadata` as JSON: input position,
+clock, config, preprocessor with its tokenizer, shapes of the parameters and of the rest, a fingerprint of every array and a
+checksum of the metadata themselves (`checksums.py`).
+"""
+
+import dataclasses
+import os
+import re
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from vlp_jax.distributed.exchange import several_hosts
+from vlp_jax.errors import CheckpointError
+from vlp_jax.sharding.parameter_sharding import path_of
+from vlp_jax.training.checkpoints.checksums import check_arrays, check_metadata
+from vlp_jax.training.checkpoints.read_errors import DamagedCheckpoint, quiet_reads, read_patiently, read_together
+from vlp_jax.training.guard import GuardState, fresh_guard
+from vlp_jax.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A state read back, and the metadata stored beside it."""
+
+    step: int
+    state: TrainState
+    metadata: dict[str, Any]
+
+
+def checkpoint_folder(workdir: str) -> str:
+    """Where a run keeps its checkpoints, as an absolute path (Orbax wants one)."""
+    return os.path.join(os.path.abspath(workdir), "checkpoints")
+
+
+def finished_steps(folder: str) -> list[int]:
+    """Steps of the finished checkpoints in a folder, ascending; saves under way carry another name. Raises: CheckpointError
+    where the folder cannot be listed."""
+    return sorted(int(name) for name in names_in(folder) if is_checkpoint(folder, name))
+
+
+def stray_names(folder: str) -> list[str]:
+    """Names in a folder of checkpoints that are neither a checkpoint's nor those of Orbax's unfinished saves."""
+    return sorted(name for name in names_in(folder) if not is_checkpoint(folder, name) and ".orbax-checkpoint-tmp" not in name)
+
+
+def names_in(folder: str) -> list[str]:
+    """The names in a folder, none where there is no such folder. Raises: CheckpointError where it cannot be listed."""
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be listed: {error.strerror}") from error
+
+
+def is_checkpoint(folder: str, name: str) -> bool:
+    """Whether a name is that of a step as this code writes it: not `latest`, `7.bak`, `-3`, `007`, nor a file."""
+    return re.fullmatch("0|[1-9][0-9]*", name, re.ASCII) is not None and os.path.isdir(os.path.join(folder, name))
+
+
+def lost_checkpoint(folder: str, newest: int | None) -> str | None:
+    """A line about a checkpoint later than `newest` that `newest_checkpoint` next to the folder names; None where it names none."""
+    record = newest_record(folder)
+    try:
+        with open(record, encoding="utf-8") as file:
+            step = int(file.read())
+    except (OSError, ValueError):  # of runs before there was one, or damaged itself: then it shows nothing
+        return None
+    if newest is None or step <= newest:
+        return None
+    return f"checkpoint {step} was saved ({record}) and is gone from {folder}; the newest there is {newest}"
+
+
+def newest_record(folder: str) -> str:
+    """The file next to a folder of checkpoints with the step of the newest one that was finished."""
+    return os.path.join(os.path.dirname(folder), "newest_checkpoint")
+
+
+def split(state: TrainState) -> dict[str, Any]:
+    """The state as the items of a checkpoint; trees of Optax's own types become {path: leaf}, which stays readable when
+    Optax changes them."""
+    rest = {"step": state.step, "rng": state.rng, "optimizer": state.optimizer}
+    items = {"params": state.params, "average": state.average, "rest": flat(rest), "collections": flat(state.collections) or None,
+             "average_statistics": flat(state.average_statistics) or None,
+             "guard": None if state.guard is None else flat(state.guard)}
+    return {name: item for name, item in items.items() if item is not None}
+
+
+def join(items: dict[str, Any], like: TrainState) -> TrainState:
+    """The inverse of `split`, for a state of the same structure as `like`."""
+    rest = unflat(items["rest"], {"step": like.step, "rng": like.rng, "optimizer": like.optimizer})
+    return TrainState(params=items["params"], average=items.get("average"),
+                      collections=unflat(items.get("collections", {}), like.collections),
+                      average_statistics=unflat(items.get("average_statistics", {}), like.average_statistics),
+                      guard=GuardState(**items["guard"]) if "guard" in items else None, **rest)
+
+
+def flat(tree: Any) -> dict[str, Any]:
+    """{path: leaf} of a tree."""
+    return {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def unflat(leaves: dict[str, Any], like: Any) -> Any:
+    """The inverse of `flat`, for a tree of the same structure as `like`."""
+    found = [leaves[path_of(path)] for path, _ in jax.tree_util.tree_leaves_with_path(like)]
+    return jax.tree.unflatten(jax.tree.structure(like), found)
+
+
+def describe(params: Any) -> dict[str, list[int]]:
+    """{path: shape} of every parameter."""
+    return {path: list(leaf.shape) for path, leaf in flat(params).items()}
+
+
+def check_same_state(metadata: dict[str, Any], items: dict[str, Any], where: str) -> None:
+    """Raises: CheckpointError naming the first array that differs between a checkpoint and the `items` wanted of it."""
+    if any(item in items and item not in metadata["fingerprints"] for item in ("average", "average_statistics")):
+        raise CheckpointError(f"{where}: keeps no average of its parameters, which this config asks for (ema); leave ema out, or "
+                              "start anew in another workdir")
+    for name, what in (("params", "model"), ("collections", "model"), ("rest", "optimizer")):
+        here = describe(items.get(name, {}))
+        stored = {"params": metadata["parameters"], "collections": metadata["collections"], "rest": metadata["rest"]}[name]
+        for path in sorted(stored.keys() | here.keys()):
+            if stored.get(path) != here.get(path):
+                raise CheckpointError(
+                    f"{where}: is of another {what}: {path} is {stored.get(path, 'absent')} there and {here.get(path, 'absent')} "
+                    "in this config; use the config it was trained with, or another workdir")
+
+
+def restore_state(folder: str, step: int, shapes: TrainState, shardings: TrainState) -> Restored:
+    """Checkpoint `step`, placed as `shardings` says, whatever the devices it was written from.
+
+    Raises: DamagedCheckpoint or StorageError, on all hosts if on one; CheckpointError for another model.
+    """
+    what = f"checkpoint {step}"
+    metadata = read_together(what, lambda: restore_metadata(folder, step))
+    wanted = split(jax.tree.map(lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
+                                shapes, shardings))
+    check_same_state(metadata, wanted, os.path.join(folder, str(step)))
+    fresh = {}
+    if "guard" in wanted and "guard" not in metadata["fingerprints"]:  # written before the config had one
+        fresh["guard"] = flat(jax.jit(fresh_guard, out_shardings=shardings.guard)())
+        del wanted["guard"]
+    items = read_together(what, lambda: {name: read_item(folder, step, name, tree) for name, tree in wanted.items()})
+    for name, item in items.items():
+        check_arrays(item, name, metadata)
+    return Restored(step, join(items | fresh, shapes), metadata)
+
+
+def this_host_alone() -> ocp.options.MultiprocessingOptions:
+    """Orbax's readers wait for all hosts, for ever if one found its part damaged; each reads for itself here instead."""
+    if not several_hosts():
+        return ocp.options.MultiprocessingOptions()
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"host_{me}")
+
+
+def restore_metadata(folder: str, step: int) -> dict[str, Any]:
+    """The JSON stored with a checkpoint. Raises: as `read_patiently`."""
+    place, alone = os.path.join(folder, str(step)), this_host_alone()
+
+    def read() -> dict[str, Any]:
+        handler = ocp.JsonCheckpointHandler(multiprocessing_options=alone)
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
+            metadata = reader.restore(os.path.join(place, "metadata"))
+        check_metadata(metadata, step, place)
+        return metadata
+
+    return read_patiently("metadata", place, read)
+
+
+def read_item(folder: str, step: int, name: str, wanted: Any) -> Any:
+    """One item of a checkpoint. Raises: as `read_patiently`."""
+    place = os.path.join(folder, str(step))
+
+    quiet_reads()
+
+    def read() -> Any:
+        with ocp.StandardCheckpointer(multiprocessing_options=this_host_alone()) as reader:
+            return reader.restore(os.path.join(place, name), wanted)
+
+    return read_patiently(name, place, read)
+
+
+def restore_arrays(folder: str, step: int, name: str, metadata: dict[str, Any], shardings: Any = None) -> dict:
+    """One item of a checkpoint with this metadata, of the shape of the parameters, placed as the tree `shardings` says; without
+    one, on the first device. Raises: CheckpointError, with shardings on all hosts if on one."""
+    if name not in metadata["fingerprints"]:
+        raise CheckpointError(f"{folder}/{step}: holds no {name!r}, only {', '.join(metadata['fingerprints'])}")
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    places = dict.fromkeys(metadata["parameters"], device) if shardings is None else flat(shardings)
+    wanted = nest({path: jax.ShapeDtypeStruct(tuple(shape), np.float32, sharding=places[path])
+                   for path, shape in metadata["parameters"].items()})
+    return restore_item(folder, step, name, wanted, metadata, together=shardings is not None)
+
+
+def restore_collections(folder: str, step: int, name: str, like: Any, metadata: dict[str, Any],
+                        sharding: jax.sharding.Sharding | None = None) -> dict:
+    """The mutable variables of a checkpoint with this metadata, such as BatchNorm's running statistics, with the structure of
+    `like` (shapes are enough); without a sharding, on the first device. name: the item, `collections` or `average_statistics`.
+    Raises: as `restore_arrays`."""
+    place = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), flat(like))
+    return unflat(restore_item(folder, step, name, wanted, metadata, together=sharding is not None), like)
+
+
+def restore_item(folder: str, step: int, name: str, wanted: Any, metadata: dict[str, Any], together: bool) -> Any:
+    """`read_item`, and that it is what was written. together: whether all hosts read their parts of it. Raises: CheckpointError."""
+    def read() -> Any:
+        return read_item(folder, step, name, wanted)
+
+    try:
+        item = read_together(f"{name} of {folder}/{step}", read) if together else read()
+        check_arrays(item, name, metadata)
+        return item
+    except DamagedCheckpoint as error:
+        raise damaged(folder, step, error) from error
+
+
+def read_metadata(folder: str, step: int, together: bool = False) -> dict[str, Any]:
+    """`restore_metadata`, with damage as a CheckpointError. together: whether all hosts read it now, for then all are told."""
+    def read() -> dict[str, Any]:
+        return restore_metadata(folder, step)
+
+    try:
+        return read_together(f"metadata of {folder}/{step}", read) if together else read()
+    except DamagedCheckpoint as error:
+        raise damaged(folder, step, error) from error
+
+
+def damaged(folder: str, step: int, error: DamagedCheckpoint) -> CheckpointError:
+    """The refusal of a damaged checkpoint that was asked for, and which other there is."""
+    others = [other for other in finished_steps(folder) if other != step]
+    advice = f"the newest of the others is of step {others[-1]}" if others else "there is no other"
+    return CheckpointError(f"{folder}/{step}: is damaged: {error}; {advice}")
+
+
+def nest(flat_tree: dict[str, Any]) -> dict:
+    """{"a/b": 1} -> {"a": {"b": 1}}."""
+    tree: dict = {}
+    for path, leaf in flat_tree.items():
+        *parents, last = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree

@@ -1,0 +1,48 @@
+"""One run a workdir: a lock that the kernel frees when the process that holds it ends, however it ends."""
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+
+from vlp_jax.distributed.exchange import decided_by_first
+from vlp_jax.errors import ConfigError, WorkdirBusy
+from vlp_jax.printing import safe_print as print
+
+
+@contextlib.contextmanager
+def locked(workdir: str) -> Iterator[None]:
+    """Inside, host 0 holds `DIR/lock`, so that no other run trains there; makes the folder.
+
+    A file system without locks gets one line, and no protection. Raises: WorkdirBusy, on all hosts, naming the process that
+    holds the lock; ConfigError where the folder cannot be written.
+    """
+    with contextlib.ExitStack() as held:
+        decided_by_first("--workdir", lambda: take(workdir, held))
+        yield
+
+
+def take(workdir: str, held: contextlib.ExitStack) -> None:
+    """`locked` on one host: the lock is kept until `held` is closed."""
+    path = os.path.join(workdir, "lock")
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        file = held.enter_context(open(path, "a+"))  # noqa: SIM115 - closed with `held`
+    except OSError as error:
+        raise ConfigError(f"--workdir: {workdir} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        raise WorkdirBusy(f"--workdir: {workdir} is in use by {file.read().strip() or 'another process'}, and two runs would "
+                          "delete each other's checkpoints: wait for its end, stop it, or use another workdir") from error
+    except OSError as error:
+        print(f"{path}: this file system has no locks ({error.strerror}): take care that no other run trains there", flush=True)
+        return
+    try:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} of {socket.gethostname()}\n")
+        file.flush()
+    except OSError as error:
+        raise ConfigError(f"--workdir: {path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,112 @@
+"""The folder of a run: its config, and the refusal to mix two experiments in it."""
+
+import fnmatch
+import json
+import os
+import time
+
+from vlp_jax.config import flatten, to_config, to_tree
+from vlp_jax.config.schema import Config
+from vlp_jax.distributed.exchange import decided_by_first, exchange
+from vlp_jax.errors import ConfigError
+from vlp_jax.training.hooks.metric_writers import write_atomically
+
+# A run may go on with others, on another machine: they change no number but by rounding.
+SPEED_ONLY = ("data.workers", "data.threads", "data.prefetch", "mesh.*", "hosts.*", "watchdog.*", "profile.*",
+              "model.*.rematerialisation", "model.*.saved", "model.*.attention", "objectives.*.implementation",
+              "objectives.*.chunk_size")
+FOLDERS, FILES = ("checkpoints", "tensorboard"), ("config.json", "metrics.jsonl", "lock", "newest_checkpoint")
+
+
+def check_workdir(workdir: str, config: Config, accept_changes: bool) -> list[str]:
+    """What differs between `config` and the one the workdir was started with, as lines `key: old -> new`; as host 0 sees it.
+
+    Raises: ConfigError where the folder cannot exist, or something differs and `accept_changes` is False.
+    """
+    return decided_by_first("--workdir", lambda: compare_workdir(workdir, config, accept_changes))
+
+
+def compare_workdir(workdir: str, config: Config, accept_changes: bool) -> list[str]:
+    """`check_workdir` on one host."""
+    if "://" in workdir:
+        raise ConfigError(f"--workdir: {workdir} is a URL, and a workdir is a folder, which every host sees; mount the bucket "
+                          "(gcsfuse, s3fs) or use a shared file system")
+    place = os.path.abspath(workdir)
+    while not os.path.isdir(place):
+        if os.path.lexists(place):
+            raise ConfigError(f"--workdir: {place} is a file, not a folder; choose another path")
+        place = os.path.dirname(place)
+    if not os.access(place, os.W_OK):
+        raise ConfigError(f"--workdir: no permission to write in {place}")
+    check_kinds(workdir)
+    changes = config_changes(workdir, config)
+    if changes and not accept_changes:
+        raise ConfigError(f"--workdir: {workdir} was started with another config: {'; '.join(changes)}; use the old values, "
+                          "another workdir, or --accept-changes to go on with the new ones")
+    return changes
+
+
+def check_kinds(workdir: str) -> None:
+    """Raises: ConfigError where a name that the run writes in a workdir is a file and should be a folder, or the other way
+    round."""
+    for name in (*FOLDERS, *FILES):
+        path, wanted = os.path.join(workdir, name), os.path.isdir if name in FOLDERS else os.path.isfile
+        if os.path.lexists(path) and not wanted(path):
+            kind = "folder" if name in FOLDERS else "file"
+            raise ConfigError(f"--workdir: {path} is no {kind}, as the run's own is; move it away, or use another workdir")
+
+
+def config_changes(workdir: str, config: Config) -> list[str]:
+    """Lines `key: old -> new`; none in a fresh folder, and none for keys that change no number."""
+    path = os.path.join(workdir, "config.json")
+    if not os.path.isfile(path):
+        return []
+    try:
+        with open(path, encoding="utf-8") as file:
+            tree = json.load(file)
+        if not isinstance(tree, dict):
+            raise ValueError(f"it holds a {type(tree).__name__}")
+        old = flatten(completed(tree))
+    except ValueError as error:
+        raise ConfigError(f"{path}: cannot be read as JSON ({error}); remove it to go on with the config given") from error
+    new = flatten(json.loads(json.dumps(to_tree(config))))
+    absent = object()
+    return [f"{key}: {old.get(key, '(absent)')!r} -> {new.get(key, '(absent)')!r}" for key in sorted(old.keys() | new.keys())
+            if old.get(key, absent) != new.get(key, absent)
+            and not any(fnmatch.fnmatch(key, pattern) for pattern in SPEED_ONLY)]
+
+
+def completed(tree: dict) -> dict:
+    """A stored config with the defaults of keys that came later; as it is, where it says what no config may say any more."""
+    try:
+        return json.loads(json.dumps(to_tree(to_config(tree))))
+    except ConfigError:
+        return tree
+
+
+def claim_workdir(workdir: str, config: Config) -> None:
+    """Makes the folder and writes `config.json`, on host 0. Raises: ConfigError where the disk refuses, or where other hosts
+    do not see what host 0 has written."""
+    decided_by_first("--workdir", lambda: write_config(workdir, config))
+    for host, sees in enumerate(exchange("--workdir", appears(os.path.join(workdir, "config.json")))):
+        if not sees:
+            raise ConfigError(f"--workdir: host {host} does not see what host 0 wrote to {workdir}: hosts need one shared folder")
+
+
+def appears(path: str, patience: float = 20.0) -> bool:
+    """Whether a file is there, or comes within some seconds, as on network file systems."""
+    deadline = time.monotonic() + patience
+    while not os.path.isfile(path):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def write_config(workdir: str, config: Config) -> None:
+    """`claim_workdir` on one host."""
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        write_atomically(os.path.join(workdir, "config.json"), json.dumps(to_tree(config), indent=2) + "\n")
+    except OSError as error:
+        raise ConfigError(f"--workdir: {workdir} cannot be written: {error.strerror}") from error

@@ -1,0 +1,171 @@
+"""What an update costs on chips that are not here: memory, flops, traffic and the least time, from the compiled program."""
+
+import contextlib
+import dataclasses
+import re
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vlp_jax.config import schema
+from vlp_jax.data.batch_spec import PIXELS
+from vlp_jax.errors import ConfigError, MeshError
+from vlp_jax.hardware.chips import Chip
+from vlp_jax.hardware.collective_counts import collective_counts
+from vlp_jax.hardware.topologies import Topology
+from vlp_jax.sharding.mesh import make_mesh
+from vlp_jax.sharding.rules import make_layout
+from vlp_jax.training.build import Update, build_update, check_batches, example_batch
+from vlp_jax.training.cost.flops import train_step_flops
+
+ANY_NUMBER_OF_STEPS = 100_000  # the schedule's constants; a run's length changes nothing else in its program
+
+
+@dataclasses.dataclass(frozen=True)
+class Bill:
+    """Bytes are those of one chip. temporaries_bytes: the most that is alive at once beside arguments and results;
+    output_bytes: results that do not reuse the memory of an argument. memory_bytes: all of it together. fits: whether that is
+    at most chip_memory_bytes; where the compiler refused, memory_bytes is what it said is needed, and what only a compiled
+    program shows is None. flops_per_step: analytic, of the global batch. collectives: of one update, as
+    `sharding.collective_counts` gives them. floor_network_seconds: None where nothing crosses from one slice or GPU host to
+    another, or the chip's share of that network is not published.
+    """
+
+    topology: str
+    chips: int
+    batch_size: int
+    mesh: dict[str, int]
+    rematerialisation: str
+    parameters: int
+    arguments_bytes: int | None
+    temporaries_bytes: int | None
+    output_bytes: int | None
+    memory_bytes: int
+    chip_memory_bytes: int
+    fits: bool
+    flops_per_step: int
+    floor_compute_seconds: float
+    floor_memory_seconds: float | None
+    floor_interconnect_seconds: float | None
+    floor_network_seconds: float | None
+    floor_seconds: float
+    collectives: dict[str, dict[str, int]] | None
+    compile_seconds: float
+
+    @property
+    def free_fraction(self) -> float:
+        return 1.0 - self.memory_bytes / self.chip_memory_bytes
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def plan(config: schema.Config, topology: Topology) -> tuple[jax.sharding.Mesh, Update]:
+    """The mesh over a topology's devices and what is to be compiled for it. Raises: ConfigError, MeshError for what cannot be."""
+    mesh = make_mesh(config.mesh, topology.devices())
+    check_batches(config, mesh)
+    return mesh, build_update(config, make_layout(config.mesh, mesh), ANY_NUMBER_OF_STEPS)
+
+
+def bill_of(config: schema.Config, topology: Topology) -> Bill:
+    """Compiles the update of `config` for `topology`. Raises: ConfigError, MeshError for what cannot be compiled at all."""
+    mesh, update = plan(config, topology)
+    known = dict(
+        topology=topology.spec, chips=topology.chips, batch_size=config.data.batch_size, mesh=dict(mesh.shape),
+        rematerialisation=policies(config.model), chip_memory_bytes=topology.chip.memory_bytes,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(update.shapes.params)), flops_per_step=train_step_flops(config))
+    compute = known["flops_per_step"] / (mesh.devices.size * topology.chip.flops)
+    start = time.monotonic()
+    try:
+        compiled = update.train_step.lower(update.shapes, batch_shapes(config)).compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed = memory_asked_for(str(error), topology.chip)
+        return Bill(**known, **dict.fromkeys(("arguments_bytes", "temporaries_bytes", "output_bytes", "collectives",
+                                              "floor_memory_seconds", "floor_interconnect_seconds", "floor_network_seconds")),
+                    memory_bytes=needed, fits=False, floor_compute_seconds=compute, floor_seconds=compute,
+                    compile_seconds=time.monotonic() - start)
+    found = measured(compiled, topology.chip, topology.islands(mesh.devices.flat), compute)
+    return Bill(**known, **found, compile_seconds=time.monotonic() - start)
+
+
+def measured(compiled: Any, chip: Chip, islands: list[int], compute_seconds: float) -> dict[str, Any]:
+    """The part of a bill that the compiled program tells."""
+    memory = compiled.memory_analysis()
+    new_output = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    total = memory.argument_size_in_bytes + memory.temp_size_in_bytes + new_output
+    collectives = collective_counts(compiled.as_text(), islands)
+    sent, beyond = (sum(found[key] for found in collectives.values()) for key in ("sent_bytes", "network_bytes"))
+    floors = {  # every argument is read and every result written once, at least
+        "floor_compute_seconds": compute_seconds,
+        "floor_memory_seconds": (memory.argument_size_in_bytes + memory.output_size_in_bytes) / chip.memory_bandwidth,
+        "floor_interconnect_seconds": sent / chip.interconnect_bandwidth,
+        "floor_network_seconds": beyond / chip.network_bandwidth if beyond and chip.network_bandwidth else None}
+    return dict(arguments_bytes=memory.argument_size_in_bytes, temporaries_bytes=memory.temp_size_in_bytes, output_bytes=new_output,
+                memory_bytes=total, fits=total <= chip.memory_bytes, collectives=collectives,
+                floor_seconds=max(floor or 0.0 for floor in floors.values()), **floors)
+
+
+def batch_shapes(config: schema.Config) -> dict[str, jax.ShapeDtypeStruct]:
+    """The global batch as it comes from the host: pixels are bytes."""
+    shapes = jax.eval_shape(lambda: example_batch(config, config.data.batch_size))
+    return shapes | {name: jax.ShapeDtypeStruct(shapes[name].shape, jnp.uint8) for name in PIXELS if name in shapes}
+
+
+def policies(model: schema.Model) -> str:
+    """`full`, or `save_matmuls/full` where the image and the text tower differ."""
+    return "/".join(dict.fromkeys((model.image.rematerialisation, rematerialisation_of(model.text))))
+
+
+def rematerialisation_of(tower: schema.AnyTextTower) -> str:
+    """A text tower's policy; one that is no transformer knows none."""
+    return "none" if isinstance(tower, schema.WordTower) else tower.rematerialisation
+
+
+def memory_asked_for(message: str, chip: Chip) -> int:
+    """Bytes that the compiler said a program needs, from its out-of-memory error. Raises: ConfigError for any other error."""
+    found = re.search(r"[Uu]sed ([\d.]+)([GMK]) of|temporaries \(([\d.]+)([GMK])\) exceeds|needs? ([\d.]+)([GMK])", message)
+    if "RESOURCE_EXHAUSTED" not in message and "memory" not in message:
+        raise ConfigError(f"the compiler for {chip.name} refused the program: {message.strip().splitlines()[0][:300]}")
+    if found is None:
+        return chip.memory_bytes + 1
+    number, unit = [part for part in found.groups() if part is not None]
+    return int(float(number) * {"G": 2**30, "M": 2**20, "K": 2**10}[unit])
+
+
+def nearest_fix(config: schema.Config, topology: Topology, bill: Bill) -> str:
+    """The change that loses least of what would make a bill that does not fit fit, by proportion; a compile tells for sure."""
+    state = bill.parameters * 4 * (3 + (config.ema is not None)) // (bill.mesh["fsdp"] * bill.mesh["tensor"])
+    sharing = more_sharing(config, topology, bill) if state > 0.4 * bill.chip_memory_bytes else None
+    if sharing is not None:
+        strategy = " --config.mesh.strategy=none" if config.mesh.strategy else ""
+        return (f"--config.mesh.fsdp={sharing.fsdp} --config.mesh.data={sharing.data}{strategy} (the state alone takes "
+                f"{state / 1e9:.1f} GB a chip)")
+    lesser = {"none": "save_matmuls", "save_matmuls": "full", "save_names": "full"}
+    image, text = config.model.image, config.model.text
+    words = isinstance(text, schema.WordTower)  # which has no policy
+    policy = lesser.get(image.rematerialisation) or (None if words else lesser.get(text.rematerialisation))
+    if policy and state < bill.chip_memory_bytes:
+        of_image = policy if image.kind == "vit" else "full"  # which knows nothing between it and "none"
+        of_text = "" if words else f" --config.model.text.rematerialisation={policy}"
+        return f"--config.model.image.rematerialisation={of_image}{of_text}"
+    room = (bill.chip_memory_bytes - state) / max(bill.memory_bytes - state, 1)
+    unit = bill.mesh["data"] * bill.mesh["fsdp"] * config.accumulation.microbatches
+    batch = int(config.data.batch_size * room) // unit * unit
+    if batch > 0:
+        return f"--config.data.batch_size={batch}, or as many chips more as keep the batch"
+    return f"more chips, or larger ones: not even one example a chip fits {bill.topology}"
+
+
+def more_sharing(config: schema.Config, topology: Topology, bill: Bill) -> schema.Mesh | None:
+    """The mesh on which most devices share a copy of the state; None where none is better than the config's, or can be built."""
+    copies = bill.mesh["data"] * bill.mesh["fsdp"]
+    for fsdp in (copies // data for data in range(1, copies) if copies % data == 0):
+        mesh = dataclasses.replace(config.mesh, data=copies // fsdp, fsdp=fsdp, tensor=bill.mesh["tensor"], strategy=None)
+        if fsdp <= bill.mesh["fsdp"]:
+            return None
+        with contextlib.suppress(ConfigError, MeshError):
+            plan(dataclasses.replace(config, mesh=mesh), topology)
+            return mesh
+    return None

@@ -1,0 +1,34 @@
+"""Model flops of an update: the numerator of model flops utilisation (Chowdhery et al. 2022, "PaLM", appendix B)."""
+
+from vlp_jax.config import schema
+from vlp_jax.models.flops import decoder_flops, image_flops, text_flops
+from vlp_jax.models.fusion_flops import fusion_flops
+from vlp_jax.models.vision_language import embedding_dim
+from vlp_jax.objectives.pretraining_module import VIEWS, build_objectives, needs_behind
+
+
+def train_step_flops(config: schema.Config) -> int:
+    """Operations of the matrix products of one update of the global batch: three times the forward pass, as the backward pass
+    forms a product for the inputs and one for the parameters. What rematerialisation and exact accumulation compute again does
+    not count; frozen parameters count as if they were trained. A teacher has no backward pass."""
+    batch, objectives = config.data.batch_size, build_objectives(config.objectives).values()
+    needs = {need for objective in objectives for need in objective.needs}
+    taught = {need for objective in objectives for need in objective.teacher_needs}
+    forward = encodings_flops(config, needs) + sum(objective.flops(config.model, batch) for objective in objectives)
+    return 3 * forward + encodings_flops(config, taught, train=False)
+
+
+def encodings_flops(config: schema.Config, needs: set[str], train: bool = True) -> int:
+    """The encodings in `needs` (see `PretrainingModule.encode`) of the global batch, forward."""
+    model, text, batch = config.model, config.data.text, config.data.batch_size
+    dim, needs, flops = embedding_dim(model), needs | needs_behind(model, needs), 0
+    if needs & {"image", "image_embedding", "image_pooled"}:
+        flops += image_flops(model.image, dim, train, tokens="image" in needs, embedded="image_embedding" in needs)
+    if needs & {"text", "text_embedding", "text_pooled"}:
+        flops += text_flops(model.text, dim, tokens="text" in needs, embedded="text_embedding" in needs)
+    flops += len(needs & set(VIEWS)) * image_flops(model.image, dim, train, tokens=False, embedded=False)
+    flops += fusion_flops(model) if "fused" in needs else 0
+    flops *= batch
+    if "decoding" in needs:
+        flops += batch // (text.packing or 1) * decoder_flops(model, text.packing or 1, text.packing_rows)
+    return flops

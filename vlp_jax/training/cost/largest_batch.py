@@ -1,0 +1,58 @@
+"""The largest batch that fits, found by compiling."""
+
+import dataclasses
+from collections.abc import Callable
+
+from vlp_jax.config import schema
+from vlp_jax.errors import ConfigError
+from vlp_jax.hardware.topologies import Topology
+from vlp_jax.sharding.mesh import batch_parts, make_mesh
+from vlp_jax.training.cost.estimate import Bill, bill_of
+
+COMPILES = 12
+
+
+def largest_batch(config: schema.Config, topology: Topology, say: Callable[[str], None]) -> Bill:
+    """The bill of the largest batch that fits, in steps of one eighth of what fits (of one microbatch on every device at least).
+
+    Memory grows about linearly with the batch, so two compiled sizes foretell where it ends; that size is compiled too, and the
+    search goes on between the largest that fits and the smallest that does not. Raises: ConfigError where not one example fits.
+    """
+    unit = unit_of(config, topology)
+    fitting: dict[int, Bill] = {}
+    failing: dict[int, Bill] = {}
+    size = max(config.data.batch_size // unit, 1)
+    for _ in range(COMPILES):
+        bill = bill_of(dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=size * unit)), topology)
+        (fitting if bill.fits else failing)[size] = bill
+        say(f"batch {size * unit}: {bill.memory_bytes / 1e9:.2f} GB of {bill.chip_memory_bytes / 1e9:.2f} GB, "
+            f"{'fits' if bill.fits else 'does not fit'}")
+        low, high = max(fitting, default=0), min(failing, default=None)
+        if high is not None and high - low <= max(1, low // 8):
+            break
+        size = next_size(fitting, failing)
+    if not fitting:
+        raise ConfigError(f"--find-batch: not even {unit} examples fit {topology.spec}; more chips, mesh.fsdp or rematerialisation")
+    return fitting[max(fitting)]
+
+
+def unit_of(config: schema.Config, topology: Topology) -> int:
+    """The least batch: one example of each microbatch on every device that has its own."""
+    return batch_parts(make_mesh(config.mesh, topology.devices())) * config.accumulation.microbatches
+
+
+def next_size(fitting: dict[int, Bill], failing: dict[int, Bill]) -> int:
+    """Where to compile next: just below where a line through two bills meets the chip's memory, between what fits and what does
+    not."""
+    low, high = max(fitting, default=0), min(failing, default=None)
+    if not low:
+        return max(high // 2, 1)
+    known = sorted(fitting.items())[-2:] if len(fitting) > 1 else sorted((fitting | failing).items())[:2]
+    if len(known) < 2:
+        return 2 * low
+    (first, one), (second, two) = known
+    slope = (two.memory_bytes - one.memory_bytes) / (second - first)
+    guess = int(first + 0.98 * (one.chip_memory_bytes - one.memory_bytes) / slope) if slope > 0 else 2 * low
+    if high is None:
+        return max(low + 1, min(guess, 8 * low))
+    return guess if low < guess < high else (low + high) // 2

@@ -1,0 +1,1 @@
+"""Measurements around the train step: throughput, goodput, compilations, profiler, watchdog, metrics."""

@@ -1,0 +1,138 @@
+"""What the training input went through: bad samples by reason, captions cut to length or left out, examples of each source."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vlp_jax.data.pipeline import REASONS
+from vlp_jax.data.samples import unpaired
+from vlp_jax.distributed.exchange import exchange, several_hosts
+from vlp_jax.errors import DataError
+
+GRACE = 1000  # examples before a fraction means much
+
+
+@dataclasses.dataclass
+class Tally:
+    """Counts that can be added up. last_bad: the last bad sample in words."""
+
+    examples: int = 0
+    truncated: int = 0
+    bad: Counter[str] = dataclasses.field(default_factory=Counter)
+    last_bad: str = ""
+    parts: Counter[str] = dataclasses.field(default_factory=Counter)
+    dropped: int = 0
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "Tally":
+        return cls(**stored | {"bad": Counter(stored["bad"]), "parts": Counter(stored["parts"])})
+
+    def to_json(self) -> dict[str, Any]:
+        return {"examples": self.examples, "truncated": self.truncated, "bad": dict(self.bad), "last_bad": self.last_bad,
+                "parts": dict(self.parts), "dropped": self.dropped}
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(self.examples + other.examples, self.truncated + other.truncated, self.bad + other.bad,
+                     other.last_bad or self.last_bad, self.parts + other.parts, self.dropped + other.dropped)
+
+
+class InputCounts:
+    """Counts over the consumed batches of a run; they live in its checkpoints.
+
+    Each host counts its own rows. `total` is over all hosts; with several it is brought up to date by `gather`, where rows
+    are written and checkpoints saved, and there the limit is checked, so that all hosts find the same.
+    Args: parts: names of the mixture's parts; a single source has none and is not counted by name.
+    """
+
+    def __init__(self, max_bad_fraction: float, parts: Sequence[str] = (), stored: dict[str, Any] | None = None):
+        self.max_bad_fraction, self.names = max_bad_fraction, tuple(parts)
+        self.before = Tally.from_json(stored) if stored else Tally()  # by earlier sittings, all hosts
+        self.here = Tally()  # by this host in this sitting
+        self.total = self.before
+        self.summarised = self.summary()
+
+    def observe(self, batch: dict[str, np.ndarray]) -> list[str]:
+        """Counts a consumed batch; returns what to tell the user: the first bad sample of each kind, the first caption cut,
+        and the first left out.
+
+        Raises: DataError once bad samples are more than `max_bad_fraction` of the examples (of GRACE at least).
+        """
+        known = self.before + self.here
+        self.here.examples += len(batch["reason"])
+        if len(self.names) > 1:
+            counts = np.bincount(batch["part"], minlength=len(self.names))
+            self.here.parts.update(dict(zip(self.names, counts.tolist(), strict=True)))
+        messages = self._truncated(batch, known.truncated == 0) + self._dropped(batch, known.dropped == 0)
+        for row in np.flatnonzero(batch["reason"]):
+            name = REASONS[batch["reason"][row] - 1].value
+            if not known.bad[name] and not self.here.bad[name]:
+                messages.append(f"bad sample replaced: {batch['bad_sample'][row]} ({name}); further ones are counted"
+                                f"{unpaired(name, str(batch['bad_sample'][row]))}")
+            self.here.bad[name] += 1
+            self.here.last_bad = str(batch["bad_sample"][row])
+        if not several_hosts():
+            self.gather()
+        return messages
+
+    def _truncated(self, batch: dict[str, np.ndarray], first: bool) -> list[str]:
+        rows = np.flatnonzero(batch["truncated"])
+        self.here.truncated += len(rows)
+        if not first or not len(rows):
+            return []
+        return [f"caption cut to the {batch['text'].shape[-1]} tokens of model.text.length: {batch['key'][rows[0]]}; further ones "
+                "are counted"]
+
+    def _dropped(self, batch: dict[str, np.ndarray], first: bool) -> list[str]:
+        """Of captions that found no room in packed rows; batches of unpacked ones say nothing of it."""
+        rows = np.flatnonzero(batch["dropped"]) if "dropped" in batch else []
+        self.here.dropped += len(rows)
+        if not first or not len(rows):
+            return []
+        return [f"caption left out, the data.text.packing_rows of its window are full: {batch['key'][rows[0]]}; further ones are "
+                "counted"]
+
+    def gather(self) -> None:
+        """Adds up the counts of all hosts, each of which must call it. Raises: DataError on all of them for too many bad
+        samples."""
+        self.total = self.before
+        for told in exchange("counts of the input", self.here.to_json()):
+            self.total = self.total + Tally.from_json(told)
+        self.check(GRACE)
+
+    def check(self, grace: int = 0) -> None:
+        """Raises: DataError if bad samples are more than `max_bad_fraction` of the examples, or of `grace` if that is more."""
+        bad = self.total.bad.total()
+        if bad > self.max_bad_fraction * max(self.total.examples, grace):
+            raise DataError(f"{bad} of {self.total.examples} examples were bad ({self.reasons()}), more than "
+                            f"data.max_bad_fraction={self.max_bad_fraction}; the last is {self.total.last_bad}"
+                            f"{unpaired(*(name for name, _ in self.total.bad.most_common(1)), self.total.last_bad)}")
+
+    def reasons(self) -> str:
+        """`damaged_image 3, empty_caption 1`."""
+        return ", ".join(f"{name} {count}" for name, count in sorted(self.total.bad.items())) or "none"
+
+    def summary(self) -> str:
+        """The totals in one line, or "" where there is nothing to report."""
+        said = [f"{self.total.bad.total()} bad samples replaced ({self.reasons()})"] if self.total.bad else []
+        said += [f"{self.total.truncated} captions cut"] if self.total.truncated else []
+        said += [f"{self.total.dropped} captions left out"] if self.total.dropped else []
+        return f"of {self.total.examples} examples so far: {', '.join(said)}" if said else ""
+
+    def news(self) -> list[str]:
+        """The summary, if it has changed since it was last asked for."""
+        before, self.summarised = self.summarised, self.summary()
+        return [self.summarised] if self.summarised != before else []
+
+    def row(self) -> dict[str, int]:
+        """Totals for metrics.jsonl."""
+        total = self.total
+        return {"train/truncated_captions": total.truncated, "train/bad_examples": total.bad.total(),
+                **({"train/dropped_captions": total.dropped} if total.dropped else {}),
+                **{f"train/bad_examples/{name}": count for name, count in sorted(total.bad.items())},
+                **{f"train/examples/{name}": total.parts[name] for name in self.names if len(self.names) > 1}}
+
+    def to_json(self) -> dict[str, Any]:
+        return self.total.to_json()

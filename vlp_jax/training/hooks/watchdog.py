@@ -1,0 +1,71 @@
+"""The watchdog: when no sign of life comes for far too long, where every thread stands is written down while it still hangs."""
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+from types import TracebackType
+
+from vlp_jax.config import schema
+from vlp_jax.distributed.heartbeat import leave_together
+from vlp_jax.errors import PASSING
+from vlp_jax.printing import safe_print as print
+
+
+class Watchdog:
+    """While entered, a thread that wants a sign of life (`expect`) at least every `config.seconds`. Nothing is left out: restoring,
+    the first step with its compilation, every batch of an evaluation, each save."""
+
+    def __init__(self, config: schema.Watchdog, workdir: str, host: int = 0):
+        self.config, self.workdir, self.host = config, workdir, host
+        self.step, self.deadline = 0, float("inf")
+        self.awaited = "the start"
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True, name="watchdog")
+
+    def __enter__(self) -> "Watchdog":
+        if self.config.seconds is not None:
+            self.expect("the start, a checkpoint's restoration included,")
+            self.thread.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.over.set()
+        if self.thread.is_alive():
+            self.thread.join()
+
+    def expect(self, awaited: str) -> None:
+        """A sign of life. From now on `awaited` has the time."""
+        self.awaited = awaited
+        if self.config.seconds is not None:
+            self.deadline = time.monotonic() + self.config.seconds
+
+    def step_done(self, step: int) -> None:
+        """From now on step + 1 is awaited."""
+        self.step = step
+        self.expect(f"step {step + 1}")
+
+    def run(self) -> None:
+        while not self.over.wait(min(self.config.seconds / 10, 5.0)):
+            if time.monotonic() > self.deadline:
+                self.deadline = float("inf")  # one report a hang
+                line = self.report()
+                if self.config.exit:
+                    leave_together(f"training error: {line}", PASSING)
+
+    def report(self) -> str:
+        """Writes where every thread stands, and returns what hangs in words. To stderr first: the disk may be what hangs."""
+        path = os.path.join(self.workdir, f"hang_step_{self.step + 1}_host_{self.host}.txt")
+        hang = f"{self.awaited} on host {self.host} has taken more than {self.config.seconds:g} s (watchdog.seconds)"
+        line = f"{hang}; where every thread stands follows, and lies in {path}"
+        print(line, file=sys.stderr, flush=True)
+        faulthandler.dump_traceback(file=2)
+        try:
+            with open(path, "w") as file:
+                file.write(f"{line}\n")
+                file.flush()
+                faulthandler.dump_traceback(file=file)
+        except OSError as error:
+            print(f"{path}: cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+        return f"{hang}; it lies in {path}"

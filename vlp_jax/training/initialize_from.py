@@ -1,0 +1,189 @@
+"""How a fresh run begins with what others have trained: the config's section `pretrained`."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from vlp_jax.config import schema, to_tree
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.distributed.exchange import decided_by_first, in_turn
+from vlp_jax.errors import CheckpointError, ConfigError
+from vlp_jax.printing import safe_print as print
+from vlp_jax.sharding.layout import Layout
+from vlp_jax.training.build import Run, make_module
+from vlp_jax.training.checkpoints.format import checkpoint_folder, describe, flat, read_metadata, unflat
+from vlp_jax.training.checkpoints.read_errors import read_together
+from vlp_jax.training.optimizer import match_rules
+from vlp_jax.training.resize_parameters import Shapes, as_here, change_of, depths, shapes_as_here
+from vlp_jax.training.restore import find_step, trained_config, trained_variables
+from vlp_jax.training.state import TrainState, running_statistics
+
+MODEL = "^model/"
+GROUPS = 8  # of parameters that a line names
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """From which checkpoint of which run an entry of `config.pretrained` takes what: paths of parameters, and of what is kept
+    beside them (`batch_stats/...`). changes: what becomes of those that have another shape there, each by its path with both
+    shapes. left: those that its patterns find here and that are not there. unused: those of the other run that are not taken."""
+
+    name: str
+    folder: str
+    step: int
+    average: bool | None
+    parameters: tuple[str, ...]
+    collections: tuple[str, ...]
+    changes: tuple[str, ...]
+    left: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def find_origins(run: Run, workdir: str) -> list[Origin]:
+    """What a fresh run in `workdir` begins with, found out from names and shapes alone.
+
+    Raises: ConfigError for an entry that finds no run, takes nothing, meets a stack of another depth or a parameter of a shape that
+    does not fit, or brings embeddings of another tokenizer's words; CheckpointError, StorageError for a run that cannot be read.
+    """
+    return [find_origin(name, spec, run, workdir) for name, spec in run.config.pretrained.items()]
+
+
+def find_origin(name: str, spec: schema.Pretrained, run: Run, workdir: str) -> Origin:
+    """`find_origins` of one entry. Which step is the newest host 0 says: others may see one that is not there for all."""
+    folder, key = folder_of(spec, workdir), f"pretrained.{name}"
+    step = decided_by_first(key, lambda: step_of(key, folder, spec))
+    return read_together(key, lambda: origin_at(name, folder, step, spec, run))
+
+
+def step_of(key: str, folder: str, spec: schema.Pretrained) -> int:
+    """The step that an entry names, or the newest. Raises: ConfigError."""
+    try:
+        return find_step(folder, spec.step)
+    except CheckpointError as error:
+        elsewhere = spec.stage is None
+        advice = "give the folder of a run that has saved" if elsewhere else f"train the stage {spec.stage!r} before this one"
+        raise ConfigError(f"{key}: {error.args[0]}; {advice}") from error
+
+
+def origin_at(name: str, folder: str, step: int, spec: schema.Pretrained, run: Run) -> Origin:
+    """What an entry takes of the checkpoint of this step. Raises: as `find_origins`."""
+    key = f"pretrained.{name}"
+    metadata = read_metadata(checkpoint_folder(folder), step)
+    if spec.average and "average" not in metadata["fingerprints"]:
+        raise ConfigError(f"{key}.average: {folder} keeps no average of its parameters; set it to None or False")
+    here = describe(run.shapes.params)
+    there = shapes_as_here(metadata["parameters"], here)
+    patterns = spec.parameters or (MODEL, *objectives_that_continue(here, there, metadata["config"], run.config))
+    for pattern in patterns:
+        match_rules(f"{key}.parameters", [(pattern, 1.0)], run.shapes.params, default=0.0)
+        if not any(re.search(pattern, path) for path in here.keys() & there.keys()):
+            raise ConfigError(f"{key}.parameters: {pattern!r} matches no parameter that this model and {folder} both have")
+    wanted, offered = named(here, patterns), named(there, patterns)
+    taken = {path: shape for path, shape in wanted.items() if path in there}
+    check_depths(key, folder, wanted, offered)
+    changes = tuple(changed(key, folder, path, there[path], shape) for path, shape in taken.items() if there[path] != shape)
+    check_words(key, folder, taken, metadata["preprocessor"], run.preprocessor, run.config.model.text.vocab_size)
+    kept, known = describe(run.shapes.collections), metadata.get("collections", {})
+    beside = [path for path, shape in kept.items() if path.startswith("batch_stats/") and known.get(path) == shape
+              and any(re.search(pattern, path.removeprefix("batch_stats/")) for pattern in patterns)]
+    left = tuple(path for path in wanted if path not in there)
+    unused = tuple(path for path in there if path not in taken)
+    return Origin(name, folder, step, spec.average, tuple(taken), tuple(beside), changes, left, unused)
+
+
+def objectives_that_continue(here: Shapes, there: Shapes, config_there: dict, config: schema.Config) -> list[str]:
+    """Patterns of the parameters of objectives that are the same in both runs: by name, kind, and the shapes of all parameters, and
+    those with a head for a target by what the target is and where its classes come from."""
+    found = []
+    for name, objective in config.objectives.items():
+        theirs = config_there["objectives"].get(name, {})
+        pattern = f"^objectives_{re.escape(name)}/"
+        shapes = named(here, (pattern,))
+        if shapes and shapes == named(there, (pattern,)) and theirs.get("kind") == objective.kind:
+            target = getattr(objective, "target", None)
+            if target is None or (theirs["target"] == target and same_target(config_there["data"], config.data, target)):
+                found.append(pattern)
+    return found
+
+
+def same_target(there: dict, here: schema.Data, name: str) -> bool:
+    """Whether a target means the same in two runs: classes that are found in the training data need the same training data."""
+    target = here.targets[name]
+    found_in_data = isinstance(target, schema.Classes) and not target.names
+    return there["targets"].get(name) == to_tree(target) and (not found_in_data or there["train"] == to_tree(here.train))
+
+
+def folder_of(spec: schema.Pretrained, workdir: str) -> str:
+    """The workdir that an entry names: that of a stage lies beside this one."""
+    return spec.workdir if spec.stage is None else os.path.join(os.path.dirname(os.path.abspath(workdir)), spec.stage)
+
+
+def named(shapes: Shapes, patterns: tuple[str, ...]) -> Shapes:
+    """Those of the parameters that a pattern finds."""
+    return {path: shape for path, shape in shapes.items() if any(re.search(pattern, path) for pattern in patterns)}
+
+
+def grouped(paths: Sequence[str]) -> str:
+    """Parameters in words, counted by the part of the model or the objective that they belong to; a single one by its path."""
+    groups: dict[str, list[str]] = {}
+    for path in paths:
+        groups.setdefault("/".join(path.split("/")[:2 if path.startswith("model/") else 1]), []).append(path)
+    said = [f"{found[0]}" if len(found) == 1 else f"{group} ({len(found)})" for group, found in groups.items()]
+    return ", ".join(said[:GROUPS]) + (f" and {len(said) - GROUPS} more" if len(said) > GROUPS else "")
+
+
+def check_depths(key: str, folder: str, wanted: Shapes, offered: Shapes) -> None:
+    """Raises: ConfigError where the patterns name more layers of a stack there than here, or fewer."""
+    there = depths(offered)
+    for stack, depth in depths(wanted).items():
+        if there.get(stack, depth) != depth:
+            raise ConfigError(f"{key}: {stack.rstrip('/_')} has {there[stack]} layers in {folder} and {depth} in this config; make "
+                              f"them alike, or leave it out of {key}.parameters")
+
+
+def changed(key: str, folder: str, path: str, there: list[int], here: list[int]) -> str:
+    """What becomes of a parameter that has another shape there, in words. Raises: ConfigError where nothing can."""
+    change = change_of(path, there, here)
+    if change is None:
+        raise ConfigError(f"{key}: {path} is {there} in {folder} and {here} in this config; make them alike, or leave it out of "
+                          f"{key}.parameters")
+    return f"{path} {there} {change} to {here}"
+
+
+def check_words(key: str, folder: str, taken: dict[str, list[int]], stored: dict, preprocessor: Preprocessor,
+                vocab_size: int) -> None:
+    """Raises: ConfigError where parameters are taken that have a place for each word of another tokenizer."""
+    of_words = [path for path, shape in taken.items() if vocab_size in shape]
+    if of_words and stored["tokenizer"] != preprocessor.tokenizer.definition:
+        raise ConfigError(f"{key}: {of_words[0]} in {folder} stands for the words of another tokenizer than data.text.tokenizer="
+                          f"{preprocessor.tokenizer.spec.tokenizer!r}; use that run's, or leave it out of {key}.parameters")
+
+
+def begin_with(state: TrainState, origins: list[Origin], layout: Layout) -> TrainState:
+    """`state` with what the origins hold, a later one's where several hold the same; the average begins there too."""
+    params, collections = flat(state.params), flat(state.collections)
+    for origin in origins:
+        config = trained_config(origin.folder, origin.step, together=True)
+        found = trained_variables(origin.folder, origin.step, origin.average, make_module(config), config, layout)
+        arrays, beside = flat(found.pop("params")), flat(found)
+        fresh = {path: params[path] for path in origin.parameters}
+        shardings = {path: array.sharding for path, array in fresh.items()}
+        params |= in_turn(jax.jit(as_here, out_shardings=shardings)(arrays, fresh))
+        collections |= {path: jax.device_put(beside[path], collections[path].sharding) for path in origin.collections}
+        new = f"; new ones that it lacks: {len(origin.left)}, such as {origin.left[0]}" if origin.left else ""
+        new += f"; not taken from there: {grouped(origin.unused)}" if origin.unused else ""
+        print(f"pretrained.{origin.name}: {len(origin.parameters)} of {len(params)} parameters from {origin.folder}, step "
+              f"{origin.step}{new}{''.join(f'; {change}' for change in origin.changes)}", flush=True)
+    initial = [path for path in params if not any(path in origin.parameters for origin in origins)]
+    if origins and initial:
+        print(f"not pretrained, as initialised by the seed: {grouped(initial)}", flush=True)
+    params = unflat(params, state.params)
+    collections = unflat(collections, state.collections)
+    average = statistics = None
+    if state.average is not None:
+        average, statistics = jax.tree.map(jnp.copy, (params, running_statistics(collections)))
+    return state.replace(params=params, average=average, collections=collections, average_statistics=statistics)

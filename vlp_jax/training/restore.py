@@ -1,0 +1,66 @@
+"""What a run has trained: its config and its variables, as one of its checkpoints holds them."""
+
+import os
+import sys
+from typing import Any
+
+from vlp_jax.config import schema, to_config
+from vlp_jax.errors import CheckpointError
+from vlp_jax.objectives.pretraining_module import PretrainingModule
+from vlp_jax.printing import safe_print as print
+from vlp_jax.sharding.layout import Layout
+from vlp_jax.sharding.mesh import replicated
+from vlp_jax.training.build import example_batch
+from vlp_jax.training.checkpoints.format import (
+    checkpoint_folder,
+    finished_steps,
+    lost_checkpoint,
+    read_metadata,
+    restore_arrays,
+    restore_collections,
+)
+from vlp_jax.training.cost.memory import check_parameters_fit
+from vlp_jax.training.state import abstract_collections, place_parameters, running_statistics
+
+
+def find_step(folder: str, step: int | None) -> int:
+    """`step`, or the newest; a line on stderr where a later one is gone. Raises: CheckpointError where there is no such
+    checkpoint."""
+    checkpoints = checkpoint_folder(folder)
+    steps = finished_steps(checkpoints)
+    if not steps:
+        raise CheckpointError(f"{folder}: holds no checkpoint (looked in {checkpoints})")
+    if step is not None and step not in steps:
+        raise CheckpointError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+    lost = lost_checkpoint(checkpoints, steps[-1]) if step is None else None
+    if lost:
+        print(f"warning: {lost}", file=sys.stderr, flush=True)
+    return steps[-1] if step is None else step
+
+
+def trained_config(folder: str, step: int | None = None, together: bool = False) -> schema.Config:
+    """The config that a checkpoint was trained with. together: as of `read_metadata`. Raises: CheckpointError as `find_step`."""
+    checkpoints, step = checkpoint_folder(folder), find_step(folder, step)
+    return to_config(read_metadata(checkpoints, step, together)["config"], place=os.path.join(checkpoints, str(step)))
+
+
+def trained_variables(folder: str, step: int, average: bool | None, module: PretrainingModule, config: schema.Config,
+                      layout: Layout | None) -> dict[str, Any]:
+    """The variables of a checkpoint; arguments as of `vlp_jax.load`, average being its `ema`. Raises: CheckpointError, with a
+    layout on all hosts if on one."""
+    checkpoints = checkpoint_folder(folder)
+    metadata = read_metadata(checkpoints, step, together=layout is not None)
+    if average and config.ema is None:
+        raise CheckpointError(f"{folder}: keeps no average of its parameters (config key ema); load it with ema=False")
+    average = config.ema is not None if average is None else average
+    if layout is None:
+        check_parameters_fit(metadata["parameters"], f"{checkpoints}/{step}")
+    shardings = None if layout is None else place_parameters(module, example_batch(config), layout)
+    variables = {"params": restore_arrays(checkpoints, step, "average" if average else "params", metadata, shardings)}
+    like = abstract_collections(module, example_batch(config))
+    items = {"collections": like} | ({"average_statistics": running_statistics(like)} if average else {})
+    for name, shapes in items.items():  # the statistics of averaged parameters take the place of the last ones'
+        if shapes:
+            place = None if layout is None else replicated(layout.mesh)
+            variables |= restore_collections(checkpoints, step, name, shapes, metadata, place)
+    return variables

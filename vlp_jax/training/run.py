@@ -1,0 +1,66 @@
+"""A run, from its config to its outcome: what is checked and claimed before the first update, and who watches over it."""
+
+import jax
+
+from vlp_jax.config import schema, to_tree
+from vlp_jax.config.unused import passed_over
+from vlp_jax.data.cores import available_cores
+from vlp_jax.distributed.exchange import check_all_agree, decided_by_first
+from vlp_jax.models.presets import derived_sizes
+from vlp_jax.printing import safe_print as print
+from vlp_jax.training.build import Run, assemble
+from vlp_jax.training.checkpoints.format import checkpoint_folder, finished_steps
+from vlp_jax.training.checkpoints.lock import locked
+from vlp_jax.training.checkpoints.workdir import check_workdir, claim_workdir
+from vlp_jax.training.cost.memory import out_of_memory
+from vlp_jax.training.hooks.watchdog import Watchdog
+from vlp_jax.training.initialize_from import find_origins
+from vlp_jax.training.signals import StopSignal
+from vlp_jax.training.trainer import Outcome, Sitting
+
+
+def train(config: schema.Config, workdir: str, accept_changes: bool = False) -> Outcome:
+    """Trains to the end, or until told to stop; goes on from the newest whole checkpoint in `workdir`.
+
+    Writes config.json, metrics.jsonl, tensorboard/ and checkpoints/ there.
+    Raises: UserError for what cannot work, before anything is written where that can be known.
+    """
+    changes = check_workdir(workdir, config, accept_changes)
+    run = assemble(config)
+    check_all_agree("config or data set", [to_tree(config), run.input_fingerprint()])
+    if not decided_by_first("--workdir", lambda: finished_steps(checkpoint_folder(workdir))):
+        find_origins(run, workdir)  # what cannot be is said before anything is written
+        run.targets()
+    with locked(workdir):
+        return train_alone(run, workdir, changes)
+
+
+def train_alone(run: Run, workdir: str, changes: list[str]) -> Outcome:
+    """`train`, where no other run trains in the workdir. changes: of the config since it was claimed."""
+    config = run.config
+    if not changes:
+        claim_workdir(workdir, config)
+    for change in changes:
+        print(f"config changed: {change}", flush=True)
+    if len(run.mixture) < config.data.batch_size:
+        print(f"warning: {run.mixture.describe()}: {len(run.mixture)} examples an epoch are less than one batch of "
+              f"{config.data.batch_size}; every batch goes on into the next epoch", flush=True)
+    if (cores := available_cores()) < run.workers:
+        print(f"warning: data.workers={run.workers} processes decode on {cores} core{'s' * (cores > 1)} and take turns; fewer are "
+              "faster, or none to let this machine choose (data.workers=none)", flush=True)
+    for line in derived_sizes(config.model):
+        print(line, flush=True)
+    for setting in passed_over(config):
+        print(f"warning: {setting}", flush=True)
+    with StopSignal() as stop, Watchdog(config.watchdog, workdir, jax.process_index()) as watchdog:
+        try:
+            sitting = Sitting(run, workdir, stop, watchdog)
+            if changes:
+                claim_workdir(workdir, config)  # only now: the checkpoint goes with them
+            with sitting:
+                return sitting.train()
+        except Exception as error:
+            shortage = out_of_memory(error, run.shapes, run.shardings)
+            if shortage is None:
+                raise
+            raise shortage from error

@@ -1,0 +1,294 @@
+"""The training loop, in one process from its start to its end. `step` is the number of completed updates; row s of metrics.jsonl
+holds update s."""
+
+import contextlib
+import dataclasses
+import math
+import os
+import time
+from types import TracebackType
+from typing import Any
+
+import jax
+import numpy as np
+
+from vlp_jax.config import to_tree
+from vlp_jax.data.notifications import said_while_waiting
+from vlp_jax.distributed.exchange import decided_by_first, is_first, several_hosts
+from vlp_jax.errors import CheckpointError, TrainingError
+from vlp_jax.evaluators.suite import BrokenOff
+from vlp_jax.printing import safe_print as print
+from vlp_jax.training.build import Run
+from vlp_jax.training.checkpoints.manager import Checkpoints
+from vlp_jax.training.checkpoints.save_schedule import SavePlan
+from vlp_jax.training.guard import check_skips, skips_updates
+from vlp_jax.training.hooks.clock import Clock, LastUpdate
+from vlp_jax.training.hooks.data_wait import DataWait
+from vlp_jax.training.hooks.input_counts import InputCounts
+from vlp_jax.training.hooks.metric_writers import MetricsFile, Nowhere, Progress, TensorBoard, read_rows, write_texts
+from vlp_jax.training.hooks.throughput import UTILISATION, Speed
+from vlp_jax.training.hooks.watchdog import Watchdog
+from vlp_jax.training.initialize_from import begin_with, find_origins
+from vlp_jax.training.signals import StopSignal
+from vlp_jax.training.state import fingerprint
+
+SLOW_FIRST_BATCH = 20.0  # seconds, after which the source is named, and again when it has taken twice as long
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a sitting ended: completed steps of how many, the run's cost so far, the newest metrics, and the status to
+    exit with (0 only for a finished run)."""
+
+    step: int
+    steps: int
+    wall_seconds: float
+    cpu_seconds: float
+    metrics: dict[str, float]
+    parameters: int
+    parameter_fingerprint: str
+    exit_status: int
+
+
+class Sitting:
+    """One process's part of a run: the state, the open files, and the loop over them."""
+
+    def __init__(self, run: Run, workdir: str, stop: StopSignal, watchdog: Watchdog):
+        self.run, self.workdir, self.stop, self.watchdog = run, workdir, stop, watchdog
+        self.config = run.config
+        self.checkpoints = Checkpoints(workdir, self.config.checkpoint, self.config.hosts)
+        stored = self.restore_or_start()
+        self.clock = Clock(stored["clock"]["wall_seconds"], stored["clock"]["cpu_seconds"])
+        names = [part.name for part in run.mixture.parts]
+        self.counts = InputCounts(self.config.data.max_bad_fraction, names, stored["input_counts"])
+        self.targets = run.targets(stored.get("targets"))  # checkpoints of before there were targets have none
+        self.evaluation = run.evaluation(stored["class_descriptions"], self.targets)
+        self.rows = MetricsFile(os.path.join(workdir, "metrics.jsonl"), keep_up_to=self.step) if is_first() else Nowhere()
+        self.checkpoints.ranked = self.ranked_before()
+        self.tensorboard = TensorBoard(workdir, self.step) if is_first() else Nowhere()
+        self.progress = Progress(run.steps)
+        self.first_position = stored["position"]
+        self.batches = run.batches(self.first_position, self.targets)
+        self.metrics = {key: value for row in self.rows.rows for key, value in row.items()}  # the newest of each
+        self.metrics.pop(UTILISATION, None)  # of other devices, perhaps
+        self.owed: list[str] = []  # evaluators that were due after the newest update, and that a stop has prevented
+        self.saves = SavePlan(self.config.checkpoint, run.steps)
+        self.last_update, self.data_wait = LastUpdate(), DataWait(self.config.data, run.workers)
+        self.speed = Speed(self.config, run.mesh, workdir, run.train_step, self.progress.message)
+
+    def restore_or_start(self) -> dict[str, Any]:
+        """Sets `state` and `step`; returns the checkpoint's metadata, or that of a fresh start."""
+        restored = self.checkpoints.restore_newest(self.run.shapes, self.run.shardings)
+        if restored is None:
+            origins = find_origins(self.run, self.workdir)
+            self.step, self.state = 0, begin_with(self.run.initial_state(), origins, self.run.layout)
+            if is_first() and read_rows(os.path.join(self.workdir, "metrics.jsonl")):
+                print("the run before had not finished a checkpoint: starting again from step 0", flush=True)
+            return {"clock": {"wall_seconds": 0.0, "cpu_seconds": 0.0}, "input_counts": None, "position": 0,
+                    "class_descriptions": None}
+        check_same_input(restored.metadata["input_fingerprint"], self.run.input_fingerprint(),
+                         f"{self.checkpoints.folder}/{restored.step}")
+        self.step, self.state = restored.step, restored.state
+        print(f"resumed from step {self.step}", flush=True)
+        return restored.metadata
+
+    def train(self) -> Outcome:
+        """The loop. The row of an update is written one turn later, so that the host never waits for the device."""
+        held = None
+        self.evaluate_what_was_broken_off()
+        self.watchdog.step = self.step
+        self.watchdog.expect(f"step {self.step + 1}, its compilation included,")
+        self.clock.begin_lap()
+        self.clock.begin_lap()
+        while self.step < self.run.steps:
+            start = time.monotonic()
+            batch = self.next_batch()
+            waited, compiled = self.last_update.idle(start, time.monotonic()), self.speed.compile_seconds
+            self.speed.goodput.spent("data_wait", waited)
+            self.state, metrics = self.speed.update(self.step + 1, self.state, self.run.to_device(batch))
+            self.last_update.begin(metrics)
+            self.clock.count_step(waited, self.speed.compile_seconds - compiled)
+            self.step += 1
+            self.stop.updated = True
+            for message in self.counts.observe(batch):
+                self.progress.message(message)
+            if held is not None:
+                self.write(*held)
+            held = (self.step, metrics)
+            stopping = self.stop.asks()
+            evaluators = self.evaluation.due(self.step, self.run.steps)
+            if stopping or evaluators or self.saves.due(self.step):
+                self.write_row(self.step, self.checked(self.step, metrics))
+                self.save(finish=bool(evaluators) and not stopping)
+                stopping = self.evaluate_saved(evaluators, stopping)
+                held = None
+                self.clock.begin_lap()
+            self.checkpoints.check()
+            self.watchdog.step_done(self.step)
+            if stopping:
+                break
+        self.watchdog.expect(f"the end of the save after step {self.step}")
+        with self.speed.goodput.spent_on("checkpoint_stall"):
+            self.checkpoints.finish()
+            self.checkpoints.prune()
+        if self.step >= self.run.steps:
+            self.counts.check()  # what a short run's grace let pass
+        return self.outcome()
+
+    def next_batch(self) -> dict[str, np.ndarray]:
+        """The next batch; while the first one of a sitting is waited for, the source that it comes from is named."""
+        if self.batches.position > self.first_position:
+            return next(self.batches)
+        self.data_wait.restart()
+        with said_while_waiting(lambda: f"still waiting for the first batch of {self.run.mixture.describe()}: "
+                                        f"{self.data_wait.cause()}", SLOW_FIRST_BATCH):
+            return next(self.batches)
+
+    def evaluate(self, evaluators: list[str]) -> dict[str, float]:
+        """What the named evaluators measure now; those that had finished, where the run is told to stop meanwhile. Their texts are
+        written to files."""
+        with self.speed.goodput.spent_on("evaluation"):
+            results = self.evaluation.run(evaluators, self.run.evaluated_variables(self.state), self.between_batches)
+        texts = {name: value for name, value in results.items() if isinstance(value, str)}
+        if is_first():
+            write_texts(self.workdir, self.step, texts)
+        self.tensorboard.write_texts(self.step, texts)
+        return {name: value for name, value in results.items() if name not in texts}
+
+    def between_batches(self) -> None:
+        """Of an evaluation. Raises: BrokenOff when the run is to stop."""
+        self.watchdog.expect(f"a batch of the evaluation after step {self.step}")
+        if self.stop.asks():
+            raise BrokenOff
+
+    def evaluate_saved(self, evaluators: list[str], stopping: bool) -> bool:
+        """Adds to the newest row what the named evaluators measure; nothing where the run is to stop, as the next start makes up
+        for it. The checkpoint of this update is there by now, so that whatever an evaluation ends in costs no training.
+        Returns: whether the run is to stop."""
+        measured = {} if stopping or not evaluators else self.evaluate(evaluators)
+        self.owed = self.evaluation.missing(evaluators, measured)
+        self.amend_row(measured)
+        return stopping or self.stop.number is not None
+
+    def amend_row(self, measured: dict[str, float]) -> None:
+        """Adds to the newest row what was measured after its update, and ranks the checkpoint of that."""
+        if not measured:
+            return
+        self.rows.amend(measured)
+        self.tensorboard.write({"step": self.step, **measured})
+        self.metrics |= measured
+        value = measured.get(self.best_metric) if self.best_metric else None
+        if value is not None:
+            self.checkpoints.ranked[self.step] = value
+
+    def evaluate_what_was_broken_off(self) -> None:
+        """Adds to the newest row, that of the checkpoint's update, the metrics that were due and that a stop, or the end of the
+        process, had prevented."""
+        row = next((row for row in self.rows.rows[-1:] if row["step"] == self.step), None)
+        due = self.evaluation.due(self.step, self.run.steps)
+        names = decided_by_first("evaluators", lambda: self.evaluation.missing(due, row) if row else [])
+        measured = self.evaluate(names) if names else {}
+        self.owed = self.evaluation.missing(names, measured)
+        self.amend_row(measured)
+
+    def write(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """The row of an earlier update, where one is due; waits for that update otherwise, so that the host is never
+        more than one ahead."""
+        if step == 1 or step % self.config.log_every == 0:
+            self.write_row(step, self.checked(step, metrics))
+            self.clock.begin_lap(self.step - step)
+        elif skips_updates(self.config.guard):
+            self.checked(step, metrics)
+        else:
+            jax.block_until_ready(metrics)
+
+    def checked(self, step: int, metrics: dict[str, jax.Array]) -> dict[str, float]:
+        """An update's metrics on the host. Raises: TrainingError if the loss or the gradient is not finite, or after too many
+        skipped updates."""
+        values = {f"train/{key}": float(value) for key, value in jax.device_get(metrics).items()}
+        if skips_updates(self.config.guard):
+            check_skips(self.config.guard, values["train/consecutive_skips"], step, self.checkpoints.last_good)
+        for key in ("train/loss", "train/gradient_norm"):
+            if self.config.guard.non_finite == "stop" and not math.isfinite(values[key]):
+                raise TrainingError(f"{key} is {values[key]} at step {step}; {self.checkpoints.last_good()}; a lower "
+                                    "optimizer.rate, a longer warm-up or optimizer.clip_norm may help")
+        return values
+
+    def write_row(self, step: int, measured: dict[str, float]) -> None:
+        self.counts.gather()
+        self.saves.agree()
+        lap = self.clock.lap(self.config.data.batch_size, self.step - step)
+        row = {"step": step, **measured, **{f"train/{key}": value for key, value in lap.items()}, **self.speed.row(lap),
+               "train/epoch": step * self.config.data.batch_size / len(self.run.mixture), **self.counts.row(),
+               **self.clock.to_json()}
+        self.rows.write(row)
+        self.tensorboard.write(row)
+        self.metrics |= row
+        for message in self.data_wait.news(lap["data_wait_fraction"]):
+            self.progress.message(message)
+        left = self.clock.seconds_left(lap, self.run.steps - step, self.config.data.batch_size)
+        self.progress.update(step, row["train/loss"], lap["examples_per_second"], left, row.get(UTILISATION))
+
+    @property
+    def best_metric(self) -> str | None:
+        """The metric that ranks checkpoints, where any are kept for it."""
+        return self.config.checkpoint.best_metric if self.config.checkpoint.keep_best else None
+
+    def ranked_before(self) -> dict[int, float]:
+        """{step: value of the metric that ranks checkpoints} of the rows of earlier sessions, the same on all hosts."""
+        rows = [(row["step"], row.get(self.best_metric)) for row in self.rows.rows if self.best_metric]
+        found = [(step, value) for step, value in rows if isinstance(value, int | float)]
+        return dict(decided_by_first("ranked checkpoints", lambda: found)) if self.best_metric else {}
+
+    def save(self, finish: bool) -> None:
+        """Begins to save, and with `finish` waits until the checkpoint is there."""
+        self.watchdog.expect(f"saving after step {self.step}")
+        with self.speed.goodput.spent_on("checkpoint_stall"):
+            self.begin_save()
+            if finish:
+                self.checkpoints.finish()
+        for message in self.counts.news():
+            self.progress.message(message)
+
+    def begin_save(self) -> None:
+        self.rows.sync()  # a checkpoint never outlives the rows of its updates
+        metadata = {"position": self.batches.position, "input_fingerprint": self.run.input_fingerprint(),
+                    "clock": self.clock.to_json(), "input_counts": self.counts.to_json(), "config": to_tree(self.config),
+                    "preprocessor": self.run.preprocessor.to_json(), "class_descriptions": self.evaluation.descriptions,
+                    "targets": self.targets.to_json()}
+        self.checkpoints.save(self.step, self.state, metadata)
+        self.saves.saved()
+
+    def outcome(self) -> Outcome:
+        finished = self.step >= self.run.steps and not self.owed
+        self.batches.close()
+        leaves = jax.tree.leaves(self.state.params)
+        return Outcome(self.step, self.run.steps, self.clock.wall_seconds(), self.clock.cpu_seconds(),
+                       self.metrics | self.speed.goodput.fractions(), sum(leaf.size for leaf in leaves),
+                       f"{fingerprint(self.state.params):08x}", 0 if finished else self.stop.exit_status)
+
+    def __enter__(self) -> "Sitting":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.speed.close()
+        self.last_update.close()
+        self.rows.close()
+        self.tensorboard.close()
+        if error is not None and several_hosts():
+            return  # others may be gone: nothing is to be waited for
+        self.batches.close()
+        with contextlib.suppress(*[] if error is None else [CheckpointError]):  # one error is enough
+            self.checkpoints.close()
+
+
+def check_same_input(stored: Any, here: dict[str, Any], where: str) -> None:
+    """Raises: CheckpointError naming what has changed in the input of a checkpoint: its position in it means nothing then."""
+    stored = stored if isinstance(stored, dict) else {}
+    changed = [key for key in sorted(stored.keys() | here.keys()) if stored.get(key) != here.get(key)]
+    if not changed:
+        return
+    said = [f"{key} was {stored.get(key, 'absent')}, is {here.get(key, 'absent')}" if key in ("seed", "data.batch_size")
+            else f"the samples of {key} or their number in an epoch are others" for key in changed]
+    raise CheckpointError(f"{where}: was trained on other input, so its position in it means nothing now: {'; '.join(said)}; go "
+                          "back to what it was, or start anew in another workdir")
