@@ -1,6 +1,7 @@
 """The floors of the house, read off the imports, and what no import may bring in."""
 
 import ast
+import os
 import pathlib
 import subprocess
 import sys
@@ -72,3 +73,14 @@ def test_importing_every_module_brings_in_nothing_banned(package, banned):
            f"print([name for name in {banned} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert result.stdout.strip() == "[]", result.stdout + result.stderr
+
+
+def test_tensorboard_is_written_without_torch_even_where_it_is_installed(tmp_path):
+    """A stand-in for torch that may be found, first on the path, and not imported."""
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
+    code = ("import sys; from vlp_jax.training.hooks.metric_writers import TensorBoard\n"
+            f"board = TensorBoard({str(tmp_path)!r}, 0); board.write({{'step': 1, 'loss': 2.0}}); board.close()\n"
+            "print('torch' in sys.modules, len(list(__import__('pathlib').Path(sys.argv[1], 'tensorboard').iterdir())))")
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT,
+                            env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert result.stdout == "False 1\n", result.stdout + result.stderr

@@ -9,8 +9,6 @@ import sys
 import time
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from vlp_jax.errors import CheckpointError
 from vlp_jax.printing import printable
 
@@ -161,7 +159,7 @@ class TensorBoard:
     """Scalars as TensorBoard events under `DIR/tensorboard`; rows after a resumed step replace older ones."""
 
     def __init__(self, workdir: str, resumed_step: int):
-        self.writer = SummaryWriter(os.path.join(workdir, "tensorboard"), purge_step=resumed_step + 1 if resumed_step else None)
+        self.writer = summary_writer()(os.path.join(workdir, "tensorboard"), purge_step=resumed_step + 1 if resumed_step else None)
 
     def write(self, row: dict[str, Any]) -> None:
         """Adds a row. Raises: CheckpointError where the disk is full or gone."""
@@ -183,6 +181,20 @@ class TensorBoard:
     def close(self) -> None:
         with contextlib.suppress(OSError):  # of a full disk, whose error is under way; metrics.jsonl holds the numbers too
             self.writer.close()
+
+
+def summary_writer() -> type:
+    """tensorboardX's SummaryWriter, imported without torch: it imports torch wherever that is installed, seconds long, for the sake
+    of one annotation. None in `sys.modules` has the import system report a module as missing."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 class Progress:
