@@ -23,24 +23,24 @@ def our_step(given, arguments):
     from vlp_jax.command_line import split_overrides
     from vlp_jax.config import load_config
     from vlp_jax.hardware.chips import chip_of
-    from vlp_jax.sharding.mesh import batch_sharding, make_mesh
-    from vlp_jax.sharding.rules import make_layout
+    from vlp_jax.sharding.mesh import batch_sharding, build_mesh
+    from vlp_jax.sharding.rules import build_layout
     from vlp_jax.training.build import build_update, example_batch
     from vlp_jax.training.cost.estimate import batch_shapes
     from vlp_jax.training.cost.flops import train_step_flops
-    from vlp_jax.training.state import make_state
+    from vlp_jax.training.state import create_state
 
     rest, overrides = split_overrides(arguments)
     if rest:
         sys.exit(f"not known: {rest}")
     config = load_config(given.config, overrides)
-    layout = make_layout(config.mesh, make_mesh(config.mesh))
+    layout = build_layout(config.mesh, build_mesh(config.mesh))
     update = build_update(config, layout, steps=100_000)
     rng = np.random.default_rng(0)
     batch = {name: random_array(rng, shape, config.model.text.vocab_size) for name, shape in batch_shapes(config).items()}
     batch = jax.tree.map(lambda x: jax.device_put(x, batch_sharding(layout.mesh)), batch)
-    state = jax.jit(lambda: make_state(update.module, example_batch(config), update.optimizer, config.seed, config.ema is not None),
-                    out_shardings=update.shardings)()
+    state = jax.jit(lambda: create_state(update.module, example_batch(config), update.optimizer, config.seed,
+                                         config.ema is not None), out_shardings=update.shardings)()
     start = time.perf_counter()
     step = update.train_step.lower(state, batch).compile()
     compile_seconds = time.perf_counter() - start

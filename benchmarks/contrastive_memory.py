@@ -56,9 +56,9 @@ def temporaries(kind, implementation, devices, rows, width):
 
     from vlp_jax.config import schema
     from vlp_jax.sharding.layout import Layout, layout_in_use
-    from vlp_jax.sharding.mesh import batch_sharding, make_mesh, replicated
+    from vlp_jax.sharding.mesh import batch_sharding, build_mesh, replicated
 
-    mesh = make_mesh(schema.Mesh(), devices)
+    mesh = build_mesh(schema.Mesh(), devices)
     batch = rows * len(devices)
     vectors, scalar = jax.ShapeDtypeStruct((batch, width), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
     numbers = jax.ShapeDtypeStruct((batch, 2), jnp.int32)

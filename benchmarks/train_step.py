@@ -47,27 +47,27 @@ def our_step(rows):
     import numpy as np
 
     from vlp_jax.config import base, to_config
-    from vlp_jax.sharding.mesh import batch_sharding, make_mesh
-    from vlp_jax.sharding.rules import make_layout
+    from vlp_jax.sharding.mesh import batch_sharding, build_mesh
+    from vlp_jax.sharding.rules import build_layout
     from vlp_jax.training.build import build_update, example_batch
-    from vlp_jax.training.state import make_state
+    from vlp_jax.training.state import create_state
 
     config = base()
-    config.update(steps=1000, objectives=dict(contrastive=dict(kind="softmax")))
+    config.update(steps=1000, objectives=dict(contrastive=dict(kind="clip")))
     config.data.batch_size = rows
     config.model.image.update(preset="B/32", norm_epsilon=1e-5, embedding_norm=True, patch_bias=False, initialization="clip")
     config.model.text.update(preset="clip-B", norm_epsilon=1e-5, initialization="clip")
-    config.optimizer.update(rate=RATE, b1=BETAS[0], b2=BETAS[1], epsilon=EPSILON, weight_decay=DECAY)
+    config.optimizer.update(learning_rate=RATE, b1=BETAS[0], b2=BETAS[1], epsilon=EPSILON, weight_decay=DECAY)
     config.optimizer.schedule.kind = "constant"
     config = to_config(config.to_dict())
 
-    layout = make_layout(config.mesh, make_mesh(config.mesh))
+    layout = build_layout(config.mesh, build_mesh(config.mesh))
     update = build_update(config, layout, config.steps)
     images, text, mask = random_batch(rows)
     ids = np.stack([np.arange(rows), np.arange(rows)], axis=1).astype(np.int32)
     batch = dict(image=images, text=text, text_mask=mask, caption_id=ids, image_id=ids)
     batch = jax.tree.map(lambda x: jax.device_put(x, batch_sharding(layout.mesh)), batch)
-    state = jax.jit(lambda: make_state(update.module, example_batch(config), update.optimizer, 0, False),
+    state = jax.jit(lambda: create_state(update.module, example_batch(config), update.optimizer, 0, False),
                     out_shardings=update.shardings)()
     start = time.perf_counter()
     step = update.train_step.lower(state, batch).compile()

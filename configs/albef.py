@@ -48,9 +48,9 @@ def get_config(variant="full"):
     config.objectives = dict(contrastive=dict(kind="momentum_contrastive", queue=65_536, alpha=0.4, alpha_warmup=7_812,
                                               scale_parameter="temperature", minimum_scale=2.0, teacher_dropout=True),
                              matching=dict(kind="matching", negative_scale=None),
-                             words=dict(kind="masked_language", mask_id=103, tied=True, spare_last=False, alpha=0.4,
+                             words=dict(kind="masked_language", mask_id=103, tied=True, keep_last=False, alpha=0.4,
                                         alpha_warmup=7_812))
-    config.optimizer.update(rate=1e-4, b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.02)
+    config.optimizer.update(learning_rate=1e-4, b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.02)
     config.optimizer.schedule.update(kind="cosine", warmup=1000.0, final=0.1)
     config.precision.compute = "bfloat16"
     config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval", "matching")))

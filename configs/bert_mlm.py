@@ -25,7 +25,7 @@ def get_config(variant="full"):
                              final_norm=False, embedding_norm=True, norm_epsilon=1e-12, token_types=2, dropout=0.1,
                              attention_dropout=0.1, initialization="normal", position_std=0.02, scan=True)
     config.objectives = dict(words=dict(kind="masked_language", with_image=False, mask_id=103, tied=True))
-    config.optimizer.update(rate=1e-4, b1=0.9, b2=0.999, epsilon=1e-6, weight_decay=0.01, clip_norm=1.0)
+    config.optimizer.update(learning_rate=1e-4, b1=0.9, b2=0.999, epsilon=1e-6, weight_decay=0.01, clip_norm=1.0)
     config.optimizer.schedule.update(kind="linear", warmup=10_000.0)
     config.precision.compute = "bfloat16"
     config = variant_of(config, variant, small)

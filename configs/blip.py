@@ -45,7 +45,7 @@ def get_config(variant="full"):
                                               scale_parameter="temperature", minimum_scale=2.0, teacher_dropout=True),
                              matching=dict(kind="matching", negative_scale=None, negative_floor=1e-4),
                              captioning=dict(kind="captioning", label_smoothing=0.1))
-    config.optimizer.update(rate=3e-4, b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.05, decay_rules=())
+    config.optimizer.update(learning_rate=3e-4, b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.05, decay_multipliers=())
     config.optimizer.schedule.update(kind="exponential", factor=0.9, period=1 / 20, warmup=3000.0, final=1 / 300)
     config.precision.compute = "bfloat16"
     config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval", "matching", "captions")))

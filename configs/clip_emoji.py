@@ -40,8 +40,8 @@ def get_config(variant="full"):
                               stem_strides=(2, 1, 2, 1, 1, 2, 1), pooling="mean", activation="gelu_tanh")
     config.model.text.update(preset="Ti", width=128, depth=2, heads=2, mlp_dim=256, length=12, vocab_size=4096,
                              causal=False, pooling="mean", activation="gelu_tanh")
-    config.objectives = dict(contrastive=dict(kind="softmax"))
-    config.optimizer.update(kind="muon", rate=5e-3, b1=0.95, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0)
+    config.objectives = dict(contrastive=dict(kind="clip"))
+    config.optimizer.update(kind="muon", learning_rate=5e-3, b1=0.95, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0)
     config.optimizer.schedule.update(warmup=0.05)
     config.checkpoint.every_steps = 500
     config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval", "zero_shot"),
@@ -49,7 +49,7 @@ def get_config(variant="full"):
                              val_concept=dict(source="embedded:emoji/val_concept", tasks=("retrieval",)))
     config = variant_of(config, variant)
     if variant == "smoke":  # so few steps learn most from large ones, of images and captions nearly as they are
-        config.optimizer.rate = 5e-3
+        config.optimizer.learning_rate = 5e-3
         config.data.augmentation = to_tree(Augmentation(background="random", scale=(0.97, 1.1), shift=0.02, aspect=0.04))
         config.data.train.update(caption=1.0, caption_and_keywords=0.0, keywords=0.0)
     return config

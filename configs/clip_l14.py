@@ -12,5 +12,5 @@ def get_config(variant="full"):
     config = clip()
     config.model.image.preset = "L/14"
     config.model.text.preset = "clip-L"
-    config.optimizer.rate = 4e-4
+    config.optimizer.learning_rate = 4e-4
     return variant_of(config, variant)

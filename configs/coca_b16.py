@@ -29,9 +29,9 @@ def get_config(variant="full"):
     config.model.image.update(stack, preset="B/16", image_size=288, patch_size=18, pooling="map")
     config.model.text.update(stack, preset="B", vocab_size=49_408, length=64, pooling="cls_end")
     config.model.decoder = dict(stack, kind="on_text_tower", preset="B", image_queries=256, tied=False)
-    config.objectives = dict(contrastive=dict(kind="softmax", implementation="ring"),
+    config.objectives = dict(contrastive=dict(kind="clip", implementation="ring"),
                              captioning=dict(kind="captioning", weight=2.0))
-    config.optimizer.update(kind="adafactor", b2=0.999, rate=8e-4, weight_decay=0.01)
+    config.optimizer.update(kind="adafactor", b2=0.999, learning_rate=8e-4, weight_decay=0.01)
     config.optimizer.schedule.update(kind="linear", warmup=0.02)
     config.precision.compute = "bfloat16"
     return shrunk(variant_of(config, variant, on_emoji), variant)

@@ -12,8 +12,8 @@ the gradient's norm.
 Data: JSON lines with `image`, `dialogue` (history and question) and `reply`:
 python -m vlp_jax.main --config=configs/dialogue_seq2seq.py --workdir=DIR \
     '--config.data.train.source=jsonl:dialogues.jsonl?caption=dialogue'
-The intent of a question can be told from the same context: an objective of kind 'classification' with of='text' and a target of the
-field that names it, as `type` in embedded:emoji_dialogues.
+The intent of a question can be told from the same context: an objective of kind 'classification' with features='text' and a
+target of the field that names it, as `type` in embedded:emoji_dialogues.
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 9 CPU-minutes beside
 other work; a reply costs 0.55 a token (unigrams: 3.65). Of 4,380 replies about val_vendor's pictures 52.1% are right, the best of
 770 ranked, and 50.8% as they are written; always the most frequent one would be 15.6%, and the most frequent one for each type of
@@ -43,7 +43,7 @@ def get_config(variant="full"):
     config.model.fusion = dict(kind="cross_attention", preset="Ti", width=512, depth=1, heads=8, mlp_dim=1024)
     config.model.decoder = dict(kind="lstm", image="attention", embedding_width=300, width=512, attention_width=512, dropout=0.5)
     config.objectives = dict(reply=dict(kind="answering", target="reply", shortlist=100))
-    config.optimizer.update(kind="adam", rate=1e-3, b1=0.9, b2=0.999, epsilon=1e-8, clip_norm=5.0)
+    config.optimizer.update(kind="adam", learning_rate=1e-3, b1=0.9, b2=0.999, epsilon=1e-8, clip_norm=5.0)
     config.optimizer.schedule.update(kind="constant")
     config.evaluators = dict(val=dict(source="jsonl:/data/dialogues/val.jsonl?caption=dialogue",
                                       tasks=("classification", "answers")))
@@ -68,5 +68,5 @@ def small(config):
     config.model.text = to_tree(schema.BidirectionalLstmTower(embedding_width=128, width=128, vocab_size=vocabulary, length=66))
     config.model.fusion.update(depth=1, mlp_dim=256)
     config.model.decoder.update(dropout=0.0)
-    config.optimizer.rate = 5e-3
+    config.optimizer.learning_rate = 5e-3
     return config

@@ -41,12 +41,12 @@ def get_config(variant="full"):
     config.model.text.update(LAYERS, vocab_size=30522, length=77, causal=False, pooling="first", embedding_norm=True, token_types=2,
                              projection="linear_with_bias", position_std=0.02)
     config.model.fusion = dict(LAYERS, kind="merged", depth=6, pooler=True, class_token=True, projected=True, normalised=False)
-    config.objectives = dict(contrastive=dict(kind="softmax", implementation="ring"),
-                             matching=dict(kind="matching", negatives="uniform", wrong="text", wrong_rate=0.1),
+    config.objectives = dict(contrastive=dict(kind="clip", implementation="ring"),
+                             matching=dict(kind="matching", negatives="uniform", negatives_from="text", negative_rate=0.1),
                              patches=dict(kind="masked_image"),
                              words=dict(kind="masked_language", with_image=False, mask_id=103, whole_words=True),
                              both=dict(kind="masked_joint", mask_id=103, whole_words=True))
-    config.optimizer.update(rate=1e-3, b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.1, decay_rules=())
+    config.optimizer.update(learning_rate=1e-3, b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.1, decay_multipliers=())
     config.optimizer.schedule.update(kind="cosine", warmup=10_000.0)
     config.precision.compute = "bfloat16"
     config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval", "matching")))

@@ -27,7 +27,7 @@ def get_config(variant="full"):
     config.model.image.update(tower, preset="B/16", pooling="mean", token_drop=0.5, embedding_norm=False, patch_bias=True,
                               position="sincos2d")
     config.model.text.update(tower, length=32, causal=False, padding_mask=False, position_std=0.02)
-    config.optimizer.update(rate=4e-6 * 32_768 / 256, b2=0.95, epsilon=1e-8, weight_decay=0.2,
-                            decay_rules=((r"(bias|/scale|position)$", 0.0),))
+    config.optimizer.update(learning_rate=4e-6 * 32_768 / 256, b2=0.95, epsilon=1e-8, weight_decay=0.2,
+                            decay_multipliers=((r"(bias|/scale|position)$", 0.0),))
     config.optimizer.schedule.update(kind="cosine", warmup=51_200_000 / 32_768)
     return variant_of(config, variant)

@@ -25,7 +25,7 @@ def get_config(variant="full"):
     config.model.decoder = dict(preset="B", image="none", activation="gelu_tanh", norm_epsilon=1e-5, dropout=0.1,
                                 attention_dropout=0.1, initialization="gpt2", scan=True, rematerialisation="save_matmuls")
     config.objectives = dict(captioning=dict(kind="captioning"))
-    config.optimizer.update(rate=6e-4, b1=0.9, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0)
+    config.optimizer.update(learning_rate=6e-4, b1=0.9, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0)
     config.optimizer.schedule.update(kind="cosine", warmup=0.01, final=0.1)
     config.precision.compute = "bfloat16"
     return shrunk(variant_of(config, variant, on_emoji), variant)

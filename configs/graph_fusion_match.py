@@ -29,8 +29,9 @@ def get_config(variant="full"):
     config.model.image = to_tree(schema.ResNetTower(depth=101, image_size=448))
     config.model.text = to_tree(schema.BidirectionalLstmTower(width=1024, embedding_width=300, vocab_size=30522, length=77))
     config.model.fusion = dict(kind="graph", width=1024, heads=16, mlp_dim=4096)
-    config.objectives = dict(matching=dict(kind="matching", negatives="uniform", wrong="text", loss="binary_cross_entropy"))
-    config.optimizer.update(kind="adam", rate=5e-4, b1=0.9, b2=0.999, epsilon=1e-8, clip_norm=2.0)
+    config.objectives = dict(matching=dict(kind="matching", negatives="uniform", negatives_from="text",
+                                           loss="binary_cross_entropy"))
+    config.optimizer.update(kind="adam", learning_rate=5e-4, b1=0.9, b2=0.999, epsilon=1e-8, clip_norm=2.0)
     config.optimizer.schedule.update(kind="exponential", factor=0.1, period=0.25)
     config.precision.compute = "bfloat16"
     config = variant_of(config, variant, small)

@@ -29,13 +29,13 @@ def get_config(variant="full"):
     config.model.text.update(vocab_size=50_257, length=48)
     config.model.decoder = dict(kind="gru", image="attention", embedding_width=256, width=512, attention_width=512)
     config.objectives = dict(captioning=dict(kind="captioning"))
-    config.optimizer.update(kind="adam", rate=1e-3, b1=0.9, b2=0.999, epsilon=1e-7)
+    config.optimizer.update(kind="adam", learning_rate=1e-3, b1=0.9, b2=0.999, epsilon=1e-7)
     config.optimizer.schedule.update(kind="constant")
     config.precision.compute = "bfloat16"
-    return captioner(variant_of(config, variant, on_emoji), variant)
+    return text_generator(variant_of(config, variant, on_emoji), variant)
 
 
-def captioner(config, variant):
+def text_generator(config, variant):
     """Captions are looked at. Statistics of few places, in nearly fifty layers, would make a run hang on rounding errors: there,
     GroupNorm of a single group stands for BatchNorm."""
     if variant != "full":

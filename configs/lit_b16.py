@@ -24,7 +24,7 @@ def get_config(variant="full"):
     config.model.image.rematerialisation = "none"  # a locked tower has no backward pass
     config.model.text.rematerialisation = "save_matmuls"
     config.model.embedding_dim = 768
-    config.objectives = dict(contrastive=dict(kind="softmax", initial_scale=10.0, maximum_scale=1e6, implementation="ring"))
-    config.optimizer.update(kind="adafactor", b2=0.999, rate=1e-3, clip_norm=1.0, frozen=("^model/image/",))
+    config.objectives = dict(contrastive=dict(kind="clip", initial_scale=10.0, maximum_scale=1e6, implementation="ring"))
+    config.optimizer.update(kind="adafactor", b2=0.999, learning_rate=1e-3, clip_norm=1.0, frozen=("^model/image/",))
     config.optimizer.schedule.update(kind="cosine", warmup=10_000.0)
     return variant_of(config, variant)

@@ -25,7 +25,7 @@ def get_config(variant="full"):
     config.model.image.update(preset="B/16", position="sincos2d", scan=True, rematerialisation="save_matmuls")
     config.objectives = dict(mae=dict(kind="masked_autoencoder", mask_ratio=0.75, decoder_width=512, decoder_depth=8,
                                       decoder_heads=16))
-    config.optimizer.update(kind="adamw", rate=1.5e-4 * 4096 / 256, b1=0.9, b2=0.95, epsilon=1e-8, weight_decay=0.05)
+    config.optimizer.update(kind="adamw", learning_rate=1.5e-4 * 4096 / 256, b1=0.9, b2=0.95, epsilon=1e-8, weight_decay=0.05)
     config.optimizer.schedule.update(kind="cosine", warmup=40 * PICTURES / 4096)
     config.precision.compute = "bfloat16"
     config = variant_of(config, variant)

@@ -33,11 +33,11 @@ def get_config(variant="full"):
                              position_std=0.02, scan=True, rematerialisation="full")
     config.model.fusion = dict(kind="co_attention", preset="B", depth=6, norm="post", final_norm=False, norm_epsilon=1e-12,
                                dropout=0.1, attention_dropout=0.1, initialization="normal", pooler=True, rematerialisation="full")
-    config.objectives = dict(matching=dict(kind="matching", negatives="uniform", wrong="image", wrong_rate=0.5),
+    config.objectives = dict(matching=dict(kind="matching", negatives="uniform", negatives_from="image", negative_rate=0.5),
                              words=dict(kind="masked_language", mask_id=50264))
-    config.optimizer.update(rate=5e-5, b1=0.9, b2=0.98, epsilon=1e-8, weight_decay=0.01,
-                            decay_rules=((r"model/image/.*norm.*scale$", 1.0), (r"(bias|scale)$", 0.0)),
-                            rate_rules=((r"model/(image|text)/|_type$", 0.2),))
+    config.optimizer.update(learning_rate=5e-5, b1=0.9, b2=0.98, epsilon=1e-8, weight_decay=0.01,
+                            decay_multipliers=((r"model/image/.*norm.*scale$", 1.0), (r"(bias|scale)$", 0.0)),
+                            lr_multipliers=((r"model/(image|text)/|_type$", 0.2),))
     config.optimizer.schedule.update(kind="linear", warmup=0.1)
     config.precision.compute = "bfloat16"
     config = variant_of(config, variant, small)

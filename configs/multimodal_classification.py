@@ -10,7 +10,7 @@ there, and average precision.
 Data: JSON lines with `image`, `plot` and `genres`, a list:
 python -m vlp_jax.main --config=configs/multimodal_classification.py --workdir=DIR \
     '--config.data.train.source=jsonl:films.jsonl?caption=plot'
-`:small` and `:smoke` tell an emoji's subgroup, one of 98; from the picture alone with --config.objectives.label.of=image
+`:small` and `:smoke` tell an emoji's subgroup, one of 98; from the picture alone with --config.objectives.label.features=image
 --config.model.fusion=none. `:small`, 2 cores of an AMD EPYC, 2026-11-28, 2.5 CPU-minutes beside other work; the share told right:
 val_vendor, whose captions were seen with other pictures, 0.968, by the picture alone 0.309, always the largest subgroup 0.149;
 val_concept, whose captions are new, 0.471, 0.185 and 0.037.
@@ -35,7 +35,7 @@ def get_config(variant="full"):
     config.model.text = to_tree(schema.BagTower(width=300, vocab_size=30522, length=256))
     config.model.fusion = dict(kind="gated", width=512)
     config.objectives = dict(label=dict(kind="classification", target="label", loss="binary", dropout=0.3, initial_bias=-2.0))
-    config.optimizer.update(kind="adam", rate=1e-3, b1=0.9, b2=0.999, epsilon=1e-8)
+    config.optimizer.update(kind="adam", learning_rate=1e-3, b1=0.9, b2=0.999, epsilon=1e-8)
     config.optimizer.schedule.update(kind="constant")
     config.evaluators = dict(val=dict(source="jsonl:/data/films/val.jsonl?caption=plot", tasks=("classification",)))
     config = variant_of(config, variant, small)
@@ -57,5 +57,5 @@ def small(config):
     config.model.fusion.width = 128
     config.data.targets.label = dict(kind="class")  # one subgroup an emoji
     config.objectives.label.update(loss="softmax", initial_bias=0.0)
-    config.optimizer.rate_rules = (("/head/", 20.0),)  # at the others' rate 300 steps leave it at 0.441 of val_vendor
+    config.optimizer.lr_multipliers = (("/head/", 20.0),)  # at the others' rate 300 steps leave it at 0.441 of val_vendor
     return config

@@ -35,9 +35,10 @@ def get_config(variant="full"):
                              attention_dropout=0.1, position_std=0.02,
                              activation="gelu", initialization="normal", scan=True)
     config.model.fusion = dict(kind="concatenation", width=768, mlp_dim=768, activation="relu")
-    config.objectives = dict(matching=dict(kind="matching", negatives="uniform", wrong="text", loss="binary_cross_entropy"))
-    config.optimizer.update(rate=1e-4, b1=0.9, b2=0.999, epsilon=1e-6, weight_decay=0.01, clip_norm=1.0,
-                            decay_rules=((r"model/image/.*scale$", 1.0), (r"(bias|scale)$", 0.0)))
+    config.objectives = dict(matching=dict(kind="matching", negatives="uniform", negatives_from="text",
+                                           loss="binary_cross_entropy"))
+    config.optimizer.update(learning_rate=1e-4, b1=0.9, b2=0.999, epsilon=1e-6, weight_decay=0.01, clip_norm=1.0,
+                            decay_multipliers=((r"model/image/.*scale$", 1.0), (r"(bias|scale)$", 0.0)))
     config.optimizer.schedule.update(kind="linear", warmup=0.1)
     config.precision.compute = "bfloat16"
     config = variant_of(config, variant, small)
@@ -48,7 +49,7 @@ def get_config(variant="full"):
 def small(config):
     config = on_emoji(config)
     config.steps = 800
-    config.optimizer.decay_rules = schema.Optimizer().decay_rules
+    config.optimizer.decay_multipliers = schema.Optimizer().decay_multipliers
     config.model.image = to_tree(schema.ResNetTower(depth=50, blocks=(1, 1, 1), width=16, norm="group", groups=8, image_size=32,
                                                      stem_size=3, stem_stride=2, max_pool=False))
     config.model.text.update(dropout=0.0, attention_dropout=0.0)

@@ -11,5 +11,5 @@ from vlp_jax.config import variant_of
 
 def get_config(variant="full"):
     config = runpy.run_path(str(pathlib.Path(__file__).with_name("clip_emoji.py")))["get_config"]()
-    config.objectives = dict(contrastive=dict(kind="sigmoid"))
+    config.objectives = dict(contrastive=dict(kind="siglip"))
     return variant_of(config, variant)

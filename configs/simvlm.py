@@ -27,7 +27,7 @@ def get_config(variant="full"):
     config.model.text.update(vocab_size=49_408, length=256)
     config.model.decoder = dict(preset="B", image="prefix", text_prefix=0.8, scan=True, rematerialisation="save_matmuls")
     config.objectives = dict(captioning=dict(kind="captioning"))
-    config.optimizer.update(rate=5e-4, b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.01)
+    config.optimizer.update(learning_rate=5e-4, b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.01)
     config.optimizer.schedule.update(kind="linear", warmup=0.02)
     config.precision.compute = "bfloat16"
     return shrunk(variant_of(config, variant, on_emoji), variant)

@@ -29,8 +29,9 @@ def get_config(variant="full"):
     config.model.image.update(preset="B/16", embedding_norm=False, patch_bias=True, activation="gelu", norm_epsilon=1e-6,
                               initialization="normal", rematerialisation="save_matmuls")
     config.model.text.rematerialisation = "save_matmuls"
-    config.objectives.views = dict(kind="image_views", first="first_view")
-    config.optimizer.update(rate=3e-3, b2=0.98, epsilon=1e-8, weight_decay=0.1, decay_rules=((r"(bias|scale)$", 0.0),))
+    config.objectives.views = dict(kind="simclr", first="first_view")
+    config.optimizer.update(learning_rate=3e-3, b2=0.98, epsilon=1e-8, weight_decay=0.1,
+                            decay_multipliers=((r"(bias|scale)$", 0.0),))
     config.optimizer.schedule.update(kind="cosine", warmup=1 / EPOCHS, final=1e-5 / 3e-3)
     config = variant_of(config, variant)
     if variant == "smoke":

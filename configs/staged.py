@@ -47,8 +47,8 @@ def image(variant):
     config.update(examples=None, epochs=25.0)
     config.data.view_augmentation = to_tree(Augmentation(area=(0.08, 1.0), flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4,
                                                          hue=0.1, grayscale=0.2, blur=0.5))
-    config.objectives = dict(views=dict(kind="image_views", first="first_view"))
-    config.optimizer.update(rate=3e-3, epsilon=1e-8, weight_decay=0.1)
+    config.objectives = dict(views=dict(kind="simclr", first="first_view"))
+    config.optimizer.update(learning_rate=3e-3, epsilon=1e-8, weight_decay=0.1)
     config = shrunk(config, variant, steps=600)
     if variant != "full":
         config.objectives.views.update(hidden_dim=256, output_dim=64)
@@ -62,11 +62,11 @@ def text(variant):
     config.update(examples=None, steps=1_000_000)
     config.data.batch_size = 256
     config.objectives = dict(words=dict(kind="masked_language", with_image=False, tied=True))
-    config.optimizer.update(rate=1e-4, b2=0.999, weight_decay=0.01, clip_norm=1.0)
+    config.optimizer.update(learning_rate=1e-4, b2=0.999, weight_decay=0.01, clip_norm=1.0)
     config.optimizer.schedule.update(kind="linear", warmup=10_000.0)
     config = shrunk(config, variant, steps=150)
     if variant == "small":
-        config.optimizer.rate = 1e-3  # 300 steps at 4e-3 left a tower that learned pairs more slowly than a new one
+        config.optimizer.learning_rate = 1e-3  # 300 steps at 4e-3 left a tower that learned pairs more slowly than a new one
     return config
 
 
@@ -74,7 +74,7 @@ def joint(variant):
     config = towers()
     config.pretrained = dict(image=dict(stage="image", parameters=("^model/image/",)),
                              text=dict(stage="text", parameters=("^model/text/",)))
-    config.optimizer.rate = 2e-4
+    config.optimizer.learning_rate = 2e-4
     config = shrunk(config, variant, steps=300)
     if variant != "full":
         config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval",)))
@@ -86,14 +86,14 @@ def finetuned(variant):
     config.update(examples=None, epochs=20.0)
     config.data.batch_size = 1024
     config.data.targets = dict(label=dict(kind="class", field="class", classes=CLASSES))
-    config.objectives = dict(label=dict(kind="classification", target="label", of="image"))
+    config.objectives = dict(label=dict(kind="classification", target="label", features="image"))
     config.pretrained = dict(image=dict(stage="joint", parameters=("^model/image/",)))
-    config.optimizer.update(rate=1e-3, weight_decay=0.05, rate_rules=(("^model/", 0.1),))
+    config.optimizer.update(learning_rate=1e-3, weight_decay=0.05, lr_multipliers=(("^model/", 0.1),))
     config.evaluators = dict(val=dict(source="folder:/data/val", tasks=("classification",)))
     config = shrunk(config, variant, steps=150)
     if variant != "full":
         config.data.targets.label.update(field="group", classes=GROUPS)
-        config.optimizer.rate_rules = (("^model/", 0.1),)
+        config.optimizer.lr_multipliers = (("^model/", 0.1),)
         config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("classification",)))
     return config
 

@@ -29,13 +29,13 @@ def get_config(variant="full"):
     config.model.text.update(vocab_size=50_257, length=32)
     config.model.decoder = dict(kind="lstm", image="state", embedding_width=512, width=512, dropout=0.5)
     config.objectives = dict(captioning=dict(kind="captioning"))
-    config.optimizer.update(kind="adam", rate=4e-4, b1=0.8, b2=0.999, epsilon=1e-8, clip_norm=1.0)
+    config.optimizer.update(kind="adam", learning_rate=4e-4, b1=0.8, b2=0.999, epsilon=1e-8, clip_norm=1.0)
     config.optimizer.schedule.update(kind="constant")
     config.precision.compute = "bfloat16"
-    return captioner(variant_of(config, variant, on_emoji), variant)
+    return text_generator(variant_of(config, variant, on_emoji), variant)
 
 
-def captioner(config, variant):
+def text_generator(config, variant):
     """Captions are looked at; a narrow decoder has little to drop, and a short run no time for it."""
     if variant == "small":
         config.steps = 1000

@@ -33,9 +33,9 @@ def get_config(variant="full"):
                              embedding_norm=True, norm_epsilon=1e-12, dropout=0.1, initialization="normal", position_std=0.02)
     config.model.fusion = dict(kind="merged", preset="B", pooler=True, dropout=0.1, mlp_dropout=0.1, initialization="normal",
                                scan=True, rematerialisation="full")
-    config.objectives = dict(matching=dict(kind="matching", negatives="uniform", wrong="image", wrong_rate=0.5),
+    config.objectives = dict(matching=dict(kind="matching", negatives="uniform", negatives_from="image", negative_rate=0.5),
                              words=dict(kind="masked_language", mask_id=103, whole_words=True))
-    config.optimizer.update(rate=1e-4, b1=0.9, b2=0.98, epsilon=1e-8, weight_decay=0.01)
+    config.optimizer.update(learning_rate=1e-4, b1=0.9, b2=0.98, epsilon=1e-8, weight_decay=0.01)
     config.optimizer.schedule.update(kind="linear", warmup=0.1)
     config.precision.compute = "bfloat16"
     config = variant_of(config, variant, small)

@@ -28,13 +28,13 @@ def get_config(variant="full"):
                                 attention_dropout=0.1, initialization="gpt2",
                                 scan=True, rematerialisation="save_matmuls")
     config.objectives = dict(captioning=dict(kind="captioning", label_smoothing=0.1))
-    config.optimizer.update(rate=6e-4, b1=0.9, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0)
+    config.optimizer.update(learning_rate=6e-4, b1=0.9, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0)
     config.optimizer.schedule.update(kind="cosine", warmup=0.01, final=0.1)
     config.precision.compute = "bfloat16"
-    return captioner(variant_of(config, variant, on_emoji), variant)
+    return text_generator(variant_of(config, variant, on_emoji), variant)
 
 
-def captioner(config, variant):
+def text_generator(config, variant):
     """Captions are looked at."""
     if variant != "full":
         config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("captions",)))

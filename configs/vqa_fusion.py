@@ -42,9 +42,9 @@ def get_config(variant="full"):
     config.model.fusion = dict(kind="co_attention", preset="B", depth=6, norm="post", final_norm=False, norm_epsilon=1e-12,
                                dropout=0.1, attention_dropout=0.1, initialization="normal", pooler=True, rematerialisation="full")
     config.objectives = dict(answer=dict(kind="classification", target="answer", loss="binary", hidden_dim=1536))
-    config.optimizer.update(rate=2.5e-4, b1=0.9, b2=0.98, epsilon=1e-8, weight_decay=0.01,
-                            decay_rules=((r"(model/image|head)/.*norm.*scale$", 1.0), (r"(bias|scale)$", 0.0)),
-                            rate_rules=((r"model/(image|text)/|_type$", 0.02), (r"model/fusion/", 0.1)))
+    config.optimizer.update(learning_rate=2.5e-4, b1=0.9, b2=0.98, epsilon=1e-8, weight_decay=0.01,
+                            decay_multipliers=((r"(model/image|head)/.*norm.*scale$", 1.0), (r"(bias|scale)$", 0.0)),
+                            lr_multipliers=((r"model/(image|text)/|_type$", 0.02), (r"model/fusion/", 0.1)))
     config.optimizer.schedule.update(kind="linear", warmup=0.1)
     config.precision.compute = "bfloat16"
     config.evaluators = dict(val=dict(source="jsonl:/data/vqa/val.jsonl?caption=question", tasks=("classification",)))
@@ -69,5 +69,5 @@ def small(config):
     config.model.fusion = dict(kind="cross_attention", preset="Ti", width=128, depth=2, heads=4, mlp_dim=256)
     config.data.targets.answer = dict(kind="class")
     config.objectives.answer.update(loss="softmax", hidden_dim=None)  # one answer a question
-    config.optimizer.update(rate=5e-3, rate_rules=(("/head/", 5.0),))  # as in full, the head moves faster than the rest
+    config.optimizer.update(learning_rate=5e-3, lr_multipliers=(("/head/", 5.0),))  # as in full, the head is faster than the rest
     return config

@@ -49,7 +49,7 @@ def get_config(variant="full"):
     config.model.fusion = dict(layers, kind="cross_attention", depth=12, norm="post", final_norm=False)
     config.model.decoder = dict(layers, kind="transformer", scan=True)
     config.objectives = dict(answer=dict(kind="answering", target="answer", shortlist=128, label_smoothing=0.1))
-    config.optimizer.update(rate=2e-5, b2=0.999, epsilon=1e-8, weight_decay=0.05, decay_rules=())
+    config.optimizer.update(learning_rate=2e-5, b2=0.999, epsilon=1e-8, weight_decay=0.05, decay_multipliers=())
     config.optimizer.schedule.update(kind="cosine")
     config.precision.compute = "bfloat16"
     config.evaluators = dict(val=dict(source="jsonl:/data/vqa/val.jsonl?caption=question", tasks=("classification", "answers")))
@@ -69,7 +69,7 @@ def small(config):
     config.data.batch_size = 128
     config.data.text.canonicalize = ("lower_case", "whitespace")
     config.objectives.answer.label_smoothing = 0.0
-    config.optimizer.decay_rules = schema.Optimizer().decay_rules
+    config.optimizer.decay_multipliers = schema.Optimizer().decay_multipliers
     config.model.image.update(width=128, depth=1, mlp_dim=256, pooling="mean", activation="gelu_tanh", stochastic_depth=0.0,
                               initialization="xavier",
                               stem_channels=(32, 64, 96, 128, 128), stem_strides=(2, 2, 1, 2, 1))
@@ -77,5 +77,5 @@ def small(config):
     config.model.text.update(narrow, final_norm=True, pooling="mean", length=24)
     config.model.fusion.update(narrow, final_norm=True)
     config.model.decoder.update(narrow)
-    config.optimizer.rate = 5e-3
+    config.optimizer.learning_rate = 5e-3
     return config

@@ -132,7 +132,7 @@ def masking(config: schema.Config) -> str:
     for objective in config.objectives.values():
         if isinstance(objective, schema.HidesWords):
             what = "words, whole" if objective.whole_words else "tokens"
-            found[f"{100 * objective.rate:g}% of {what}" + ("" if objective.spare_last else ", the end token among them")] = None
+            found[f"{100 * objective.rate:g}% of {what}" + ("" if objective.keep_last else ", the end token among them")] = None
         if hasattr(objective, "image_rate"):
             found[f"{100 * objective.image_rate:g}% of patches, in blocks of at least {objective.smallest_block}"] = None
         if hasattr(objective, "mask_ratio"):
@@ -149,8 +149,9 @@ def wrong_pairs(config: schema.Config) -> str:
             scale = "the learned scale" if objective.negative_scale is None else f"scale {objective.negative_scale:.3g}"
             floor = f", probabilities + {number(objective.negative_floor)}" if objective.negative_floor else ""
             drawn = f"by similarity at {scale}{floor}" if objective.negatives == "similar" else "uniformly"
-            which = {"both": "a wrong image and a wrong text", "text": "a wrong text", "image": "a wrong image"}[objective.wrong]
-            share = "each pair, and" if objective.wrong_rate is None else f"{100 * objective.wrong_rate:g}% of pairs"
+            which = {"both": "a wrong image and a wrong text", "text": "a wrong text",
+                     "image": "a wrong image"}[objective.negatives_from]
+            share = "each pair, and" if objective.negative_rate is None else f"{100 * objective.negative_rate:g}% of pairs"
             return f"{share} with {which}, drawn {drawn}"
     return NONE
 

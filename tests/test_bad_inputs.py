@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from vlp_jax import command_line, evaluate, main
-from vlp_jax.command_line import run_door
+from vlp_jax.command_line import run_entry_point
 from vlp_jax.config import load_config
 from vlp_jax.training.checkpoints.workdir import config_changes, write_config
 
@@ -27,7 +27,7 @@ def leave(door, arguments, monkeypatch, capsys):
     monkeypatch.setattr(command_line, "leave_at_once", sys.exit)
     capsys.readouterr()
     with pytest.raises(SystemExit) as exit_of:
-        run_door(door)
+        run_entry_point(door)
     captured = capsys.readouterr()
     return exit_of.value.code, captured.out, captured.err
 
@@ -173,8 +173,8 @@ def test_a_workdir_without_checkpoints_cannot_be_evaluated(refused, tmp_path):
 
 
 def test_two_configs_do_not_mix_in_one_workdir(refused, trained, small):
-    message = refused(main.main, CONFIG, f"--workdir={trained}", *small, "--config.optimizer.rate=0.5")
-    assert "optimizer.rate" in message
+    message = refused(main.main, CONFIG, f"--workdir={trained}", *small, "--config.optimizer.learning_rate=0.5")
+    assert "optimizer.learning_rate" in message
     assert "--accept-changes" in message
 
 
@@ -188,7 +188,7 @@ def test_a_config_of_before_a_key_was_there_is_no_other_config(tmp_path):
     assert not config_changes(str(tmp_path), config)
     stored["optimizer"]["rate"] = 0.5
     path.write_text(json.dumps(stored))
-    assert config_changes(str(tmp_path), config) == [f"optimizer.rate: 0.5 -> {config.optimizer.rate}"]
+    assert config_changes(str(tmp_path), config) == [f"optimizer.learning_rate: 0.5 -> {config.optimizer.learning_rate}"]
     stored["optimizer"]["momentun"] = 0.9  # what no config may say: compared as it stands
     path.write_text(json.dumps(stored))
     assert "optimizer.momentun: 0.9 -> '(absent)'" in config_changes(str(tmp_path), config)

@@ -133,7 +133,7 @@ def test_a_keyboard_interrupt_through_a_door_is_one_line(monkeypatch, capsys):
 
     monkeypatch.setattr(sys, "argv", ["door"])
     with pytest.raises(SystemExit) as left:
-        command_line.run_door(interrupted)
+        command_line.run_entry_point(interrupted)
     assert left.value.code == 130 and capsys.readouterr().err == "interrupted\n"
 
 

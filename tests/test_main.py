@@ -110,9 +110,9 @@ def test_one_device_and_eight_give_the_same_first_losses(unbroken, tmp_path):
 
 
 def test_a_changed_config_is_refused_and_named(unbroken):
-    result = run(*command(unbroken[0], "--config.optimizer.rate=5e-4"))
+    result = run(*command(unbroken[0], "--config.optimizer.learning_rate=5e-4"))
     assert result.returncode == 2
-    assert "optimizer.rate: 0.005 -> 0.0005" in result.stderr
+    assert "optimizer.learning_rate: 0.005 -> 0.0005" in result.stderr
 
 
 @pytest.mark.parametrize(("override", "message"), [

@@ -63,9 +63,9 @@ def test_what_setup_names_is_there(monkeypatch):
 
 
 def test_every_entry_point_has_a_command():
-    doors = {path.stem for path in (ROOT / "vlp_jax").glob("*.py") if "run_door(main)" in path.read_text().split("__main__")[-1]
-             and "__main__" in path.read_text()}
-    assert doors == {*COMMANDS.values()}
+    entry_points = {path.stem for path in (ROOT / "vlp_jax").glob("*.py")
+                    if "__main__" in path.read_text() and "run_entry_point(main)" in path.read_text().split("__main__")[-1]}
+    assert entry_points == {*COMMANDS.values()}
     commands = {node.name: node for node in ast.parse((ROOT / "vlp_jax/commands.py").read_text()).body
                 if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")}
     assert {name: node.body[-1].value.args[0].value for name, node in commands.items()} == COMMANDS

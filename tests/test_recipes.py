@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vlp_jax.config import load_stages, schema
-from vlp_jax.training.build import assemble
+from vlp_jax.training.build import build_run
 
 pytestmark = pytest.mark.recipes
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
@@ -29,7 +29,7 @@ def smoke(name, mesh, compute):
 
 def losses(config):
     """The metrics of the first updates, and the state after them."""
-    run = assemble(config)
+    run = build_run(config)
     assert run.mesh.size == (1 if config.mesh.fsdp == 1 else 8)
     state, batches, rows = run.initial_state(), run.batches(0), []
     for _ in range(STEPS):
@@ -51,5 +51,5 @@ def test_the_first_losses_are_the_same_on_one_device_and_on_a_mesh(name):
 def test_in_bfloat16_losses_are_finite_and_no_parameter_is_bfloat16(name):
     rows, state = losses(smoke(name, MESHES["one device"], "bfloat16"))
     assert all(np.isfinite(value) for row in rows for value in row.values())
-    kept = jax.tree_util.tree_leaves_with_path((state.params, state.average, state.collections))
+    kept = jax.tree_util.tree_leaves_with_path((state.params, state.ema, state.collections))
     assert {leaf.dtype for _, leaf in kept if jax.dtypes.issubdtype(leaf.dtype, np.floating)} == {np.dtype("float32")}

@@ -80,7 +80,7 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str
     return rest, overrides
 
 
-def run_door(door: Callable[[list[str]], int]) -> NoReturn:
+def run_entry_point(door: Callable[[list[str]], int]) -> NoReturn:
     """Calls a door with the command line and exits with its status; what a user can mend is one line and its status."""
     try:
         status = door(sys.argv[1:])

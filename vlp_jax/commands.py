@@ -4,7 +4,7 @@
 import importlib
 from typing import NoReturn
 
-from vlp_jax.command_line import run_door
+from vlp_jax.command_line import run_entry_point
 from vlp_jax.interrupts import leave_on_ctrl_c
 
 
@@ -35,4 +35,4 @@ def compile() -> NoReturn:
 
 def _run(name: str) -> NoReturn:
     leave_on_ctrl_c()  # before the module is imported, which takes seconds
-    run_door(importlib.import_module(f"vlp_jax.{name}").main)
+    run_entry_point(importlib.import_module(f"vlp_jax.{name}").main)

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from vlp_jax.command_line import Flags, run_door
+from vlp_jax.command_line import Flags, run_entry_point
 from vlp_jax.config import load_config, schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.printing import safe_print as print
@@ -130,4 +130,4 @@ def milliseconds(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_entry_point(main)

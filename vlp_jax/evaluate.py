@@ -12,11 +12,18 @@ import sys
 
 import jax
 
-from vlp_jax.command_line import Flags, add_host_flags, give_devices_threads, quiet_libraries, run_door, use_compilation_cache
+from vlp_jax.command_line import (
+    Flags,
+    add_host_flags,
+    give_devices_threads,
+    quiet_libraries,
+    run_entry_point,
+    use_compilation_cache,
+)
 from vlp_jax.config import schema
 from vlp_jax.data.sources.registry import open_source
 from vlp_jax.distributed.cluster_detection import find_launch
-from vlp_jax.distributed.exchange import check_all_agree, decided_by_first, is_first
+from vlp_jax.distributed.exchange import broadcast_from_primary, check_all_agree, is_primary_process
 from vlp_jax.distributed.processes import joined
 from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.evaluator_flags import REPEATABLE, add_evaluator_flags, evaluator_of
@@ -26,9 +33,9 @@ from vlp_jax.evaluators.suite import TASK_METRICS, evaluate_readable
 from vlp_jax.loading import class_descriptions, load, trained_targets
 from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.layout import Layout
-from vlp_jax.sharding.mesh import make_mesh, shown
-from vlp_jax.sharding.rules import make_layout
-from vlp_jax.training.build import make_captioner, make_embedder, make_tellers
+from vlp_jax.sharding.mesh import build_mesh, shown
+from vlp_jax.sharding.rules import build_layout
+from vlp_jax.training.build import build_heads, build_predictor, build_text_generator
 from vlp_jax.training.hooks.metric_writers import write_atomically
 from vlp_jax.training.restore import find_step, trained_config
 
@@ -61,7 +68,7 @@ def evaluate(given: argparse.Namespace) -> None:
     use_compilation_cache()
     tasks = check_tasks(given.evaluators)
     check_output(given.output)
-    step = decided_by_first("--workdir", lambda: find_step(given.workdir, given.step))  # a run that goes on may save another
+    step = broadcast_from_primary("--workdir", lambda: find_step(given.workdir, given.step))  # a run that goes on may save another
     config = trained_config(given.workdir, step)
     check_trained("--evaluators", tasks, config)
     spec = evaluator_of(given, tasks, config)
@@ -70,14 +77,14 @@ def evaluate(given: argparse.Namespace) -> None:
     model, variables, preprocessor = load(given.workdir, step, ema, layout=layout)
     data = readable_set(open_source(given.source), model.config.data.threads)
     check_all_agree("evaluation set", len(data))
-    embedder = make_embedder(model.module, preprocessor, layout)
-    tellers = make_tellers(model.module, embedder, trained_targets(given.workdir, step), layout)
-    _, results = evaluate_readable(data, spec, embedder, variables, class_descriptions(given.workdir, step),
-                                   model.config.data.threads, captioner=make_captioner(model.module, embedder, layout),
-                                   tellers=tellers)
+    predictor = build_predictor(model.module, preprocessor, layout)
+    heads = build_heads(model.module, predictor, trained_targets(given.workdir, step), layout)
+    _, results = evaluate_readable(data, spec, predictor, variables, class_descriptions(given.workdir, step),
+                                   model.config.data.threads, text_generator=build_text_generator(model.module, predictor, layout),
+                                   heads=heads)
     text = json.dumps(results, indent=2)
     print(text)
-    if given.output and is_first():
+    if given.output and is_primary_process():
         write_atomically(given.output, text + "\n")
 
 
@@ -87,15 +94,15 @@ def evaluation_layout(config: schema.Mesh) -> Layout:
     if -1 not in (config.fsdp, config.tensor):
         config = dataclasses.replace(config, data=-1)
     try:
-        mesh = make_mesh(config)
+        mesh = build_mesh(config)
         if mesh.size == jax.device_count():
-            return make_layout(config, mesh)
+            return build_layout(config, mesh)
         reason = f"mesh {shown(mesh.shape.values())} leaves out devices"
     except (ConfigError, MeshError) as error:
         reason = error.args[0]
-    mesh = make_mesh(schema.Mesh())
+    mesh = build_mesh(schema.Mesh())
     print(f"evaluated with all parameters on each device, {shown(mesh.shape.values())}, not as trained: {reason}", file=sys.stderr)
-    return make_layout(schema.Mesh(), mesh)
+    return build_layout(schema.Mesh(), mesh)
 
 
 def check_tasks(text: str) -> tuple[str, ...]:
@@ -118,4 +125,4 @@ def check_output(path: str | None) -> None:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_entry_point(main)

@@ -50,7 +50,7 @@ def evaluator_of(given: argparse.Namespace, tasks: tuple[str, ...], config: sche
             values[name] = next((getattr(spec, name) for spec in config.evaluators.values() if uses & {*spec.tasks}),
                                 getattr(schema.Evaluator(), name))
     spec = schema.Evaluator(source=given.source, tasks=tasks, **values)
-    if spec.beams == 1 and {"length_penalty", "early_stopping"} & {*chosen}:
+    if spec.num_beams == 1 and {"length_penalty", "early_stopping"} & {*chosen}:
         raise ConfigError("--length-penalty, --early-stopping: are for beam search; set --beams to 2 or more")
     check_heads("--objective", spec, config)
     if "zero_shot" in tasks:

@@ -9,7 +9,7 @@ python -m vlp_jax.inspect --sharding --config=configs/clip_b16.py --config.mesh.
 
 from typing import TYPE_CHECKING
 
-from vlp_jax.command_line import Flags, run_door
+from vlp_jax.command_line import Flags, run_entry_point
 from vlp_jax.config import load_config
 from vlp_jax.errors import ConfigError
 from vlp_jax.printing import safe_print as print
@@ -80,7 +80,7 @@ def sharding_table(places: "StatePlaces") -> str:
     rows = [("path", "shape", "logical axes", "mesh axes", "bytes a device")]
     rows += [(place.path, str(place.shape), axes_words(place.logical_axes), axes_words(place.mesh_axes), f"{place.device_bytes:,}")
              for place in places.parameters]
-    totals = {"parameters": places.parameter_bytes, "optimizer state": places.optimizer_bytes, "average": places.average_bytes}
+    totals = {"parameters": places.parameter_bytes, "optimizer state": places.optimizer_bytes, "ema": places.ema_bytes}
     rows += [(f"{name}, bytes a device", "", "", "", f"{count:,}") for name, count in totals.items()]
     rows += [("all of these, bytes a device", "", "", "", f"{sum(totals.values()):,}")]
     mesh = places.layout.mesh
@@ -99,4 +99,4 @@ def aligned(rows: list[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_entry_point(main)

@@ -12,7 +12,7 @@ from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.targets import Targets
 from vlp_jax.objectives.pretraining_module import PretrainingModule
 from vlp_jax.sharding.layout import Layout
-from vlp_jax.training.build import make_module
+from vlp_jax.training.build import build_module
 from vlp_jax.training.checkpoints.format import checkpoint_folder, finished_steps, read_metadata
 from vlp_jax.training.restore import find_step, trained_config, trained_variables
 
@@ -57,7 +57,7 @@ def load(folder: str, step: int | None = None, ema: bool | None = None,
     """
     step = find_step(folder, step)
     metadata, config = read_metadata(checkpoint_folder(folder), step), trained_config(folder, step)
-    preprocessor, module = Preprocessor.from_json(metadata["preprocessor"]), make_module(config, compute)
+    preprocessor, module = Preprocessor.from_json(metadata["preprocessor"]), build_module(config, compute)
     variables = trained_variables(folder, step, ema, module, config, layout)
     return Model(module, config, preprocessor), variables, preprocessor
 

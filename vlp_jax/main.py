@@ -5,7 +5,14 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from vlp_jax.command_line import Flags, add_host_flags, give_devices_threads, quiet_libraries, run_door, use_compilation_cache
+from vlp_jax.command_line import (
+    Flags,
+    add_host_flags,
+    give_devices_threads,
+    quiet_libraries,
+    run_entry_point,
+    use_compilation_cache,
+)
 from vlp_jax.config import load_stages, schema
 from vlp_jax.printing import safe_print as print
 
@@ -30,14 +37,14 @@ def main(arguments: list[str]) -> int:
     stages = load_stages(given.config, overrides)
     from vlp_jax.distributed.cluster_detection import find_launch
     from vlp_jax.distributed.processes import joined
-    from vlp_jax.training.build import assemble
+    from vlp_jax.training.build import build_run
 
     config = next(iter(stages.values()))
     launch = find_launch(given.coordinator, given.num_processes, given.process_id, config.hosts.initialization_seconds)
     with joined(launch, config.hosts, heeds_signals=True):
         use_compilation_cache()
         for config in [*stages.values()][1:]:
-            assemble(config)  # what is wrong with a late stage is said before the first has trained
+            build_run(config)  # what is wrong with a late stage is said before the first has trained
         for name, config in stages.items():
             status = train_stage(name, config, given)
             if status:
@@ -82,4 +89,4 @@ def final_table(outcome: "Outcome", workdir: str) -> str:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_entry_point(main)

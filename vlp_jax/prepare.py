@@ -16,7 +16,7 @@ import pathlib
 import sys
 import time
 
-from vlp_jax.command_line import Flags, run_door
+from vlp_jax.command_line import Flags, run_entry_point
 from vlp_jax.config.schema import Text
 from vlp_jax.data.notifications import listed
 from vlp_jax.data.prepare import record_schema, writer
@@ -190,4 +190,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_entry_point(main)

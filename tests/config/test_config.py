@@ -11,7 +11,7 @@ from vlp_jax.config.differences import differences
 from vlp_jax.config.overrides import apply_overrides
 from vlp_jax.config.unused import passed_over
 from vlp_jax.errors import ConfigError
-from vlp_jax.training.build import example_batch, make_module
+from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.state import abstract_parameters
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def test_a_changed_default_of_a_chosen_kind_is_among_the_differences():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_describes_a_model_that_can_be_built(name, variant):
     for config in load_stages(str(ROOT / "configs" / f"{name}.py{variant}")).values():
-        parameters = abstract_parameters(make_module(config), example_batch(config))
+        parameters = abstract_parameters(build_module(config), example_batch(config))
         assert {leaf.dtype.name for leaf in jax.tree.leaves(parameters)} == {"float32"}
 
 
@@ -61,7 +61,7 @@ def test_a_config_describes_a_model_that_can_be_built(name, variant):
                                                 ("siglip_b16", 203.2)])
 def test_parameter_counts_are_the_published_ones(name, millions):
     config = load_config(str(ROOT / "configs" / f"{name}.py"))
-    parameters = abstract_parameters(make_module(config), example_batch(config))
+    parameters = abstract_parameters(build_module(config), example_batch(config))
     assert sum(leaf.size for leaf in jax.tree.leaves(parameters)) / 1e6 == pytest.approx(millions, abs=0.06)
 
 
@@ -129,7 +129,7 @@ def test_what_a_kind_or_a_task_has_no_use_for_is_listed(changes, expected):
 @pytest.mark.parametrize(("name", "override", "path"), [
     ("gpt2_lm", ("objectives", "{'pixels': {'kind': 'masked_autoencoder'}}"), "model.decoder"),
     ("vilt", ("objectives", "{'words': {'kind': 'masked_language', 'with_image': False}}"), "model.fusion"),
-    ("clip_emoji", ("objectives", "{'pairs': {'kind': 'softmax', 'weight': 0.0, 'weight_warmup': 5}}"), "objectives.pairs.weight")])
+    ("clip_emoji", ("objectives", "{'pairs': {'kind': 'clip', 'weight': 0.0, 'weight_warmup': 5}}"), "objectives.pairs.weight")])
 def test_a_part_that_nothing_trains_is_named(name, override, path):
     with pytest.raises(ConfigError, match=re.escape(f"{path}: has no effect")):
         load_config(str(ROOT / f"configs/{name}.py"), [override])
@@ -157,7 +157,7 @@ def test_every_fusion_has_a_smoke_form_that_is_narrow_and_can_be_built(kind):
     config.model.text.update(causal=False, pooling="first")
     config.model.fusion = dict(kind=kind)
     config = to_config(variant_of(config, "smoke").to_dict())
-    parameters = abstract_parameters(make_module(config), example_batch(config))
+    parameters = abstract_parameters(build_module(config), example_batch(config))
     assert max(max(leaf.shape) for leaf in jax.tree.leaves(parameters["model"]["fusion"])) <= 256
 
 

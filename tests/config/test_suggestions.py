@@ -16,12 +16,12 @@ CLIP_EMOJI = f"{ROOT}/configs/clip_emoji.py"
 
 
 @pytest.mark.parametrize(("key", "meant"), [
-    ("batch_size", "data.batch_size"), ("optimizer.lr", "optimizer.rate"), ("learning_rate", "optimizer.rate"),
-    ("data.lr", "optimizer.rate"), ("dtype", "precision.compute"), ("model.dtype", "precision.compute"),
+    ("batch_size", "data.batch_size"), ("optimizer.lr", "optimizer.learning_rate"), ("learning_rate", "optimizer.learning_rate"),
+    ("data.lr", "optimizer.learning_rate"), ("dtype", "precision.compute"), ("model.dtype", "precision.compute"),
     ("warmup", "optimizer.schedule.warmup"), ("optimizer.warmup", "optimizer.schedule.warmup"),
     ("optimizer.warmup_steps", "optimizer.schedule.warmup"), ("num_epochs", "epochs"), ("train.batch_size", "data.batch_size"),
     ("modle.text.width", "model"),
-    ("training.lr", "optimizer.rate"), ("model.vision.image_size", "model.image.image_size"),
+    ("training.lr", "optimizer.learning_rate"), ("model.vision.image_size", "model.image.image_size"),
     ("weight_decay", "optimizer.weight_decay"), ("image_size", "model.image.image_size"), ("tokenizer", "data.text.tokenizer"),
     ("context_length", "model.text.length"), ("accum_freq", "accumulation.microbatches"), ("num_workers", "data.workers"),
     ("batchsize", "data.batch_size"), ("wieght_decay", "optimizer.weight_decay"), ("model.text.num_layers", "depth"),
@@ -71,7 +71,7 @@ def test_mistakes_of_all_stages_are_reported_at_once():
 def test_the_command_reports_every_mistake_on_a_line_of_its_own_without_importing_jax(tmp_path):
     """That JAX is not imported is what makes it fast; a process that has to cannot be as fast."""
     code = ("import sys, vlp_jax.main as main, vlp_jax.command_line as line\n"
-            "try: line.run_door(main.main)\nfinally: print('jax' in sys.modules, 'grain' in sys.modules)")
+            "try: line.run_entry_point(main.main)\nfinally: print('jax' in sys.modules, 'grain' in sys.modules)")
     result = subprocess.run([sys.executable, "-c", code, f"--config={CLIP_EMOJI}", f"--workdir={tmp_path / 'run'}",
                              "--config.batch_size=3", "--config.optimizer.lr=1"], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 2 and result.stdout.split() == ["False", "False"]
@@ -114,7 +114,7 @@ def test_a_duration_in_a_file_or_flag_replaces_the_one_of_the_recipe(tmp_path, l
     path = tmp_path / "mine.py"
     path.write_text("import runpy\n\nfrom vlp_jax.config import base, clip, siglip\n\n\ndef get_config():\n"
                     f"    {lines.replace('{root}', str(ROOT))}\n"
-                    "    config.objectives = config.objectives or dict(contrastive=dict(kind='softmax'))\n    return config\n")
+                    "    config.objectives = config.objectives or dict(contrastive=dict(kind='clip'))\n    return config\n")
     if isinstance(expected, str):
         with pytest.raises(ConfigError, match=f"set exactly one .{expected}"):
             load_config(str(path), overrides)
@@ -146,5 +146,5 @@ def test_evaluators_are_removed_replaced_and_added_by_flags():
 
 
 def test_an_entry_that_a_file_sets_to_none_is_taken_out():
-    tree = base().to_dict() | dict(steps=1, objectives=dict(pairs=dict(kind="softmax"), other=None), evaluators=dict(val=None))
+    tree = base().to_dict() | dict(steps=1, objectives=dict(pairs=dict(kind="clip"), other=None), evaluators=dict(val=None))
     assert list(to_config(tree).objectives) == ["pairs"] and not to_config(tree).evaluators

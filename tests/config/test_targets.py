@@ -6,7 +6,7 @@ from vlp_jax.config import base, to_config, to_tree
 from vlp_jax.errors import ConfigError
 
 CLASS = dict(kind="class", field="a", classes=7)
-OBJECTIVE = dict(kind="classification", target="x", of="image")
+OBJECTIVE = dict(kind="classification", target="x", features="image")
 
 
 def config_of(target=CLASS, objective=OBJECTIVE, **changes):
@@ -43,7 +43,7 @@ def test_a_head_is_as_wide_as_its_target_and_stays_so_in_a_stored_config(target,
     (CLASS, dict(OBJECTIVE, outputs=8), "objectives.tell.outputs: is 8, data.targets.x has 7"),
     (CLASS, dict(OBJECTIVE, margin=2.0), "objectives.tell.margin: has no effect beside loss='softmax'"),
     (CLASS, dict(OBJECTIVE, loss="hinge", label_smoothing=0.1), "objectives.tell.label_smoothing: has no effect"),
-    (CLASS, dict(kind="softmax"), "data.targets.x: has no effect without an objective that has target='x'")])
+    (CLASS, dict(kind="clip"), "data.targets.x: has no effect without an objective that has target='x'")])
 def test_what_does_not_fit_is_named(target, objective, message):
     with pytest.raises(ConfigError, match=message):
         if objective.get("target") == "y":  # a target that nothing tells would be named first
@@ -56,11 +56,11 @@ def test_what_does_not_fit_is_named(target, objective, message):
 
 def test_what_pools_nothing_cannot_be_read_and_a_fusion_needs_a_reader():
     config = base()
-    with pytest.raises(ConfigError, match="objectives.tell.of: 'image' reads what model.image.pooling='none'"):
+    with pytest.raises(ConfigError, match="objectives.tell.features: 'image' reads what model.image.pooling='none'"):
         config_of(model__image=dict(config.model.image.to_dict(), pooling="none"))
-    with pytest.raises(ConfigError, match="model.fusion: has no effect .*of='fused'"):
+    with pytest.raises(ConfigError, match="model.fusion: has no effect .*features='fused'"):
         config_of(model__fusion=dict(kind="gated"))
-    assert config_of(objective=dict(OBJECTIVE, of="fused"), model__fusion=dict(kind="gated")).model.fusion.kind == "gated"
+    assert config_of(objective=dict(OBJECTIVE, features="fused"), model__fusion=dict(kind="gated")).model.fusion.kind == "gated"
 
 
 @pytest.mark.parametrize("image", [dict(kind="vit"), dict(kind="resnet"), dict(kind="vgg"), dict(kind="inception_v3")])

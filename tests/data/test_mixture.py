@@ -121,7 +121,7 @@ def test_a_part_takes_what_it_does_not_say_from_data_train():
     tree = base().to_dict()
     b = dict(source="synthetic:4", keywords=0.0, prompts=("{}", "a {}"), caption_fields=dict(alt=1))
     tree["data"]["train"] |= dict(source=None, keywords=2.0, prompts=("so: {}",), mixture=dict(a=dict(source="synthetic:3"), b=b))
-    tree |= dict(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
+    tree |= dict(steps=1, objectives=dict(contrastive=dict(kind="clip")))
     a, b = open_mixture(to_config(tree).data.train).parts
     assert (a.texts.keywords, a.texts.prompts, a.texts.caption_fields) == (2.0, ("so: {}",), {})
     assert (b.texts.caption, b.texts.keywords, b.texts.prompts, b.texts.caption_fields) == (1.0, 0.0, ("{}", "a {}"), {"alt": 1.0})

@@ -106,7 +106,7 @@ def test_answers_are_normalised_as_vqa_s_official_evaluation_does(answer, expect
 
 
 def test_numbers_are_standardised_and_what_is_no_number_is_nan():
-    targets = Targets({"x": schema.NumberTarget(field="year", mean=2000.0, deviation=10.0)}, {})
+    targets = Targets({"x": schema.NumberTarget(field="year", mean=2000.0, std=10.0)}, {})
     for value, expected in ((2005, 0.5), ("1990", -1.0), (2001.0, 0.1), ("old", np.nan), (None, np.nan), (float("inf"), np.nan),
                             (1e300, np.nan)):
         np.testing.assert_allclose(targets.of("x", {"year": value}), np.float32(expected), rtol=1e-6)

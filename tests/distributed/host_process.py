@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vlp_jax.command_line import run_door
+from vlp_jax.command_line import run_entry_point
 from vlp_jax.config import schema
 from vlp_jax.distributed.cluster_detection import Launch
-from vlp_jax.distributed.exchange import check_all_agree, decided_by_first, exchange, is_first
+from vlp_jax.distributed.exchange import broadcast_from_primary, check_all_agree, exchange, is_primary_process
 from vlp_jax.distributed.processes import joined
 from vlp_jax.errors import ConfigError, DataError
-from vlp_jax.sharding.mesh import batch_sharding, make_mesh
+from vlp_jax.sharding.mesh import batch_sharding, build_mesh
 from vlp_jax.sharding.process_rows import HostRows
 from vlp_jax.training.hooks.watchdog import Watchdog
 from vlp_jax.training.signals import StopSignal
@@ -25,9 +25,9 @@ from vlp_jax.training.signals import StopSignal
 def meet(host):
     for number in range(3):
         assert exchange("a test", {"host": host, "number": number}) == [{"host": i, "number": number} for i in range(2)]
-    assert decided_by_first("a test", lambda: ["by", host]) == ["by", 0]
+    assert broadcast_from_primary("a test", lambda: ["by", host]) == ["by", 0]
     try:
-        decided_by_first("a test", refuse)
+        broadcast_from_primary("a test", refuse)
     except ConfigError as error:
         print(f"refused: {error}", file=sys.stderr)
     check_all_agree("number", 7)
@@ -43,7 +43,7 @@ def place_rows():
     """Every mesh gives every device the rows of the global batch that are its own."""
     whole = np.arange(16 * 3).reshape(16, 3)
     for sizes in ((-1, 1, 1), (1, -1, 1), (1, 1, -1), (2, 2, 2), (1, 2, 4), (4, 1, 2)):
-        mesh = make_mesh(schema.Mesh(*sizes))
+        mesh = build_mesh(schema.Mesh(*sizes))
         meshes = [mesh, jax.sharding.Mesh(mesh.devices.transpose(2, 1, 0).reshape(mesh.devices.shape), mesh.axis_names)]
         for mesh in meshes:  # the second deals the devices out otherwise
             rows = HostRows(batch_sharding(mesh), 16)
@@ -64,7 +64,7 @@ def crash(host):
 
 
 def hang_around(host):
-    print("ready", flush=True) if is_first() else None
+    print("ready", flush=True) if is_primary_process() else None
     time.sleep(60)
 
 
@@ -85,7 +85,7 @@ def never_compute(host):
     """Host 0 adds over all devices, for which the other never comes."""
     if host == 1:
         time.sleep(100)
-    rows = HostRows(batch_sharding(make_mesh(schema.Mesh())), 16)
+    rows = HostRows(batch_sharding(build_mesh(schema.Mesh())), 16)
     jax.block_until_ready(jax.jit(jnp.sum)(rows.place(np.ones((16, 3))[rows.rows])))
 
 
@@ -117,4 +117,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    run_door(main)
+    run_entry_point(main)

@@ -18,7 +18,7 @@ from vlp_jax.evaluators.answers import ANSWER_METRICS, answers
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.requirements import check_heads
 from vlp_jax.evaluators.suite import evaluate_set
-from vlp_jax.evaluators.supervised import Teller, check_told
+from vlp_jax.evaluators.supervised import SupervisedHead, check_supervised
 from vlp_jax.models.decoder.generation import BeamSearch
 
 TOKENIZER = load_tokenizer(schema.Text(), 12, 4096)
@@ -41,10 +41,10 @@ def questions(rows=ROWS):
     return EvaluationSet(QuestionSource(pictures, told, "questions"))
 
 
-def teller_of(canonicalize=(), tokenizer=TOKENIZER, **changes):
+def head_of(canonicalize=(), tokenizer=TOKENIZER, **changes):
     spec = schema.TextTarget(field="answer", names=("yes", "no"), length=8, canonicalize=canonicalize)
-    embedder = types.SimpleNamespace(preprocessor=types.SimpleNamespace(tokenizer=tokenizer))
-    return Teller("answering", embedder, "x", Targets({"x": spec}, {"x": spec.names}), **changes)
+    predictor = types.SimpleNamespace(preprocessor=types.SimpleNamespace(tokenizer=tokenizer))
+    return SupervisedHead("answering", predictor, "x", Targets({"x": spec}, {"x": spec.names}), **changes)
 
 
 def writing(texts, asked=None, tokenizer=TOKENIZER):
@@ -64,7 +64,7 @@ def writing(texts, asked=None, tokenizer=TOKENIZER):
 @pytest.mark.parametrize(("canonicalize", "last"), [((), False), (("punctuation",), True)])
 def test_an_answer_counts_where_it_is_the_true_one_as_tokens_and_the_targets_canonicalization_give_it(canonicalize, last):
     asked, right = [], [last if row[3] is None else row[3] for row in ROWS]
-    results = answers(writing([row[2] for row in ROWS], asked), questions(), teller_of(canonicalize))
+    results = answers(writing([row[2] for row in ROWS], asked), questions(), head_of(canonicalize))
     assert asked == [(number, row[0]) for number, row in enumerate(ROWS)]
     assert set(results) == {*ANSWER_METRICS, "answers"}
     assert results["answers_samples"] == 7 and results["answers_exact_match"] == pytest.approx(sum(right) / 7)
@@ -81,7 +81,7 @@ def test_written_answers_are_scored_by_all_annotators_as_vqa_s_official_evaluati
     data = questions([(question, answers[0], None) for question, answers, _ in rows])
     for metadata, (_, given, _) in zip(data.metadata, rows, strict=True):
         metadata["answer"] = given
-    results = answers(writing([said for *_, said in rows]), data, teller_of(("vqa_answer",)))
+    results = answers(writing([said for *_, said in rows]), data, head_of(("vqa_answer",)))
     assert results["answers_vqa_accuracy"] == pytest.approx((0.9 + 0.3 + 1 + 0 + 1 + 0) / 6)
 
 
@@ -91,7 +91,7 @@ def test_what_the_tokenizer_cannot_say_is_never_right_nor_is_what_was_cut():
     tokenizer = Tokenizer(word_piece(vocabulary, lower_case=True).to_str(), spec, 12)
     for text, expected in (("a dog", 1.0), ("Dog", 1.0), ("xyz", 0.0), ("a dog a dog a dog a dog", 0.0)):
         write = writing([text], tokenizer=tokenizer)
-        assert answers(write, questions([("what?", text)]), teller_of(tokenizer=tokenizer))["answers_exact_match"] == expected
+        assert answers(write, questions([("what?", text)]), head_of(tokenizer=tokenizer))["answers_exact_match"] == expected
 
 
 def test_a_set_asks_the_objective_that_the_evaluator_names_by_its_beam_search():
@@ -106,32 +106,32 @@ def test_a_set_asks_the_objective_that_the_evaluator_names_by_its_beam_search():
     def writer(name):
         return lambda search: asked.append((name, search)) or Writer()
 
-    data, tellers = questions(), {name: teller_of(writer=writer(name)) for name in ("first", "second")}
+    data, heads = questions(), {name: head_of(writer=writer(name)) for name in ("first", "second")}
     for changes, expected in (({}, ("first", BeamSearch())), (
-            dict(beams=3, length_penalty=0.5, early_stopping="never", objective="second"),
-            ("second", BeamSearch(beams=3, length_penalty=0.5, early_stopping="never")))):
+            dict(num_beams=3, length_penalty=0.5, early_stopping="never", objective="second"),
+            ("second", BeamSearch(num_beams=3, length_penalty=0.5, early_stopping="never")))):
         spec = schema.Evaluator(tasks=("answers",), **changes)
-        results = evaluate_set(data, spec, None, {}, {}, 1, tellers=tellers)
+        results = evaluate_set(data, spec, None, {}, {}, 1, heads=heads)
         assert asked[-1] == expected and results["answers_exact_match"] == pytest.approx(2 / 7)
 
 
 def test_a_sample_without_an_answer_is_named_before_the_first_update():
     with pytest.raises(DataError, match=r"a\?1: an evaluation needs a text in the metadata field 'answer' .data.targets.x"):
-        check_told(questions([ROWS[0], ("what?", " ")]), schema.Evaluator(tasks=("answers",)), {"a": teller_of()})
-    check_told(questions(), schema.Evaluator(tasks=("answers",)), {"a": teller_of()})
+        check_supervised(questions([ROWS[0], ("what?", " ")]), schema.Evaluator(tasks=("answers",)), {"a": head_of()})
+    check_supervised(questions(), schema.Evaluator(tasks=("answers",)), {"a": head_of()})
 
 
 @pytest.mark.parametrize(("evaluator", "message"), [
-    (dict(beams=2), "evaluators.val.beams: has no effect without the task 'captions' or 'answers'"),
-    (dict(tasks=("captions",), length_penalty=2.0), "evaluators.val.length_penalty: has no effect beside beams=1"),
-    (dict(tasks=("answers",), early_stopping=True), "evaluators.val.early_stopping: has no effect beside beams=1"),
-    (dict(tasks=("captions",), beams=2, early_stopping="ever"), "did you mean 'never'"),
+    (dict(num_beams=2), "evaluators.val.num_beams: has no effect without the task 'captions' or 'answers'"),
+    (dict(tasks=("captions",), length_penalty=2.0), "evaluators.val.length_penalty: has no effect beside num_beams=1"),
+    (dict(tasks=("answers",), early_stopping=True), "evaluators.val.early_stopping: has no effect beside num_beams=1"),
+    (dict(tasks=("captions",), num_beams=2, early_stopping="ever"), "did you mean 'never'"),
     (dict(tasks=("captions",), objective="a"), "evaluators.val.objective: has no effect without the task .* or 'answers'"),
-    (dict(tasks=("captions",), beams=0), "evaluators.val.beams: must be at least 1"),
+    (dict(tasks=("captions",), num_beams=0), "evaluators.val.num_beams: must be at least 1"),
     (dict(tasks=("answer",)), "did you mean 'answers'")])
 def test_settings_that_do_nothing_or_cannot_be_are_named(evaluator, message):
     config = base()
-    config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")), evaluators=dict(val=evaluator))
+    config.update(steps=1, objectives=dict(contrastive=dict(kind="clip")), evaluators=dict(val=evaluator))
     with pytest.raises(ConfigError, match=message):
         to_config(config.to_dict())
 

@@ -11,10 +11,10 @@ from vlp_jax.config import schema
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.text.tokenizer import load_tokenizer
 from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning
-from vlp_jax.evaluators.predictor import Embedder
-from vlp_jax.evaluators.text_generator import Captioner, words
+from vlp_jax.evaluators.predictor import Predictor
+from vlp_jax.evaluators.text_generator import TextGenerator, words
 from vlp_jax.models.decoder.generation import BeamSearch
-from vlp_jax.sharding.mesh import make_mesh
+from vlp_jax.sharding.mesh import build_mesh
 from vlp_jax.training.hooks.metric_writers import TensorBoard, write_texts
 
 CAPTIONS = ["red heart", "a flag", "smiling face with sunglasses", "dog", "a green apple on a tree", "clock", "moon"]
@@ -31,11 +31,11 @@ def captioner_of(devices):
         return counts * (1.0 + jnp.round(image.mean(axis=(1, 2, 3)) * 255)), counts
 
     def write(variables, image, start, search):
-        return ids[jnp.round(image.mean(axis=(1, 2, 3)) * 255).astype(int) + search.beams - 1, 1:]
+        return ids[jnp.round(image.mean(axis=(1, 2, 3)) * 255).astype(int) + search.num_beams - 1, 1:]
 
     preprocessor = Preprocessor(4, schema.Images(mean=(0.0,) * 3, std=(1.0,) * 3), TOKENIZER)
-    mesh = make_mesh(schema.Mesh(data=devices), jax.devices()[:devices])
-    return Captioner(losses, write, Embedder(lambda *_: (None, None), preprocessor, mesh))
+    mesh = build_mesh(schema.Mesh(data=devices), jax.devices()[:devices])
+    return TextGenerator(losses, write, Predictor(lambda *_: (None, None), preprocessor, mesh))
 
 
 def data_of():
@@ -44,14 +44,14 @@ def data_of():
                                  pixels=lambda preprocessor, threads: iter(pixels))
 
 
-@pytest.mark.parametrize(("devices", "batch_size", "beams"), [(1, 3, 1), (8, 5, 3), (1, 7, 2)])
-def test_the_loss_is_the_mean_over_all_tokens_and_captions_are_shown_beside_the_true_ones(devices, batch_size, beams):
+@pytest.mark.parametrize(("devices", "batch_size", "num_beams"), [(1, 3, 1), (8, 5, 3), (1, 7, 2)])
+def test_the_loss_is_the_mean_over_all_tokens_and_captions_are_shown_beside_the_true_ones(devices, batch_size, num_beams):
     results = captioning(data_of(), captioner_of(devices), {}, batch_size, 1, lambda pairs: pairs,
-                         BeamSearch(beams=beams))
+                         BeamSearch(num_beams=num_beams))
     counts = TOKENIZER(CAPTIONS)[1].sum(axis=1) - 1
     assert set(results) == {*CAPTION_METRICS, "captions"}
     assert results["caption_loss"] == pytest.approx((counts * (1 + np.arange(len(CAPTIONS)))).sum() / counts.sum(), rel=1e-6)
-    written = CAPTIONS[beams - 1:]
+    written = CAPTIONS[num_beams - 1:]
     assert results["captions"] == "".join(f"{i + 1}. {written[i]}\n   true: {CAPTIONS[i]}\n" for i in range(5))
 
 

@@ -10,8 +10,8 @@ from vlp_jax.config import schema
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.text.tokenizer import load_tokenizer
 from vlp_jax.evaluators.matching import MATCHING_METRICS, held_out_pairs, matching
-from vlp_jax.evaluators.predictor import Embedder
-from vlp_jax.sharding.mesh import make_mesh
+from vlp_jax.evaluators.predictor import Predictor
+from vlp_jax.sharding.mesh import build_mesh
 
 # Pictures 0 and 1 share caption 0, so that caption 1, of picture 1, is no wrong one for picture 0.
 CAPTIONS_OF_IMAGE, IMAGES_OF_CAPTION = [[0], [0, 1], [2], [3]], [[0, 1], [1], [2], [3]]
@@ -79,9 +79,9 @@ def test_every_pair_is_asked_about_once_and_in_order(devices):
         return jax.numpy.stack([batch["image"].mean(axis=(1, 2, 3)), batch["text"].sum(axis=1).astype(float)], axis=1)
 
     preprocessor = Preprocessor(4, schema.Images(mean=(0.0,) * 3, std=(1.0,) * 3), load_tokenizer(schema.Text(), 8, 4096))
-    embedder = Embedder(None, preprocessor, make_mesh(schema.Mesh(), jax.devices()[:devices]), match)
+    predictor = Predictor(None, preprocessor, build_mesh(schema.Mesh(), jax.devices()[:devices]), match)
     captions = [f"{i} hearts" for i in range(7)]
     rows = ({"image": np.full((4, 4, 3), i, np.uint8), "text": caption} for i, caption in enumerate(captions))
-    scores = embedder.pairs({}, rows, 3)
+    scores = predictor.pairs({}, rows, 3)
     np.testing.assert_allclose(scores[:, 0], np.arange(7) / 255, rtol=1e-6)
     np.testing.assert_allclose(scores[:, 1], preprocessor.tokenizer(captions)[0].sum(1))

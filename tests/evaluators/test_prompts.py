@@ -126,28 +126,31 @@ def test_every_setting_of_an_evaluator_has_a_flag():
     assert {*SETTINGS} == {field.name for field in dataclasses.fields(schema.Evaluator)} - {"source", "tasks", "every_steps"}
     assert REPEATABLE == ("--templates",)
     spec = read(["--templates=a photo of a {}, big.", "--templates=imagenet", "--class-names={'flags': ('flag', 'banner')}",
-                 "--class-field=subgroup", "--captions-per-class=0", "--merge-equal-captions", "--beams=2", "--length-penalty=0.5",
+                 "--class-field=subgroup", "--captions-per-class=0", "--merge-equal-captions", "--num-beams=2",
+                 "--length-penalty=0.5",
                  "--early-stopping=true", "--batch-size=7"])
     assert spec == schema.Evaluator(
-        tasks=("zero_shot", "retrieval", "captions"), templates=("a photo of a {}, big.", "imagenet"), beams=2, length_penalty=0.5,
+        tasks=("zero_shot", "retrieval", "captions"), templates=("a photo of a {}, big.", "imagenet"), num_beams=2,
+        length_penalty=0.5,
         class_names={"flags": ("flag", "banner")}, class_field="subgroup", captions_per_class=0, merge_equal_captions=True,
         early_stopping=True, batch_size=7)
     assert read(["--class-names=imagenet"]).class_names == ("imagenet",)
     assert read(["--templates=('a {}', 'the {}')"]).templates == ("a {}", "the {}")
-    assert read(["--early-stopping=never", "--beams=2"]).early_stopping == "never"
+    assert read(["--early-stopping=never", "--num-beams=2"]).early_stopping == "never"
 
 
 def test_what_flags_leave_out_is_as_in_the_config():
     own = {"a": dict(tasks=("retrieval",), merge_equal_captions=True), "b": dict(tasks=("zero_shot",), templates=("a {}",)),
-           "c": dict(tasks=("captions",), beams=3)}
+           "c": dict(tasks=("captions",), num_beams=3)}
     spec = read([], evaluators=own)
-    assert (spec.merge_equal_captions, spec.templates, spec.beams, spec.batch_size) == (True, ("a {}",), 3, 256)
+    assert (spec.merge_equal_captions, spec.templates, spec.num_beams, spec.batch_size) == (True, ("a {}",), 3, 256)
     assert read(["--merge-equal-captions=false", "--templates={}"], evaluators=own).templates == ("{}",)
 
 
 @pytest.mark.parametrize(("flag", "tasks", "words"), [
-    ("--beams=0", ("captions",), "--beams: must be at least 1, got 0"), ("--beams=x", ("captions",), "--beams: expected a whole"),
-    ("--beams=2", ("retrieval",), "--beams: is for the evaluators captions and answers, and --evaluators are retrieval"),
+    ("--num-beams=0", ("captions",), "--num-beams: must be at least 1, got 0"),
+    ("--num-beams=x", ("captions",), "--num-beams: expected a whole"),
+    ("--num-beams=2", ("retrieval",), "--num-beams: is for the evaluators captions and answers, and --evaluators are retrieval"),
     ("--templates=a photo", ("zero_shot",), "--templates: 'a photo' must have exactly one {}"),
     ("--early-stopping=maybe", ("captions",), "--early-stopping: must be one of False, True, 'never', got 'maybe'"),
     ("--length-penalty=2", ("captions",), "--length-penalty, --early-stopping: are for beam search")])

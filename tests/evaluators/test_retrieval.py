@@ -1,4 +1,4 @@
-"""Retrieval on embeddings made by hand, and over an embedder that must see every item once."""
+"""Retrieval on embeddings made by hand, and over a predictor that must see every item once."""
 
 import types
 
@@ -9,10 +9,10 @@ import pytest
 from vlp_jax.config import schema
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.text.tokenizer import load_tokenizer
-from vlp_jax.evaluators.predictor import Embedder
+from vlp_jax.evaluators.predictor import Predictor
 from vlp_jax.evaluators.retrieval import RETRIEVAL_METRICS, retrieval
 from vlp_jax.metrics.ranking import similarities
-from vlp_jax.sharding.mesh import make_mesh
+from vlp_jax.sharding.mesh import build_mesh
 
 
 def pairs(captions_of_image, captions):
@@ -106,10 +106,10 @@ def test_every_item_is_embedded_once_and_in_order(devices, items, batch_size):
         return (image.mean(axis=(1, 2)) if image is not None else None), text
 
     preprocessor = Preprocessor(4, schema.Images(mean=(0.0,) * 3, std=(1.0,) * 3), load_tokenizer(schema.Text(), 8, 4096))
-    mesh = make_mesh(schema.Mesh(), jax.devices()[:devices])
-    embedder = Embedder(embed, preprocessor, mesh)
+    mesh = build_mesh(schema.Mesh(), jax.devices()[:devices])
+    predictor = Predictor(embed, preprocessor, mesh)
     pixels = [np.full((4, 4, 3), i, np.uint8) for i in range(items)]
-    embedded = embedder.images({}, iter(pixels), batch_size)
+    embedded = predictor.images({}, iter(pixels), batch_size)
     np.testing.assert_allclose(embedded, np.tile(np.arange(items)[:, None] / 255, 3), rtol=1e-6)
     captions = [f"{i} hearts" for i in range(items)]
-    np.testing.assert_array_equal(embedder.texts({}, captions, batch_size), preprocessor.tokenizer(captions)[0])
+    np.testing.assert_array_equal(predictor.texts({}, captions, batch_size), preprocessor.tokenizer(captions)[0])

@@ -18,11 +18,11 @@ from vlp_jax.evaluators.supervised import (
     CLASSIFICATION_METRICS,
     LABEL_METRICS,
     REGRESSION_METRICS,
-    Teller,
-    check_told,
+    SupervisedHead,
+    check_supervised,
     classification,
     regression,
-    told,
+    supervised_metrics,
 )
 
 NAMES = ("yes", "no", "red", "two")
@@ -46,26 +46,26 @@ def questions():
     return EvaluationSet(QuestionSource(pictures, rows, "questions"))
 
 
-def teller_of(kind="class", **changes):
+def head_of(kind="class", **changes):
     if kind == "number":
-        return Teller("regression", None, "x", Targets({"x": schema.NumberTarget(**changes)}, {}))
+        return SupervisedHead("regression", None, "x", Targets({"x": schema.NumberTarget(**changes)}, {}))
     spec = {"class": schema.ClassTarget, "scores": schema.ScoresTarget}[kind](field="answer", names=NAMES, **changes)
-    return Teller("classification", None, "x", Targets({"x": spec}, {"x": NAMES}))
+    return SupervisedHead("classification", None, "x", Targets({"x": spec}, {"x": NAMES}))
 
 
 def answering(answers, asked=None):
     """A model whose highest scores are at these answers; `asked` is filled with what it was asked."""
-    def tell(pairs):
+    def predict(pairs):
         (asked if asked is not None else []).extend(pairs)
         return np.eye(len(NAMES))[[NAMES.index(answer) for answer in answers]]
 
-    return tell
+    return predict
 
 
 def test_every_question_is_asked_once_about_its_own_picture_and_counts_by_its_type():
     asked, answers = [], ["red", "yes", "yes", "yes", "red", "two", "no"]
     data = questions()
-    results = classification(answering(answers, asked), data, teller_of(), "type")
+    results = classification(answering(answers, asked), data, head_of(), "type")
     assert asked == [(number, row[2]) for number, row in enumerate(ROWS)]
     right = [answer == row[3] for answer, row in zip(answers, ROWS, strict=True)]
     assert results["classification_accuracy"] == pytest.approx(np.mean(right)) == pytest.approx(4 / 7)
@@ -76,14 +76,14 @@ def test_every_question_is_asked_once_about_its_own_picture_and_counts_by_its_ty
     assert [results[f"classification_majority/{kind}"] for kind in ("colour", "yesno", "count")] == [0.5, 0.75, 1.0]
     assert [results[f"classification_samples/{kind}"] for kind in ("colour", "yesno", "count")] == [2, 4, 1]
     assert results["classification_majority_by_type"] == pytest.approx((1 + 3 + 1) / 7)
-    assert set(classification(answering(answers), data, teller_of())) == set(CLASSIFICATION_METRICS)
+    assert set(classification(answering(answers), data, head_of())) == set(CLASSIFICATION_METRICS)
 
 
 def test_ties_count_against_the_model_and_scores_that_are_not_finite_are_an_error():
     data = questions()
-    assert classification(lambda pairs: np.zeros((len(pairs), 4)), data, teller_of())["classification_accuracy"] == 0.0
+    assert classification(lambda pairs: np.zeros((len(pairs), 4)), data, head_of())["classification_accuracy"] == 0.0
     with pytest.raises(ValueError, match="not finite"):
-        classification(lambda pairs: np.full((len(pairs), 4), np.nan), data, teller_of())
+        classification(lambda pairs: np.full((len(pairs), 4), np.nan), data, head_of())
 
 
 def test_of_scores_the_answer_gets_what_annotators_gave_it():
@@ -91,7 +91,7 @@ def test_of_scores_the_answer_gets_what_annotators_gave_it():
     for metadata, answers in zip(data.metadata, (["red"] * 10, ["no", "yes"], ["yes"] * 2, ["yes"] * 5, ["green"], ["two"] * 2,
                                                  ["yes"]), strict=True):
         metadata["answer"] = answers
-    results = classification(answering(["red", "yes", "no", "yes", "red", "two", "yes"]), data, teller_of("scores"))
+    results = classification(answering(["red", "yes", "no", "yes", "red", "two", "yes"]), data, head_of("scores"))
     assert results["classification_accuracy"] == pytest.approx((1 + 1 / 6 + 0 + 1 + 0 + 1 / 3 + 1) / 7)
     assert results["classification_majority"] == pytest.approx((1 / 6 + 1 / 3 + 1 + 1) / 7)
 
@@ -103,7 +103,7 @@ def test_of_several_labels_each_is_also_told_by_itself():
         metadata["answer"] = answers
     logits = np.full((7, 4), -1.0)  # columns: yes, no, red, two
     logits[[1, 2, 3, 6], 0], logits[0, 2], logits[[0, 5], 3] = (0.5, 3.0, 2.0, 0.1), 2.0, (0.0, 1.0)
-    results = classification(lambda pairs: logits, data, teller_of("scores", agreeing=1), "type")
+    results = classification(lambda pairs: logits, data, head_of("scores", agreeing=1), "type")
     plain = {name for name in results if "/" not in name and not name.endswith("by_type")}
     assert plain == {*CLASSIFICATION_METRICS, *LABEL_METRICS}
     # yes: 3 right, 1 wrong, 1 missed; no: 1 missed; red: 1 right; two: 1 right, 1 missed (a probability of half says no).
@@ -112,7 +112,7 @@ def test_of_several_labels_each_is_also_told_by_itself():
     # yes: 3.0, 2.0, (0.5), 0.1 and one of three at -1; no: one of seven alike; red and two: first.
     yes = (1 + 1 + 3 / 4 + 4 / 7) / 4
     assert results["classification_average_precision"] == pytest.approx((yes + 1 / 7 + 1 + 1) / 4)
-    assert not {*LABEL_METRICS} & set(classification(lambda pairs: logits, data, teller_of("scores")))
+    assert not {*LABEL_METRICS} & set(classification(lambda pairs: logits, data, head_of("scores")))
 
 
 def test_of_many_samples_and_classes_few_copies_are_in_memory():
@@ -125,7 +125,7 @@ def test_of_many_samples_and_classes_few_copies_are_in_memory():
     scores[:, 7] = 1.0
     data = EvaluationSet(source)
     tracemalloc.start()
-    results = classification(lambda pairs: scores, data, Teller("classification", None, "x", target))
+    results = classification(lambda pairs: scores, data, SupervisedHead("classification", None, "x", target))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert results["classification_accuracy"] == 1.0 and peak < 2.6 * scores.nbytes
@@ -135,34 +135,35 @@ def test_a_sample_without_the_field_is_named():
     message = r"questions: a\?0: an evaluation needs a class in .* 'genre' .* answer, of, season, size, type, year"
     with pytest.raises(DataError, match=message):
         target = Targets({"x": schema.ClassTarget(field="genre", names=NAMES)}, {"x": NAMES})
-        classification(answering(["yes"] * 7), questions(), Teller("classification", None, "x", target))
+        classification(answering(["yes"] * 7), questions(), SupervisedHead("classification", None, "x", target))
     with pytest.raises(DataError, match=r"text or a whole number in the metadata field 'origin' \(by\)"):
-        classification(answering(["yes"] * 7), questions(), teller_of(), "origin")
+        classification(answering(["yes"] * 7), questions(), head_of(), "origin")
     with pytest.raises(DataError, match=r"a\?0: an evaluation needs a number in the metadata field 'weight'"):
-        regression(None, questions(), teller_of("number", field="weight"))
+        regression(None, questions(), head_of("number", field="weight"))
 
 
 @pytest.mark.parametrize(("by", "values"), [("year", ("2000", "2001")), ("season", ("0", "1")), ("of.vendor", ("v0", "v1"))])
 def test_groups_may_be_whole_numbers_and_lie_in_a_nested_field_as_targets_may(by, values):
-    results = classification(answering(["red", "yes", "yes", "yes", "red", "two", "no"]), questions(), teller_of(), by)
+    results = classification(answering(["red", "yes", "yes", "yes", "red", "two", "no"]), questions(), head_of(), by)
     assert [results[f"classification_samples/{value}"] for value in values] == [4, 3]
     assert [results[f"classification_accuracy/{value}"] for value in values] == [2 / 4, 2 / 3]
 
 
 def test_what_an_evaluation_would_miss_is_found_before_the_first_update():
     with pytest.raises(DataError, match="text or a whole number in the metadata field 'size' .by., which holds 0.5"):
-        check_told(questions(), schema.Evaluator(tasks=("classification",), by="size"), {"a": teller_of()})
+        check_supervised(questions(), schema.Evaluator(tasks=("classification",), by="size"), {"a": head_of()})
     with pytest.raises(DataError, match="in the metadata field 'of.size' .by., there are: answer, of"):
-        check_told(questions(), schema.Evaluator(tasks=("classification",), by="of.size"), {"a": teller_of()})
-    numbers = teller_of("number", field="weight")
+        check_supervised(questions(), schema.Evaluator(tasks=("classification",), by="of.size"), {"a": head_of()})
+    numbers = head_of("number", field="weight")
     with pytest.raises(DataError, match="needs a number"):
-        check_told(questions(), schema.Evaluator(tasks=("regression",)), {"a": dataclasses.replace(numbers, kind="regression")})
-    check_told(questions(), schema.Evaluator(tasks=("classification",)), {"a": teller_of()})
+        check_supervised(questions(), schema.Evaluator(tasks=("regression",)),
+                         {"a": dataclasses.replace(numbers, kind="regression")})
+    check_supervised(questions(), schema.Evaluator(tasks=("classification",)), {"a": head_of()})
 
 
 def test_errors_of_numbers_stand_beside_the_variance():
     truth, answers = np.array([row[0] == "b" for row in ROWS], float), np.linspace(-1, 1, 7)
-    results = regression(lambda pairs: answers[:, None], questions(), teller_of("number", field="year", mean=2000.0))
+    results = regression(lambda pairs: answers[:, None], questions(), head_of("number", field="year", mean=2000.0))
     assert set(results) == set(REGRESSION_METRICS)
     assert results["regression_squared_error"] == pytest.approx(np.square(answers - truth).mean())
     assert results["regression_absolute_error"] == pytest.approx(np.abs(answers - truth).mean())
@@ -171,19 +172,19 @@ def test_errors_of_numbers_stand_beside_the_variance():
 
 def test_the_objective_that_an_evaluator_names_is_asked_or_the_first_of_the_tasks_kind():
     asked = []
-    tellers = {name: Teller(kind, name, "x", teller_of(target, **fields).targets) for name, kind, target, fields in (
+    heads = {name: SupervisedHead(kind, name, "x", head_of(target, **fields).targets) for name, kind, target, fields in (
         ("years", "regression", "number", dict(field="year")), ("first", "classification", "class", {}),
         ("second", "classification", "class", {}))}
 
-    def asked_of(embedder):
-        asked.append(embedder)
-        return (lambda pairs: np.zeros((len(pairs), 1))) if embedder == "years" else answering(["yes"] * 7)
+    def asked_of(predictor):
+        asked.append(predictor)
+        return (lambda pairs: np.zeros((len(pairs), 1))) if predictor == "years" else answering(["yes"] * 7)
 
     both = schema.Evaluator(tasks=("classification", "regression"))
-    assert set(told(questions(), both, tellers, asked_of)) == {*CLASSIFICATION_METRICS, *REGRESSION_METRICS}
-    told(questions(), schema.Evaluator(tasks=("classification",), objective="second"), tellers, asked_of)
+    assert set(supervised_metrics(questions(), both, heads, asked_of)) == {*CLASSIFICATION_METRICS, *REGRESSION_METRICS}
+    supervised_metrics(questions(), schema.Evaluator(tasks=("classification",), objective="second"), heads, asked_of)
     assert asked == ["first", "years", "second"]
-    assert told(questions(), schema.Evaluator(), None, asked_of) == {}
+    assert supervised_metrics(questions(), schema.Evaluator(), None, asked_of) == {}
 
 
 @pytest.mark.parametrize(("tasks", "objective", "words"), [

@@ -45,17 +45,18 @@ def main() -> None:
     model = Table(PretrainedConfig(vocab_size=V + ROWS), torch.from_numpy(logits)).eval()
     start = torch.arange(ROWS)[:, None] + V
     found = {}
-    for beams, length, penalty, early in itertools.product(BEAMS, LENGTHS, PENALTIES, EARLY):
-        config = GenerationConfig(num_beams=beams, num_return_sequences=beams, max_new_tokens=length, length_penalty=penalty,
-                                  early_stopping=early, eos_token_id=END, pad_token_id=PADDING, use_cache=False, do_sample=False,
+    for num_beams, length, penalty, early in itertools.product(BEAMS, LENGTHS, PENALTIES, EARLY):
+        config = GenerationConfig(num_beams=num_beams, num_return_sequences=num_beams, max_new_tokens=length,
+                                  length_penalty=penalty, early_stopping=early, eos_token_id=END, pad_token_id=PADDING,
+                                  use_cache=False, do_sample=False,
                                   output_scores=True, return_dict_in_generate=True)
         output = model.generate(start, generation_config=config)
         texts = output.sequences[:, 1:].numpy()
         texts = np.pad(texts, ((0, 0), (0, length - texts.shape[1])), constant_values=PADDING)
         texts[np.cumsum(texts == END, axis=1) - (texts == END) > 0] = PADDING  # where transformers repeats the end token
-        name = f"{beams}_{length}_{penalty}_{early}"
-        found[f"texts_{name}"] = texts.reshape(ROWS, beams, length).astype(np.int8)
-        found[f"scores_{name}"] = output.sequences_scores.numpy().reshape(ROWS, beams)
+        name = f"{num_beams}_{length}_{penalty}_{early}"
+        found[f"texts_{name}"] = texts.reshape(ROWS, num_beams, length).astype(np.int8)
+        found[f"scores_{name}"] = output.sequences_scores.numpy().reshape(ROWS, num_beams)
     np.savez_compressed(pathlib.Path(__file__).with_name("beam_search.npz"), tables=logits, **found)
 
 

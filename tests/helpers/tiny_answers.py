@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from tiny_experiment import TOWER, batch_of, experiment
 
-from vlp_jax.training.build import example_batch, make_module
+from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.state import initial_variables
 
 LENGTH = 4
@@ -30,7 +30,7 @@ def batch():
 
 
 def started(config):
-    module = make_module(config)
+    module = build_module(config)
     variables = jax.jit(lambda: initial_variables(module, example_batch(config), 0))()
     params = jax.tree.map(lambda x: x + 0.2 * jnp.cos(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape),
                           nn.meta.unbox(variables)["params"])

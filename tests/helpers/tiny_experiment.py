@@ -12,11 +12,11 @@ BATCH = 8
 def experiment(**changes):
     """A config whose towers are as small as they get; `changes` are dotted keys with __ for the dot."""
     config = base()
-    config.update(steps=10, objectives=dict(contrastive=dict(kind="softmax")))
+    config.update(steps=10, objectives=dict(contrastive=dict(kind="clip")))
     config.data.batch_size = BATCH
     config.model.image.update(TOWER, patch_size=4, image_size=8)
     config.model.text.update(TOWER, vocab_size=20, length=5)
-    config.optimizer.update(rate=0.01, weight_decay=0.1)
+    config.optimizer.update(learning_rate=0.01, weight_decay=0.1)
     set_keys(config, changes)
     return to_config(config.to_dict())
 

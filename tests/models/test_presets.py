@@ -8,7 +8,7 @@ import pytest
 from vlp_jax.config import load_config, schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.presets import SIZES, derived_sizes, size_of
-from vlp_jax.training.build import example_batch, make_module
+from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.state import abstract_parameters
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def test_a_width_that_does_not_divide_is_refused_with_near_ones_that_do(preset, 
 def test_the_parameters_are_those_of_the_proportions_and_a_line_says_so():
     config = load_config(f"{ROOT}/configs/clip_b32.py", [("model.text.width", "128"), ("model.text.depth", "1"),
                                                          ("model.image.depth", "1")])
-    shapes = abstract_parameters(make_module(config), example_batch(config))["model"]["text"]
+    shapes = abstract_parameters(build_module(config), example_batch(config))["model"]["text"]
     assert {128, 512} <= {size for leaf in leaves(shapes) for size in leaf.shape} and not any(
         2048 in leaf.shape for leaf in leaves(shapes))
     line, = derived_sizes(config.model)

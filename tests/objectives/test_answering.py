@@ -14,8 +14,8 @@ from vlp_jax.data.targets import Targets, ranked_answers, rows_of_texts
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.answering import NOT_LISTED
 from vlp_jax.sharding.layout import layout_in_use
-from vlp_jax.sharding.mesh import batch_sharding, make_mesh
-from vlp_jax.sharding.rules import make_layout
+from vlp_jax.sharding.mesh import batch_sharding, build_mesh
+from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.build import build_update
 
 CANDIDATES = np.array([[1, 5, 2, -1], [1, 5, 7, 2], [1, 9, 2, -1], [1, 3, 2, -1], [1, 12, 2, -1]], np.int32)
@@ -47,7 +47,7 @@ def test_the_loss_is_the_cross_entropy_of_each_token_behind_the_start_and_rows_w
 def test_answers_are_ranked_by_their_log_likelihoods_among_those_with_likely_first_words(decoder, shortlist):
     module, variables = started(config_of(decoder, shortlist=shortlist))
     given = batch()
-    found = np.asarray(module.apply(variables, "answer", given | {"image": given["image"] / 255.0}, CANDIDATES, method="tell"))
+    found = np.asarray(module.apply(variables, "answer", given | {"image": given["image"] / 255.0}, CANDIDATES, method="predict"))
     expected, first = np.zeros((BATCH, len(CANDIDATES))), np.zeros((BATCH, len(CANDIDATES)))
     for number, ids in enumerate(CANDIDATES):
         written = log_p(logits_of(module, variables, given, np.tile(ids, (BATCH, 1))))
@@ -78,14 +78,14 @@ def test_over_a_mesh_the_scores_are_those_of_one_device():
     module, variables = started(config)
     given = batch()
 
-    def tell(variables, given):
-        return module.apply(variables, "answer", given, CANDIDATES, method="tell")
+    def predict(variables, given):
+        return module.apply(variables, "answer", given, CANDIDATES, method="predict")
 
     given["image"] = given["image"] / np.float32(255)
-    mesh = make_mesh(schema.Mesh(data=4, fsdp=2))
-    with layout_in_use(make_layout(schema.Mesh(data=4, fsdp=2), mesh)):
-        found = jax.jit(tell)(variables, jax.device_put(given, batch_sharding(mesh)))
-    np.testing.assert_allclose(found, jax.jit(tell)(variables, given), rtol=1e-4, atol=1e-4)
+    mesh = build_mesh(schema.Mesh(data=4, fsdp=2))
+    with layout_in_use(build_layout(schema.Mesh(data=4, fsdp=2), mesh)):
+        found = jax.jit(predict)(variables, jax.device_put(given, batch_sharding(mesh)))
+    np.testing.assert_allclose(found, jax.jit(predict)(variables, given), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -112,7 +112,7 @@ def test_a_decoder_that_captions_too_reads_pictures_and_what_is_fused_by_one_mat
     for width in (TOWER["width"], 2 * TOWER["width"]):
         config = experiment(data__targets=target, model__decoder=DECODERS[decoder], objectives=both, data__text__end_token="<end>",
                             model__fusion=dict(kind="cross_attention", **TOWER) | dict(width=width))
-        layout = make_layout(config.mesh, make_mesh(config.mesh))
+        layout = build_layout(config.mesh, build_mesh(config.mesh))
         if width == TOWER["width"]:
             build_update(config, layout, steps=10)
             continue
@@ -122,7 +122,7 @@ def test_a_decoder_that_captions_too_reads_pictures_and_what_is_fused_by_one_mat
 
 def test_texts_become_rows_of_tokens_and_what_is_said_most_often_is_the_text(capsys):
     config = base()
-    config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
+    config.update(steps=1, objectives=dict(contrastive=dict(kind="clip")))
     tokenizer = Preprocessor.from_config(to_config(config.to_dict())).tokenizer
     rows = rows_of_texts(["yes", "", "a red heart with a very long name indeed, for a heart"], tokenizer, 6)
     start, end, _ = tokenizer.special_ids

@@ -15,7 +15,7 @@ from vlp_jax.models.decoder.transformer import Decoding
 from vlp_jax.objectives.captioning import Captioning, next_token_loss
 from vlp_jax.objectives.tokens import entropy_of
 from vlp_jax.training.accumulation import prepare
-from vlp_jax.training.build import example_batch, make_module
+from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.cost.flops import train_step_flops
 
 RNG = np.random.default_rng(4)
@@ -88,7 +88,7 @@ def decoding_experiment(decoder):
         dict(kind="gru", image="attention", attention_width=5)))])
 def test_a_recipe_has_the_parameters_of_what_its_decoder_looks_at_and_its_flops(decoder, parts):
     config = decoding_experiment(decoder)
-    module, batch = make_module(config), example_batch(config, rows=8)
+    module, batch = build_module(config), example_batch(config, rows=8)
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), batch))
     assert set(variables["params"]["model"]) == parts
     program = jax.make_jaxpr(functools.partial(module.apply, mutable=False))(variables, batch)
@@ -97,7 +97,7 @@ def test_a_recipe_has_the_parameters_of_what_its_decoder_looks_at_and_its_flops(
 
 def test_the_prefix_of_a_text_is_drawn_evenly_in_training_and_none_is_shown_in_evaluation():
     config = decoding_experiment(dict(image="none", text_prefix=0.8))
-    module, batch = make_module(config), prepare(batch_of(8), config.data.images)
+    module, batch = build_module(config), prepare(batch_of(8), config.data.images)
     batch = {name: jnp.tile(value, (500,) + (1,) * (value.ndim - 1)) for name, value in batch.items() if name.startswith("text")}
     variables = module.init(jax.random.key(0), {**example_batch(config), **{k: v[:2] for k, v in batch.items()}})
 
@@ -115,17 +115,17 @@ def test_the_prefix_of_a_text_is_drawn_evenly_in_training_and_none_is_shown_in_e
 def test_captioning_without_a_decoder_is_a_config_error():
     config = experiment(objectives=dict(captioning=dict(kind="captioning")))
     with pytest.raises(ConfigError, match="model.decoder: an objective predicts words"):
-        jax.eval_shape(lambda: make_module(config).init(jax.random.key(0), example_batch(config)))
+        jax.eval_shape(lambda: build_module(config).init(jax.random.key(0), example_batch(config)))
 
 
 @pytest.mark.slow
 def test_coca_is_its_contrastive_and_its_captioning_loss_on_the_shared_text_tower():
     """Yu et al. 2022, equation 4: the weighted sum; each from the encodings, in float64."""
-    objectives = dict(contrastive=dict(kind="softmax", positives=()), captioning=dict(kind="captioning", weight=2.0))
+    objectives = dict(contrastive=dict(kind="clip", positives=()), captioning=dict(kind="captioning", weight=2.0))
     config = experiment(objectives=objectives, model__decoder=dict(TOWER, kind="on_text_tower", tied=False, image_queries=3),
                         model__text__pooling="cls_end", model__image__pooling="map")
     assert isinstance(config.model.decoder, schema.Decoder)
-    module, batch = make_module(config), prepare(batch_of(), config.data.images)
+    module, batch = build_module(config), prepare(batch_of(), config.data.images)
     variables = jax.jit(lambda: module.init(jax.random.key(0), batch))()
     loss = module.apply(variables, batch, mutable=False)
     needs = {"image_embedding", "text_embedding", "decoding"}

@@ -9,14 +9,14 @@ from tiny_experiment import TOWER, batch_of, experiment
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.sharding.layout import layout_in_use
-from vlp_jax.sharding.mesh import make_mesh
-from vlp_jax.sharding.rules import make_layout
+from vlp_jax.sharding.mesh import build_mesh
+from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.accumulation import check_accumulation
 from vlp_jax.training.build import build_update, example_batch
-from vlp_jax.training.state import make_state
+from vlp_jax.training.state import create_state
 
 FUSION = dict(TOWER, kind="cross_attention")
-WORDS = dict(kind="masked_language", rate=0.5, mask_id=19, spare_first=False, spare_last=False)
+WORDS = dict(kind="masked_language", rate=0.5, mask_id=19, keep_first=False, keep_last=False)
 
 
 def config_of(**words):
@@ -33,21 +33,21 @@ def log_softmax(logits):
 def parts():
     """A module with distillation, its state with averaged parameters of their own, and a batch."""
     config = config_of(alpha=0.4, alpha_warmup=4)
-    update = build_update(config, make_layout(config.mesh, make_mesh(schema.Mesh(data=1), jax.devices()[:1])), 10)
-    state = make_state(update.module, example_batch(config), update.optimizer, 0, True)
-    leaves, tree = jax.tree.flatten(state.average)
+    update = build_update(config, build_layout(config.mesh, build_mesh(schema.Mesh(data=1), jax.devices()[:1])), 10)
+    state = create_state(update.module, example_batch(config), update.optimizer, 0, True)
+    leaves, tree = jax.tree.flatten(state.ema)
     keys = jax.random.split(jax.random.key(5), len(leaves))
-    average = jax.tree.unflatten(tree, [leaf + 0.3 * jax.random.normal(key, leaf.shape)
+    ema = jax.tree.unflatten(tree, [leaf + 0.3 * jax.random.normal(key, leaf.shape)
                                         for leaf, key in zip(leaves, keys, strict=True)])
     batch = batch_of()
-    return update.module, state.params, average, {**batch, "image": batch["image"] / 255.0}
+    return update.module, state.params, ema, {**batch, "image": batch["image"] / 255.0}
 
 
 @pytest.mark.parametrize("updates", [0, 1, 9])
 def test_the_loss_is_a_weighted_sum_of_cross_entropy_and_divergence_from_the_averaged_model(parts, updates):
-    module, params, average, batch = parts
+    module, params, ema, batch = parts
     counts = {"distillation": {"objectives_words": {"updates": jnp.int32(updates)}}}
-    lessons = module.apply({"params": average, **counts}, batch, method="teach", rngs={"teacher": jax.random.key(1)})
+    lessons = module.apply({"params": ema, **counts}, batch, method="teach", rngs={"teacher": jax.random.key(1)})
     masked, taught = lessons["objectives_words"]
     loss, after = module.apply({"params": params, **counts}, {**batch, "teacher": lessons}, mutable="distillation")
 
@@ -56,7 +56,7 @@ def test_the_loss_is_a_weighted_sum_of_cross_entropy_and_divergence_from_the_ave
         return module.objectives["words"].told(encodings, masked, batch, module.model)
 
     p, q = log_softmax(module.apply({"params": params, **counts}, batch, method=told)), log_softmax(taught)
-    np.testing.assert_allclose(q, log_softmax(module.apply({"params": average, **counts}, batch, method=told)), atol=1e-5)
+    np.testing.assert_allclose(q, log_softmax(module.apply({"params": ema, **counts}, batch, method=told)), atol=1e-5)
     chosen = np.asarray(masked.chosen)
     cross_entropy = -np.take_along_axis(p, batch["text"][..., None], -1)[..., 0][chosen].mean()
     divergence = (np.exp(q) * (q - p)).sum(-1)[chosen].mean()
@@ -69,24 +69,24 @@ def test_the_loss_is_a_weighted_sum_of_cross_entropy_and_divergence_from_the_ave
 
 
 def test_no_gradient_reaches_the_teacher_and_both_see_the_same_masks(parts):
-    module, params, average, batch = parts
+    module, params, ema, batch = parts
     counts = {"distillation": {"objectives_words": {"updates": jnp.int32(9)}}}
 
-    def loss(average):
-        lessons = module.apply({"params": average, **counts}, batch, method="teach", rngs={"teacher": jax.random.key(1)})
+    def loss(ema):
+        lessons = module.apply({"params": ema, **counts}, batch, method="teach", rngs={"teacher": jax.random.key(1)})
         return module.apply({"params": params, **counts}, {**batch, "teacher": lessons}).value
 
-    assert all(np.abs(slope).max() == 0 for slope in jax.tree.leaves(jax.grad(loss)(average)))
+    assert all(np.abs(slope).max() == 0 for slope in jax.tree.leaves(jax.grad(loss)(ema)))
 
 
 @pytest.mark.slow
 def test_training_teaches_by_the_average_and_counts_its_updates():
     config = config_of(alpha=0.4, alpha_warmup=4)
-    mesh = make_mesh(schema.Mesh(data=1), jax.devices()[:1])
-    layout = make_layout(config.mesh, mesh)
+    mesh = build_mesh(schema.Mesh(data=1), jax.devices()[:1])
+    layout = build_layout(config.mesh, mesh)
     update = build_update(config, layout, 10)
     with layout_in_use(layout):
-        state = jax.device_put(make_state(update.module, example_batch(config), update.optimizer, 0, True), update.shardings)
+        state = jax.device_put(create_state(update.module, example_batch(config), update.optimizer, 0, True), update.shardings)
     alphas = []
     for _ in range(6):
         state, metrics = update.train_step(state, jax.device_put(batch_of()))

@@ -17,8 +17,8 @@ from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.masked_autoencoder import patch_targets, visible_patches
 from vlp_jax.training.accumulation import loss_gradients
-from vlp_jax.training.build import example_batch, make_module
-from vlp_jax.training.state import initial_variables, make_state
+from vlp_jax.training.build import build_module, example_batch
+from vlp_jax.training.state import create_state, initial_variables
 
 HEAD = dict(kind="masked_autoencoder", mask_ratio=0.5, decoder_width=8, decoder_depth=1, decoder_heads=2)
 
@@ -49,7 +49,7 @@ def decoder_layer(x, p):
 def test_the_loss_is_that_of_the_paper():
     """From the encoder's tokens on: unshuffling, decoder, normalised pixels and the mean over masked patches."""
     config = config_of()
-    module, image = make_module(config), np.random.default_rng(0).normal(size=(3, 8, 8, 3))
+    module, image = build_module(config), np.random.default_rng(0).normal(size=(3, 8, 8, 3))
     variables = nn.meta.unbox(initial_variables(module, example_batch(config, 3), 0))
     rng = np.random.default_rng(1)
     variables = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), variables)
@@ -126,19 +126,19 @@ def test_the_tower_sees_only_what_is_kept_and_no_other_pixel_changes_its_tokens(
 
 def test_text_gets_no_parameters_and_a_resnet_is_refused():
     config = config_of()
-    shapes = jax.eval_shape(lambda: initial_variables(make_module(config), example_batch(config), 0))["params"]
+    shapes = jax.eval_shape(lambda: initial_variables(build_module(config), example_batch(config), 0))["params"]
     assert set(shapes) == {"model", "objectives_mae"} and set(shapes["model"]) == {"image"}
     resnet = experiment(model__image=dict(kind="resnet", width=4, blocks=(1,), image_size=8), objectives=dict(mae=HEAD))
     with pytest.raises(ConfigError, match="model.image.kind must be 'vit'"):
-        jax.eval_shape(lambda: initial_variables(make_module(resnet), example_batch(resnet), 0))
+        jax.eval_shape(lambda: initial_variables(build_module(resnet), example_batch(resnet), 0))
 
 
 @pytest.mark.slow
 def test_a_few_updates_lower_the_loss():
     config, batch = config_of(), batch_of()
-    module = make_module(config)
+    module = build_module(config)
     optimizer = optax.adam(0.01)
-    state = make_state(module, example_batch(config), optimizer, 0, False)
+    state = create_state(module, example_batch(config), optimizer, 0, False)
 
     @jax.jit
     def update(state, key):

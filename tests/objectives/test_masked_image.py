@@ -12,7 +12,7 @@ from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.block_masking import hidden_patches
 from vlp_jax.objectives.masked_image import HiddenPatches, code_loss
-from vlp_jax.training.build import example_batch, make_module
+from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.state import initial_variables
 
 PATCHES = dict(kind="masked_image", codes=20, code_width=4, smallest_block=2)
@@ -97,12 +97,12 @@ def test_what_cannot_be_hidden_is_a_config_error(objective, image, message):
     image = image if "kind" in image else dict(TOWER, kind="vit", patch_size=4, image_size=8, **image)
     config = experiment(model__image=image, objectives=dict(patches=PATCHES | objective))
     with pytest.raises(ConfigError, match=message):
-        jax.eval_shape(lambda: initial_variables(make_module(config), example_batch(config), 0))
+        jax.eval_shape(lambda: initial_variables(build_module(config), example_batch(config), 0))
 
 
 def test_text_gets_no_parameters_and_the_loss_starts_near_that_of_a_guess():
     config = experiment(objectives=dict(patches=PATCHES))
-    module = make_module(config)
+    module = build_module(config)
     variables = nn.meta.unbox(jax.jit(lambda: initial_variables(module, example_batch(config), 0))())
     assert set(variables["params"]["model"]) == {"image"} and "mask_token" in variables["params"]["model"]["image"]
     batch = batch_of() | {"image": batch_of()["image"] / 127.5 - 1.0}

@@ -11,15 +11,15 @@ from vlp_jax.config import base, to_config
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.masked_language import mask_tokens
-from vlp_jax.training.build import example_batch, make_module
+from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.state import initial_variables
 
-BOTH = dict(kind="masked_joint", codes=20, code_width=4, smallest_block=1, rate=0.5, spare_first=False, spare_last=False)
+BOTH = dict(kind="masked_joint", codes=20, code_width=4, smallest_block=1, rate=0.5, keep_first=False, keep_last=False)
 
 
 def module_of(kind="merged", **changes):
     config = experiment(model__fusion=dict(TOWER, kind=kind), objectives=dict(both=BOTH | changes))
-    return make_module(config), example_batch(config)
+    return build_module(config), example_batch(config)
 
 
 def losses(batch, **changes):
@@ -64,7 +64,7 @@ def test_it_needs_a_mask_token_and_spares_only_ends_that_there_are_as_masked_wor
     with pytest.raises(ConfigError, match="leaves no id for the mask token of objectives.both"):
         Preprocessor.from_config(to_config(config.to_dict()))
     config.data.text.start_token = None
-    with pytest.raises(ConfigError, match="objectives.both.spare_first: has no effect without data.text.start_token"):
+    with pytest.raises(ConfigError, match="objectives.both.keep_first: has no effect without data.text.start_token"):
         to_config(config.to_dict())
 
 

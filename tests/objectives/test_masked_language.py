@@ -114,6 +114,6 @@ def test_a_mask_token_that_the_tokenizer_knows_as_a_word_is_a_config_error():
 
 
 def test_sparing_a_start_token_that_there_is_none_of_is_a_config_error():
-    with pytest.raises(ConfigError, match="objectives.words.spare_first: has no effect without data.text.start_token"):
+    with pytest.raises(ConfigError, match="objectives.words.keep_first: has no effect without data.text.start_token"):
         config_of(start_token=None)
-    config_of(start_token=None, spare_first=False)
+    config_of(start_token=None, keep_first=False)

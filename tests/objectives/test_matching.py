@@ -11,8 +11,8 @@ from tiny_experiment import experiment
 
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.transformer import Encoding, Precision
-from vlp_jax.objectives.matching import Matching, beside_each_other, draw_negatives, matching_loss, rows_of
-from vlp_jax.training.build import example_batch, make_module
+from vlp_jax.objectives.matching import Matching, draw_negatives, interleave, matching_loss, rows_of
+from vlp_jax.training.build import build_module, example_batch
 
 
 @pytest.mark.parametrize("kind", ["cross_entropy", "binary_cross_entropy", "hinge"])
@@ -82,14 +82,14 @@ def test_negatives_follow_the_softmax_of_the_similarities_and_are_never_forbidde
     assert chi_square < freedom + 5 * np.sqrt(2 * freedom), (chi_square, freedom)
 
 
-def asked_pairs(negatives, batch, seed=0, wrong="both", wrong_rate=None):
+def asked_pairs(negatives, batch, seed=0, negatives_from="both", negative_rate=None):
     """int [B, K, 2]: the numbers of the image and of the text in each of an example's pairs that the fusion is given, and the
     loss."""
     numbers = jnp.arange(len(batch["text"]), dtype=jnp.float32)[:, None]
     encoding = Encoding(jnp.zeros((len(numbers), 2, 1)), None, numbers)
     vectors = jax.random.normal(jax.random.key(seed), (len(numbers), 4))
     encodings = {"image": encoding, "text": encoding, "image_embedding": vectors, "text_embedding": vectors}
-    seen, module = [], Matching(negatives=negatives, wrong=wrong, wrong_rate=wrong_rate)
+    seen, module = [], Matching(negatives=negatives, negatives_from=negatives_from, negative_rate=negative_rate)
 
     def fuse(image, text, train):
         assert train
@@ -122,8 +122,8 @@ def test_each_pair_is_asked_about_beside_a_wrong_text_and_a_wrong_image_never_of
 
 
 @pytest.mark.parametrize(("wrong", "same"), [("text", 0), ("image", 1)])
-def test_asked_about_one_kind_of_wrong_pair_alone_half_of_the_pairs_are_right(wrong, same):
-    pairs, loss = asked_pairs("uniform", batch_of(8), wrong=wrong)
+def test_asked_about_one_kind_of_wrong_pair_alone_half_of_the_pairs_are_right(negatives_from, same):
+    pairs, loss = asked_pairs("uniform", batch_of(8), negatives_from=negatives_from)
     rows = np.arange(8)
     assert pairs.shape == (8, 2, 2)
     np.testing.assert_array_equal(pairs[:, 0], np.stack([rows, rows], axis=1))
@@ -159,8 +159,8 @@ def test_negatives_are_drawn_by_the_scale_that_was_learned_and_harden_with_it():
 @pytest.mark.parametrize("changes", [dict(scale_parameter="temperature"), {}])
 def test_the_module_hands_over_the_scale_of_its_contrastive_objective(changes):
     config = experiment(model__fusion=dict(kind="gated", width=8), objectives=dict(
-        matching=dict(kind="matching", negative_scale=None), pairs=dict(kind="softmax", initial_scale=5.0, **changes)))
-    module, batch = make_module(config), example_batch(config)
+        matching=dict(kind="matching", negative_scale=None), pairs=dict(kind="clip", initial_scale=5.0, **changes)))
+    module, batch = build_module(config), example_batch(config)
     variables = nn.meta.unbox(module.init(jax.random.key(0), batch))
     np.testing.assert_allclose(module.apply(variables, method="learned_scale"), 5.0, rtol=1e-5)
     own = variables["params"]["objectives_pairs"]
@@ -170,20 +170,20 @@ def test_the_module_hands_over_the_scale_of_its_contrastive_objective(changes):
 
 
 @pytest.mark.parametrize(("wrong", "rate"), [("image", 0.5), ("text", 0.1), ("both", 0.4), ("image", 0.0)])
-def test_asked_about_once_a_pair_is_wrong_as_often_as_it_is_said(wrong, rate):
+def test_asked_about_once_a_pair_is_wrong_as_often_as_it_is_said(negatives_from, rate):
     rows, seen = np.arange(8), []
     for seed in range(60):
-        pairs, loss = asked_pairs("uniform", batch_of(8), seed, wrong, rate)
+        pairs, loss = asked_pairs("uniform", batch_of(8), seed, negatives_from, rate)
         assert pairs.shape == (8, 1, 2)
         other_image, other_text = (pairs[:, 0, side] != rows for side in (0, 1))
         assert not (other_image & other_text).any()
-        assert not (wrong == "text" and other_image.any()) and not (wrong == "image" and other_text.any())
+        assert not (negatives_from == "text" and other_image.any()) and not (negatives_from == "image" and other_text.any())
         assert not {(0, 1), (1, 0), (2, 3), (3, 2)} & {tuple(pair) for pair in pairs[:, 0]}
         is_wrong = other_image | other_text
         np.testing.assert_allclose(loss.metrics["positive_rate"], 1 - is_wrong.mean(), rtol=1e-6)
         seen.append([other_image.mean(), other_text.mean()])
     share = np.mean(seen, axis=0)
-    expected = {"image": [rate, 0], "text": [0, rate], "both": [rate / 2, rate / 2]}[wrong]
+    expected = {"image": [rate, 0], "text": [0, rate], "both": [rate / 2, rate / 2]}[negatives_from]
     np.testing.assert_allclose(share, expected, atol=4 * np.sqrt(0.25 / 480))
 
 
@@ -191,7 +191,7 @@ def test_wrong_pairs_take_their_boxes_and_edges_along():
     boxes, edges = np.random.default_rng(0).normal(size=(4, 2, 4)), np.random.default_rng(1).random((4, 3, 3)) < 0.5
     encoding = Encoding(jnp.zeros((4, 2, 1)), None, None, boxes=jnp.asarray(boxes), edges=jnp.asarray(edges))
     index = np.array([2, 0, 3, 1])
-    both = beside_each_other(encoding, rows_of(encoding, jnp.asarray(index)))
+    both = interleave(encoding, rows_of(encoding, jnp.asarray(index)))
     for found, expected in ((both.boxes, boxes.astype(np.float32)), (both.edges, edges)):
         np.testing.assert_array_equal(found[::2], expected)
         np.testing.assert_array_equal(found[1::2], expected[index])

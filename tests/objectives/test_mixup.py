@@ -15,7 +15,7 @@ from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.mixup import mixed, neighbour
 from vlp_jax.training.accumulation import check_accumulation, prepare
-from vlp_jax.training.build import assemble, example_batch, make_module
+from vlp_jax.training.build import build_module, build_run, example_batch
 from vlp_jax.training.cost.flops import train_step_flops
 
 PARTNER = np.array([1, 0, 3, 2, 5, 4, 7, 6])
@@ -43,7 +43,7 @@ def test_pictures_are_mixed_in_pairs_by_one_weight_of_the_key():
 
 
 def mixup_experiment(**changes):
-    objective = dict(kind="softmax", mixup=0.6) | changes.pop("objective", {})
+    objective = dict(kind="clip", mixup=0.6) | changes.pop("objective", {})
     return experiment(objectives=dict(contrastive=objective), **changes)
 
 
@@ -51,7 +51,7 @@ def mixup_experiment(**changes):
 def test_the_loss_mixes_those_of_both_texts_in_both_directions(implementation):
     """Row i of the targets is w times the positives of example i and 1 - w times those of its neighbour."""
     config = mixup_experiment(objective=dict(implementation=implementation, label_smoothing=0.1))
-    module, batch = make_module(config), batch_of()
+    module, batch = build_module(config), batch_of()
     batch["caption_id"][4] = batch["caption_id"][0]  # a positive beside the diagonal
     batch = prepare(batch, config.data.images)
     shapes = nn.meta.unbox(jax.eval_shape(lambda: module.init(jax.random.key(0), batch)))["params"]
@@ -71,7 +71,7 @@ def test_the_loss_mixes_those_of_both_texts_in_both_directions(implementation):
 
 def test_flops_are_those_of_the_traced_program():
     config = mixup_experiment()
-    module, batch = make_module(config), example_batch(config, rows=8)
+    module, batch = build_module(config), example_batch(config, rows=8)
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), batch))
     program = jax.make_jaxpr(lambda variables: module.apply(variables, batch, True, rngs={"dropout": jax.random.key(0)}))(variables)
     accuracies = 2 * 2 * 8**2 * 8  # which have no backward pass
@@ -91,7 +91,7 @@ def test_the_losses_are_the_same_on_a_mesh(implementation):
     for mesh in (schema.Mesh(data=1), schema.Mesh(data=4, fsdp=2, replicate_below=256)):
         config = mixup_experiment(objective=dict(implementation=implementation), data__batch_size=32,
                                   data__train__source="synthetic:64", model__text__vocab_size=4096, mesh=vars(mesh))
-        run = assemble(config)
+        run = build_run(config)
         state, batches, losses = run.initial_state(), run.batches(0), []
         for _ in range(3):
             state, metrics = run.train_step(state, run.to_device(next(batches)))

@@ -14,7 +14,7 @@ from vlp_jax.config import load_config
 from vlp_jax.data.text.packing import pack
 from vlp_jax.models.decoder.packed_rows import PackedRows
 from vlp_jax.training.accumulation import prepare
-from vlp_jax.training.build import assemble, example_batch, make_module
+from vlp_jax.training.build import build_module, build_run, example_batch
 from vlp_jax.training.cost.flops import train_step_flops
 
 WINDOW, ROWS, LENGTH, BATCH = 4, 2, 9, 8
@@ -45,7 +45,7 @@ def batches():
 
 def gradients(decoder, batch, params):
     config = experiment_of(decoder, packed="segment" in batch)
-    module, batch = make_module(config), prepare(batch, config.data.images)
+    module, batch = build_module(config), prepare(batch, config.data.images)
 
     def loss(params):
         found = module.apply({"params": params}, batch, mutable="unigram")[0]
@@ -57,7 +57,7 @@ def gradients(decoder, batch, params):
 def parameters(decoder):
     """Random values for every parameter, those that start at 0 or 1 included."""
     config = experiment_of(decoder, packed=False)
-    shapes = nn.meta.unbox(jax.eval_shape(lambda: make_module(config).init(jax.random.key(0), example_batch(config))))["params"]
+    shapes = nn.meta.unbox(jax.eval_shape(lambda: build_module(config).init(jax.random.key(0), example_batch(config))))["params"]
     rng = np.random.default_rng(2)
     return jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), jnp.float32), shapes)
 
@@ -79,7 +79,7 @@ def test_loss_metrics_and_gradients_are_those_of_a_row_each(way):
 def test_another_caption_s_words_and_picture_change_nothing_in_a_caption():
     decoder = DECODERS["cross-attention"]
     config, (_, packed) = experiment_of(decoder, packed=True), batches()
-    module, params = make_module(config), parameters(decoder)
+    module, params = build_module(config), parameters(decoder)
 
     @jax.jit
     def logits(batch):
@@ -101,7 +101,7 @@ def test_packed_captions_of_pictures_have_the_same_losses_on_one_device_and_on_a
     found = []
     for sizes in ({"data": "1"}, {"data": "4", "fsdp": "2", "replicate_below": "256"}):
         mesh = [(f"mesh.{name}", size) for name, size in sizes.items()]
-        run = assemble(load_config("configs/vit_gpt2.py:smoke", packing + mesh + [("precision.compute", "float32")]))
+        run = build_run(load_config("configs/vit_gpt2.py:smoke", packing + mesh + [("precision.compute", "float32")]))
         state, batches, losses = run.initial_state(), run.batches(0), []
         for _ in range(3):
             state, metrics = run.train_step(state, run.to_device(next(batches)))
@@ -121,7 +121,7 @@ def test_places_start_anew_in_each_text():
 @pytest.mark.parametrize("way", ["words alone", "cross-attention", "queries"])
 def test_flops_are_those_of_the_traced_program(way):
     config = experiment_of(DECODERS[way], packed=True)
-    module, batch = make_module(config), example_batch(config, rows=BATCH)
+    module, batch = build_module(config), example_batch(config, rows=BATCH)
     assert batch["text"].shape == (BATCH // WINDOW, ROWS, LENGTH)
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), batch))
     program = jax.make_jaxpr(functools.partial(module.apply, mutable=False))(variables, batch)

@@ -17,7 +17,7 @@ from vlp_jax.models.options import Precision
 from vlp_jax.objectives.pretraining_module import asked_inputs
 from vlp_jax.objectives.simclr import ProjectionHead, nt_xent
 from vlp_jax.training.accumulation import loss_gradients, prepare
-from vlp_jax.training.build import example_batch, make_module
+from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.cost.flops import train_step_flops
 from vlp_jax.training.state import TrainState
 
@@ -74,7 +74,7 @@ def test_the_head_is_three_linear_layers_with_batch_normalisation_between_them()
 
 
 def views_experiment(first, **changes):
-    objectives = dict(contrastive=dict(kind="softmax"), views=dict(kind="image_views", first=first, hidden_dim=6, output_dim=4))
+    objectives = dict(contrastive=dict(kind="clip"), views=dict(kind="simclr", first=first, hidden_dim=6, output_dim=4))
     return experiment(objectives=objectives, **changes)
 
 
@@ -93,7 +93,7 @@ def parameters(config, module):
 def test_the_tower_s_pooled_vectors_of_the_two_views_are_compared_and_the_pipeline_is_asked_for_them(first, asked):
     config = views_experiment(first)
     assert asked_inputs(config.objectives) == asked and set(asked) < set(example_batch(config))
-    module, batch = make_module(config), prepare(batch_with_views(), config.data.images)
+    module, batch = build_module(config), prepare(batch_with_views(), config.data.images)
     params = parameters(config, module)
     metrics = jax.jit(module.apply)({"params": params}, batch).metrics
     pooled = [module.apply({"params": params}, batch[name], method=lambda module, image: module.model.encode_image(image).pooled)
@@ -107,7 +107,7 @@ def test_the_tower_s_pooled_vectors_of_the_two_views_are_compared_and_the_pipeli
 @pytest.mark.parametrize("first", ["image", "first_view"])
 def test_flops_are_those_of_the_traced_program(first):
     config = views_experiment(first)
-    module, batch = make_module(config), example_batch(config, rows=8)
+    module, batch = build_module(config), example_batch(config, rows=8)
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), batch))
     program = jax.make_jaxpr(functools.partial(module.apply, mutable=False))(variables, batch)
     accuracy = 2 * 8**2 * 8  # of the contrastive objective, which has no backward pass
@@ -117,7 +117,7 @@ def test_flops_are_those_of_the_traced_program(first):
 @pytest.mark.slow
 def test_microbatches_give_the_gradients_of_the_batch():
     config = views_experiment("first_view")
-    module, batch = make_module(config), batch_with_views()
+    module, batch = build_module(config), batch_with_views()
     state = TrainState(jnp.int32(0), parameters(config, module), None, None, {}, jax.random.key_data(jax.random.key(3)))
     whole, parts = (jax.jit(functools.partial(loss_gradients, changed, module))(state, batch, jax.random.key(4)) for changed in (
         config, views_experiment("first_view", accumulation=dict(microbatches=4))))
@@ -127,6 +127,6 @@ def test_microbatches_give_the_gradients_of_the_batch():
 
 
 def test_an_augmentation_of_views_that_nothing_asks_for_is_a_config_error():
-    with pytest.raises(ConfigError, match="data.view_augmentation: has no effect without an objective of kind 'image_views'"):
+    with pytest.raises(ConfigError, match="data.view_augmentation: has no effect without an objective of kind 'simclr'"):
         experiment(data__view_augmentation=dict(flip=0.5))
     assert views_experiment("image", data__view_augmentation=dict(flip=0.5)).data.view_augmentation == schema.Augmentation(flip=0.5)

@@ -18,7 +18,7 @@ from vlp_jax.objectives import supervised_losses
 from vlp_jax.objectives.pretraining_module import PretrainingModule
 from vlp_jax.objectives.supervised import FADING, Classification, Regression
 from vlp_jax.training.accumulation import check_collections, loss_gradients, prepare
-from vlp_jax.training.build import example_batch, make_module
+from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.state import TrainState, initial_variables
 
 RNG = np.random.default_rng(0)
@@ -89,15 +89,15 @@ def test_a_reference_is_what_the_best_constant_answer_loses(name, labels):
     assert references(labels)[name] - 1e-5 <= best <= references(labels)[name] + 0.01
 
 
-@pytest.mark.parametrize(("mean", "deviation"), [(3.0, 2.0), (2000.0, 1.0), (1e5, 10.0)])
-def test_the_reference_of_numbers_is_their_variance_also_far_from_zero(mean, deviation):
-    values = RNG.normal(mean, deviation, (40, 16)).astype(np.float32)
+@pytest.mark.parametrize(("mean", "std"), [(3.0, 2.0), (2000.0, 1.0), (1e5, 10.0)])
+def test_the_reference_of_numbers_is_their_variance_also_far_from_zero(mean, std):
+    values = RNG.normal(mean, std, (40, 16)).astype(np.float32)
     objective, kept = Regression(target="x", outputs=1), jnp.zeros(3)
     given = RNG.random(values.shape) < 0.7
     for row, known in zip(values, given, strict=True):
         kept = jax.jit(objective.added)(kept, objective.sums(jnp.asarray(np.where(known, row, 0.0)), jnp.asarray(known)))
     weights = np.where(given, 0.999 ** np.arange(39, -1, -1)[:, None], 0.0)
-    expected = np.average(np.square(values - np.average(values, weights=weights, axis=None).astype(np.float64)), weights=weights)
+    expected = np.ema(np.square(values - np.ema(values, weights=weights, axis=None).astype(np.float64)), weights=weights)
     np.testing.assert_allclose(objective.reference(kept), expected, rtol=1e-3)
 
 
@@ -189,14 +189,14 @@ TARGETS = {"class": dict(kind="class", field="a", classes=4), "scores": dict(kin
            "number": dict(kind="number", field="c")}
 
 
-def config_of(of="fused", prior="batch", **changes):
+def config_of(features="fused", prior="batch", **changes):
     """An experiment with one objective for each kind of target."""
-    shared = dict(of=of, prior=prior)
+    shared = dict(features=features, prior=prior)
     objectives = dict(kind_of=dict(kind="classification", target="class", **shared),
                       margin=dict(kind="classification", target="class", loss="hinge", hidden_dim=6, **shared),
                       yes_no=dict(kind="classification", target="scores", loss="binary", **shared),
                       how_much=dict(kind="regression", target="number", **shared))
-    fusion = dict(kind="concatenation", width=8, mlp_dim=8) if of == "fused" else None
+    fusion = dict(kind="concatenation", width=8, mlp_dim=8) if features == "fused" else None
     return experiment(data__targets=TARGETS, objectives=objectives, model__fusion=fusion, **changes)
 
 
@@ -214,7 +214,7 @@ def targets_of(rows=BATCH):
 def test_microbatches_give_the_gradients_of_the_batch_though_their_rows_have_targets_unequally(beside):
     config, key = config_of(), jax.random.key(3)
     config = dataclasses.replace(config, objectives=config.objectives | beside)
-    module, batch = make_module(config), batch_of() | targets_of()
+    module, batch = build_module(config), batch_of() | targets_of()
     variables = nn.meta.unbox(initial_variables(module, example_batch(config), 0))
     assert set(variables) == {"params"}
     state = TrainState(jnp.int32(0), variables["params"], None, None, {}, jax.random.key_data(key))
@@ -234,7 +234,7 @@ def test_microbatches_give_the_gradients_of_the_batch_though_their_rows_have_tar
 
 def test_a_running_prior_cannot_be_split_and_is_named():
     config = dataclasses.replace(config_of(prior="running"), accumulation=schema.Accumulation(2))
-    module = make_module(config)
+    module = build_module(config)
     shapes = jax.eval_shape(lambda: initial_variables(module, example_batch(config), 0))
     with pytest.raises(ConfigError, match="targets/objectives_how_much/sums is computed from .*objectives.how_much.prior='batch'"):
         check_collections(config, {"targets": nn.meta.unbox(shapes)["targets"]})
@@ -243,22 +243,22 @@ def test_a_running_prior_cannot_be_split_and_is_named():
 @pytest.mark.parametrize("of", ["image", "text", "fused"])
 def test_an_objective_reads_what_it_is_of_and_trains_nothing_else(of):
     config = config_of(of)
-    module, batch = make_module(config), batch_of() | targets_of()
+    module, batch = build_module(config), batch_of() | targets_of()
     batch = {name: jnp.asarray(value) for name, value in prepare(batch, config.data.images).items()}
     variables = nn.meta.unbox(initial_variables(module, example_batch(config), 0))
     assert set(variables["params"]["model"]) == {"image": {"image"}, "text": {"text"}, "fused": {"image", "text", "fusion"}}[of]
-    answers = {name: module.apply(variables, name, batch, method="tell") for name in config.objectives}
+    answers = {name: module.apply(variables, name, batch, method="predict") for name in config.objectives}
     assert {name: value.shape for name, value in answers.items()} == {
         "kind_of": (BATCH, 4), "margin": (BATCH, 4), "yes_no": (BATCH, 3), "how_much": (BATCH, 1)}
     other = {**batch, "image": batch["image"][::-1]} if of == "text" else {**batch, "text": batch["text"][::-1]}
     if of != "fused":
-        found = module.apply(variables, "kind_of", other, method="tell")
+        found = module.apply(variables, "kind_of", other, method="predict")
         np.testing.assert_array_equal(found, answers["kind_of"])
 
 
 def test_a_fused_objective_without_a_fusion_is_a_config_error():
     config = config_of()
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, fusion=None))
-    with pytest.raises(ConfigError, match="model.fusion: an objective with of='fused' needs one"):
+    with pytest.raises(ConfigError, match="model.fusion: an objective with features='fused' needs one"):
         module = PretrainingModule(config.model, flax.core.freeze(config.objectives), Precision())
         jax.eval_shape(lambda: initial_variables(module, example_batch(config), 0))

@@ -16,10 +16,10 @@ from vlp_jax.config import schema
 from vlp_jax.objectives.pretraining_module import build_objectives
 from vlp_jax.objectives.triplet import Triplet, hinge_contrastive, triplet_contrastive
 from vlp_jax.sharding.layout import Layout, layout_in_use
-from vlp_jax.sharding.mesh import batch_sharding, make_mesh
+from vlp_jax.sharding.mesh import batch_sharding, build_mesh
 from vlp_jax.sharding.rules import PRESETS
 from vlp_jax.training.accumulation import check_accumulation, loss_gradients
-from vlp_jax.training.build import example_batch, make_module
+from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.cost.flops import train_step_flops
 from vlp_jax.training.state import TrainState
 
@@ -119,13 +119,13 @@ def test_microbatches_and_meshes_give_the_gradients_of_the_batch_on_one_device(n
     objectives = dict(pair=dict(kind="triplet", negatives=negatives))
     one, parts = experiment(objectives=objectives), experiment(objectives=objectives, accumulation=dict(microbatches=2))
     check_accumulation(parts)
-    module, batch, key = make_module(one), batch_of(), jax.random.key(4)
+    module, batch, key = build_module(one), batch_of(), jax.random.key(4)
     batch["caption_id"][5] = batch["caption_id"][2]
     state = state_of(one, module)
     expected = jax.jit(functools.partial(loss_gradients, one, module))(state, batch, key)
     assert expected[1]["pair/loss"] > 0.1
     found = [jax.jit(functools.partial(loss_gradients, parts, module))(state, batch, key)]
-    mesh = make_mesh(schema.Mesh(data=2, fsdp=2, tensor=2))
+    mesh = build_mesh(schema.Mesh(data=2, fsdp=2, tensor=2))
     with layout_in_use(Layout(mesh, PRESETS["fsdp+tensor"])):
         spread = jax.device_put(batch, batch_sharding(mesh))
         found.append(jax.jit(functools.partial(loss_gradients, one, module))(state, spread, key))
@@ -140,7 +140,7 @@ def test_microbatches_and_meshes_give_the_gradients_of_the_batch_on_one_device(n
 
 def test_flops_are_those_of_the_traced_program():
     config = experiment(objectives=dict(pair=dict(kind="triplet")))
-    module, batch = make_module(config), example_batch(config, rows=8)
+    module, batch = build_module(config), example_batch(config, rows=8)
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), batch))
     program = jax.make_jaxpr(functools.partial(module.apply, mutable=False))(variables, batch)
     again = 2 * 2 * 8**2 * 8  # the cosines for the metrics, which the compiler does not compute twice, and the accuracy

@@ -12,7 +12,7 @@ from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.base import weight_at
 from vlp_jax.training.accumulation import loss_gradients
-from vlp_jax.training.build import example_batch, make_module
+from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.state import TrainState
 
 PATCHES = dict(kind="masked_autoencoder", decoder_width=8, decoder_depth=1, decoder_heads=2)
@@ -20,7 +20,7 @@ LATE = dict(weight=0.5, weight_start=3, weight_warmup=4, weight_end=9)
 
 
 def config_of(count=1, **patches):
-    config = experiment(objectives=dict(contrastive=dict(kind="softmax", weight=2.0), patches=PATCHES | patches))
+    config = experiment(objectives=dict(contrastive=dict(kind="clip", weight=2.0), patches=PATCHES | patches))
     return dataclasses.replace(config, accumulation=schema.Accumulation(count))
 
 
@@ -44,7 +44,7 @@ def test_without_a_plan_or_outside_training_the_weight_is_the_configs():
 @pytest.fixture(scope="module")
 def parts():
     config = config_of(**LATE)
-    module = make_module(config)
+    module = build_module(config)
     variables = module.init({"params": jax.random.key(1), "dropout": jax.random.key(2)}, example_batch(config))
     return config, module, jax.tree.map(jnp.asarray, variables["params"])
 
@@ -64,7 +64,7 @@ def test_the_loss_and_its_gradients_are_the_weighted_sum(parts, updates, count):
     np.testing.assert_allclose(metrics["loss"], 2.0 * metrics["contrastive/loss"] + weight * metrics["patches/loss"], rtol=1e-6)
     np.testing.assert_allclose(metrics["patches/weight"], weight, rtol=1e-6)
     steady = config_of(count, weight=weight)
-    expected, _ = found(steady, make_module(steady), updates)
+    expected, _ = found(steady, build_module(steady), updates)
     for path, slope in leaves(expected).items():
         np.testing.assert_allclose(leaves(gradients)[path], slope, rtol=1e-4, atol=1e-6, err_msg=path)
 

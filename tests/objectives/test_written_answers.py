@@ -12,8 +12,8 @@ from tiny_answers import DECODERS, batch, config_of, log_p, logits_of, started
 from vlp_jax.config import schema
 from vlp_jax.models.decoder.generation import BeamSearch
 from vlp_jax.sharding.layout import layout_in_use
-from vlp_jax.sharding.mesh import batch_sharding, make_mesh, replicated
-from vlp_jax.sharding.rules import make_layout
+from vlp_jax.sharding.mesh import batch_sharding, build_mesh, replicated
+from vlp_jax.sharding.rules import build_layout
 
 V, START, END, PADDING, LENGTH = 6, 1, 2, 0, 5  # LENGTH: of the target, so that LENGTH - 1 tokens are written
 TARGET = dict(kind="text", field="answer", classes=5, length=LENGTH)
@@ -30,8 +30,8 @@ def model_of(decoder):
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
-        deviation = {"bias": 0.1, "scale": 0.0, "kernel": kernels}.get(path[-1].key, 1.0)
-        return jnp.asarray(deviation * rng.normal(size=leaf.shape) + (path[-1].key == "scale"), leaf.dtype)
+        std = {"bias": 0.1, "scale": 0.0, "kernel": kernels}.get(path[-1].key, 1.0)
+        return jnp.asarray(std * rng.normal(size=leaf.shape) + (path[-1].key == "scale"), leaf.dtype)
 
     return module, jax.tree_util.tree_map_with_path(draw, variables)
 
@@ -41,20 +41,20 @@ def given_batch():
     return {**given, "text": given["text"] % V, "image": given["image"] / np.float32(255)}
 
 
-def search_of(beams):
+def search_of(num_beams):
     """The rule whose scores are plain log-probabilities."""
-    return BeamSearch(beams=beams, length_penalty=0.0, early_stopping="never")
+    return BeamSearch(num_beams=num_beams, length_penalty=0.0, early_stopping="never")
 
 
 @functools.cache
-def writer(decoder, beams):
+def writer(decoder, num_beams):
     module, variables = model_of(decoder)
-    search = search_of(beams)
+    search = search_of(num_beams)
     return jax.jit(lambda given: module.apply(variables, "answer", given, START, END, PADDING, search, method="write_answers"))
 
 
-def written(decoder, given, beams=1):
-    return np.asarray(writer(decoder, beams)(given))
+def written(decoder, given, num_beams=1):
+    return np.asarray(writer(decoder, num_beams)(given))
 
 
 def cut(text):
@@ -98,7 +98,7 @@ def test_the_likeliest_words_are_those_of_a_loop_that_reads_the_whole_text_befor
 @each_decoder
 def test_a_narrow_beam_finds_a_text_and_as_many_beams_as_there_are_beginnings_find_the_likeliest_of_all(decoder):
     given = given_batch()
-    totals, one, two, all_of_them = every_total(decoder, given), *(written(decoder, given, beams) for beams in (1, 2, V**3))
+    totals, one, two, all_of_them = every_total(decoder, given), *(written(decoder, given, num_beams) for num_beams in (1, 2, V**3))
     improved = 0
     for row, known in enumerate(totals):
         best = max(known.values())
@@ -123,17 +123,17 @@ def test_neither_what_stands_in_the_padding_of_a_text_nor_other_rows_change_an_a
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("num_beams", [1, 3])
 @pytest.mark.parametrize("decoder", ["transformer", "lstm"])
-def test_over_a_mesh_the_answers_are_those_of_one_device(decoder, beams):
+def test_over_a_mesh_the_answers_are_those_of_one_device(decoder, num_beams):
     given, (module, variables) = given_batch(), model_of(decoder)
 
     def write(variables, given):
-        return module.apply(variables, "answer", given, START, END, PADDING, search_of(beams), method="write_answers")
+        return module.apply(variables, "answer", given, START, END, PADDING, search_of(num_beams), method="write_answers")
 
     spec = schema.Mesh(data=4, fsdp=2, replicate_below=0)
-    mesh = make_mesh(spec)
-    with layout_in_use(make_layout(spec, mesh)):
+    mesh = build_mesh(spec)
+    with layout_in_use(build_layout(spec, mesh)):
         placed = jax.device_put(variables, replicated(mesh)), jax.device_put(given, batch_sharding(mesh))
         found = jax.jit(write, out_shardings=replicated(mesh))(*placed)
-    np.testing.assert_array_equal(found, written(decoder, given, beams))
+    np.testing.assert_array_equal(found, written(decoder, given, num_beams))

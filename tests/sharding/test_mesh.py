@@ -8,7 +8,7 @@ import pytest
 
 from vlp_jax.config import schema
 from vlp_jax.errors import MeshError
-from vlp_jax.sharding.mesh import abstract_mesh, check_batch, check_microbatch, make_mesh
+from vlp_jax.sharding.mesh import abstract_mesh, build_mesh, check_batch, check_microbatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ def numbers(mesh):
     (dict(data=2, fsdp=1, tensor=-1), (2, 1, 4)), (dict(data=2, fsdp=2), (2, 2, 1)),
 ])
 def test_one_size_may_take_the_remaining_devices(sizes, shape):
-    mesh = make_mesh(schema.Mesh(**sizes))
+    mesh = build_mesh(schema.Mesh(**sizes))
     assert mesh.devices.shape == shape and mesh.axis_names == ("data", "fsdp", "tensor")
     assert dict(abstract_mesh(schema.Mesh(**sizes), 8).shape) == dict(mesh.shape)
 
@@ -46,7 +46,7 @@ def test_an_absent_mesh_takes_as_few_devices_as_the_config_allows():
 
 def test_data_spans_slices_and_the_other_axes_stay_within_one():
     """Two slices of eight: neighbours along fsdp and tensor belong to one slice, the halves of data to the two."""
-    mesh = make_mesh(schema.Mesh(data=-1, fsdp=2, tensor=2), slices(2, 8))
+    mesh = build_mesh(schema.Mesh(data=-1, fsdp=2, tensor=2), slices(2, 8))
     assert numbers(mesh).tolist() == np.arange(16).reshape(4, 2, 2).tolist()
     owners = np.vectorize(lambda device: device.slice_index)(mesh.devices)
     assert (owners[:2] == 0).all() and (owners[2:] == 1).all()
@@ -55,9 +55,9 @@ def test_data_spans_slices_and_the_other_axes_stay_within_one():
 def test_fsdp_spans_the_slices_that_data_does_not():
     """Four slices of four, two of them along each of data and fsdp: data * fsdp of each slice is a 2 x 2 block."""
     owners = np.vectorize(lambda device: device.slice_index)(
-        make_mesh(schema.Mesh(data=4, fsdp=4, dcn_data=2), slices(4, 4)).devices)[:, :, 0]
+        build_mesh(schema.Mesh(data=4, fsdp=4, dcn_data=2), slices(4, 4)).devices)[:, :, 0]
     assert owners.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
-    alone = make_mesh(schema.Mesh(data=1, fsdp=-1), slices(2, 4))  # data has no room for any
+    alone = build_mesh(schema.Mesh(data=1, fsdp=-1), slices(2, 4))  # data has no room for any
     assert numbers(alone).ravel().tolist() == list(range(8))
 
 
@@ -75,7 +75,7 @@ def test_fsdp_spans_the_slices_that_data_does_not():
 ])
 def test_sizes_that_do_not_fit_are_named_with_those_that_do(sizes, devices, words):
     with pytest.raises(MeshError, match=words):
-        make_mesh(schema.Mesh(**sizes), jax.devices()[:devices] if isinstance(devices, int) else devices)
+        build_mesh(schema.Mesh(**sizes), jax.devices()[:devices] if isinstance(devices, int) else devices)
 
 
 @pytest.mark.parametrize(("batch", "words"), [

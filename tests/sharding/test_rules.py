@@ -9,11 +9,11 @@ from jax.sharding import PartitionSpec
 from vlp_jax.config import base, schema, to_config
 from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.sharding.layout import constrain, layout_in_use
-from vlp_jax.sharding.mesh import abstract_mesh, make_mesh
+from vlp_jax.sharding.mesh import abstract_mesh, build_mesh
 from vlp_jax.sharding.parameter_sharding import is_boxed, logical_axes, parameter_spec, path_of, spec_like
-from vlp_jax.sharding.rules import LOGICAL_AXES, PRESETS, make_layout
-from vlp_jax.training.build import example_batch, make_module
-from vlp_jax.training.optimizer import make_optimizer
+from vlp_jax.sharding.rules import LOGICAL_AXES, PRESETS, build_layout
+from vlp_jax.training.build import build_module, example_batch
+from vlp_jax.training.optimizer import build_optimizer
 from vlp_jax.training.state import abstract_state, boxed_parameters, initial_variables
 
 KERNEL = ("embed", "heads", "head_dim")
@@ -21,7 +21,7 @@ KERNEL = ("embed", "heads", "head_dim")
 
 def layout_of(**mesh):
     config = schema.Mesh(**{"replicate_below": 0} | mesh)
-    return make_layout(config, abstract_mesh(config))
+    return build_layout(config, abstract_mesh(config))
 
 
 def place(shape, axes, **mesh):
@@ -44,7 +44,7 @@ def test_overrides_stand_in_front_of_the_preset():
 
 def test_overrides_are_read_from_a_config():
     config = base()
-    config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
+    config.update(steps=1, objectives=dict(contrastive=dict(kind="clip")))
     config.mesh.rules = (("vocab",), ("embed", "data", "fsdp"))
     assert to_config(config.to_dict()).mesh.rules == (("vocab",), ("embed", "data", "fsdp"))
 
@@ -99,7 +99,7 @@ def test_the_threshold_counts_one_layer():
 
 def experiment(kind="adamw", **mesh):
     config = base()
-    config.update(steps=10, ema=0.9, objectives=dict(contrastive=dict(kind="softmax")))
+    config.update(steps=10, ema=0.9, objectives=dict(contrastive=dict(kind="clip")))
     config.model.image.update(preset="S/16", depth=2, stem="convolution", stem_channels=(64, 128), stem_strides=(4, 4),
                               pooling="map", scan=True)
     config.model.text.update(preset="S", depth=2, vocab_size=49408, length=77)
@@ -110,9 +110,9 @@ def experiment(kind="adamw", **mesh):
 
 def state_of(config):
     """Shapes and shardings of the state, with nothing computed."""
-    module, batch = make_module(config), example_batch(config)
-    optimizer = make_optimizer(config.optimizer, optax.constant_schedule(1.0), boxed_parameters(module, batch))
-    return abstract_state(module, batch, optimizer, 0, True, make_layout(config.mesh, abstract_mesh(config.mesh)))
+    module, batch = build_module(config), example_batch(config)
+    optimizer = build_optimizer(config.optimizer, optax.constant_schedule(1.0), boxed_parameters(module, batch))
+    return abstract_state(module, batch, optimizer, 0, True, build_layout(config.mesh, abstract_mesh(config.mesh)))
 
 
 def leaves(tree):
@@ -126,7 +126,7 @@ def test_every_large_parameter_of_a_model_is_divided_by_fsdp_and_every_one_by_a_
         elements = shape.size // (2 if "/layers/" in path else 1)
         part = int(np.prod(sharding.shard_shape(shape.shape)))
         assert shape.size == part * (8 if elements >= 65_536 else 1), path
-    boxed = jax.eval_shape(lambda batch: initial_variables(make_module(config), batch, 0), example_batch(config))
+    boxed = jax.eval_shape(lambda batch: initial_variables(build_module(config), batch, 0), example_batch(config))
     named = {axis for leaf in jax.tree.leaves(boxed, is_leaf=is_boxed) for axis in logical_axes(leaf)}
     assert named - {None} <= set(LOGICAL_AXES) and {"embed", "mlp", "heads", "vocab", "layers", "patch"} <= named
 
@@ -158,7 +158,7 @@ def test_factored_moments_lie_along_the_dimensions_they_keep():
 
 def test_activations_are_constrained_where_a_layout_is_in_use():
     config = schema.Mesh(data=2, fsdp=2, tensor=2)
-    layout, x = make_layout(config, make_mesh(config)), np.zeros((8, 4, 6, 2), np.float32)
+    layout, x = build_layout(config, build_mesh(config)), np.zeros((8, 4, 6, 2), np.float32)
 
     def placed(x):
         with layout_in_use(layout):

@@ -11,14 +11,14 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from vlp_jax.config import base, schema, to_config
-from vlp_jax.sharding.mesh import batch_sharding, make_mesh
+from vlp_jax.sharding.mesh import batch_sharding, build_mesh
 from vlp_jax.sharding.parameter_sharding import path_of
-from vlp_jax.sharding.rules import make_layout
+from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.accumulation import prepare
-from vlp_jax.training.build import laid_out, make_module
-from vlp_jax.training.optimizer import make_optimizer
-from vlp_jax.training.state import abstract_state, boxed_parameters, make_state
-from vlp_jax.training.step import make_train_step
+from vlp_jax.training.build import build_module, with_layout
+from vlp_jax.training.optimizer import build_optimizer
+from vlp_jax.training.state import abstract_state, boxed_parameters, create_state
+from vlp_jax.training.step import build_train_step
 
 TOWER = dict(preset="Ti", width=16, depth=2, heads=4, mlp_dim=32, scan=True, activation="relu")
 BATCH, STEPS = 16, 5
@@ -27,7 +27,7 @@ SMALL = 64  # elements, below which this test's parameters lie whole
 
 def experiment(kind="adamw", **mesh):
     config = base()
-    config.update(steps=10, ema=0.9, objectives=dict(contrastive=dict(kind="softmax")))
+    config.update(steps=10, ema=0.9, objectives=dict(contrastive=dict(kind="clip")))
     config.data.batch_size = BATCH
     config.model.image.update(TOWER, patch_size=4, image_size=8)
     config.model.text.update(TOWER, vocab_size=24, length=5)
@@ -57,16 +57,16 @@ def initial_parameters():
     """The same for every optimizer and mesh."""
     config = experiment()
     example = prepare(batch_of(0), config.data.images)
-    return jax.jit(lambda: make_state(make_module(config), example, optax.identity(), config.seed, True))()
+    return jax.jit(lambda: create_state(build_module(config), example, optax.identity(), config.seed, True))()
 
 
 def train(config: schema.Config, devices: int) -> Trained:
-    mesh = make_mesh(config.mesh, jax.devices()[:devices])
-    layout, module = make_layout(config.mesh, mesh), make_module(config)
-    rate, example = optax.constant_schedule(config.optimizer.rate), prepare(batch_of(0), config.data.images)
-    optimizer = make_optimizer(config.optimizer, rate, boxed_parameters(module, example))
+    mesh = build_mesh(config.mesh, jax.devices()[:devices])
+    layout, module = build_layout(config.mesh, mesh), build_module(config)
+    rate, example = optax.constant_schedule(config.optimizer.learning_rate), prepare(batch_of(0), config.data.images)
+    optimizer = build_optimizer(config.optimizer, rate, boxed_parameters(module, example))
     shapes, shardings = abstract_state(module, example, optimizer, config.seed, True, layout)
-    step = jax.jit(laid_out(make_train_step(config, module, optimizer, rate), layout), out_shardings=(shardings, None),
+    step = jax.jit(with_layout(build_train_step(config, module, optimizer, rate), layout), out_shardings=(shardings, None),
                    in_shardings=(shardings, batch_sharding(mesh)))
     state = initial_parameters()
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes.optimizer)  # as each of them starts
@@ -135,7 +135,7 @@ PLACES = [
 def test_parameters_their_moments_and_their_average_lie_by_the_strategy(trained, strategy, path, axes, part):
     """Read off the arrays that the update returned: each of the eight devices holds a part of these bytes, no more."""
     state = trained(strategy).state
-    copies = [leaves(state.params)[path], leaves(state.average)[path],
+    copies = [leaves(state.params)[path], leaves(state.ema)[path],
               *(leaf for name, leaf in leaves(state.optimizer).items() if name.endswith(path))]
     assert len(copies) == 4  # parameter, average, first and second moment
     for array in copies:
@@ -158,7 +158,7 @@ def test_small_parameters_lie_whole_on_every_device(trained, strategy):
 def test_the_state_of_a_device_shrinks_with_the_devices_that_share_it(trained):
     """Bytes of the large arrays: a quarter by fsdp=4, exactly."""
     state = trained("fsdp").state
-    large = [leaf for leaf in jax.tree.leaves((state.params, state.optimizer, state.average))
+    large = [leaf for leaf in jax.tree.leaves((state.params, state.optimizer, state.ema))
              if not leaf.sharding.is_fully_replicated]
     assert len(large) > 40
     for device in jax.devices():

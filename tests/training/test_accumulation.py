@@ -17,10 +17,10 @@ from vlp_jax.models.layers.transformer import Encoding, Precision
 from vlp_jax.objectives.base import Loss, Objective
 from vlp_jax.objectives.pretraining_module import PretrainingModule, build_objectives
 from vlp_jax.sharding.layout import Layout, layout_in_use
-from vlp_jax.sharding.mesh import batch_sharding, make_mesh
+from vlp_jax.sharding.mesh import batch_sharding, build_mesh
 from vlp_jax.sharding.rules import PRESETS
 from vlp_jax.training.accumulation import at_once, check_accumulation, check_collections, loss_gradients, prepare, split
-from vlp_jax.training.build import example_batch, make_module
+from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.state import TrainState
 
 KEY = jax.random.key(3)
@@ -77,9 +77,9 @@ def check_equal(found, expected, bound=1e-5):
 @pytest.fixture(scope="module")
 def whole():
     """A ring loss, and the gradients of its batch of 16 at once on one device."""
-    objective = dict(kind="softmax", label_smoothing=0.1, implementation="ring")
+    objective = dict(kind="clip", label_smoothing=0.1, implementation="ring")
     config = experiment(data__batch_size=16, objectives=dict(contrastive=objective))
-    module, batch = make_module(config), repeated_captions(16)
+    module, batch = build_module(config), repeated_captions(16)
     state = initial_state(config, module)
     return config, module, state, batch, gradients_of(config, module, state, batch)
 
@@ -93,7 +93,7 @@ def test_microbatches_give_the_gradient_of_the_batch_for_every_parameter(whole):
 def test_over_a_mesh_the_gradients_are_those_of_one_device(whole):
     """Two rows of a microbatch on each of four devices, twice."""
     config, module, state, batch, expected = whole
-    mesh = make_mesh(schema.Mesh(data=2, fsdp=2, tensor=2))
+    mesh = build_mesh(schema.Mesh(data=2, fsdp=2, tensor=2))
     with layout_in_use(Layout(mesh, PRESETS["fsdp+tensor"])):
         found = gradients_of(with_microbatches(config, 2), module, state, jax.device_put(batch, batch_sharding(mesh)))
     check_equal(found, expected)
@@ -158,7 +158,7 @@ def test_losses_that_couple_the_batch_and_means_over_examples_go_together_scales
 
 
 TOWERS = {"matrices": lambda config: wide(config, drop=0.5),  # real towers compile for long
-          "transformers": make_module}
+          "transformers": build_module}
 
 
 @pytest.mark.parametrize("towers", ["matrices", pytest.param("transformers", marks=pytest.mark.slow)])
@@ -185,14 +185,14 @@ def test_with_dropout_the_gradient_is_that_of_the_batch_whose_parts_drop_what_th
 @pytest.mark.slow
 def test_dropout_is_the_same_in_both_passes_where_another_objective_needs_more_of_a_tower():
     """Fused encodings need all tokens, and with these a last layer drops other numbers than one that only the first comes from."""
-    label = dict(kind="classification", target="label", of="fused", prior="batch", weight=0.0)
-    both = dict(contrastive=dict(kind="softmax"), label=label)
+    label = dict(kind="classification", target="label", features="fused", prior="batch", weight=0.0)
+    both = dict(contrastive=dict(kind="clip"), label=label)
     targets = dict(label=dict(kind="class", field="group", names=("a", "b")))
     config = experiment(objectives=both, data__targets=targets, model__fusion=dict(kind="concatenation", width=8, mlp_dim=8),
                         model__text__dropout=0.5, model__text__pooling="first", model__text__depth=2,
                         model__text__causal=False)
     count, names = 2, ("image_embedding", "text_embedding")
-    module, batch = make_module(config), repeated_captions() | {"target_label": np.zeros(BATCH, np.int32)}
+    module, batch = build_module(config), repeated_captions() | {"target_label": np.zeros(BATCH, np.int32)}
     state = initial_state(config, module)
 
     def reference(params):
@@ -215,7 +215,7 @@ def test_memory_is_that_of_one_microbatch_and_the_embeddings():
     tower = dict(width=32, mlp_dim=128)
     config = experiment(data__batch_size=64, **{f"model__{name}__{key}": value for name in ("image", "text")
                                                 for key, value in tower.items()})
-    module = make_module(config)
+    module = build_module(config)
     state = jax.eval_shape(lambda: initial_state(config, module))
 
     def temporaries(rows, count):
@@ -253,7 +253,7 @@ class Matching(Objective):
     couples_through = ("text_embedding",)
 
 
-class Pupil(Objective):
+class Student(Objective):
     """Learns from the averaged parameters what a text's embedding is."""
 
     teacher_needs = ("text_embedding",)
@@ -266,16 +266,16 @@ class Pupil(Objective):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_teacher_is_the_averaged_parameters_without_dropout(count, monkeypatch):
-    monkeypatch.setitem(vlp_jax.objectives.pretraining_module.KINDS, "reconstruction", Pupil)
-    config = dataclasses.replace(experiment(), objectives={"pupil": Reconstruction(weight=1.0)}, ema=0.9)
+    monkeypatch.setitem(vlp_jax.objectives.pretraining_module.KINDS, "reconstruction", Student)
+    config = dataclasses.replace(experiment(), objectives={"student": Reconstruction(weight=1.0)}, ema=0.9)
     module, batch = wide(config, drop=0.5), batch_of()
     state = initial_state(config, module)
-    state = state.replace(average=jax.tree.map(lambda x: 0.8 * x + 0.01, state.params))
+    state = state.replace(ema=jax.tree.map(lambda x: 0.8 * x + 0.01, state.params))
 
     def loss(params):
-        texts = [jnp.tanh(tree["words"][batch["text"]].sum(axis=1)) for tree in (params, state.average)]
-        pupil, teacher = (x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in texts)
-        return jnp.square(pupil - teacher).sum(axis=1).mean()
+        texts = [jnp.tanh(tree["words"][batch["text"]].sum(axis=1)) for tree in (params, state.ema)]
+        student, teacher = (x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in texts)
+        return jnp.square(student - teacher).sum(axis=1).mean()
 
     found, metrics = gradients_of(with_microbatches(config, count), module, state, batch)
     value, expected = jax.value_and_grad(loss)(state.params)
@@ -284,9 +284,9 @@ def test_a_teacher_is_the_averaged_parameters_without_dropout(count, monkeypatch
 
 
 def test_a_pupil_without_an_average_is_a_config_error(monkeypatch):
-    monkeypatch.setitem(vlp_jax.objectives.pretraining_module.KINDS, "reconstruction", Pupil)
-    with pytest.raises(ConfigError, match=r"objectives\.pupil: learns from the moving average .* set ema"):
-        check_accumulation(dataclasses.replace(experiment(), objectives={"pupil": Reconstruction()}))
+    monkeypatch.setitem(vlp_jax.objectives.pretraining_module.KINDS, "reconstruction", Student)
+    with pytest.raises(ConfigError, match=r"objectives\.student: learns from the moving average .* set ema"):
+        check_accumulation(dataclasses.replace(experiment(), objectives={"student": Reconstruction()}))
 
 
 def test_an_objective_that_cannot_be_split_is_named(monkeypatch):

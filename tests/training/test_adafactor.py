@@ -11,8 +11,8 @@ from tiny_experiment import experiment
 from vlp_jax.config import schema
 from vlp_jax.sharding.parameter_sharding import path_of
 from vlp_jax.training.adafactor import clip_by_parameter_rms, factored_axes, scale_by_factored_moments
-from vlp_jax.training.build import example_batch, make_module
-from vlp_jax.training.optimizer import make_optimizer, only_where_trained
+from vlp_jax.training.build import build_module, example_batch
+from vlp_jax.training.optimizer import build_optimizer, only_where_trained
 from vlp_jax.training.state import boxed_parameters
 
 KINDS = ("adamw", "adam", "sgd", "adafactor", "lion", "muon")
@@ -69,7 +69,7 @@ def test_a_kernel_of_heads_is_factored_as_the_matrix_that_it_is(axes, shape, mat
 def shapes_of(scan):
     size = dict(width=136, depth=2, heads=4, mlp_dim=160, scan=scan)
     config = experiment(model__image=dict(kind="vit", preset="Ti", patch_size=4, image_size=8, **size))
-    boxed = boxed_parameters(make_module(config), jax.eval_shape(lambda: example_batch(config)))
+    boxed = boxed_parameters(build_module(config), jax.eval_shape(lambda: example_batch(config)))
     return {"model": {"image": boxed["model"]["image"]}}
 
 
@@ -97,7 +97,7 @@ def test_scan_changes_no_update_of_any_optimizer(kind):
     boxed = {scan: shapes_of(scan) for scan in (True, False)}
     shapes = {scan: nn.meta.unbox(tree) for scan, tree in boxed.items()}
     config = schema.Optimizer(kind=kind, weight_decay=0.0 if kind == "adam" else 0.1, clip_norm=1.0, newton_schulz_steps=2)
-    scanned, single = (only_where_trained(make_optimizer(config, optax.constant_schedule(0.1), boxed[scan]), boxed[scan])
+    scanned, single = (only_where_trained(build_optimizer(config, optax.constant_schedule(0.1), boxed[scan]), boxed[scan])
                        for scan in (True, False))
     params, gradients = draw(shapes[True], 9), [draw(shapes[True], seed) for seed in range(3)]
     # one layer has no gradient at all in one step, as stochastic depth may have it

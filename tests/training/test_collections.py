@@ -14,21 +14,21 @@ import vlp_jax
 from vlp_jax import evaluate, main
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.sharding.mesh import batch_sharding, make_mesh
-from vlp_jax.sharding.rules import make_layout
+from vlp_jax.sharding.mesh import batch_sharding, build_mesh
+from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.accumulation import prepare
 from vlp_jax.training.build import build_update, example_batch
 from vlp_jax.training.guard import fresh_guard, guarded
-from vlp_jax.training.state import TrainState, make_state
+from vlp_jax.training.state import TrainState, create_state
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESNET = dict(kind="resnet", depth=18, width=4, blocks=(1, 1), stem_size=3, stem_stride=1, max_pool=False, image_size=8)
 
 
 def update_of(config, devices=1):
-    mesh = make_mesh(schema.Mesh(data=devices), jax.devices()[:devices])
-    update = build_update(config, make_layout(config.mesh, mesh), 10)
-    state = jax.jit(lambda: make_state(update.module, example_batch(config), update.optimizer, 0, config.ema is not None),
+    mesh = build_mesh(schema.Mesh(data=devices), jax.devices()[:devices])
+    update = build_update(config, build_layout(config.mesh, mesh), 10)
+    state = jax.jit(lambda: create_state(update.module, example_batch(config), update.optimizer, 0, config.ema is not None),
                     out_shardings=update.shardings)()
     return update, state, mesh
 
@@ -72,15 +72,15 @@ def test_averaged_parameters_have_averaged_statistics():
     """Kingma and Ba's plain exponential moving average, in float64, of the live values after each update."""
     update, state, mesh = update_of(experiment(model__image=RESNET, ema=0.8, optimizer__rate=0.1,
                                                model__text=dict(kind="bag", width=8, vocab_size=20, length=5)))
-    def expected_of(values, average):
-        return {path: 0.8 * average[path] + 0.2 * np.float64(value) for path, value in values.items()}
+    def expected_of(values, ema):
+        return {path: 0.8 * ema[path] + 0.2 * np.float64(value) for path, value in values.items()}
 
-    average, statistics = leaves(state.average), leaves(state.average_statistics)
+    ema, statistics = leaves(state.ema), leaves(state.ema_statistics)
     for seed in range(3):
         state = update.train_step(state, jax.device_put(batch_of(seed=seed), batch_sharding(mesh)))[0]
-        average, statistics = expected_of(leaves(state.params), average), expected_of(leaves(state.collections), statistics)
-    assert statistics and state.averaged_variables["batch_stats"] is state.average_statistics["batch_stats"]
-    for found, expected in ((leaves(state.average), average), (leaves(state.average_statistics), statistics)):
+        ema, statistics = expected_of(leaves(state.params), ema), expected_of(leaves(state.collections), statistics)
+    assert statistics and state.ema_variables["batch_stats"] is state.ema_statistics["batch_stats"]
+    for found, expected in ((leaves(state.ema), ema), (leaves(state.ema_statistics), statistics)):
         assert found.keys() == expected.keys()
         for path, value in expected.items():
             np.testing.assert_allclose(found[path], value, rtol=1e-5, atol=1e-6, err_msg=path)
@@ -89,7 +89,7 @@ def test_averaged_parameters_have_averaged_statistics():
 
 @pytest.mark.parametrize("loss", [1.0, float("nan")])
 def test_a_skipped_update_leaves_every_part_of_the_state_as_it_is(loss):
-    parts = ("params", "optimizer", "average", "collections", "average_statistics")
+    parts = ("params", "optimizer", "ema", "collections", "ema_statistics")
     before, after_it = (TrainState(step=jnp.int32(step), rng=jnp.zeros(2, jnp.uint32), guard=fresh_guard(),
                                    **{part: {"x": jnp.full(2, value)} for part in parts})
                         for step, value in ((3, 1.0), (4, 2.0)))

@@ -51,7 +51,7 @@ class Killed(BaseException):
 
 
 BEST = ("checkpoint.every_steps=none", "checkpoint.keep=1", "checkpoint.keep_best=1", f"checkpoint.best_metric={METRIC}",
-        "checkpoint.best_mode=max", "optimizer.rate=0.03", "steps=6")
+        "checkpoint.best_mode=max", "optimizer.learning_rate=0.03", "steps=6")
 
 
 def test_a_checkpoint_of_the_step_is_there_before_an_evaluator_runs_whatever_it_ends_in(train, tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from vlp_jax.config import load_config, schema
 from vlp_jax.data.sources.synthetic import SyntheticSource
 from vlp_jax.errors import CheckpointError, HostError, StorageError, TrainingError, WorkdirBusy
 from vlp_jax.training import step as step_module
-from vlp_jax.training.build import assemble
+from vlp_jax.training.build import build_run
 from vlp_jax.training.checkpoints import manager, read_errors
 from vlp_jax.training.checkpoints.lock import locked
 from vlp_jax.training.checkpoints.manager import Checkpoints
@@ -48,7 +48,7 @@ def train(tmp_path, tiny):
 @pytest.fixture(scope="module")
 def assembled(tiny):
     """The run that these flags describe, assembled but not compiled."""
-    return functools.cache(lambda *changes: assemble(load_config(CONFIG, split_overrides(tiny(SYNTHETIC, *changes))[1])))
+    return functools.cache(lambda *changes: build_run(load_config(CONFIG, split_overrides(tiny(SYNTHETIC, *changes))[1])))
 
 
 def rows(workdir):
@@ -228,7 +228,7 @@ def test_a_state_that_is_not_finite_is_never_saved(finished, assembled, tmp_path
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)
     state = restored(assembled(), workdir).state
-    spoilt = state.replace(average=jax.tree.map(lambda leaf: leaf.at[(0,) * leaf.ndim].set(jnp.inf), state.average))
+    spoilt = state.replace(ema=jax.tree.map(lambda leaf: leaf.at[(0,) * leaf.ndim].set(jnp.inf), state.ema))
     checkpoints = Checkpoints(str(workdir), schema.Checkpoint(), schema.Hosts())
     with pytest.raises(TrainingError, match="after step 5 the parameters or moments are not finite; the last good .*/4;"):
         checkpoints.save(5, spoilt, {})
@@ -238,7 +238,7 @@ def test_a_state_that_is_not_finite_is_never_saved(finished, assembled, tmp_path
 FILLS_UP = """
 import resource, sys
 from vlp_jax import main
-from vlp_jax.command_line import run_door
+from vlp_jax.command_line import run_entry_point
 from vlp_jax.training.checkpoints.manager import Checkpoints
 
 save = Checkpoints.save
@@ -250,7 +250,7 @@ def fills_up(checkpoints, step, *rest):
     save(checkpoints, step, *rest)
 
 Checkpoints.save = fills_up
-run_door(main.main)
+run_entry_point(main.main)
 """
 
 

@@ -13,7 +13,7 @@ from vlp_jax.config import to_config, to_tree
 from vlp_jax.data.sources.registry import open_source
 from vlp_jax.errors import DataError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
-from vlp_jax.training.build import assemble, example_batch
+from vlp_jax.training.build import build_run, example_batch
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 GRAPHS = dict(model__fusion=dict(kind="graph", width=8, heads=2, mlp_dim=8, rounds=1, regions="boxes", words="dependencies"),
@@ -72,7 +72,7 @@ def test_a_run_learns_from_boxes_and_parses_and_both_doors_measure_the_same(sour
 def test_the_batch_that_compiles_is_the_batch_that_comes_and_microbatches_take_it(source):
     for accumulation in ({}, dict(microbatches=2, negatives="microbatch")):
         config = config_of(source, evaluators={}, accumulation=accumulation, mesh=dict(data=4))
-        run = assemble(config)
+        run = build_run(config)
         batches, state = run.batches(0), run.initial_state()
         batch = next(batches)
         batches.close()
@@ -85,7 +85,7 @@ def test_the_batch_that_compiles_is_the_batch_that_comes_and_microbatches_take_i
 
 
 def test_a_row_s_boxes_and_edges_are_those_of_its_picture_and_of_the_caption_that_is_drawn(source):
-    run = assemble(config_of(source, evaluators={}, data__augmentation__flip=0.0, data__augmentation__area=None,
+    run = build_run(config_of(source, evaluators={}, data__augmentation__flip=0.0, data__augmentation__area=None,
                              data__images__resize="squash"))
     samples = {sample.key: sample for sample in map(open_source(f"jsonl:{source}/all.jsonl").__getitem__, range(12))}
     batches, drawn = run.batches(0), set()
@@ -106,7 +106,7 @@ def test_a_row_s_boxes_and_edges_are_those_of_its_picture_and_of_the_caption_tha
 
 
 def test_wrong_pairs_of_an_evaluation_have_the_picture_s_boxes_and_the_caption_s_parse(source):
-    run = assemble(config_of(source))
+    run = build_run(config_of(source))
     data = EvaluationSet(open_source(f"jsonl:{source}/good.jsonl"))
     pairs = [(0, data.captions[0]), (2, data.captions[0]), (0, data.captions[4]), (1, data.captions[1])]
     rows = list(data.pairs(run.preprocessor, 2, pairs))
@@ -114,7 +114,7 @@ def test_wrong_pairs_of_an_evaluation_have_the_picture_s_boxes_and_the_caption_s
     assert [row["parse"].tolist() for row in rows] == [PARSE, PARSE, [], [[0, 1]]]
     assert [int(np.isfinite(row["boxes"]).all(axis=1).sum()) for row in rows] == [2, 1, 2, 2]
     with pytest.raises(DataError, match=r"all.jsonl: all.jsonl:3: its regions.box holds \[5.0, 5.0, 5.0, 9.0\]"):
-        assemble(to_config(to_tree(config_of(source)) | {"evaluators": {"val": {
+        build_run(to_config(to_tree(config_of(source)) | {"evaluators": {"val": {
             "source": f"jsonl:{source}/all.jsonl", "tasks": ("matching",)}}})).evaluation({}, run.targets())
     prompted = EvaluationSet(open_source(f"jsonl:{source}/good.jsonl?prompt=a {{}}"))
     with pytest.raises(DataError, match="its option prompt= adds words"):

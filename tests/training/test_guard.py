@@ -25,8 +25,8 @@ def train(guard, spoil=(), losses=(), steps=6):
         gradients = jax.tree.map(lambda leaf: (jnp.cos(leaf) + 2.0) * factor, state.params)
         updates, moments = optimizer.update(gradients, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        average = optax.incremental_update(params, state.average, 0.1)
-        after = state.replace(step=state.step + 1, params=params, optimizer=moments, average=average)
+        ema = optax.incremental_update(params, state.ema, 0.1)
+        after = state.replace(step=state.step + 1, params=params, optimizer=moments, ema=ema)
         return guarded(guard, state, after, {"loss": loss, "gradient_norm": optax.tree.norm(gradients)})
 
     params = {"kernel": jnp.linspace(-1.0, 1.0, 12).reshape(3, 4), "bias": jnp.zeros(3)}
@@ -48,7 +48,7 @@ def test_an_update_that_is_not_finite_is_skipped_and_counted_and_the_run_goes_on
     states, rows = train(SKIP, **bad)
     assert [row["skipped_updates"] for row in rows] == [0, 0, 1, 2, 2, 2]
     assert [row["consecutive_skips"] for row in rows] == [0, 0, 1, 2, 0, 0]
-    for kept in (lambda state: state.params, lambda state: state.average, lambda state: state.optimizer[0]):
+    for kept in (lambda state: state.params, lambda state: state.ema, lambda state: state.optimizer[0]):
         assert same(kept(states[2]), kept(states[4])) and not same(kept(states[4]), kept(states[5]))
     assert [int(state.step) for state in states] == list(range(7))
     assert int(states[-1].optimizer[0].count) == 4

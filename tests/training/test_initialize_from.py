@@ -13,9 +13,9 @@ from vlp_jax.command_line import split_overrides
 from vlp_jax.config import load_config, load_stages, to_tree
 from vlp_jax.errors import CheckpointError, ConfigError
 from vlp_jax.training import initialize_from
-from vlp_jax.training.build import assemble
+from vlp_jax.training.build import build_run
 from vlp_jax.training.checkpoints import read_errors
-from vlp_jax.training.initialize_from import begin_with, find_origins
+from vlp_jax.training.initialize_from import find_origins, initialize_state
 
 ROOT = pathlib.Path(__file__).parents[2]
 SYNTHETIC = "data.train.source=synthetic:64"
@@ -59,7 +59,7 @@ def source(train, tmp_path_factory):
     return train(tmp_path_factory.mktemp("source") / "run", "seed=1", "ema=0.5")
 
 
-UNCHANGED = ("steps=1", "optimizer.rate=0", "ema=None")
+UNCHANGED = ("steps=1", "optimizer.learning_rate=0", "ema=None")
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +67,14 @@ def fresh(train, tmp_path_factory):
     return parameters(train(tmp_path_factory.mktemp("fresh") / "run", *UNCHANGED))
 
 
-@pytest.mark.parametrize(("origin", "taken", "average"), [
-    pytest.param("", "", True, marks=pytest.mark.slow), pytest.param(",'average':False", "", False, marks=pytest.mark.slow),
+@pytest.mark.parametrize(("origin", "taken", "ema"), [
+    pytest.param("", "", True, marks=pytest.mark.slow), pytest.param(",'ema':False", "", False, marks=pytest.mark.slow),
     pytest.param(",'parameters':('^model/',)", "model/", True, marks=pytest.mark.slow),
     (",'parameters':('^model/image/',)", "model/image/", True)])
-def test_a_run_begins_with_the_parameters_that_its_patterns_name_and_no_others(origin, taken, average, train, source, fresh,
+def test_a_run_begins_with_the_parameters_that_its_patterns_name_and_no_others(origin, taken, ema, train, source, fresh,
                                                                                tmp_path):
     begun = parameters(train(tmp_path / "run", f"pretrained={{'a':{{'workdir':'{source}'{origin}}}}}", *UNCHANGED))
-    theirs = parameters(source, ema=average)
+    theirs = parameters(source, ema=ema)
     assert begun.keys() == theirs.keys()
     for path, value in begun.items():
         np.testing.assert_array_equal(value, theirs[path] if path.startswith(taken) else fresh[path], err_msg=path)
@@ -88,7 +88,7 @@ def test_objectives_that_continue_keep_what_they_have_learned_and_others_begin_f
     taken = parameters(train(tmp_path / "run", f"pretrained={{'a':{{'workdir':'{source}'}}}}", *UNCHANGED))
     assert taken[scale] == theirs[scale] and "not pretrained" not in capsys.readouterr().out
     other = train(tmp_path / "other", f"pretrained={{'a':{{'workdir':'{source}'}}}}", *UNCHANGED,
-                  "objectives={'contrastive':{'kind':'sigmoid'}}")
+                  "objectives={'contrastive':{'kind':'siglip'}}")
     assert parameters(other)["objectives_contrastive/log_scale"] != theirs[scale]
     said = capsys.readouterr().out
     assert "not taken from there: objectives_contrastive/log_scale" in said
@@ -97,13 +97,13 @@ def test_objectives_that_continue_keep_what_they_have_learned_and_others_begin_f
 
 @pytest.mark.parametrize(("changes", "expected"), [
     ({}, ["^objectives_pairs/", "^objectives_label/"]),
-    ({"objectives.pairs.kind": "sigmoid"}, ["^objectives_label/"]),
+    ({"objectives.pairs.kind": "siglip"}, ["^objectives_label/"]),
     ({"data.targets.label.field": "subgroup"}, ["^objectives_pairs/"]),
     ({"data.train.source": "folder:/other"}, ["^objectives_pairs/"]),
     ({"shapes": {"objectives_label/head/kernel": [4, 10]}}, ["^objectives_pairs/"])])
 def test_an_objective_continues_by_name_kind_shapes_and_target(changes, expected):
     def config(**changed):
-        flags = {"objectives": "{'pairs':{'kind':'softmax'},'label':{'kind':'classification','target':'label','of':'image'}}",
+        flags = {"objectives": "{'pairs':{'kind':'clip'},'label':{'kind':'classification','target':'label','features':'image'}}",
                  "data.targets": "{'label':{'kind':'class','field':'group','classes':9}}", **changed}
         return load_config(f"{ROOT}/configs/clip_emoji.py:smoke", list(flags.items()))
 
@@ -118,7 +118,7 @@ def test_an_objective_continues_by_name_kind_shapes_and_target(changes, expected
 def test_of_several_entries_the_last_wins_and_the_average_begins_there_too(train, source, tmp_path, capsys):
     other = train(tmp_path / "other", "seed=2", "ema=None")
     entries = f"{{'a':{{'workdir':'{source}'}},'b':{{'workdir':'{other}','parameters':('^model/text/',)}}}}"
-    run = train(tmp_path / "run", f"pretrained={entries}", "steps=1", "optimizer.rate=0", "ema=0.5")
+    run = train(tmp_path / "run", f"pretrained={entries}", "steps=1", "optimizer.learning_rate=0", "ema=0.5")
     assert f"parameters from {other}, step 2" in capsys.readouterr().out
     for path, value in parameters(run, ema=True).items():
         if path.startswith("model/"):
@@ -158,7 +158,7 @@ def test_what_cannot_be_taken_is_named_before_anything_is_written(train, tiny, s
     assert "'^model/(' is not a regular expression" in refused(f"{theirs},'parameters':('^model/(',)")
     assert "'^decoder/' matches no parameter" in refused(f"{theirs},'parameters':('^decoder/',)")
     without = train(tmp_path / "without", "ema=None")
-    assert "pretrained.a.average: " in refused(f"'workdir':'{without}','average':True")
+    assert "pretrained.a.ema: " in refused(f"'workdir':'{without}','ema':True")
     message = refused(theirs, "model.image.mlp_dim=24")
     assert "pretrained.a: model/image/" in message and "24] in this config" in message
     tokenizer = tmp_path / "vocab.txt"
@@ -168,22 +168,23 @@ def test_what_cannot_be_taken_is_named_before_anything_is_written(train, tiny, s
     assert "another tokenizer" in refused(theirs, *words)
     overrides = split_overrides(tiny(SYNTHETIC, "steps=2", *words))[1]
     entry = f"{{'a':{{{theirs},'parameters':('^model/image/',)}}}}"
-    origin, = find_origins(assemble(load_config(f"{ROOT}/configs/clip_emoji.py:smoke", [*overrides, ("pretrained", entry)])), "run")
+    config = load_config(f"{ROOT}/configs/clip_emoji.py:smoke", [*overrides, ("pretrained", entry)])
+    origin, = find_origins(build_run(config), "run")
     assert origin.parameters and all(path.startswith("model/image/") for path in origin.parameters)
 
 
 def test_all_hosts_begin_with_the_step_that_host_0_finds_newest(tiny, source, tmp_path, monkeypatch):
     shutil.copytree(source, tmp_path / "origin")
     shutil.copytree(source / "checkpoints/2", tmp_path / "origin/checkpoints/3")  # which this host sees, and host 0 not yet
-    monkeypatch.setattr(initialize_from, "decided_by_first", lambda what, decide: 2)
+    monkeypatch.setattr(initialize_from, "broadcast_from_primary", lambda what, decide: 2)
     overrides = split_overrides(tiny(SYNTHETIC, "steps=2", f"pretrained={{'a':{{'workdir':'{tmp_path}/origin'}}}}"))[1]
-    origin, = find_origins(assemble(load_config(f"{ROOT}/configs/clip_emoji.py:smoke", overrides)), str(tmp_path / "run"))
+    origin, = find_origins(build_run(load_config(f"{ROOT}/configs/clip_emoji.py:smoke", overrides)), str(tmp_path / "run"))
     assert origin.step == 2 and origin.parameters
 
 
 def test_what_another_host_cannot_read_stops_this_one_too(tiny, source, tmp_path, monkeypatch):
     overrides = split_overrides(tiny(SYNTHETIC, "steps=2", f"pretrained={{'a':{{'workdir':'{source}'}}}}"))[1]
-    run = assemble(load_config(f"{ROOT}/configs/clip_emoji.py:smoke", overrides))
+    run = build_run(load_config(f"{ROOT}/configs/clip_emoji.py:smoke", overrides))
     origins, state = find_origins(run, str(tmp_path / "run")), run.initial_state()
 
     def told(what, fault):
@@ -192,7 +193,7 @@ def test_what_another_host_cannot_read_stops_this_one_too(tiny, source, tmp_path
 
     monkeypatch.setattr(read_errors, "exchange", told)
     with pytest.raises(CheckpointError, match="checkpoints/2: is damaged: average: cut short"):
-        begin_with(state, origins, run.layout)
+        initialize_state(state, origins, run.layout)
     assert vlp_jax.load(source)[1]["params"]  # of one host alone: it asks nobody
 
 
@@ -204,7 +205,7 @@ def test_stages_run_one_after_the_other_and_a_second_command_goes_on_where_the_f
         main.main([f"--config={config}:full:second", f"--workdir={tmp_path}/run", *small])
     alone = [f"--config={config}:full:first", f"--workdir={tmp_path}/run", *small]
     assert main.main(alone) == 0
-    command = [f"--config={config}", f"--workdir={tmp_path}/run", *small, "--config.stages.second.optimizer.rate=0"]
+    command = [f"--config={config}", f"--workdir={tmp_path}/run", *small, "--config.stages.second.optimizer.learning_rate=0"]
     assert main.main(command) == 0
     said = capsys.readouterr().out
     assert "resumed from step 2" in said and f"stage second, in {tmp_path}/run/second" in said

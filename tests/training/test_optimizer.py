@@ -10,7 +10,7 @@ from vlp_jax.config import schema
 from vlp_jax.config.unused import MOMENTS
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.freeze import zero_frozen
-from vlp_jax.training.optimizer import make_optimizer, only_where_trained
+from vlp_jax.training.optimizer import build_optimizer, only_where_trained
 
 RNG = np.random.default_rng(0)
 PARAMS = {"model": {"image": {"kernel": jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32), "bias": jnp.ones(3)},
@@ -38,8 +38,8 @@ def run(optimizer, steps, params=PARAMS):
     return params, state
 
 
-def built(rate=0.01, **fields):
-    return make_optimizer(schema.Optimizer(**fields), optax.constant_schedule(rate), PARAMS)
+def built(learning_rate=0.01, **fields):
+    return build_optimizer(schema.Optimizer(**fields), optax.constant_schedule(learning_rate), PARAMS)
 
 
 def assert_equal_trees(a, b):
@@ -71,13 +71,13 @@ MASK = {"model": {"image": {"kernel": True, "bias": False}, "text": {"kernel": T
 ], ids=lambda value: value["kind"] if isinstance(value, dict) else "")
 def test_the_chain_is_that_of_optax(fields, theirs):
     rate = optax.linear_schedule(0.05, 0.01, 6)
-    ours = make_optimizer(schema.Optimizer(**fields), rate, PARAMS)
+    ours = build_optimizer(schema.Optimizer(**fields), rate, PARAMS)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), run(ours, 6)[0], run(theirs(rate), 6)[0])
 
 
 @pytest.mark.parametrize("b2", [0.3, 0.999])
 def test_second_moments_of_adafactor_decay_by_1_minus_a_power_of_the_step_up_to_b2(b2):
-    optimizer, moment = built(rate=1.0, kind="adafactor", b1=0.0, b2=b2), 0.0
+    optimizer, moment = built(learning_rate=1.0, kind="adafactor", b1=0.0, b2=b2), 0.0
     state = optimizer.init(PARAMS)
     for step in range(1, 8):
         slope = 1.0 / step
@@ -118,7 +118,7 @@ def test_parameters_without_any_gradient_stay_and_the_others_move_as_ever(kind):
 
 def test_decay_rules_are_multiples_and_the_first_match_decides():
     rules = ((r"bias$", 0.0), (r"image/", 0.5), (r"kernel$", 1.0), (r"log_scale", 2.0))
-    optimizer = built(rate=0.1, kind="sgd", weight_decay=0.4, decay_rules=rules)
+    optimizer = built(learning_rate=0.1, kind="sgd", weight_decay=0.4, decay_multipliers=rules)
     updates, _ = optimizer.update(ZEROS, optimizer.init(PARAMS), PARAMS)
     factors = {"model": {"image": {"kernel": 0.5, "bias": 0.0}, "text": {"kernel": 1.0}},
                "objectives_contrastive": {"log_scale": 2.0}}
@@ -129,8 +129,9 @@ def test_decay_rules_are_multiples_and_the_first_match_decides():
 def test_weight_decay_coupled_to_the_schedule_is_that_of_big_vision():
     """big_vision/optax.py: moments, scale(rate), rate multipliers, then wd * parameter, all times the schedule from 0 to 1."""
     relative = optax.linear_schedule(0.2, 1.0, 5)
-    rules = dict(decay_rules=((r"kernel$", 1.0), (r".*", 0.0)), rate_rules=((r"model/text/", 0.1),))
-    ours = make_optimizer(schema.Optimizer(kind="adamw", rate=1e-3, weight_decay=1e-2, decay_coupling="schedule", b2=0.95, **rules),
+    rules = dict(decay_multipliers=((r"kernel$", 1.0), (r".*", 0.0)), lr_multipliers=((r"model/text/", 0.1),))
+    ours = build_optimizer(schema.Optimizer(kind="adamw", learning_rate=1e-3, weight_decay=1e-2, decay_coupling="schedule",
+                                            b2=0.95, **rules),
                           lambda step: 1e-3 * relative(step), PARAMS)
     slower = {"model": {"image": {"kernel": 1.0, "bias": 1.0}, "text": {"kernel": 0.1}},
               "objectives_contrastive": {"log_scale": 1.0}}
@@ -138,13 +139,14 @@ def test_weight_decay_coupled_to_the_schedule_is_that_of_big_vision():
                          optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, slower)),
                          optax.add_decayed_weights(1e-2, MASK), optax.scale_by_schedule(relative), optax.scale(-1.0))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), run(ours, 6)[0], run(theirs, 6)[0])
-    with pytest.raises(ConfigError, match="optimizer.decay_coupling: 'schedule' divides by optimizer.rate"):
-        make_optimizer(schema.Optimizer(rate=0.0, weight_decay=1e-2, decay_coupling="schedule"), optax.constant_schedule(0.0),
+    with pytest.raises(ConfigError, match="optimizer.decay_coupling: 'schedule' divides by optimizer.learning_rate"):
+        build_optimizer(schema.Optimizer(learning_rate=0.0, weight_decay=1e-2, decay_coupling="schedule"),
+                        optax.constant_schedule(0.0),
                        PARAMS)
 
 
 def test_by_default_neither_biases_nor_scales_decay():
-    optimizer = built(rate=0.1, weight_decay=0.4)
+    optimizer = built(learning_rate=0.1, weight_decay=0.4)
     updates, _ = optimizer.update(ZEROS, optimizer.init(PARAMS), PARAMS)
     moved = jax.tree.map(lambda update: bool(jnp.abs(update).max() > 0), updates)
     assert moved == MASK
@@ -154,7 +156,7 @@ def test_rate_rules_multiply_the_whole_update():
     gradients = jax.tree.map(jnp.ones_like, PARAMS)
     fields = dict(kind="adamw", weight_decay=0.2)
     plain, slower = (optimizer.update(gradients, optimizer.init(PARAMS), PARAMS)[0] for optimizer in
-                     (built(**fields), built(**fields, rate_rules=((r"model/image/", 0.25), (r"log_scale", 3.0)))))
+                     (built(**fields), built(**fields, lr_multipliers=((r"model/image/", 0.25), (r"log_scale", 3.0)))))
     factors = {"model": {"image": {"kernel": 0.25, "bias": 0.25}, "text": {"kernel": 1.0}},
                "objectives_contrastive": {"log_scale": 3.0}}
     jax.tree.map(lambda a, b, factor: np.testing.assert_allclose(a, factor * b, rtol=1e-6), slower, plain, factors)
@@ -162,7 +164,7 @@ def test_rate_rules_multiply_the_whole_update():
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd", "lion", "adafactor"])
 def test_frozen_parameters_keep_every_bit_and_have_no_moments(kind):
-    fields = dict(kind=kind, weight_decay=0.3, clip_norm=1.0, rate_rules=((r"text/", 0.5),))
+    fields = dict(kind=kind, weight_decay=0.3, clip_norm=1.0, lr_multipliers=((r"text/", 0.5),))
     params, state = run(built(**fields, frozen=(r"model/image/",)), 5)
     assert_equal_trees(params["model"]["image"], PARAMS["model"]["image"])
     assert not np.allclose(params["model"]["text"]["kernel"], PARAMS["model"]["text"]["kernel"])
@@ -174,7 +176,7 @@ def test_frozen_parameters_keep_every_bit_and_have_no_moments(kind):
 def test_frozen_parameters_do_not_count_in_the_clipped_norm():
     gradients = {**jax.tree.map(lambda leaf: 1e6 * jnp.ones_like(leaf), PARAMS),
                  "objectives_contrastive": {"log_scale": jnp.float32(0.5)}}
-    optimizer = built(rate=1.0, kind="sgd", momentum=0.0, clip_norm=1.0, frozen=(r"^model/",))
+    optimizer = built(learning_rate=1.0, kind="sgd", momentum=0.0, clip_norm=1.0, frozen=(r"^model/",))
     updates, _ = optimizer.update(gradients, optimizer.init(PARAMS), PARAMS)
     assert updates["objectives_contrastive"]["log_scale"] == -0.5
     zeroed = zero_frozen(gradients, (r"^model/",))
@@ -183,7 +185,7 @@ def test_frozen_parameters_do_not_count_in_the_clipped_norm():
     assert zero_frozen(gradients, ()) is gradients
 
 
-@pytest.mark.parametrize("rules", ["frozen", "decay_rules", "rate_rules"])
+@pytest.mark.parametrize("rules", ["frozen", "decay_multipliers", "lr_multipliers"])
 @pytest.mark.parametrize(("pattern", "message"), [("modle/", "matches no parameter; paths look like model/image/bias"),
                                                   ("(", "is not a regular expression")])
 def test_a_rule_that_can_match_nothing_is_a_config_error_that_names_it(rules, pattern, message):
@@ -215,7 +217,7 @@ def test_muon_moves_a_kernel_by_an_almost_orthogonal_matrix(path):
     """Singular values after five Newton-Schulz steps lie about 1 (Jordan 2024), times 0.2 sqrt of the longer side."""
     shape, matrix = MATRICES[path]
     params = {"model": {path: jnp.zeros(shape)}}
-    optimizer = make_optimizer(schema.Optimizer(kind="muon", decay_rules=()), optax.constant_schedule(1.0), params)
+    optimizer = build_optimizer(schema.Optimizer(kind="muon", decay_multipliers=()), optax.constant_schedule(1.0), params)
     gradients = {"model": {path: jnp.asarray(RNG.normal(size=shape) * 1e-3, jnp.float32)}}
     update = np.asarray(optimizer.update(gradients, optimizer.init(params), params)[0]["model"][path])
     for layer in update.reshape(-1, *(matrix or shape)[-2:]):
@@ -228,9 +230,9 @@ def test_muon_moves_a_kernel_by_an_almost_orthogonal_matrix(path):
 def test_muon_takes_as_many_steps_of_newton_and_schulz_as_it_is_told(steps):
     """Jordan 2024: X <- a X + (b A + c A A) X with A = X X^T, from the gradient over its Frobenius norm."""
     gradient = RNG.normal(size=(4, 6))
-    config = schema.Optimizer(kind="muon", newton_schulz_steps=steps, decay_rules=())
+    config = schema.Optimizer(kind="muon", newton_schulz_steps=steps, decay_multipliers=())
     params = {"mlp": {"in": {"kernel": jnp.zeros((4, 6))}}}
-    optimizer = make_optimizer(config, optax.constant_schedule(1.0), params)
+    optimizer = build_optimizer(config, optax.constant_schedule(1.0), params)
     gradients = {"mlp": {"in": {"kernel": jnp.asarray(gradient, jnp.float32)}}}
     update = optimizer.update(gradients, optimizer.init(params), params)[0]["mlp"]["in"]["kernel"]
     x = gradient / np.linalg.norm(gradient)
@@ -244,7 +246,7 @@ def test_muon_leaves_embeddings_biases_and_what_tells_classes_to_adam_with_neste
     params = {"tokens": {"embedding": jnp.zeros((7, 4))}, "norm": {"bias": jnp.zeros(4)},
               "objectives_label": {"head": {"out": {"kernel": jnp.zeros((4, 7))}}}}
     gradients = jax.tree.map(lambda leaf: jnp.asarray(RNG.normal(size=leaf.shape), jnp.float32), params)
-    ours = make_optimizer(schema.Optimizer(kind="muon", b1=0.9, b2=0.99, epsilon=1e-8, decay_rules=()),
+    ours = build_optimizer(schema.Optimizer(kind="muon", b1=0.9, b2=0.99, epsilon=1e-8, decay_multipliers=()),
                           optax.constant_schedule(0.1), params)
     theirs = optax.nadam(0.1, 0.9, 0.99, 1e-8)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),

@@ -11,11 +11,11 @@ from tiny_experiment import batch_of, experiment, leaves
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.sharding.mesh import batch_sharding, make_mesh
-from vlp_jax.sharding.rules import make_layout
+from vlp_jax.sharding.mesh import batch_sharding, build_mesh
+from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.build import build_update, example_batch
 from vlp_jax.training.regularizers import check_regularizers, penalty
-from vlp_jax.training.state import make_state
+from vlp_jax.training.state import create_state
 
 KINDS = {"lasso": dict(l1=0.3), "ridge": dict(l2=0.2), "elastic net": dict(l1=0.3, l2=0.2)}
 PENALTIES = {"towers": schema.Regularizer(l1=3e-3, l2=2e-2, pattern=r"^model/.*kernel$"),
@@ -53,9 +53,9 @@ def test_groups_are_chosen_by_their_patterns_and_frozen_parameters_are_in_none()
 
 def updated(config, devices):
     """Parameters before and after one update, and its metrics."""
-    mesh = make_mesh(config.mesh, jax.devices()[:devices])
-    update = build_update(config, make_layout(config.mesh, mesh), 10)
-    state = jax.jit(lambda: make_state(update.module, example_batch(config), update.optimizer, config.seed, False),
+    mesh = build_mesh(config.mesh, jax.devices()[:devices])
+    update = build_update(config, build_layout(config.mesh, mesh), 10)
+    state = jax.jit(lambda: create_state(update.module, example_batch(config), update.optimizer, config.seed, False),
                     out_shardings=update.shardings)()
     before = leaves(state.params)
     state, metrics = update.train_step(state, jax.device_put(batch_of(), batch_sharding(mesh)))
@@ -100,7 +100,7 @@ def test_an_update_has_them_once_in_its_loss_and_its_gradients(accumulation, mes
 
 
 def test_a_parameter_that_no_objective_trains_yet_is_left_alone():
-    planned = dict(contrastive=dict(kind="softmax", weight_start=5), triplet=dict(kind="triplet"))
+    planned = dict(contrastive=dict(kind="clip", weight_start=5), triplet=dict(kind="triplet"))
     before, after, _ = updated(descent(objectives=planned, regularizers=dict(all=dict(l2=0.1))), 1)
     moved = {path.split("/")[0] for path, value in after.items() if np.any(value != before[path])}
     assert moved == {"model"} and any(path.startswith("objectives_contrastive") for path in before)
@@ -118,4 +118,4 @@ def test_a_pattern_that_finds_nothing_is_named(pattern, frozen, message):
 def test_a_config_whose_pattern_finds_nothing_builds_no_update():
     config = dataclasses.replace(experiment(), regularizers={"small": schema.Regularizer(l1=1.0, pattern="nowhere")})
     with pytest.raises(ConfigError, match="regularizers.small.pattern: 'nowhere' matches no parameter"):
-        build_update(config, make_layout(config.mesh, make_mesh(config.mesh)), 10)
+        build_update(config, build_layout(config.mesh, build_mesh(config.mesh)), 10)

@@ -16,7 +16,7 @@ from vlp_jax.command_line import split_overrides
 from vlp_jax.config import load_config
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.accumulation import prepare
-from vlp_jax.training.build import assemble, example_batch, make_module
+from vlp_jax.training.build import build_module, build_run, example_batch
 from vlp_jax.training.checkpoints.format import describe, flat, nest
 from vlp_jax.training.initialize_from import find_origins
 from vlp_jax.training.resize_parameters import as_here, change_of, depths, fitted, resampled, restacked, shapes_as_here
@@ -24,7 +24,7 @@ from vlp_jax.training.state import initial_variables
 
 ROOT = pathlib.Path(__file__).parents[2]
 RUN = ("data.train.source=synthetic:64", "model.image.depth=2", "model.text.depth=2", "ema=None")
-UNCHANGED = ("steps=1", "optimizer.rate=0")
+UNCHANGED = ("steps=1", "optimizer.learning_rate=0")
 GRIDS = [(14, 24), (18, 36), (4, 6), (6, 4), (9, 3), (5, 12)]
 
 
@@ -118,12 +118,12 @@ def with_scan(scan):
 
 
 def initial(config, seed):
-    return flat(jax.jit(lambda: nn.meta.unbox(initial_variables(make_module(config), example_batch(config), seed)))()["params"])
+    return flat(jax.jit(lambda: nn.meta.unbox(initial_variables(build_module(config), example_batch(config), seed)))()["params"])
 
 
 def encoder(config):
     """{path: array} of all that a module computes of one batch, as a function of {path: parameter}."""
-    batch, module, needs = prepare(batch_of(), config.data.images), make_module(config), {"image", "text", "fused", "decoding"}
+    batch, module, needs = prepare(batch_of(), config.data.images), build_module(config), {"image", "text", "fused", "decoding"}
     return jax.jit(lambda params: flat(module.apply({"params": nest(params)}, batch, needs, False, method="encode")))
 
 
@@ -160,7 +160,7 @@ def source(train, tmp_path_factory):
 
 
 def assembled(flags):
-    return assemble(load_config(f"{ROOT}/configs/clip_emoji.py:smoke", split_overrides(flags)[1]))
+    return build_run(load_config(f"{ROOT}/configs/clip_emoji.py:smoke", split_overrides(flags)[1]))
 
 
 def trained(folder):

@@ -14,7 +14,7 @@ from vlp_jax import main
 from vlp_jax.data.sources.registry import open_source
 from vlp_jax.data.sources.synthetic import SyntheticSource
 from vlp_jax.errors import CheckpointError, ConfigError, TrainingError
-from vlp_jax.evaluators.predictor import Embedder
+from vlp_jax.evaluators.predictor import Predictor
 from vlp_jax.training import trainer
 from vlp_jax.training.hooks.metric_writers import MetricsFile
 from vlp_jax.training.hooks.watchdog import Watchdog
@@ -46,7 +46,7 @@ def test_the_best_checkpoint_by_a_metric_is_kept_beside_the_newest(train):
     metric = "val/text_to_image_median_rank"
     workdir = train("steps=4", "evaluators={'val': {'source': 'embedded:emoji/val_concept', 'every_steps': 1}}",
                     "checkpoint.every_steps=1", "checkpoint.keep=1", "checkpoint.keep_best=1", f"checkpoint.best_metric={metric}",
-                    "checkpoint.best_mode=max", "optimizer.rate=0.03")
+                    "checkpoint.best_mode=max", "optimizer.learning_rate=0.03")
     values = {row["step"]: row[metric] for row in rows(workdir)}
     assert len(set(values.values())) > 1
     best = max(values.values())
@@ -73,7 +73,7 @@ def test_without_either_only_the_last_step_is_saved(train):
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpoint(train):
     with pytest.raises(TrainingError, match="at step 2; the last good checkpoint is .*checkpoints/1;"):
         train("steps=5", "optimizer.kind=sgd", "checkpoint.every_steps=1", "optimizer.clip_norm=none", "optimizer.weight_decay=0",
-              "optimizer.rate=1e30")
+              "optimizer.learning_rate=1e30")
 
 
 def test_every_row_holds_the_names_that_the_readme_promises(train):
@@ -85,7 +85,7 @@ def test_every_row_holds_the_names_that_the_readme_promises(train):
 
 def test_a_signal_during_an_evaluation_breaks_it_off_and_the_next_start_makes_up_for_it(train, tmp_path, monkeypatch):
     """Seven batches of pictures and captions; the signal comes during the second. Everything is watched, and synced."""
-    place, expect, sync, batches, awaited, synced = Embedder.place, Watchdog.expect, MetricsFile.sync, [], [], []
+    place, expect, sync, batches, awaited, synced = Predictor.place, Watchdog.expect, MetricsFile.sync, [], [], []
 
     def placed(*arguments):
         batches.append(1)
@@ -93,7 +93,7 @@ def test_a_signal_during_an_evaluation_breaks_it_off_and_the_next_start_makes_up
             os.kill(os.getpid(), signal.SIGTERM)
         return place(*arguments)
 
-    monkeypatch.setattr(Embedder, "place", placed)
+    monkeypatch.setattr(Predictor, "place", placed)
     monkeypatch.setattr(Watchdog, "expect", lambda dog, words: (awaited.append(words), expect(dog, words)))
     monkeypatch.setattr(MetricsFile, "sync", lambda file: (synced.append(1), sync(file)))
     plan = ("steps=2", SYNTHETIC, "checkpoint.every_steps=none",

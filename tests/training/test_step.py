@@ -8,19 +8,19 @@ import pytest
 from tiny_experiment import batch_of, experiment, leaves
 
 from vlp_jax.training.accumulation import prepare
-from vlp_jax.training.build import make_module
-from vlp_jax.training.optimizer import make_optimizer
-from vlp_jax.training.state import boxed_parameters, fingerprint, make_state
-from vlp_jax.training.step import make_train_step
+from vlp_jax.training.build import build_module
+from vlp_jax.training.optimizer import build_optimizer
+from vlp_jax.training.state import boxed_parameters, create_state, fingerprint
+from vlp_jax.training.step import build_train_step
 
 
 def start(config):
     """The compiled update and the state before it."""
-    module, rate = make_module(config), optax.constant_schedule(config.optimizer.rate)
+    module, rate = build_module(config), optax.constant_schedule(config.optimizer.learning_rate)
     example = prepare(batch_of(), config.data.images)
-    optimizer = make_optimizer(config.optimizer, rate, boxed_parameters(module, example))
-    step = make_train_step(config, module, optimizer, rate)
-    state = jax.jit(lambda: make_state(module, example, optimizer, config.seed, config.ema is not None))()
+    optimizer = build_optimizer(config.optimizer, rate, boxed_parameters(module, example))
+    step = build_train_step(config, module, optimizer, rate)
+    state = jax.jit(lambda: create_state(module, example, optimizer, config.seed, config.ema is not None))()
     return jax.jit(step), state
 
 
@@ -53,17 +53,17 @@ def test_an_update_is_a_function_of_state_and_batch_and_leaves_the_key_alone():
 
 def test_the_average_is_the_recursion_over_parameters(averaging):
     step, state = averaging
-    average = leaves(state.params)
+    ema = leaves(state.params)
     for _ in range(3):
         state, _ = step(state, batch_of())
-        average = {path: 0.9 * average[path] + 0.1 * value for path, value in leaves(state.params).items()}
-    for path, value in leaves(state.average).items():
-        np.testing.assert_allclose(value, average[path], rtol=1e-5, atol=1e-7, err_msg=path)
+        ema = {path: 0.9 * ema[path] + 0.1 * value for path, value in leaves(state.params).items()}
+    for path, value in leaves(state.ema).items():
+        np.testing.assert_allclose(value, ema[path], rtol=1e-5, atol=1e-7, err_msg=path)
 
 
 def test_a_frozen_tower_keeps_every_bit_while_the_other_learns():
     step, state = start(experiment(optimizer__frozen=("^model/image/",)))
-    assert state.average is None
+    assert state.ema is None
     before = leaves(state.params)
     for _ in range(3):
         state, metrics = step(state, batch_of())
@@ -74,7 +74,7 @@ def test_a_frozen_tower_keeps_every_bit_while_the_other_learns():
 
 
 def test_the_scale_is_clamped_after_each_update():
-    objective = dict(kind="softmax", initial_scale=99.99, maximum_scale=100.0)
+    objective = dict(kind="clip", initial_scale=99.99, maximum_scale=100.0)
     step, state = start(experiment(objectives=dict(contrastive=objective), optimizer__rate=1.0, optimizer__kind="sgd",
                                    optimizer__weight_decay=0.0))
     scales = []
@@ -86,7 +86,7 @@ def test_the_scale_is_clamped_after_each_update():
 
 
 def test_sigmoid_starts_at_scale_10_and_bias_minus_10():
-    _, state = start(experiment(objectives=dict(contrastive=dict(kind="sigmoid"))))
+    _, state = start(experiment(objectives=dict(contrastive=dict(kind="siglip"))))
     params = state.params["objectives_contrastive"]
     np.testing.assert_allclose([jnp.exp(params["log_scale"]), params["bias"]], [10.0, -10.0], rtol=1e-6)
 
@@ -120,6 +120,6 @@ def test_the_fingerprint_changes_with_two_signs_and_with_every_order():
 
 
 def test_the_fingerprint_does_not_depend_on_how_arrays_lie_on_devices():
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.build_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     spread = jax.device_put(TREE["a"], jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
     assert int(fingerprint({**TREE, "a": spread})) == int(fingerprint(TREE))

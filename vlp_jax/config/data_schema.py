@@ -153,11 +153,11 @@ class ScoresTarget(Classes):
 
 @dataclasses.dataclass(frozen=True)
 class NumberTarget(Target):
-    """A number, less `mean`, divided by `deviation`."""
+    """A number, less `mean`, divided by `std`."""
 
     kind: Literal["number"] = "number"
     mean: float = 0.0
-    deviation: float = between(1.0, 1e-30)
+    std: float = between(1.0, 1e-30)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,9 +45,9 @@ def clip() -> ml_collections.ConfigDict:
     towers = dict(norm_epsilon=1e-5, activation="quick_gelu", initialization="clip", scan=True, rematerialisation="full")
     config.model.image.update(towers, pooling="cls", embedding_norm=True, patch_bias=False, initialization="torch")
     config.model.text.update(towers, vocab_size=49408, length=77, causal=True, pooling="end")
-    config.objectives = dict(contrastive=dict(kind="softmax", implementation="ring"))
-    config.optimizer.update(rate=5e-4, b1=0.9, b2=0.98, epsilon=1e-6, weight_decay=0.2,
-                            decay_rules=((r"(bias|scale|class_token)$", 0.0),))
+    config.objectives = dict(contrastive=dict(kind="clip", implementation="ring"))
+    config.optimizer.update(learning_rate=5e-4, b1=0.9, b2=0.98, epsilon=1e-6, weight_decay=0.2,
+                            decay_multipliers=((r"(bias|scale|class_token)$", 0.0),))
     config.optimizer.schedule.update(kind="cosine", warmup=2000.0)
     config.precision.compute = "bfloat16"
     return as_recipe(config)
@@ -76,8 +76,8 @@ def siglip() -> ml_collections.ConfigDict:
     config.model.image.update(towers, pooling="map", projection="none")
     config.model.text.update(towers, preset="B", vocab_size=32_000, length=64, causal=False, padding_mask=False,
                              pooling="last", projection="linear_with_bias", word_std=768**-0.5, position_std=768**-0.5)
-    config.objectives = dict(contrastive=dict(kind="sigmoid", implementation="ring"))
-    config.optimizer.update(rate=1e-3, b1=0.9, b2=0.95, weight_decay=1e-4, clip_norm=1.0, **BIG_VISION_DECAY)
+    config.objectives = dict(contrastive=dict(kind="siglip", implementation="ring"))
+    config.optimizer.update(learning_rate=1e-3, b1=0.9, b2=0.95, weight_decay=1e-4, clip_norm=1.0, **BIG_VISION_DECAY)
     config.optimizer.schedule.update(kind="cosine", warmup=0.02)
     config.precision.compute = "bfloat16"
     return as_recipe(config)
@@ -86,7 +86,7 @@ def siglip() -> ml_collections.ConfigDict:
 # OpenCLIP's cleaning and ids: it pads with 0, which is "!".
 CLIP_TEXT = dict(tokenizer="embedded:clip", canonicalize=("ftfy", "html", "lower_case", "whitespace"),
                  start_token="<|startoftext|>", end_token="<|endoftext|>", padding_token="!")
-BIG_VISION_DECAY = dict(decay_coupling="schedule", decay_rules=((r"kernel$", 1.0), (r".*", 0.0)))
+BIG_VISION_DECAY = dict(decay_coupling="schedule", decay_multipliers=((r"kernel$", 1.0), (r".*", 0.0)))
 # What ALBEF and BLIP draw augmentations from, each applied half of the time.
 ALBEF_OPERATIONS = ("identity", "autocontrast", "equalize", "brightness", "sharpness", "shear_x", "shear_y", "translate_x",
                     "translate_y", "rotate")
@@ -109,7 +109,7 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     narrow_text(config.model.text, narrow)
     shrink_parts(config, narrow)
     config.model.embedding_dim = 64
-    config.optimizer.rate = 1e-3
+    config.optimizer.learning_rate = 1e-3
     if config.ema is not None:
         config.ema = min(config.ema, SMOKE_EMA)
     config.optimizer.schedule.update(warmup=0.1, decay=0.1)
@@ -210,7 +210,8 @@ def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     shrink_parts(config, dict(narrow, depth=2))
     config.model.embedding_dim = 128
     config.precision.compute = "float32"
-    config.optimizer.update(kind="muon", rate=4e-3, b1=0.95, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0, rate_rules=())
+    config.optimizer.update(kind="muon", learning_rate=4e-3, b1=0.95, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0,
+                            lr_multipliers=())
     config.optimizer.schedule.update(kind="cosine", warmup=0.05)
     config.checkpoint.update(every_steps=500, every_minutes=None, keep=2)
     config.evaluators = dict(val_vendor=to_tree(schema.Evaluator(tasks=("retrieval",))))

@@ -45,7 +45,7 @@ class ContrastiveObjective(Scaled):
 class SoftmaxContrastive(ContrastiveObjective):
     """InfoNCE both ways (Radford et al. 2021)."""
 
-    kind: Literal["softmax"] = "softmax"
+    kind: Literal["clip"] = "clip"
     initial_scale: float = between(1 / 0.07, 1e-6)  # multiplies cosine similarities
     minimum_scale: float = between(1.0, 1e-6)
     maximum_scale: float = between(100.0, 1e-6)
@@ -57,7 +57,7 @@ class SoftmaxContrastive(ContrastiveObjective):
 class SigmoidContrastive(ContrastiveObjective):
     """Pairwise sigmoid loss (Zhai et al. 2023)."""
 
-    kind: Literal["sigmoid"] = "sigmoid"
+    kind: Literal["siglip"] = "siglip"
     initial_scale: float = between(10.0, 1e-6)
     minimum_scale: float = between(1.0, 1e-6)
     maximum_scale: float = between(1e6, 1e-6)
@@ -98,9 +98,10 @@ class Matching(Weighted):
     # Of the cosines by whose softmax similar negatives are drawn; None: the scale that a contrastive objective has learned so far
     negative_scale: float | None = between(1 / 0.07, 0.0)
     negative_floor: float = between(0.0, 0.0, 1.0)  # added to each probability of that softmax
-    wrong: Literal["both", "text", "image"] = "both"  # each image is asked about with a wrong text, each text with a wrong image
+    # The wrong part of a negative pair; both: each image with a wrong text, and each text with a wrong image
+    negatives_from: Literal["both", "text", "image"] = "both"
     # Probability with which a pair is asked about as a wrong one, and not as it is; None: each as it is, and with each wrong part
-    wrong_rate: float | None = between(None, 0.0, 1.0)
+    negative_rate: float | None = between(None, 0.0, 1.0)
     # cross_entropy: of a head of two numbers; binary_cross_entropy and hinge: of one, the log-odds, or a score beyond whose margin
     # of 1 nothing is lost
     loss: Literal["cross_entropy", "binary_cross_entropy", "hinge"] = "cross_entropy"
@@ -113,8 +114,8 @@ class MaskedLanguage(Weighted):
     kind: Literal["masked_language"] = "masked_language"
     with_image: bool = True
     rate: float = between(0.15, 0.0, 1.0)  # of the tokens, of which 80% are hidden, 10% replaced and 10% left
-    spare_first: bool = True  # the start token is never chosen
-    spare_last: bool = True  # nor is the end token
+    keep_first: bool = True  # the start token is never chosen
+    keep_last: bool = True  # nor is the end token
     mask_id: int | None = between(None, 0)  # None: the last id of `model.text.vocab_size`, beyond the tokenizer's
     tied: bool = False  # words are told by the text tower's own embeddings
     whole_words: bool = False  # all tokens of a word are chosen together (Cui et al. 2019); rate is of words then
@@ -146,7 +147,7 @@ class MaskedAutoencoder(Weighted):
 class ImageViews(Weighted):
     """Two views of each picture among those of all pictures (Chen et al. 2020), as SLIP adds it to CLIP (Mu et al. 2022)."""
 
-    kind: Literal["image_views"] = "image_views"
+    kind: Literal["simclr"] = "simclr"
     temperature: float = between(0.1, 1e-6)
     hidden_dim: int = between(4096, 1)  # of the projection head
     output_dim: int = between(256, 1)
@@ -178,8 +179,8 @@ class MaskedJoint(MaskedPatches):
 
     kind: Literal["masked_joint"] = "masked_joint"
     rate: float = between(0.15, 0.0, 1.0)  # of the words' tokens; this and what follows as in MaskedLanguage
-    spare_first: bool = True
-    spare_last: bool = True
+    keep_first: bool = True
+    keep_last: bool = True
     mask_id: int | None = between(None, 0)
     tied: bool = False
     whole_words: bool = False
@@ -190,7 +191,7 @@ class Supervised(Weighted):
     """Fields that the objectives share which tell a target of `data.targets`."""
 
     target: str = ""  # its name there; must be given
-    of: Literal["image", "text", "fused"] = "fused"  # by what the tower pooled, or a fusion of both
+    features: Literal["image", "text", "fused"] = "fused"  # by what the tower pooled, or a fusion of both
     hidden_dim: int | None = between(None, 1)  # of a layer with a norm in the head; None: the head is linear
     dropout: float = between(0.0, 0.0, 1.0)  # of what the head's last layer reads
     initial_bias: float = 0.0  # of the head's last layer; a low one says of scores that most classes are false

@@ -41,7 +41,7 @@ def to_config(tree: Mapping, place: str = "", problems: Sequence[str] = ()) -> s
     found.report()
     with found.noted():
         if not config.objectives:
-            raise ConfigError(f"objectives: at least one is needed, such as contrastive.kind='softmax'{_at(place)}")
+            raise ConfigError(f"objectives: at least one is needed, such as contrastive.kind='clip'{_at(place)}")
     with found.noted():
         if config.ema == 1.0:
             raise ConfigError(f"ema: an average of decay 1 never changes; it must be below 1, such as 0.9999{_at(place)}")

@@ -80,7 +80,7 @@ from vlp_jax.config.tower_schema import WordTower as WordTower
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """The learning rate over time, as a multiple of `optimizer.rate`. Lengths are in steps; a fraction is of the run."""
+    """The learning rate over time, as a multiple of `optimizer.learning_rate`. Lengths are in steps; a fraction is of the run."""
 
     kind: Literal["cosine", "linear", "rsqrt", "constant", "exponential", "warmup_stable_decay"] = "cosine"
     warmup: float = between(0.0, 0.0)  # below 1 a fraction of the run, else steps; likewise below
@@ -100,18 +100,18 @@ class Optimizer:
     """
 
     kind: Literal["adamw", "adam", "sgd", "adafactor", "lion", "muon"] = "adamw"
-    rate: float = between(1e-3, 0.0)
+    learning_rate: float = between(1e-3, 0.0)
     b1: float = between(0.9, 0.0, 0.999999)
     b2: float = between(0.98, 0.0, 0.999999)
     epsilon: float = positive(1e-6)  # adam, adamw, muon
     momentum: float = between(0.9, 0.0, 0.999999)  # sgd
     newton_schulz_steps: int = between(5, 1)  # muon: three products each, to make an update nearly orthogonal
     weight_decay: float = between(0.0, 0.0)
-    # What weight decay is multiplied by: the learning rate, as in PyTorch's AdamW, so that an update takes weight_decay * rate of
-    # each parameter; or the schedule alone, from 0 to 1, as in big_vision, whose 1e-4 is AdamW's 0.1 at a rate of 1e-3.
-    decay_coupling: Literal["rate", "schedule"] = "rate"
-    decay_rules: tuple[tuple[str, float], ...] = ((r"(bias|scale)$", 0.0),)  # multiples of weight_decay
-    rate_rules: tuple[tuple[str, float], ...] = ()  # multiples of rate
+    # What weight decay is multiplied by: the learning rate, as in PyTorch's AdamW, so that an update takes weight_decay *
+    # learning_rate of each parameter; or the schedule alone, from 0 to 1, as in big_vision, whose 1e-4 is AdamW's 0.1 at 1e-3.
+    decay_coupling: Literal["learning_rate", "schedule"] = "learning_rate"
+    decay_multipliers: tuple[tuple[str, float], ...] = ((r"(bias|scale)$", 0.0),)  # multiples of weight_decay
+    lr_multipliers: tuple[tuple[str, float], ...] = ()  # multiples of learning_rate
     frozen: tuple[str, ...] = ()  # regexes of parameters that never change; nor do the statistics of a BatchNorm all of whose are
     clip_norm: float | None = positive(None)  # of the global gradient norm
     schedule: Schedule = section(Schedule)
@@ -234,7 +234,7 @@ class Evaluator:
     captions_per_class: int = between(400, 0)  # zero_shot by descriptions: training captions kept for a class
     objective: str | None = None  # classification, regression, answers: whose head; None: that of the first that has one
     by: str | None = None  # classification: the metadata field, likewise, by whose values accuracy is also given
-    beams: int = between(1, 1)  # captions and answers: texts that beam search keeps at a time; 1: the likeliest word each time
+    num_beams: int = between(1, 1)  # captions and answers: texts that beam search keeps at a time; 1: the likeliest word each time
     # Of beam search, as `generate` of transformers has them: a finished text's log-probability is divided by its length to this
     # power; when the search ends (see `BeamSearch` in models/decoder/generation.py).
     length_penalty: float = 1.0
@@ -253,7 +253,7 @@ class Pretrained:
     workdir: str | None = None  # the other run's
     stage: str | None = None  # an earlier stage of the same training (see configs/staged.py)
     step: int | None = between(None, 1)  # None: its newest checkpoint
-    average: bool | None = None  # the averaged parameters; None: where it keeps an average
+    ema: bool | None = None  # the averaged parameters; None: where it keeps an average
     # Regexes of those that are taken, by their names here, where both have them. Empty: all of the model, and what an objective has
     # learned that goes on, with the same name, kind and shapes in both (a scale, a bias, a head for the same target)
     parameters: tuple[str, ...] = ()

@@ -12,14 +12,14 @@ CLOSE, CLOSE_ELSEWHERE = 0.5, 0.72  # least similarity of a key in the same sect
 
 # What other code bases (OpenCLIP, big_vision, timm, PyTorch, transformers, Keras) call a setting: the end of its path here.
 SYNONYMS = {
-    "optimizer.rate": ("lr", "learning_rate", "base_lr", "peak_lr", "max_lr", "init_lr", "base_learning_rate", "step_size"),
+    "optimizer.learning_rate": ("lr", "rate", "base_lr", "peak_lr", "max_lr", "init_lr", "base_learning_rate", "step_size"),
     "optimizer.weight_decay": ("wd", "decay_weight", "l2"),
     "optimizer.b1": ("beta1", "adam_beta1", "adam_b1", "betas"),
     "optimizer.b2": ("beta2", "adam_beta2", "adam_b2"),
     "optimizer.epsilon": ("eps", "adam_epsilon", "adam_eps"),
     "optimizer.kind": ("optim", "opt", "optimizer_name", "optimizer_type", "optax_name"),
     "optimizer.frozen": ("freeze", "frozen_layers", "lock", "lock_image", "lock_text", "trainable"),
-    "optimizer.rate_rules": ("lr_mults", "lr_multipliers", "layer_decay", "layerwise_lr_decay"),
+    "optimizer.lr_multipliers": ("lr_mults", "lr_multipliers", "layer_decay", "layerwise_lr_decay"),
     "optimizer.clip_norm": ("grad_clip", "grad_clip_norm", "gradient_clip", "gradient_clip_val", "max_grad_norm", "clip_grad",
                             "clip_grad_norm", "gradient_clipping"),
     "optimizer.schedule.kind": ("scheduler", "lr_scheduler", "lr_scheduler_type", "lr_schedule", "sched", "decay_type"),
@@ -80,7 +80,7 @@ SYNONYMS = {
     "evaluators.NAME.batch_size": ("eval_batch_size", "val_batch_size", "per_device_eval_batch_size"),
     "evaluators.NAME.tasks": ("metrics", "eval_tasks"),
     "evaluators.NAME.templates": ("prompts", "prompt_templates", "zeroshot_templates"),
-    "evaluators.NAME.beams": ("num_beams", "beam_size"),
+    "evaluators.NAME.num_beams": ("num_beams", "beam_size"),
     "objectives": ("loss", "losses", "loss_type", "objective"),
     "objectives.NAME.initial_scale": ("temperature", "logit_scale", "init_logit_scale", "temperature_init", "tau"),
     "objectives.NAME.initial_bias": ("logit_bias", "init_logit_bias", "bias_init"),

@@ -55,8 +55,8 @@ def outputs_of(path: str, objective: schema.Supervised, config: schema.Config, f
         fail(f"{path}.target", f"{what} needs a target of kind {wanted!r}, data.targets.{objective.target} is one of kind "
                                f"{target.kind!r}")
     image = config.model.image
-    if objective.of == "image" and isinstance(image, schema.ImageTower) and image.pooling == "none":
-        fail(f"{path}.of", "'image' reads what model.image.pooling='none' does not pool; set it, such as 'mean'")
+    if objective.features == "image" and isinstance(image, schema.ImageTower) and image.pooling == "none":
+        fail(f"{path}.features", "'image' reads what model.image.pooling='none' does not pool; set it, such as 'mean'")
     outputs = number_of_classes(target)
     if objective.outputs not in (None, outputs):
         fail(f"{path}.outputs", f"is {objective.outputs}, data.targets.{objective.target} has {outputs}; leave it out")

@@ -12,7 +12,7 @@ OF_SCHEDULES = {"cosine": ("final",), "linear": ("final",), "rsqrt": ("decay", "
 # For which tasks of an evaluator a setting is; one that is not here is for all.
 TASKS_OF_SETTINGS = {"class_field": ("zero_shot",), "templates": ("zero_shot",), "class_names": ("zero_shot",),
                      "captions_per_class": ("zero_shot",), "merge_equal_captions": ("retrieval",), "by": ("classification",),
-                     "objective": ("classification", "regression", "answers"), "beams": ("captions", "answers"),
+                     "objective": ("classification", "regression", "answers"), "num_beams": ("captions", "answers"),
                      "length_penalty": ("captions", "answers"), "early_stopping": ("captions", "answers")}
 LISTED = ("zero_shot", "retrieval")  # tasks without which their settings are listed, and no error
 CHUNK_SIZE = schema.ContrastiveObjective().chunk_size
@@ -62,8 +62,8 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
         settings.append((f"objectives.{name}.weight_end", (objective.weight_end or 1 << 60) <= objective.weight_start,
                          "beside a weight_start that is not before it: the objective would never count"))
         if isinstance(objective, schema.HidesWords):
-            ends = (("first", objective.spare_first, "start_token", text.start_token),
-                    ("last", objective.spare_last, "end_token", text.end_token))
+            ends = (("first", objective.keep_first, "start_token", text.start_token),
+                    ("last", objective.keep_last, "end_token", text.end_token))
             settings += [(f"objectives.{name}.spare_{place}", spared and token is None, f"without data.text.{key}: that is a word")
                          for place, spared, key, token in ends]
         if isinstance(objective, schema.Matching):
@@ -87,9 +87,10 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
         ("model.text.word_overlap", words.word_vectors is None and words.word_overlap != schema.TextTower().word_overlap,
          "without model.text.word_vectors"),
         ("data.view_augmentation", config.data.view_augmentation is not None and not views,
-         "without an objective of kind 'image_views'"),
+         "without an objective of kind 'simclr'"),
         ("data.text.packing_rows", text.packing is None and text.packing_rows != 1, "without data.text.packing"),
-        ("optimizer.decay_coupling", optimizer.decay_coupling != "rate" and not optimizer.weight_decay, "with weight_decay=0"),
+        ("optimizer.decay_coupling", optimizer.decay_coupling != "learning_rate" and not optimizer.weight_decay,
+         "with weight_decay=0"),
         ("optimizer.newton_schulz_steps",
          optimizer.kind != "muon" and optimizer.newton_schulz_steps != schema.Optimizer().newton_schulz_steps,
          f"beside optimizer.kind={optimizer.kind!r}: it is for 'muon'"),
@@ -109,14 +110,15 @@ def unused_parts(config: schema.Config) -> list[tuple[str, bool, str]]:
     writes = any(isinstance(objective, schema.CaptioningObjective | schema.AnsweringObjective) for objective in objectives)
     fuses = any(isinstance(objective, schema.Matching | schema.MaskedJoint | schema.AnsweringObjective)
                 or (isinstance(objective, schema.MaskedLanguage) and objective.with_image)
-                or (isinstance(objective, schema.Supervised) and objective.of == "fused") for objective in objectives)
+                or (isinstance(objective, schema.Supervised) and objective.features == "fused") for objective in objectives)
     captions = any(isinstance(objective, schema.CaptioningObjective) for objective in objectives)
     decoder = config.model.decoder
     return [("model.decoder", decoder is not None and not writes, "without an objective of kind 'captioning' or 'answering'"),
             ("model.decoder.text_prefix", isinstance(decoder, schema.Decoder) and decoder.text_prefix > 0 and not captions,
              "without an objective of kind 'captioning'"),
             ("model.fusion", config.model.fusion is not None and not fuses,
-             "without an objective of kind 'matching', 'masked_joint', 'answering', 'masked_language' with_image, or of='fused'")]
+             "without an objective of kind 'matching', 'masked_joint', 'answering', 'masked_language' with_image, "
+             "or features='fused'")]
 
 
 def unused_of_targets(config: schema.Config) -> list[tuple[str, bool, str]]:
@@ -136,10 +138,10 @@ def unused_of_targets(config: schema.Config) -> list[tuple[str, bool, str]]:
     for name, spec in config.evaluators.items():
         settings += [(f"evaluators.{name}.objective", spec.objective is not None and not heads & {*spec.tasks},
                       "without the task 'classification', 'regression' or 'answers'"),
-                     (f"evaluators.{name}.beams", spec.beams > 1 and not writers & {*spec.tasks},
+                     (f"evaluators.{name}.num_beams", spec.num_beams > 1 and not writers & {*spec.tasks},
                       "without the task 'captions' or 'answers'"),
-                     *((f"evaluators.{name}.{key}", spec.beams == 1 and getattr(spec, key) != getattr(schema.Evaluator(), key),
-                        "beside beams=1: it is for beam search") for key in ("length_penalty", "early_stopping")),
+                     *((f"evaluators.{name}.{key}", spec.num_beams == 1 and getattr(spec, key) != getattr(schema.Evaluator(), key),
+                        "beside num_beams=1: it is for beam search") for key in ("length_penalty", "early_stopping")),
                      (f"evaluators.{name}.by", spec.by is not None and "classification" not in spec.tasks,
                       "without the task 'classification'")]
     return settings

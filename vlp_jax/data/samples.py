@@ -35,8 +35,8 @@ class Reason(enum.StrEnum):
 
 
 # What an unpaired sample would be of use to: added to messages, since pairs are all that is read so far.
-IMAGE_ALONE = ("an image without a caption suits only objectives that read no text, of kind 'image_views', 'masked_autoencoder', "
-               "'masked_image', or 'classification' with of='image'; give it a caption, as images alone are not read yet")
+IMAGE_ALONE = ("an image without a caption suits only objectives that read no text, of kind 'simclr', 'masked_autoencoder', "
+               "'masked_image', or 'classification' with features='image'; give it a caption, as images alone are not read yet")
 TEXT_ALONE = ("a text without an image suits only objectives that read no image, of kind 'masked_language' with with_image=False "
               "or 'captioning' with model.decoder.image='none'; give it an image, as texts alone are not read yet")
 UNPAIRED = {Reason.MISSING_IMAGE: TEXT_ALONE, Reason.MISSING_CAPTION: IMAGE_ALONE}

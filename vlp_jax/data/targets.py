@@ -123,7 +123,7 @@ def number_in(metadata: Mapping[str, Any], spec: schema.NumberTarget) -> np.ndar
     except (ValueError, OverflowError):
         value = np.nan
     with np.errstate(over="ignore"):
-        number = np.float32((value - spec.mean) / spec.deviation)
+        number = np.float32((value - spec.mean) / spec.std)
     return number if np.isfinite(number) else np.float32(np.nan)
 
 

@@ -29,7 +29,7 @@ def several_hosts() -> bool:
     return jax.process_count() > 1
 
 
-def is_first() -> bool:
+def is_primary_process() -> bool:
     """Whether this is the host that writes."""
     return jax.process_index() == 0
 
@@ -39,7 +39,7 @@ def service() -> Any:
     return distributed.global_state.client
 
 
-def in_turn(computed: Value) -> Value:
+def wait_on_cpu(computed: Value) -> Value:
     """`computed`, waited for where several CPU devices compute. They begin programs that do not depend on each other in any order,
     and two with collectives, begun in another order on each device, wait for each other for ever; between hosts of several
     devices also without asynchronous dispatch (jaxlib 0.10.2)."""
@@ -63,17 +63,17 @@ def exchange(what: str, value: Any) -> list[Any]:
         raise HostError(f"{what}: {len(there)} of {jax.process_count()} hosts came within {_patience['seconds']:g} s "
                         f"(hosts.barrier_seconds), missing: {missing}") from error
     values = {int(key.rpartition("/")[2]): json.loads(text) for key, text in client.key_value_dir_get(f"{FOLDER}/{number}/")}
-    if is_first() and number:
+    if is_primary_process() and number:
         client.key_value_delete(f"{FOLDER}/{number - 1}/")  # all have come here, so all have read it
     return [values[host] for host in range(jax.process_count())]
 
 
-def decided_by_first(what: str, decide: Callable[[], Value]) -> Value:
+def broadcast_from_primary(what: str, decide: Callable[[], Value]) -> Value:
     """`decide()` as host 0 finds it (JSON), on every host. Raises: on all of them, the UserError that host 0 met."""
     if not several_hosts():
         return decide()
     verdict = None
-    if is_first():
+    if is_primary_process():
         try:
             verdict = {"value": decide()}
         except UserError as error:

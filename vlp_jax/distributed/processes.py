@@ -17,7 +17,7 @@ from vlp_jax.distributed.cluster_detection import Launch
 from vlp_jax.distributed.coordinator_proxy import Relay
 from vlp_jax.distributed.exchange import exchange, set_patience
 from vlp_jax.distributed.heartbeat import Watch, leave_together
-from vlp_jax.distributed.rendezvous import call_roll
+from vlp_jax.distributed.rendezvous import await_processes
 from vlp_jax.errors import PASSING, UserError, user_error_of
 from vlp_jax.interrupts import CTRL_C, leaving_with
 
@@ -60,7 +60,7 @@ def connect(launch: Launch, config: schema.Hosts, heeds_signals: bool) -> Relay 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.config.update("jax_enable_preemption_service", heeds_signals)
     start = time.monotonic()
-    call_roll(launch, config.initialization_seconds)
+    await_processes(launch, config.initialization_seconds)
     left = config.initialization_seconds - (time.monotonic() - start)
     # JAX's own heartbeat ends a process with a stack trace; ours comes first, and says which host.
     relay = Relay(launch.coordinator) if launch.process else None

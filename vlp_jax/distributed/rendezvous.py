@@ -15,7 +15,7 @@ PAUSE = 0.2  # seconds between two attempts to reach host 0
 REFUSED = "refused: "  # what host 0 says to one that should not be there
 
 
-def call_roll(launch: Launch, patience: float) -> None:
+def await_processes(launch: Launch, patience: float) -> None:
     """Returns when all hosts are here. Raises: HostError, within about `patience` seconds, saying how many of how many came."""
     if launch.process == 0:
         receive(launch, patience)

@@ -10,14 +10,14 @@ from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.data.text.vqa_answers import vqa_score
 from vlp_jax.evaluators.captioning import SHOWN
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
-from vlp_jax.evaluators.supervised import Teller, first_texts, require_targets
+from vlp_jax.evaluators.supervised import SupervisedHead, first_texts, require_targets
 from vlp_jax.evaluators.text_generator import words
 
 ANSWER_METRICS = ("answers_samples", "answers_exact_match", "answers_vqa_accuracy")
 Write = Callable[[Sequence[tuple[int, str]]], np.ndarray]  # (number of a sample, its text) -> int [N, L], tokens up to an end token
 
 
-def answers(write: Write, data: EvaluationSet, teller: Teller) -> dict[str, float | str]:
+def answers(write: Write, data: EvaluationSet, head: SupervisedHead) -> dict[str, float | str]:
     """`answers_exact_match`: the share of samples of which the written text is the true one (Rajpurkar et al. 2016,
     "SQuAD"), both as the tokenizer gives them back, after the target's `canonicalize`. A true one that it cannot give back (all of
     its words are unknown) counts as wrong. `answers_vqa_accuracy`: the mean score of the written texts by what all annotators of a
@@ -27,23 +27,23 @@ def answers(write: Write, data: EvaluationSet, teller: Teller) -> dict[str, floa
 
     A sample with several texts is asked about by its first. Raises: DataError for a sample without the target's field.
     """
-    truth, asked = true_answers(data, teller), first_texts(data)
-    tokenizer, changes = teller.embedder.preprocessor.tokenizer, teller.targets.specs[teller.target].canonicalize
+    truth, asked = true_answers(data, head), first_texts(data)
+    tokenizer, changes = head.predictor.preprocessor.tokenizer, head.targets.specs[head.target].canonicalize
     _, end, padding = tokenizer.special_ids
     found = [words(tokenizer.backend.decode, row, {*end, padding}) for row in write(asked).tolist()]
     right = [text != "" and canonicalize(said, changes) == canonicalize(text, changes)
              for said, text in zip(found, given_back(tokenizer, truth), strict=True)]
-    scores = vqa_accuracies([canonicalize(said, changes) for said in found], data, teller)
+    scores = vqa_accuracies([canonicalize(said, changes) for said in found], data, head)
     shown = zip(asked[:SHOWN], found, truth, strict=False)
     lines = [f"{number + 1}. {' '.join(text.split())}\n   written: {said}\n   true: {true}" for (number, text), said, true in shown]
     return {"answers_samples": len(right), "answers_exact_match": float(np.mean(right)),
             "answers_vqa_accuracy": float(np.mean(scores)), "answers": "\n".join(lines) + "\n"}
 
 
-def vqa_accuracies(written: Sequence[str], data: EvaluationSet, teller: Teller) -> list[float]:
+def vqa_accuracies(written: Sequence[str], data: EvaluationSet, head: SupervisedHead) -> list[float]:
     """`vqa_score` of what was written about each sample, an empty text's being 0; annotators' answers as the tokenizer gives them
     back."""
-    spec, tokenizer = teller.targets.specs[teller.target], teller.embedder.preprocessor.tokenizer
+    spec, tokenizer = head.targets.specs[head.target], head.predictor.preprocessor.tokenizer
     annotated = [values_in(metadata, spec) for metadata in data.metadata]
     distinct = list(dict.fromkeys(value for values in annotated for value in values))
     texts = dict(zip(distinct, (canonicalize(text, spec.canonicalize) for text in given_back(tokenizer, distinct)), strict=True))
@@ -51,10 +51,10 @@ def vqa_accuracies(written: Sequence[str], data: EvaluationSet, teller: Teller) 
             for said, values in zip(written, annotated, strict=True)]
 
 
-def true_answers(data: EvaluationSet, teller: Teller) -> list[str]:
+def true_answers(data: EvaluationSet, head: SupervisedHead) -> list[str]:
     """The text that is true of each sample. Raises: DataError for one without the target's field."""
-    require_targets(data, teller)
-    return [teller.targets.of(teller.target, metadata) for metadata in data.metadata]
+    require_targets(data, head)
+    return [head.targets.of(head.target, metadata) for metadata in data.metadata]
 
 
 def given_back(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:

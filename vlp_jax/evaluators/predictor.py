@@ -9,11 +9,11 @@ from einops import repeat
 
 from vlp_jax.data.images.preprocessing import normalise
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.distributed.exchange import in_turn
+from vlp_jax.distributed.exchange import wait_on_cpu
 from vlp_jax.sharding.mesh import BATCH_AXES, batch_sharding, replicated
 
 
-class Embedder:
+class Predictor:
     """Runs a model's two towers over any number of pictures or captions, or both at once over pairs.
 
     embed: `embed(variables, image, text, mask) -> (image_embeddings, text_embeddings)`, None for what is not given.
@@ -61,7 +61,7 @@ class Embedder:
 
     def batched(self, embed: Callable, items: Iterable, batch_size: int) -> np.ndarray:
         """Embeds `items` in batches; the rows that `place` fills them up with are dropped."""
-        embedded = [in_turn(embed(rows))[:len(rows)] for rows in batches(items, batch_size)]
+        embedded = [wait_on_cpu(embed(rows))[:len(rows)] for rows in batches(items, batch_size)]
         return np.concatenate([np.asarray(batch) for batch in embedded])
 
     def place(self, arrays: list[np.ndarray], batch_size: int) -> list[jax.Array]:

@@ -15,8 +15,8 @@ def check_trained(name: str, tasks: Sequence[str], config: schema.Config) -> Non
     trained = encodings_trained(config.objectives)
     embedded = trained >= EMBEDDINGS
     matched = any(objective.kind == "matching" for objective in config.objectives.values())
-    needs = {"retrieval": (embedded, "an objective on the embeddings of pictures and of captions, such as kind='softmax'"),
-             "zero_shot": (embedded, "an objective on the embeddings of pictures and of captions, such as kind='softmax'"),
+    needs = {"retrieval": (embedded, "an objective on the embeddings of pictures and of captions, such as kind='clip'"),
+             "zero_shot": (embedded, "an objective on the embeddings of pictures and of captions, such as kind='clip'"),
              "matching": (matched, "an objective of kind 'matching'"),
              "captions": ("decoding" in trained, "an objective of kind 'captioning'"),
              **{task: (any(objective.kind in kinds for objective in config.objectives.values()),
@@ -34,7 +34,7 @@ def check_negatives(config: schema.Config) -> None:
         drawn = isinstance(objective, schema.Matching) and objective.negatives == "similar"
         if drawn and not encodings_trained(config.objectives) >= EMBEDDINGS:
             raise ConfigError(f"objectives.{name}.negatives: 'similar' draws by the embeddings of pictures and captions, which no "
-                              "objective trains; add one, such as kind='softmax', or set negatives='uniform'")
+                              "objective trains; add one, such as kind='clip', or set negatives='uniform'")
 
 
 def check_heads(name: str, spec: schema.Evaluator, config: schema.Config) -> None:

@@ -15,7 +15,7 @@ from vlp_jax.evaluators.answers import ANSWER_METRICS, answers
 from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, class_descriptions
 from vlp_jax.evaluators.matching import MATCHING_METRICS, matching
-from vlp_jax.evaluators.predictor import Embedder
+from vlp_jax.evaluators.predictor import Predictor
 from vlp_jax.evaluators.prompts import Classes, own_class_field, report_shared_names, zero_shot_classes
 from vlp_jax.evaluators.readable import BAD_EXAMPLES, decodable_set, left_out, readable_set
 from vlp_jax.evaluators.retrieval import RETRIEVAL_METRICS, retrieval
@@ -23,14 +23,14 @@ from vlp_jax.evaluators.supervised import (
     CLASSIFICATION_METRICS,
     LABEL_METRICS,
     REGRESSION_METRICS,
-    Tell,
-    Teller,
-    check_told,
+    Predict,
+    SupervisedHead,
+    check_supervised,
+    head_of,
     several_labels,
-    teller_of,
-    told,
+    supervised_metrics,
 )
-from vlp_jax.evaluators.text_generator import Captioner
+from vlp_jax.evaluators.text_generator import TextGenerator
 from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, zero_shot
 from vlp_jax.models.decoder.generation import BeamSearch
 
@@ -50,23 +50,24 @@ def nothing() -> None:
     """Is done between two batches."""
 
 
-def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder, variables: Any,
+def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, predictor: Predictor, variables: Any,
                  descriptions: Descriptions, threads: int, between: Callable[[], None] = nothing,
-                 captioner: Captioner | None = None, tellers: Mapping[str, Teller] | None = None) -> dict[str, float | str]:
+                 text_generator: TextGenerator | None = None, heads: Mapping[str, SupervisedHead] | None = None
+                 ) -> dict[str, float | str]:
     """The metrics of `spec.tasks` on one set, and texts to be read. Each picture and each distinct caption is embedded once.
 
-    captioner: for the task `captions`. tellers: for `classification`, `regression` and `answers`, by the name of the
+    captioner: for the task `captions`. heads: for `classification`, `regression` and `answers`, by the name of the
       objective.
     between: called before each batch, on all hosts as often; it may raise BrokenOff.
     Raises: EvaluationError for embeddings that are not finite; DataError for a set that lacks what a task needs.
     """
     def embed_texts(texts: Sequence[str]) -> np.ndarray:
-        return embedder.texts(variables, paced(texts, spec.batch_size, between), spec.batch_size)
+        return predictor.texts(variables, paced(texts, spec.batch_size, between), spec.batch_size)
 
-    def asked_of(embedder: Embedder, data: EvaluationSet = data) -> Tell:
+    def asked_of(predictor: Predictor, data: EvaluationSet = data) -> Predict:
         def ask(pairs: Sequence[tuple[int, str]]) -> np.ndarray:
-            rows = data.pairs(embedder.preprocessor, threads, pairs)
-            return embedder.pairs(variables, paced(rows, spec.batch_size, between), spec.batch_size)
+            rows = data.pairs(predictor.preprocessor, threads, pairs)
+            return predictor.pairs(variables, paced(rows, spec.batch_size, between), spec.batch_size)
 
         return ask
 
@@ -74,18 +75,18 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
     by_sample = data.by_sample  # where each sample is asked about, also those of one image
     results = {}
     if "captions" in spec.tasks:
-        results |= captioning(data, captioner, variables, spec.batch_size, threads,
+        results |= captioning(data, text_generator, variables, spec.batch_size, threads,
                               lambda pairs: paced(pairs, spec.batch_size, between), beam_search_of(spec))
     try:
         if "matching" in spec.tasks:
-            results |= matching(asked_of(embedder), data)
-        results |= told(by_sample, spec, tellers, lambda embedder: asked_of(embedder, by_sample))
+            results |= matching(asked_of(predictor), data)
+        results |= supervised_metrics(by_sample, spec, heads, lambda predictor: asked_of(predictor, by_sample))
         if "answers" in spec.tasks:
-            teller = teller_of("answers", spec, tellers)
-            results |= answers(asked_of(teller.writer(beam_search_of(spec)), by_sample), by_sample, teller)
+            head = head_of("answers", spec, heads)
+            results |= answers(asked_of(head.writer(beam_search_of(spec)), by_sample), by_sample, head)
         if {"retrieval", "zero_shot"} & {*spec.tasks}:
-            pixels = paced(data.pixels(embedder.preprocessor, threads), spec.batch_size, between)
-            images = embedder.images(variables, pixels, spec.batch_size)
+            pixels = paced(data.pixels(predictor.preprocessor, threads), spec.batch_size, between)
+            images = predictor.images(variables, pixels, spec.batch_size)
         if "retrieval" in spec.tasks:
             data.report_repeated()
             results |= retrieval(images, embed_texts(data.captions), data, merge_equal_captions=spec.merge_equal_captions)
@@ -99,7 +100,7 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder
 
 def beam_search_of(spec: schema.Evaluator) -> BeamSearch:
     """How an evaluator's captions and answers are generated."""
-    return BeamSearch(beams=spec.beams, length_penalty=spec.length_penalty, early_stopping=spec.early_stopping)
+    return BeamSearch(num_beams=spec.num_beams, length_penalty=spec.length_penalty, early_stopping=spec.early_stopping)
 
 
 def check_set(data: EvaluationSet, spec: schema.Evaluator, where: str = "") -> Classes | None:
@@ -118,7 +119,7 @@ def paced(items: Iterable, batch_size: int, between: Callable[[], None]) -> Iter
         yield item
 
 
-def evaluate_readable(data: EvaluationSet, spec: schema.Evaluator, embedder: Embedder, variables: Any,
+def evaluate_readable(data: EvaluationSet, spec: schema.Evaluator, predictor: Predictor, variables: Any,
                       descriptions: Descriptions, threads: int, between: Callable[[], None] = nothing,
                       **options: Any) -> tuple[EvaluationSet, dict[str, float | str]]:
     """`evaluate_set` of the samples that can be decoded, and `bad_examples`, the number of those that are left out.
@@ -126,12 +127,12 @@ def evaluate_readable(data: EvaluationSet, spec: schema.Evaluator, embedder: Emb
     Returns: the set that was evaluated, and what was measured.
     """
     def measure(data: EvaluationSet) -> dict[str, float | str]:
-        return evaluate_set(data, spec, embedder, variables, descriptions, threads, between, **options)
+        return evaluate_set(data, spec, predictor, variables, descriptions, threads, between, **options)
 
     try:
         results = measure(data)
     except SampleError as error:
-        good = decodable_set(data, embedder.preprocessor, threads, lambda numbers: paced(numbers, spec.batch_size, between))
+        good = decodable_set(data, predictor.preprocessor, threads, lambda numbers: paced(numbers, spec.batch_size, between))
         if good is data:  # it is bad in another way
             raise DataError(f"{data.source.spec}: {error.key}: {error.message} ({error.reason})") from error
         data, results = good, measure(good)
@@ -141,19 +142,19 @@ def evaluate_readable(data: EvaluationSet, spec: schema.Evaluator, embedder: Emb
 class EvaluationSuite:
     """All evaluation sets of an experiment. `run(...)` gives metrics named `EVALUATOR/metric`, and texts by such names."""
 
-    def __init__(self, specs: Mapping[str, schema.Evaluator], embedder: Embedder, descriptions: Descriptions, threads: int,
-                 captioner: Captioner | None = None, tellers: Mapping[str, Teller] | None = None):
-        self.captioner, self.tellers = captioner, tellers
-        self.specs, self.embedder, self.descriptions, self.threads = specs, embedder, descriptions, threads
+    def __init__(self, specs: Mapping[str, schema.Evaluator], predictor: Predictor, descriptions: Descriptions, threads: int,
+                 text_generator: TextGenerator | None = None, heads: Mapping[str, SupervisedHead] | None = None):
+        self.text_generator, self.heads = text_generator, heads
+        self.specs, self.predictor, self.descriptions, self.threads = specs, predictor, descriptions, threads
         self.sets = {name: readable_set(open_source(spec.source), threads) for name, spec in specs.items()}
         check_all_agree("evaluation set", {name: len(data) for name, data in self.sets.items()})
         for name, spec in specs.items():
             classes = check_set(self.sets[name], spec, f"evaluators.{name}.")
             if classes is not None:
                 report_shared_names(name, self.sets[name], classes.field)
-            check_told(self.sets[name].by_sample, spec, tellers)
+            check_supervised(self.sets[name].by_sample, spec, heads)
             if PAIRED & {*spec.tasks}:
-                self.sets[name].by_sample.check_graphs(embedder.preprocessor)
+                self.sets[name].by_sample.check_graphs(predictor.preprocessor)
 
     def due(self, step: int, last_step: int) -> list[str]:
         """Names of the evaluators that run after this step."""
@@ -167,8 +168,8 @@ class EvaluationSuite:
         with contextlib.suppress(BrokenOff):
             for name in names:
                 self.sets[name], metrics = evaluate_readable(
-                    self.sets[name], self.specs[name], self.embedder, variables, self.descriptions, self.threads, between,
-                    captioner=self.captioner, tellers=self.tellers)
+                    self.sets[name], self.specs[name], self.predictor, variables, self.descriptions, self.threads, between,
+                    text_generator=self.text_generator, heads=self.heads)
                 results |= {f"{name}/{key}": value for key, value in metrics.items()}
         return results
 
@@ -188,7 +189,7 @@ def label_metrics(task: str, spec: schema.Evaluator, config: schema.Config) -> t
     """What a task gives beside its metrics where the target that it asks about has `several_labels`."""
     if task != "classification":
         return ()
-    asked = teller_of(task, spec, config.objectives)
+    asked = head_of(task, spec, config.objectives)
     return LABEL_METRICS if several_labels(config.data.targets[asked.target]) else ()
 
 

@@ -7,28 +7,28 @@ import jax
 import numpy as np
 
 from vlp_jax.data.images.preprocessing import normalise
-from vlp_jax.distributed.exchange import in_turn
-from vlp_jax.evaluators.predictor import Embedder, batches
+from vlp_jax.distributed.exchange import wait_on_cpu
+from vlp_jax.evaluators.predictor import Predictor, batches
 from vlp_jax.models.decoder.generation import BeamSearch
 from vlp_jax.sharding.mesh import replicated
 
 
-class Captioner:
+class TextGenerator:
     """A model's decoder, over any number of pictures and captions.
 
     losses: `losses(variables, image, text, mask) -> (sums [B], counts [B])`, of the tokens that each caption has to predict.
     write: `write(variables, image, start [B], search) -> int32 [B, length]`, tokens up to an end token.
-    embedder: by whose preprocessor and mesh batches are made.
+    predictor: by whose preprocessor and mesh batches are made.
     """
 
-    def __init__(self, losses: Callable, write: Callable, embedder: Embedder):
-        self.embedder, images = embedder, embedder.preprocessor.images
+    def __init__(self, losses: Callable, write: Callable, predictor: Predictor):
+        self.predictor, images = predictor, predictor.preprocessor.images
 
         def prepared(function, **options):
             def run(variables, pixels, *others):
                 return function(variables, normalise(pixels, images.mean, images.std), *others)
 
-            return jax.jit(run, out_shardings=replicated(embedder.mesh), **options)
+            return jax.jit(run, out_shardings=replicated(predictor.mesh), **options)
 
         self.losses, self.write = prepared(losses), prepared(write, static_argnums=3)
 
@@ -36,19 +36,19 @@ class Captioner:
         """The mean over all tokens of the captions of (pixels, caption) pairs of -log p, each token after the true ones before."""
         total, count = 0.0, 0
         for rows in batches(pairs, batch_size):
-            ids, mask, _ = self.embedder.preprocessor.tokenizer([caption for _, caption in rows])
-            arrays = self.embedder.place([np.stack([pixels for pixels, _ in rows]), ids, mask], batch_size)
-            sums, counts = (np.asarray(x)[:len(rows)] for x in in_turn(self.losses(variables, *arrays)))
+            ids, mask, _ = self.predictor.preprocessor.tokenizer([caption for _, caption in rows])
+            arrays = self.predictor.place([np.stack([pixels for pixels, _ in rows]), ids, mask], batch_size)
+            sums, counts = (np.asarray(x)[:len(rows)] for x in wait_on_cpu(self.losses(variables, *arrays)))
             total, count = total + float(sums.sum(dtype=np.float64)), count + int(counts.sum())
         return total / max(count, 1)
 
     def captions(self, variables: Any, pixels: Sequence[np.ndarray],
                  search: BeamSearch = BeamSearch()) -> list[str]:  # noqa: B008 - frozen
         """What the model writes for each image."""
-        tokenizer = self.embedder.preprocessor.tokenizer
+        tokenizer = self.predictor.preprocessor.tokenizer
         start, end, padding = tokenizer.special_ids
         first = np.full(len(pixels), (start or [padding])[0], np.int32)
-        written = in_turn(self.write(variables, *self.embedder.place([np.stack(pixels), first], len(pixels)), search))
+        written = wait_on_cpu(self.write(variables, *self.predictor.place([np.stack(pixels), first], len(pixels)), search))
         return [words(tokenizer.backend.decode, row, {*end, padding}) for row in np.asarray(written)[:len(pixels)].tolist()]
 
 

@@ -9,7 +9,7 @@ from vlp_jax.models.presets import patch_size_of, size_of
 from vlp_jax.models.text.lm_head import WordHead
 from vlp_jax.models.text.recurrent import BagOfWords, RecurrentText
 from vlp_jax.models.text.text_towers import build_word_tower, needs_transformer
-from vlp_jax.models.text.transformer import Reading, TextTransformer
+from vlp_jax.models.text.transformer import TextMode, TextTransformer
 from vlp_jax.models.vision.convolution_towers import build_inception, build_vgg, map_width, pooled_width
 from vlp_jax.models.vision.inception import Inception
 from vlp_jax.models.vision.resnet import EXPANSION, SIZES, ClipResNet, Convolutions, ResNet
@@ -169,11 +169,11 @@ def check_decoder_on_tower(config: schema.Model) -> None:
             raise ConfigError(f"model.decoder.{key}: {getattr(decoder, key)!r} is for kind='transformer', which reads words itself")
 
 
-def grounded_reading(fusion: schema.TextTowerFusion) -> Reading:
+def grounded_mode(fusion: schema.TextTowerFusion) -> TextMode:
     """How the text tower reads a text beside a picture."""
-    return Reading("encode_token" if fusion.start_token else None, cross_attention=True)
+    return TextMode("encode_token" if fusion.start_token else None, cross_attention=True)
 
 
-def writing(decoder: schema.Decoder) -> Reading:
+def decode_mode(decoder: schema.Decoder) -> TextMode:
     """How the text tower writes a text, for a decoder inside it."""
-    return Reading("decode_token" if decoder.start_token else None, decoder.image == "cross_attention", True, decoder.own)
+    return TextMode("decode_token" if decoder.start_token else None, decoder.image == "cross_attention", True, decoder.own)

@@ -16,9 +16,9 @@ from vlp_jax.models.towers import (
     build_decoder,
     build_image_tower,
     build_text_tower,
-    grounded_reading,
+    decode_mode,
+    grounded_mode,
     image_width,
-    writing,
 )
 from vlp_jax.sharding.layout import constrain
 
@@ -69,7 +69,7 @@ class VisionLanguageModel(nn.Module):
         if fusion.kind != "in_text_tower":
             return self.fusion(image, text, train)
         mask = None if text.mask is None else text.mask[:, -text.ids.shape[1]:]  # without that of a class token in front
-        fused = self.text(text.ids, mask, train, reading=grounded_reading(fusion), memory=image)
+        fused = self.text(text.ids, mask, train, text_mode=grounded_mode(fusion), memory=image)
         return FusedEncoding(fused.tokens, fused.mask, fused.pooled, fused.ids)
 
     def word_table(self) -> jax.Array:
@@ -121,7 +121,7 @@ class VisionLanguageModel(nn.Module):
                 cache: Cache | None = None) -> jax.Array:
         """`decode`, and with a cache `decode_next`, by the text tower's layers."""
         decoder = self.config.decoder
-        tokens = self.text(text, mask, train, cache=cache, reading=writing(decoder), memory=memory).tokens
+        tokens = self.text(text, mask, train, cache=cache, text_mode=decode_mode(decoder), memory=memory).tokens
         return constrain(self.decoder(tokens, self.word_table() if decoder.tied else None), ("batch", None, "vocab"))
 
     def __call__(self, image: jax.Array | None, text: jax.Array | None, mask: jax.Array | None = None,

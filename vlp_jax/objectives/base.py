@@ -58,7 +58,7 @@ class Objective(nn.Module):
         return bool(self.teacher_needs)
 
     def teach(self, encodings: dict, batch: dict[str, jax.Array], model: nn.Module) -> Any:
-        """What the pupil, called next with the same batch, reads in `batch["teacher"][self.name]`; called with the averaged
+        """What the student, called next with the same batch, reads in `batch["teacher"][self.name]`; called with the averaged
         parameters and their encodings, without dropout unless an objective has `teacher_dropout`. What is drawn for the two is
         drawn here, from the stream "teacher"."""
         return None

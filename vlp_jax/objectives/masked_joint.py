@@ -19,14 +19,14 @@ class MaskedJoint(MaskedImage):
     """The picture's patches are hidden as in `MaskedImage`, the text's tokens as in `MaskedLanguage`; what a fusion of the two
     gives tells both, by a head each. The loss is the sum of the two.
 
-    rate, spare_first, spare_last, mask_id, tied, whole_words: of the words, as in `MaskedLanguage`.
+    rate, keep_first, keep_last, mask_id, tied, whole_words: of the words, as in `MaskedLanguage`.
     Metrics: those of the two, with `image_` and `text_` in front: `image_loss`, `image_accuracy`, `image_code_entropy`,
     `text_loss`, `text_accuracy`, `text_masked`, `text_unigram_entropy`.
     """
 
     rate: float = 0.15
-    spare_first: bool = True
-    spare_last: bool = True
+    keep_first: bool = True
+    keep_last: bool = True
     mask_id: int | None = None
     tied: bool = False
     whole_words: bool = False

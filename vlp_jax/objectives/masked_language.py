@@ -39,7 +39,7 @@ class MaskedLanguage(Objective):
 
     with_image: from the tokens that a fusion with the image gives; else from those of the text tower.
     rate: the probability of each token to be chosen; of those chosen, 80% become the mask token, 10% a random one, 10% stay.
-    spare_first, spare_last: whether a text's first token (a start token) and its last (an end token) are never chosen.
+    keep_first, keep_last: whether a text's first token (a start token) and its last (an end token) are never chosen.
     whole_words: all tokens of a word are chosen together, a word with the probability `rate`, as in Google's later BERT models (Cui
       et al. 2019, section 2.1); what becomes of a chosen token is drawn for each by itself.
     mask_id: the mask token; None takes the last id of the model's vocabulary, which no tokenizer's token may have.
@@ -53,8 +53,8 @@ class MaskedLanguage(Objective):
 
     with_image: bool = True
     rate: float = 0.15
-    spare_first: bool = True
-    spare_last: bool = True
+    keep_first: bool = True
+    keep_last: bool = True
     mask_id: int | None = None
     tied: bool = False
     whole_words: bool = False
@@ -135,11 +135,11 @@ class MaskedLanguage(Objective):
 
 def masked_text(words: Objective, key: jax.Array, batch: dict[str, jax.Array], model: VisionLanguageModel,
                 word_start: jax.Array | None = None) -> MaskedText:
-    """The batch's texts with some of their tokens hidden, as `rate`, `mask_id`, `spare_first` and `spare_last` of `words` say;
+    """The batch's texts with some of their tokens hidden, as `rate`, `mask_id`, `keep_first` and `keep_last` of `words` say;
     whole words where it is told where they begin (see `mask_tokens`)."""
     size = model.config.text.vocab_size
     mask_id = size - 1 if words.mask_id is None else words.mask_id
-    return mask_tokens(key, batch["text"], batch["text_mask"], words.rate, size, mask_id, words.spare_first, words.spare_last,
+    return mask_tokens(key, batch["text"], batch["text_mask"], words.rate, size, mask_id, words.keep_first, words.keep_last,
                        word_start)
 
 
@@ -159,13 +159,13 @@ def unigram_entropy(text: jax.Array, masked: MaskedText, model: VisionLanguageMo
 
 
 def mask_tokens(key: jax.Array, text: jax.Array, mask: jax.Array, rate: float, vocab_size: int, mask_id: int,
-                spare_first: bool, spare_last: bool, word_start: jax.Array | None = None) -> MaskedText:
+                keep_first: bool, keep_last: bool, word_start: jax.Array | None = None) -> MaskedText:
     """Chooses real tokens of text [B, L] with probability `rate`, and replaces 80% of them by `mask_id` and 10% by any other id.
 
     word_start: [B, L] bool, True at each row's first token; whole words are chosen instead, each with that probability."""
     places = jnp.arange(text.shape[1])
     last = mask.sum(axis=1, dtype=jnp.int32)[:, None] - 1
-    open = mask & ((places > 0) | (not spare_first)) & ((places < last) | (not spare_last))
+    open = mask & ((places > 0) | (not keep_first)) & ((places < last) | (not keep_last))
     choice, fate, other = jax.random.split(key, 3)
     drawn = jax.random.bernoulli(choice, rate, text.shape)
     if word_start is not None:

@@ -24,8 +24,8 @@ class Matching(Objective):
     negatives: `similar` draws the wrong partner in proportion to the softmax of `negative_scale` times the cosines of the
       embeddings plus `negative_floor`, `uniform` any. Never one whose example shares an image or a caption with the row; a row
       whose whole batch does asks about no wrong pair. A scale of None is the one that the first contrastive objective has learned.
-    wrong: `both` of these wrong pairs, or those with a wrong `text`, or with a wrong `image`, alone.
-    wrong_rate: each pair is asked about once, with this probability as a wrong one (of `both` kinds as often), as in ViLT and
+    negatives_from: `both` of these wrong pairs, or those with a wrong `text`, or with a wrong `image`, alone.
+    negative_rate: each pair is asked about once, with this probability as a wrong one (of `both` kinds as often), as in ViLT and
       FLAVA, and not as it is and with each wrong part besides, as in ALBEF.
     loss: of `matching_loss`; the head gives two numbers for `cross_entropy`, one for the others.
     Metrics: `accuracy` and `positive_rate` of the questions, and `reference`, the least loss of one answer to all of them: the
@@ -35,8 +35,8 @@ class Matching(Objective):
     negatives: str = "similar"
     negative_scale: float | None = 1 / 0.07
     negative_floor: float = 0.0
-    wrong: str = "both"
-    wrong_rate: float | None = None
+    negatives_from: str = "both"
+    negative_rate: float | None = None
     loss: str = "cross_entropy"
 
     couples_batch = True
@@ -51,22 +51,22 @@ class Matching(Objective):
 
     def flops(self, model: schema.Model, batch: int) -> int:
         similarity = 2 * batch**2 * embedding_dim(model) // 3 if self.negatives == "similar" else 0  # has no backward pass
-        questions = 1 if self.wrong_rate is not None else 3 if self.wrong == "both" else 2
+        questions = 1 if self.negative_rate is not None else 3 if self.negatives_from == "both" else 2
         return questions * batch * fusion_flops(model) + similarity
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         image, text, allowed = encodings["image"], encodings["text"], ~shared_positives(batch, ("caption", "image"))
         similarity = self.similarity(encodings, allowed.shape)
-        if self.wrong_rate is not None:
+        if self.negative_rate is not None:
             return self.asked_once(image, text, similarity, allowed, model)
         pairs, asked = [(image, text)], [jnp.ones(len(allowed), bool)]
-        if self.wrong != "image":
+        if self.negatives_from != "image":
             texts, has_text = draw_negatives(self.make_rng("dropout"), similarity, allowed, self.negative_floor)
             pairs, asked = [*pairs, (image, rows_of(text, texts))], [*asked, has_text]
-        if self.wrong != "text":
+        if self.negatives_from != "text":
             images, has_image = draw_negatives(self.make_rng("dropout"), similarity.T, allowed.T, self.negative_floor)
             pairs, asked = [*pairs, (rows_of(image, images), text)], [*asked, has_image]
-        of_image, of_text = (beside_each_other(*parts) for parts in zip(*pairs, strict=True))
+        of_image, of_text = (interleave(*parts) for parts in zip(*pairs, strict=True))
         logits = self.logits(model, of_image, of_text, self.training)
         labels = jnp.tile(jnp.array([1] + [0] * (len(pairs) - 1)), len(allowed))
         return matching_loss(logits, labels, jnp.stack(asked, axis=1).reshape(-1), self.loss)
@@ -83,10 +83,10 @@ class Matching(Objective):
 
     def asked_once(self, image: Encoding, text: Encoding, similarity: jax.Array, allowed: jax.Array,
                    model: VisionLanguageModel) -> Loss:
-        """The loss of one question about each pair, which is a wrong one with the probability `wrong_rate`."""
+        """The loss of one question about each pair, which is a wrong one with the probability `negative_rate`."""
         key, of_text, of_image = self.make_rng("dropout"), self.make_rng("dropout"), self.make_rng("dropout")
-        is_wrong, by_text = jax.random.bernoulli(key, jnp.array([[self.wrong_rate], [0.5]]), (2, len(allowed)))
-        by_text = {"both": by_text, "text": jnp.ones_like(by_text), "image": jnp.zeros_like(by_text)}[self.wrong]
+        is_wrong, by_text = jax.random.bernoulli(key, jnp.array([[self.negative_rate], [0.5]]), (2, len(allowed)))
+        by_text = {"both": by_text, "text": jnp.ones_like(by_text), "image": jnp.zeros_like(by_text)}[self.negatives_from]
         texts, has_text = draw_negatives(of_text, similarity, allowed, self.negative_floor)
         images, has_image = draw_negatives(of_image, similarity.T, allowed.T, self.negative_floor)
         is_wrong &= jnp.where(by_text, has_text, has_image)
@@ -143,7 +143,7 @@ def rows_of(encoding: Encoding, index: jax.Array) -> Encoding:
     return jax.tree.map(take, encoding)
 
 
-def beside_each_other(*encodings: Encoding) -> Encoding:
+def interleave(*encodings: Encoding) -> Encoding:
     """[B, ...] K times -> [K B, ...], the K of an example in a row, so that they stay on its device."""
     def join(*parts):
         return constrain(jnp.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:]), ("batch", *[None] * (parts[0].ndim - 1)))

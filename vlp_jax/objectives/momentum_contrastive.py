@@ -81,9 +81,9 @@ class MomentumContrastive(ScaledObjective):
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
-        pupil = encodings["image_embedding"], encodings["text_embedding"]
+        student = encodings["image_embedding"], encodings["text_embedding"]
         teacher = jax.tree.map(jax.lax.stop_gradient, tuple(batch["teacher"][name] for name in self.teacher_needs))
-        size, dim = pupil[0].shape
+        size, dim = student[0].shape
         if size > self.queue and not self.is_initializing():
             raise ConfigError(f"objectives: a momentum_contrastive queue of {self.queue} holds no batch of {size}; "
                               f"set queue={size} or more")
@@ -93,7 +93,8 @@ class MomentumContrastive(ScaledObjective):
         kept, scale = queue.value, self.scale()
         known, positives = kept.with_batch(batch, self.positives)
         candidates = [jnp.concatenate([new, old]) for new, old in zip(teacher, (kept.image, kept.text), strict=True)]
-        parts = [soft_contrastive(pupil[a], teacher[a], candidates[b], scale, alpha, positives, known) for a, b in ((0, 1), (1, 0))]
+        parts = [soft_contrastive(student[a], teacher[a], candidates[b], scale, alpha, positives, known)
+                 for a, b in ((0, 1), (1, 0))]
         loss, entropy = (0.5 * (one + other) for one, other in zip(*parts, strict=True))
         if not self.is_initializing() and self.is_mutable_collection("queue"):
             queue.value, updates.value = kept.push(*teacher, batch["caption_id"], batch["image_id"]), updates.value + 1
@@ -102,15 +103,15 @@ class MomentumContrastive(ScaledObjective):
                            "target_entropy": entropy})
 
 
-def soft_contrastive(pupil: jax.Array, teacher: jax.Array, candidates: jax.Array, scale: jax.Array, alpha: jax.Array | float,
+def soft_contrastive(student: jax.Array, teacher: jax.Array, candidates: jax.Array, scale: jax.Array, alpha: jax.Array | float,
                      positives: jax.Array, known: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The cross-entropy of softmax(scale pupil candidates^T) with alpha softmax(scale teacher candidates^T) + (1 - alpha) y.
+    """The cross-entropy of softmax(scale student candidates^T) with alpha softmax(scale teacher candidates^T) + (1 - alpha) y.
 
-    pupil, teacher: unit vectors [B, E] of the same items; candidates: [C, E] of what they are compared with; positives: [B, C]
+    student, teacher: unit vectors [B, E] of the same items; candidates: [C, E] of what they are compared with; positives: [B, C]
     bool, y is uniform over a row's; known: [C] bool, False hides a candidate. Targets have no gradient.
     Returns: the mean over rows, float32, and the mean entropy of the targets.
     """
-    logits, teacher_logits = (jnp.where(known, scale * cosines(rows, candidates), -1e30) for rows in (pupil, teacher))
+    logits, teacher_logits = (jnp.where(known, scale * cosines(rows, candidates), -1e30) for rows in (student, teacher))
     own = positives / positives.sum(axis=1, keepdims=True)
     targets = jax.lax.stop_gradient(alpha * jax.nn.softmax(teacher_logits) + (1.0 - alpha) * own)
     loss = -jnp.where(known, targets * jax.nn.log_softmax(logits), 0.0).sum(axis=1).mean()

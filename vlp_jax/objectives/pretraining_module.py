@@ -32,11 +32,11 @@ from vlp_jax.objectives.tokens import rows_of_text
 from vlp_jax.objectives.triplet import Triplet
 from vlp_jax.sharding.layout import constrain
 
-KINDS: dict[str, type[Objective]] = {"softmax": SoftmaxContrastive, "sigmoid": SigmoidContrastive, "triplet": Triplet,
+KINDS: dict[str, type[Objective]] = {"clip": SoftmaxContrastive, "siglip": SigmoidContrastive, "triplet": Triplet,
                                      "matching": Matching, "masked_language": MaskedLanguage,
                                      "momentum_contrastive": MomentumContrastive, "captioning": Captioning,
                                      "masked_autoencoder": MaskedAutoencoder,
-                                     "image_views": ImageViews, "masked_image": MaskedImage, "masked_joint": MaskedJoint,
+                                     "simclr": ImageViews, "masked_image": MaskedImage, "masked_joint": MaskedJoint,
                                      "classification": Classification, "regression": Regression, "answering": Answering}
 VIEWS = {f"{name}_pooled": name for name in batch_spec.VIEWS}  # encodings of pictures that are made where these are needed
 
@@ -63,7 +63,7 @@ class PretrainingModule(nn.Module):
           read.
         """
         needs = {need for objective in self.objectives.values() for need in objective.needs}
-        if self.is_initializing():  # what a teacher gives has the shapes of what the pupil would
+        if self.is_initializing():  # what a teacher gives has the shapes of what the student would
             batch = {**batch, "teacher": self.teach(batch)}
         return self.losses(self.encode(batch, needs, train), batch, tuple(self.objectives), updates)
 
@@ -145,7 +145,7 @@ class PretrainingModule(nn.Module):
         encodings = self.encode(batch, {"image", "text"}, train=False)
         return head.logits(self.model, encodings["image"], encodings["text"])
 
-    def tell(self, name: str, batch: dict[str, jax.Array], candidates: np.ndarray | None = None) -> jax.Array:
+    def predict(self, name: str, batch: dict[str, jax.Array], candidates: np.ndarray | None = None) -> jax.Array:
         """float32 [B, outputs]: what the objective `name`, a supervised one, answers for each pair; of one that writes answers, the
         scores of all `candidates`, int32 [K, L]."""
         objective = self.objectives[name]
@@ -197,7 +197,7 @@ def needs_behind(config: schema.Model, needs: set[str]) -> set[str]:
     """The encodings that others in `needs` are made of: those that are fused, and those that the decoder looks at. Raises:
     ConfigError where there is no fusion, or no decoder."""
     if "fused" in needs and config.fusion is None:
-        raise ConfigError("model.fusion: an objective with of='fused' needs one, such as kind='concatenation'")
+        raise ConfigError("model.fusion: an objective with features='fused' needs one, such as kind='concatenation'")
     of_fusion = {"image", "text"} if "fused" in needs else set()
     if "decoding" not in needs:
         return of_fusion

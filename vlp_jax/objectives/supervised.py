@@ -40,7 +40,7 @@ class Supervised(Objective):
     """
 
     target: str = ""
-    of: str = "fused"
+    features: str = "fused"
     hidden_dim: int | None = None
     dropout: float = 0.0
     initial_bias: float = 0.0
@@ -49,7 +49,7 @@ class Supervised(Objective):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return (PARTS[self.of],)
+        return (PARTS[self.features],)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -57,7 +57,7 @@ class Supervised(Objective):
 
     def flops(self, model: schema.Model, batch: int) -> int:
         width = {"image": lambda: image_width(model.image), "text": lambda: text_width(model.text),
-                 "fused": lambda: pooled_width(model)}[self.of]()
+                 "fused": lambda: pooled_width(model)}[self.features]()
         hidden = self.hidden_dim
         return 2 * batch * (width * self.outputs if hidden is None else width * hidden + hidden * self.outputs)
 
@@ -77,8 +77,8 @@ class Supervised(Objective):
     @nn.compact
     def answers(self, encodings: dict, model: VisionLanguageModel) -> jax.Array:
         """float32 [B, outputs] of the encodings in `needs`."""
-        part = encodings[PARTS[self.of]]
-        pooled = part.pooled if self.of == "fused" else part
+        part = encodings[PARTS[self.features]]
+        pooled = part.pooled if self.features == "fused" else part
         head = TargetHead(self.hidden_dim, self.outputs, self.dropout, self.initial_bias, model.precision, name="head")
         return constrain(head(pooled, self.training), ("batch", None))
 

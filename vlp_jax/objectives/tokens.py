@@ -19,9 +19,9 @@ def log_likelihood(logits: jax.Array, text: jax.Array) -> jax.Array:
     return jnp.take_along_axis(logits, text[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
 
 
-def kl_divergence(teacher: jax.Array, pupil: jax.Array) -> jax.Array:
-    """KL(q || p) of q = softmax(teacher) and p = softmax(pupil), in float32. Logits [B, L, V] -> [B, L]."""
-    log_q, log_p = (jax.nn.log_softmax(logits.astype(jnp.float32)) for logits in (teacher, pupil))
+def kl_divergence(teacher: jax.Array, student: jax.Array) -> jax.Array:
+    """KL(q || p) of q = softmax(teacher) and p = softmax(student), in float32. Logits [B, L, V] -> [B, L]."""
+    log_q, log_p = (jax.nn.log_softmax(logits.astype(jnp.float32)) for logits in (teacher, student))
     return (jnp.exp(log_q) * (log_q - log_p)).sum(axis=-1)
 
 

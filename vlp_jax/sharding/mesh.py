@@ -18,7 +18,7 @@ MESH_AXES = ("data", "fsdp", "tensor")
 AUTO = (AxisType.Auto,) * len(MESH_AXES)  # XLA chooses what the rules leave open
 
 
-def make_mesh(config: schema.Mesh, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def build_mesh(config: schema.Mesh, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh over `devices` (default: all; those of an absent machine's topology will do). Without a -1, the product of
     the sizes may be less than their number; the first ones are used then. Devices of several slices (which only the data
     centre's network joins) are divided between them along `data`, then `fsdp`; `tensor` stays within one.
@@ -44,7 +44,7 @@ def make_mesh(config: schema.Mesh, devices: Sequence[jax.Device] | None = None) 
 def abstract_mesh(config: schema.Mesh, devices: int | None = None) -> AbstractMesh:
     """The mesh over so many devices that need not be here; by default as few as the config allows (1 for a -1).
 
-    Raises: MeshError as `make_mesh`.
+    Raises: MeshError as `build_mesh`.
     """
     fewest = math.prod(size for size in (config.data, config.fsdp, config.tensor) if size > 0)
     sizes = mesh_sizes(config, fewest if devices is None else devices)

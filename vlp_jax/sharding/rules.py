@@ -30,7 +30,7 @@ PRESETS: dict[str, Rules] = {
 LOGICAL_AXES = tuple(dict.fromkeys(axis for axis, _ in PRESETS["fsdp+tensor"]))
 
 
-def make_layout(config: schema.Mesh, mesh: Mesh | AbstractMesh) -> Layout:
+def build_layout(config: schema.Mesh, mesh: Mesh | AbstractMesh) -> Layout:
     """The layout that a config asks for on `mesh`. Without a strategy the rules are those of "fsdp+tensor": an axis of size 1
     divides nothing.
 

@@ -63,7 +63,7 @@ def with_teacher(config: schema.Config, module: PretrainingModule, state: TrainS
     objectives = build_objectives(config.objectives).values()
     if not any(objective.taught for objective in objectives):
         return batch
-    variables = state.averaged_variables
+    variables = state.ema_variables
     variables |= {"params": module.precision.working_copy(variables["params"])}
     rngs = {"teacher": key}
     if any(objective.teacher_dropout for objective in objectives):

@@ -22,30 +22,30 @@ from vlp_jax.data.pipeline import Batches, TrainRows, allow_workers, input_finge
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.targets import Targets, check_given, find_targets, ranked_answers
 from vlp_jax.data.text.word_vectors import WordVectors, vectors_of_tokens
-from vlp_jax.distributed.exchange import decided_by_first
+from vlp_jax.distributed.exchange import broadcast_from_primary
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.checks import check_evaluators
-from vlp_jax.evaluators.predictor import Embedder
+from vlp_jax.evaluators.predictor import Predictor
 from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions
-from vlp_jax.evaluators.supervised import Teller
-from vlp_jax.evaluators.text_generator import Captioner
+from vlp_jax.evaluators.supervised import SupervisedHead
+from vlp_jax.evaluators.text_generator import TextGenerator
 from vlp_jax.models.decoder.generation import BeamSearch
 from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.text.text_towers import embedding_width
 from vlp_jax.objectives.packing import check_packing
 from vlp_jax.objectives.pretraining_module import PretrainingModule, asked_inputs, check_decoder
 from vlp_jax.sharding.layout import Layout, layout_in_use
-from vlp_jax.sharding.mesh import batch_sharding, check_batch, check_microbatch, make_mesh
+from vlp_jax.sharding.mesh import batch_sharding, build_mesh, check_batch, check_microbatch
 from vlp_jax.sharding.process_rows import HostRows
-from vlp_jax.sharding.rules import make_layout
+from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.accumulation import check_collections
 from vlp_jax.training.cost.memory import check_state_fits
 from vlp_jax.training.guard import skips_updates
-from vlp_jax.training.optimizer import make_optimizer, only_where_trained
+from vlp_jax.training.optimizer import build_optimizer, only_where_trained
 from vlp_jax.training.regularizers import check_regularizers
-from vlp_jax.training.schedule import make_schedule, total_steps
-from vlp_jax.training.state import abstract_state, boxed_parameters, is_word_table, make_state
-from vlp_jax.training.step import make_train_step
+from vlp_jax.training.schedule import build_schedule, total_steps
+from vlp_jax.training.state import abstract_state, boxed_parameters, create_state, is_word_table
+from vlp_jax.training.step import build_train_step
 
 SLOW_READING = 20.0  # seconds, after which it is said what is read before the first step
 
@@ -81,7 +81,7 @@ class Run(Update):
         """The state before the first update, made where it will lie."""
         batch, config = example_batch(self.config), self.config
         words = None if self.words is None else (self.words.vectors, self.words.found)
-        return jax.jit(lambda words: make_state(self.module, batch, self.optimizer, config.seed, config.ema is not None,
+        return jax.jit(lambda words: create_state(self.module, batch, self.optimizer, config.seed, config.ema is not None,
                                                 skips_updates(config.guard), words),
                        out_shardings=self.shardings)(words)
 
@@ -94,7 +94,7 @@ class Run(Update):
         """As host 0 finds them in the training set; in JSON."""
         words = "still reading the training data for the classes of data.targets; their `names`, or a `file`, spare that"
         with said_while_waiting(lambda: words, SLOW_READING):
-            return decided_by_first("data.targets", self.look_for_targets)
+            return broadcast_from_primary("data.targets", self.look_for_targets)
 
     def look_for_targets(self) -> dict:
         """`targets_found`, on one host. Raises: as `find_targets` and `check_given`."""
@@ -127,23 +127,23 @@ class Run(Update):
         specs = self.config.evaluators
         if descriptions is None:
             descriptions = collect_descriptions(specs, self.mixture.sources)
-        embedder = make_embedder(self.module, self.preprocessor, self.layout)
-        captioner = make_captioner(self.module, embedder, self.layout)
-        tellers = make_tellers(self.module, embedder, targets, self.layout)
-        return EvaluationSuite(specs, embedder, descriptions, self.config.data.threads, captioner, tellers)
+        predictor = build_predictor(self.module, self.preprocessor, self.layout)
+        text_generator = build_text_generator(self.module, predictor, self.layout)
+        heads = build_heads(self.module, predictor, targets, self.layout)
+        return EvaluationSuite(specs, predictor, descriptions, self.config.data.threads, text_generator, heads)
 
     def evaluated_variables(self, state: Any) -> dict:
         """The averaged parameters and their statistics where the config keeps an average, else the parameters."""
-        return {"params": state.params, **state.collections} if state.average is None else state.averaged_variables
+        return {"params": state.params, **state.collections} if state.ema is None else state.ema_variables
 
 
-def make_module(config: schema.Config, compute: str | None = None) -> PretrainingModule:
+def build_module(config: schema.Config, compute: str | None = None) -> PretrainingModule:
     """The module that a config describes, hashable; `compute` overrides its precision."""
     precision = Precision(jnp.dtype(compute or config.precision.compute))
     return PretrainingModule(config.model, flax.core.freeze(config.objectives), precision)
 
 
-def make_embedder(module: PretrainingModule, preprocessor: Preprocessor, layout: Layout) -> Embedder:
+def build_predictor(module: PretrainingModule, preprocessor: Preprocessor, layout: Layout) -> Predictor:
     """What embeds pictures and captions for evaluators, over the devices of a layout's mesh."""
     def embed(variables, image, text, mask):
         return module.apply(variables, image, text, mask, method="embed")
@@ -151,12 +151,12 @@ def make_embedder(module: PretrainingModule, preprocessor: Preprocessor, layout:
     def match(variables, batch):
         return module.apply(variables, batch, method="match")
 
-    return Embedder(laid_out(embed, layout), preprocessor, layout.mesh, laid_out(match, layout))
+    return Predictor(with_layout(embed, layout), preprocessor, layout.mesh, with_layout(match, layout))
 
 
-def make_captioner(module: PretrainingModule, embedder: Embedder, layout: Layout) -> Captioner:
-    """What predicts and writes captions for evaluators, as `make_embedder`; of use where the model has a decoder."""
-    _, end, padding = embedder.preprocessor.tokenizer.special_ids
+def build_text_generator(module: PretrainingModule, predictor: Predictor, layout: Layout) -> TextGenerator:
+    """What predicts and writes captions for evaluators, as `build_predictor`; of use where the model has a decoder."""
+    _, end, padding = predictor.preprocessor.tokenizer.special_ids
 
     def losses(variables, image, text, mask):
         return module.apply(variables, image, text, mask, method="caption_losses")
@@ -164,37 +164,37 @@ def make_captioner(module: PretrainingModule, embedder: Embedder, layout: Layout
     def write(variables, image, start, search):
         return module.apply(variables, image, start, (end or [padding])[0], padding, search, method="write_captions")
 
-    return Captioner(laid_out(losses, layout), laid_out(write, layout), embedder)
+    return TextGenerator(with_layout(losses, layout), with_layout(write, layout), predictor)
 
 
-def make_tellers(module: PretrainingModule, embedder: Embedder, targets: Targets, layout: Layout) -> dict[str, Teller]:
-    """The heads of the supervised objectives for evaluators, by name, as `make_embedder`; compiled where they are used."""
-    def embedder_of(ask: Callable) -> Embedder:
-        return Embedder(embedder.embed, embedder.preprocessor, layout.mesh, laid_out(ask, layout))
+def build_heads(module: PretrainingModule, predictor: Predictor, targets: Targets, layout: Layout) -> dict[str, SupervisedHead]:
+    """The heads of the supervised objectives for evaluators, by name, as `build_predictor`; compiled where they are used."""
+    def predictor_of(ask: Callable) -> Predictor:
+        return Predictor(predictor.embed, predictor.preprocessor, layout.mesh, with_layout(ask, layout))
 
     @functools.cache  # what was compiled for an evaluation is there for the next
-    def writer(name: str, search: BeamSearch) -> Embedder:
-        start, end, padding = embedder.preprocessor.tokenizer.special_ids
-        return embedder_of(lambda variables, batch: module.apply(variables, name, batch, start[0], end[0], padding, search,
+    def writer(name: str, search: BeamSearch) -> Predictor:
+        start, end, padding = predictor.preprocessor.tokenizer.special_ids
+        return predictor_of(lambda variables, batch: module.apply(variables, name, batch, start[0], end[0], padding, search,
                                                                  method="write_answers"))
 
-    def teller(name: str, objective: schema.Supervised | schema.AnsweringObjective) -> Teller:
+    def head(name: str, objective: schema.Supervised | schema.AnsweringObjective) -> SupervisedHead:
         candidates, writes = None, None
         if isinstance(objective, schema.AnsweringObjective):
             answers = targets.classes[objective.target]
-            candidates = ranked_answers(objective.target, answers, embedder.preprocessor.tokenizer, objective.length)
+            candidates = ranked_answers(objective.target, answers, predictor.preprocessor.tokenizer, objective.length)
             writes = functools.partial(writer, name)
 
-        def tell(variables, batch):
-            return module.apply(variables, name, batch, candidates, method="tell")
+        def predict(variables, batch):
+            return module.apply(variables, name, batch, candidates, method="predict")
 
-        return Teller(objective.kind, embedder_of(tell), objective.target, targets, writes)
+        return SupervisedHead(objective.kind, predictor_of(predict), objective.target, targets, writes)
 
-    return {name: teller(name, objective) for name, objective in module.objectives_config.items()
+    return {name: head(name, objective) for name, objective in module.objectives_config.items()
             if isinstance(objective, schema.Supervised | schema.AnsweringObjective)}
 
 
-def laid_out(function: Callable, layout: Layout) -> Callable:
+def with_layout(function: Callable, layout: Layout) -> Callable:
     """`function`, which sees `layout` while it is traced."""
     @functools.wraps(function)
     def traced(*arguments):
@@ -215,10 +215,10 @@ def shapes_of_batch(config: schema.Config, rows: int = 2) -> dict[str, tuple[tup
     return device_arrays(config, asked_inputs(config.objectives), rows)
 
 
-def assemble(config: schema.Config) -> Run:
+def build_run(config: schema.Config) -> Run:
     """Raises: ConfigError, MeshError or DataError for whatever cannot work."""
-    mesh = make_mesh(config.mesh)
-    layout = make_layout(config.mesh, mesh)
+    mesh = build_mesh(config.mesh)
+    layout = build_layout(config.mesh, mesh)
     check_batches(config, mesh)
     host_rows = HostRows(batch_sharding(mesh), config.data.batch_size)
     check_augmentation(config.data.augmentation)
@@ -271,17 +271,17 @@ def build_update(config: schema.Config, layout: Layout, steps: int) -> Update:
     Raises: ConfigError, MeshError for a model or optimizer that cannot be.
     """
     check_decoder(config.model, config.objectives)
-    module, batch = make_module(config), jax.eval_shape(lambda: example_batch(config))
-    schedule = make_schedule(config.optimizer.schedule, config.optimizer.rate, steps)
+    module, batch = build_module(config), jax.eval_shape(lambda: example_batch(config))
+    schedule = build_schedule(config.optimizer.schedule, config.optimizer.learning_rate, steps)
     params = boxed_parameters(module, batch)
-    optimizer = make_optimizer(config.optimizer, schedule, params)
+    optimizer = build_optimizer(config.optimizer, schedule, params)
     check_regularizers(config.regularizers, config.optimizer.frozen, nn.meta.unbox(params))
     if any(objective.planned for objective in config.objectives.values()):
         optimizer = only_where_trained(optimizer, params)
     shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, layout,
                                        skips_updates(config.guard))
     check_collections(config, shapes.collections)
-    step = laid_out(make_train_step(config, module, optimizer, schedule), layout)
+    step = with_layout(build_train_step(config, module, optimizer, schedule), layout)
     in_shardings = shardings, batch_sharding(layout.mesh)
     compiled = jax.jit(step, donate_argnums=0, in_shardings=in_shardings, out_shardings=(shardings, None))
     return Update(module, optimizer, shapes, shardings, compiled)

@@ -53,8 +53,8 @@ def guarded(config: schema.Guard, before: Any, after: Any, metrics: dict[str, ja
                          jnp.where(accepted & finite, total, guard.total))
     state = after.replace(params=chosen(accepted, after.params, before.params),
                           optimizer=chosen(accepted, after.optimizer, before.optimizer),
-                          average=chosen(accepted, after.average, before.average),
-                          average_statistics=chosen(accepted, after.average_statistics, before.average_statistics),
+                          ema=chosen(accepted, after.ema, before.ema),
+                          ema_statistics=chosen(accepted, after.ema_statistics, before.ema_statistics),
                           collections=chosen(accepted, after.collections, before.collections), guard=counted)
     return state, metrics | {"skipped_updates": counted.skipped.astype(jnp.float32),
                              "consecutive_skips": counted.consecutive.astype(jnp.float32)}
@@ -73,5 +73,5 @@ def check_skips(config: schema.Guard, consecutive: float, step: int, last_good: 
     """Raises: TrainingError after more than `maximum_skips` skipped updates in a row; `last_good()` says where to go back to."""
     if consecutive > config.maximum_skips:
         raise TrainingError(f"{int(consecutive)} updates in a row were skipped up to step {step}, more than guard.maximum_skips="
-                            f"{config.maximum_skips}; {last_good()}; a lower optimizer.rate, a longer warm-up or "
+                            f"{config.maximum_skips}; {last_good()}; a lower optimizer.learning_rate, a longer warm-up or "
                             "optimizer.clip_norm may help")

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 
 from vlp_jax.config import schema, to_tree
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.distributed.exchange import decided_by_first, in_turn
+from vlp_jax.distributed.exchange import broadcast_from_primary, wait_on_cpu
 from vlp_jax.errors import CheckpointError, ConfigError
 from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.layout import Layout
-from vlp_jax.training.build import Run, make_module
+from vlp_jax.training.build import Run, build_module
 from vlp_jax.training.checkpoints.format import checkpoint_folder, describe, flat, read_metadata, unflat
 from vlp_jax.training.checkpoints.read_errors import read_together
 from vlp_jax.training.optimizer import match_rules
@@ -35,7 +35,7 @@ class Origin:
     name: str
     folder: str
     step: int
-    average: bool | None
+    ema: bool | None
     parameters: tuple[str, ...]
     collections: tuple[str, ...]
     changes: tuple[str, ...]
@@ -55,7 +55,7 @@ def find_origins(run: Run, workdir: str) -> list[Origin]:
 def find_origin(name: str, spec: schema.Pretrained, run: Run, workdir: str) -> Origin:
     """`find_origins` of one entry. Which step is the newest host 0 says: others may see one that is not there for all."""
     folder, key = folder_of(spec, workdir), f"pretrained.{name}"
-    step = decided_by_first(key, lambda: step_of(key, folder, spec))
+    step = broadcast_from_primary(key, lambda: step_of(key, folder, spec))
     return read_together(key, lambda: origin_at(name, folder, step, spec, run))
 
 
@@ -73,8 +73,8 @@ def origin_at(name: str, folder: str, step: int, spec: schema.Pretrained, run: R
     """What an entry takes of the checkpoint of this step. Raises: as `find_origins`."""
     key = f"pretrained.{name}"
     metadata = read_metadata(checkpoint_folder(folder), step)
-    if spec.average and "average" not in metadata["fingerprints"]:
-        raise ConfigError(f"{key}.average: {folder} keeps no average of its parameters; set it to None or False")
+    if spec.ema and "ema" not in metadata["fingerprints"]:
+        raise ConfigError(f"{key}.ema: {folder} keeps no average of its parameters; set it to None or False")
     here = describe(run.shapes.params)
     there = shapes_as_here(metadata["parameters"], here)
     patterns = spec.parameters or (MODEL, *objectives_that_continue(here, there, metadata["config"], run.config))
@@ -92,7 +92,7 @@ def origin_at(name: str, folder: str, step: int, spec: schema.Pretrained, run: R
               and any(re.search(pattern, path.removeprefix("batch_stats/")) for pattern in patterns)]
     left = tuple(path for path in wanted if path not in there)
     unused = tuple(path for path in there if path not in taken)
-    return Origin(name, folder, step, spec.average, tuple(taken), tuple(beside), changes, left, unused)
+    return Origin(name, folder, step, spec.ema, tuple(taken), tuple(beside), changes, left, unused)
 
 
 def objectives_that_continue(here: Shapes, there: Shapes, config_there: dict, config: schema.Config) -> list[str]:
@@ -163,16 +163,16 @@ def check_words(key: str, folder: str, taken: dict[str, list[int]], stored: dict
                           f"{preprocessor.tokenizer.spec.tokenizer!r}; use that run's, or leave it out of {key}.parameters")
 
 
-def begin_with(state: TrainState, origins: list[Origin], layout: Layout) -> TrainState:
+def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -> TrainState:
     """`state` with what the origins hold, a later one's where several hold the same; the average begins there too."""
     params, collections = flat(state.params), flat(state.collections)
     for origin in origins:
         config = trained_config(origin.folder, origin.step, together=True)
-        found = trained_variables(origin.folder, origin.step, origin.average, make_module(config), config, layout)
+        found = trained_variables(origin.folder, origin.step, origin.ema, build_module(config), config, layout)
         arrays, beside = flat(found.pop("params")), flat(found)
         fresh = {path: params[path] for path in origin.parameters}
         shardings = {path: array.sharding for path, array in fresh.items()}
-        params |= in_turn(jax.jit(as_here, out_shardings=shardings)(arrays, fresh))
+        params |= wait_on_cpu(jax.jit(as_here, out_shardings=shardings)(arrays, fresh))
         collections |= {path: jax.device_put(beside[path], collections[path].sharding) for path in origin.collections}
         new = f"; new ones that it lacks: {len(origin.left)}, such as {origin.left[0]}" if origin.left else ""
         new += f"; not taken from there: {grouped(origin.unused)}" if origin.unused else ""
@@ -183,7 +183,7 @@ def begin_with(state: TrainState, origins: list[Origin], layout: Layout) -> Trai
         print(f"not pretrained, as initialised by the seed: {grouped(initial)}", flush=True)
     params = unflat(params, state.params)
     collections = unflat(collections, state.collections)
-    average = statistics = None
-    if state.average is not None:
-        average, statistics = jax.tree.map(jnp.copy, (params, running_statistics(collections)))
-    return state.replace(params=params, average=average, collections=collections, average_statistics=statistics)
+    ema = statistics = None
+    if state.ema is not None:
+        ema, statistics = jax.tree.map(jnp.copy, (params, running_statistics(collections)))
+    return state.replace(params=params, ema=ema, collections=collections, ema_statistics=statistics)

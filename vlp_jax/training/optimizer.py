@@ -16,7 +16,7 @@ from vlp_jax.sharding.parameter_sharding import Axes, is_boxed, logical_axes, pa
 from vlp_jax.training.adafactor import axes_at, clip_by_parameter_rms, is_masked, own_axes, scale_by_factored_moments
 
 
-def make_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: Any) -> optax.GradientTransformation:
+def build_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: Any) -> optax.GradientTransformation:
     """Clip by global norm, scale by moments, add weight decay, multiply by the learning rate.
 
     With `decay_coupling="schedule"` an update takes weight_decay * schedule(step) / rate of a parameter, whatever its rate rule.
@@ -26,23 +26,23 @@ def make_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: A
     Raises: ConfigError naming a rule that is no regex or matches no parameter, and where all are frozen.
     """
     axes, params = named_axes(params), nn.meta.unbox(params)
-    if config.decay_coupling == "schedule" and config.weight_decay and not config.rate:
-        raise ConfigError("optimizer.decay_coupling: 'schedule' divides by optimizer.rate, which is 0")
+    if config.decay_coupling == "schedule" and config.weight_decay and not config.learning_rate:
+        raise ConfigError("optimizer.decay_coupling: 'schedule' divides by optimizer.learning_rate, which is 0")
     if config.kind == "adam" and config.weight_decay:
         raise ConfigError("optimizer.weight_decay: must be 0 with kind='adam'; with weight decay use kind='adamw'")
     frozen = match_rules("optimizer.frozen", [(pattern, 1.0) for pattern in config.frozen], params, default=0.0)
     if config.frozen and all(jax.tree.leaves(frozen)):
         raise ConfigError(f"optimizer.frozen: {', '.join(map(repr, config.frozen))} finds every parameter, and leaves none to be "
                           "trained; name fewer")
-    decay = match_rules("optimizer.decay_rules", config.decay_rules, params, default=1.0)
-    rates = match_rules("optimizer.rate_rules", config.rate_rules, params, default=1.0)
+    decay = match_rules("optimizer.decay_multipliers", config.decay_multipliers, params, default=1.0)
+    rates = match_rules("optimizer.lr_multipliers", config.lr_multipliers, params, default=1.0)
     chain = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm is not None else []
     chain += scale_by_moments(config, axes)
-    by_rate = config.decay_coupling == "rate"
-    strength = config.weight_decay / (1.0 if by_rate else config.rate)
+    by_rate = config.decay_coupling == "learning_rate"
+    strength = config.weight_decay / (1.0 if by_rate else config.learning_rate)
     decayed = [add_weight_decay(jax.tree.map(lambda factor: factor * strength, decay))] if config.weight_decay else []
     multiplied = [optax.stateless(lambda updates, _: jax.tree.map(_times, updates, rates, is_leaf=is_masked))] if (
-        config.rate_rules) else []
+        config.lr_multipliers) else []
     chain += [*decayed, *multiplied] if by_rate else [*multiplied, *decayed]
     chain.append(optax.scale_by_learning_rate(schedule))
     if not config.frozen:
@@ -53,7 +53,7 @@ def make_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: A
 
 def only_where_trained(optimizer: optax.GradientTransformation, boxed: Any) -> optax.GradientTransformation:
     """`optimizer`, but a parameter all of whose gradient is 0 (of scanned layers, each by itself) stays as it is: moments and
-    weight decay would move what only an objective trains that does not count now. boxed: as `params` of `make_optimizer`."""
+    weight decay would move what only an objective trains that does not count now. boxed: as `params` of `build_optimizer`."""
     axes = named_axes(boxed)
 
     def update(gradients, state, params=None):

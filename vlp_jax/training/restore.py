@@ -44,21 +44,21 @@ def trained_config(folder: str, step: int | None = None, together: bool = False)
     return to_config(read_metadata(checkpoints, step, together)["config"], place=os.path.join(checkpoints, str(step)))
 
 
-def trained_variables(folder: str, step: int, average: bool | None, module: PretrainingModule, config: schema.Config,
+def trained_variables(folder: str, step: int, ema: bool | None, module: PretrainingModule, config: schema.Config,
                       layout: Layout | None) -> dict[str, Any]:
     """The variables of a checkpoint; arguments as of `vlp_jax.load`, average being its `ema`. Raises: CheckpointError, with a
     layout on all hosts if on one."""
     checkpoints = checkpoint_folder(folder)
     metadata = read_metadata(checkpoints, step, together=layout is not None)
-    if average and config.ema is None:
+    if ema and config.ema is None:
         raise CheckpointError(f"{folder}: keeps no average of its parameters (config key ema); load it with ema=False")
-    average = config.ema is not None if average is None else average
+    ema = config.ema is not None if ema is None else ema
     if layout is None:
         check_parameters_fit(metadata["parameters"], f"{checkpoints}/{step}")
     shardings = None if layout is None else place_parameters(module, example_batch(config), layout)
-    variables = {"params": restore_arrays(checkpoints, step, "average" if average else "params", metadata, shardings)}
+    variables = {"params": restore_arrays(checkpoints, step, "ema" if ema else "params", metadata, shardings)}
     like = abstract_collections(module, example_batch(config))
-    items = {"collections": like} | ({"average_statistics": running_statistics(like)} if average else {})
+    items = {"collections": like} | ({"ema_statistics": running_statistics(like)} if ema else {})
     for name, shapes in items.items():  # the statistics of averaged parameters take the place of the last ones'
         if shapes:
             place = None if layout is None else replicated(layout.mesh)

@@ -5,10 +5,10 @@ import jax
 from vlp_jax.config import schema, to_tree
 from vlp_jax.config.unused import passed_over
 from vlp_jax.data.cores import available_cores
-from vlp_jax.distributed.exchange import check_all_agree, decided_by_first
+from vlp_jax.distributed.exchange import broadcast_from_primary, check_all_agree
 from vlp_jax.models.presets import derived_sizes
 from vlp_jax.printing import safe_print as print
-from vlp_jax.training.build import Run, assemble
+from vlp_jax.training.build import Run, build_run
 from vlp_jax.training.checkpoints.format import checkpoint_folder, finished_steps
 from vlp_jax.training.checkpoints.lock import locked
 from vlp_jax.training.checkpoints.workdir import check_workdir, claim_workdir
@@ -16,7 +16,7 @@ from vlp_jax.training.cost.memory import out_of_memory
 from vlp_jax.training.hooks.watchdog import Watchdog
 from vlp_jax.training.initialize_from import find_origins
 from vlp_jax.training.signals import StopSignal
-from vlp_jax.training.trainer import Outcome, Sitting
+from vlp_jax.training.trainer import Outcome, Trainer
 
 
 def train(config: schema.Config, workdir: str, accept_changes: bool = False) -> Outcome:
@@ -26,9 +26,9 @@ def train(config: schema.Config, workdir: str, accept_changes: bool = False) -> 
     Raises: UserError for what cannot work, before anything is written where that can be known.
     """
     changes = check_workdir(workdir, config, accept_changes)
-    run = assemble(config)
+    run = build_run(config)
     check_all_agree("config or data set", [to_tree(config), run.input_fingerprint()])
-    if not decided_by_first("--workdir", lambda: finished_steps(checkpoint_folder(workdir))):
+    if not broadcast_from_primary("--workdir", lambda: finished_steps(checkpoint_folder(workdir))):
         find_origins(run, workdir)  # what cannot be is said before anything is written
         run.targets()
     with locked(workdir):
@@ -54,11 +54,11 @@ def train_alone(run: Run, workdir: str, changes: list[str]) -> Outcome:
         print(f"warning: {setting}", flush=True)
     with StopSignal() as stop, Watchdog(config.watchdog, workdir, jax.process_index()) as watchdog:
         try:
-            sitting = Sitting(run, workdir, stop, watchdog)
+            trainer = Trainer(run, workdir, stop, watchdog)
             if changes:
                 claim_workdir(workdir, config)  # only now: the checkpoint goes with them
-            with sitting:
-                return sitting.train()
+            with trainer:
+                return trainer.train()
         except Exception as error:
             shortage = out_of_memory(error, run.shapes, run.shardings)
             if shortage is None:

@@ -22,7 +22,7 @@ def total_steps(config: schema.Config, examples_per_epoch: int) -> int:
     return steps
 
 
-def make_schedule(config: schema.Schedule, rate: float, steps: int) -> optax.Schedule:
+def build_schedule(config: schema.Schedule, rate: float, steps: int) -> optax.Schedule:
     """step -> learning rate; step counts completed updates, from 0.
 
     All kinds start with a linear warm-up from 0. Then `cosine` and `linear` fall to `final` at the last step,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vlp_jax.distributed.exchange import in_turn
+from vlp_jax.distributed.exchange import wait_on_cpu
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import replicated
 from vlp_jax.sharding.parameter_sharding import parameter_shardings, path_of, shardings_like
@@ -20,22 +20,22 @@ from vlp_jax.training.guard import fresh_guard
 class TrainState:
     """step: int32, completed updates. params: float32. optimizer: Optax state. average: exponential moving average of
     params, or None. collections: mutable variables other than params. rng: uint32 [2], the run's key, never changed.
-    guard: a GuardState, or None where no update is ever skipped. average_statistics: the same average of the running statistics
+    guard: a GuardState, or None where no update is ever skipped. ema_statistics: the same average of the running statistics
     of BatchNorm among the collections, or None without an average or without such statistics."""
 
     step: jax.Array
     params: Any
     optimizer: Any
-    average: Any
+    ema: Any
     collections: dict
     rng: jax.Array
     guard: Any = None
-    average_statistics: Any = None
+    ema_statistics: Any = None
 
     @property
-    def averaged_variables(self) -> dict:
+    def ema_variables(self) -> dict:
         """The averaged parameters with the statistics that belong to them, and the other collections as they are."""
-        return {"params": self.average, **self.collections, **(self.average_statistics or {})}
+        return {"params": self.ema, **self.collections, **(self.ema_statistics or {})}
 
 
 def running_statistics(collections: dict) -> dict | None:
@@ -71,23 +71,23 @@ def place_parameters(module: nn.Module, batch: dict, layout: Layout) -> Any:
 
 
 def abstract_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransformation, seed: int,
-                   with_average: bool, layout: Layout, with_guard: bool = False) -> tuple[Any, Any]:
+                   with_ema: bool, layout: Layout, with_guard: bool = False) -> tuple[Any, Any]:
     """Shapes and shardings of the state, each as a TrainState."""
     parameters = place_parameters(module, batch, layout)
-    shapes = jax.eval_shape(lambda batch: make_state(module, batch, optimizer, seed, with_average, with_guard), batch)
+    shapes = jax.eval_shape(lambda batch: create_state(module, batch, optimizer, seed, with_ema, with_guard), batch)
     everywhere = replicated(layout.mesh)
     shardings = TrainState(
         step=everywhere, params=parameters,
         optimizer=shardings_like(shapes.optimizer, shapes.params, parameters, layout),
-        average=parameters if with_average else None,
-        average_statistics=jax.tree.map(lambda _: everywhere, shapes.average_statistics),
+        ema=parameters if with_ema else None,
+        ema_statistics=jax.tree.map(lambda _: everywhere, shapes.ema_statistics),
         collections=jax.tree.map(lambda _: everywhere, shapes.collections), rng=everywhere,
         guard=jax.tree.map(lambda _: everywhere, shapes.guard))
     return shapes, shardings
 
 
-def make_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransformation, seed: int,
-               with_average: bool, with_guard: bool = False, words: tuple[jax.Array, jax.Array] | None = None) -> TrainState:
+def create_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransformation, seed: int,
+               with_ema: bool, with_guard: bool = False, words: tuple[jax.Array, jax.Array] | None = None) -> TrainState:
     """The state before the first update. words: vectors [V, D] with which the text tower's embeddings begin, those that bool [V]
     names."""
     variables = dict(nn.meta.unbox(initial_variables(module, batch, seed)))
@@ -96,9 +96,9 @@ def make_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransfor
         vectors, found = words
         params = jax.tree_util.tree_map_with_path(
             lambda path, leaf: jnp.where(found[:, None], vectors, leaf) if is_word_table(path) else leaf, params)
-    average = jax.tree.map(jnp.copy, params) if with_average else None
-    statistics = jax.tree.map(jnp.copy, running_statistics(variables)) if with_average else None
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), average, variables,
+    ema = jax.tree.map(jnp.copy, params) if with_ema else None
+    statistics = jax.tree.map(jnp.copy, running_statistics(variables)) if with_ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, variables,
                       jax.random.key_data(jax.random.key(seed)), fresh_guard() if with_guard else None, statistics)
 
 
@@ -116,7 +116,7 @@ def fingerprint(tree: Any) -> int:
 def leaf_fingerprints(tree: Any) -> dict[str, int]:
     """{path: its part of `fingerprint`} of every leaf."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    parts = [in_turn(leaf_fingerprint(jnp.asarray(leaf), np.uint32(number + 1))) for number, (_, leaf) in enumerate(leaves)]
+    parts = [wait_on_cpu(leaf_fingerprint(jnp.asarray(leaf), np.uint32(number + 1))) for number, (_, leaf) in enumerate(leaves)]
     return {path_of(path): int(part) for (path, _), part in zip(leaves, jax.device_get(parts), strict=True)}
 
 
@@ -142,7 +142,7 @@ def mixed(words: jax.Array) -> jax.Array:
 def all_finite(tree: Any) -> bool:
     """Whether every floating-point number of a tree is finite."""
     floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return all(jax.device_get([in_turn(leaf_finite(leaf)) for leaf in floats]))
+    return all(jax.device_get([wait_on_cpu(leaf_finite(leaf)) for leaf in floats]))
 
 
 @jax.jit

@@ -15,7 +15,7 @@ from vlp_jax.training.regularizers import with_penalties
 from vlp_jax.training.state import TrainState, running_statistics
 
 
-def make_train_step(config: schema.Config, module: PretrainingModule, optimizer: optax.GradientTransformation,
+def build_train_step(config: schema.Config, module: PretrainingModule, optimizer: optax.GradientTransformation,
                     schedule: optax.Schedule) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
     """`step(state, batch) -> (state, metrics)`, ready for `jax.jit`.
 
@@ -35,13 +35,13 @@ def make_train_step(config: schema.Config, module: PretrainingModule, optimizer:
         gradients = zero_frozen(gradients, config.optimizer.frozen)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         params = constrain_parameters(objectives, optax.apply_updates(state.params, updates))
-        average, statistics = state.average, state.average_statistics
-        if average is not None:
-            average, statistics = optax.incremental_update((params, running_statistics(collections)), (average, statistics),
+        ema, statistics = state.ema, state.ema_statistics
+        if ema is not None:
+            ema, statistics = optax.incremental_update((params, running_statistics(collections)), (ema, statistics),
                                                            1.0 - config.ema)
         metrics |= {"gradient_norm": optax.tree.norm(gradients), "learning_rate": schedule(state.step)}
-        after = state.replace(step=state.step + 1, params=params, optimizer=optimizer_state, average=average,
-                              collections=collections, average_statistics=statistics)
+        after = state.replace(step=state.step + 1, params=params, optimizer=optimizer_state, ema=ema,
+                              collections=collections, ema_statistics=statistics)
         return guarded(config.guard, state, after, metrics) if skips_updates(config.guard) else (after, metrics)
 
     return step

@@ -14,7 +14,7 @@ import numpy as np
 
 from vlp_jax.config import to_tree
 from vlp_jax.data.notifications import said_while_waiting
-from vlp_jax.distributed.exchange import decided_by_first, is_first, several_hosts
+from vlp_jax.distributed.exchange import broadcast_from_primary, is_primary_process, several_hosts
 from vlp_jax.errors import CheckpointError, TrainingError
 from vlp_jax.evaluators.suite import BrokenOff
 from vlp_jax.printing import safe_print as print
@@ -28,7 +28,7 @@ from vlp_jax.training.hooks.input_counts import InputCounts
 from vlp_jax.training.hooks.metric_writers import MetricsFile, Nowhere, Progress, TensorBoard, read_rows, write_texts
 from vlp_jax.training.hooks.throughput import UTILISATION, Speed
 from vlp_jax.training.hooks.watchdog import Watchdog
-from vlp_jax.training.initialize_from import begin_with, find_origins
+from vlp_jax.training.initialize_from import find_origins, initialize_state
 from vlp_jax.training.signals import StopSignal
 from vlp_jax.training.state import fingerprint
 
@@ -37,7 +37,7 @@ SLOW_FIRST_BATCH = 20.0  # seconds, after which the source is named, and again w
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a sitting ended: completed steps of how many, the run's cost so far, the newest metrics, and the status to
+    """How a trainer ended: completed steps of how many, the run's cost so far, the newest metrics, and the status to
     exit with (0 only for a finished run)."""
 
     step: int
@@ -50,7 +50,7 @@ class Outcome:
     exit_status: int
 
 
-class Sitting:
+class Trainer:
     """One process's part of a run: the state, the open files, and the loop over them."""
 
     def __init__(self, run: Run, workdir: str, stop: StopSignal, watchdog: Watchdog):
@@ -63,9 +63,9 @@ class Sitting:
         self.counts = InputCounts(self.config.data.max_bad_fraction, names, stored["input_counts"])
         self.targets = run.targets(stored.get("targets"))  # checkpoints of before there were targets have none
         self.evaluation = run.evaluation(stored["class_descriptions"], self.targets)
-        self.rows = MetricsFile(os.path.join(workdir, "metrics.jsonl"), keep_up_to=self.step) if is_first() else Nowhere()
+        self.rows = MetricsFile(os.path.join(workdir, "metrics.jsonl"), keep_up_to=self.step) if is_primary_process() else Nowhere()
         self.checkpoints.ranked = self.ranked_before()
-        self.tensorboard = TensorBoard(workdir, self.step) if is_first() else Nowhere()
+        self.tensorboard = TensorBoard(workdir, self.step) if is_primary_process() else Nowhere()
         self.progress = Progress(run.steps)
         self.first_position = stored["position"]
         self.batches = run.batches(self.first_position, self.targets)
@@ -81,8 +81,8 @@ class Sitting:
         restored = self.checkpoints.restore_newest(self.run.shapes, self.run.shardings)
         if restored is None:
             origins = find_origins(self.run, self.workdir)
-            self.step, self.state = 0, begin_with(self.run.initial_state(), origins, self.run.layout)
-            if is_first() and read_rows(os.path.join(self.workdir, "metrics.jsonl")):
+            self.step, self.state = 0, initialize_state(self.run.initial_state(), origins, self.run.layout)
+            if is_primary_process() and read_rows(os.path.join(self.workdir, "metrics.jsonl")):
                 print("the run before had not finished a checkpoint: starting again from step 0", flush=True)
             return {"clock": {"wall_seconds": 0.0, "cpu_seconds": 0.0}, "input_counts": None, "position": 0,
                     "class_descriptions": None}
@@ -136,7 +136,7 @@ class Sitting:
         return self.outcome()
 
     def next_batch(self) -> dict[str, np.ndarray]:
-        """The next batch; while the first one of a sitting is waited for, the source that it comes from is named."""
+        """The next batch; while the first one of a trainer is waited for, the source that it comes from is named."""
         if self.batches.position > self.first_position:
             return next(self.batches)
         self.data_wait.restart()
@@ -150,7 +150,7 @@ class Sitting:
         with self.speed.goodput.spent_on("evaluation"):
             results = self.evaluation.run(evaluators, self.run.evaluated_variables(self.state), self.between_batches)
         texts = {name: value for name, value in results.items() if isinstance(value, str)}
-        if is_first():
+        if is_primary_process():
             write_texts(self.workdir, self.step, texts)
         self.tensorboard.write_texts(self.step, texts)
         return {name: value for name, value in results.items() if name not in texts}
@@ -186,7 +186,7 @@ class Sitting:
         process, had prevented."""
         row = next((row for row in self.rows.rows[-1:] if row["step"] == self.step), None)
         due = self.evaluation.due(self.step, self.run.steps)
-        names = decided_by_first("evaluators", lambda: self.evaluation.missing(due, row) if row else [])
+        names = broadcast_from_primary("evaluators", lambda: self.evaluation.missing(due, row) if row else [])
         measured = self.evaluate(names) if names else {}
         self.owed = self.evaluation.missing(names, measured)
         self.amend_row(measured)
@@ -211,7 +211,7 @@ class Sitting:
         for key in ("train/loss", "train/gradient_norm"):
             if self.config.guard.non_finite == "stop" and not math.isfinite(values[key]):
                 raise TrainingError(f"{key} is {values[key]} at step {step}; {self.checkpoints.last_good()}; a lower "
-                                    "optimizer.rate, a longer warm-up or optimizer.clip_norm may help")
+                                    "optimizer.learning_rate, a longer warm-up or optimizer.clip_norm may help")
         return values
 
     def write_row(self, step: int, measured: dict[str, float]) -> None:
@@ -238,7 +238,7 @@ class Sitting:
         """{step: value of the metric that ranks checkpoints} of the rows of earlier sessions, the same on all hosts."""
         rows = [(row["step"], row.get(self.best_metric)) for row in self.rows.rows if self.best_metric]
         found = [(step, value) for step, value in rows if isinstance(value, int | float)]
-        return dict(decided_by_first("ranked checkpoints", lambda: found)) if self.best_metric else {}
+        return dict(broadcast_from_primary("ranked checkpoints", lambda: found)) if self.best_metric else {}
 
     def save(self, finish: bool) -> None:
         """Begins to save, and with `finish` waits until the checkpoint is there."""
@@ -267,7 +267,7 @@ class Sitting:
                        self.metrics | self.speed.goodput.fractions(), sum(leaf.size for leaf in leaves),
                        f"{fingerprint(self.state.params):08x}", 0 if finished else self.stop.exit_status)
 
-    def __enter__(self) -> "Sitting":
+    def __enter__(self) -> "Trainer":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

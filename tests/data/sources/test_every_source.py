@@ -27,7 +27,7 @@ from vlp_jax.data.sources.registry import KINDS, open_source
 from vlp_jax.data.subsample import spread_samples
 from vlp_jax.data.text.tokenizer import load_tokenizer
 from vlp_jax.errors import DataError
-from vlp_jax.training.build import assemble
+from vlp_jax.training.build import build_run
 from vlp_jax.training.state import fingerprint
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -258,7 +258,7 @@ def two_steps(tiny):
     """Trains two steps from a source: the losses and a fingerprint of the parameters."""
     flags = tiny("steps=2", f"data.batch_size={BATCH}", f"data.train.source={SYNTHETIC}")
     _, overrides = split_overrides(flags)
-    run = assemble(load_config(f"{ROOT}/configs/clip_emoji.py:smoke", overrides))
+    run = build_run(load_config(f"{ROOT}/configs/clip_emoji.py:smoke", overrides))
     start = jax.device_get(run.initial_state())
 
     def train(spec):
@@ -352,7 +352,7 @@ def test_the_readme_s_mixture_is_one(tmp_path):
     (tmp_path / "birds/owl/1.jpg").write_bytes(SAMPLES[1][0])
     for part in mixture.values():
         part["source"] = part["source"].replace("/data/web/{00000..00331}", f"{tmp_path}/00000").replace("/data", str(tmp_path))
-    tree = config.to_dict() | {"steps": 1, "objectives": {"contrastive": {"kind": "softmax"}}}
+    tree = config.to_dict() | {"steps": 1, "objectives": {"contrastive": {"kind": "clip"}}}
     tree["data"]["train"]["mixture"] = mixture
     opened = open_mixture(to_config(tree).data.train)
     preprocessor = Preprocessor(16, schema.Images(), load_tokenizer(schema.Text(), 12, 4096))

@@ -675,7 +675,7 @@ def test_two_asterisks_reach_into_every_folder(tmp_path):
 
 
 @pytest.mark.parametrize(("columns", "words"), [
-    (["image", "title"], "an image without a caption suits only objectives that read no text, of kind 'image_views'"),
+    (["image", "title"], "an image without a caption suits only objectives that read no text, of kind 'simclr'"),
     (["title", "caption"], "a text without an image suits only objectives that read no image, of kind 'masked_language'")])
 def test_a_table_of_images_or_texts_alone_names_the_objectives_that_would_take_it(images, columns, words):
     (images / "alone.csv").write_text(f"{','.join(columns)}\nimages/0.png,a\n")

@@ -14,7 +14,7 @@ from vlp_jax.data.text.packing import pack
 from vlp_jax.data.text.tokenizer import load_tokenizer
 from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.objectives.packing import check_packing
-from vlp_jax.sharding.mesh import make_mesh
+from vlp_jax.sharding.mesh import build_mesh
 from vlp_jax.training.hooks.input_counts import InputCounts
 
 BATCH, WINDOW, ROWS, LENGTH = 16, 4, 2, 11
@@ -97,29 +97,29 @@ def config_of(objectives=None, decoder=(), **data):
 
 def test_what_reads_no_text_goes_with_packed_texts():
     objectives = dict(words=dict(kind="captioning"), pixels=dict(kind="masked_autoencoder"), codes=dict(kind="masked_image"))
-    check_packing(to_config(config_of(objectives=objectives).to_dict()), make_mesh(schema.Mesh(data=1)))
+    check_packing(to_config(config_of(objectives=objectives).to_dict()), build_mesh(schema.Mesh(data=1)))
 
 
 @pytest.mark.parametrize(("changes", "message"), [
     (dict(objectives=dict(words=dict(kind="captioning"), both=dict(kind="masked_joint"))), "objectives.both needs a row for"),
-    (dict(objectives=dict(words=dict(kind="captioning"), pairs=dict(kind="softmax"))), "objectives.pairs needs a row for"),
+    (dict(objectives=dict(words=dict(kind="captioning"), pairs=dict(kind="clip"))), "objectives.pairs needs a row for"),
     (dict(decoder=dict(image="prefix")), "model.decoder.image='prefix' needs a row for each text"),
     (dict(decoder=dict(kind="on_text_tower", tied=False)), "model.decoder.kind='on_text_tower' needs a row for each text"),
     (dict(decoder=dict(text_prefix=0.5)), "model.decoder.text_prefix=0.5 needs a row for each text"),
     (dict(packing=5), "windows of 5 do not divide data.batch_size 16")])
 def test_what_needs_a_row_for_each_text_is_a_config_error(changes, message):
     with pytest.raises(ConfigError, match=f"data.text.packing: {message}"):
-        check_packing(to_config(config_of(**changes).to_dict()), make_mesh(schema.Mesh(data=1)))
+        check_packing(to_config(config_of(**changes).to_dict()), build_mesh(schema.Mesh(data=1)))
 
 
 def test_windows_that_do_not_divide_over_the_mesh_and_microbatches_and_rows_without_windows_are_errors():
     config = to_config(config_of().to_dict())
-    check_packing(config, make_mesh(schema.Mesh(data=2, fsdp=2)))
+    check_packing(config, build_mesh(schema.Mesh(data=2, fsdp=2)))
     with pytest.raises(MeshError, match=r"/ 4, the number of windows, 4 does not divide over data=8 x fsdp=1 \(8\)"):
-        check_packing(config, make_mesh(schema.Mesh(data=8)))
+        check_packing(config, build_mesh(schema.Mesh(data=8)))
     accumulated = config_of()
     accumulated.accumulation.microbatches = 2
     with pytest.raises(ConfigError, match="microbatches would divide its windows"):
-        check_packing(to_config(accumulated.to_dict()), make_mesh(schema.Mesh(data=1)))
+        check_packing(to_config(accumulated.to_dict()), build_mesh(schema.Mesh(data=1)))
     with pytest.raises(ConfigError, match="data.text.packing_rows: has no effect without data.text.packing"):
         to_config(config_of(packing_rows=2, packing=None).to_dict())

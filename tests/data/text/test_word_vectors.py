@@ -11,7 +11,7 @@ from vlp_jax.data.text.tokenizer import load_tokenizer
 from vlp_jax.data.text.train_tokenizer import KINDS, train_tokenizer
 from vlp_jax.data.text.word_vectors import read_vectors, vectors_of_tokens, words_of
 from vlp_jax.errors import ConfigError
-from vlp_jax.training.build import assemble
+from vlp_jax.training.build import build_run
 
 GLOVE = "the 0.5 -1 2e-1\n. . . 1 2 3\ncat 4 5 6 \ncat 7 8 9\nan at name@domain.com 1 1 1\n7 1 2 3\n"
 WORD2VEC = "3 3\n</s> 0 0 0\nthe 1 2 3\ncafé 4 5 6\n"
@@ -108,7 +108,7 @@ def test_the_text_tower_s_embeddings_begin_with_them(tmp_path, kind):
     states = {}
     for vectors in (None, file):
         text = dataclasses.replace(tower, word_vectors=vectors, word_overlap=0.0 if vectors else 0.5)
-        run = assemble(dataclasses.replace(config, model=dataclasses.replace(config.model, text=text)))
+        run = build_run(dataclasses.replace(config, model=dataclasses.replace(config.model, text=text)))
         states[vectors] = jax.device_get(run.initial_state())
     words = words_of(run.preprocessor.tokenizer)
     plain, begun = (np.array(states[name].params["model"]["text"]["tokens"]["embedding"]) for name in (None, file))
@@ -124,4 +124,4 @@ def test_vectors_for_a_text_tower_that_nothing_reads_are_refused(tmp_path):
     config = experiment(objectives=dict(mae=schema.MaskedAutoencoder(decoder_width=8, decoder_depth=1, decoder_heads=2)))
     text = dataclasses.replace(TOWERS["bag"], word_vectors=written(tmp_path, "red 1 2 3 4\n"))
     with pytest.raises(ConfigError, match="model.text.word_vectors: has no effect with objectives"):
-        assemble(dataclasses.replace(config, model=dataclasses.replace(config.model, text=text)))
+        build_run(dataclasses.replace(config, model=dataclasses.replace(config.model, text=text)))

@@ -48,7 +48,7 @@ def run_beams(length, **search):
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 def test_beam_search_finds_the_best_texts_of_all(penalty):
-    texts, scores = run_beams(LENGTH, beams=64, length_penalty=penalty, early_stopping="never")
+    texts, scores = run_beams(LENGTH, num_beams=64, length_penalty=penalty, early_stopping="never")
     expected = enumerated(penalty)[:5]
     for row in range(2):
         np.testing.assert_allclose(scores[row, :5], [score for _, score in expected], rtol=1e-5)
@@ -63,7 +63,7 @@ CASES = sorted(name.removeprefix("texts_").rsplit("_", 2)[0] for name in GOLDEN.
 @pytest.mark.parametrize("case", sorted(set(CASES)))
 def test_beam_search_is_that_of_transformers_with_few_beams_and_long_texts(case):
     """Golden: tests/golden/make_beam_search.py. Each row has a table of its own; in some an unfinished text overtakes."""
-    beams, length = map(int, case.split("_"))
+    num_beams, length = map(int, case.split("_"))
     tables = jnp.asarray(GOLDEN["tables"])
     rows, unknown = len(tables), tables.shape[1] - 1
 
@@ -81,9 +81,9 @@ def test_beam_search_is_that_of_transformers_with_few_beams_and_long_texts(case)
     run = jax.jit(run, static_argnums=0)
     for name in (name.removeprefix("texts_") for name in GOLDEN.files if name.startswith(f"texts_{case}_")):
         penalty, early = name.split("_")[2:]
-        if penalty != "0.6" and (beams, length) != (3, 12):  # all of them for one size: each is compiled
+        if penalty != "0.6" and (num_beams, length) != (3, 12):  # all of them for one size: each is compiled
             continue
-        search = BeamSearch(beams=beams, length_penalty=float(penalty), early_stopping=ast.literal_eval(
+        search = BeamSearch(num_beams=num_beams, length_penalty=float(penalty), early_stopping=ast.literal_eval(
             early if early in ("True", "False") else repr(early)))
         texts, scores = run(search)
         np.testing.assert_array_equal(texts, GOLDEN[f"texts_{name}"], err_msg=name)
@@ -102,7 +102,7 @@ def test_a_finished_text_that_unfinished_ones_overtake_is_not_forgotten():
         return jnp.asarray(tables, jnp.float32)[state], state + 1
 
     texts, scores = jax.jit(lambda: beam_search(look_up, jnp.zeros(1, jnp.int32), jnp.zeros(1), length, END, PADDING, BeamSearch(
-        beams=2, early_stopping="never"), lambda state, rows: state[rows]))()
+        num_beams=2, early_stopping="never"), lambda state, rows: state[rows]))()
 
     def total(text):
         return tables[np.arange(len(text)), list(text)].sum() / len(text)

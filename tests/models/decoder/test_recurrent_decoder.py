@@ -18,10 +18,10 @@ from vlp_jax.models.layers.transformer import Encoding, Precision
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.packing import check_packing
 from vlp_jax.sharding.layout import layout_in_use
-from vlp_jax.sharding.mesh import batch_sharding, make_mesh, replicated
-from vlp_jax.sharding.rules import make_layout
+from vlp_jax.sharding.mesh import batch_sharding, build_mesh, replicated
+from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.accumulation import prepare
-from vlp_jax.training.build import make_module
+from vlp_jax.training.build import build_module
 from vlp_jax.training.state import initial_variables
 
 RNG = np.random.default_rng(3)
@@ -138,10 +138,10 @@ def test_generation_with_a_cache_continues_as_without_one(kind, image):
     def both():
         step, state = decoder_step(next_logits, PICTURE, 3)
         starts = jnp.full(3, start)
-        search = BeamSearch(beams=3, length_penalty=0.0, early_stopping="never")
+        search = BeamSearch(num_beams=3, length_penalty=0.0, early_stopping="never")
         return greedy(step, state, starts, 5, end, padding), beam_search(step, state, starts, 5, end, padding, search, take_rows)
 
-    found, (beams, scores) = jax.jit(both)()
+    found, (num_beams, scores) = jax.jit(both)()
     text = np.full((3, 6), padding, np.int32)
     text[:, 0] = start
     for place in range(5):
@@ -149,7 +149,7 @@ def test_generation_with_a_cache_continues_as_without_one(kind, image):
         text[:, place + 1] = np.where(ended, padding, decode(model, text)[:, place].argmax(axis=-1))
     np.testing.assert_array_equal(found, text[:, 1:])
     for beam in range(3):
-        best = np.concatenate([np.full((3, 1), start), beams[:, beam]], axis=1).astype(np.int32)
+        best = np.concatenate([np.full((3, 1), start), num_beams[:, beam]], axis=1).astype(np.int32)
         gains = jax.nn.log_softmax(decode(model, best))
         for row in range(3):
             length = list(best[row, 1:]).index(end) + 1 if end in best[row, 1:] else 5
@@ -205,7 +205,7 @@ def trained(kind, image, **changes):
 @pytest.mark.slow
 def test_gradients_reach_the_image_tower_and_every_parameter_and_are_the_same_on_a_mesh(kind, image):
     config = trained(kind, image, mesh__replicate_below=0)
-    module, batch = make_module(config), prepare(batch_of(), config.data.images)
+    module, batch = build_module(config), prepare(batch_of(), config.data.images)
     variables = nn.meta.unbox(initial_variables(module, batch, 0))
 
     def loss(params, batch):
@@ -214,8 +214,8 @@ def test_gradients_reach_the_image_tower_and_every_parameter_and_are_the_same_on
     found = {}
     for sizes in ((1, 1, 1), (2, 2, 2)):
         mesh_config = schema.Mesh(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)), replicate_below=0)
-        mesh = make_mesh(mesh_config, jax.devices()[:np.prod(sizes)])
-        with layout_in_use(make_layout(mesh_config, mesh)):
+        mesh = build_mesh(mesh_config, jax.devices()[:np.prod(sizes)])
+        with layout_in_use(build_layout(mesh_config, mesh)):
             found[sizes] = jax.jit(jax.grad(loss))(variables["params"], jax.device_put(batch, batch_sharding(mesh)))
     for (path, one), many in zip(jax.tree_util.tree_leaves_with_path(found[1, 1, 1]), jax.tree.leaves(found[2, 2, 2]), strict=True):
         assert np.isfinite(one).all() and np.abs(one).max() > 0, path
@@ -226,7 +226,7 @@ def test_gradients_reach_the_image_tower_and_every_parameter_and_are_the_same_on
 @each_way
 def test_a_module_writes_and_scores_captions_alike_on_a_mesh_and_as_without_a_cache(kind, image):
     config = trained(kind, image, mesh__replicate_below=0)
-    module, batch, start, end, padding = make_module(config), prepare(batch_of(), config.data.images), 2, 1, 0
+    module, batch, start, end, padding = build_module(config), prepare(batch_of(), config.data.images), 2, 1, 0
     rng, shapes = np.random.default_rng(5), nn.meta.unbox(jax.eval_shape(lambda: initial_variables(module, batch, 0)))
     variables = jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
 
@@ -237,8 +237,8 @@ def test_a_module_writes_and_scores_captions_alike_on_a_mesh_and_as_without_a_ca
     found, arrays = [], (batch["image"], batch["text"], batch["text_mask"])
     for sizes in ((1, 1, 1), (2, 2, 2)):
         mesh_config = schema.Mesh(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)), replicate_below=0)
-        mesh = make_mesh(mesh_config, jax.devices()[:np.prod(sizes)])
-        with layout_in_use(make_layout(mesh_config, mesh)):
+        mesh = build_mesh(mesh_config, jax.devices()[:np.prod(sizes)])
+        with layout_in_use(build_layout(mesh_config, mesh)):
             placed = jax.device_put(variables, replicated(mesh)), *jax.device_put(arrays, batch_sharding(mesh))
             found.append(jax.jit(results, out_shardings=replicated(mesh))(*placed))
     (written, losses, counts), (on_mesh, losses_on_mesh, _) = jax.tree.map(np.asarray, found)
@@ -256,13 +256,13 @@ def test_a_module_writes_and_scores_captions_alike_on_a_mesh_and_as_without_a_ca
 
 @each_way
 def test_devices_meet_no_more_often_for_longer_texts(kind, image):
-    mesh, model = make_mesh(schema.Mesh(data=8), jax.devices()), model_of(kind, image)
+    mesh, model = build_mesh(schema.Mesh(data=8), jax.devices()), model_of(kind, image)
     picture = jax.device_put(jax.tree.map(lambda x: jnp.tile(x[:1], (8,) + (1,) * (x.ndim - 1)), PICTURE), batch_sharding(mesh))
 
     def collectives(length):
         text = jax.device_put(np.zeros((8, length), np.int32), batch_sharding(mesh))
         loss = jax.grad(lambda params, text: model.apply({"params": params}, text, None, picture, method="decode").sum())
-        with layout_in_use(make_layout(schema.Mesh(data=8), mesh)):
+        with layout_in_use(build_layout(schema.Mesh(data=8), mesh)):
             program = jax.jit(loss).lower(jax.device_put(parameters(model), replicated(mesh)), text).compile().as_text()
         return {kind: counts["count"] for kind, counts in collective_counts(program).items()}
 
@@ -286,4 +286,4 @@ def test_what_does_not_apply_to_a_decoder_of_its_kind_is_refused_by_name(decoder
 def test_packed_texts_are_refused_by_name():
     config = trained("lstm", "attention", data__text__packing=4)
     with pytest.raises(ConfigError, match="data.text.packing: model.decoder.kind='lstm' needs a row for each text"):
-        check_packing(config, make_mesh(schema.Mesh(), jax.devices()[:1]))
+        check_packing(config, build_mesh(schema.Mesh(), jax.devices()[:1]))

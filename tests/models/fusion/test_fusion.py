@@ -13,7 +13,7 @@ from vlp_jax.config import base, to_config
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.fusion.attention import CrossAttention
 from vlp_jax.models.fusions import build_fusion
-from vlp_jax.models.layers.pool_position import Place
+from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.transformer import Encoding, LayerOptions, Precision, Transformer
 from vlp_jax.models.vision_language import VisionLanguageModel
 
@@ -196,8 +196,9 @@ def test_a_stack_without_layers_gives_its_input_scanned_or_not():
         module = Transformer(LayerOptions(8, 2, 8, depth=0, initialization="clip"), 0.1, scan)
         assert "params" not in module.init(jax.random.key(0), x)
         np.testing.assert_array_equal(module.apply({}, x), x)
-        only = jnp.array([1, 2])
-        np.testing.assert_array_equal(module.apply({}, x, only=Place(only)), x[jnp.arange(2), only][:, None])
+        pool_position = jnp.array([1, 2])
+        np.testing.assert_array_equal(module.apply({}, x, pool_position=PoolPosition(pool_position)),
+                                      x[jnp.arange(2), pool_position][:, None])
 
 
 def model_config(**fusion):

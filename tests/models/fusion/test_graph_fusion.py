@@ -18,9 +18,9 @@ from vlp_jax.models.fusion.graph_fusion import GraphFusion
 from vlp_jax.models.fusions import build_fusion, image_grid
 from vlp_jax.models.layers.transformer import Encoding, LayerOptions, Precision
 from vlp_jax.sharding.layout import Layout, layout_in_use
-from vlp_jax.sharding.mesh import batch_sharding, make_mesh
+from vlp_jax.sharding.mesh import batch_sharding, build_mesh
 from vlp_jax.sharding.rules import PRESETS
-from vlp_jax.training.build import make_module
+from vlp_jax.training.build import build_module
 
 WIDTH, HEADS, NODES = 6, 2, 7
 OPTIONS = LayerOptions(WIDTH, HEADS, 10, activation="relu")
@@ -208,7 +208,7 @@ def test_gradients_are_finite_and_none_come_from_hidden_nodes(layer):
 def test_over_a_mesh_nodes_and_gradients_are_those_of_one_device(layer):
     module = network(layer, rounds=2)
     image, text = jax.tree.map(lambda x: jnp.concatenate([x, x[:1]]), encodings())
-    params, mesh = parameters(module, image, text), make_mesh(schema.Mesh(data=2, fsdp=2, tensor=2))
+    params, mesh = parameters(module, image, text), build_mesh(schema.Mesh(data=2, fsdp=2, tensor=2))
 
     def loss(params, image, text):
         return jnp.sin(module.apply({"params": params}, image, text).pooled).sum()
@@ -252,7 +252,7 @@ def test_what_cannot_be_a_graph_is_a_config_error(changes, message):
 def test_pairs_words_and_patches_are_told_from_graphs(layer):
     objectives = dict(pair=dict(kind="matching"), words=dict(kind="masked_language"),
                       both=dict(kind="masked_joint", codes=8, code_width=4, smallest_block=1))
-    module = make_module(experiment(objectives=objectives, model__fusion=dict(GRAPH, layer=layer)))
+    module = build_module(experiment(objectives=objectives, model__fusion=dict(GRAPH, layer=layer)))
     batch = jax.tree.map(jnp.asarray, batch_of()) | {"image": jnp.asarray(RNG.normal(size=(8, 8, 8, 3)), jnp.float32)}
     silent_nowhere(module, batch)
 
@@ -260,7 +260,7 @@ def test_pairs_words_and_patches_are_told_from_graphs(layer):
 @pytest.mark.slow
 def test_pairs_and_words_are_told_from_graphs_of_boxes_and_parses():
     objectives = dict(pair=dict(kind="matching"), words=dict(kind="masked_language"))
-    module = make_module(experiment(
+    module = build_module(experiment(
         objectives=objectives, model__fusion=dict(GRAPH, regions="boxes", words="dependencies"),
         data__boxes=dict(field="b", count=3), data__dependencies=dict(field="d")))
     batch = jax.tree.map(jnp.asarray, batch_of()) | {"image": jnp.asarray(RNG.normal(size=(8, 8, 8, 3)), jnp.float32)}

@@ -11,7 +11,7 @@ from tiny_experiment import batch_of, experiment
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.fusion.pooled import GatedSum, LowRankBilinear, VisualAttention
 from vlp_jax.models.layers.transformer import Encoding, Precision
-from vlp_jax.training.build import make_module
+from vlp_jax.training.build import build_module
 
 WIDTH, RANK = 6, 5
 RNG = np.random.default_rng(0)
@@ -112,11 +112,11 @@ def test_matching_learns_by_them_and_masked_words_have_no_tokens_to_be_told_from
     towers = dict(model__text__causal=False, model__text__pooling="first", model__fusion=fusion)
     batch = jax.tree.map(jnp.asarray, batch_of()) | {"image": jnp.ones((8, 8, 8, 3))}
     keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    module = make_module(experiment(objectives=dict(pair=dict(kind="matching")), **towers))
+    module = build_module(experiment(objectives=dict(pair=dict(kind="matching")), **towers))
     variables = module.init(keys, batch)
     gradients = jax.grad(lambda params: module.apply({"params": params}, batch, True, rngs=keys).value)(variables["params"])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients["model"]["fusion"]))
-    module = make_module(experiment(objectives=dict(words=dict(kind="masked_language")), **towers))
+    module = build_module(experiment(objectives=dict(words=dict(kind="masked_language")), **towers))
     with pytest.raises(ConfigError, match=f"model.fusion.kind: '{fusion['kind']}' gives no tokens"):
         jax.eval_shape(lambda: module.init(keys, batch))

@@ -12,11 +12,11 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from vlp_jax.config import schema
-from vlp_jax.models.layers.pool_position import Place
+from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.transformer import AttentionPooling, LayerOptions, Precision, Transformer, TransformerLayer, drop_branch
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.sharding.layout import Layout, layout_in_use
-from vlp_jax.sharding.mesh import make_mesh
+from vlp_jax.sharding.mesh import build_mesh
 
 OPTIONS = LayerOptions(width=16, heads=2, mlp_dim=24, depth=2)
 KEY = jax.random.key(0)
@@ -87,7 +87,7 @@ def test_one_wanted_token_is_what_all_of_them_hold_there_with_the_same_gradients
         return everything[jnp.arange(4), 0 if index is None else index]
 
     def one(params, x, module=module, params_of=lambda params: params):
-        return module.apply({"params": params_of(params)}, x, MASK, *memory, angles, Place(index), bias=bias)[:, 0]
+        return module.apply({"params": params_of(params)}, x, MASK, *memory, angles, PoolPosition(index), bias=bias)[:, 0]
 
     expected = results(all_then_one)
     for other in (one, functools.partial(one, module=Transformer(options, rematerialisation="full")),
@@ -268,7 +268,7 @@ def test_activations_of_a_layer_lie_as_their_axes_are_ruled():
     """Along heads and hidden units inside, along the width between, and the batch everywhere."""
     rules = (("batch", ("data", "fsdp")), ("tokens", None), ("activation_embed", None), ("activation_heads", "tensor"),
              ("activation_mlp", "tensor"))
-    layout = Layout(make_mesh(schema.Mesh(data=2, fsdp=2, tensor=2)), rules)
+    layout = Layout(build_mesh(schema.Mesh(data=2, fsdp=2, tensor=2)), rules)
     params = parameters(TransformerLayer(OPTIONS), X, None)
     with layout_in_use(layout):
         program = jax.make_jaxpr(TransformerLayer(OPTIONS).apply)({"params": params}, X, None)

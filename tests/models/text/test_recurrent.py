@@ -16,9 +16,9 @@ from vlp_jax.hardware.collective_counts import collective_counts
 from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.towers import build_text_tower
 from vlp_jax.sharding.layout import layout_in_use
-from vlp_jax.sharding.mesh import batch_sharding, make_mesh, replicated
-from vlp_jax.sharding.rules import make_layout
-from vlp_jax.training.build import example_batch, make_module
+from vlp_jax.sharding.mesh import batch_sharding, build_mesh, replicated
+from vlp_jax.sharding.rules import build_layout
+from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.state import initial_variables
 
 LENGTHS = np.array([6, 4, 1, 0])
@@ -134,7 +134,7 @@ WORDS = dict(vocab_size=20, length=5, width=8)
 
 
 def initialised(config):
-    return jax.eval_shape(lambda: initial_variables(make_module(config), example_batch(config), 0))
+    return jax.eval_shape(lambda: initial_variables(build_module(config), example_batch(config), 0))
 
 
 def words_of(kind):
@@ -144,10 +144,10 @@ def words_of(kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*RECURRENT, "bag"])
 def test_it_is_trained_by_contrast_and_by_matching_through_a_fusion_over_any_devices(kind):
-    objectives = dict(contrastive=dict(kind="softmax"), matching=dict(kind="matching"))
+    objectives = dict(contrastive=dict(kind="clip"), matching=dict(kind="matching"))
     config = experiment(model__text=words_of(kind), model__fusion=dict(TOWER, kind="cross_attention"), objectives=objectives,
                         mesh__replicate_below=0)
-    module, batch = make_module(config), batch_of()
+    module, batch = build_module(config), batch_of()
     batch |= {"image": batch["image"].astype(np.float32) / 255.0}
     variables = nn.meta.unbox(initial_variables(module, batch, 0))
 
@@ -157,8 +157,8 @@ def test_it_is_trained_by_contrast_and_by_matching_through_a_fusion_over_any_dev
     found = {}
     for sizes in ((1, 1, 1), (2, 2, 2)):
         mesh_config = schema.Mesh(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)), replicate_below=0)
-        mesh = make_mesh(mesh_config, jax.devices()[:np.prod(sizes)])
-        with layout_in_use(make_layout(mesh_config, mesh)):
+        mesh = build_mesh(mesh_config, jax.devices()[:np.prod(sizes)])
+        with layout_in_use(build_layout(mesh_config, mesh)):
             placed = jax.device_put(batch, batch_sharding(mesh))
             found[sizes] = jax.jit(jax.grad(loss))(variables["params"], placed)
     for (path, one), many in zip(jax.tree_util.tree_leaves_with_path(found[1, 1, 1]), jax.tree.leaves(found[2, 2, 2]), strict=True):
@@ -169,14 +169,14 @@ def test_it_is_trained_by_contrast_and_by_matching_through_a_fusion_over_any_dev
 
 @pytest.mark.parametrize("kind", ["bidirectional_lstm", "gru"])
 def test_devices_meet_no_more_often_for_longer_texts(kind):
-    mesh = make_mesh(schema.Mesh(data=8), jax.devices())
+    mesh = build_mesh(schema.Mesh(data=8), jax.devices())
     module = tower(kind)
     params = parameters(module)
 
     def collectives(length):
         text = jax.device_put(np.zeros((8, length), np.int32), batch_sharding(mesh))
         loss = jax.grad(lambda params, text: module.apply({"params": params}, text).pooled.sum())
-        with layout_in_use(make_layout(schema.Mesh(data=8), mesh)):
+        with layout_in_use(build_layout(schema.Mesh(data=8), mesh)):
             program = jax.jit(loss).lower(jax.device_put(params, replicated(mesh)), text).compile().as_text()
         return {kind: counts["count"] for kind, counts in collective_counts(program).items()}
 
@@ -191,7 +191,7 @@ WRITES, MATCHES = dict(writing=dict(kind="captioning")), dict(pairs=dict(kind="m
      "model.decoder.kind='on_text_tower'"),
     (dict(objectives=WRITES, model__decoder=dict(kind="in_text_tower", start_token=False)), "model.decoder.kind='in_text_tower'"),
     (dict(objectives=MATCHES, model__fusion=dict(kind="in_text_tower", start_token=False)), "model.fusion.kind='in_text_tower'"),
-    (dict(objectives=dict(mlm=dict(kind="masked_language", with_image=False, spare_first=False, spare_last=False))),
+    (dict(objectives=dict(mlm=dict(kind="masked_language", with_image=False, keep_first=False, keep_last=False))),
      "an objective on hidden words")])
 def test_what_needs_a_transformer_says_so(changes, message):
     config = experiment(model__text=words_of("lstm"), **changes)
@@ -209,7 +209,7 @@ def test_sizes_that_do_not_fit_together_are_refused_by_name():
 @pytest.mark.parametrize("kind", [*RECURRENT, "bag"])
 def test_a_smoke_variant_is_narrow(kind):
     config = base()
-    config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
+    config.update(steps=1, objectives=dict(contrastive=dict(kind="clip")))
     config.model.text = to_tree({**RECURRENT, "bag": schema.BagTower}[kind](word_vectors="vectors.txt", word_overlap=0.1))
     text = to_config(variant_of(config, "smoke").to_dict()).model.text
     assert (text.kind, text.width, text.length, text.vocab_size, text.word_vectors) == (kind, 64, 24, 4096, None)

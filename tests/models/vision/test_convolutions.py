@@ -16,8 +16,8 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.models.flops import image_tokens
 from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.towers import build_image_tower, image_token_width, image_width
-from vlp_jax.sharding.mesh import make_mesh
-from vlp_jax.sharding.rules import make_layout
+from vlp_jax.sharding.mesh import build_mesh
+from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.build import build_update
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
@@ -165,7 +165,7 @@ def test_dropout_of_the_fully_connected_layers_acts_in_training_alone():
 def test_statistics_of_the_batch_refuse_microbatches(tower):
     config = experiment(model__image=tower, accumulation__microbatches=2)
     with pytest.raises(ConfigError, match="accumulation.microbatches: batch_stats/.* is computed from the whole batch"):
-        build_update(config, make_layout(config.mesh, make_mesh(config.mesh, jax.devices()[:1])), steps=1)
+        build_update(config, build_layout(config.mesh, build_mesh(config.mesh, jax.devices()[:1])), steps=1)
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -185,7 +185,7 @@ def test_what_cannot_be_is_refused_by_name(changes, message):
 @pytest.mark.parametrize("tower", [schema.VggTower(norm="batch"), schema.VggTower(pooling="hidden"), schema.InceptionTower()])
 def test_a_smoke_variant_is_narrow_and_still_fits(tower):
     config = base()
-    config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
+    config.update(steps=1, objectives=dict(contrastive=dict(kind="clip")))
     config.model.image = to_tree(tower)
     small = to_config(variant_of(config, "smoke").to_dict()).model.image
     module, pictures = build_image_tower(small, Precision()), jnp.zeros((1, small.image_size, small.image_size, 3))

@@ -17,8 +17,8 @@ from vlp_jax.models.towers import build_image_tower, image_token_width, image_wi
 from vlp_jax.models.vision.resnet import ClipResNet, Convolutions, ResNet
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.sharding.layout import layout_in_use
-from vlp_jax.sharding.mesh import batch_sharding, make_mesh
-from vlp_jax.sharding.rules import make_layout
+from vlp_jax.sharding.mesh import batch_sharding, build_mesh
+from vlp_jax.sharding.rules import build_layout
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
 TORCH = runpy.run_path(str(GOLDEN / "make_resnet.py"))
@@ -135,8 +135,8 @@ def test_batch_statistics_and_outputs_do_not_depend_on_how_many_devices_share_th
     variables["params"] = jax.tree.map(lambda leaf: leaf + 0.1, variables["params"])
     found = {}
     for devices in (1, 8):
-        mesh = make_mesh(schema.Mesh(data=devices), jax.devices()[:devices])
-        with layout_in_use(make_layout(schema.Mesh(data=devices), mesh)):
+        mesh = build_mesh(schema.Mesh(data=devices), jax.devices()[:devices])
+        with layout_in_use(build_layout(schema.Mesh(data=devices), mesh)):
             step = jax.jit(lambda x: module.apply(variables, x, train=True, mutable=["batch_stats"]))
             found[devices] = step(jax.device_put(x, batch_sharding(mesh)))
     before = jax.tree.leaves(variables["batch_stats"])

@@ -18,7 +18,7 @@ from vlp_jax import evaluate, inspect, main
 from vlp_jax.command_line import split_overrides
 from vlp_jax.config import load_config, schema
 from vlp_jax.errors import CheckpointError
-from vlp_jax.training.build import assemble
+from vlp_jax.training.build import build_run
 from vlp_jax.training.checkpoints import read_errors
 from vlp_jax.training.checkpoints.manager import Checkpoints
 from vlp_jax.training.run import train_alone
@@ -36,7 +36,7 @@ def no_pauses(monkeypatch):
 
 @pytest.fixture(scope="module")
 def assembled(tiny):
-    return functools.cache(lambda *changes: assemble(load_config(CONFIG, split_overrides(tiny(*PLAN, *changes))[1])))
+    return functools.cache(lambda *changes: build_run(load_config(CONFIG, split_overrides(tiny(*PLAN, *changes))[1])))
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_two_hundred_flipped_bits_anywhere_end_in_the_same_losses_and_parameters
 def test_load_refuses_what_a_flipped_bit_has_changed(finished, copied, capsys):
     """Of 100, concentrated on what `load` reads."""
     draws, expected = random.Random(2), vlp_jax.load(str(finished))[1]
-    files = [file for file in files_of(finished) if file.parts[2] in ("metadata", "average")]
+    files = [file for file in files_of(finished) if file.parts[2] in ("metadata", "ema")]
     for _ in range(100):
         workdir, file = copied(), draws.choice(files)
         bit = draws.randrange(bits_of(workdir / file))
@@ -220,7 +220,7 @@ def test_other_names_among_the_checkpoints_are_named_and_ignored(copied, assembl
 
 
 @pytest.mark.parametrize("read", ["evaluate", "inspect", "load", "pretrained"])
-@pytest.mark.parametrize("lose", ["metadata/metadata", "average", "average/_METADATA", "everything", "checkpoints is a file"])
+@pytest.mark.parametrize("lose", ["metadata/metadata", "ema", "average/_METADATA", "everything", "checkpoints is a file"])
 def test_damaged_folders_are_refused_in_one_line(copied, monkeypatch, tiny, read, lose):
     workdir = copied()
     folder = workdir / "checkpoints"

@@ -12,7 +12,7 @@ from vlp_jax.models.flops import image_flops, text_flops
 from vlp_jax.models.fusion_flops import fusion_flops
 from vlp_jax.models.fusions import build_fusion
 from vlp_jax.models.layers.transformer import Encoding, Precision
-from vlp_jax.training.build import example_batch, make_module
+from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.cost.flops import train_step_flops
 from vlp_jax.training.state import initial_variables
 
@@ -33,7 +33,7 @@ WORDS = {"lstm": dict(kind="lstm", depth=2, pooling="attention"), "bidirectional
 
 def config_of(image=(), text=(), batch_size=4, resnet=None, words=None, convolutions=None):
     config = base()
-    config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
+    config.update(steps=1, objectives=dict(contrastive=dict(kind="clip")))
     config.data.batch_size = batch_size
     narrow = dict(preset="Ti", width=128, depth=2, heads=2, mlp_dim=320)
     config.model.image.update(narrow, patch_size=8, image_size=32, **dict(image))
@@ -57,7 +57,7 @@ def config_of(image=(), text=(), batch_size=4, resnet=None, words=None, convolut
     ids=["clip", "map", "stem", *RESNETS, *WORDS, *CONVOLUTIONS])
 def test_the_forward_pass_has_the_products_that_its_traced_program_has(changes):
     config = config_of(**changes)
-    module, batch = make_module(config), example_batch(config, rows=4)
+    module, batch = build_module(config), example_batch(config, rows=4)
     variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
     program = jax.make_jaxpr(lambda variables: module.apply(variables, batch["image"], batch["text"], batch["text_mask"],
                                                             method="embed"))(variables)
@@ -99,12 +99,12 @@ def test_an_update_is_three_forward_passes_and_the_pairs():
 
 
 @pytest.mark.parametrize(("wrong", "pairs"), [("both", 3), ("text", 2), ("image", 2)])
-def test_matching_fuses_each_pair_that_it_asks_about(wrong, pairs):
+def test_matching_fuses_each_pair_that_it_asks_about(negatives_from, pairs):
     config = config_of(text={"causal": False, "pooling": "first"})
     fusion = schema.ConcatenationFusion(width=96, mlp_dim=320)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, fusion=fusion),
-                                 objectives={"matching": schema.Matching(negatives="uniform", wrong=wrong)})
-    module, batch = make_module(config), example_batch(config, rows=4)
+                                 objectives={"matching": schema.Matching(negatives="uniform", negatives_from=negatives_from)})
+    module, batch = build_module(config), example_batch(config, rows=4)
     variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
     program = jax.make_jaxpr(lambda variables: module.apply(variables, batch, True, rngs={"dropout": jax.random.key(0)}))(variables)
     head = 4 * pairs * 2 * 96 * 2  # so little that it is left out
@@ -117,13 +117,13 @@ def test_a_masked_autoencoder_has_the_products_that_its_traced_program_has():
     config.model.image.update(preset="Ti", width=128, depth=2, heads=2, mlp_dim=320, patch_size=8, image_size=32,
                               position="sincos2d")
     config = to_config(config.to_dict())
-    module, batch = make_module(config), example_batch(config, rows=4)
+    module, batch = build_module(config), example_batch(config, rows=4)
     variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
     program = jax.make_jaxpr(lambda variables: module.apply(variables, batch, True, rngs={"dropout": jax.random.key(0)}))(variables)
     assert counted_flops(program.jaxpr) * 3 * config.data.batch_size == train_step_flops(config) * 4
 
 
-@pytest.mark.parametrize("objective", [dict(kind="masked_image"), dict(kind="masked_joint", spare_last=False, spare_first=False)])
+@pytest.mark.parametrize("objective", [dict(kind="masked_image"), dict(kind="masked_joint", keep_last=False, keep_first=False)])
 def test_masked_patches_have_the_products_that_their_traced_program_has(objective):
     config = base()
     config.update(steps=1, objectives=dict(masked=dict(objective, codes=40, code_width=6, smallest_block=2)))
@@ -133,7 +133,7 @@ def test_masked_patches_have_the_products_that_their_traced_program_has(objectiv
     if objective["kind"] == "masked_joint":
         config.model.fusion = dict(narrow, kind="merged", width=64, class_token=True)
     config = to_config(config.to_dict())
-    module, batch = make_module(config), example_batch(config, rows=4)
+    module, batch = build_module(config), example_batch(config, rows=4)
     variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
     program = jax.make_jaxpr(lambda variables: module.apply(variables, batch, True, rngs={"dropout": jax.random.key(0)}))(variables)
     without_backward = 2 * 16 * 6 * (3 * 64 + 40)  # the quantizer, of one picture
@@ -146,14 +146,14 @@ def test_masked_patches_have_the_products_that_their_traced_program_has(objectiv
                                           ("fused", "co_attention"), ("fused", "cross_attention")])
 def test_a_supervised_objective_has_the_products_that_its_traced_program_has(of, kind, hidden_dim):
     config, narrow = base(), dict(preset="Ti", width=128, depth=2, heads=2, mlp_dim=320)
-    config.update(steps=1, objectives=dict(tell=dict(kind="classification", target="x", of=of, hidden_dim=hidden_dim)))
+    config.update(steps=1, objectives=dict(tell=dict(kind="classification", target="x", features=of, hidden_dim=hidden_dim)))
     config.data.targets = dict(x=dict(kind="class", field="x", classes=30))
     config.model.image.update(narrow, patch_size=8, image_size=32)
     config.model.text.update(narrow, vocab_size=50, length=24, causal=False, pooling="first")
     sizes = dict(width=64) if kind == "concatenation" else dict(width=64, heads=2, mlp_dim=320)
     config.model.fusion = None if kind is None else dict(kind=kind, **sizes, **(dict(depth=2) if kind in STACKS else {}))
     config = to_config(config.to_dict())
-    module, batch = make_module(config), example_batch(config, rows=4)
+    module, batch = build_module(config), example_batch(config, rows=4)
     variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
     program = jax.make_jaxpr(lambda variables: module.apply(variables, batch, True, rngs={"dropout": jax.random.key(0)}))(variables)
     mean_of_words = 2 * 4 * 24 * 64 if kind == "graph" else 0  # by a product where a text has a mask, which is not counted
@@ -172,7 +172,7 @@ def test_an_answer_has_the_products_that_its_traced_program_has(decoder):
     config.model.fusion = dict(narrow, kind="cross_attention", width=64)
     config.model.decoder = decoder
     config = to_config(config.to_dict())
-    module, batch = make_module(config), example_batch(config, rows=4)
+    module, batch = build_module(config), example_batch(config, rows=4)
     variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
     program = jax.make_jaxpr(lambda variables: module.apply(variables, batch, True, rngs={"dropout": jax.random.key(0)}))(variables)
     mean_of_words = 2 * 4 * 24 * 64 if decoder["kind"] == "gru" else 0  # begins the state; see above

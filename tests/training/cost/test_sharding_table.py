@@ -33,7 +33,7 @@ def total(rows, name):
 def test_one_device_holds_everything(table):
     first, rows = table("--config.ema=0.99")
     assert first == "mesh data=1 x fsdp=1 x tensor=1: 1 device"
-    assert total(rows, "parameters") == total(rows, "average") == 4 * PARAMETERS
+    assert total(rows, "parameters") == total(rows, "ema") == 4 * PARAMETERS
     assert total(rows, "optimizer state") == 2 * 4 * PARAMETERS + 2 * 4  # two moments, two counters
     assert total(rows, "all of these") == 4 * 4 * PARAMETERS + 8
 

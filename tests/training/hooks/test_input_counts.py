@@ -75,7 +75,7 @@ def test_at_the_end_of_a_short_run_there_is_no_grace():
 
 
 @pytest.mark.parametrize(("reason", "message", "kinds"), [
-    (Reason.MISSING_CAPTION, "has no caption", ["'image_views'", "'masked_autoencoder'", "'masked_image'", "of='image'"]),
+    (Reason.MISSING_CAPTION, "has no caption", ["'simclr'", "'masked_autoencoder'", "'masked_image'", "features='image'"]),
     (Reason.MISSING_IMAGE, "has no image", ["'masked_language' with with_image=False", "model.decoder.image='none'"]),
     (Reason.MISSING_IMAGE, "its image 'x.jpg' is missing from /data", [])])
 def test_an_unpaired_sample_names_the_objectives_that_would_take_it(reason, message, kinds):

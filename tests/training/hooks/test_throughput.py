@@ -111,7 +111,7 @@ def test_the_window_of_updates_is_recorded_for_tensorboard(runs):
 def speed_of(monkeypatch, device, flops=3e9, devices=4):
     monkeypatch.setattr(throughput, "train_step_flops", lambda config: flops)
     config = base()
-    config.update(steps=1, objectives=dict(contrastive=dict(kind="softmax")))
+    config.update(steps=1, objectives=dict(contrastive=dict(kind="clip")))
     mesh = SimpleNamespace(size=devices, local_devices=[device])
     return Speed(to_config(config.to_dict()), mesh, "unused", lambda state, batch: (state, {}), print)
 

@@ -73,14 +73,14 @@ class BeamSearch:
     """How many texts beam search keeps, how it compares finished ones and when it stops, by the names and the rule of `generate` in
     transformers.
 
-    beams: unfinished texts kept at a time, and as many finished ones beside them; 1 is greedy.
+    num_beams: unfinished texts kept at a time, and as many finished ones beside them; 1 is greedy.
     length_penalty: exponent of the number of tokens that divides the log-probability of a finished text.
     early_stopping: True: at the first `beams` finished texts. False: when the likeliest unfinished text, divided by its present
       length, would not be among the finished ones. "never": when no continuation could be; with a positive length penalty by the
       greatest length.
     """
 
-    beams: int = 1
+    num_beams: int = 1
     length_penalty: float = 1.0
     early_stopping: bool | Literal["never"] = False
 
@@ -107,11 +107,11 @@ def beam_search(step: Step, state: Any, start: jax.Array, length: int, end: int,
     `length` tokens all are finished. Texts that do not exist (of short lengths, or of few tokens) have the score NEVER.
     state: for B rows. take: `take(state, rows)` gives the state of `rows`, int32 [N] of its own.
     """
-    batch, beams = len(start), search.beams
-    fresh = jnp.full((batch, beams, length), padding, jnp.int32)
-    absent = jnp.full((batch, beams), NEVER)
-    carry = _Beams(jnp.int32(0), take(state, repeat(jnp.arange(batch), "b -> (b k)", k=beams)), fresh,
-                   repeat(start.astype(jnp.int32), "b -> b k", k=beams), absent.at[:, 0].set(0.0),  # all are the same at first
+    batch, num_beams = len(start), search.num_beams
+    fresh = jnp.full((batch, num_beams, length), padding, jnp.int32)
+    absent = jnp.full((batch, num_beams), NEVER)
+    carry = _Beams(jnp.int32(0), take(state, repeat(jnp.arange(batch), "b -> (b k)", k=num_beams)), fresh,
+                   repeat(start.astype(jnp.int32), "b -> b k", k=num_beams), absent.at[:, 0].set(0.0),  # all are the same at first
                    fresh, absent, jnp.ones(batch, bool))
 
     def unfinished(carry: _Beams) -> jax.Array:
@@ -124,10 +124,10 @@ def beam_search(step: Step, state: Any, start: jax.Array, length: int, end: int,
         number = carry.number + 1
         ends = (token == end) | (number == length)
         alive = jnp.where(ends, NEVER, totals)
-        kept = jax.lax.top_k(alive, beams)[1]
-        finished, scores = _with_finished(carry, tokens, totals, ends & (jnp.arange(ends.shape[1]) < beams), search, number)
+        kept = jax.lax.top_k(alive, num_beams)[1]
+        finished, scores = _with_finished(carry, tokens, totals, ends & (jnp.arange(ends.shape[1]) < num_beams), search, number)
         totals = _of(alive, kept)
-        rows = (jnp.arange(batch)[:, None] * beams + _of(parent, kept)).reshape(-1)
+        rows = (jnp.arange(batch)[:, None] * num_beams + _of(parent, kept)).reshape(-1)
         return _Beams(number, take(state, rows), _of(tokens, kept), _of(token, kept), totals, finished, scores,
                       carry.open & _may_improve(totals, scores, search, number, length))
 
@@ -138,9 +138,9 @@ def beam_search(step: Step, state: Any, start: jax.Array, length: int, end: int,
 def _continuations(logits: jax.Array, totals: jax.Array, end: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The likeliest 2K one-token continuations of K texts, [B, 2K] each: their parents, tokens and log-probabilities. Of so many
     at least K do not end."""
-    beams, vocabulary = totals.shape[1], logits.shape[-1]
-    gains = rearrange(jax.nn.log_softmax(logits), "(b k) v -> b k v", k=beams)
-    total, best = jax.lax.top_k(rearrange(totals[:, :, None] + gains, "b k v -> b (k v)"), min(2, vocabulary) * beams)
+    num_beams, vocabulary = totals.shape[1], logits.shape[-1]
+    gains = rearrange(jax.nn.log_softmax(logits), "(b k) v -> b k v", k=num_beams)
+    total, best = jax.lax.top_k(rearrange(totals[:, :, None] + gains, "b k v -> b (k v)"), min(2, vocabulary) * num_beams)
     return best // vocabulary, best % vocabulary, total
 
 
@@ -149,7 +149,7 @@ def _with_finished(carry: _Beams, tokens: jax.Array, totals: jax.Array, ended: j
     """The best K of the finished texts, those that just ended among them: tokens [B, K, length] and scores [B, K]."""
     allowed = ended & carry.open[:, None] & (totals > NEVER / 2)
     scores = jnp.where(allowed, totals / number.astype(jnp.float32)**search.length_penalty, NEVER)
-    scores, best = jax.lax.top_k(jnp.concatenate([carry.scores, scores], axis=1), search.beams)
+    scores, best = jax.lax.top_k(jnp.concatenate([carry.scores, scores], axis=1), search.num_beams)
     return _of(jnp.concatenate([carry.finished, tokens], axis=1), best), scores
 
 
@@ -173,7 +173,7 @@ def written(apply: Callable, memory: Any, start: jax.Array, length: int, end: in
     """int32 [B, length]: a decoder's text for each row of `memory`, the likeliest token each time, or with several beams the best
     text that these find. apply, memory: as of `decoder_step`."""
     step, state = decoder_step(apply, memory, len(start))
-    if search.beams == 1:
+    if search.num_beams == 1:
         return greedy(step, state, start, length, end, padding)
     return beam_search(step, state, start, length, end, padding, search, take_rows)[0][:, 0]
 

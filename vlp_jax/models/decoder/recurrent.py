@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from vlp_jax.models.layers.attention import visible_softmax
 from vlp_jax.models.layers.transformer import Encoding, Precision, masked_mean
-from vlp_jax.models.text.recurrent import along, make_cell, on_own_examples
+from vlp_jax.models.text.recurrent import along, build_cell, on_own_examples
 from vlp_jax.models.text.transformer import embedded_words
 from vlp_jax.sharding.layout import constrain
 
@@ -85,7 +85,7 @@ class RecurrentDecoder(nn.Module):
     def layers(self, x: jax.Array, numbers: range, drop: Callable, cached: bool) -> jax.Array:
         """[B, L, D'] -> [B, L, D], through the layers of these numbers."""
         for i in numbers:
-            cell = make_cell(self.cell, self.width, self.precision, f"layer_{i}")
+            cell = build_cell(self.cell, self.width, self.precision, f"layer_{i}")
             start = cell.initialize_carry(jax.random.key(0), (len(x), x.shape[-1]))
             x = self.through(cell, start, drop(x) if i else x, cached).astype(x.dtype)
             x = constrain(x, ("batch", "tokens", "activation_embed"))
@@ -146,7 +146,7 @@ class AttendingCell(nn.Module):
                                   None if mask is None else mask[:, :, 0], causal=False)
         gate = jax.nn.sigmoid(dense(1, ("embed", None), name="gate")(state))
         seen = gate * jnp.einsum("bn,bnd->bd", weights.astype(tokens.dtype), tokens)
-        cell = make_cell(self.cell, self.width, self.precision, "cell")
+        cell = build_cell(self.cell, self.width, self.precision, "cell")
         carry, state = cell(carry, jnp.concatenate([word, seen.astype(word.dtype)], axis=-1))
         return carry, (state, seen, weights)
 

@@ -58,12 +58,12 @@ class GraphFusion(nn.Module):
         masks = {name: encoding.mask for name, encoding in encodings.items()}
         neighbours = {"image": self.region_neighbours(image), "text": self.word_neighbours(text)}
         edges = {name: edges_of(neighbours[name], masks[name]) for name in encodings}
-        nodes = {name: laid_out(options.precision.dense(options.width, ("embed", "mlp"), name=f"{name}_in",
+        nodes = {name: with_layout(options.precision.dense(options.width, ("embed", "mlp"), name=f"{name}_in",
                                                         kernel_init=options.initializers()["residual"])(encoding.tokens))
                  for name, encoding in encodings.items()}
         for i in range(self.rounds):
             nodes = InteractiveRound(options, self.layer, name=f"round_{i}")(nodes, edges, masks)
-        nodes = {name: laid_out(options.normalisation(f"{name}_norm")(x)) for name, x in nodes.items()}
+        nodes = {name: with_layout(options.normalisation(f"{name}_norm")(x)) for name, x in nodes.items()}
         pooled = jnp.concatenate([masked_mean(nodes[name], masks[name]) for name in ("text", "image")], axis=-1)
         return FusedEncoding(nodes["text"], text.mask, pooled.astype(nodes["text"].dtype), image_tokens=nodes["image"])
 
@@ -94,19 +94,21 @@ class InteractiveRound(nn.Module):
         told = {name: self.within(name, x, edges[name]) for name, x in nodes.items()}
         said = {name: self.norm(f"{name}_cross", x) for name, x in told.items()}
         cross = dataclasses.replace(self.options, cross_attention=True)
-        heard = {name: laid_out(told[name] + MultiHeadAttention(cross, name=f"{name}_cross")(said[name], said[other], masks[other]))
+        heard = {name: with_layout(
+                     told[name] + MultiHeadAttention(cross, name=f"{name}_cross")(said[name], said[other], masks[other]))
                  for name, other in OTHER.items()}
-        return {name: laid_out(x + Mlp(self.options, name=f"{name}_mlp")(self.norm(f"{name}_mlp", x))) for name, x in heard.items()}
+        return {name: with_layout(x + Mlp(self.options, name=f"{name}_mlp")(self.norm(f"{name}_mlp", x)))
+                for name, x in heard.items()}
 
     def within(self, name: str, nodes: jax.Array, edges: jax.Array) -> jax.Array:
         """The nodes of one graph and what each hears from its neighbours."""
         layer = GRAPH_LAYERS[self.layer](self.options, name=f"{name}_graph")
-        return laid_out(nodes + layer(self.norm(f"{name}_graph", nodes), edges))
+        return with_layout(nodes + layer(self.norm(f"{name}_graph", nodes), edges))
 
     def norm(self, name: str, x: jax.Array) -> jax.Array:
         return self.options.normalisation(f"{name}_norm")(x)
 
 
-def laid_out(x: jax.Array) -> jax.Array:
+def with_layout(x: jax.Array) -> jax.Array:
     """Nodes [B, N, D] where activations lie."""
     return constrain(x, ("batch", "tokens", "activation_embed"))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 
 @flax.struct.dataclass
-class Place:
+class PoolPosition:
     """Where the one token stands that is wanted of each example: `index`, int32 [B], or None for the first of all.
 
     The first has no index so that it is a slice: with one, a TPU's compiler keeps what all layers before save in two layouts.
@@ -32,6 +32,6 @@ class Place:
         return bias[:, :1] if self.index is None else jnp.take(bias, self.index, axis=1).swapaxes(0, 1)[:, :, None]
 
 
-def last_shown(mask: jax.Array) -> Place:
+def last_visible(mask: jax.Array) -> PoolPosition:
     """The last token that `mask` [B, L] shows, the first where it shows none."""
-    return Place(jnp.maximum(mask.sum(axis=1, dtype=jnp.int32) - 1, 0))
+    return PoolPosition(jnp.maximum(mask.sum(axis=1, dtype=jnp.int32) - 1, 0))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from vlp_jax.models.layers.attention import MultiHeadAttention
-from vlp_jax.models.layers.pool_position import Place
+from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.options import ACTIVATIONS, LayerOptions
 from vlp_jax.models.options import Precision as Precision
 from vlp_jax.sharding.layout import constrain
@@ -59,7 +59,7 @@ class TransformerLayer(nn.Module):
       x: [B, N, D]; drop_rate: scalar, the probability of skipping a branch (stochastic depth).
       mask: [B, N] bool or None; memory: [B, M, D'] and memory_mask: [B, M] for cross-attention.
       angles: [B or 1, N, K / 2] by which self-attention turns queries and keys, or None.
-      only: the one token of each example that is wanted; None: all.
+      pool_position: the one token of each example that is wanted; None: all.
       visible: [B or 1, N, N] bool, which pairs self-attention may meet, in place of what `options.causal` says.
       cache: where new tokens x stand among those whose keys and values are kept; with `visible` [.., N, cache.length]. Memory is
         then given once, and None for tokens that come later.
@@ -71,30 +71,32 @@ class TransformerLayer(nn.Module):
     train: bool = False
 
     @nn.compact
-    def __call__(self, x, drop_rate, mask=None, memory=None, memory_mask=None, angles=None, only=None, visible=None, cache=None,
-                 bias=None):
+    def __call__(self, x, drop_rate, mask=None, memory=None, memory_mask=None, angles=None, pool_position=None, visible=None,
+                 cache=None, bias=None):
         options, name_of = self.options, self.options.name_of
         attention = functools.partial(MultiHeadAttention, options, train=self.train, name=name_of("attention"))
-        if only is None:
+        if pool_position is None:
             x = self.residual("attention", x, drop_rate,
                               lambda y: attention(causal=options.causal)(y, y, mask, angles, visible, cache, bias))
         else:
-            seen = only.sees(mask, *x.shape[:2]) if options.causal else mask
-            turns = angles if angles is None else (only.of(angles), angles)
-            own = bias if bias is None else only.rows(bias)
-            x = self.residual("attention", x, drop_rate, lambda y: attention()(only.of(y), y, seen, turns, bias=own), only)
+            seen = pool_position.sees(mask, *x.shape[:2]) if options.causal else mask
+            turns = angles if angles is None else (pool_position.of(angles), angles)
+            own = bias if bias is None else pool_position.rows(bias)
+            x = self.residual("attention", x, drop_rate, lambda y: attention()(pool_position.of(y), y, seen, turns, bias=own),
+                              pool_position)
         if options.cross_attention:
             whole = None if cache is None else cache.replace(position=None)
             cross = MultiHeadAttention(options, train=self.train, name=name_of("cross"))
             x = self.residual("cross", x, drop_rate, lambda y: cross(y, memory, memory_mask, cache=whole))
         return self.residual("mlp", x, drop_rate, Mlp(options, self.train, name=name_of("mlp")))
 
-    def residual(self, name: str, x: jax.Array, drop_rate: jax.Array, branch: Callable, only: Place | None = None) -> jax.Array:
-        """x + scale * branch(norm(x)), or norm(x + scale * branch(x)) with post-normalisation; with `only`, of that token."""
+    def residual(self, name: str, x: jax.Array, drop_rate: jax.Array, branch: Callable,
+                 pool_position: PoolPosition | None = None) -> jax.Array:
+        """x + scale * branch(norm(x)), or norm(x + scale * branch(x)) with post-normalisation; of the token at `pool_position`."""
         options = self.options
         norm = options.normalisation(f"{options.name_of(name)}_norm")
         y = branch(norm(x)) if options.norm == "pre" else branch(x)
-        x = x if only is None else only.of(x)
+        x = x if pool_position is None else pool_position.of(x)
         if options.keeps_branches:
             y = checkpoint_name(constrain(y, ("batch", "tokens", "activation_embed")), f"{name}_residual")
         if options.layer_scale is not None:
@@ -130,16 +132,17 @@ class Transformer(nn.Module):
     train: bool = False
 
     @nn.compact
-    def __call__(self, x, mask=None, memory=None, memory_mask=None, angles=None, only=None, visible=None, cache=None, bias=None):
+    def __call__(self, x, mask=None, memory=None, memory_mask=None, angles=None, pool_position=None, visible=None, cache=None,
+                 bias=None):
         depth = self.options.depth
         rates = jnp.linspace(0.0, self.stochastic_depth, depth) if self.stochastic_depth else None
         layer = rematerialised(self.rematerialisation, self.saved, self.options, prevent_cse=not self.scan)
         if depth == 0:
-            return x if only is None else only.of(x)
+            return x if pool_position is None else pool_position.of(x)
         if not self.scan:
             for i in range(depth):
                 rate = None if rates is None else rates[i]
-                wanted = only if i == depth - 1 else None
+                wanted = pool_position if i == depth - 1 else None
                 x = layer(self.options, self.train, name=f"layer_{i}")(x, rate, mask, memory, memory_mask, angles, wanted, visible,
                                                                      cache, bias)
             return x
@@ -150,7 +153,7 @@ class Transformer(nn.Module):
         scanned = nn.scan(body, variable_axes={"params": 0, "cache": 0, "attention": 0}, length=depth,
                           split_rngs={"params": True, "dropout": True}, metadata_params={nn.PARTITION_NAME: "layers"})
         x = scanned(layer(self.options, self.train, name="layers"), x, rates)[0]
-        return x if only is None else only.of(x)
+        return x if pool_position is None else pool_position.of(x)
 
 
 # What a layer's backward pass needs so that it computes no product with parameters again. The input of a layer is kept anyway, and

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax.linen.recurrent import flip_sequences
 
 from vlp_jax.models.layers.attention import visible_softmax
-from vlp_jax.models.layers.pool_position import last_shown
+from vlp_jax.models.layers.pool_position import last_visible
 from vlp_jax.models.layers.transformer import Encoding, Precision, masked_mean
 from vlp_jax.models.text.transformer import embedded_words
 from vlp_jax.sharding.collectives import on_each_device
@@ -62,7 +62,7 @@ class RecurrentText(nn.Module):
     def layer(self, x: jax.Array, mask: jax.Array, name: str) -> jax.Array:
         """[B, L, D'] -> [B, L, D]."""
         lengths, ways = mask.sum(axis=1, dtype=jnp.int32), ("forward", "backward") if self.bidirectional else ("forward",)
-        cell = functools.partial(make_cell, self.cell, self.width // len(ways), self.precision)
+        cell = functools.partial(build_cell, self.cell, self.width // len(ways), self.precision)
         states = [run(cell(name=f"{name}_{way}"), x, lengths, way == "backward") for way in ways]
         x = jnp.concatenate(states, axis=-1).astype(self.precision.compute)
         return constrain(x, ("batch", "tokens", "activation_embed"))
@@ -73,14 +73,14 @@ class RecurrentText(nn.Module):
             return masked_mean(x, mask).astype(x.dtype)
         if self.pooling == "attention":
             return WordAttention(self.precision, name="pooling_head")(x, mask)
-        last = last_shown(mask).of(x)[:, 0]
+        last = last_visible(mask).of(x)[:, 0]
         if not self.bidirectional:
             return last
         half = self.width // 2
         return jnp.concatenate([last[:, :half], x[:, 0, half:]], axis=-1)
 
 
-def make_cell(kind: str, width: int, precision: Precision, name: str) -> nn.RNNCellBase:
+def build_cell(kind: str, width: int, precision: Precision, name: str) -> nn.RNNCellBase:
     """A cell of CELLS with a state of `width` numbers; call it inside a module."""
     partitioned = functools.partial(nn.with_logical_partitioning, names=("embed", None))
     return CELLS[kind](width, dtype=precision.compute, param_dtype=jnp.float32, name=name,

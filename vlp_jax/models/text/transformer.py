@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.models.layers.attention import Cache
-from vlp_jax.models.layers.pool_position import Place, last_shown
+from vlp_jax.models.layers.pool_position import PoolPosition, last_visible
 from vlp_jax.models.layers.positions import BUCKETS, relative_bias, sinusoidal
 from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, LayerOptions, Precision, Transformer, masked_mean
 from vlp_jax.sharding.layout import constrain
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
+class TextMode:
     """One of the ways through a text tower's layers, all of which share their parameters (Li et al. 2022, "BLIP", section 3.1).
 
     start: name of a learned token that takes the place of each text's first one; None: the text as it is.
@@ -26,16 +26,16 @@ class Reading:
 
     start: str | None = None
     cross_attention: bool = False
-    writing: bool = False
+    decoding: bool = False
     own: tuple[str, ...] = ()
 
     def layers(self, options: LayerOptions) -> LayerOptions:
         """A tower's options, as this way goes through its layers."""
-        return dataclasses.replace(options, causal=options.causal or self.writing, cross_attention=self.cross_attention,
+        return dataclasses.replace(options, causal=options.causal or self.decoding, cross_attention=self.cross_attention,
                                    own=self.own)
 
 
-ALONE = Reading()  # a text by itself
+ALONE = TextMode()  # a text by itself
 
 
 class TextTransformer(nn.Module):
@@ -80,51 +80,51 @@ class TextTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True,
-                 types: jax.Array | None = None, cache: Cache | None = None, reading: Reading = ALONE,
+                 types: jax.Array | None = None, cache: Cache | None = None, text_mode: TextMode = ALONE,
                  memory: Encoding | None = None) -> Encoding:
-        options = reading.layers(self.options)
+        options = text_mode.layers(self.options)
         mask = jnp.ones(text.shape, bool) if mask is None else mask
-        x, mask = self.embedded(text, mask, train, types, cache, reading)
+        x, mask = self.embedded(text, mask, train, types, cache, text_mode)
         beside = None if memory is None else constrain(memory.tokens, ("batch", "tokens", "activation_embed"))
         transformer = functools.partial(
             Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train, name="transformer"),
             memory=beside, memory_mask=memory_mask(self, memory, cache), bias=self.bias(x.shape[1], cache))
-        if cache is not None or reading.writing:
+        if cache is not None or text_mode.decoding:
             visible = None if cache is None else cache.visible(x.shape[1])
             x = transformer(x, mask if self.padding_mask and cache is None else None, visible=visible, cache=cache)
-            continued = self.pooling == "cls_end" and reading == ALONE  # by a decoder's layers
+            continued = self.pooling == "cls_end" and text_mode == ALONE  # by a decoder's layers
             return Encoding(x if continued else self.normalised(x), mask, None, text)
-        place = self.pooled_place(mask)
-        only = None if tokens else place
-        x = transformer(x, mask if self.padding_mask else None, only=only)
+        position = self.pooled_position(mask)
+        alone = not tokens and position is not None
+        x = transformer(x, mask if self.padding_mask else None, pool_position=position if alone else None)
         unnormalised, x = x, self.normalised(x)
-        pooled = x[:, 0] if only is not None else self.pool(x, mask, place)
+        pooled = x[:, 0] if alone else self.pool(x, mask, position)
         if self.pooler:
             dense = options.precision.dense(options.width, ("embed", "mlp"), kernel_init=options.initializers()["residual"],
                                             name="pooler")
             pooled = jnp.tanh(dense(pooled))
         if self.pooling == "cls_end":
             unnormalised, mask = unnormalised[:, :-1], mask[:, 1:]
-            x = unnormalised if reading == ALONE else x[:, :-1]
+            x = unnormalised if text_mode == ALONE else x[:, :-1]
         return Encoding(x, mask, pooled, text, unnormalised) if tokens else Encoding(None, mask, pooled, text)
 
     def embedded(self, text: jax.Array, mask: jax.Array, train: bool, types: jax.Array | None, cache: Cache | None,
-                 reading: Reading) -> tuple[jax.Array, jax.Array]:
+                 text_mode: TextMode) -> tuple[jax.Array, jax.Array]:
         """The layers' input [B, N, D] and its mask [B, N], with the class token where the tower has one and does not write."""
         options = self.options
         x = embedded_words(text, self.vocab_size, options.width, options.precision, self.word_std)
-        if reading.start is not None:
+        if text_mode.start is not None:
             first = jnp.arange(text.shape[1]) == (0 if cache is None else -cache.position)
-            x = jnp.where(first[:, None], self.learned(reading.start, (1, 1, options.width)), x)
+            x = jnp.where(first[:, None], self.learned(text_mode.start, (1, 1, options.width)), x)
         x = self.placed(x, cache)
         if self.token_types:
             segments = self.learned("token_type", (self.token_types, options.width), self.position_std)
             x = x + (segments[0] if types is None else jnp.take(segments, types, axis=0))
-        if self.pooling == "cls" and not reading.writing:
+        if self.pooling == "cls" and not text_mode.decoding:
             token = self.learned("class_token", (1, 1, options.width))
             x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, options.width)), x], axis=1)
             mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
-        if self.pooling == "cls_end" and cache is None and not reading.writing:
+        if self.pooling == "cls_end" and cache is None and not text_mode.decoding:
             x, mask = self.append_class_token(x, mask)
         if self.embedding_norm:
             x = options.normalisation("embedding_norm")(x)
@@ -159,27 +159,27 @@ class TextTransformer(nn.Module):
         """[B, L, D], [B, L] -> [B, L + 1, D], [B, L + 1], with a learned token behind each row's last real one."""
         token = self.learned("class_token", (1, 1, self.options.width))
         mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
-        place = mask.sum(axis=1, keepdims=True) - 1
+        last = mask.sum(axis=1, keepdims=True) - 1
         x = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))
-        return jnp.where((jnp.arange(mask.shape[1]) == place)[:, :, None], token, x), mask
+        return jnp.where((jnp.arange(mask.shape[1]) == last)[:, :, None], token, x), mask
 
     def learned(self, name: str, shape: tuple[int, ...], std: float = 0.01) -> jax.Array:
         axes = (*[None] * (len(shape) - 1), "embed")
         init = nn.with_logical_partitioning(nn.initializers.normal(std), axes)
         return self.param(name, init, shape, jnp.float32).astype(self.options.precision.compute)
 
-    def pooled_place(self, mask: jax.Array) -> Place | None:
+    def pooled_position(self, mask: jax.Array) -> PoolPosition | None:
         """Where the one token that is pooled stands; None where pooling reads them all."""
         if self.pooling in ("cls", "first"):
-            return Place()
+            return PoolPosition()
         if self.pooling == "last":
-            return Place(jnp.full(len(mask), mask.shape[1] - 1, jnp.int32))
-        return last_shown(mask) if self.pooling in ("end", "cls_end") else None
+            return PoolPosition(jnp.full(len(mask), mask.shape[1] - 1, jnp.int32))
+        return last_visible(mask) if self.pooling in ("end", "cls_end") else None
 
-    def pool(self, x: jax.Array, mask: jax.Array, place: Place | None) -> jax.Array:
+    def pool(self, x: jax.Array, mask: jax.Array, pool_position: PoolPosition | None) -> jax.Array:
         """[B, L, D] -> [B, D]."""
-        if place is not None:
-            return place.of(x)[:, 0]
+        if pool_position is not None:
+            return pool_position.of(x)[:, 0]
         if self.pooling == "mean":
             return masked_mean(x, mask).astype(x.dtype)
         return AttentionPooling(self.options, name="pooling_head")(x, mask if self.padding_mask else None)

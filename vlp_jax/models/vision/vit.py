@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
 
-from vlp_jax.models.layers.pool_position import Place
+from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.positions import rotary2d, sincos2d
 from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, LayerOptions, Transformer
 from vlp_jax.sharding.layout import constrain
@@ -79,9 +79,9 @@ class ViT(nn.Module):
             x = options.normalisation("embedding_norm")(x)
         x = nn.Dropout(options.dropout, deterministic=not train)(x)
         x = constrain(x, ("batch", "tokens", "activation_embed"))
-        only = Place() if has_class_token and not tokens else None
+        pool_position = PoolPosition() if has_class_token and not tokens else None
         x = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
-                        name="transformer")(x, angles=angles, only=only)
+                        name="transformer")(x, angles=angles, pool_position=pool_position)
         encoding = self.pool(constrain(x, ("batch", "tokens", "activation_embed")))
         return encoding if tokens else encoding.replace(tokens=None, unnormalised=None)
 

@@ -1,6 +1,6 @@
 """Checkpoints: everything needed to go on bit for bit, and to evaluate elsewhere. Written by Orbax, atomically (`manager.py`).
 
-A folder `DIR/checkpoints/STEP` holds `params`, `average` (where the config keeps one) with `average_statistics` (of a BatchNorm),
+A folder `DIR/checkpoints/STEP` holds `params`, `average` (where the config keeps one) with `ema_statistics` (of a BatchNorm),
 `guard` (where updates may be skipped) and `rest` (the remaining state) as Orbax PyTrees, and `metadata` as JSON: input position,
 clock, config, preprocessor with its tokenizer, shapes of the parameters and of the rest, a fingerprint of every array and a
 checksum of the metadata themselves (`checksums.py`).
@@ -86,8 +86,8 @@ def split(state: TrainState) -> dict[str, Any]:
     """The state as the items of a checkpoint; trees of Optax's own types become {path: leaf}, which stays readable when
     Optax changes them."""
     rest = {"step": state.step, "rng": state.rng, "optimizer": state.optimizer}
-    items = {"params": state.params, "average": state.average, "rest": flat(rest), "collections": flat(state.collections) or None,
-             "average_statistics": flat(state.average_statistics) or None,
+    items = {"params": state.params, "ema": state.ema, "rest": flat(rest), "collections": flat(state.collections) or None,
+             "ema_statistics": flat(state.ema_statistics) or None,
              "guard": None if state.guard is None else flat(state.guard)}
     return {name: item for name, item in items.items() if item is not None}
 
@@ -95,9 +95,9 @@ def split(state: TrainState) -> dict[str, Any]:
 def join(items: dict[str, Any], like: TrainState) -> TrainState:
     """The inverse of `split`, for a state of the same structure as `like`."""
     rest = unflat(items["rest"], {"step": like.step, "rng": like.rng, "optimizer": like.optimizer})
-    return TrainState(params=items["params"], average=items.get("average"),
+    return TrainState(params=items["params"], ema=items.get("ema"),
                       collections=unflat(items.get("collections", {}), like.collections),
-                      average_statistics=unflat(items.get("average_statistics", {}), like.average_statistics),
+                      ema_statistics=unflat(items.get("ema_statistics", {}), like.ema_statistics),
                       guard=GuardState(**items["guard"]) if "guard" in items else None, **rest)
 
 
@@ -119,7 +119,7 @@ def describe(params: Any) -> dict[str, list[int]]:
 
 def check_same_state(metadata: dict[str, Any], items: dict[str, Any], where: str) -> None:
     """Raises: CheckpointError naming the first array that differs between a checkpoint and the `items` wanted of it."""
-    if any(item in items and item not in metadata["fingerprints"] for item in ("average", "average_statistics")):
+    if any(item in items and item not in metadata["fingerprints"] for item in ("ema", "ema_statistics")):
         raise CheckpointError(f"{where}: keeps no average of its parameters, which this config asks for (ema); leave ema out, or "
                               "start anew in another workdir")
     for name, what in (("params", "model"), ("collections", "model"), ("rest", "optimizer")):
@@ -202,7 +202,7 @@ def restore_arrays(folder: str, step: int, name: str, metadata: dict[str, Any], 
 def restore_collections(folder: str, step: int, name: str, like: Any, metadata: dict[str, Any],
                         sharding: jax.sharding.Sharding | None = None) -> dict:
     """The mutable variables of a checkpoint with this metadata, such as BatchNorm's running statistics, with the structure of
-    `like` (shapes are enough); without a sharding, on the first device. name: the item, `collections` or `average_statistics`.
+    `like` (shapes are enough); without a sharding, on the first device. name: the item, `collections` or `ema_statistics`.
     Raises: as `restore_arrays`."""
     place = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), flat(like))

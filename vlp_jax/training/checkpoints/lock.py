@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 
-from vlp_jax.distributed.exchange import decided_by_first
+from vlp_jax.distributed.exchange import broadcast_from_primary
 from vlp_jax.errors import ConfigError, WorkdirBusy
 from vlp_jax.printing import safe_print as print
 
@@ -19,7 +19,7 @@ def locked(workdir: str) -> Iterator[None]:
     holds the lock; ConfigError where the folder cannot be written.
     """
     with contextlib.ExitStack() as held:
-        decided_by_first("--workdir", lambda: take(workdir, held))
+        broadcast_from_primary("--workdir", lambda: take(workdir, held))
         yield
 
 

@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from vlp_jax.config import schema
-from vlp_jax.distributed.exchange import decided_by_first, is_first, several_hosts
+from vlp_jax.distributed.exchange import broadcast_from_primary, is_primary_process, several_hosts
 from vlp_jax.errors import CheckpointError, HostError, StorageError, TrainingError, UserError
 from vlp_jax.printing import safe_print as print
 from vlp_jax.training.checkpoints.checksums import with_checksum
@@ -78,8 +78,8 @@ class Checkpoints:
             items = split(state)
             if not all_finite(items):
                 raise TrainingError(f"after step {step} the parameters or moments are not finite; {self.last_good()}; a lower "
-                                    "optimizer.rate, a longer warm-up or optimizer.clip_norm may help")
-            decided_by_first("checkpoints", lambda: self.check_space(items))
+                                    "optimizer.learning_rate, a longer warm-up or optimizer.clip_norm may help")
+            broadcast_from_primary("checkpoints", lambda: self.check_space(items))
             metadata = with_checksum(metadata | {
                 "step": step, "parameters": describe(items["params"]), "rest": describe(items["rest"]),
                 "collections": describe(items.get("collections", {})),
@@ -95,7 +95,7 @@ class Checkpoints:
         Raises: CheckpointError if the checkpoint is of another model, every one is damaged, or those that were saved are
         gone; StorageError where the storage does not answer. Nothing has been moved then.
         """
-        steps = decided_by_first("checkpoints", lambda: finished_steps(self.folder))[::-1]
+        steps = broadcast_from_primary("checkpoints", lambda: finished_steps(self.folder))[::-1]
         self.mention_oddities(steps)
         damaged = []
         for step in steps:
@@ -112,16 +112,16 @@ class Checkpoints:
         if damaged:
             raise CheckpointError(f"{self.folder}: all {len(damaged)} checkpoints are damaged, and were left where they are; "
                                   "restore them from a copy, or start anew in another workdir")
-        decided_by_first("checkpoints", self.check_fresh)
+        broadcast_from_primary("checkpoints", self.check_fresh)
         return None
 
     def mention_oddities(self, steps: list[int]) -> None:
         """Prints what else lies among the checkpoints, and that a later one than those of `steps` (descending) is gone."""
-        strays = stray_names(self.folder) if is_first() else []
+        strays = stray_names(self.folder) if is_primary_process() else []
         if strays:
             print(f"{self.folder}: ignored what is no checkpoint: {', '.join(map(repr, strays[:5]))}"
                   f"{f' and {len(strays) - 5} more' if len(strays) > 5 else ''}", flush=True)
-        lost = lost_checkpoint(self.folder, steps[0] if steps else None) if is_first() else None
+        lost = lost_checkpoint(self.folder, steps[0] if steps else None) if is_primary_process() else None
         if lost:
             print(f"warning: {lost}: was it deleted, or is its storage not mounted? The run continues from there", flush=True)
 
@@ -137,7 +137,7 @@ class Checkpoints:
         went while they looked would end them with an error of the file system."""
         if not steps:
             return
-        targets = decided_by_first("damaged checkpoints", lambda: [self.moved(step) for step in steps])
+        targets = broadcast_from_primary("damaged checkpoints", lambda: [self.moved(step) for step in steps])
         self.manager.reload()
         for step, target in zip(steps, targets, strict=True):
             print(f"checkpoint {step} was moved to {target}", flush=True)
@@ -205,7 +205,7 @@ class Checkpoints:
 
     def record_newest(self) -> None:
         """Writes the step of the newest finished checkpoint to `DIR/newest_checkpoint`, by which its loss would be noticed."""
-        steps = finished_steps(self.folder) if is_first() else []
+        steps = finished_steps(self.folder) if is_primary_process() else []
         if steps and steps[-1] != self.recorded:
             write_atomically(self.record, f"{steps[-1]}\n")
             self.recorded = steps[-1]

@@ -3,7 +3,7 @@
 import time
 
 from vlp_jax.config import schema
-from vlp_jax.distributed.exchange import decided_by_first, several_hosts
+from vlp_jax.distributed.exchange import broadcast_from_primary, several_hosts
 
 
 class SavePlan:
@@ -26,7 +26,7 @@ class SavePlan:
     def agree(self) -> None:
         """Asks host 0's clock; called by all hosts at the same step."""
         if several_hosts() and self.config.every_minutes is not None:
-            self.agreed = decided_by_first("checkpoint.every_minutes", self.minutes_have_passed)
+            self.agreed = broadcast_from_primary("checkpoint.every_minutes", self.minutes_have_passed)
 
     def saved(self) -> None:
         self.last_save, self.agreed = time.monotonic(), False

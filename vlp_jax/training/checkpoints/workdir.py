@@ -7,7 +7,7 @@ import time
 
 from vlp_jax.config import flatten, to_config, to_tree
 from vlp_jax.config.schema import Config
-from vlp_jax.distributed.exchange import decided_by_first, exchange
+from vlp_jax.distributed.exchange import broadcast_from_primary, exchange
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.hooks.metric_writers import write_atomically
 
@@ -23,7 +23,7 @@ def check_workdir(workdir: str, config: Config, accept_changes: bool) -> list[st
 
     Raises: ConfigError where the folder cannot exist, or something differs and `accept_changes` is False.
     """
-    return decided_by_first("--workdir", lambda: compare_workdir(workdir, config, accept_changes))
+    return broadcast_from_primary("--workdir", lambda: compare_workdir(workdir, config, accept_changes))
 
 
 def compare_workdir(workdir: str, config: Config, accept_changes: bool) -> list[str]:
@@ -87,7 +87,7 @@ def completed(tree: dict) -> dict:
 def claim_workdir(workdir: str, config: Config) -> None:
     """Makes the folder and writes `config.json`, on host 0. Raises: ConfigError where the disk refuses, or where other hosts
     do not see what host 0 has written."""
-    decided_by_first("--workdir", lambda: write_config(workdir, config))
+    broadcast_from_primary("--workdir", lambda: write_config(workdir, config))
     for host, sees in enumerate(exchange("--workdir", appears(os.path.join(workdir, "config.json")))):
         if not sees:
             raise ConfigError(f"--workdir: host {host} does not see what host 0 wrote to {workdir}: hosts need one shared folder")

@@ -15,8 +15,8 @@ from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.hardware.chips import Chip
 from vlp_jax.hardware.collective_counts import collective_counts
 from vlp_jax.hardware.topologies import Topology
-from vlp_jax.sharding.mesh import make_mesh
-from vlp_jax.sharding.rules import make_layout
+from vlp_jax.sharding.mesh import build_mesh
+from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.build import Update, build_update, check_batches, example_batch
 from vlp_jax.training.cost.flops import train_step_flops
 
@@ -64,9 +64,9 @@ class Bill:
 
 def plan(config: schema.Config, topology: Topology) -> tuple[jax.sharding.Mesh, Update]:
     """The mesh over a topology's devices and what is to be compiled for it. Raises: ConfigError, MeshError for what cannot be."""
-    mesh = make_mesh(config.mesh, topology.devices())
+    mesh = build_mesh(config.mesh, topology.devices())
     check_batches(config, mesh)
-    return mesh, build_update(config, make_layout(config.mesh, mesh), ANY_NUMBER_OF_STEPS)
+    return mesh, build_update(config, build_layout(config.mesh, mesh), ANY_NUMBER_OF_STEPS)
 
 
 def bill_of(config: schema.Config, topology: Topology) -> Bill:

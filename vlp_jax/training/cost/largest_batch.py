@@ -6,7 +6,7 @@ from collections.abc import Callable
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.hardware.topologies import Topology
-from vlp_jax.sharding.mesh import batch_parts, make_mesh
+from vlp_jax.sharding.mesh import batch_parts, build_mesh
 from vlp_jax.training.cost.estimate import Bill, bill_of
 
 COMPILES = 12
@@ -38,7 +38,7 @@ def largest_batch(config: schema.Config, topology: Topology, say: Callable[[str]
 
 def unit_of(config: schema.Config, topology: Topology) -> int:
     """The least batch: one example of each microbatch on every device that has its own."""
-    return batch_parts(make_mesh(config.mesh, topology.devices())) * config.accumulation.microbatches
+    return batch_parts(build_mesh(config.mesh, topology.devices())) * config.accumulation.microbatches
 
 
 def next_size(fitting: dict[int, Bill], failing: dict[int, Bill]) -> int:

@@ -28,8 +28,8 @@ def total_bytes(shapes: Any, shardings: Any) -> int:
 
 def bill_of_state(shapes: Any, shardings: Any) -> dict[str, int]:
     """{part: bytes a device} of a TrainState, and of the gradients, which are as large as the parameters."""
-    parts = {"parameters": "params", "optimizer state": "optimizer", "average": "average",
-             "averaged statistics": "average_statistics", "collections": "collections"}
+    parts = {"parameters": "params", "optimizer state": "optimizer", "ema": "ema",
+             "averaged statistics": "ema_statistics", "collections": "collections"}
     bill = {name: total_bytes(getattr(shapes, part), getattr(shardings, part)) for name, part in parts.items()}
     return {name: size for name, size in (bill | {"gradients": bill["parameters"]}).items() if size}
 

@@ -10,10 +10,10 @@ from vlp_jax.config import schema
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import abstract_mesh
 from vlp_jax.sharding.parameter_sharding import is_boxed, logical_axes, path_of
-from vlp_jax.sharding.rules import make_layout
-from vlp_jax.training.build import example_batch, make_module
+from vlp_jax.sharding.rules import build_layout
+from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.cost.memory import device_bytes, total_bytes
-from vlp_jax.training.optimizer import make_optimizer
+from vlp_jax.training.optimizer import build_optimizer
 from vlp_jax.training.state import abstract_state, boxed_parameters
 
 
@@ -30,14 +30,14 @@ class ParameterPlace:
 
 @dataclasses.dataclass(frozen=True)
 class StatePlaces:
-    """Every parameter's place, and the bytes that one device holds of each part of the state; `average_bytes` is 0 where the
+    """Every parameter's place, and the bytes that one device holds of each part of the state; `ema_bytes` is 0 where the
     config keeps none."""
 
     layout: Layout
     parameters: list[ParameterPlace]
     parameter_bytes: int
     optimizer_bytes: int
-    average_bytes: int
+    ema_bytes: int
 
 
 def state_places(config: schema.Config, devices: int | None = None) -> StatePlaces:
@@ -45,14 +45,14 @@ def state_places(config: schema.Config, devices: int | None = None) -> StatePlac
 
     Raises: ConfigError, MeshError for what does not fit together.
     """
-    layout = make_layout(config.mesh, abstract_mesh(config.mesh, devices))
-    module, batch = make_module(config), jax.eval_shape(lambda: example_batch(config))
+    layout = build_layout(config.mesh, abstract_mesh(config.mesh, devices))
+    module, batch = build_module(config), jax.eval_shape(lambda: example_batch(config))
     boxed = boxed_parameters(module, batch)
-    optimizer = make_optimizer(config.optimizer, optax.constant_schedule(config.optimizer.rate), boxed)
+    optimizer = build_optimizer(config.optimizer, optax.constant_schedule(config.optimizer.learning_rate), boxed)
     shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, layout)
     names = [logical_axes(leaf) for leaf in jax.tree.leaves(boxed, is_leaf=is_boxed)]
     placed = zip(jax.tree_util.tree_leaves_with_path(shapes.params), names, jax.tree.leaves(shardings.params), strict=True)
     parameters = [ParameterPlace(path_of(path), leaf.shape, axes, (*sharding.spec, *(None,) * (len(axes) - len(sharding.spec))),
                                  device_bytes(leaf, sharding)) for (path, leaf), axes, sharding in placed]
     return StatePlaces(layout, parameters, *(total_bytes(getattr(shapes, part), getattr(shardings, part))
-                                             for part in ("params", "optimizer", "average")))
+                                             for part in ("params", "optimizer", "ema")))

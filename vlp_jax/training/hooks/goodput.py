@@ -1,4 +1,4 @@
-"""What a sitting's time went into: training, or something else."""
+"""What a trainer's time went into: training, or something else."""
 
 import contextlib
 import time

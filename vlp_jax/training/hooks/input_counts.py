@@ -50,7 +50,7 @@ class InputCounts:
     def __init__(self, max_bad_fraction: float, parts: Sequence[str] = (), stored: dict[str, Any] | None = None):
         self.max_bad_fraction, self.names = max_bad_fraction, tuple(parts)
         self.before = Tally.from_json(stored) if stored else Tally()  # by earlier sittings, all hosts
-        self.here = Tally()  # by this host in this sitting
+        self.here = Tally()  # by this host in this trainer
         self.total = self.before
         self.summarised = self.summary()
 

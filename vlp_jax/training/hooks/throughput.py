@@ -16,7 +16,7 @@ UTILISATION = "train/model_flops_utilisation"
 
 
 class Speed:
-    """Runs the updates of a sitting, and measures them.
+    """Runs the updates of a trainer, and measures them.
 
     train_step: the jitted `step(state, batch)`. say: takes a line for the user.
     """
