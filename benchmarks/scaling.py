@@ -54,8 +54,8 @@ def compile_row(name):
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         if not pathlib.Path(folder, "bill.json").exists():
             raise SystemExit(f"{name}: {done.stderr[-2000:]}")
-        bill = json.loads(pathlib.Path(folder, "bill.json").read_text())
-    return bill | {"config": config, "overrides": list(overrides), "date": time.strftime("%Y-%m-%d")}
+        cost = json.loads(pathlib.Path(folder, "bill.json").read_text())
+    return cost | {"config": config, "overrides": list(overrides), "date": time.strftime("%Y-%m-%d")}
 
 
 def table(results, prefix, heading):
@@ -63,12 +63,12 @@ def table(results, prefix, heading):
     lines = [f"| {heading} | chips | batch | rematerialisation | arguments | temporaries | free | floor of a step | bounded by |",
              "|---|---|---|---|---|---|---|---|---|"]
     for name in (name for name in ROWS if name.startswith(prefix) and name in results):
-        bill = results[name]
-        fits = f"{1 - bill['memory_bytes'] / bill['chip_memory_bytes']:.1%}" if bill["fits"] else "does not fit"
-        parts = ["-" if bill[key] is None else f"{bill[key] / 1e9:.2f} GB" for key in ("arguments_bytes", "temporaries_bytes")]
-        floors = {key: bill[f"floor_{key}_seconds"] or 0 for key in ("compute", "memory", "interconnect")}
-        lines.append(f"| {name.split('/', 1)[1]} ({bill['config']}) | {bill['topology']} | {bill['batch_size']:,} | "
-                     f"{bill['rematerialisation']} | {' | '.join(parts)} | {fits} | {bill['floor_seconds'] * 1e3:.1f} ms | "
+        cost = results[name]
+        fits = f"{1 - cost['memory_bytes'] / cost['chip_memory_bytes']:.1%}" if cost["fits"] else "does not fit"
+        parts = ["-" if cost[key] is None else f"{cost[key] / 1e9:.2f} GB" for key in ("arguments_bytes", "temporaries_bytes")]
+        floors = {key: cost[f"floor_{key}_seconds"] or 0 for key in ("compute", "memory", "interconnect")}
+        lines.append(f"| {name.split('/', 1)[1]} ({cost['config']}) | {cost['topology']} | {cost['batch_size']:,} | "
+                     f"{cost['rematerialisation']} | {' | '.join(parts)} | {fits} | {cost['floor_seconds'] * 1e3:.1f} ms | "
                      f"{max(floors, key=floors.get)} |")
     return "\n".join(lines)
 
@@ -79,14 +79,14 @@ def costs(results):
              "|---|---|---|---|---|---|---|---|---|"]
     for name in ("bar/clip_b16", "bar/siglip_b16", "launch/clip_l14", "launch/siglip_so400m14"):
         if name in results:
-            bill = results[name]
-            examples = load_config(f"{ROOT}/configs/{bill['config']}.py").examples
-            steps = examples / bill["batch_size"]
-            hours = steps * bill["floor_compute_seconds"] / 3600
-            lines.append(f"| {bill['config']} | {bill['topology']} | {bill['batch_size']:,} | "
-                         f"{bill['memory_bytes'] / 1e9:.1f} GB | {1 - bill['memory_bytes'] / bill['chip_memory_bytes']:.0%} | "
+            cost = results[name]
+            examples = load_config(f"{ROOT}/configs/{cost['config']}.py").examples
+            steps = examples / cost["batch_size"]
+            hours = steps * cost["floor_compute_seconds"] / 3600
+            lines.append(f"| {cost['config']} | {cost['topology']} | {cost['batch_size']:,} | "
+                         f"{cost['memory_bytes'] / 1e9:.1f} GB | {1 - cost['memory_bytes'] / cost['chip_memory_bytes']:.0%} | "
                          f"{examples / 1e9:.1f}e9 | "
-                         f"{steps * bill['flops_per_step'] / 1e18:,.0f} | {hours:,.0f} | {hours * bill['chips']:,.0f} |")
+                         f"{steps * cost['flops_per_step'] / 1e18:,.0f} | {hours:,.0f} | {hours * cost['chips']:,.0f} |")
     return "\n".join(lines) if len(lines) > 2 else "Not computed yet: `python benchmarks/scaling.py`."
 
 
@@ -101,12 +101,12 @@ def plot(results, prefix, label, key_of_x):
     from matplotlib import pyplot
 
     rows = [(results[name][key_of_x], results[name]) for name in ROWS if name.startswith(prefix) and name in results]
-    rows = [(x, bill) for x, bill in rows if bill["temporaries_bytes"] is not None]
+    rows = [(x, cost) for x, cost in rows if cost["temporaries_bytes"] is not None]
     figure, (memory, seconds) = pyplot.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for key in ("arguments_bytes", "temporaries_bytes"):
-        memory.plot([x for x, _ in rows], [bill[key] / 1e9 for _, bill in rows], marker="o", label=key.removesuffix("_bytes"))
+        memory.plot([x for x, _ in rows], [cost[key] / 1e9 for _, cost in rows], marker="o", label=key.removesuffix("_bytes"))
     for key in ("compute", "memory", "interconnect"):
-        seconds.plot([x for x, _ in rows], [bill[f"floor_{key}_seconds"] * 1e3 for _, bill in rows], marker="o", label=key)
+        seconds.plot([x for x, _ in rows], [cost[f"floor_{key}_seconds"] * 1e3 for _, cost in rows], marker="o", label=key)
     memory.set(xlabel=label, ylabel="GB a chip", xscale="log", ylim=(0, None))
     seconds.set(xlabel=label, ylabel="ms a step, at least", xscale="log", yscale="log")
     memory.legend()
@@ -140,8 +140,8 @@ def main():
         same = [other for other in results if ROWS[other] == ROWS[name]]
         results[name] = results[same[0]] if same else compile_row(name)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        bill = results[name]
-        print(f"{name}: {bill['memory_bytes'] / 1e9:.2f} GB, {'fits' if bill['fits'] else 'does not fit'}", flush=True)
+        cost = results[name]
+        print(f"{name}: {cost['memory_bytes'] / 1e9:.2f} GB, {'fits' if cost['fits'] else 'does not fit'}", flush=True)
     render(results)
 
 

@@ -17,9 +17,9 @@ from vlp_jax.hardware.chips import CHIPS
 from vlp_jax.hardware.topologies import parse_topology
 from vlp_jax.models.layers.fused_attention import fused_attention
 from vlp_jax.models.layers.long_attention import long_attention
-from vlp_jax.training.cost import estimate as bills
+from vlp_jax.training.cost import estimate as costs
 from vlp_jax.training.cost import largest_batch as search
-from vlp_jax.training.cost.estimate import Bill, memory_asked_for, nearest_fix, policies
+from vlp_jax.training.cost.estimate import CostEstimate, memory_asked_for, nearest_fix, policies
 from vlp_jax.training.cost.flops import train_step_flops
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -35,13 +35,13 @@ def door(*arguments):
                           env=environment)
 
 
-def bill(**changes):
+def cost(**changes):
     values = dict(topology="v5e:2x2", chips=4, batch_size=64, mesh=dict(data=4, fsdp=1, tensor=1), rematerialisation="none",
                   parameters=1_000_000, arguments_bytes=10, temporaries_bytes=20, output_bytes=1, memory_bytes=31,
                   chip_memory_bytes=100, fits=True, flops_per_step=1, floor_compute_seconds=1.0, floor_memory_seconds=0.5,
                   floor_interconnect_seconds=0.1, floor_network_seconds=None, floor_seconds=1.0, collectives={},
                   compile_seconds=1.0)
-    return Bill(**{**values, **changes})
+    return CostEstimate(**{**values, **changes})
 
 
 # The compilers
@@ -91,8 +91,8 @@ def test_other_tpus_and_two_slices_compile_and_what_crosses_slices_is_told_apart
     done = door(f"--config={CONFIG}:smoke", "--topology=v4:2x2x1,v6e:2x2,2*v5e:2x2", f"--json={tmp_path}/bills.json")
     assert done.returncode == 0, done.stderr
     *single, double = json.loads((tmp_path / "bills.json").read_text())
-    assert [bill["chip_memory_bytes"] for bill in single] == [CHIPS[name].memory_bytes for name in ("v4", "v6e")]
-    assert all(bill["floor_network_seconds"] is None and bill["collectives"]["all-reduce"]["network_bytes"] == 0 for bill in single)
+    assert [cost["chip_memory_bytes"] for cost in single] == [CHIPS[name].memory_bytes for name in ("v4", "v6e")]
+    assert all(cost["floor_network_seconds"] is None and cost["collectives"]["all-reduce"]["network_bytes"] == 0 for cost in single)
     assert double["chips"] == 8 and double["floor_network_seconds"] > 0
     assert sum(found["network_bytes"] for found in double["collectives"].values()) > 0
 
@@ -175,7 +175,7 @@ def test_a_mistaken_call_is_one_line_and_status_2(arguments, words):
 
 
 def test_the_table_has_a_line_a_topology():
-    lines = table([bill(), bill(topology="v5e:4x4", chips=16, fits=False, temporaries_bytes=None)]).splitlines()
+    lines = table([cost(), cost(topology="v5e:4x4", chips=16, fits=False, temporaries_bytes=None)]).splitlines()
     assert len(lines) == 3 and "69.0%" in lines[1] and "does not fit" in lines[2]
 
 
@@ -202,16 +202,16 @@ FULL = [("model.image.rematerialisation", "full"), ("model.text.rematerialisatio
     ({"memory_bytes": 34_000_000_000}, [*FULL, ("accumulation.microbatches", "4")], "data.batch_size=16,"),
     ({"memory_bytes": 34_000_000_000_000}, FULL, "more chips, or larger ones")])
 def test_the_nearest_fix_loses_least_and_can_be_done(changes, overrides, fix, monkeypatch):
-    monkeypatch.setattr(bills, "plan", lambda config, topology: None)
+    monkeypatch.setattr(costs, "plan", lambda config, topology: None)
     config = load_config(f"{CONFIG}:smoke", overrides)
-    found = nearest_fix(config, parse_topology("v5e:2x2"), bill(chip_memory_bytes=16_911_433_728, fits=False, **changes))
+    found = nearest_fix(config, parse_topology("v5e:2x2"), cost(chip_memory_bytes=16_911_433_728, fits=False, **changes))
     assert fix in found
 
 
 def test_a_text_tower_without_layers_to_rematerialise_is_left_out_of_the_fix():
     config = load_config(f"{CONFIG}:smoke", [("model.image.rematerialisation", "none")])
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, text=schema.GruTower()))
-    found = nearest_fix(config, parse_topology("v5e:2x2"), bill(chip_memory_bytes=16_911_433_728, fits=False))
+    found = nearest_fix(config, parse_topology("v5e:2x2"), cost(chip_memory_bytes=16_911_433_728, fits=False))
     assert found == "--config.model.image.rematerialisation=save_matmuls" and policies(config.model) == "none"
 
 
@@ -220,8 +220,8 @@ def test_a_fix_that_the_model_does_not_divide_by_is_not_proposed(monkeypatch):
         if config.mesh.fsdp == 4:
             raise MeshError("no")
 
-    monkeypatch.setattr(bills, "plan", refuses_four)
-    large = bill(chip_memory_bytes=16_911_433_728, fits=False, parameters=10_000_000_000)
+    monkeypatch.setattr(costs, "plan", refuses_four)
+    large = cost(chip_memory_bytes=16_911_433_728, fits=False, parameters=10_000_000_000)
     found = nearest_fix(load_config(f"{CONFIG}:smoke"), parse_topology("v5e:2x2"), large)
     assert "--config.mesh.fsdp=2 --config.mesh.data=2" in found
 
@@ -233,9 +233,9 @@ def test_the_largest_batch_is_within_an_eighth_of_the_end_and_fits(memory_of, mo
     def pretend(config, topology):
         size = config.data.batch_size
         compiled.append(size)
-        return bill(batch_size=size, memory_bytes=memory_of(size), chip_memory_bytes=10_000, fits=memory_of(size) <= 10_000)
+        return cost(batch_size=size, memory_bytes=memory_of(size), chip_memory_bytes=10_000, fits=memory_of(size) <= 10_000)
 
-    monkeypatch.setattr(search, "bill_of", pretend)
+    monkeypatch.setattr(search, "estimate_cost", pretend)
     monkeypatch.setattr(search, "unit_of", lambda config, topology: 4)
     found = search.largest_batch(load_config(f"{CONFIG}:smoke"), parse_topology("v5e:2x2"), lambda line: None)
     largest = max(size for size in range(4, 20_000, 4) if memory_of(size) <= 10_000)
@@ -244,7 +244,7 @@ def test_the_largest_batch_is_within_an_eighth_of_the_end_and_fits(memory_of, mo
 
 
 def test_where_not_one_example_fits_that_is_said(monkeypatch):
-    monkeypatch.setattr(search, "bill_of", lambda config, topology: bill(memory_bytes=200, fits=False))
+    monkeypatch.setattr(search, "estimate_cost", lambda config, topology: cost(memory_bytes=200, fits=False))
     monkeypatch.setattr(search, "unit_of", lambda config, topology: 4)
     with pytest.raises(ConfigError, match="not even 4 examples fit v5e:2x2"):
         search.largest_batch(load_config(f"{CONFIG}:smoke"), parse_topology("v5e:2x2"), lambda line: None)

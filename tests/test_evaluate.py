@@ -12,7 +12,7 @@ from PIL import Image
 from vlp_jax import evaluate, main
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError, DataError
-from vlp_jax.loading import trained_targets
+from vlp_jax.loading import restore_targets
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -75,7 +75,7 @@ def test_what_is_told_of_a_set_is_the_same_in_training_and_after_it_with_the_cla
     assert measured["classification_majority"] == pytest.approx(0.4) and measured["classification_samples/colour"] == 8
     assert measured["classification_known"] == pytest.approx(0.8)
     (answers / "x.jsonl").write_text((answers / "x.jsonl").read_text().replace('"two"', '"old"'))  # other classes, from now on
-    assert trained_targets(f"{answers}/run").classes == {"answer": ("red", "blue", "old")}
+    assert restore_targets(f"{answers}/run").classes == {"answer": ("red", "blue", "old")}
     capsys.readouterr()
     assert evaluate.main([f"--workdir={answers}/run", f"--source={source}", "--evaluators=classification,regression"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -112,9 +112,9 @@ def test_a_model_too_large_is_refused_with_its_bytes_before_any_is_allocated(tin
 
 def test_what_is_stated_is_what_the_state_takes(tiny):
     run = build_run(load_config(CONFIG, split_overrides(tiny(SYNTHETIC, "steps=1", "mesh.data=1", "ema=0.9"))[1]))
-    state, bill = run.initial_state(), memory.bill_of_state(run.shapes, run.shardings)
+    state, cost = run.initial_state(), memory.state_memory(run.shapes, run.shardings)
     for name, tree in (("parameters", state.params), ("optimizer state", state.optimizer), ("ema", state.ema)):
-        assert bill[name] == sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+        assert cost[name] == sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
 @pytest.mark.parametrize("error", [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 134938738832 bytes."),

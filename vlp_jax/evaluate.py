@@ -30,14 +30,14 @@ from vlp_jax.evaluator_flags import REPEATABLE, add_evaluator_flags, evaluator_o
 from vlp_jax.evaluators.readable import readable_set
 from vlp_jax.evaluators.requirements import check_trained
 from vlp_jax.evaluators.suite import TASK_METRICS, evaluate_readable
-from vlp_jax.loading import class_descriptions, load, trained_targets
+from vlp_jax.loading import class_descriptions, load, restore_targets
 from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import build_mesh, shown
 from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.build import build_heads, build_predictor, build_text_generator
 from vlp_jax.training.hooks.metric_writers import write_atomically
-from vlp_jax.training.restore import find_step, trained_config
+from vlp_jax.training.restore import find_step, restore_config
 
 TASKS = tuple(TASK_METRICS)
 
@@ -69,7 +69,7 @@ def evaluate(given: argparse.Namespace) -> None:
     tasks = check_tasks(given.evaluators)
     check_output(given.output)
     step = broadcast_from_primary("--workdir", lambda: find_step(given.workdir, given.step))  # a run that goes on may save another
-    config = trained_config(given.workdir, step)
+    config = restore_config(given.workdir, step)
     check_trained("--evaluators", tasks, config)
     spec = evaluator_of(given, tasks, config)
     layout = evaluation_layout(config.mesh)
@@ -78,7 +78,7 @@ def evaluate(given: argparse.Namespace) -> None:
     data = readable_set(open_source(given.source), model.config.data.threads)
     check_all_agree("evaluation set", len(data))
     predictor = build_predictor(model.module, preprocessor, layout)
-    heads = build_heads(model.module, predictor, trained_targets(given.workdir, step), layout)
+    heads = build_heads(model.module, predictor, restore_targets(given.workdir, step), layout)
     _, results = evaluate_readable(data, spec, predictor, variables, class_descriptions(given.workdir, step),
                                    model.config.data.threads, text_generator=build_text_generator(model.module, predictor, layout),
                                    heads=heads)

@@ -14,7 +14,7 @@ from vlp_jax.objectives.pretraining_module import PretrainingModule
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.training.build import build_module
 from vlp_jax.training.checkpoints.format import checkpoint_folder, finished_steps, read_metadata
-from vlp_jax.training.restore import find_step, trained_config, trained_variables
+from vlp_jax.training.restore import find_step, restore_config, restore_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +56,9 @@ def load(folder: str, step: int | None = None, ema: bool | None = None,
     Raises: CheckpointError where there is no such checkpoint, no average, or the files are damaged.
     """
     step = find_step(folder, step)
-    metadata, config = read_metadata(checkpoint_folder(folder), step), trained_config(folder, step)
+    metadata, config = read_metadata(checkpoint_folder(folder), step), restore_config(folder, step)
     preprocessor, module = Preprocessor.from_json(metadata["preprocessor"]), build_module(config, compute)
-    variables = trained_variables(folder, step, ema, module, config, layout)
+    variables = restore_variables(folder, step, ema, module, config, layout)
     return Model(module, config, preprocessor), variables, preprocessor
 
 
@@ -68,8 +68,8 @@ def class_descriptions(folder: str, step: int | None = None) -> dict:
     return read_metadata(checkpoints, finished_steps(checkpoints)[-1] if step is None else step)["class_descriptions"]
 
 
-def trained_targets(folder: str, step: int | None = None) -> Targets:
+def restore_targets(folder: str, step: int | None = None) -> Targets:
     """The targets that a checkpoint was trained to tell, with their classes."""
     checkpoints, step = checkpoint_folder(folder), find_step(folder, step)
     stored = read_metadata(checkpoints, step).get("targets") or {}  # checkpoints of before there were targets have none
-    return Targets(trained_config(folder, step).data.targets, {name: tuple(entry["classes"]) for name, entry in stored.items()})
+    return Targets(restore_config(folder, step).data.targets, {name: tuple(entry["classes"]) for name, entry in stored.items()})

@@ -47,15 +47,15 @@ def parts():
 def test_the_loss_is_a_weighted_sum_of_cross_entropy_and_divergence_from_the_averaged_model(parts, updates):
     module, params, ema, batch = parts
     counts = {"distillation": {"objectives_words": {"updates": jnp.int32(updates)}}}
-    lessons = module.apply({"params": ema, **counts}, batch, method="teach", rngs={"teacher": jax.random.key(1)})
-    masked, taught = lessons["objectives_words"]
+    lessons = module.apply({"params": ema, **counts}, batch, method="teacher_outputs", rngs={"teacher": jax.random.key(1)})
+    masked, uses_teacher = lessons["objectives_words"]
     loss, after = module.apply({"params": params, **counts}, {**batch, "teacher": lessons}, mutable="distillation")
 
     def told(module, batch):
         encodings = module.encode(batch, {"image"}, False)
         return module.objectives["words"].told(encodings, masked, batch, module.model)
 
-    p, q = log_softmax(module.apply({"params": params, **counts}, batch, method=told)), log_softmax(taught)
+    p, q = log_softmax(module.apply({"params": params, **counts}, batch, method=told)), log_softmax(uses_teacher)
     np.testing.assert_allclose(q, log_softmax(module.apply({"params": ema, **counts}, batch, method=told)), atol=1e-5)
     chosen = np.asarray(masked.chosen)
     cross_entropy = -np.take_along_axis(p, batch["text"][..., None], -1)[..., 0][chosen].mean()
@@ -73,7 +73,7 @@ def test_no_gradient_reaches_the_teacher_and_both_see_the_same_masks(parts):
     counts = {"distillation": {"objectives_words": {"updates": jnp.int32(9)}}}
 
     def loss(ema):
-        lessons = module.apply({"params": ema, **counts}, batch, method="teach", rngs={"teacher": jax.random.key(1)})
+        lessons = module.apply({"params": ema, **counts}, batch, method="teacher_outputs", rngs={"teacher": jax.random.key(1)})
         return module.apply({"params": params, **counts}, {**batch, "teacher": lessons}).value
 
     assert all(np.abs(slope).max() == 0 for slope in jax.tree.leaves(jax.grad(loss)(ema)))

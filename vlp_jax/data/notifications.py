@@ -25,7 +25,7 @@ def listed(counts: Mapping[str, int]) -> str:
 
 
 @contextlib.contextmanager
-def said_while_waiting(text: Callable[[], str], patience: float | None = None) -> Iterator[None]:
+def message_while_waiting(text: Callable[[], str], patience: float | None = None) -> Iterator[None]:
     """Says `text()` when the block takes longer than `patience` seconds (`PATIENCE` if None), and again each time it has
     taken twice as long."""
     done = threading.Event()

@@ -9,7 +9,7 @@ from vlp_jax.data.sources.columns import locate
 from vlp_jax.errors import DataError
 
 
-def spread_samples(sources: Sequence[Source], most: int) -> Iterator[Sample]:
+def evenly_spaced_samples(sources: Sequence[Source], most: int) -> Iterator[Sample]:
     """All samples of the sources in their order, or `most` of them at even distances; without their pictures, where a source can
     spare reading these. Bad ones are passed over."""
     starts = np.cumsum([0, *map(len, sources)])

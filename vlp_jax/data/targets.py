@@ -21,7 +21,7 @@ from vlp_jax.data.samples import Source
 from vlp_jax.data.sources.class_files import lines_of
 from vlp_jax.data.sources.columns import pick
 from vlp_jax.data.sources.filesystem import read_file
-from vlp_jax.data.subsample import spread_samples
+from vlp_jax.data.subsample import evenly_spaced_samples
 from vlp_jax.data.text.canonicalize import canonicalize
 from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.data.text.vqa_answers import vqa_scores
@@ -150,7 +150,7 @@ def check_given(targets: Targets, train: Sequence[Source]) -> None:
     would be a loss of 0, and nothing else. Of more than LOOKED_AT samples some are looked at, and it is only said."""
     wanting = [name for name, spec in targets.specs.items() if not isinstance(spec, schema.Classes) or spec.names or spec.file]
     fields: set[str] = set()
-    for sample in spread_samples(train, LOOKED_AT) if wanting else ():
+    for sample in evenly_spaced_samples(train, LOOKED_AT) if wanting else ():
         fields.update(sample.metadata)
         wanting = [name for name in wanting if not targets.given(name, sample.metadata)]
         if not wanting:
@@ -184,7 +184,7 @@ def most_frequent(specs: Mapping[str, schema.Classes], train: Sequence[Source]) 
     """(name, classes) of each target. Raises: as `find_targets`."""
     counts: dict[str, Counter[str]] = {name: Counter() for name in specs}
     fields: set[str] = set()
-    for sample in spread_samples(train, MOST_SAMPLES):
+    for sample in evenly_spaced_samples(train, MOST_SAMPLES):
         fields.update(sample.metadata)
         for name, spec in specs.items():
             counts[name].update(values_in(sample.metadata, spec))

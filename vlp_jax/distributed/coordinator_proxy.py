@@ -19,7 +19,7 @@ CHUNK = 1 << 16
 LOST = b"lost\n"
 
 
-class Relay:
+class CoordinatorProxy:
     """Passes on what comes to `address` to host 0, and calls `lost()` once host 0 has closed a connection that this process
     wanted open. It is used in the moment of joining and for the whole run, and ends with this process however that ends."""
 

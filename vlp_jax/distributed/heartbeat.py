@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import jax
 
-from vlp_jax.distributed.coordinator_proxy import Relay
+from vlp_jax.distributed.coordinator_proxy import CoordinatorProxy
 from vlp_jax.distributed.exchange import service
 from vlp_jax.errors import PASSING
 from vlp_jax.printing import safe_print as print
@@ -19,7 +19,7 @@ FOLDER = "vlp_jax/watch"
 LINGER = 5.0  # seconds, and three beats, for which a leaving host 0, who keeps the words, lets the others read them
 
 
-_watches: list["Watch"] = []  # the one of this process, while several hosts are one run
+_watches: list["Heartbeat"] = []  # the one of this process, while several hosts are one run
 
 
 def leave_together(said: str, status: int) -> NoReturn:
@@ -31,11 +31,11 @@ def leave_together(said: str, status: int) -> NoReturn:
     os._exit(status)
 
 
-class Watch:
+class Heartbeat:
     """A thread that beats, and reads the others' beats. What it finds ends this process: the main thread may be waiting
     inside a collective operation for a host that will never come."""
 
-    def __init__(self, heartbeat_seconds: float, relay: Relay | None = None):
+    def __init__(self, heartbeat_seconds: float, relay: CoordinatorProxy | None = None):
         """relay: through which JAX hears host 0, on the others; the watch closes it."""
         self.patience, self.interval = heartbeat_seconds, min(max(heartbeat_seconds / 10, 0.2), 2.0)
         self.me, self.hosts = jax.process_index(), jax.process_count()

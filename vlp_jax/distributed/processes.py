@@ -14,9 +14,9 @@ import jax
 
 from vlp_jax.config import schema
 from vlp_jax.distributed.cluster_detection import Launch
-from vlp_jax.distributed.coordinator_proxy import Relay
+from vlp_jax.distributed.coordinator_proxy import CoordinatorProxy
 from vlp_jax.distributed.exchange import exchange, set_patience
-from vlp_jax.distributed.heartbeat import Watch, leave_together
+from vlp_jax.distributed.heartbeat import Heartbeat, leave_together
 from vlp_jax.distributed.rendezvous import await_processes
 from vlp_jax.errors import PASSING, UserError, user_error_of
 from vlp_jax.interrupts import CTRL_C, leaving_with
@@ -39,7 +39,7 @@ def joined(launch: Launch | None, config: schema.Hosts, heeds_signals: bool = Fa
         return
     with one_voice(launch.process):
         relay = connect(launch, config, heeds_signals)
-        watch = Watch(config.heartbeat_seconds, relay)
+        watch = Heartbeat(config.heartbeat_seconds, relay)
         try:
             with leaving_with(lambda: leave_together("interrupted", CTRL_C)):
                 yield
@@ -50,7 +50,7 @@ def joined(launch: Launch | None, config: schema.Hosts, heeds_signals: bool = Fa
         jax.distributed.shutdown()
 
 
-def connect(launch: Launch, config: schema.Hosts, heeds_signals: bool) -> Relay | None:
+def connect(launch: Launch, config: schema.Hosts, heeds_signals: bool) -> CoordinatorProxy | None:
     """All hosts into one JAX, of which all but host 0 hear through a relay. CPU devices talk through gloo, which JAX takes by
     itself.
 
@@ -63,7 +63,7 @@ def connect(launch: Launch, config: schema.Hosts, heeds_signals: bool) -> Relay 
     await_processes(launch, config.initialization_seconds)
     left = config.initialization_seconds - (time.monotonic() - start)
     # JAX's own heartbeat ends a process with a stack trace; ours comes first, and says which host.
-    relay = Relay(launch.coordinator) if launch.process else None
+    relay = CoordinatorProxy(launch.coordinator) if launch.process else None
     try:
         jax.distributed.initialize(relay.address if relay else launch.coordinator, launch.processes, launch.process,
                                    launch.local_devices, cluster_detection_method="deactivate",
@@ -77,7 +77,7 @@ def connect(launch: Launch, config: schema.Hosts, heeds_signals: bool) -> Relay 
     return relay
 
 
-def leave(watch: Watch, error: BaseException) -> None:
+def leave(watch: Heartbeat, error: BaseException) -> None:
     """Ends this process, and tells the others why."""
     error = user_error_of(error) or error
     if isinstance(error, UserError):

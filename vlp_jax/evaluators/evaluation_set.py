@@ -17,7 +17,7 @@ from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.sources.columns import pick
 from vlp_jax.data.sources.image_groups import ImageGroups, merged, same_image
 from vlp_jax.data.sources.registry import Sample, Source
-from vlp_jax.data.subsample import spread_samples
+from vlp_jax.data.subsample import evenly_spaced_samples
 from vlp_jax.data.targets import values_in
 from vlp_jax.data.text.dependency_parses import parses_in
 from vlp_jax.errors import DataError
@@ -159,7 +159,7 @@ def class_descriptions(sources: Sequence[Source], field: str, captions_per_class
     """{class: up to `captions_per_class` distinct captions} from training sources, evenly from the first to the last
     sample (at most `samples` of them are read). Bad samples and those without the field are passed over."""
     found: dict[str, Counter] = {}
-    for sample in spread_samples(sources, samples):
+    for sample in evenly_spaced_samples(sources, samples):
         name = label_in(sample.metadata, field)
         if name is not None:
             found.setdefault(name, Counter()).update(sample.captions)

@@ -42,7 +42,7 @@ LOOKED_AT = 100  # samples of a training source, of which one is to be readable
 Descriptions = Mapping[str, Mapping[str, Sequence[str]]]  # {class field: {class: training captions}}
 
 
-class BrokenOff(Exception):
+class EvaluationInterrupted(Exception):
     """An evaluation was told to stop between two batches."""
 
 
@@ -58,7 +58,7 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, predictor: Predict
 
     captioner: for the task `captions`. heads: for `classification`, `regression` and `answers`, by the name of the
       objective.
-    between: called before each batch, on all hosts as often; it may raise BrokenOff.
+    between: called before each batch, on all hosts as often; it may raise EvaluationInterrupted.
     Raises: EvaluationError for embeddings that are not finite; DataError for a set that lacks what a task needs.
     """
     def embed_texts(texts: Sequence[str]) -> np.ndarray:
@@ -163,9 +163,9 @@ class EvaluationSuite:
 
     def run(self, names: Sequence[str], variables: Any, between: Callable[[], None] = nothing) -> dict[str, float | str]:
         """Metrics of the named evaluators; of those that had finished, where `between` (called before each batch) raises
-        BrokenOff."""
+        EvaluationInterrupted."""
         results = {}
-        with contextlib.suppress(BrokenOff):
+        with contextlib.suppress(EvaluationInterrupted):
             for name in names:
                 self.sets[name], metrics = evaluate_readable(
                     self.sets[name], self.specs[name], self.predictor, variables, self.descriptions, self.threads, between,

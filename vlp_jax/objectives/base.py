@@ -28,9 +28,9 @@ class Objective(nn.Module):
     trains: names of the encodings, of `needs` or made by the objective itself, that it gives a gradient.
     inputs: names of the arrays that it reads in the batch beside texts and ids: those that the pipeline makes only where they are
       asked for (`data/batch_spec.py`).
-    teacher_needs: names of the encodings that it, or its `teach`, reads of the averaged parameters, in `batch["teacher"]`.
-    teacher_dropout: whether the averaged parameters are to be applied with dropout, to all objectives that are taught.
-    taught: whether it reads `batch["teacher"]`, beside the encodings what the averaged parameters' `teach` gave, under its name.
+    teacher_needs: names of the encodings by the averaged parameters that it, or its `teacher_outputs`, reads in `batch["teacher"]`.
+    teacher_dropout: whether the averaged parameters are applied with dropout, for all objectives that use the teacher.
+    uses_teacher: whether it reads, in `batch["teacher"]` next to the encodings, the result of `teacher_outputs` under its own name.
     takes_packed: whether it knows texts that are packed into rows (`data.text.packing`), or reads none.
     couples_batch: whether an example's loss depends on the rest of the batch, so that the mean of the microbatches'
       losses is not the loss of the batch. A loss that does not is a mean over examples.
@@ -54,10 +54,10 @@ class Objective(nn.Module):
         return self.needs
 
     @property
-    def taught(self) -> bool:
+    def uses_teacher(self) -> bool:
         return bool(self.teacher_needs)
 
-    def teach(self, encodings: dict, batch: dict[str, jax.Array], model: nn.Module) -> Any:
+    def teacher_outputs(self, encodings: dict, batch: dict[str, jax.Array], model: nn.Module) -> Any:
         """What the student, called next with the same batch, reads in `batch["teacher"][self.name]`; called with the averaged
         parameters and their encodings, without dropout unless an objective has `teacher_dropout`. What is drawn for the two is
         drawn here, from the stream "teacher"."""

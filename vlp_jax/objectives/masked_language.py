@@ -72,12 +72,12 @@ class MaskedLanguage(Objective):
         return ("word_start",) if self.whole_words else ()
 
     @property
-    def taught(self) -> bool:
+    def uses_teacher(self) -> bool:
         return self.alpha > 0
 
     @property
     def teacher_needs(self) -> tuple[str, ...]:
-        return self.needs if self.taught else ()
+        return self.needs if self.uses_teacher else ()
 
     def flops(self, model: schema.Model, batch: int) -> int:
         text = text_width(model.text)
@@ -86,19 +86,20 @@ class MaskedLanguage(Objective):
         flops += fusion_flops(model) if self.with_image else 0
         if not self.with_image or model.fusion.kind != "in_text_tower":  # which does not look at the text alone
             flops += text_flops(model.text, embedding_dim(model), embedded=False)
-        return batch * (flops + (flops // 3 if self.taught else 0))  # a teacher has no backward pass
+        return batch * (flops + (flops // 3 if self.uses_teacher else 0))  # a teacher has no backward pass
 
     def setup(self):
-        if self.taught:
+        if self.uses_teacher:
             self.updates = self.variable("distillation", "updates", jnp.zeros, (), jnp.int32)
 
-    def teach(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> tuple[MaskedText, jax.Array]:
+    def teacher_outputs(self, encodings: dict, batch: dict[str, jax.Array],
+                        model: VisionLanguageModel) -> tuple[MaskedText, jax.Array]:
         """The text as it was masked, and what is told of it, logits float32 [B, L, V]."""
         masked = self.masked(self.make_rng("teacher"), batch, model)
         return masked, self.told(encodings, masked, batch, model)
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
-        if self.taught:
+        if self.uses_teacher:
             masked, lesson = batch["teacher"][self.name]
         else:
             masked, lesson = self.masked(self.make_rng("dropout"), batch, model), None

@@ -64,16 +64,16 @@ class PretrainingModule(nn.Module):
         """
         needs = {need for objective in self.objectives.values() for need in objective.needs}
         if self.is_initializing():  # what a teacher gives has the shapes of what the student would
-            batch = {**batch, "teacher": self.teach(batch)}
+            batch = {**batch, "teacher": self.teacher_outputs(batch)}
         return self.losses(self.encode(batch, needs, train), batch, tuple(self.objectives), updates)
 
-    def teach(self, batch: dict[str, jax.Array]) -> dict:
+    def teacher_outputs(self, batch: dict[str, jax.Array]) -> dict:
         """What objectives read in `batch["teacher"]` (see `Objective`), by these parameters; with dropout where there is a key for
         it."""
         needs = {need for objective in self.objectives.values() for need in objective.teacher_needs}
         encodings = self.encode(batch, needs, train=self.has_rng("dropout"))
-        lessons = {objective.name: objective.teach(encodings, batch, self.model) for objective in self.objectives.values()
-                   if objective.taught}
+        lessons = {objective.name: objective.teacher_outputs(encodings, batch, self.model) for objective in self.objectives.values()
+                   if objective.uses_teacher}
         return encodings | lessons
 
     def losses(self, encodings: dict, batch: dict[str, jax.Array], names: tuple[str, ...],

@@ -58,17 +58,17 @@ def at_once(config: schema.Config, module: PretrainingModule, state: TrainState,
 
 
 def with_teacher(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict, key: jax.Array) -> dict:
-    """The batch and, as its `teacher`, what the averaged parameters give to the objectives that are taught; with dropout only
+    """The batch and, as its `teacher`, what the averaged parameters give to the objectives that use it; with dropout only
     where one of these asks for it, drawn apart from that of the trained parameters."""
     objectives = build_objectives(config.objectives).values()
-    if not any(objective.taught for objective in objectives):
+    if not any(objective.uses_teacher for objective in objectives):
         return batch
     variables = state.ema_variables
     variables |= {"params": module.precision.working_copy(variables["params"])}
     rngs = {"teacher": key}
     if any(objective.teacher_dropout for objective in objectives):
         rngs["dropout"] = jax.random.fold_in(key, TEACHER)
-    lessons, _ = module.apply(variables, batch, rngs=rngs, method="teach", mutable=list(state.collections))
+    lessons, _ = module.apply(variables, batch, rngs=rngs, method="teacher_outputs", mutable=list(state.collections))
     return {**batch, "teacher": lessons}
 
 
@@ -151,7 +151,7 @@ def check_accumulation(config: schema.Config) -> None:
     learns from averaged parameters where none are kept."""
     count = config.accumulation.microbatches
     for name, objective in build_objectives(config.objectives).items():
-        if objective.taught and config.ema is None:
+        if objective.uses_teacher and config.ema is None:
             raise ConfigError(f"objectives.{name}: learns from the moving average of the parameters; set ema, such as 0.995")
     if count == 1:
         return

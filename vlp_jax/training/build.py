@@ -17,7 +17,7 @@ from vlp_jax.data.batch_spec import device_arrays
 from vlp_jax.data.cores import available_cores, workers_for
 from vlp_jax.data.images.augmentation import check_augmentation
 from vlp_jax.data.mixture import Mixture, open_mixture
-from vlp_jax.data.notifications import said_while_waiting
+from vlp_jax.data.notifications import message_while_waiting
 from vlp_jax.data.pipeline import Batches, TrainRows, allow_workers, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.targets import Targets, check_given, find_targets, ranked_answers
@@ -93,7 +93,7 @@ class Run(Update):
     def targets_found(self) -> dict:
         """As host 0 finds them in the training set; in JSON."""
         words = "still reading the training data for the classes of data.targets; their `names`, or a `file`, spare that"
-        with said_while_waiting(lambda: words, SLOW_READING):
+        with message_while_waiting(lambda: words, SLOW_READING):
             return broadcast_from_primary("data.targets", self.look_for_targets)
 
     def look_for_targets(self) -> dict:

@@ -19,7 +19,7 @@ from vlp_jax.training.checkpoints.format import checkpoint_folder, describe, fla
 from vlp_jax.training.checkpoints.read_errors import read_together
 from vlp_jax.training.optimizer import match_rules
 from vlp_jax.training.resize_parameters import Shapes, as_here, change_of, depths, shapes_as_here
-from vlp_jax.training.restore import find_step, trained_config, trained_variables
+from vlp_jax.training.restore import find_step, restore_config, restore_variables
 from vlp_jax.training.state import TrainState, running_statistics
 
 MODEL = "^model/"
@@ -167,8 +167,8 @@ def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -
     """`state` with what the origins hold, a later one's where several hold the same; the average begins there too."""
     params, collections = flat(state.params), flat(state.collections)
     for origin in origins:
-        config = trained_config(origin.folder, origin.step, together=True)
-        found = trained_variables(origin.folder, origin.step, origin.ema, build_module(config), config, layout)
+        config = restore_config(origin.folder, origin.step, together=True)
+        found = restore_variables(origin.folder, origin.step, origin.ema, build_module(config), config, layout)
         arrays, beside = flat(found.pop("params")), flat(found)
         fresh = {path: params[path] for path in origin.parameters}
         shardings = {path: array.sharding for path, array in fresh.items()}

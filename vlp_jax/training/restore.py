@@ -38,13 +38,13 @@ def find_step(folder: str, step: int | None) -> int:
     return steps[-1] if step is None else step
 
 
-def trained_config(folder: str, step: int | None = None, together: bool = False) -> schema.Config:
+def restore_config(folder: str, step: int | None = None, together: bool = False) -> schema.Config:
     """The config that a checkpoint was trained with. together: as of `read_metadata`. Raises: CheckpointError as `find_step`."""
     checkpoints, step = checkpoint_folder(folder), find_step(folder, step)
     return to_config(read_metadata(checkpoints, step, together)["config"], place=os.path.join(checkpoints, str(step)))
 
 
-def trained_variables(folder: str, step: int, ema: bool | None, module: PretrainingModule, config: schema.Config,
+def restore_variables(folder: str, step: int, ema: bool | None, module: PretrainingModule, config: schema.Config,
                       layout: Layout | None) -> dict[str, Any]:
     """The variables of a checkpoint; arguments as of `vlp_jax.load`, average being its `ema`. Raises: CheckpointError, with a
     layout on all hosts if on one."""

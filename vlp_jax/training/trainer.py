@@ -13,20 +13,20 @@ import jax
 import numpy as np
 
 from vlp_jax.config import to_tree
-from vlp_jax.data.notifications import said_while_waiting
+from vlp_jax.data.notifications import message_while_waiting
 from vlp_jax.distributed.exchange import broadcast_from_primary, is_primary_process, several_hosts
 from vlp_jax.errors import CheckpointError, TrainingError
-from vlp_jax.evaluators.suite import BrokenOff
+from vlp_jax.evaluators.suite import EvaluationInterrupted
 from vlp_jax.printing import safe_print as print
 from vlp_jax.training.build import Run
 from vlp_jax.training.checkpoints.manager import Checkpoints
-from vlp_jax.training.checkpoints.save_schedule import SavePlan
+from vlp_jax.training.checkpoints.save_schedule import SaveSchedule
 from vlp_jax.training.guard import check_skips, skips_updates
 from vlp_jax.training.hooks.clock import Clock, LastUpdate
 from vlp_jax.training.hooks.data_wait import DataWait
 from vlp_jax.training.hooks.input_counts import InputCounts
-from vlp_jax.training.hooks.metric_writers import MetricsFile, Nowhere, Progress, TensorBoard, read_rows, write_texts
-from vlp_jax.training.hooks.throughput import UTILISATION, Speed
+from vlp_jax.training.hooks.metric_writers import MetricsFile, NullWriter, Progress, TensorBoard, read_rows, write_texts
+from vlp_jax.training.hooks.throughput import UTILISATION, Throughput
 from vlp_jax.training.hooks.watchdog import Watchdog
 from vlp_jax.training.initialize_from import find_origins, initialize_state
 from vlp_jax.training.signals import StopSignal
@@ -63,18 +63,19 @@ class Trainer:
         self.counts = InputCounts(self.config.data.max_bad_fraction, names, stored["input_counts"])
         self.targets = run.targets(stored.get("targets"))  # checkpoints of before there were targets have none
         self.evaluation = run.evaluation(stored["class_descriptions"], self.targets)
-        self.rows = MetricsFile(os.path.join(workdir, "metrics.jsonl"), keep_up_to=self.step) if is_primary_process() else Nowhere()
+        path = os.path.join(workdir, "metrics.jsonl")
+        self.rows = MetricsFile(path, keep_up_to=self.step) if is_primary_process() else NullWriter()
         self.checkpoints.ranked = self.ranked_before()
-        self.tensorboard = TensorBoard(workdir, self.step) if is_primary_process() else Nowhere()
+        self.tensorboard = TensorBoard(workdir, self.step) if is_primary_process() else NullWriter()
         self.progress = Progress(run.steps)
         self.first_position = stored["position"]
         self.batches = run.batches(self.first_position, self.targets)
         self.metrics = {key: value for row in self.rows.rows for key, value in row.items()}  # the newest of each
         self.metrics.pop(UTILISATION, None)  # of other devices, perhaps
         self.owed: list[str] = []  # evaluators that were due after the newest update, and that a stop has prevented
-        self.saves = SavePlan(self.config.checkpoint, run.steps)
+        self.saves = SaveSchedule(self.config.checkpoint, run.steps)
         self.last_update, self.data_wait = LastUpdate(), DataWait(self.config.data, run.workers)
-        self.speed = Speed(self.config, run.mesh, workdir, run.train_step, self.progress.message)
+        self.speed = Throughput(self.config, run.mesh, workdir, run.train_step, self.progress.message)
 
     def restore_or_start(self) -> dict[str, Any]:
         """Sets `state` and `step`; returns the checkpoint's metadata, or that of a fresh start."""
@@ -95,7 +96,7 @@ class Trainer:
     def train(self) -> Outcome:
         """The loop. The row of an update is written one turn later, so that the host never waits for the device."""
         held = None
-        self.evaluate_what_was_broken_off()
+        self.make_up_for_evaluation()
         self.watchdog.step = self.step
         self.watchdog.expect(f"step {self.step + 1}, its compilation included,")
         self.clock.begin_lap()
@@ -140,7 +141,7 @@ class Trainer:
         if self.batches.position > self.first_position:
             return next(self.batches)
         self.data_wait.restart()
-        with said_while_waiting(lambda: f"still waiting for the first batch of {self.run.mixture.describe()}: "
+        with message_while_waiting(lambda: f"still waiting for the first batch of {self.run.mixture.describe()}: "
                                         f"{self.data_wait.cause()}", SLOW_FIRST_BATCH):
             return next(self.batches)
 
@@ -156,10 +157,10 @@ class Trainer:
         return {name: value for name, value in results.items() if name not in texts}
 
     def between_batches(self) -> None:
-        """Of an evaluation. Raises: BrokenOff when the run is to stop."""
+        """Of an evaluation. Raises: EvaluationInterrupted when the run is to stop."""
         self.watchdog.expect(f"a batch of the evaluation after step {self.step}")
         if self.stop.asks():
-            raise BrokenOff
+            raise EvaluationInterrupted
 
     def evaluate_saved(self, evaluators: list[str], stopping: bool) -> bool:
         """Adds to the newest row what the named evaluators measure; nothing where the run is to stop, as the next start makes up
@@ -181,7 +182,7 @@ class Trainer:
         if value is not None:
             self.checkpoints.ranked[self.step] = value
 
-    def evaluate_what_was_broken_off(self) -> None:
+    def make_up_for_evaluation(self) -> None:
         """Adds to the newest row, that of the checkpoint's update, the metrics that were due and that a stop, or the end of the
         process, had prevented."""
         row = next((row for row in self.rows.rows[-1:] if row["step"] == self.step), None)

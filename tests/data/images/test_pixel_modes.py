@@ -15,7 +15,7 @@ from vlp_jax.config.schema import Augmentation, Images, Text
 from vlp_jax.data.images import decoding, image_formats
 from vlp_jax.data.images.augmentation import decode_and_augment
 from vlp_jax.data.images.decoding import decode
-from vlp_jax.data.prepare.downscale import shrink_image
+from vlp_jax.data.prepare.downscale import downscale_image
 from vlp_jax.data.prepare.record_schema import encode_image
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, SampleError
@@ -178,7 +178,7 @@ def test_pixels_without_a_known_meaning_are_refused_by_every_way_in(tmp_path, na
     data, words = REFUSED[name]
     found = ways(data, tmp_path / "x")
     del found["prepared"]  # keeps the file, and reads it back: below
-    for way, message in {**found, "shrunk": refusal(shrink_image, data, 4, "k")}.items():
+    for way, message in {**found, "shrunk": refusal(downscale_image, data, 4, "k")}.items():
         assert isinstance(message, str) and words in message and message.startswith("image "), (way, message)
 
 

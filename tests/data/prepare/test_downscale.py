@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vlp_jax.config import schema
-from vlp_jax.data.prepare.downscale import shrink_image
+from vlp_jax.data.prepare.downscale import downscale_image
 from vlp_jax.data.samples import Reason, SampleError
 
 
@@ -30,7 +30,7 @@ def opened(data):
                                                  ((500, 13), (462, 12)), ((13, 12), None), ((12, 400), None), ((3, 5), None)])
 def test_the_shorter_side_becomes_the_size_and_smaller_pictures_keep_their_bytes(shape, expected):
     data = encode(noise(*shape), "PNG")
-    small = shrink_image(data, 12, "key")
+    small = downscale_image(data, 12, "key")
     assert (opened(small).size == expected) if expected else (small is data)
 
 
@@ -38,7 +38,7 @@ def test_the_shorter_side_becomes_the_size_and_smaller_pictures_keep_their_bytes
     ("JPEG", {}, False, "JPEG"), ("JPEG", {}, True, "PNG"), ("PNG", {}, False, "PNG"), ("GIF", {}, False, "PNG"),
     ("WEBP", {"lossless": True}, False, "WEBP"), ("WEBP", {}, True, "WEBP"), ("BMP", {}, False, "PNG")])
 def test_a_picture_stays_in_its_kind_of_format(image_format, options, lossless, expected):
-    small = shrink_image(encode(noise(40, 30), image_format, **options), 12, "key", lossless)
+    small = downscale_image(encode(noise(40, 30), image_format, **options), 12, "key", lossless)
     assert opened(small).format == expected
     if expected == "WEBP":
         assert small[12:16] == b"VP8L"  # the lossless kind
@@ -48,7 +48,7 @@ def test_a_picture_stays_in_its_kind_of_format(image_format, options, lossless, 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_pixels_and_alpha_are_those_of_pillow_s_antialiased_bicubic_resize(image_format, mode):
     image = noise(40, 30, mode)
-    found = opened(shrink_image(encode(image, image_format, lossless=True, exact=True), 12, "key"))
+    found = opened(downscale_image(encode(image, image_format, lossless=True, exact=True), 12, "key"))
     expected = image.resize((16, 12), Image.Resampling.BICUBIC)
     assert found.mode == mode
     visible = np.asarray(expected.convert("RGBA"))[..., 3] > 0
@@ -57,13 +57,13 @@ def test_pixels_and_alpha_are_those_of_pillow_s_antialiased_bicubic_resize(image
 
 def test_a_fine_pattern_becomes_its_mean_and_not_another_pattern():
     checks = Image.fromarray((np.indices((64, 64)).sum(axis=0) % 2 * 255).astype(np.uint8))
-    small = np.asarray(opened(shrink_image(encode(checks, "PNG"), 8, "key")).convert("L"), int)
+    small = np.asarray(opened(downscale_image(encode(checks, "PNG"), 8, "key")).convert("L"), int)
     assert np.abs(small - 127.5).max() <= 2
 
 
 def test_a_jpeg_is_stored_again_with_quality_95():
     image = noise(40, 30)
-    found = opened(shrink_image(encode(image, "JPEG", quality=60), 12, "key"))
+    found = opened(downscale_image(encode(image, "JPEG", quality=60), 12, "key"))
     assert found.quantization == opened(encode(image, "JPEG", quality=95)).quantization
 
 
@@ -72,25 +72,25 @@ def test_exif_orientation_is_applied_and_left_out():
     exif[0x0112] = 6  # to be turned clockwise by a quarter
     stripes = np.zeros((30, 40, 3), np.uint8)
     stripes[:15] = 255
-    found = opened(shrink_image(encode(Image.fromarray(stripes), "JPEG", exif=exif), 12, "key"))
+    found = opened(downscale_image(encode(Image.fromarray(stripes), "JPEG", exif=exif), 12, "key"))
     assert found.size == (12, 16) and not found.getexif()
     assert np.asarray(found)[:, 11].mean() > 200 > 50 > np.asarray(found)[:, 0].mean()
 
 
 def test_a_grey_16_bit_picture_and_a_palette_with_transparency_keep_what_is_seen():
     grey = Image.fromarray(np.full((30, 40), 40_000, np.uint16))
-    assert np.asarray(opened(shrink_image(encode(grey, "PNG"), 12, "key")))[..., 0].mean() == pytest.approx(40_000 / 256, abs=1)
+    assert np.asarray(opened(downscale_image(encode(grey, "PNG"), 12, "key")))[..., 0].mean() == pytest.approx(40_000 / 256, abs=1)
     palette = noise(40, 30).quantize(16)
-    assert opened(shrink_image(encode(palette, "PNG", transparency=3), 12, "key")).mode == "RGBA"
+    assert opened(downscale_image(encode(palette, "PNG", transparency=3), 12, "key")).mode == "RGBA"
 
 
 def test_damaged_and_too_large_pictures_are_bad_samples(monkeypatch):
     data = encode(noise(40, 30), "PNG")
     for cut in (data[: len(data) // 2], b"no picture"):
         with pytest.raises(SampleError) as caught:
-            shrink_image(cut, 12, "key")
+            downscale_image(cut, 12, "key")
         assert caught.value.reason == Reason.DAMAGED_IMAGE
     monkeypatch.setattr(schema.Images, "maximum_pixels", 40 * 30 - 1)
     with pytest.raises(SampleError) as caught:
-        shrink_image(data, 12, "key")
+        downscale_image(data, 12, "key")
     assert caught.value.reason == Reason.TOO_LARGE

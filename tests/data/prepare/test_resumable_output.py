@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from vlp_jax import prepare
-from vlp_jax.data.prepare.resumable_output import Unfinished
+from vlp_jax.data.prepare.resumable_output import ResumableOutput
 from vlp_jax.data.prepare.writer import Options, write_dataset
 from vlp_jax.data.sources.registry import open_source
 from vlp_jax.errors import ConfigError, DataError
@@ -79,7 +79,7 @@ import os, signal, sys
 from vlp_jax.data import sources, unfinished, writer
 
 place, shards, tar, output = sys.argv[1:]
-add, finish = unfinished.Unfinished.add, unfinished.Unfinished.finish
+add, finish = unfinished.ResumableOutput.add, unfinished.ResumableOutput.finish
 
 def kill(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -90,9 +90,9 @@ def kill_at_last(self, entry):
     add(self, entry)
 
 if place == "renamed":
-    unfinished.Unfinished.add = kill_at_last
+    unfinished.ResumableOutput.add = kill_at_last
 if place == "whole":
-    unfinished.Unfinished.finish = kill
+    unfinished.ResumableOutput.finish = kill
 progress = lambda split, done, of: kill() if place == "record" and done == 6 else None
 writer.write_dataset({"train": sources.open_source(f"webdataset:{tar}")}, output, "x",
                      writer.Options(shards=4, image_size=6), progress)
@@ -167,7 +167,7 @@ def test_a_start_without_a_whole_shard_is_no_obstacle(tar, unbroken, tmp_path):
 
 
 def test_two_processes_do_not_write_one_folder(tar, tmp_path):
-    with Unfinished(tmp_path / "out", "x", {"splits": {}}), pytest.raises(ConfigError, match="written by another process"):
+    with ResumableOutput(tmp_path / "out", "x", {"splits": {}}), pytest.raises(ConfigError, match="written by another process"):
         write(tar, tmp_path / "out")
 
 

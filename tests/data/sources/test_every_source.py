@@ -24,7 +24,7 @@ from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import SparesImages
 from vlp_jax.data.sources.filesystem import read_file, read_range
 from vlp_jax.data.sources.registry import KINDS, open_source
-from vlp_jax.data.subsample import spread_samples
+from vlp_jax.data.subsample import evenly_spaced_samples
 from vlp_jax.data.text.tokenizer import load_tokenizer
 from vlp_jax.errors import DataError
 from vlp_jax.training.build import build_run
@@ -212,7 +212,7 @@ def test_where_pictures_are_files_columns_or_members_of_their_own_samples_are_gi
     samples = [source[i] for i in range(COUNT)]
     assert isinstance(source, SparesImages) == (spec.partition(":")[0] in ("webdataset", "parquet", "jsonl", "csv", "folder"))
     if not isinstance(source, SparesImages):
-        assert list(spread_samples([source], COUNT)) == samples
+        assert list(evenly_spaced_samples([source], COUNT)) == samples
         return
 
     def counted(function):
@@ -221,7 +221,7 @@ def test_where_pictures_are_files_columns_or_members_of_their_own_samples_are_gi
     monkeypatch.setattr("vlp_jax.data.sources.columns.read_file", counted(read_file))
     monkeypatch.setattr("vlp_jax.data.sources.member_checks.read_range", counted(read_range))
     fresh = pickle.loads(pickle.dumps(source))
-    assert list(spread_samples([fresh], COUNT)) == [dataclasses.replace(sample, image=b"") for sample in samples]
+    assert list(evenly_spaced_samples([fresh], COUNT)) == [dataclasses.replace(sample, image=b"") for sample in samples]
     size = sum(map(len, read)) + sum(table.nbytes for table in getattr(fresh, "_kept", {}).values())
     assert size < sum(len(sample.image) for sample in samples) / 4
 

@@ -265,7 +265,7 @@ def test_the_fingerprint_tells_the_options(whole):
 def test_indexing_that_takes_long_is_said_once_in_a_while(whole, tmp_path, monkeypatch):
     said, lines = threading.Event(), []
     monkeypatch.setattr(notifications, "PATIENCE", 0.01)
-    monkeypatch.setattr(index, "said_while_waiting", notifications.said_while_waiting)
+    monkeypatch.setattr(index, "message_while_waiting", notifications.message_while_waiting)
     monkeypatch.setattr(notifications, "notice", lambda line: (lines.append(line), said.set()))
 
     def build(path):

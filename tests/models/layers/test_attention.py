@@ -135,7 +135,7 @@ def layout_on(platform, tensor=1):
     ("tpu", 197, fused_attention), ("tpu", 729, long_attention),
     ("gpu", 197, plain_attention), ("rocm", 197, None)])
 def test_the_kernel_is_chosen_by_platform_and_shape_and_a_lack_is_said_once(platform, length, kernel, caplog, monkeypatch):
-    attention.say_once.cache_clear()
+    attention.warn_once.cache_clear()
     monkeypatch.setattr(attention, "cudnn_attention", plain_attention)  # as if cuDNN were here
     q = jax.ShapeDtypeStruct((4, length, 144), jnp.bfloat16)
     with caplog.at_level(logging.WARNING):
@@ -146,7 +146,7 @@ def test_the_kernel_is_chosen_by_platform_and_shape_and_a_lack_is_said_once(plat
 
 
 def test_tokens_in_segments_have_the_kernel_for_long_sequences_on_tpu_and_none_on_gpu(caplog):
-    attention.say_once.cache_clear()
+    attention.warn_once.cache_clear()
     q = jax.ShapeDtypeStruct((4, 197, 144), jnp.bfloat16)
     with caplog.at_level(logging.WARNING):
         found = [kernel_for(layout_on(platform), q, q, 2, segments=True) for platform in ("cpu", "tpu", "gpu")]
@@ -155,7 +155,7 @@ def test_tokens_in_segments_have_the_kernel_for_long_sequences_on_tpu_and_none_o
 
 
 def test_what_cudnn_says_is_why_plain_products_are_used(caplog, monkeypatch):
-    attention.say_once.cache_clear()
+    attention.warn_once.cache_clear()
 
     def without(*_, **__):
         raise RuntimeError("cuDNN not found.")

@@ -23,7 +23,7 @@ from vlp_jax.hardware.chips import CHIPS
 from vlp_jax.training.hooks import goodput, throughput
 from vlp_jax.training.hooks.clock import Clock, LastUpdate
 from vlp_jax.training.hooks.compilations import WatchedStep, difference
-from vlp_jax.training.hooks.throughput import UTILISATION, Speed
+from vlp_jax.training.hooks.throughput import UTILISATION, Throughput
 
 ROOT = pathlib.Path(__file__).parents[3]
 SYNTHETIC = "data.train.source=synthetic:64?height=20&width=24&caption_words=3"
@@ -113,7 +113,7 @@ def speed_of(monkeypatch, device, flops=3e9, devices=4):
     config = base()
     config.update(steps=1, objectives=dict(contrastive=dict(kind="clip")))
     mesh = SimpleNamespace(size=devices, local_devices=[device])
-    return Speed(to_config(config.to_dict()), mesh, "unused", lambda state, batch: (state, {}), print)
+    return Throughput(to_config(config.to_dict()), mesh, "unused", lambda state, batch: (state, {}), print)
 
 
 @pytest.mark.parametrize("chip", ["v5e", "h100"])

@@ -10,7 +10,7 @@ from vlp_jax.data.images.decoding import decode
 JPEG_QUALITY = 95
 
 
-def shrink_image(data: bytes, size: int, key: str, lossless: bool = False) -> bytes:
+def downscale_image(data: bytes, size: int, key: str, lossless: bool = False) -> bytes:
     """The picture with its shorter side at `size` pixels and its aspect kept, or `data` itself where it is no longer.
 
     Resampling is bicubic with antialiasing, Exif orientation is applied, transparency stays. A JPEG becomes a JPEG of

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from vlp_jax.data.prepare.downscale import shrink_image
+from vlp_jax.data.prepare.downscale import downscale_image
 from vlp_jax.data.prepare.record_schema import Schema
 from vlp_jax.data.samples import SampleError, Source
 from vlp_jax.data.worker_processes import leave_with_parent, workers_starting
@@ -30,7 +30,7 @@ class Encoded:
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """From indices of a source to records. image_size: see `shrink_image`; None leaves pictures as large as they are."""
+    """From indices of a source to records. image_size: see `downscale_image`; None leaves pictures as large as they are."""
 
     source: Source
     schema: Schema
@@ -40,7 +40,7 @@ class Encoder:
         try:
             sample, resized = self.source[index], False
             if self.image_size is not None:
-                image = shrink_image(sample.image, self.image_size, sample.key, self.schema.image_format != "keep")
+                image = downscale_image(sample.image, self.image_size, sample.key, self.schema.image_format != "keep")
                 resized = image is not sample.image
                 sample = dataclasses.replace(sample, image=image)
             return Encoded(self.schema.encode(sample), resized=resized)

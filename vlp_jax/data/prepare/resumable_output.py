@@ -16,7 +16,7 @@ def unfinished_folder(output: pathlib.Path, name: str) -> pathlib.Path:
     return output.with_name(f"{output.name}.partial-{name}")
 
 
-class Unfinished:
+class ResumableOutput:
     """OUTPUT.partial-NAME: `data` with whole shards, and progress.jsonl with a line on the plan and one on each of them.
 
     The plan is everything that decides what is written. Shards of another plan are never mixed with, nor deleted.
@@ -36,7 +36,7 @@ class Unfinished:
             self.close()
             raise
 
-    def __enter__(self) -> "Unfinished":
+    def __enter__(self) -> "ResumableOutput":
         return self
 
     def __exit__(self, kind, error, traceback) -> None:

@@ -17,7 +17,7 @@ from array_record.python import array_record_module
 
 from vlp_jax.data.prepare.parallel_encoding import Encoded, Encoder, encode_from
 from vlp_jax.data.prepare.record_schema import Schema, survey
-from vlp_jax.data.prepare.resumable_output import Unfinished, unfinished_folder
+from vlp_jax.data.prepare.resumable_output import ResumableOutput, unfinished_folder
 from vlp_jax.data.samples import LeavesOut, Sample, SampleError, Source
 from vlp_jax.data.sources.arrayrecord import TEMPLATE, ArrayRecordSource, shard_name
 from vlp_jax.errors import ConfigError, DataError
@@ -36,7 +36,7 @@ class Options:
     """How a data set is written.
 
     shards: of each split; None: one for every 2,500 samples. image_format: see `encode_image`. image_size: see
-    `shrink_image`; None leaves pictures as large as they are. compression: of records; brotli is the smallest and slow to
+    `downscale_image`; None leaves pictures as large as they are. compression: of records; brotli is the smallest and slow to
     write. workers: processes that encode; the result does not depend on them.
     """
 
@@ -69,7 +69,7 @@ def write_dataset(splits: Mapping[str, Source], output: str | os.PathLike, name:
     if output.exists():
         raise ConfigError(f"--output={output} exists; name a new folder, or remove that one first")
     try:
-        with Unfinished(output, name, _plan(splits, name, options)) as unfinished:
+        with ResumableOutput(output, name, _plan(splits, name, options)) as unfinished:
             return _write(splits, name, options, unfinished, progress)
     except OSError as error:
         kept = "; whole shards are kept, run the same command again to go on" if unfinished_folder(output, name).is_dir() else ""

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from vlp_jax.data.notifications import said_while_waiting
+from vlp_jax.data.notifications import message_while_waiting
 from vlp_jax.data.sources.filesystem import size_and_version
 from vlp_jax.data.sources.local_files import Stamp, local_path
 from vlp_jax.errors import DataError
@@ -91,7 +91,7 @@ def load_indexes(paths: list[str], kind: str, build: Callable[[str], Arrays], sp
     """
     indexes = []
     with (
-        said_while_waiting(lambda: f"indexing {spec}: {len(indexes)} of {len(paths)} files"),
+        message_while_waiting(lambda: f"indexing {spec}: {len(indexes)} of {len(paths)} files"),
         ThreadPoolExecutor(AT_ONCE if local_path(paths[0]) is None else AT_ONCE_HERE) as pool,
     ):
         for index in pool.map(lambda path: _load_index(path, kind, build), paths):

@@ -131,7 +131,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, cau
     Returns [B, N, H K]; zeros where nothing is seen.
     """
     if drop is not None and attention == "auto":
-        say_once("attention_dropout is above 0: in training, attention takes plain products and a softmax, and no kernel")
+        warn_once("attention_dropout is above 0: in training, attention takes plain products and a softmax, and no kernel")
     if visible is not None or bias is not None or drop is not None:
         return plain_attention(q, k, v, mask, heads, causal and visible is None, visible, bias, drop)
     layout = current_layout()
@@ -168,12 +168,12 @@ def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, heads: int, segments:
         except (RuntimeError, ValueError, NotImplementedError) as error:  # cuDNN is not there, or does not take these shapes
             lack = f" ({str(error).splitlines()[0]})"
     what = f"{q.shape[1]} tokens{' in segments' if segments else ''}, {heads} heads of {head_dim} in {q.dtype}"
-    say_once(f"attention of {what} has no kernel on {platform}{lack}: plain products and a softmax are used")
+    warn_once(f"attention of {what} has no kernel on {platform}{lack}: plain products and a softmax are used")
     return None
 
 
 @functools.cache
-def say_once(message: str) -> None:
+def warn_once(message: str) -> None:
     """Logs a warning, the same one only once a process."""
     logging.getLogger(__name__).warning(message)
 

@@ -6,7 +6,7 @@ from vlp_jax.config import schema
 from vlp_jax.distributed.exchange import broadcast_from_primary, several_hosts
 
 
-class SavePlan:
+class SaveSchedule:
     """Every so many steps, every so many minutes, and after the last step. Of several hosts the first one's clock counts,
     and it is asked only when a row is written, where they meet anyway."""
 

@@ -24,7 +24,7 @@ ANY_NUMBER_OF_STEPS = 100_000  # the schedule's constants; a run's length change
 
 
 @dataclasses.dataclass(frozen=True)
-class Bill:
+class CostEstimate:
     """Bytes are those of one chip. temporaries_bytes: the most that is alive at once beside arguments and results;
     output_bytes: results that do not reuse the memory of an argument. memory_bytes: all of it together. fits: whether that is
     at most chip_memory_bytes; where the compiler refused, memory_bytes is what it said is needed, and what only a compiled
@@ -69,7 +69,7 @@ def plan(config: schema.Config, topology: Topology) -> tuple[jax.sharding.Mesh, 
     return mesh, build_update(config, build_layout(config.mesh, mesh), ANY_NUMBER_OF_STEPS)
 
 
-def bill_of(config: schema.Config, topology: Topology) -> Bill:
+def estimate_cost(config: schema.Config, topology: Topology) -> CostEstimate:
     """Compiles the update of `config` for `topology`. Raises: ConfigError, MeshError for what cannot be compiled at all."""
     mesh, update = plan(config, topology)
     known = dict(
@@ -82,12 +82,12 @@ def bill_of(config: schema.Config, topology: Topology) -> Bill:
         compiled = update.train_step.lower(update.shapes, batch_shapes(config)).compile()
     except jax.errors.JaxRuntimeError as error:
         needed = memory_asked_for(str(error), topology.chip)
-        return Bill(**known, **dict.fromkeys(("arguments_bytes", "temporaries_bytes", "output_bytes", "collectives",
+        return CostEstimate(**known, **dict.fromkeys(("arguments_bytes", "temporaries_bytes", "output_bytes", "collectives",
                                               "floor_memory_seconds", "floor_interconnect_seconds", "floor_network_seconds")),
                     memory_bytes=needed, fits=False, floor_compute_seconds=compute, floor_seconds=compute,
                     compile_seconds=time.monotonic() - start)
     found = measured(compiled, topology.chip, topology.islands(mesh.devices.flat), compute)
-    return Bill(**known, **found, compile_seconds=time.monotonic() - start)
+    return CostEstimate(**known, **found, compile_seconds=time.monotonic() - start)
 
 
 def measured(compiled: Any, chip: Chip, islands: list[int], compute_seconds: float) -> dict[str, Any]:
@@ -134,10 +134,10 @@ def memory_asked_for(message: str, chip: Chip) -> int:
     return int(float(number) * {"G": 2**30, "M": 2**20, "K": 2**10}[unit])
 
 
-def nearest_fix(config: schema.Config, topology: Topology, bill: Bill) -> str:
+def nearest_fix(config: schema.Config, topology: Topology, cost: CostEstimate) -> str:
     """The change that loses least of what would make a bill that does not fit fit, by proportion; a compile tells for sure."""
-    state = bill.parameters * 4 * (3 + (config.ema is not None)) // (bill.mesh["fsdp"] * bill.mesh["tensor"])
-    sharing = more_sharing(config, topology, bill) if state > 0.4 * bill.chip_memory_bytes else None
+    state = cost.parameters * 4 * (3 + (config.ema is not None)) // (cost.mesh["fsdp"] * cost.mesh["tensor"])
+    sharing = more_sharing(config, topology, cost) if state > 0.4 * cost.chip_memory_bytes else None
     if sharing is not None:
         strategy = " --config.mesh.strategy=none" if config.mesh.strategy else ""
         return (f"--config.mesh.fsdp={sharing.fsdp} --config.mesh.data={sharing.data}{strategy} (the state alone takes "
@@ -146,24 +146,24 @@ def nearest_fix(config: schema.Config, topology: Topology, bill: Bill) -> str:
     image, text = config.model.image, config.model.text
     words = isinstance(text, schema.WordTower)  # which has no policy
     policy = lesser.get(image.rematerialisation) or (None if words else lesser.get(text.rematerialisation))
-    if policy and state < bill.chip_memory_bytes:
+    if policy and state < cost.chip_memory_bytes:
         of_image = policy if image.kind == "vit" else "full"  # which knows nothing between it and "none"
         of_text = "" if words else f" --config.model.text.rematerialisation={policy}"
         return f"--config.model.image.rematerialisation={of_image}{of_text}"
-    room = (bill.chip_memory_bytes - state) / max(bill.memory_bytes - state, 1)
-    unit = bill.mesh["data"] * bill.mesh["fsdp"] * config.accumulation.microbatches
+    room = (cost.chip_memory_bytes - state) / max(cost.memory_bytes - state, 1)
+    unit = cost.mesh["data"] * cost.mesh["fsdp"] * config.accumulation.microbatches
     batch = int(config.data.batch_size * room) // unit * unit
     if batch > 0:
         return f"--config.data.batch_size={batch}, or as many chips more as keep the batch"
-    return f"more chips, or larger ones: not even one example a chip fits {bill.topology}"
+    return f"more chips, or larger ones: not even one example a chip fits {cost.topology}"
 
 
-def more_sharing(config: schema.Config, topology: Topology, bill: Bill) -> schema.Mesh | None:
+def more_sharing(config: schema.Config, topology: Topology, cost: CostEstimate) -> schema.Mesh | None:
     """The mesh on which most devices share a copy of the state; None where none is better than the config's, or can be built."""
-    copies = bill.mesh["data"] * bill.mesh["fsdp"]
+    copies = cost.mesh["data"] * cost.mesh["fsdp"]
     for fsdp in (copies // data for data in range(1, copies) if copies % data == 0):
-        mesh = dataclasses.replace(config.mesh, data=copies // fsdp, fsdp=fsdp, tensor=bill.mesh["tensor"], strategy=None)
-        if fsdp <= bill.mesh["fsdp"]:
+        mesh = dataclasses.replace(config.mesh, data=copies // fsdp, fsdp=fsdp, tensor=cost.mesh["tensor"], strategy=None)
+        if fsdp <= cost.mesh["fsdp"]:
             return None
         with contextlib.suppress(ConfigError, MeshError):
             plan(dataclasses.replace(config, mesh=mesh), topology)

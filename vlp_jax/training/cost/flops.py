@@ -13,9 +13,9 @@ def train_step_flops(config: schema.Config) -> int:
     not count; frozen parameters count as if they were trained. A teacher has no backward pass."""
     batch, objectives = config.data.batch_size, build_objectives(config.objectives).values()
     needs = {need for objective in objectives for need in objective.needs}
-    taught = {need for objective in objectives for need in objective.teacher_needs}
+    teacher_needs = {need for objective in objectives for need in objective.teacher_needs}
     forward = encodings_flops(config, needs) + sum(objective.flops(config.model, batch) for objective in objectives)
-    return 3 * forward + encodings_flops(config, taught, train=False)
+    return 3 * forward + encodings_flops(config, teacher_needs, train=False)
 
 
 def encodings_flops(config: schema.Config, needs: set[str], train: bool = True) -> int:

@@ -7,26 +7,26 @@ from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.hardware.topologies import Topology
 from vlp_jax.sharding.mesh import batch_parts, build_mesh
-from vlp_jax.training.cost.estimate import Bill, bill_of
+from vlp_jax.training.cost.estimate import CostEstimate, estimate_cost
 
 COMPILES = 12
 
 
-def largest_batch(config: schema.Config, topology: Topology, say: Callable[[str], None]) -> Bill:
+def largest_batch(config: schema.Config, topology: Topology, say: Callable[[str], None]) -> CostEstimate:
     """The bill of the largest batch that fits, in steps of one eighth of what fits (of one microbatch on every device at least).
 
     Memory grows about linearly with the batch, so two compiled sizes foretell where it ends; that size is compiled too, and the
     search goes on between the largest that fits and the smallest that does not. Raises: ConfigError where not one example fits.
     """
     unit = unit_of(config, topology)
-    fitting: dict[int, Bill] = {}
-    failing: dict[int, Bill] = {}
+    fitting: dict[int, CostEstimate] = {}
+    failing: dict[int, CostEstimate] = {}
     size = max(config.data.batch_size // unit, 1)
     for _ in range(COMPILES):
-        bill = bill_of(dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=size * unit)), topology)
-        (fitting if bill.fits else failing)[size] = bill
-        say(f"batch {size * unit}: {bill.memory_bytes / 1e9:.2f} GB of {bill.chip_memory_bytes / 1e9:.2f} GB, "
-            f"{'fits' if bill.fits else 'does not fit'}")
+        cost = estimate_cost(dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=size * unit)), topology)
+        (fitting if cost.fits else failing)[size] = cost
+        say(f"batch {size * unit}: {cost.memory_bytes / 1e9:.2f} GB of {cost.chip_memory_bytes / 1e9:.2f} GB, "
+            f"{'fits' if cost.fits else 'does not fit'}")
         low, high = max(fitting, default=0), min(failing, default=None)
         if high is not None and high - low <= max(1, low // 8):
             break
@@ -41,7 +41,7 @@ def unit_of(config: schema.Config, topology: Topology) -> int:
     return batch_parts(build_mesh(config.mesh, topology.devices())) * config.accumulation.microbatches
 
 
-def next_size(fitting: dict[int, Bill], failing: dict[int, Bill]) -> int:
+def next_size(fitting: dict[int, CostEstimate], failing: dict[int, CostEstimate]) -> int:
     """Where to compile next: just below where a line through two bills meets the chip's memory, between what fits and what does
     not."""
     low, high = max(fitting, default=0), min(failing, default=None)

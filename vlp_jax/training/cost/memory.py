@@ -26,12 +26,12 @@ def total_bytes(shapes: Any, shardings: Any) -> int:
     return sum(device_bytes(*pair) for pair in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True))
 
 
-def bill_of_state(shapes: Any, shardings: Any) -> dict[str, int]:
+def state_memory(shapes: Any, shardings: Any) -> dict[str, int]:
     """{part: bytes a device} of a TrainState, and of the gradients, which are as large as the parameters."""
     parts = {"parameters": "params", "optimizer state": "optimizer", "ema": "ema",
              "averaged statistics": "ema_statistics", "collections": "collections"}
-    bill = {name: total_bytes(getattr(shapes, part), getattr(shardings, part)) for name, part in parts.items()}
-    return {name: size for name, size in (bill | {"gradients": bill["parameters"]}).items() if size}
+    cost = {name: total_bytes(getattr(shapes, part), getattr(shardings, part)) for name, part in parts.items()}
+    return {name: size for name, size in (cost | {"gradients": cost["parameters"]}).items() if size}
 
 
 def host_memory() -> int:
@@ -55,9 +55,9 @@ def device_memory() -> tuple[int | None, str]:
 
 def check_state_fits(shapes: Any, shardings: Any) -> None:
     """Raises: ConfigError with the bill where a state and its gradients are larger than a device's memory."""
-    bill, (memory, name) = bill_of_state(shapes, shardings), device_memory()
-    if memory is not None and sum(bill.values()) > memory:
-        raise ConfigError(f"model: is too large: {in_words(bill)} a device, and {name} has {gigabytes(memory)}; mesh.fsdp over "
+    cost, (memory, name) = state_memory(shapes, shardings), device_memory()
+    if memory is not None and sum(cost.values()) > memory:
+        raise ConfigError(f"model: is too large: {in_words(cost)} a device, and {name} has {gigabytes(memory)}; mesh.fsdp over "
                           "more devices, a smaller model, or an optimizer with less state (sgd, lion, adafactor) takes less")
 
 
@@ -76,13 +76,13 @@ def out_of_memory(error: BaseException, shapes: Any, shardings: Any) -> Training
     memory, name = device_memory()
     has = "" if memory is None else f" of the {gigabytes(memory)} that {name} has"
     said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-    bill = in_words(bill_of_state(shapes, shardings))
-    return TrainingError(f"out of memory: {bill} a device{has}; the rest is the batch's: {ADVICE} ({said})")
+    cost = in_words(state_memory(shapes, shardings))
+    return TrainingError(f"out of memory: {cost} a device{has}; the rest is the batch's: {ADVICE} ({said})")
 
 
-def in_words(bill: dict[str, int]) -> str:
+def in_words(cost: dict[str, int]) -> str:
     """`parameters 1.2 GB + gradients 1.2 GB = 2.4 GB`."""
-    return f"{' + '.join(f'{name} {gigabytes(size)}' for name, size in bill.items())} = {gigabytes(sum(bill.values()))}"
+    return f"{' + '.join(f'{name} {gigabytes(size)}' for name, size in cost.items())} = {gigabytes(sum(cost.values()))}"
 
 
 def gigabytes(size: int) -> str:

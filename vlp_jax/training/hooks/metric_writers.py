@@ -13,7 +13,7 @@ from vlp_jax.errors import CheckpointError
 from vlp_jax.printing import printable
 
 
-class Nowhere:
+class NullWriter:
     """What stands for a file on hosts that write none."""
 
     rows: tuple[dict[str, Any], ...] = ()

@@ -8,7 +8,7 @@ import jax
 from vlp_jax.config import schema
 
 
-class TraceWindow:
+class ProfilerWindow:
     """Records updates `start` to `start + steps - 1` into DIR/profile; every host what it does itself. A run resumed within the
     window records the rest of it."""
 

@@ -10,12 +10,12 @@ from vlp_jax.hardware.chips import chip_of
 from vlp_jax.training.cost.flops import train_step_flops
 from vlp_jax.training.hooks.compilations import WatchedStep
 from vlp_jax.training.hooks.goodput import Goodput
-from vlp_jax.training.hooks.profiler import TraceWindow
+from vlp_jax.training.hooks.profiler import ProfilerWindow
 
 UTILISATION = "train/model_flops_utilisation"
 
 
-class Speed:
+class Throughput:
     """Runs the updates of a trainer, and measures them.
 
     train_step: the jitted `step(state, batch)`. say: takes a line for the user.
@@ -26,7 +26,7 @@ class Speed:
         self.devices, self.device = mesh.size, mesh.local_devices[0]
         self.flops, self.chip = train_step_flops(config), chip_of(self.device.device_kind)
         self.train_step = WatchedStep(train_step, say)
-        self.window = TraceWindow(config.profile, workdir)
+        self.window = ProfilerWindow(config.profile, workdir)
         self.goodput = Goodput()
 
     @property
