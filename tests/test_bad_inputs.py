@@ -83,7 +83,7 @@ def tar_of(tmp_path):
 
 @pytest.mark.parametrize(("override", "words"), [
     ("--config.optimiser.rate=1", ["optimiser", "optimizer", "clip_emoji.py"]),
-    ("--config.optimizer.rat=1", ["optimizer.rat", "'rate'", "clip_emoji.py"]),
+    ("--config.optimizer.learning_rat=1", ["optimizer.learning_rat", "'learning_rate'", "clip_emoji.py"]),
     ("--config.data.batch_size=many", ["data.batch_size", "many"]),
     ("--config.ema=1.5", ["ema", "1.5", "between 0.0 and 1.0"]),
     ("--config.data.train.source=webdataset:/nowhere/{00..03}.tar", ["/nowhere", "00.tar is missing"]),
@@ -186,7 +186,7 @@ def test_a_config_of_before_a_key_was_there_is_no_other_config(tmp_path):
     del stored["pretrained"], stored["data"]["targets"], stored["evaluators"]["val_vendor"]["by"]
     path.write_text(json.dumps(stored))
     assert not config_changes(str(tmp_path), config)
-    stored["optimizer"]["rate"] = 0.5
+    stored["optimizer"]["learning_rate"] = 0.5
     path.write_text(json.dumps(stored))
     assert config_changes(str(tmp_path), config) == [f"optimizer.learning_rate: 0.5 -> {config.optimizer.learning_rate}"]
     stored["optimizer"]["momentun"] = 0.9  # what no config may say: compared as it stands

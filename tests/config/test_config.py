@@ -67,7 +67,7 @@ def test_parameter_counts_are_the_published_ones(name, millions):
 
 @pytest.mark.parametrize(("override", "message"), [
     (("model.image.depht", "3"), "did you mean 'depth'?"),
-    (("optimizer.ratee", "3"), "did you mean 'rate'?"),
+    (("optimizer.learning_rat", "3"), "did you mean 'learning_rate'?"),
     (("regularizers.small.l3", "3"), "did you mean 'l2'?"),
     (("regularizers.small.l1", "-1"), "must be at least 0"),
     (("optimizer.b1", "1"), "must be between 0.0 and 0.999999, got 1.0"),
