@@ -70,7 +70,7 @@ def test_a_frozen_tower_keeps_its_statistics_and_gives_in_training_what_it_gives
 
 def test_averaged_parameters_have_averaged_statistics():
     """Kingma and Ba's plain exponential moving average, in float64, of the live values after each update."""
-    update, state, mesh = update_of(experiment(model__image=RESNET, ema=0.8, optimizer__rate=0.1,
+    update, state, mesh = update_of(experiment(model__image=RESNET, ema=0.8, optimizer__learning_rate=0.1,
                                                model__text=dict(kind="bag", width=8, vocab_size=20, length=5)))
     def expected_of(values, ema):
         return {path: 0.8 * ema[path] + 0.2 * np.float64(value) for path, value in values.items()}

@@ -63,7 +63,7 @@ def updated(config, devices):
 
 
 def descent(**changes):
-    return experiment(optimizer__kind="sgd", optimizer__momentum=0.0, optimizer__weight_decay=0.0, optimizer__rate=1.0,
+    return experiment(optimizer__kind="sgd", optimizer__momentum=0.0, optimizer__weight_decay=0.0, optimizer__learning_rate=1.0,
                       optimizer__schedule=dict(kind="constant"), **changes)
 
 

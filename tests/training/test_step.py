@@ -75,7 +75,7 @@ def test_a_frozen_tower_keeps_every_bit_while_the_other_learns():
 
 def test_the_scale_is_clamped_after_each_update():
     objective = dict(kind="clip", initial_scale=99.99, maximum_scale=100.0)
-    step, state = start(experiment(objectives=dict(contrastive=objective), optimizer__rate=1.0, optimizer__kind="sgd",
+    step, state = start(experiment(objectives=dict(contrastive=objective), optimizer__learning_rate=1.0, optimizer__kind="sgd",
                                    optimizer__weight_decay=0.0))
     scales = []
     for seed in range(6):
