@@ -128,7 +128,7 @@ def test_attention_of_short_and_long_sequences_is_a_kernel_that_a_tpu_s_compiler
     program = f"""
 import jax, jax.numpy as jnp
 from jax.sharding import SingleDeviceSharding
-from vlp_jax.models.{kernel.__name__} import {kernel.__name__} as attention
+from vlp_jax.models.layers.{kernel.__name__} import {kernel.__name__} as attention
 from vlp_jax.hardware.topologies import parse_topology
 there = SingleDeviceSharding(parse_topology("v5e:1x1").devices()[0])
 x = jax.ShapeDtypeStruct((8, {length}, 16 * 72), jnp.bfloat16, sharding=there)

@@ -76,10 +76,11 @@ def test_workers_change_nothing_and_bad_samples_come_back_from_them(tar, unbroke
 
 KILLED = """
 import os, signal, sys
-from vlp_jax.data import sources, unfinished, writer
+from vlp_jax.data.prepare import resumable_output, writer
+from vlp_jax.data.sources import registry
 
 place, shards, tar, output = sys.argv[1:]
-add, finish = unfinished.ResumableOutput.add, unfinished.ResumableOutput.finish
+add, finish = resumable_output.ResumableOutput.add, resumable_output.ResumableOutput.finish
 
 def kill(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -90,11 +91,11 @@ def kill_at_last(self, entry):
     add(self, entry)
 
 if place == "renamed":
-    unfinished.ResumableOutput.add = kill_at_last
+    resumable_output.ResumableOutput.add = kill_at_last
 if place == "whole":
-    unfinished.ResumableOutput.finish = kill
+    resumable_output.ResumableOutput.finish = kill
 progress = lambda split, done, of: kill() if place == "record" and done == 6 else None
-writer.write_dataset({"train": sources.open_source(f"webdataset:{tar}")}, output, "x",
+writer.write_dataset({"train": registry.open_source(f"webdataset:{tar}")}, output, "x",
                      writer.Options(shards=4, image_size=6), progress)
 """
 
@@ -241,12 +242,13 @@ def test_ctrl_c_is_one_line_and_a_kill_takes_the_workers_along_and_the_next_run_
 
 DYING = """
 import os, sys
-from vlp_jax.data import sources, writer
+from vlp_jax.data.prepare import writer
+from vlp_jax.data.sources import registry
 from vlp_jax.errors import UserError
 
 class Dying:
     def __init__(self, spec):
-        self.inner, self.spec, self.parent = sources.open_source(spec), spec, os.getpid()
+        self.inner, self.spec, self.parent = registry.open_source(spec), spec, os.getpid()
     def __len__(self):
         return len(self.inner)
     def fingerprint(self):

@@ -136,7 +136,7 @@ def test_a_flipped_bit_in_an_index_is_noticed_or_changes_nothing(tmp_path, kind,
 
 KILLED = """
 import os, signal, sys
-from vlp_jax.data import index
+from vlp_jax.data.sources import index
 from vlp_jax.data.sources.registry import open_source
 index.SMALL = -1
 index.os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
