@@ -26,6 +26,20 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     compile_cache.limit(os.environ["JAX_COMPILATION_CACHE_DIR"], gigabytes=4.0)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` is evaluated
+def pytest_collection_modifyitems(items):
+    """Marks as `full` all cases but the first of a test marked `variants`, in the order of their declaration."""
+    seen = set()
+    for item in items:
+        if item.get_closest_marker("variants"):
+            test = (item.path, getattr(item, "originalname", item.name))
+            if test in seen:
+                item.add_marker(pytest.mark.full)
+            seen.add(test)
+
+
 TINY = {"model.image.stem": "patch", "model.image.stem_channels": "()", "model.image.stem_strides": "()", "model.image.depth": "1",
         "model.image.width": "32", "model.image.mlp_dim": "64", "model.text.depth": "1", "model.text.width": "32",
         "model.text.mlp_dim": "64", "optimizer.kind": "adamw", "optimizer.schedule.kind": "constant",
