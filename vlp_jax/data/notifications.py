@@ -26,8 +26,7 @@ def listed(counts: Mapping[str, int]) -> str:
 
 @contextlib.contextmanager
 def message_while_waiting(text: Callable[[], str], patience: float | None = None) -> Iterator[None]:
-    """Prints `text()` when the block takes longer than `patience` seconds, then each time the
-    waiting time has doubled.
+    """Prints `text()` when the block takes long, then each time the waiting time has doubled.
 
     Args:
       text: builds the line at the time it is printed.

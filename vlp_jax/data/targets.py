@@ -185,11 +185,11 @@ def find_targets(specs: Mapping[str, schema.AnyTarget], train: Sequence[Source],
 
 
 def check_given(targets: Targets, train: Sequence[Source]) -> None:
-    """Checks that the training data have the targets that they were not searched for: texts,
-    numbers and named classes.
+    """Checks that the training data have the targets whose classes were not found in them.
 
-    A misspelled field would otherwise only show as a loss of 0. Of more than LOOKED_AT samples only
-    a subset is checked, and a missing target is then a warning.
+    These are texts, numbers and named classes. A misspelled field would otherwise only show as a
+    loss of 0. Of more than LOOKED_AT samples only a subset is checked, and a missing target is then
+    a warning.
 
     Raises:
       DataError: if no sample has the target.
@@ -231,7 +231,11 @@ def named_classes(name: str, spec: schema.Classes) -> tuple[str, ...]:
 
 
 def most_frequent(specs: Mapping[str, schema.Classes], train: Sequence[Source]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(name, classes) of each target, from the training data. Raises: as `find_targets`."""
+    """(name, classes) of each target, from the training data.
+
+    Raises:
+      ConfigError, DataError: as `find_targets`.
+    """
     counts: dict[str, Counter[str]] = {name: Counter() for name in specs}
     fields: set[str] = set()
     for sample in evenly_spaced_samples(train, MOST_SAMPLES):
