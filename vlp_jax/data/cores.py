@@ -38,7 +38,8 @@ def workers_for(cores: int, on_accelerator: bool) -> int:
     """Number of worker processes that decode on `cores` cores, at most MOST_WORKERS.
 
     Where an accelerator computes, two cores are left to the training process. Where the CPU itself
-    computes, half of the cores are left to it. With fewer than FEW_CORES cores the result is 0.
+    computes, at least half of the cores are left to it. With fewer than FEW_CORES cores the result
+    is 0.
     """
     if cores < FEW_CORES:
         return 0

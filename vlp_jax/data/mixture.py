@@ -109,7 +109,7 @@ def open_mixture(train: schema.TrainSource) -> Mixture:
 
     Raises:
       ConfigError: if the config names neither a source nor a mixture or both, if only some parts
-        have a weight, or if texts cannot be drawn.
+        have a weight, if the repeats of a part come to no example, or if texts cannot be drawn.
       DataError: if a source is empty or the epoch too large to shuffle, and as `open_source`.
     """
     specs = part_specs(train)

@@ -169,7 +169,7 @@ def find_targets(specs: Mapping[str, schema.AnyTarget], train: Sequence[Source],
       stored: what `Targets.to_json` returned, from a checkpoint.
 
     Raises:
-      ConfigError: if the config asks for more classes than there are.
+      ConfigError: if `classes` in the config is more than the number of classes.
       DataError: if the training data lack the field.
     """
     classes, unknown = {}, {}

@@ -41,7 +41,7 @@ def decode(data: bytes, key: str, maximum_pixels: int) -> Image.Image:
 
 
 def open_image(data: bytes) -> Image.Image:
-    """An opened image, of which only the header has been read.
+    """An opened image. Only its header has been read.
 
     Raises:
       Exception: whatever Pillow raises; `named_errors` converts it.

@@ -57,7 +57,7 @@ def write_dataset(splits: Mapping[str, Source], output: str | os.PathLike, name:
     `arrayrecord:OUTPUT/SPLIT` and `tfds.builder_from_directory(OUTPUT).as_data_source(SPLIT)` read
     it. The folder appears under its name only when it is complete. After an interruption of any
     kind, the complete shards are kept in OUTPUT.partial-NAME, and the next call resumes from them.
-    The same sources always give the same files, byte for byte. A bad sample is left out and counted
+    The same sources always result in bit-identical files. A bad sample is left out and counted
     in the manifest.
 
     Args:

@@ -189,7 +189,7 @@ class CsvSource(TextRows):
         return dict(zip(header, row, strict=True))
 
     def fingerprint(self) -> str:
-        """Hash as of `TextRows`, and of which files have no quoted fields, if there are any."""
+        """The hash of `TextRows`; where files have no quoted fields, it includes which files these are."""
         unquoted = [not dialect.quoted for dialect in self.dialects]
         return fingerprint_of(super().fingerprint(), unquoted) if any(unquoted) else super().fingerprint()
 

@@ -27,7 +27,7 @@ KINDS = {
 def open_source(spec: str) -> Source:
     """The source that `spec` names. Its index is built or read now, its samples on access.
 
-    webdataset:PATTERN?OPTIONS      tar files with images and captions, or classes; caption= takes fields of the .json, txt, cls
+    webdataset:PATTERN?OPTIONS      tar files with images and captions, or classes; caption= names fields of the .json, txt, cls
     parquet:PATTERN?OPTIONS         Parquet files with the images, as Hugging Face `datasets` writes them, or with their paths
     jsonl:PATTERN?OPTIONS           JSON objects, one a line, that name image files
     csv:PATTERN?OPTIONS             tables with a header that name image files; options delimiter=;, quotes=none

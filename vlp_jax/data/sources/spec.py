@@ -62,7 +62,7 @@ def _parts(rest: str, names: Sequence[str]) -> tuple[str, str]:
 
 
 def single(options: Options, name: str, default: str | None, spec: str) -> str | None:
-    """The value of an option that takes one.
+    """The value of an option that may have only one.
 
     Raises:
       DataError: if it has several.

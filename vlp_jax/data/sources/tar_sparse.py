@@ -28,7 +28,7 @@ class SparseMap:
     parts: tuple[tuple[int, int], ...]
 
     def check(self, stored: int) -> None:
-        """Checks that the map is consistent with a file of which `stored` bytes are stored.
+        """Checks that the map is valid for `stored` bytes of stored data.
 
         Raises:
           ValueError: if it is not.
@@ -140,7 +140,7 @@ def _block(file: BinaryIO, place: int) -> bytes:
 
 
 def to_array(maps: dict[int, SparseMap]) -> np.ndarray:
-    """int64 [N]: the maps, given by the first byte of their data, in one array."""
+    """The maps, keyed by the first byte of their data, in one int64 array [N]."""
     flat: list[int] = []
     for place, found in maps.items():
         flat += [place, found.size, len(found.parts), *(number for part in found.parts for number in part)]

@@ -114,8 +114,8 @@ def index_records(path: str, find: Callable[[BinaryIO, "RecordStarts"], None]) -
 
     Returns: arrays by name.
       starts: [N + 1], int64, the byte at which each record starts, and the size of the file.
-      checks: [N + 1], uint32, the CRC-32 of all bytes before each of `starts`. Continued over a
-        record, the CRC-32 at its start gives the one at its end.
+      checks: [N + 1], uint32, the CRC-32 of all bytes before each of `starts`. The value at the
+        start of a record, updated with its bytes, is the value at its end.
       digest: [32], uint8, SHA-256 of the file.
 
     Raises:

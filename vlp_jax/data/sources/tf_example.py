@@ -44,7 +44,7 @@ _Example = _example_class()
 
 
 def encode_example(fields: Mapping[str, Sequence]) -> bytes:
-    """One record from lists of bytes, str, int or float. The same fields always give the same bytes.
+    """One record from lists of bytes, str, int or float. The encoding is deterministic.
 
     Raises:
       TypeError: if values have another type, or several types.

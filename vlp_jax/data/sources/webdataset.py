@@ -127,7 +127,7 @@ class WebDatasetSource:
         return self.columns.captions_of(key, row), {name: value for name, value in fields.items() if name not in used} | label
 
     def _class(self, key: str, text: str | None) -> dict[str, Any]:
-        """The metadata that the text of a .cls gives."""
+        """The metadata from the text of a .cls."""
         text = (text or "").strip()
         if not text or NO_CLASS.fullmatch(text):
             return {}

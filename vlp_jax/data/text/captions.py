@@ -19,7 +19,7 @@ def draw_caption(sample: Sample, fields: Mapping[str, float], rng: np.random.Gen
       rng: source of the draws.
 
     Raises:
-      SampleError: if no field with a weight has a caption.
+      SampleError: if the sample has no caption, or none in a field with a weight.
     """
     if not sample.captions:
         raise SampleError(Reason.MISSING_CAPTION, sample.key, NO_CAPTION)

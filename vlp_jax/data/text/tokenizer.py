@@ -96,8 +96,8 @@ class Tokenizer:
     def mask_of(self, ids: np.ndarray) -> np.ndarray:
         """The padding mask of rows made by this tokenizer.
 
-        It is True up to the first end token. For rows without one, it is True up to the last token
-        that is not padding, or for the first token only where all are padding.
+        It is True up to the first end token. For a tokenizer without end token, it is True up to
+        the last token that is not padding, or for the first token only where all are padding.
         """
         _, end, padding = self.special_ids
         ids = np.asarray(ids)

@@ -1,6 +1,6 @@
 """Training of a vocabulary from captions, offline: byte-level BPE, WordPiece, or a SentencePiece model.
 
-The same texts always give the same file, byte for byte.
+The same texts always result in a bit-identical file.
 """
 
 import collections
@@ -43,7 +43,7 @@ KINDS = {
     "sentencepiece": Kind(("<pad>", "<s>", "</s>", "<unk>"), "<s>", "</s>", "<pad>", 261,
                           "4 special tokens, 256 bytes and a piece"),
 }
-COVERAGE = 0.9995  # share of the text in characters that WordPiece and SentencePiece know; the rest is [UNK] or bytes
+COVERAGE = 0.9995  # share of the text in the characters of WordPiece and SentencePiece; the rest is [UNK] or bytes
 _THREADS = 16  # of SentencePiece, on any machine: its sums, and so the model, depend on their number
 
 

@@ -52,7 +52,7 @@ def vqa_answer(text: str) -> str:
 
 
 def vqa_score(count: int, annotators: int, agreeing: int = 3) -> float:
-    """Score of an answer: the mean of min(n / agreeing, 1) over all sets of annotators but one.
+    """Score of an answer: the mean of min(n / agreeing, 1) over all sets that leave out one annotator.
 
     n is the number of annotators in the set that gave the answer. Of ten annotators, one, two,
     three and more give 0.3, 0.6, 0.9 and 1. With one annotator, or with `agreeing` = 1, the score
