@@ -1,4 +1,4 @@
-"""The rank of this process and the number of processes, from flags or the cluster (Slurm, TPU, Kubernetes, MPI)."""
+"""The index of this process and the number of processes, from flags or the cluster (Slurm, TPU, Kubernetes, MPI)."""
 
 import dataclasses
 import os

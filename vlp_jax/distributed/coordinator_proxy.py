@@ -29,7 +29,7 @@ class CoordinatorProxy:
     def __init__(self, coordinator: str):
         self.lost: Callable[[], None] | None = None
         self.process = subprocess.Popen([sys.executable, "-I", "-S", __file__, coordinator], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, start_new_session=True)  # a session of its own, so that Ctrl-C reaches only this process
+                                        stdout=subprocess.PIPE, start_new_session=True)  # Ctrl-C must not reach it
         self.address = f"unix:{self.process.stdout.readline().decode().strip()}"
         if self.address == "unix:":
             raise OSError(f"the relay to host 0 did not start: {sys.executable} {__file__} ended with {self.process.wait()}")

@@ -127,7 +127,10 @@ def calls(computations: dict[str, list[str]]) -> Counter:
 
 
 def loop_trips(line: str, computations: dict[str, list[str]]) -> int:
-    """The number of iterations of a while loop: as noted by the compiler, else the one constant that its condition compares with."""
+    """The number of iterations of a while loop.
+
+    It is noted by the compiler, or else is the one constant that the loop's condition compares with.
+    """
     if (known := TRIPS.search(line)) is not None:
         return int(known[1])
     condition = WHILE.search(line)[1]

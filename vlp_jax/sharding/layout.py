@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]  # (logical axis, mesh axes); the first rule with free mesh axes applies
+Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]  # (logical axis, mesh axes); the first free one applies
 
 
 @dataclasses.dataclass(frozen=True)
