@@ -30,7 +30,8 @@ class Flags(argparse.ArgumentParser):
         """The parsed flags.
 
         Raises:
-          ConfigError: a flag is unknown, has a bad value, or is given twice and not in `repeatable`.
+          ConfigError: a flag is unknown, has a bad value, or is given twice and not in
+            `repeatable`.
         """
         check_given_once(arguments, repeatable)
         return self.parse_args(arguments)
@@ -125,7 +126,10 @@ def run_entry_point(door: Callable[[list[str]], int]) -> NoReturn:
 
 
 def leave_at_once(status: int) -> NoReturn:
-    """Ends the process at once. In an orderly end each unfinished write of Orbax would report an error of its own."""
+    """Ends the process at once.
+
+    In an orderly end each unfinished write of Orbax would report an error of its own.
+    """
     os._exit(status)
 
 
@@ -143,9 +147,10 @@ def quiet_libraries() -> None:
 def give_devices_threads() -> None:
     """Gives XLA enough threads for several devices on one CPU; to be called before the first device is used.
 
-    The number of devices is `--xla_force_host_platform_device_count` in XLA_FLAGS. Each collective in which a device waits
-    holds a thread of XLA's pool, a device may wait in several, and XLA creates only as many threads as devices: eight
-    waited for a ninth without end. PJRT_NPROC, if given, stays unchanged.
+    The number of devices is `--xla_force_host_platform_device_count` in XLA_FLAGS. Each collective
+    in which a device waits holds a thread of XLA's pool, a device may wait in several, and XLA
+    creates only as many threads as devices: eight waited for a ninth without end. PJRT_NPROC, if
+    given, stays unchanged.
     """
     counts = re.findall(r"--xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
     if counts and int(counts[-1]) > 1:

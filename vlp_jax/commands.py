@@ -1,6 +1,7 @@
 """The console commands of the package: `vlp-jax-NAME` runs the entry point of the same name.
 
-`vlp-jax-train` is `python -m vlp_jax.main`, `vlp-jax-evaluate` is `python -m vlp_jax.evaluate`, and so on.
+`vlp-jax-train` is `python -m vlp_jax.main`, `vlp-jax-evaluate` is `python -m vlp_jax.evaluate`, and
+so on.
 """
 
 import importlib

@@ -21,7 +21,10 @@ BATCH_SIZE = 256
 
 
 def add_evaluator_flags(flags: argparse.ArgumentParser) -> None:
-    """Adds a flag for each setting. Its value is written as for `--config.evaluators.NAME.SETTING`; tuples may be repeated."""
+    """Adds a flag for each setting.
+
+    Its value is written as for `--config.evaluators.NAME.SETTING`; tuples may be repeated.
+    """
     for name in SETTINGS:
         tasks, flag = TASKS_OF_SETTINGS.get(name, ()), f"--{name.replace('_', '-')}"
         of = f", for {', '.join(tasks)}" if tasks else ""
@@ -35,7 +38,8 @@ def evaluator_of(given: argparse.Namespace, tasks: tuple[str, ...], config: sche
     """The evaluator that the flags describe; other settings are those of the first evaluator of the config with a suitable task.
 
     Raises:
-      ConfigError: a value is invalid, an objective has no head for the tasks, or no task reads a given setting.
+      ConfigError: a value is invalid, an objective has no head for the tasks, or no task reads a
+        given setting.
     """
     chosen = {name: value for name in SETTINGS if (value := getattr(given, name)) is not None}
     values: dict[str, Any] = {"batch_size": BATCH_SIZE}

@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # modules that need JAX are imported where they are used, as 
 def main(arguments: list[str]) -> int:
     """Prints a table of the parameters.
 
-    It has path, shape, dtype, count, mean and standard deviation for a checkpoint, and path, shape, axes and bytes for a config
-    with --sharding.
+    It has path, shape, dtype, count, mean and standard deviation for a checkpoint, and path, shape,
+    axes and bytes for a config with --sharding.
 
     Raises:
       UserError: anything that the user can fix.

@@ -1,7 +1,7 @@
 """Immediate handling of signals.
 
-Python runs signal handlers in the main thread, between two of its instructions. This may be minutes late, while that
-thread compiles or waits for a device. A separate thread is notified at once.
+Python runs signal handlers in the main thread, between two of its instructions. This may be minutes
+late, while that thread compiles or waits for a device. A separate thread is notified at once.
 """
 
 import contextlib

@@ -40,7 +40,8 @@ class Model:
           image: float [B, H, W, 3], as from the preprocessor.
           text: int [B, L], as from the preprocessor.
           text_mask: bool [B, L]. Default: derived from the ids by the tokenizer's rule.
-        Returns: (image_embeddings, text_embeddings), each float32 [B, E], None for what is not given.
+        Returns: (image_embeddings, text_embeddings), each float32 [B, E], None for what is not
+          given.
         Raises:
           ValueError: images of another size.
         """
@@ -61,8 +62,8 @@ def load(folder: str, step: int | None = None, ema: bool | None = None,
     Args:
       folder: the workdir of the run.
       step: step of the checkpoint. Default: the newest.
-      ema: True for the EMA parameters, False for those of the last update. Default: the EMA parameters where the config keeps
-        them.
+      ema: True for the EMA parameters, False for those of the last update. Default: the EMA
+        parameters where the config keeps them.
       compute: "float32" or "bfloat16".
       layout: the layout over which the variables are sharded. Default: the first device.
     Raises:

@@ -55,7 +55,10 @@ def main(arguments: list[str]) -> int:
 
 
 def train_stage(name: str | None, config: schema.Config, given: argparse.Namespace) -> int:
-    """Trains one stage in a folder of its own name inside the workdir, or a run without stages. Returns the exit status."""
+    """Trains one stage in a folder of its own name inside the workdir, or a run without stages.
+
+    Returns the exit status.
+    """
     from vlp_jax.training.run import train
 
     workdir = given.workdir if name is None else os.path.join(given.workdir, name)
@@ -71,8 +74,8 @@ def train_stage(name: str | None, config: schema.Config, given: argparse.Namespa
 def final_table(outcome: "Outcome", workdir: str) -> str:
     """The run in numbers.
 
-    These are its cost (child processes included), its throughput, how its time was spent, and the newest value of each
-    evaluation metric.
+    These are its cost (child processes included), its throughput, how its time was spent, and the
+    newest value of each evaluation metric.
     """
     from vlp_jax.training.hooks.metric_writers import format_seconds, percent
     from vlp_jax.training.hooks.throughput import UTILISATION

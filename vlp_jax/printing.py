@@ -1,8 +1,9 @@
 """Printing without control characters.
 
-Keys, captions, paths, class names and config values come from others. They may contain escape sequences that hide lines
-of a terminal, change its title or answer for the user. Every module that prints imports its `print` from here, and
-`errors.UserError` its text, so that no other code has to handle this.
+Keys, captions, paths, class names and config values come from others. They may contain escape
+sequences that hide lines of a terminal, change its title or answer for the user. Every module that
+prints imports its `print` from here, and `errors.UserError` its text, so that no other code has to
+handle this.
 """
 
 import builtins

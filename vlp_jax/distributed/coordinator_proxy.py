@@ -1,10 +1,11 @@
 """A proxy between a process and the coordination service of process 0, so that the loss of process 0 is reported in words.
 
-JAX's client aborts its process with a stack trace as soon as its connection to process 0 breaks, and has no working hook
-for it (jaxlib's `missed_heartbeat_callback` fails with std::bad_cast). Here its connection goes to a socket on this
-machine, which stays open when the connection behind it has closed. The proxy is a process of its own, which runs this
-file: some of JAX's calls hold Python's lock while they wait for the answer of process 0, which threads of the same
-process could then not forward.
+JAX's client aborts its process with a stack trace as soon as its connection to process 0 breaks,
+and has no working hook for it (jaxlib's `missed_heartbeat_callback` fails with std::bad_cast). Here
+its connection goes to a socket on this machine, which stays open when the connection behind it has
+closed. The proxy is a process of its own, which runs this file: some of JAX's calls hold Python's
+lock while they wait for the answer of process 0, which threads of the same process could then not
+forward.
 """
 
 import contextlib
@@ -23,7 +24,8 @@ LOST = b"lost\n"
 class CoordinatorProxy:
     """Forwards connections to `address` to process 0, and calls `lost()` when process 0 closes one that is still in use.
 
-    It serves from the connection of JAX to the end of the run, and ends with this process for whatever reason.
+    It serves from the connection of JAX to the end of the run, and ends with this process for
+    whatever reason.
     """
 
     def __init__(self, coordinator: str):
@@ -42,7 +44,10 @@ class CoordinatorProxy:
                 self.lost()
 
     def close(self) -> None:
-        """Called before JAX closes the connection or this process ends. JAX's last messages are still forwarded."""
+        """Called before JAX closes the connection or this process ends.
+
+        JAX's last messages are still forwarded.
+        """
         self.lost = None
 
 

@@ -1,7 +1,7 @@
 """Exchange of small values between processes, so that all take the same decisions.
 
-It uses JAX's coordination service instead of the devices: a wait ends after a given time, and the error names the
-missing processes.
+It uses JAX's coordination service instead of the devices: a wait ends after a given time, and the
+error names the missing processes.
 """
 
 import itertools
@@ -45,9 +45,9 @@ def service() -> Any:
 def wait_on_cpu(computed: Value) -> Value:
     """`computed`, after waiting for it where several CPU devices compute.
 
-    CPU devices start independent programs in any order. Two programs with collectives that start in different order on
-    different devices wait for each other for ever. Between processes with several devices this happens even without
-    asynchronous dispatch (jaxlib 0.10.2).
+    CPU devices start independent programs in any order. Two programs with collectives that start in
+    different order on different devices wait for each other for ever. Between processes with
+    several devices this happens even without asynchronous dispatch (jaxlib 0.10.2).
     """
     return jax.block_until_ready(computed) if jax.default_backend() == "cpu" and jax.device_count() > 1 else computed
 

@@ -23,7 +23,10 @@ _watches: list["Heartbeat"] = []  # the one of this process, while several proce
 
 
 def leave_together(said: str, status: int) -> NoReturn:
-    """Ends this process at once, from any thread. With several processes, all exit with the same message and status."""
+    """Ends this process at once, from any thread.
+
+    With several processes, all exit with the same message and status.
+    """
     for watch in _watches:
         watch.exit(said, status)
     with contextlib.suppress(OSError):
@@ -34,7 +37,8 @@ def leave_together(said: str, status: int) -> NoReturn:
 class Heartbeat:
     """A thread that sends heartbeats and reads those of the other processes.
 
-    It ends this process by itself, as the main thread may be waiting in a collective for a process that will never come.
+    It ends this process by itself, as the main thread may be waiting in a collective for a process
+    that will never come.
     """
 
     def __init__(self, heartbeat_seconds: float, relay: CoordinatorProxy | None = None):
@@ -68,7 +72,10 @@ class Heartbeat:
                     self.heard[host] = (value, time.monotonic())
 
     def look_out(self) -> None:
-        """The thread that looks for silent processes. `beat` may hang if process 0 has vanished from the network."""
+        """The thread that looks for silent processes.
+
+        `beat` may hang if process 0 has vanished from the network.
+        """
         looked = time.monotonic()
         while not self.leaving.wait(self.interval):
             if time.monotonic() - looked > self.patience / 2:  # this process was suspended

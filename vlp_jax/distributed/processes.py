@@ -28,14 +28,15 @@ REGISTRATION = 60  # seconds for JAX to connect processes that have all come to 
 def joined(launch: Launch | None, config: schema.Hosts, heeds_signals: bool = False) -> Iterator[None]:
     """A context in which `jax.devices()` are those of all processes.
 
-    On processes other than the first, stdout is silent and each line of stderr begins with the process index. If a process
-    exits with an error, or is silent for `heartbeat_seconds`, all others exit with a message and a nonzero status.
+    On processes other than the first, stdout is silent and each line of stderr begins with the
+    process index. If a process exits with an error, or is silent for `heartbeat_seconds`, all
+    others exit with a message and a nonzero status.
 
     Args:
       launch: how to connect. None is a single process, for which nothing happens.
       config: the hosts section of the config.
-      heeds_signals: whether the block enters a StopSignal, for which JAX's preemption service takes over SIGTERM. Otherwise
-        SIGTERM ends this process as usual.
+      heeds_signals: whether the block enters a StopSignal, for which JAX's preemption service takes
+        over SIGTERM. Otherwise SIGTERM ends this process as usual.
     Raises:
       HostError: a process does not come within `initialization_seconds`.
     """
@@ -56,7 +57,9 @@ def joined(launch: Launch | None, config: schema.Hosts, heeds_signals: bool = Fa
 
 
 def connect(launch: Launch, config: schema.Hosts, heeds_signals: bool) -> CoordinatorProxy | None:
-    """Connects all processes to JAX; all but process 0 through a proxy. CPU devices use gloo, which JAX chooses by itself.
+    """Connects all processes to JAX; all but process 0 through a proxy.
+
+    CPU devices use gloo, which JAX chooses by itself.
 
     Ends this process where one is lost before all are connected.
 

@@ -1,7 +1,8 @@
 """The rendezvous before JAX starts: process 0 collects the others, and all learn which are missing.
 
-When a process does not come, JAX ends with a stack trace that does not name it. Process 0 therefore first listens on the
-coordinator's port itself, until all others have sent their index, and then leaves the port to JAX.
+When a process does not come, JAX ends with a stack trace that does not name it. Process 0 therefore
+first listens on the coordinator's port itself, until all others have sent their index, and then
+leaves the port to JAX.
 """
 
 import contextlib

@@ -28,11 +28,12 @@ def answers(write: Write, data: EvaluationSet, head: SupervisedHead) -> dict[str
       head: the answering head, with its targets.
     Returns:
       answers_samples: number of samples.
-      answers_exact_match: fraction of samples whose generated text is the true one (Rajpurkar et al. 2016, "SQuAD"), both as
-        the tokenizer decodes them, after the target's `canonicalize`. A true answer that decodes to nothing (all of its
-        words are unknown) counts as an error.
-      answers_vqa_accuracy: mean score of the generated texts by the answers of all annotators of a sample, as in VQA's
-        official evaluation (`vqa_score`). With one annotator it equals the exact match.
+      answers_exact_match: fraction of samples whose generated text is the true one (Rajpurkar et
+        al. 2016, "SQuAD"), both as the tokenizer decodes them, after the target's `canonicalize`. A
+        true answer that decodes to nothing (all of its words are unknown) counts as an error.
+      answers_vqa_accuracy: mean score of the generated texts by the answers of all annotators of a
+        sample, as in VQA's official evaluation (`vqa_score`). With one annotator it equals the
+        exact match.
       answers: a text with the question, the generated and the true answer of the first samples.
     Raises:
       DataError: a sample lacks the target's field.

@@ -27,7 +27,8 @@ def captioning(data: EvaluationSet, text_generator: TextGenerator, variables: An
       paced: wraps an iterator of pairs with a callback before each batch.
       search: how captions are generated.
     Returns:
-      caption_loss: mean of -log p in nats over the tokens of each image's first caption, teacher-forced.
+      caption_loss: mean of -log p in nats over the tokens of each image's first caption,
+        teacher-forced.
       captions: a text with the generated and the true captions of the first images.
     """
     def pairs() -> Iterator[tuple[np.ndarray, str]]:

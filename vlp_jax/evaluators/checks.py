@@ -14,7 +14,8 @@ def check_evaluators(config: schema.Config) -> None:
     """Checks the evaluators of a config.
 
     Raises:
-      ConfigError: an evaluator cannot measure or read something; ConfigErrors for several such errors.
+      ConfigError: an evaluator cannot measure or read something; ConfigErrors for several such
+        errors.
     """
     problems = Problems()
     for name, spec in config.evaluators.items():

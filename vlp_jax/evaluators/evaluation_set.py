@@ -28,8 +28,8 @@ LOOKED_AT = 4096  # bytes at either end of an image that are compared to find eq
 class EvaluationSet:
     """Everything of a set but its pixels, read once; pixels are decoded again for each evaluation.
 
-    Samples that name the same image file, as rows of a table with one caption each do, become one image with several
-    captions.
+    Samples that name the same image file, as rows of a table with one caption each do, become one
+    image with several captions.
 
     Attributes:
       source: the source of the images.
@@ -39,7 +39,8 @@ class EvaluationSet:
       images_of_caption: the inverse of `captions_of_image`.
       metadata: one dictionary per image.
       keys: the key of each image, with the source.
-      by_sample: the set whose images are the samples themselves, for tasks with a question about each sample.
+      by_sample: the set whose images are the samples themselves, for tasks with a question about
+        each sample.
     Raises:
       SampleError: a sample cannot be read; `readable.readable_set` leaves such samples out.
     """
@@ -89,8 +90,8 @@ class EvaluationSet:
     def pairs(self, preprocessor: Preprocessor, threads: int, pairs: Sequence[tuple[int, str]]) -> Iterator[dict[str, Any]]:
         """A row for each (index of an image, caption) pair.
 
-        Returns: dictionaries with `image` uint8 [H, W, 3] and `text`; also the image's `boxes` and the caption's `parse` where the
-          preprocessor is configured for them.
+        Returns: dictionaries with `image` uint8 [H, W, 3] and `text`; also the image's `boxes` and
+          the caption's `parse` where the preprocessor is configured for them.
         """
         parses = self.parses(preprocessor.dependencies)
         rows = loaded(lambda i: preprocessor.picture_of(self._sample(i), self.keys[i]), [number for number, _ in pairs], threads)
@@ -184,8 +185,8 @@ def class_descriptions(sources: Sequence[Source], field: str, captions_per_class
                        samples: int = 50_000) -> dict[str, list[str]]:
     """{class: up to `captions_per_class` distinct captions} from training sources.
 
-    Samples are read evenly from the first to the last, at most `samples` of them. Bad samples and those without the field
-    are skipped.
+    Samples are read evenly from the first to the last, at most `samples` of them. Bad samples and
+    those without the field are skipped.
     """
     found: dict[str, Counter] = {}
     for sample in evenly_spaced_samples(sources, samples):

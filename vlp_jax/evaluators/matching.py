@@ -15,14 +15,15 @@ def held_out_pairs(captions_of_image: Sequence[Sequence[int]], images_of_caption
                    seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """A positive and a negative caption of each image.
 
-    The positive one is the first caption of the image. The negative one is drawn from the captions that belong to no image
-    which shares a caption with this one.
+    The positive one is the first caption of the image. The negative one is drawn from the captions
+    that belong to no image which shares a caption with this one.
 
     Args:
       captions_of_image: for each image, indices of its captions.
       images_of_caption: for each caption, indices of its images.
       seed: of the draw.
-    Returns: (caption, belongs), int and bool [N, 2]; the caption is -1 where there is no negative one.
+    Returns: (caption, belongs), int and bool [N, 2]; the caption is -1 where there is no negative
+      one.
     """
     rng, count = np.random.default_rng(seed), len(images_of_caption)
     pairs = np.full((len(captions_of_image), 2), -1)
@@ -39,16 +40,16 @@ def matching(match: Callable[[Sequence[tuple[int, str]]], np.ndarray], data: Eva
     """Metrics of the classification of pairs as positive or negative, with baselines that ignore the pair.
 
     Args:
-      match: (index of an image, caption) pairs -> float [N, 2], scores of the negative and of the positive answer. A tie
-        counts as an error.
+      match: (index of an image, caption) pairs -> float [N, 2], scores of the negative and of the
+        positive answer. A tie counts as an error.
       data: the set.
     Returns:
       matching_pairs: number of pairs.
       matching_positive_rate: fraction of positive pairs.
       matching_accuracy: fraction of correct answers.
       matching_majority_accuracy: accuracy of the better of always yes and always no.
-      matching_precision, matching_recall, matching_f1: of the positive answer. Always no has 0 in all three; always yes has
-        the positive rate, 1, and matching_always_yes_f1.
+      matching_precision, matching_recall, matching_f1: of the positive answer. Always no has 0 in
+        all three; always yes has the positive rate, 1, and matching_always_yes_f1.
     Raises:
       ValueError: scores are not finite.
     """

@@ -17,10 +17,12 @@ class Predictor:
     """Runs the two towers of a model over any number of images or captions, or over pairs of both.
 
     Args:
-      embed: `embed(variables, image, text, mask) -> (image_embeddings, text_embeddings)`, None for what is not given.
+      embed: `embed(variables, image, text, mask) -> (image_embeddings, text_embeddings)`, None for
+        what is not given.
       preprocessor: the model's preprocessor.
       mesh: the devices.
-      match: `match(variables, batch) -> [B, 2]`, scores of pairs; None where no evaluator needs them.
+      match: `match(variables, batch) -> [B, 2]`, scores of pairs; None where no evaluator needs
+        them.
     """
 
     def __init__(self, embed: Callable, preprocessor: Preprocessor, mesh: jax.sharding.Mesh, match: Callable | None = None):
@@ -68,7 +70,10 @@ class Predictor:
         return np.concatenate([np.asarray(batch) for batch in embedded])
 
     def place(self, arrays: list[np.ndarray], batch_size: int) -> list[jax.Array]:
-        """Host arrays on the mesh, padded to one shape with copies of their last row. Every process passes all rows."""
+        """Host arrays on the mesh, padded to one shape with copies of their last row.
+
+        Every process passes all rows.
+        """
         parts = int(np.prod([self.mesh.shape[axis] for axis in BATCH_AXES]))
         size = -(-batch_size // parts) * parts
         placed = []

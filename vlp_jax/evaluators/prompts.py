@@ -52,7 +52,8 @@ def zero_shot_classes(data: EvaluationSet, spec: schema.Evaluator, where: str = 
       spec: the config of the evaluator.
       where: prefix of the evaluator's settings, for messages.
     Raises:
-      DataError: an image has no class, a class has no name, or the classes are plain numbers, which no prompt can contain.
+      DataError: an image has no class, a class has no name, or the classes are plain numbers, which
+        no prompt can contain.
       ConfigError: as `templates_of` and `names_in`.
     """
     field = spec.class_field or own_class_field(data.metadata[0])
@@ -185,7 +186,8 @@ def templates_of(where: str, templates: Sequence[str]) -> tuple[str, ...]:
 def names_in(where: str, names: Mapping[str, Sequence[str]] | Sequence[str]) -> Mapping[str, Sequence[str]] | tuple[str, ...]:
     """The names of classes: a dictionary by class, or a list of all names in the order of the class numbers.
 
-    Instead of names there may be the name of a list in this package, or a file with one name per line or with JSON.
+    Instead of names there may be the name of a list in this package, or a file with one name per
+    line or with JSON.
 
     Args:
       where: the setting, for messages.

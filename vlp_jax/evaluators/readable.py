@@ -1,7 +1,10 @@
-"""Evaluation sets without the samples that cannot be read or decoded. Bad samples are named and counted.
+"""Evaluation sets without the samples that cannot be read or decoded.
 
-A set is read when it is opened; its images are decoded by each evaluation. If a sample is bad, all samples are checked,
-the bad ones are left out, and the set or the evaluation starts again. Sets without bad samples have no extra cost.
+Bad samples are named and counted.
+
+A set is read when it is opened; its images are decoded by each evaluation. If a sample is bad, all
+samples are checked, the bad ones are left out, and the set or the evaluation starts again. Sets
+without bad samples have no extra cost.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -18,9 +18,10 @@ def retrieval(images: np.ndarray, texts: np.ndarray, data: EvaluationSet, *, mer
       images: [N, E] embeddings of the set's images.
       texts: [C, E] embeddings of its distinct captions.
       data: the set.
-      merge_equal_captions: True: equal captions are one text, and any image that has it is a hit. False: each caption of each
-        image is a text of its own, and only its own image is a hit, as in COCO's retrieval and CLIP_benchmark. Equal
-        captions, which tie, are ranked in the order of the set. All other ties count against the model.
+      merge_equal_captions: True: equal captions are one text, and any image that has it is a hit.
+        False: each caption of each image is a text of its own, and only its own image is a hit, as
+        in COCO's retrieval and CLIP_benchmark. Equal captions, which tie, are ranked in the order
+        of the set. All other ties count against the model.
     Raises:
       ValueError: embeddings are not finite.
     """

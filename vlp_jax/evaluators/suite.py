@@ -54,7 +54,9 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, predictor: Predict
                  descriptions: Descriptions, threads: int, between: Callable[[], None] = nothing,
                  text_generator: TextGenerator | None = None, heads: Mapping[str, SupervisedHead] | None = None
                  ) -> dict[str, float | str]:
-    """The metrics of `spec.tasks` on one set, and texts to read. Each image and each distinct caption is embedded once.
+    """The metrics of `spec.tasks` on one set, and texts to read.
+
+    Each image and each distinct caption is embedded once.
 
     Args:
       data: the set.
@@ -63,7 +65,8 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, predictor: Predict
       variables: the model's variables.
       descriptions: training captions by class field and class.
       threads: threads that decode images.
-      between: called before each batch, equally often in all processes; it may raise EvaluationInterrupted.
+      between: called before each batch, equally often in all processes; it may raise
+        EvaluationInterrupted.
       text_generator: for the task `captions`.
       heads: for `classification`, `regression` and `answers`, by the name of the objective.
     Raises:
@@ -158,7 +161,10 @@ def evaluate_readable(data: EvaluationSet, spec: schema.Evaluator, predictor: Pr
 
 
 class EvaluationSuite:
-    """All evaluation sets of an experiment. `run` returns metrics named `EVALUATOR/metric`, and texts under such names."""
+    """All evaluation sets of an experiment.
+
+    `run` returns metrics named `EVALUATOR/metric`, and texts under such names.
+    """
 
     def __init__(self, specs: Mapping[str, schema.Evaluator], predictor: Predictor, descriptions: Descriptions, threads: int,
                  text_generator: TextGenerator | None = None, heads: Mapping[str, SupervisedHead] | None = None):
@@ -182,7 +188,8 @@ class EvaluationSuite:
     def run(self, names: Sequence[str], variables: Any, between: Callable[[], None] = nothing) -> dict[str, float | str]:
         """Metrics of the named evaluators.
 
-        If `between`, which is called before each batch, raises EvaluationInterrupted, only those of the finished evaluators.
+        If `between`, which is called before each batch, raises EvaluationInterrupted, only those of
+        the finished evaluators.
         """
         results = {}
         with contextlib.suppress(EvaluationInterrupted):

@@ -31,8 +31,8 @@ class SupervisedHead:
       predictor: its `pairs` runs the head.
       target: name of the target.
       targets: all targets of the config.
-      writer: for a head that generates answers, `writer(search)`, whose `pairs` returns the tokens of an answer to each
-        pair, int32 [N, L].
+      writer: for a head that generates answers, `writer(search)`, whose `pairs` returns the tokens
+        of an answer to each pair, int32 [N, L].
     """
 
     kind: str
@@ -108,16 +108,18 @@ def classification(predict: Predict, data: EvaluationSet, head: SupervisedHead, 
       by: a metadata field, for each of whose values the metrics of its samples are returned too.
     Returns:
       classification_samples: number of samples.
-      classification_known: fraction of samples whose class is one of the target's; all others count as errors.
-      classification_accuracy: how often the true class scores highest, or the mean credit of the class that does, over all
-        samples.
+      classification_known: fraction of samples whose class is one of the target's; all others count
+        as errors.
+      classification_accuracy: how often the true class scores highest, or the mean credit of the
+        class that does, over all samples.
       classification_majority: the accuracy of always answering the class that is best for this set.
-      classification_f1_micro, classification_f1_macro, classification_average_precision: for a target with `several_labels`,
-        of each class by itself, by `f1_of_labels` (a score above 0, a probability above one half, counts as yes) and
-        `mean_average_precision`.
-      classification_accuracy/VALUE, classification_majority/VALUE, classification_samples/VALUE: with `by`, of the samples
-        with this value.
-      classification_majority_by_FIELD: with `by`, the accuracy of always answering the best class of each value.
+      classification_f1_micro, classification_f1_macro, classification_average_precision: for a
+        target with `several_labels`, of each class by itself, by `f1_of_labels` (a score above 0, a
+        probability above one half, counts as yes) and `mean_average_precision`.
+      classification_accuracy/VALUE, classification_majority/VALUE, classification_samples/VALUE:
+        with `by`, of the samples with this value.
+      classification_majority_by_FIELD: with `by`, the accuracy of always answering the best class
+        of each value.
     Raises:
       DataError: a sample lacks the target's field, or `by`.
     """

@@ -17,8 +17,10 @@ class TextGenerator:
     """The decoder of a model, run over any number of images and captions.
 
     Args:
-      losses: `losses(variables, image, text, mask) -> (sums [B], counts [B])`, over the predicted tokens of each caption.
-      write: `write(variables, image, start [B], search) -> int32 [B, length]`, tokens up to an end token.
+      losses: `losses(variables, image, text, mask) -> (sums [B], counts [B])`, over the predicted
+        tokens of each caption.
+      write: `write(variables, image, start [B], search) -> int32 [B, length]`, tokens up to an end
+        token.
       predictor: its preprocessor and mesh are used for batches.
     """
 

@@ -44,7 +44,8 @@ def zero_shot(images: np.ndarray, labels: np.ndarray, names: Sequence[str], embe
       embed_texts: captions -> [M, E] unit vectors.
       templates: prompts with `{}` for the class.
       class_names: words to use in prompts instead of the class name, one after another.
-      descriptions: training captions by class; their accuracy is left out unless every class has some.
+      descriptions: training captions by class; their accuracy is left out unless every class has
+        some.
     Returns:
       classes: number of classes.
       majority: accuracy of the most frequent class.

@@ -11,11 +11,13 @@ class Chip:
       name: name of the chip in topologies.
       device_kinds: names of the chip in JAX.
       flops: dense bfloat16 operations per second.
-      memory_bytes: HBM available to a program; on TPU what the compiler reports, slightly less than is built in.
+      memory_bytes: HBM available to a program; on TPU what the compiler reports, slightly less than
+        is built in.
       memory_bandwidth: bytes/s of the HBM.
-      interconnect_bandwidth: bytes/s sent to neighbours (ICI, NVLink), over all links, in one direction.
-      network_bandwidth: bytes/s sent between slices (TPU) or hosts (GPU): the chip's share of its host's network cards.
-        None: not published.
+      interconnect_bandwidth: bytes/s sent to neighbours (ICI, NVLink), over all links, in one
+        direction.
+      network_bandwidth: bytes/s sent between slices (TPU) or hosts (GPU): the chip's share of its
+        host's network cards. None: not published.
       source: source of the other figures.
     """
 

@@ -28,10 +28,11 @@ class Collective:
 
     Attributes:
       kind: one of KINDS, or another one that a TPU's compiler uses between slices.
-      bytes: size of its array on one device: what is summed, the result of a gather, the input of a scatter, what is sent on
-        by a permutation.
+      bytes: size of its array on one device: what is summed, the result of a gather, the input of a
+        scatter, what is sent on by a permutation.
       sent_bytes: the least that a device sends to others connected by the fast interconnect.
-      network_bytes: the least that it sends to others connected only by the network between hosts or slices.
+      network_bytes: the least that it sends to others connected only by the network between hosts
+        or slices.
     """
 
     kind: str
@@ -47,9 +48,10 @@ def collective_counts(program: str, islands: Sequence[int] | None = None) -> dic
 
     Args:
       program: text of the program (`compiled.as_text()`).
-      islands: for each device in the order of the mesh, the index of its group of devices connected by the fast interconnect
-        (TPU slice, GPU host). Default: all are in one group.
-    Returns: {kind: {"count", "bytes", "sent_bytes", "network_bytes"}} for one call, summed over the collectives.
+      islands: for each device in the order of the mesh, the index of its group of devices connected
+        by the fast interconnect (TPU slice, GPU host). Default: all are in one group.
+    Returns: {kind: {"count", "bytes", "sent_bytes", "network_bytes"}} for one call, summed over the
+      collectives.
     """
     computations = split_computations(program)
     header = re.search(r"num_partitions=(\d+)", program)
@@ -87,9 +89,9 @@ def read_collective(line: str, computation: str, islands: Sequence[int]) -> Coll
 def traffic(kind: str, size: int, group: Sequence[int], islands: Sequence[int]) -> tuple[float, float]:
     """The least bytes that a device sends within its island and beyond for a collective of `group` over `size` bytes.
 
-    First the members within an island communicate, then each with its counterparts in the other islands. Every byte must be
-    received from or sent to all others once; a sum does both (Patarasuk & Yuan 2009, "Bandwidth optimal all-reduce",
-    section 2).
+    First the members within an island communicate, then each with its counterparts in the other
+    islands. Every byte must be received from or sent to all others once; a sum does both (Patarasuk
+    & Yuan 2009, "Bandwidth optimal all-reduce", section 2).
     """
     beyond = len({islands[device] for device in group})
     within = len(group) // beyond
@@ -129,7 +131,8 @@ def calls(computations: dict[str, list[str]]) -> Counter:
 def loop_trips(line: str, computations: dict[str, list[str]]) -> int:
     """The number of iterations of a while loop.
 
-    It is noted by the compiler, or else is the one constant that the loop's condition compares with.
+    It is noted by the compiler, or else is the one constant that the loop's condition compares
+    with.
     """
     if (known := TRIPS.search(line)) is not None:
         return int(known[1])
@@ -139,7 +142,10 @@ def loop_trips(line: str, computations: dict[str, list[str]]) -> int:
 
 
 def result_bytes(shape: str, kind: str, started: bool) -> int:
-    """Bytes of a collective's result on one device. The start of an asynchronous one lists its operands before its results."""
+    """Bytes of a collective's result on one device.
+
+    The start of an asynchronous one lists its operands before its results.
+    """
     arrays = [BYTES.get(dtype, 4) * math.prod(int(size) for size in sizes.split(",") if size)
               for dtype, sizes in ARRAY.findall(shape) if sizes or not started]
     if started and kind != "all-reduce" and len(arrays) > 1:

@@ -1,11 +1,12 @@
 """Code for a single device of the mesh (`jax.shard_map`); the only such code in the package.
 
-It serves kernels that the compiler cannot partition, and computations on every pair (row, column) of a sharded batch
-in which no device ever holds all pairs.
+It serves kernels that the compiler cannot partition, and computations on every pair (row, column)
+of a sharded batch in which no device ever holds all pairs.
 
-A computation on pairs is a function `visit(columns, kept, moving) -> (kept, moving)`. It combines the device's own rows,
-which it closes over, with the given columns. It updates `kept`, the state of each row, and `moving`, the state of each
-of these columns. All three are pytrees of arrays, with the columns as the first axis in `columns` and `moving`.
+A computation on pairs is a function `visit(columns, kept, moving) -> (kept, moving)`. It combines
+the device's own rows, which it closes over, with the given columns. It updates `kept`, the state of
+each row, and `moving`, the state of each of these columns. All three are pytrees of arrays, with
+the columns as the first axis in `columns` and `moving`.
 """
 
 import dataclasses
@@ -28,7 +29,8 @@ Axes = Sequence[str | None]
 def on_each_device(function: Callable, layout: Layout, in_axes: Sequence[Axes], out_axes: Axes) -> Callable:
     """`function`, called on every device with the device's own part of each argument.
 
-    It serves functions that work on each part alone, such as a kernel that the compiler cannot partition.
+    It serves functions that work on each part alone, such as a kernel that the compiler cannot
+    partition.
 
     Args:
       function: the function.
@@ -45,11 +47,11 @@ class Exchange:
     """How the devices of a mesh visit every pair.
 
     Attributes:
-      ring: True: the columns travel around the batch axes in both directions and are combined with each device's rows as
-        they pass. False: every device gathers all columns.
+      ring: True: the columns travel around the batch axes in both directions and are combined with
+        each device's rows as they pass. False: every device gathers all columns.
       chunk: number of columns visited at once.
-      mesh: the mesh whose axes `data` and `fsdp` the rows and columns are sharded over; they are replicated along `tensor`.
-        None: all of them are on one device.
+      mesh: the mesh whose axes `data` and `fsdp` the rows and columns are sharded over; they are
+        replicated along `tensor`. None: all of them are on one device.
     """
 
     ring: bool
@@ -74,7 +76,8 @@ class Exchange:
     def on_each_device(self, function: Callable[[Tree, Tree], tuple[Tree, Tree]], batched: Tree, whole: Tree) -> tuple[Tree, Tree]:
         """`function(batched, whole) -> (batched, whole)`, called with a device's own part of `batched` and all of `whole`.
 
-        The results are never differentiated through. The returned `whole` must be equal on all devices.
+        The results are never differentiated through. The returned `whole` must be equal on all
+        devices.
         """
         if self.mesh is None:
             return function(batched, whole)
@@ -96,7 +99,8 @@ class Exchange:
           kept: the state of the rows before any visit.
           empty: empty(n) is the state of n columns before any visit.
           merge: merges several partial states, stacked along a new first axis, into one.
-        Returns: the state of the device's own rows, and the state of its own columns merged from all devices.
+        Returns: the state of the device's own rows, and the state of its own columns merged from
+          all devices.
         """
         visit = in_chunks(visit, self.chunk)
         count = len(jax.tree.leaves(columns)[0])
@@ -137,8 +141,9 @@ def in_chunks(visit: Visit, chunk: int) -> Visit:
 def _ring(visit: Visit, columns: Tree, kept: Tree, empty: Tree, merge: Merge) -> tuple[Tree, Tree]:
     """`Exchange.visit_all` by a ring in both directions.
 
-    Two copies of each device's columns travel around the ring, one in each direction, each with the state from the devices
-    visited so far. After half a round they have visited all devices, and the states return to their device in one shift.
+    Two copies of each device's columns travel around the ring, one in each direction, each with the
+    state from the devices visited so far. After half a round they have visited all devices, and the
+    states return to their device in one shift.
     """
     devices = jax.lax.axis_size(BATCH_AXES)
     kept, home = visit(columns, kept, empty)

@@ -20,7 +20,8 @@ class Layout:
     Attributes:
       mesh: the mesh.
       rules: (logical axis, mesh axes) pairs.
-      replicate_below: parameters with fewer elements in one layer are replicated (see `parameter_sharding.parameter_spec`).
+      replicate_below: parameters with fewer elements in one layer are replicated (see
+        `parameter_sharding.parameter_spec`).
     """
 
     mesh: Mesh | AbstractMesh
@@ -62,8 +63,8 @@ def current_layout() -> Layout | None:
 def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
     """`x` with a sharding constraint by its logical axes.
 
-    `x` is returned unchanged where no layout is in use, or one of a single device, whose program then stays the same as
-    without a layout.
+    `x` is returned unchanged where no layout is in use, or one of a single device, whose program
+    then stays the same as without a layout.
     """
     layout = current_layout()
     return x if layout is None or layout.mesh.size == 1 else jax.lax.with_sharding_constraint(x, layout.sharding(axes))

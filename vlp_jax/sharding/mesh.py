@@ -21,9 +21,9 @@ AUTO = (AxisType.Auto,) * len(MESH_AXES)  # XLA chooses the sharding where the r
 def build_mesh(config: schema.Mesh, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh over `devices`.
 
-    Without a -1, the product of the sizes may be less than the number of devices; the first ones are used then. Devices of
-    several slices, which only the data-centre network connects, are divided between the slices along `data`, then `fsdp`;
-    `tensor` stays within one slice.
+    Without a -1, the product of the sizes may be less than the number of devices; the first ones
+    are used then. Devices of several slices, which only the data-centre network connects, are
+    divided between the slices along `data`, then `fsdp`; `tensor` stays within one slice.
 
     Args:
       config: the mesh section of the config.

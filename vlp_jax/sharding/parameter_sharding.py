@@ -23,10 +23,12 @@ def parameter_shardings(boxed: Any, layout: Layout) -> Any:
     """A NamedSharding for every parameter.
 
     Args:
-      boxed: shapes of the variables with their `nn.LogicallyPartitioned` boxes, as from `jax.eval_shape(module.init, ...)`.
+      boxed: shapes of the variables with their `nn.LogicallyPartitioned` boxes, as from
+        `jax.eval_shape(module.init, ...)`.
       layout: the layout.
     Raises:
-      MeshError: no dimension of a parameter divides over a mesh axis; the message names the parameter.
+      MeshError: no dimension of a parameter divides over a mesh axis; the message names the
+        parameter.
     """
     def place(path, leaf):
         shape = nn.meta.unbox(leaf).shape
@@ -54,8 +56,8 @@ def logical_axes(leaf: Any) -> Axes:
 def parameter_spec(name: str, shape: Sequence[int], axes: Axes, layout: Layout) -> PartitionSpec:
     """The mesh axes of a parameter's dimensions.
 
-    A small parameter is replicated, except along its heads or hidden units. Where the rules choose a dimension that does not
-    divide, the mesh axis goes to the largest other one that does.
+    A small parameter is replicated, except along its heads or hidden units. Where the rules choose
+    a dimension that does not divide, the mesh axis goes to the largest other one that does.
 
     Raises:
       MeshError: heads or hidden units do not divide, or no dimension does.
@@ -113,9 +115,10 @@ def words(entry: tuple[str, ...], mesh: Any) -> str:
 def shardings_like(tree: Any, parameters: Any, shardings: Any, layout: Layout) -> Any:
     """Shardings of a tree with copies of the parameters, such as optimizer moments or an EMA.
 
-    A leaf whose path ends in a parameter's path has the parameter's sharding, if it has the same shape. If it lacks some
-    dimensions (Adafactor's factored moments) and has at least `replicate_below` elements, it is sharded along those that it
-    keeps. Every other leaf is replicated.
+    A leaf whose path ends in a parameter's path has the parameter's sharding, if it has the same
+    shape. If it lacks some dimensions (Adafactor's factored moments) and has at least
+    `replicate_below` elements, it is sharded along those that it keeps. Every other leaf is
+    replicated.
     """
     known = {}
     pairs = zip(jax.tree_util.tree_leaves_with_path(parameters), jax.tree.leaves(shardings), strict=True)

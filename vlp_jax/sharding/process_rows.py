@@ -8,11 +8,14 @@ from vlp_jax.errors import MeshError
 
 
 class HostRows:
-    """The rows that the devices of this process hold. Processes that share rows (along a `tensor` axis) each read them.
+    """The rows that the devices of this process hold.
+
+    Processes that share rows (along a `tensor` axis) each read them.
 
     Attributes:
-      rows: int [n], ascending. Where processes follow each other along the batch axes, process p of P has the rows
-        p*B/P ... (p+1)*B/P - 1; the topology of an accelerator may assign them otherwise.
+      rows: int [n], ascending. Where processes follow each other along the batch axes, process p of
+        P has the rows p*B/P ... (p+1)*B/P - 1; the topology of an accelerator may assign them
+        otherwise.
     """
 
     def __init__(self, sharding: NamedSharding, batch_size: int):
@@ -34,7 +37,9 @@ class HostRows:
         return index[0].indices(self.batch_size)[:2]
 
     def place(self, values: np.ndarray) -> jax.Array:
-        """This process's rows [n, ...] as its part of a global array [B, ...]. Starts the transfer and returns without waiting.
+        """This process's rows [n, ...] as its part of a global array [B, ...].
+
+        Starts the transfer and returns without waiting.
 
         Values with one entry for every w rows, [n / w, ...], become [B / w, ...].
         """

@@ -1,7 +1,7 @@
 """Gradients of the loss of a batch, computed at once or accumulated over microbatches.
 
-With accumulation only one microbatch at a time is in memory. Microbatch i of k takes every k-th row starting at
-row i, so that each microbatch is spread over all devices.
+With accumulation only one microbatch at a time is in memory. Microbatch i of k takes every k-th row
+starting at row i, so that each microbatch is spread over all devices.
 """
 
 from typing import Any
@@ -34,8 +34,8 @@ def loss_gradients(config: schema.Config, module: PretrainingModule, state: Trai
       state: the state before the update.
       batch: as the input pipeline yields it.
       key: PRNG key of dropout. Microbatch i uses the i-th key of `jax.random.split`.
-    Returns: the gradients of the parameters, the metrics (`loss` and those of the objectives) and the collections of the
-      state after the batch.
+    Returns: the gradients of the parameters, the metrics (`loss` and those of the objectives) and
+      the collections of the state after the batch.
     """
     objectives = build_objectives(config.objectives).values()
     if config.accumulation.microbatches == 1:
@@ -68,8 +68,9 @@ def at_once(config: schema.Config, module: PretrainingModule, state: TrainState,
 def with_teacher(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict, key: jax.Array) -> dict:
     """The batch with the outputs of the teacher (the EMA parameters) under the key `teacher`.
 
-    The batch is returned unchanged where no objective uses a teacher. The teacher has dropout only where one of these
-    objectives sets `teacher_dropout`; its dropout key differs from that of the student.
+    The batch is returned unchanged where no objective uses a teacher. The teacher has dropout only
+    where one of these objectives sets `teacher_dropout`; its dropout key differs from that of the
+    student.
     """
     objectives = build_objectives(config.objectives).values()
     if not any(objective.uses_teacher for objective in objectives):
@@ -107,10 +108,11 @@ def by_encodings(config: schema.Config, module: PretrainingModule, state: TrainS
                  key: jax.Array) -> tuple[dict, Metrics]:
     """Gradients of the batch, exact also for losses that couple its examples (GradCache, Gao et al. 2021, section 3.2).
 
-    The first pass over the microbatches keeps the encodings through which losses couple the batch. The coupled losses of
-    the full batch give the gradients of their own parameters and of each encoding. The second pass computes the encodings
-    again, with the same dropout, and backpropagates these gradients into the towers, together with the losses that are
-    means over examples.
+    The first pass over the microbatches keeps the encodings through which losses couple the batch.
+    The coupled losses of the full batch give the gradients of their own parameters and of each
+    encoding. The second pass computes the encodings again, with the same dropout, and
+    backpropagates these gradients into the towers, together with the losses that are means over
+    examples.
     """
     count, objectives = config.accumulation.microbatches, build_objectives(config.objectives)
     coupled = tuple(name for name, objective in objectives.items() if objective.couples_batch)
@@ -165,8 +167,8 @@ def check_accumulation(config: schema.Config) -> None:
     """Checks that the config's microbatches and objectives fit together.
 
     Raises:
-      ConfigError: microbatches do not divide the batch, an objective cannot be split, or an objective learns from the EMA
-        parameters and the config keeps none.
+      ConfigError: microbatches do not divide the batch, an objective cannot be split, or an
+        objective learns from the EMA parameters and the config keeps none.
     """
     count = config.accumulation.microbatches
     for name, objective in build_objectives(config.objectives).items():
@@ -196,7 +198,8 @@ def check_collections(config: schema.Config, collections: dict) -> None:
 
     Args:
       config: the config of the run.
-      collections: the collections of the state; shapes are enough. A frozen BatchNorm computes no statistics.
+      collections: the collections of the state; shapes are enough. A frozen BatchNorm computes no
+        statistics.
     Raises:
       ConfigError: the model keeps such variables and the config has more than one microbatch.
     """

@@ -1,9 +1,9 @@
 """Adafactor (Shazeer and Stern 2018) that follows the logical axes of each parameter.
 
-A stack of scanned layers counts as one parameter per layer, and an attention kernel with a heads axis counts as the
-matrix that it is. Scanning the layers or splitting the heads therefore changes no update.
-`optax.scale_by_factored_rms` and `optax.clip_by_block_rms` use only the shape of an array. On plain matrices and
-vectors the functions of this module equal them.
+A stack of scanned layers counts as one parameter per layer, and an attention kernel with a heads
+axis counts as the matrix that it is. Scanning the layers or splitting the heads therefore changes
+no update. `optax.scale_by_factored_rms` and `optax.clip_by_block_rms` use only the shape of an
+array. On plain matrices and vectors the functions of this module equal them.
 """
 
 import math
@@ -22,7 +22,9 @@ EPSILON = 1e-30  # added to squared gradients
 
 
 class FactoredState(NamedTuple):
-    """Factored second moments, as trees of the parameters. The unused representation of a moment holds a single zero.
+    """Factored second moments, as trees of the parameters.
+
+    The unused representation of a moment holds a single zero.
 
     Attributes:
       count: int32, updates made.

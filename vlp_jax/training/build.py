@@ -1,4 +1,7 @@
-"""All parts of a run, built from its config. Errors in the config are found here, before any file is written."""
+"""All parts of a run, built from its config.
+
+Errors in the config are found here, before any file is written.
+"""
 
 import dataclasses
 import functools
@@ -96,7 +99,8 @@ class Run(Update):
         """The targets predicted for samples.
 
         Args:
-          stored: the classes as stored with a checkpoint. Default: the classes found in the training set.
+          stored: the classes as stored with a checkpoint. Default: the classes found in the
+            training set.
         """
         return find_targets(self.config.data.targets, self.mixture.sources, stored or self.targets_found)
 
@@ -135,7 +139,10 @@ class Run(Update):
         return workers_for(available_cores(), jax.default_backend() != "cpu") if given is None else given
 
     def to_device(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """The arrays of this process's rows as parts of global arrays. Starts the transfer and returns without waiting."""
+        """The arrays of this process's rows as parts of global arrays.
+
+        Starts the transfer and returns without waiting.
+        """
         return {key: self.host_rows.place(batch[key]) for key in shapes_of_batch(self.config)}
 
     def input_fingerprint(self) -> dict[str, Any]:
@@ -145,7 +152,8 @@ class Run(Update):
         """The evaluators of the config.
 
         Args:
-          descriptions: class descriptions as stored with a checkpoint. Default: collected from the training set.
+          descriptions: class descriptions as stored with a checkpoint. Default: collected from the
+            training set.
           targets: the targets of the supervised heads.
         """
         specs = self.config.evaluators
@@ -269,7 +277,8 @@ def word_vectors(tower: schema.AnyTextTower, preprocessor: Preprocessor, params:
     """The initial values of the text tower's embeddings, where the config names a file; else None.
 
     Raises:
-      ConfigError: the file does not fit, or no objective reads the text tower, which then has no parameters.
+      ConfigError: the file does not fit, or no objective reads the text tower, which then has no
+        parameters.
     """
     if tower.word_vectors is None:
         return None

@@ -35,8 +35,9 @@ def is_frozen_norm(name: str, frozen: Sequence[str]) -> bool:
 def statistics_kept(frozen: Sequence[str]) -> Callable:
     """An interceptor for `nn.intercept_methods` that makes frozen BatchNorms use their running statistics in training.
 
-    The statistics of a BatchNorm whose parameters are all frozen stay unchanged. Otherwise the features of a frozen
-    encoder would change with every update, and differ from those in evaluation.
+    The statistics of a BatchNorm whose parameters are all frozen stay unchanged. Otherwise the
+    features of a frozen encoder would change with every update, and differ from those in
+    evaluation.
     """
     def intercept(call: Callable, arguments: tuple, keywords: dict, context: nn.module.InterceptorContext) -> Any:
         module = context.module

@@ -23,7 +23,8 @@ class GuardState:
       skipped: int32, skipped updates.
       consecutive: int32, skipped updates since the last update made.
       updates: int32, updates made.
-      total: float32, the running mean with which spikes are compared, before division by the sum of its weights.
+      total: float32, the running mean with which spikes are compared, before division by the sum of
+        its weights.
     """
 
     skipped: jax.Array

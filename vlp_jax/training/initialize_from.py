@@ -37,7 +37,8 @@ class Origin:
       ema: whether to take its EMA parameters; None: where it has them.
       parameters: paths of the parameters that are taken.
       collections: paths of the other variables that are taken (`batch_stats/...`).
-      changes: a line for each parameter of another shape there: its path, both shapes, and how it is changed.
+      changes: a line for each parameter of another shape there: its path, both shapes, and how it
+        is changed.
       left: paths that the patterns find here and that are absent there.
       unused: paths of the other run that are not taken.
     """
@@ -57,8 +58,9 @@ def find_origins(run: Run, workdir: str) -> list[Origin]:
     """What a fresh run in `workdir` is initialised from, found from names and shapes alone.
 
     Raises:
-      ConfigError: an entry finds no run, takes nothing, meets a stack of another depth or a parameter of a shape that does
-        not fit, or takes embeddings of another tokenizer's vocabulary.
+      ConfigError: an entry finds no run, takes nothing, meets a stack of another depth or a
+        parameter of a shape that does not fit, or takes embeddings of another tokenizer's
+        vocabulary.
       CheckpointError, StorageError: a run cannot be read.
     """
     return [find_origin(name, spec, run, workdir) for name, spec in run.config.pretrained.items()]
@@ -67,7 +69,8 @@ def find_origins(run: Run, workdir: str) -> list[Origin]:
 def find_origin(name: str, spec: schema.Pretrained, run: Run, workdir: str) -> Origin:
     """`find_origins` of one entry.
 
-    The primary process decides which step is the newest: another process may find one that is not visible to all.
+    The primary process decides which step is the newest: another process may find one that is not
+    visible to all.
     """
     folder, key = folder_of(spec, workdir), f"pretrained.{name}"
     step = broadcast_from_primary(key, lambda: step_of(key, folder, spec))
@@ -120,8 +123,9 @@ def origin_at(name: str, folder: str, step: int, spec: schema.Pretrained, run: R
 def objectives_that_continue(here: Shapes, there: Shapes, config_there: dict, config: schema.Config) -> list[str]:
     """Patterns of the parameters of objectives that are the same in both runs.
 
-    Objectives are the same if their name, kind and the shapes of all parameters are equal. For those with a head for a
-    target, the definition of the target and the source of its classes must be equal too.
+    Objectives are the same if their name, kind and the shapes of all parameters are equal. For
+    those with a head for a target, the definition of the target and the source of its classes must
+    be equal too.
     """
     found = []
     for name, objective in config.objectives.items():

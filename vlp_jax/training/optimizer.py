@@ -19,15 +19,15 @@ from vlp_jax.training.adafactor import axes_at, clip_by_parameter_rms, is_masked
 def build_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: Any) -> optax.GradientTransformation:
     """Clips by the global norm, scales by moments, adds weight decay and multiplies by the learning rate.
 
-    With `decay_coupling="schedule"` an update subtracts weight_decay * schedule(step) / learning_rate of a parameter,
-    whatever its learning-rate multiplier.
+    With `decay_coupling="schedule"` an update subtracts weight_decay * schedule(step) /
+    learning_rate of a parameter, whatever its learning-rate multiplier.
 
     Args:
       config: the optimizer section of the config.
       schedule: step -> learning rate.
-      params: the parameters or their shapes, in boxes with their logical axes where they have some (see
-        `boxed_parameters`). Only paths, structure and axes are read. Frozen parameters have no moments, are left out of the
-        norm, and never change.
+      params: the parameters or their shapes, in boxes with their logical axes where they have some
+        (see `boxed_parameters`). Only paths, structure and axes are read. Frozen parameters have no
+        moments, are left out of the norm, and never change.
     Raises:
       ConfigError: a rule is no regex or matches no parameter, or all parameters are frozen.
     """
@@ -60,8 +60,8 @@ def build_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: 
 def only_where_trained(optimizer: optax.GradientTransformation, boxed: Any) -> optax.GradientTransformation:
     """`optimizer`, but a parameter whose gradient is 0 everywhere stays unchanged.
 
-    Moments and weight decay would otherwise move parameters that are trained only by an objective whose weight is
-    currently 0. Each layer of a scanned stack counts by itself.
+    Moments and weight decay would otherwise move parameters that are trained only by an objective
+    whose weight is currently 0. Each layer of a scanned stack counts by itself.
 
     Args:
       optimizer: the optimizer.
@@ -117,9 +117,10 @@ def scale_by_moments(config: schema.Optimizer, axes: Mapping[str, Axes]) -> list
 def matrix_axes(params: Any) -> Any:
     """The input and output axes of each kernel, for Muon; None for parameters that Muon does not treat as matrices.
 
-    These are embeddings, biases, scales and the last layer of a `TargetHead`, as output layers are better trained by Adam
-    (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"). The inputs of a convolution kernel are
-    its height, width and channels. A leading axis of layers is neither input nor output.
+    These are embeddings, biases, scales and the last layer of a `TargetHead`, as output layers are
+    better trained by Adam (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural
+    networks"). The inputs of a convolution kernel are its height, width and channels. A leading
+    axis of layers is neither input nor output.
     """
     def axes(path, leaf):
         name = path_of(path)

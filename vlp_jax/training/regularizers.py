@@ -19,9 +19,10 @@ Metrics = dict[str, jax.Array]
 def penalty(regularizer: schema.Regularizer, frozen: Sequence[str], params: Any) -> jax.Array:
     """l1 * sum |w| + l2 * sum w^2 over all numbers w of the parameters that the regularizer applies to.
 
-    These are the parameters whose path `regularizer.pattern` is found in, without frozen ones. With l2 = 0 this is the
-    lasso penalty, with l1 = 0 that of ridge regression, with both that of the naive elastic net (Zou & Hastie 2005,
-    equation 3). There is no factor of one half: the gradient of w is l1 * sign(w) + 2 * l2 * w, and sign(0) = 0.
+    These are the parameters whose path `regularizer.pattern` is found in, without frozen ones. With
+    l2 = 0 this is the lasso penalty, with l1 = 0 that of ridge regression, with both that of the
+    naive elastic net (Zou & Hastie 2005, equation 3). There is no factor of one half: the gradient
+    of w is l1 * sign(w) + 2 * l2 * w, and sign(0) = 0.
 
     Args:
       regularizer: pattern, l1 and l2.
@@ -41,9 +42,9 @@ def penalty(regularizer: schema.Regularizer, frozen: Sequence[str], params: Any)
 def with_penalties(config: schema.Config, params: Any, gradients: Any, metrics: Metrics) -> tuple[Any, Metrics]:
     """The gradients and metrics of an update with the penalties added.
 
-    The penalties are part of the metric `loss`, and each is reported as `regularizer/NAME`. To be called once per update,
-    however many microbatches it has. Where the weights of objectives are scheduled, a parameter that no objective
-    currently trains gets no penalty.
+    The penalties are part of the metric `loss`, and each is reported as `regularizer/NAME`. To be
+    called once per update, however many microbatches it has. Where the weights of objectives are
+    scheduled, a parameter that no objective currently trains gets no penalty.
 
     Args:
       config: the config of the run.

@@ -22,8 +22,8 @@ def as_here(arrays: dict[str, jax.Array], fresh: dict[str, jax.Array]) -> dict[s
 
     Args:
       arrays: {path: array} of the other run, as it names them.
-      fresh: {path: array} of the wanted parameters. The other run has all of them, each in the same shape or in one that
-        `change_of` can convert.
+      fresh: {path: array} of the wanted parameters. The other run has all of them, each in the same
+        shape or in one that `change_of` can convert.
     """
     arrays = restacked(arrays, fresh)
     return {path: fitted(path, arrays[path], array) for path, array in fresh.items()}
@@ -86,8 +86,8 @@ def change_of(path: str, there: list[int], here: list[int]) -> str | None:
 def fitted(path: str, array: jax.Array, fresh: jax.Array) -> jax.Array:
     """`array` in the shape of `fresh`, the value here before the first update.
 
-    Positions of patches are resampled. Of the token positions the first are taken; where there are more here than there,
-    the last ones keep their initial values.
+    Positions of patches are resampled. Of the token positions the first are taken; where there are
+    more here than there, the last ones keep their initial values.
     """
     if array.shape == fresh.shape:
         return array
@@ -114,8 +114,9 @@ def resampled(table: jax.Array, count: int, front: int = 0) -> jax.Array:
 def bicubic(array: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Interpolation with the cubic kernel of Keys 1981, a = -1/2, widened where the grid becomes coarser.
 
-    OpenCLIP and timm resample positions in this way (PyTorch's bicubic with antialias=True). PyTorch's bicubic without
-    antialias, which METER and BLIP use, has a = -3/4; big_vision interpolates linearly. Weights that would fall outside
-    the grid are distributed over those inside.
+    OpenCLIP and timm resample positions in this way (PyTorch's bicubic with antialias=True).
+    PyTorch's bicubic without antialias, which METER and BLIP use, has a = -3/4; big_vision
+    interpolates linearly. Weights that would fall outside the grid are distributed over those
+    inside.
     """
     return jax.image.resize(array, shape, "bicubic", antialias=True)

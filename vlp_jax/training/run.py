@@ -29,7 +29,8 @@ def train(config: schema.Config, workdir: str, accept_changes: bool = False) -> 
       workdir: its folder.
       accept_changes: whether to continue a run whose config has changed.
     Raises:
-      UserError: anything that cannot work, before any file is written where it can be found by then.
+      UserError: anything that cannot work, before any file is written where it can be found by
+        then.
     """
     changes = check_workdir(workdir, config, accept_changes)
     run = build_run(config)

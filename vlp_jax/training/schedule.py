@@ -31,10 +31,11 @@ def build_schedule(config: schema.Schedule, rate: float, steps: int) -> optax.Sc
     All kinds start with a linear warm-up from 0. Then:
       cosine, linear: fall to `final` at the last step.
       constant: stays.
-      rsqrt: sqrt(timescale / (timescale + t)) for t steps after the warm-up (Zhai et al. 2022), with a linear cooldown to
-        `final`.
+      rsqrt: sqrt(timescale / (timescale + t)) for t steps after the warm-up (Zhai et al. 2022),
+        with a linear cooldown to `final`.
       warmup_stable_decay: stays, then falls linearly to `final` (Hu et al. 2024).
-      exponential: factor^n in the n-th `period` counted from the first step, or `final` where that is more (BLIP's epochs).
+      exponential: factor^n in the n-th `period` counted from the first step, or `final` where that
+        is more (BLIP's epochs).
 
     Args:
       config: the schedule section of the optimizer's config.

@@ -1,7 +1,7 @@
 """Signals to stop: SIGTERM (a preempted machine), SIGHUP (a closed terminal) and SIGINT (Ctrl-C).
 
-They end a run after the current update or evaluation batch; with several processes, after the same one on all of them.
-A second Ctrl-C ends the run at once.
+They end a run after the current update or evaluation batch; with several processes, after the same
+one on all of them. A second Ctrl-C ends the run at once.
 """
 
 import itertools
@@ -23,10 +23,11 @@ _questions = itertools.count(1)  # one counter per process: JAX never agrees on 
 class StopSignal:
     """A context that records the first signal to stop instead of ending the process.
 
-    `number` is None until the run is to stop. Ctrl-C is acknowledged at once by a line on stderr. A second one, or one before
-    the first update, ends the process without a further save. A SIGHUP that was ignored before (`nohup`) stays ignored.
-    With several processes any of them may get the signal: JAX's preemption service, which has taken over SIGTERM there,
-    distributes it and lets all processes agree on one step in the background, at no cost to an update.
+    `number` is None until the run is to stop. Ctrl-C is acknowledged at once by a line on stderr. A
+    second one, or one before the first update, ends the process without a further save. A SIGHUP
+    that was ignored before (`nohup`) stays ignored. With several processes any of them may get the
+    signal: JAX's preemption service, which has taken over SIGTERM there, distributes it and lets
+    all processes agree on one step in the background, at no cost to an update.
     """
 
     def __init__(self) -> None:
@@ -66,8 +67,9 @@ class StopSignal:
     def asks(self) -> bool:
         """Whether the run is to stop here.
 
-        With several processes, each must call this at the same points of the program: after every update, and between two batches
-        of an evaluation. JAX lets them agree on the number of a call.
+        With several processes, each must call this at the same points of the program: after every
+        update, and between two batches of an evaluation. JAX lets them agree on the number of a
+        call.
         """
         question = next(_questions)
         if self.number is None and several_hosts() and multihost_utils.reached_preemption_sync_point(question):

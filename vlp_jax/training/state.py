@@ -28,8 +28,8 @@ class TrainState:
       collections: mutable variables other than parameters.
       rng: uint32 [2], the PRNG key of the run, never changed.
       guard: a GuardState, or None where no update is ever skipped.
-      ema_statistics: the same moving average of BatchNorm's running statistics among the collections, or None without an
-        EMA or without such statistics.
+      ema_statistics: the same moving average of BatchNorm's running statistics among the
+        collections, or None without an EMA or without such statistics.
     """
 
     step: jax.Array
@@ -50,7 +50,8 @@ class TrainState:
 def running_statistics(collections: dict) -> dict | None:
     """The collections that describe the activations of the parameters; None if there are none.
 
-    EMA parameters need their own: with the statistics of other parameters, activations are normalised wrongly.
+    EMA parameters need their own: with the statistics of other parameters, activations are
+    normalised wrongly.
     """
     return {name: tree for name, tree in collections.items() if name == "batch_stats"} or None
 
@@ -108,7 +109,8 @@ def create_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransf
       seed: of the initial parameters and of the run's PRNG key.
       with_ema: whether the state has EMA parameters.
       with_guard: whether the state has a GuardState.
-      words: initial vectors [V, D] of the text tower's embeddings, and bool [V], the tokens that have one.
+      words: initial vectors [V, D] of the text tower's embeddings, and bool [V], the tokens that
+        have one.
     """
     variables = dict(nn.meta.unbox(initial_variables(module, batch, seed)))
     params = variables.pop("params")
@@ -130,8 +132,8 @@ def is_word_table(path: tuple) -> bool:
 def fingerprint(tree: Any) -> int:
     """32 bits that change with any bit of any leaf and, but for a chance of 2^-32, with the order of the leaves.
 
-    It is the sum modulo 2^32 of every 32-bit word mixed with its position. It distinguishes a damaged checkpoint from a
-    valid one; it does not protect against forgery.
+    It is the sum modulo 2^32 of every 32-bit word mixed with its position. It distinguishes a
+    damaged checkpoint from a valid one; it does not protect against forgery.
     """
     return sum(leaf_fingerprints(tree).values()) % 2**32
 

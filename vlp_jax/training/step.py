@@ -19,8 +19,9 @@ def build_train_step(config: schema.Config, module: PretrainingModule, optimizer
                     schedule: optax.Schedule) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
     """`step(state, batch) -> (state, metrics)`, ready for `jax.jit`.
 
-    The batch is as the input pipeline yields it, images in uint8. The metrics are float32 scalars: `loss`, `gradient_norm`,
-    `learning_rate`, those of the objectives and regularizers, and those of the guard where updates may be skipped.
+    The batch is as the input pipeline yields it, images in uint8. The metrics are float32 scalars:
+    `loss`, `gradient_norm`, `learning_rate`, those of the objectives and regularizers, and those of
+    the guard where updates may be skipped.
 
     Raises:
       ConfigError: accumulation is configured for objectives that cannot be split.

@@ -156,7 +156,10 @@ class Trainer:
             return next(self.batches)
 
     def evaluate(self, evaluators: list[str]) -> dict[str, float]:
-        """The metrics of the named evaluators; only of those that finished, where a stop signal arrives. Texts go to files."""
+        """The metrics of the named evaluators; only of those that finished, where a stop signal arrives.
+
+        Texts go to files.
+        """
         with self.speed.goodput.spent_on("evaluation"):
             results = self.evaluation.run(evaluators, self.run.evaluated_variables(self.state), self.between_batches)
         texts = {name: value for name, value in results.items() if isinstance(value, str)}
@@ -178,8 +181,8 @@ class Trainer:
     def evaluate_saved(self, evaluators: list[str], stopping: bool) -> bool:
         """Adds the metrics of the named evaluators to the newest row.
 
-        Nothing is evaluated where the run is to stop; the next session does it then. The checkpoint of this update is already
-        saved, so that a failing evaluation costs no training.
+        Nothing is evaluated where the run is to stop; the next session does it then. The checkpoint
+        of this update is already saved, so that a failing evaluation costs no training.
 
         Returns: whether the run is to stop.
         """
@@ -228,7 +231,8 @@ class Trainer:
         """The metrics of an update, on the host.
 
         Raises:
-          TrainingError: the loss or the gradient is not finite, or too many updates in a row were skipped.
+          TrainingError: the loss or the gradient is not finite, or too many updates in a row were
+            skipped.
         """
         values = {f"train/{key}": float(value) for key, value in jax.device_get(metrics).items()}
         if skips_updates(self.config.guard):

@@ -1,6 +1,7 @@
 """Integrity of checkpoints: a fingerprint of every array and a SHA-256 of the metadata.
 
-The fingerprints are computed on the devices while saving and are part of the metadata. Nothing is read back from disk.
+The fingerprints are computed on the devices while saving and are part of the metadata. Nothing is
+read back from disk.
 """
 
 import hashlib

@@ -1,14 +1,16 @@
 """The format of checkpoints: everything needed to resume bit-identically and to evaluate elsewhere.
 
-Orbax writes them atomically (`manager.py`). A folder `DIR/checkpoints/STEP` holds these Orbax PyTrees:
+Orbax writes them atomically (`manager.py`). A folder `DIR/checkpoints/STEP` holds these Orbax
+PyTrees:
   params: the parameters.
   ema: the EMA parameters, where the config keeps them.
   ema_statistics: the EMA of BatchNorm's statistics, where there are any.
   collections: the other mutable variables, where there are any.
   guard: the GuardState, where updates may be skipped.
   rest: the remaining state.
-`metadata` is JSON: input position, clock, config, preprocessor with its tokenizer, shapes of the parameters and of the
-rest, a fingerprint of every array, and a checksum of the metadata themselves (`checksums.py`).
+`metadata` is JSON: input position, clock, config, preprocessor with its tokenizer, shapes of the
+parameters and of the rest, a fingerprint of every array, and a checksum of the metadata themselves
+(`checksums.py`).
 """
 
 import dataclasses
@@ -44,7 +46,9 @@ def checkpoint_folder(workdir: str) -> str:
 
 
 def finished_steps(folder: str) -> list[int]:
-    """Steps of the finished checkpoints in a folder, ascending. A save in progress has another kind of name.
+    """Steps of the finished checkpoints in a folder, ascending.
+
+    A save in progress has another kind of name.
 
     Raises:
       CheckpointError: the folder cannot be listed.
@@ -100,7 +104,8 @@ def newest_record(folder: str) -> str:
 def split(state: TrainState) -> dict[str, Any]:
     """The state as the items of a checkpoint.
 
-    Trees of Optax's own types become {path: leaf}, which stays readable when Optax changes these types.
+    Trees of Optax's own types become {path: leaf}, which stays readable when Optax changes these
+    types.
     """
     rest = {"step": state.step, "rng": state.rng, "optimizer": state.optimizer}
     items = {"params": state.params, "ema": state.ema, "rest": flat(rest), "collections": flat(state.collections) or None,
@@ -182,7 +187,8 @@ def restore_state(folder: str, step: int, shapes: TrainState, shardings: TrainSt
 def this_host_alone() -> ocp.options.MultiprocessingOptions:
     """Orbax options with which each process reads on its own.
 
-    By default Orbax's readers wait for all processes, for ever if one of them finds its part damaged.
+    By default Orbax's readers wait for all processes, for ever if one of them finds its part
+    damaged.
     """
     if not several_hosts():
         return ocp.options.MultiprocessingOptions()

@@ -15,10 +15,12 @@ from vlp_jax.printing import safe_print as print
 def locked(workdir: str) -> Iterator[None]:
     """A context in which the primary process holds the lock `DIR/lock`, so that no other run trains there.
 
-    Creates the folder. On a file system without locks a line is printed, and there is no protection.
+    Creates the folder. On a file system without locks a line is printed, and there is no
+    protection.
 
     Raises:
-      WorkdirBusy: another process holds the lock; raised on all processes, and the message names the holder.
+      WorkdirBusy: another process holds the lock; raised on all processes, and the message names
+        the holder.
       ConfigError: the folder cannot be written.
     """
     with contextlib.ExitStack() as held:

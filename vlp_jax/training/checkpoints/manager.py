@@ -46,7 +46,10 @@ class Best:
     checkpoints: "Checkpoints"
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Whether each checkpoint is among the best, by its `step`. Of equal values the latest win, as in Orbax's own policy."""
+        """Whether each checkpoint is among the best, by its `step`.
+
+        Of equal values the latest win, as in Orbax's own policy.
+        """
         sign, values = -1 if self.config.best_mode == "min" else 1, self.checkpoints.ranked
         steps = [info.step for info in checkpoints if math.isfinite(values.get(info.step, math.nan))]
         best = sorted(steps, key=lambda step: (sign * values[step], step))[max(0, len(steps) - (self.config.keep_best or 0)):]
@@ -74,7 +77,8 @@ class Checkpoints:
           state: the state after them.
           metadata: JSON.
         Raises:
-          CheckpointError: the disk is full or cannot be written; the message names the last good checkpoint.
+          CheckpointError: the disk is full or cannot be written; the message names the last good
+            checkpoint.
           TrainingError: the state is not finite; such a state is never saved.
         """
         with self.errors_named():
@@ -98,13 +102,14 @@ class Checkpoints:
     def restore_newest(self, shapes: TrainState, shardings: TrainState) -> Restored | None:
         """The latest valid checkpoint, or None where no save was ever finished.
 
-        Damaged checkpoints are reported. Once an older one is restored, they are moved to `DIR/damaged_checkpoints` so that
-        their steps can be saved again.
+        Damaged checkpoints are reported. Once an older one is restored, they are moved to
+        `DIR/damaged_checkpoints` so that their steps can be saved again.
 
         Args:
           shapes, shardings: those of the state.
         Raises:
-          CheckpointError: the checkpoint is of another model, all are damaged, or the saved ones are gone. Nothing is moved.
+          CheckpointError: the checkpoint is of another model, all are damaged, or the saved ones
+            are gone. Nothing is moved.
           StorageError: the storage does not answer. Nothing is moved.
         """
         steps = broadcast_from_primary("checkpoints", lambda: finished_steps(self.folder))[::-1]
@@ -151,8 +156,8 @@ class Checkpoints:
     def set_aside(self, steps: list[int]) -> None:
         """Moves damaged checkpoints away on the primary process, each in one rename.
 
-        The other processes list the folder only after all moves: a checkpoint that disappears while they list it would raise a
-        file-system error there.
+        The other processes list the folder only after all moves: a checkpoint that disappears while
+        they list it would raise a file-system error there.
         """
         if not steps:
             return

@@ -1,7 +1,8 @@
 """Classification of errors on reading a checkpoint: damage, which an older checkpoint can replace, or failing storage.
 
-Only proofs of damage count as such: missing or truncated files, and contents that cannot be decoded. A server that answers
-503, a stale network mount or too little memory prove nothing about the checkpoint.
+Only proofs of damage count as such: missing or truncated files, and contents that cannot be
+decoded. A server that answers 503, a stale network mount or too little memory prove nothing about
+the checkpoint.
 """
 
 import functools
@@ -116,7 +117,10 @@ def damaged_file(place: str, item: str) -> str:
 
 
 def words_of(error: BaseException) -> str:
-    """What is damaged, in words, from the error that shows it. TensorStore's message continues with the state of its storage."""
+    """What is damaged, in words, from the error that shows it.
+
+    TensorStore's message continues with the state of its storage.
+    """
     code, _, text = str(error).partition(":")
     array = re.search('reading "([^"]+)"', text)
     if isinstance(error, ValueError) and array:
@@ -129,7 +133,8 @@ def words_of(error: BaseException) -> str:
 def quiet_reads() -> None:
     """Silences reports about the other reads where one array of several cannot be read.
 
-    Python and asyncio report these as exceptions that nobody caught. The first error has all the information.
+    Python and asyncio report these as exceptions that nobody caught. The first error has all the
+    information.
     """
     logging.getLogger("asyncio").addFilter(lambda record: "tensorstore" not in record.getMessage())
     warnings.filterwarnings("ignore", r"coroutine '(_read_array|Store\.).*' was never awaited", RuntimeWarning)
@@ -148,8 +153,8 @@ def read_together(what: str, read: Callable[[], Value]) -> Value:
     """The result of `read()` in this process, with errors shared between all processes.
 
     Raises:
-      DamagedCheckpoint, CheckpointError, StorageError: on all processes if `read` raises it on one. Damage is raised only
-        where no process has a storage error.
+      DamagedCheckpoint, CheckpointError, StorageError: on all processes if `read` raises it on one.
+        Damage is raised only where no process has a storage error.
     """
     kinds = {kind.__name__: kind for kind in (StorageError, CheckpointError, DamagedCheckpoint)}
     value, fault = None, None

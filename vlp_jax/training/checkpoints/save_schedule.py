@@ -9,8 +9,8 @@ from vlp_jax.distributed.exchange import broadcast_from_primary, several_hosts
 class SaveSchedule:
     """Saves every so many steps, every so many minutes, and after the last step.
 
-    With several processes the clock of the primary process decides. It is read only when a row is written, where the processes
-    synchronise anyway.
+    With several processes the clock of the primary process decides. It is read only when a row is
+    written, where the processes synchronise anyway.
     """
 
     def __init__(self, config: schema.Checkpoint, last_step: int):

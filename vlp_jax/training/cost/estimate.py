@@ -36,14 +36,15 @@ class CostEstimate:
       arguments_bytes: arguments of the compiled program.
       temporaries_bytes: the most that is alive at once in addition to arguments and results.
       output_bytes: results that do not reuse the memory of an argument.
-      memory_bytes: all of it together. Where the compiler refused the program: what its error states as needed.
+      memory_bytes: all of it together. Where the compiler refused the program: what its error
+        states as needed.
       chip_memory_bytes: memory of one chip.
       fits: whether memory_bytes is at most chip_memory_bytes.
       flops_per_step: analytic, of the global batch.
-      floor_compute_seconds, floor_memory_seconds, floor_interconnect_seconds: least time by flops, by memory traffic, and
-        by traffic within a slice or GPU host.
-      floor_network_seconds: least time by traffic between slices or GPU hosts; None where there is none, or where the
-        chip's share of that network is not published.
+      floor_compute_seconds, floor_memory_seconds, floor_interconnect_seconds: least time by flops,
+        by memory traffic, and by traffic within a slice or GPU host.
+      floor_network_seconds: least time by traffic between slices or GPU hosts; None where there is
+        none, or where the chip's share of that network is not published.
       floor_seconds: the largest of these.
       collectives: those of one update, as `hardware.collective_counts` returns them.
       compile_seconds: time of the compilation.

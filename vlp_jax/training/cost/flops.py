@@ -10,9 +10,9 @@ from vlp_jax.objectives.pretraining_module import VIEWS, build_objectives, needs
 def train_step_flops(config: schema.Config) -> int:
     """Operations of the matrix products of one update of the global batch.
 
-    They are three times those of the forward pass, as the backward pass forms a product for the inputs and one for the
-    parameters. Recomputation by rematerialisation and exact accumulation does not count. Frozen parameters count as trained
-    ones. A teacher has no backward pass.
+    They are three times those of the forward pass, as the backward pass forms a product for the
+    inputs and one for the parameters. Recomputation by rematerialisation and exact accumulation
+    does not count. Frozen parameters count as trained ones. A teacher has no backward pass.
     """
     batch, objectives = config.data.batch_size, build_objectives(config.objectives).values()
     needs = {need for objective in objectives for need in objective.needs}

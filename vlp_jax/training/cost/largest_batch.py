@@ -15,9 +15,9 @@ COMPILES = 12
 def largest_batch(config: schema.Config, topology: Topology, say: Callable[[str], None]) -> CostEstimate:
     """The cost estimate of the largest batch that fits, to within one eighth of it.
 
-    The resolution is at least one microbatch on every device. Memory grows about linearly with the batch, so two compiled
-    sizes predict the limit. The predicted size is compiled too, and the search continues between the largest size that fits
-    and the smallest that does not.
+    The resolution is at least one microbatch on every device. Memory grows about linearly with the
+    batch, so two compiled sizes predict the limit. The predicted size is compiled too, and the
+    search continues between the largest size that fits and the smallest that does not.
 
     Args:
       config: the config of the run; its batch size is where the search starts.
@@ -52,8 +52,8 @@ def unit_of(config: schema.Config, topology: Topology) -> int:
 def next_size(fitting: dict[int, CostEstimate], failing: dict[int, CostEstimate]) -> int:
     """The next size to compile.
 
-    It is just below the point where a line through two estimates reaches the chip's memory, and lies between the sizes that
-    fit and those that do not.
+    It is just below the point where a line through two estimates reaches the chip's memory, and
+    lies between the sizes that fit and those that do not.
     """
     low, high = max(fitting, default=0), min(failing, default=None)
     if not low:

@@ -67,8 +67,8 @@ class Clock:
         Args:
           batch_size: examples per step.
           in_flight: counted steps that are still running.
-        Returns: `step_seconds` per update without waiting for data, `examples_per_second` including it, and
-          `data_wait_fraction`.
+        Returns: `step_seconds` per update without waiting for data, `examples_per_second` including
+          it, and `data_wait_fraction`.
         """
         seconds = max(time.monotonic() - self.lap_start - self.lap_compiled, 1e-9)
         waited, steps = min(self.lap_waited, seconds), self.lap_steps - in_flight
@@ -89,7 +89,10 @@ class Clock:
 
 
 class LastUpdate:
-    """The time at which the newest update finished. A wait for data costs nothing while the devices still compute."""
+    """The time at which the newest update finished.
+
+    A wait for data costs nothing while the devices still compute.
+    """
 
     def __init__(self):
         self.finished: float | None = float("-inf")

@@ -46,7 +46,10 @@ class DataWait:
         return (cpu_seconds() - self.cpu) / max(self.cores * (time.monotonic() - self.wall), 1e-9)
 
     def cause(self, busy: float | None = None) -> str:
-        """The bottleneck and a remedy, in words. busy: fraction of the cores' time used. Default: as measured."""
+        """The bottleneck and a remedy, in words. busy: fraction of the cores' time used.
+
+        Default: as measured.
+        """
         busy, cores = self.busy() if busy is None else busy, f"{self.cores} core{'s' * (self.cores > 1)}"
         idle = f"{max(0.0, 1 - busy):.0%}"
         if self.workers > self.cores:
@@ -64,7 +67,8 @@ class DataWait:
     def news(self, fraction: float) -> list[str]:
         """A line, once, if the run waited for data for a high fraction of two laps in a row.
 
-        The cores are measured in the second of them. The first lap of a run does not count, as it has the start of the input.
+        The cores are measured in the second of them. The first lap of a run does not count, as it
+        has the start of the input.
         """
         high, self.laps = fraction >= HIGH, self.laps + 1
         if self.reported or not high or self.laps == 1:

@@ -12,8 +12,8 @@ PHASES = ("start_up", "data_wait", "checkpoint_stall", "evaluation")
 class Goodput:
     """Seconds of this process by phase. Time in no phase is training.
 
-    `start_up` is everything from the start of the process until now, and the compilation of the update, which `spent` adds
-    later.
+    `start_up` is everything from the start of the process until now, and the compilation of the
+    update, which `spent` adds later.
     """
 
     def __init__(self):

@@ -44,8 +44,9 @@ class Tally:
 class InputCounts:
     """Counts over the consumed batches of a run; they are stored in its checkpoints.
 
-    Each process counts its own rows; `total` is over all processes. With several processes `gather` updates it, where rows
-    are written and checkpoints saved. The limit is checked there, so that all processes get the same result.
+    Each process counts its own rows; `total` is over all processes. With several processes `gather`
+    updates it, where rows are written and checkpoints saved. The limit is checked there, so that
+    all processes get the same result.
 
     Args:
       max_bad_fraction: largest allowed fraction of bad samples.
@@ -63,9 +64,11 @@ class InputCounts:
     def observe(self, batch: dict[str, np.ndarray]) -> list[str]:
         """Counts a consumed batch.
 
-        Returns: lines for the user: the first bad sample of each kind, the first truncated and the first dropped caption.
+        Returns: lines for the user: the first bad sample of each kind, the first truncated and the
+          first dropped caption.
         Raises:
-          DataError: bad samples are more than `max_bad_fraction` of the examples (of GRACE at least).
+          DataError: bad samples are more than `max_bad_fraction` of the examples (of GRACE at
+            least).
         """
         known = self.before + self.here
         self.here.examples += len(batch["reason"])
@@ -94,7 +97,10 @@ class InputCounts:
                 "are counted"]
 
     def _dropped(self, batch: dict[str, np.ndarray], first: bool) -> list[str]:
-        """Counts captions without room in packed rows; a line about the first one. Unpacked batches have no such key."""
+        """Counts captions without room in packed rows; a line about the first one.
+
+        Unpacked batches have no such key.
+        """
         rows = np.flatnonzero(batch["dropped"]) if "dropped" in batch else []
         self.here.dropped += len(rows)
         if not first or not len(rows):
@@ -117,7 +123,8 @@ class InputCounts:
         """Checks the fraction of bad samples.
 
         Raises:
-          DataError: they are more than `max_bad_fraction` of the examples, or of `grace` if that is more.
+          DataError: they are more than `max_bad_fraction` of the examples, or of `grace` if that is
+            more.
         """
         bad = self.total.bad.total()
         if bad > self.max_bad_fraction * max(self.total.examples, grace):

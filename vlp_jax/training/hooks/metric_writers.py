@@ -221,8 +221,8 @@ class TensorBoard:
 def summary_writer() -> type:
     """tensorboardX's SummaryWriter, imported without torch.
 
-    tensorboardX imports torch wherever it is installed, which takes seconds, for a single annotation. With None in `sys.modules`
-    the import system reports a module as missing.
+    tensorboardX imports torch wherever it is installed, which takes seconds, for a single
+    annotation. With None in `sys.modules` the import system reports a module as missing.
     """
     hidden = "torch" not in sys.modules
     if hidden:

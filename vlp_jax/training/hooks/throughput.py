@@ -52,9 +52,10 @@ class Throughput:
     def row(self, lap: dict[str, float]) -> dict[str, float]:
         """The metrics of metrics.jsonl that supplement a `lap` of `Clock.lap`.
 
-        Model flops utilisation is that of an update, without its wait for data; it is absent for devices whose peak is
-        unknown. Memory is absent where the device does not report it. Model flops are counted analytically, without
-        recomputation by rematerialisation (Chowdhery et al. 2022, "PaLM", appendix B).
+        Model flops utilisation is that of an update, without its wait for data; it is absent for
+        devices whose peak is unknown. Memory is absent where the device does not report it. Model
+        flops are counted analytically, without recomputation by rematerialisation (Chowdhery et al.
+        2022, "PaLM", appendix B).
         """
         row = {"train/examples_per_second_per_device": lap["examples_per_second"] / self.devices,
                "train/compilations": self.train_step.compilations,

@@ -16,7 +16,8 @@ from vlp_jax.printing import safe_print as print
 class Watchdog:
     """A context with a thread that requires a call of `expect` at least every `config.seconds`.
 
-    All of a run is covered: restoring, the first step with its compilation, every batch of an evaluation, each save.
+    All of a run is covered: restoring, the first step with its compilation, every batch of an
+    evaluation, each save.
     """
 
     def __init__(self, config: schema.Watchdog, workdir: str, host: int = 0):
