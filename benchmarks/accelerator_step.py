@@ -1,4 +1,6 @@
-"""Throughput of a config's train step on this machine's accelerators, with random images and tokens; or of OpenCLIP's.
+"""Throughput of the train step of a config, or of OpenCLIP, on this machine's accelerators.
+
+Images and tokens are random.
 
 python benchmarks/accelerator_step.py --config=configs/clip_b16.py [--steps=20] [--config.data.batch_size=512 ...]
 python benchmarks/accelerator_step.py --open-clip=ViT-B-16 [--batch=512] [--compiled] [--steps=20]

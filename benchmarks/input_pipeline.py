@@ -1,4 +1,6 @@
-"""Images per second of the training input, ours and open_clip's, from the same WebDataset tars to batches of the same size.
+"""Images per second of the training input, ours and open_clip's.
+
+Both read the same WebDataset tars and return batches of the same size.
 
 python -m venv /tmp/open_clip && /tmp/open_clip/bin/pip install torch torchvision open_clip_torch "webdataset<=0.2.86" pandas
 python benchmarks/input_pipeline.py --photographs=DIR --open-clip-python=/tmp/open_clip/bin/python [--workers=1,2]

@@ -26,7 +26,10 @@ def originals() -> list[Image.Image]:
 
 
 def photograph(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A random crop of at least 0.7 of the sides, resized to 500x375 or 375x500, each side varied by up to a tenth."""
+    """A random crop, resized to 500x375 or 375x500.
+
+    The crop has at least 0.7 of the sides. Each target side is varied by up to a tenth.
+    """
     width, height = (round(side * rng.uniform(0.9, 1.1)) for side in ((500, 375) if rng.random() < 0.75 else (375, 500)))
     fitting = min(image.width / width, image.height / height) * rng.uniform(0.7, 1.0)
     left, top = (rng.uniform(0, full - side * fitting)

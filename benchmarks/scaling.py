@@ -1,4 +1,6 @@
-"""Cost against chips, batch and model size: the tables and plots of docs/scaling.md, from `python -m vlp_jax.compile`.
+"""Cost against chips, batch and model size: the tables and plots of docs/scaling.md.
+
+All figures are from `python -m vlp_jax.compile`.
 
 pip install '.[compile,notebook]' && python benchmarks/scaling.py [--only=PREFIX] [--render]
 

@@ -1,4 +1,6 @@
-"""Our training step compared with OpenCLIP's, eager and compiled, on a CPU: ViT-B/32, CLIP's 12 x 512 text tower, float32, AdamW.
+"""Our training step compared with OpenCLIP's, eager and compiled, on a CPU.
+
+The model is ViT-B/32 with CLIP's 12 x 512 text tower, in float32 with AdamW.
 
 python -m venv /tmp/open_clip && /tmp/open_clip/bin/pip install torch==2.14.1 torchvision==0.29.1 open_clip_torch
 python benchmarks/train_step.py --open-clip-python=/tmp/open_clip/bin/python [--rounds=5] [--steps=2] [--batch=16]
@@ -28,7 +30,11 @@ START, END = 49406, 49407
 
 
 def random_batch(rows):
-    """uint8 images [B, 224, 224, 3], token ids [B, 77] (start token, words, end token, zeros) and their padding mask."""
+    """A random batch.
+
+    Returns: uint8 images [B, 224, 224, 3], token ids [B, 77] (start token, words, end token, zeros)
+      and their padding mask.
+    """
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -82,7 +88,10 @@ def our_step(rows):
 
 
 def open_clip_step(rows, compiled=False):
-    """The same for OpenCLIP: its ViT-B-32, ClipLoss, and the parameter groups of its trainer; with torch.compile if `compiled`."""
+    """The same for OpenCLIP: its ViT-B-32, ClipLoss, and the parameter groups of its trainer.
+
+    compiled: whether to use torch.compile.
+    """
     import math
 
     import open_clip
@@ -120,7 +129,7 @@ STEPS = {"ours": our_step, "open_clip": open_clip_step,
 
 
 def work(name, rows):
-    """A worker: reports when it is ready, then answers each number of steps that it reads with their times."""
+    """A worker: reports when it is ready, then answers each number of steps with their times."""
     advance, compile_seconds = STEPS[name](rows)
     start = time.perf_counter()
     advance()

@@ -1,4 +1,6 @@
-"""Accuracy on questions about the embedded images for four fusions with the same budget, overall and by type of question.
+"""Accuracy on questions about the embedded images for four fusions with the same budget.
+
+The accuracy is printed overall and by type of question.
 
 python benchmarks/vqa_fusions.py DIR [--fusions=cross_attention,concatenation,gated,graph] [--config.KEY=VALUE ...]
 
@@ -29,7 +31,10 @@ def train(fusion: str, folder: pathlib.Path, overrides: list[str]) -> dict[str, 
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """A Markdown table: a row per fusion with the accuracy overall and for each type, the most frequent type first."""
+    """A Markdown table: a row per fusion with the accuracy overall and for each type.
+
+    The most frequent type is the first.
+    """
     first = next(iter(rows.values()))
     types = {key.removeprefix(f"{PREFIX}samples/"): value for key, value in first.items() if key.startswith(f"{PREFIX}samples/")}
     types = sorted(types, key=types.get, reverse=True)

@@ -1,4 +1,4 @@
-"""Shared parts of the entry points: flags, `--config.section.key=value` overrides, and errors as one line."""
+"""Shared parts of the entry points: flags, `--config.KEY=VALUE` overrides, errors as one line."""
 
 import argparse
 import contextlib
@@ -134,7 +134,9 @@ def leave_at_once(status: int) -> NoReturn:
 
 
 def quiet_libraries() -> None:
-    """Silences Orbax's long reports of saves, and the repeated ones of a failed save, one per array over three channels.
+    """Silences Orbax's long reports of saves.
+
+    A failed save is reported once per array over three channels.
 
     The error that this package raises has all the information.
     """
@@ -145,7 +147,9 @@ def quiet_libraries() -> None:
 
 
 def give_devices_threads() -> None:
-    """Gives XLA enough threads for several devices on one CPU; to be called before the first device is used.
+    """Gives XLA enough threads for several devices on one CPU.
+
+    To be called before the first device is used.
 
     The number of devices is `--xla_force_host_platform_device_count` in XLA_FLAGS. Each collective
     in which a device waits holds a thread of XLA's pool, a device may wait in several, and XLA

@@ -1,4 +1,4 @@
-"""Estimate the cost of a run: compile its train step for TPUs (v4, v5e, v5p, v6e) or GPUs (h100, h200) that are not here.
+"""Estimate the cost of a run: compile its train step for absent TPUs (v4, v5e, v5p, v6e) or GPUs (h100, h200).
 
 python -m vlp_jax.compile --config=configs/clip_b16.py --topology=v5e:16x16 [--config.KEY=VALUE ...]
   prints memory, flops, traffic and the least time of a step. It reads no data and no tokenizer.

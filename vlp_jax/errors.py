@@ -1,4 +1,4 @@
-"""Errors that a user can fix: every entry point prints one as a single line and exits with the error's status.
+"""Errors that a user can fix. Every entry point prints one line for them and exits with their status.
 
 Exit statuses of all entry points, which the launchers read:
   0    finished.

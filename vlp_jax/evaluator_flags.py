@@ -1,4 +1,7 @@
-"""A flag for each setting of an evaluator, for `evaluate`: `--class-field=label` is `evaluators.NAME.class_field`."""
+"""Flags of `evaluate` for the settings of an evaluator.
+
+`--class-field=label` is `evaluators.NAME.class_field`.
+"""
 
 import argparse
 import dataclasses
@@ -35,7 +38,10 @@ def add_evaluator_flags(flags: argparse.ArgumentParser) -> None:
 
 
 def evaluator_of(given: argparse.Namespace, tasks: tuple[str, ...], config: schema.Config) -> schema.Evaluator:
-    """The evaluator that the flags describe; other settings are those of the first evaluator of the config with a suitable task.
+    """The evaluator that the flags describe.
+
+    Settings without a flag are those of the first evaluator of the config with a task that uses
+    them.
 
     Raises:
       ConfigError: a value is invalid, an objective has no head for the tasks, or no task reads a

@@ -16,7 +16,9 @@ CTRL_C = 130  # 128 + SIGINT, as shells report it
 
 
 class AtOnce:
-    """A context in which `answer(number)` is called in a thread as soon as a signal with a Python handler arrives.
+    """A context in which `answer(number)` is called in a thread as soon as a signal arrives.
+
+    The signal must have a handler in Python.
 
     To be entered in the main thread. An outer one is suspended while an inner one is active.
     """
@@ -46,7 +48,10 @@ class AtOnce:
 
 
 def leave_on_ctrl_c() -> None:
-    """From now on Ctrl-C ends this process with one line, also during imports and compilation, until a run handles it itself."""
+    """From now on Ctrl-C ends this process with one line, also during imports and compilation.
+
+    This holds until a run handles Ctrl-C itself.
+    """
     signal.signal(signal.SIGINT, _ignore)  # the thread handles the signal
     AtOnce(lambda number: _leave() if number == signal.SIGINT else None).__enter__()
 
@@ -82,7 +87,7 @@ def leaving_with(leave: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def as_exception() -> Iterator[None]:
-    """A context in which Ctrl-C raises KeyboardInterrupt in the main thread, for code that has to clean up."""
+    """A context in which Ctrl-C raises KeyboardInterrupt in the main thread, for cleaning up."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -88,7 +88,7 @@ def _splits(flags: argparse.Namespace) -> dict[str, Source]:
 
 
 class _Progress:
-    """Samples done, their rate and the time left: a live line on a terminal, elsewhere a line every ten seconds."""
+    """Samples done, their rate and the time left: a live line, or one every ten seconds without a terminal."""
 
     def __init__(self):
         self.live = sys.stderr.isatty()

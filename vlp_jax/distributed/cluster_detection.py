@@ -1,4 +1,4 @@
-"""The index of this process and the number of processes, from flags or the cluster (Slurm, TPU, Kubernetes, MPI)."""
+"""The index and number of processes, from flags or the cluster (Slurm, TPU, Kubernetes, MPI)."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""A proxy between a process and the coordination service of process 0, so that the loss of process 0 is reported in words.
+"""A proxy to the coordination service of process 0, so that the loss of process 0 is reported in words.
 
 JAX's client aborts its process with a stack trace as soon as its connection to process 0 breaks,
 and has no working hook for it (jaxlib's `missed_heartbeat_callback` fails with std::bad_cast). Here
@@ -22,7 +22,9 @@ LOST = b"lost\n"
 
 
 class CoordinatorProxy:
-    """Forwards connections to `address` to process 0, and calls `lost()` when process 0 closes one that is still in use.
+    """A proxy that forwards connections to `address` to process 0.
+
+    It calls `lost()` when process 0 closes a connection that is still in use.
 
     It serves from the connection of JAX to the end of the run, and ends with this process for
     whatever reason.
@@ -52,7 +54,10 @@ class CoordinatorProxy:
 
 
 def serve(coordinator: str) -> None:
-    """The proxy process: threads that forward, until the end of stdin shows that the process it serves has ended."""
+    """The proxy process: threads that forward, until the process that it serves has ended.
+
+    The end of stdin shows that.
+    """
     host, _, port = coordinator.rpartition(":")
     short = None if len(tempfile.gettempdir()) < 80 else "/tmp"  # the path of a socket has at most 107 bytes
     with tempfile.TemporaryDirectory(prefix="vlp_jax_", dir=short) as folder:

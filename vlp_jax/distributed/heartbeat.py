@@ -1,4 +1,7 @@
-"""Heartbeats between processes: each reports that it is alive, or why it exits, and exits when another is gone."""
+"""Heartbeats between processes, and the common exit when one of them fails or is lost.
+
+Each process reports that it is alive, or why it exits, and exits when another one is gone.
+"""
 
 import contextlib
 import json
@@ -42,7 +45,7 @@ class Heartbeat:
     """
 
     def __init__(self, heartbeat_seconds: float, relay: CoordinatorProxy | None = None):
-        """relay: the proxy through which JAX reaches process 0, on all other processes; closed by this object."""
+        """relay: the proxy to process 0, on all other processes; closed by this object."""
         self.patience, self.interval = heartbeat_seconds, min(max(heartbeat_seconds / 10, 0.2), 2.0)
         self.me, self.hosts = jax.process_index(), jax.process_count()
         self.heard = {host: (None, time.monotonic()) for host in range(self.hosts)}  # last beat, and when it was received
@@ -112,7 +115,9 @@ class Heartbeat:
         return {(key.split("/")[-2], int(key.split("/")[-1])): json.loads(text) for key, text in found}
 
     def exit(self, said: str, status: int, tell: bool = True) -> NoReturn:
-        """Prints the reason, sends its last line to the others where process 0 is reachable, and ends this process at once.
+        """Prints the reason, sends its last line to the others, and ends this process at once.
+
+        `tell` is False where process 0, which forwards it, is gone.
 
         An orderly end would wait for processes that are gone.
         """

@@ -1,4 +1,4 @@
-"""Several processes as one run: they connect, print as one, and exit together whatever happens to one of them."""
+"""Several processes as one run: they connect, print as one, and exit together."""
 
 import contextlib
 import io

@@ -170,7 +170,10 @@ class EvaluationSet:
 
 
 def label_in(metadata: Mapping[str, Any], field: str) -> str | None:
-    """The class in a field of metadata, read as a target of kind `class`: text or an integer; None for other values."""
+    """The class in a field of metadata, read as a target of kind `class`.
+
+    It is text or an integer; None for other values.
+    """
     values = values_in(metadata, schema.ClassTarget(field=field))
     return values[0] if len(values) == 1 else None
 

@@ -80,7 +80,7 @@ class Found:
 
 
 def prompts_of(data: EvaluationSet, spec: schema.Evaluator, where: str) -> tuple[str, ...]:
-    """The prompts of the evaluator, or those stored with the data where the evaluator has only the bare name."""
+    """The prompts of the evaluator, or those of the data where the evaluator has only the bare name."""
     source = data.source
     if not isinstance(source, NamesClasses) or not source.templates or tuple(spec.templates) != BARE:
         return templates_of(f"{where}templates", spec.templates)
@@ -161,7 +161,10 @@ def own_class_field(metadata: Mapping[str, Any]) -> str | None:
 
 
 def templates_of(where: str, templates: Sequence[str]) -> tuple[str, ...]:
-    """The prompts. Each is given as itself, as the name of a set in this package, or as a file with one prompt per line.
+    """The prompts.
+
+    Each is given as itself, as the name of a set in this package, or as a file with one prompt per
+    line.
 
     Args:
       where: the setting, for messages.

@@ -80,7 +80,10 @@ def decodable_set(data: EvaluationSet, preprocessor: Preprocessor, threads: int,
 
 def bad_samples(source: Source, check: Callable[[Sample], Any], threads: int, before: dict[int, SampleError] | None = None,
                 paced: Callable[[Sequence[int]], Iterator[int]] = iter) -> dict[int, SampleError]:
-    """{index: error} of the samples that cannot be read or do not pass `check`; those in `before` are not read again."""
+    """{index: error} of the samples that cannot be read or do not pass `check`.
+
+    Those in `before` are not read again.
+    """
     known = before or {}
 
     def look(number: int) -> tuple[int, SampleError | None]:

@@ -1,4 +1,4 @@
-"""The encodings and heads that the config's objectives train, which determine the possible tasks of an evaluator."""
+"""The encodings and heads that a config trains, which determine the possible evaluator tasks."""
 
 from collections.abc import Sequence
 

@@ -206,7 +206,10 @@ class EvaluationSuite:
 
 
 def metric_names(config: schema.Config) -> list[str]:
-    """Every name that `EvaluationSuite.run` can return for a config, whose tasks and objectives are already checked."""
+    """Every name that `EvaluationSuite.run` can return for a config.
+
+    The tasks and objectives of its evaluators are already checked.
+    """
     return [f"{name}/{metric}" for name, spec in config.evaluators.items() for task in spec.tasks
             for metric in (*TASK_METRICS[task], *label_metrics(task, spec, config))] + [
                 f"{name}/{BAD_EXAMPLES}" for name in config.evaluators]
@@ -221,7 +224,10 @@ def label_metrics(task: str, spec: schema.Evaluator, config: schema.Config) -> t
 
 
 def collect_descriptions(specs: Mapping[str, schema.Evaluator], train: Sequence[Source]) -> dict[str, dict[str, list[str]]]:
-    """Training captions by class, for every class field that a zero-shot evaluator uses; stored with the checkpoint."""
+    """Training captions by class, for every class field that a zero-shot evaluator uses.
+
+    They are stored with the checkpoint.
+    """
     wanted: dict[str, int] = {}
     for spec in specs.values():
         if "zero_shot" in spec.tasks and spec.captions_per_class:

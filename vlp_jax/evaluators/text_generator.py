@@ -1,4 +1,4 @@
-"""Evaluation of a model's decoder over a set: its loss on true captions, and the captions that it generates."""
+"""Evaluation of a model's decoder: its loss on true captions, and its generated captions."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any

@@ -1,4 +1,7 @@
-"""Zero-shot classification: the class of an image is the one whose texts are nearest (Radford et al. 2021, section 3.1)."""
+"""Zero-shot classification (Radford et al. 2021, section 3.1).
+
+The class of an image is the one whose texts are nearest.
+"""
 
 import string
 from collections.abc import Callable, Mapping, Sequence

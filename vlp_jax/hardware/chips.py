@@ -1,4 +1,7 @@
-"""Peak figures of accelerators from the vendors' data sheets, for utilisation and for the least time of a step."""
+"""Peak figures of accelerators, from the vendors' data sheets.
+
+They are used for utilisation and for the least time of a step.
+"""
 
 import dataclasses
 

@@ -87,7 +87,9 @@ def read_collective(line: str, computation: str, islands: Sequence[int]) -> Coll
 
 
 def traffic(kind: str, size: int, group: Sequence[int], islands: Sequence[int]) -> tuple[float, float]:
-    """The least bytes that a device sends within its island and beyond for a collective of `group` over `size` bytes.
+    """The least bytes that a device sends, within its island and beyond it, for one collective.
+
+    The collective is of `kind`, between the devices of `group`, over `size` bytes.
 
     First the members within an island communicate, then each with its counterparts in the other
     islands. Every byte must be received from or sent to all others once; a sum does both (Patarasuk

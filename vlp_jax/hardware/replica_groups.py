@@ -1,4 +1,7 @@
-"""The devices that take part in a collective, read from the three notations in the text of a compiled program."""
+"""The devices that take part in a collective, read from the text of a compiled program.
+
+The text has three notations for them.
+"""
 
 import math
 import re

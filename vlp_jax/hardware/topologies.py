@@ -1,4 +1,7 @@
-"""Absent accelerators: device descriptions for which the real compilers compile (`jax.experimental.topologies`)."""
+"""Absent accelerators: device descriptions for which the real compilers compile.
+
+They come from `jax.experimental.topologies`.
+"""
 
 import dataclasses
 import math

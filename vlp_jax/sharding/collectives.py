@@ -60,7 +60,10 @@ class Exchange:
 
     @classmethod
     def in_use(cls, ring: bool, chunk: int) -> "Exchange":
-        """An exchange over the mesh of the layout in use; without one, all rows and columns are taken to be on one device."""
+        """An exchange over the mesh of the layout in use.
+
+        Without a layout, all rows and columns are taken to be on one device.
+        """
         layout = current_layout()
         return cls(ring, chunk, None if layout is None else layout.mesh)
 
@@ -74,7 +77,9 @@ class Exchange:
             check_batch(size, self.mesh, "a contrastive loss over a batch of")
 
     def on_each_device(self, function: Callable[[Tree, Tree], tuple[Tree, Tree]], batched: Tree, whole: Tree) -> tuple[Tree, Tree]:
-        """`function(batched, whole) -> (batched, whole)`, called with a device's own part of `batched` and all of `whole`.
+        """`function(batched, whole) -> (batched, whole)`, called on every device.
+
+        It gets the device's own part of `batched` and all of `whole`.
 
         The results are never differentiated through. The returned `whole` must be equal on all
         devices.

@@ -4,7 +4,10 @@ import math
 
 
 def nearest_words(size: int, divisor: int) -> str:
-    """The multiples of `divisor` around `size`: "992 and 1024"; only the upper one where the lower one would be 0."""
+    """The multiples of `divisor` around `size`: "992 and 1024".
+
+    Only the upper one is named where the lower one would be 0.
+    """
     below = size // divisor * divisor
     return f"{below} and {below + divisor}" if below else str(divisor)
 

@@ -1,4 +1,7 @@
-"""The layout in use while a function is traced: the mesh, its rules, and constraints on activations by logical axis."""
+"""The layout in use while a function is traced: the mesh and its rules.
+
+Activations are constrained by their logical axes.
+"""
 
 import contextlib
 import contextvars
@@ -47,7 +50,10 @@ _in_use: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout"
 
 @contextlib.contextmanager
 def layout_in_use(layout: Layout | None) -> Iterator[None]:
-    """A context in which functions are traced with `layout`; the train step enters it around the model and its objectives."""
+    """A context in which functions are traced with `layout`.
+
+    The train step enters it around the model and its objectives.
+    """
     token = _in_use.set(layout)
     try:
         yield

@@ -1,4 +1,7 @@
-"""The device mesh with the axes `data`, `fsdp` and `tensor`, sized by the config and arranged by the devices' topology."""
+"""The device mesh with the axes `data`, `fsdp` and `tensor`.
+
+Its sizes come from the config, and its arrangement from the devices' topology.
+"""
 
 import math
 from collections import Counter

@@ -106,7 +106,9 @@ def by_mean(config: schema.Config, module: PretrainingModule, state: TrainState,
 
 def by_encodings(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
                  key: jax.Array) -> tuple[dict, Metrics]:
-    """Gradients of the batch, exact also for losses that couple its examples (GradCache, Gao et al. 2021, section 3.2).
+    """Gradients of the batch, exact also for losses that couple its examples.
+
+    This is GradCache (Gao et al. 2021, section 3.2).
 
     The first pass over the microbatches keeps the encodings through which losses couple the batch.
     The coupled losses of the full batch give the gradients of their own parameters and of each
@@ -154,7 +156,10 @@ def by_encodings(config: schema.Config, module: PretrainingModule, state: TrainS
 
 
 def split(tree: Any, count: int) -> Any:
-    """Splits the leading axis of every leaf: [B, ...] -> [k, B / k, ...], microbatch i holding rows i, i + k, ..."""
+    """Splits the leading axis of every leaf: [B, ...] -> [k, B / k, ...].
+
+    Microbatch i has the rows i, i + k, ...
+    """
     return jax.tree.map(lambda x: rearrange(x, "(b k) ... -> k b ...", k=count), tree)
 
 

@@ -165,18 +165,18 @@ class Run(Update):
         return EvaluationSuite(specs, predictor, descriptions, self.config.data.threads, text_generator, heads)
 
     def evaluated_variables(self, state: Any) -> dict:
-        """The EMA parameters and their statistics where the config keeps them, else the parameters and collections."""
+        """The EMA parameters and their statistics where the config keeps them, else the last ones."""
         return {"params": state.params, **state.collections} if state.ema is None else state.ema_variables
 
 
 def build_module(config: schema.Config, compute: str | None = None) -> PretrainingModule:
-    """The module that a config describes, hashable; `compute` overrides the compute dtype of its precision."""
+    """The module that a config describes, hashable; `compute` overrides its compute dtype."""
     precision = Precision(jnp.dtype(compute or config.precision.compute))
     return PretrainingModule(config.model, flax.core.freeze(config.objectives), precision)
 
 
 def build_predictor(module: PretrainingModule, preprocessor: Preprocessor, layout: Layout) -> Predictor:
-    """The predictor that embeds images and captions for evaluators, over the devices of the layout's mesh."""
+    """The predictor that embeds images and captions for evaluators, over the layout's mesh."""
     def embed(variables, image, text, mask):
         return module.apply(variables, image, text, mask, method="embed")
 
@@ -187,7 +187,7 @@ def build_predictor(module: PretrainingModule, preprocessor: Preprocessor, layou
 
 
 def build_text_generator(module: PretrainingModule, predictor: Predictor, layout: Layout) -> TextGenerator:
-    """The text generator that scores and generates captions for evaluators; used where the model has a decoder."""
+    """The text generator of evaluators, over the layout's mesh; used where the model has a decoder."""
     _, end, padding = predictor.preprocessor.tokenizer.special_ids
 
     def losses(variables, image, text, mask):
@@ -200,7 +200,10 @@ def build_text_generator(module: PretrainingModule, predictor: Predictor, layout
 
 
 def build_heads(module: PretrainingModule, predictor: Predictor, targets: Targets, layout: Layout) -> dict[str, SupervisedHead]:
-    """{name: head} of the supervised objectives for evaluators, over the mesh of `layout`; compiled at first use."""
+    """{name: head} of the supervised objectives for evaluators, over the layout's mesh.
+
+    They are compiled at their first use.
+    """
     def predictor_of(ask: Callable) -> Predictor:
         return Predictor(predictor.embed, predictor.preprocessor, layout.mesh, with_layout(ask, layout))
 
@@ -302,7 +305,7 @@ def check_reached(config: schema.Config, steps: int) -> None:
 
 
 def check_batches(config: schema.Config, mesh: jax.sharding.Mesh) -> None:
-    """Checks that the batch and each microbatch divide over the batch axes of the mesh, and runs `check_packing`.
+    """Checks that the batch and each microbatch divide over the mesh, and runs `check_packing`.
 
     Raises:
       MeshError: they do not divide; the message names the nearest sizes.

@@ -28,12 +28,17 @@ def zero_frozen(gradients: Any, frozen: Sequence[str]) -> Any:
 
 
 def is_frozen_norm(name: str, frozen: Sequence[str]) -> bool:
-    """Whether the BatchNorm at path `name` (`model/image/norm`) is frozen: all its parameters, thus its running statistics."""
+    """Whether all parameters of the BatchNorm at path `name` (`model/image/norm`) are frozen.
+
+    Its running statistics are frozen with them.
+    """
     return all(is_frozen(f"{name}/{parameter}", frozen) for parameter in ("scale", "bias"))
 
 
 def statistics_kept(frozen: Sequence[str]) -> Callable:
-    """An interceptor for `nn.intercept_methods` that makes frozen BatchNorms use their running statistics in training.
+    """An interceptor for `nn.intercept_methods` that freezes the statistics of frozen BatchNorms.
+
+    They are normalised by their running statistics in training too.
 
     The statistics of a BatchNorm whose parameters are all frozen stay unchanged. Otherwise the
     features of a frozen encoder would change with every update, and differ from those in

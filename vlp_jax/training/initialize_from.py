@@ -140,7 +140,10 @@ def objectives_that_continue(here: Shapes, there: Shapes, config_there: dict, co
 
 
 def same_target(there: dict, here: schema.Data, name: str) -> bool:
-    """Whether a target means the same in two runs: classes found in the training data need the same training data."""
+    """Whether a target means the same in two runs.
+
+    Classes that are found in the training data need the same training data.
+    """
     target = here.targets[name]
     found_in_data = isinstance(target, schema.Classes) and not target.names
     return there["targets"].get(name) == to_tree(target) and (not found_in_data or there["train"] == to_tree(here.train))
@@ -157,7 +160,10 @@ def named(shapes: Shapes, patterns: tuple[str, ...]) -> Shapes:
 
 
 def grouped(paths: Sequence[str]) -> str:
-    """Parameters in words, counted by the part of the model or the objective they belong to; a single one by its path."""
+    """Parameters in words, counted by the part of the model or the objective they belong to.
+
+    A single one is given by its path.
+    """
     groups: dict[str, list[str]] = {}
     for path in paths:
         groups.setdefault("/".join(path.split("/")[:2 if path.startswith("model/") else 1]), []).append(path)
@@ -205,7 +211,11 @@ def check_words(key: str, folder: str, taken: dict[str, list[int]], stored: dict
 
 
 def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -> TrainState:
-    """`state` with the values that the origins hold, a later one's where several hold the same; the EMA starts equal to them."""
+    """`state` with the values that the origins hold.
+
+    Where several hold the same parameter, the last one is used. The EMA starts equal to the
+    parameters.
+    """
     params, collections = flat(state.params), flat(state.collections)
     for origin in origins:
         config = restore_config(origin.folder, origin.step, together=True)

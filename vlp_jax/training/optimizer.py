@@ -115,7 +115,9 @@ def scale_by_moments(config: schema.Optimizer, axes: Mapping[str, Axes]) -> list
 
 
 def matrix_axes(params: Any) -> Any:
-    """The input and output axes of each kernel, for Muon; None for parameters that Muon does not treat as matrices.
+    """The input and output axes of each kernel, for Muon.
+
+    None for parameters that Muon does not treat as matrices.
 
     These are embeddings, biases, scales and the last layer of a `TargetHead`, as output layers are
     better trained by Adam (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural
@@ -147,7 +149,9 @@ def add_weight_decay(factors: Any) -> optax.GradientTransformation:
 
 
 def match_rules(name: str, rules: Sequence[tuple[str, float]], params: Any, default: float) -> Any:
-    """The value of the first rule whose regex is found in the path, for each parameter, as a tree like `params`.
+    """The value of the first matching rule for each parameter, as a tree like `params`.
+
+    A rule matches where its regex is found in the path.
 
     Args:
       name: config key of the rules, for messages.

@@ -1,4 +1,4 @@
-"""Penalties on parameters, as the `regularizers` section of a config names them: loss terms without examples."""
+"""Penalties on parameters, given by the `regularizers` section: loss terms without examples."""
 
 import re
 from collections.abc import Mapping, Sequence

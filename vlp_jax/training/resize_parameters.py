@@ -1,4 +1,7 @@
-"""Parameters of one run converted to the layout of another: scanned layers or not, other image sizes, other text lengths."""
+"""Parameters of one run converted to the layout of another.
+
+The two may differ in scanned layers, image size and text length.
+"""
 
 import functools
 import math
@@ -73,7 +76,10 @@ def number_of(layer: str) -> int:
 
 
 def change_of(path: str, there: list[int], here: list[int]) -> str | None:
-    """What `fitted` does to a parameter of another shape: resampled, cut or extended; None where it cannot be converted."""
+    """What `fitted` does to a parameter of another shape: resampled, cut or extended.
+
+    None where it cannot be converted.
+    """
     axis = OF_LINES.get(path, 1)
     known = path in OF_WORDS or path in OF_PATCHES or path in OF_LINES
     if not known or len(there) != len(here) or any(there[i] != here[i] for i in range(len(here)) if i != axis):
@@ -97,7 +103,9 @@ def fitted(path: str, array: jax.Array, fresh: jax.Array) -> jax.Array:
 
 
 def resampled(table: jax.Array, count: int, front: int = 0) -> jax.Array:
-    """Positions of a square grid of patches interpolated to another grid (Dosovitskiy et al. 2021, section 3.2).
+    """Positions of a square grid of patches interpolated to another grid.
+
+    See Dosovitskiy et al. 2021, section 3.2.
 
     Args:
       table: float32 [1, front + N, D], rows of the grid from the top.

@@ -1,4 +1,4 @@
-"""A run from its config to its outcome: the checks before the first update, and the guards around training."""
+"""A run from its config to its outcome: checks before the first update, and guards around training."""
 
 import jax
 
@@ -43,7 +43,10 @@ def train(config: schema.Config, workdir: str, accept_changes: bool = False) -> 
 
 
 def train_alone(run: Run, workdir: str, changes: list[str]) -> Outcome:
-    """`train`, where no other run trains in the workdir. changes: lines about the config since the workdir was claimed."""
+    """`train`, where no other run trains in the workdir.
+
+    changes: lines about the changes of the config since the workdir was claimed.
+    """
     config = run.config
     if not changes:
         claim_workdir(workdir, config)

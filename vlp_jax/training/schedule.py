@@ -12,7 +12,9 @@ MOST_STEPS = 2**31 - 1  # the state counts steps in int32
 
 
 def total_steps(config: schema.Config, examples_per_epoch: int) -> int:
-    """The length of a run in steps, from the one of steps, examples and epochs that the config gives (rounded up).
+    """The length of a run in steps, rounded up.
+
+    It follows from the one of steps, examples and epochs that the config gives.
 
     Raises:
       ConfigError: the length is more than an int32 step counter can hold.

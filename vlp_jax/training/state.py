@@ -57,7 +57,7 @@ def running_statistics(collections: dict) -> dict | None:
 
 
 def initial_variables(module: nn.Module, batch: dict[str, jax.Array], seed: int) -> dict:
-    """The initial variables of the module for the shapes of a batch, boxed with their logical axes; a function to trace."""
+    """The initial variables of the module, boxed with their logical axes; a function to trace."""
     return module.init({"params": jax.random.key(seed)}, batch, train=False)
 
 
@@ -72,7 +72,7 @@ def abstract_parameters(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct
 
 
 def abstract_collections(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:
-    """The shapes of the variables other than parameters, such as BatchNorm's running statistics, without computing any."""
+    """The shapes of the variables other than parameters, such as BatchNorm's running statistics."""
     variables = nn.meta.unbox(jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch))
     return {name: collection for name, collection in variables.items() if name != "params"}
 
@@ -130,7 +130,9 @@ def is_word_table(path: tuple) -> bool:
 
 
 def fingerprint(tree: Any) -> int:
-    """32 bits that change with any bit of any leaf and, but for a chance of 2^-32, with the order of the leaves.
+    """32 bits that change with any bit of any leaf.
+
+    They also change with the order of the leaves, but for a chance of 2^-32.
 
     It is the sum modulo 2^32 of every 32-bit word mixed with its position. It distinguishes a
     damaged checkpoint from a valid one; it does not protect against forgery.
@@ -158,7 +160,10 @@ def leaf_fingerprint(leaf: jax.Array, number: jax.Array) -> jax.Array:
 
 
 def mixed(words: jax.Array) -> jax.Array:
-    """A one-to-one map of uint32 in which every input bit affects all output bits (the finaliser of Appleby's MurmurHash3)."""
+    """A one-to-one map of uint32 in which every input bit affects all output bits.
+
+    It is the finaliser of Appleby's MurmurHash3.
+    """
     words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
     words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
     return words ^ (words >> 16)

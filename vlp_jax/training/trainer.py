@@ -203,7 +203,9 @@ class Trainer:
             self.checkpoints.ranked[self.step] = value
 
     def make_up_for_evaluation(self) -> None:
-        """Runs the evaluators that were due at the restored step and did not run, and adds their metrics to the newest row.
+        """Runs the evaluators that were due at the restored step and did not run.
+
+        Their metrics are added to the newest row.
 
         A stop signal or the end of the process may have prevented them.
         """
@@ -265,7 +267,10 @@ class Trainer:
         return self.config.checkpoint.best_metric if self.config.checkpoint.keep_best else None
 
     def ranked_before(self) -> dict[int, float]:
-        """{step: value of the metric that ranks checkpoints} from the rows of earlier sessions, the same in all processes."""
+        """{step: value of the metric that ranks checkpoints} from the rows of earlier sessions.
+
+        It is the same in all processes.
+        """
         rows = [(row["step"], row.get(self.best_metric)) for row in self.rows.rows if self.best_metric]
         found = [(step, value) for step, value in rows if isinstance(value, int | float)]
         return dict(broadcast_from_primary("ranked checkpoints", lambda: found)) if self.best_metric else {}
@@ -314,7 +319,9 @@ class Trainer:
 
 
 def check_same_input(stored: Any, here: dict[str, Any], where: str) -> None:
-    """Checks that the input of a checkpoint is the same here, as its position in the input means nothing otherwise.
+    """Checks that the input of a checkpoint is the same here.
+
+    Its position in the input would mean nothing otherwise.
 
     Raises:
       CheckpointError: the message names what has changed.

@@ -76,12 +76,17 @@ def names_in(folder: str) -> list[str]:
 
 
 def is_checkpoint(folder: str, name: str) -> bool:
-    """Whether a name is a folder named by a step as this code writes it: not `latest`, `7.bak`, `-3`, `007`, nor a file."""
+    """Whether a name is a folder named by a step as this code writes it.
+
+    `latest`, `7.bak`, `-3`, `007` and files are not.
+    """
     return re.fullmatch("0|[1-9][0-9]*", name, re.ASCII) is not None and os.path.isdir(os.path.join(folder, name))
 
 
 def lost_checkpoint(folder: str, newest: int | None) -> str | None:
-    """A line about a lost checkpoint: one later than `newest` that the file `newest_checkpoint` next to the folder names.
+    """A line about a lost checkpoint.
+
+    It is one later than `newest` that the file `newest_checkpoint` next to the folder names.
 
     Returns: None where no checkpoint is lost.
     """
@@ -269,7 +274,9 @@ def restore_collections(folder: str, step: int, name: str, like: Any, metadata: 
 
 
 def restore_item(folder: str, step: int, name: str, wanted: Any, metadata: dict[str, Any], together: bool) -> Any:
-    """`read_item` with a check of the fingerprints. together: whether all processes read their parts of it.
+    """`read_item` with a check of the fingerprints.
+
+    together: whether all processes read their parts of it.
 
     Raises:
       CheckpointError: the item cannot be read, or is not what was written.
@@ -286,7 +293,10 @@ def restore_item(folder: str, step: int, name: str, wanted: Any, metadata: dict[
 
 
 def read_metadata(folder: str, step: int, together: bool = False) -> dict[str, Any]:
-    """`restore_metadata`, with damage as a CheckpointError. together: whether all processes read now and share errors."""
+    """`restore_metadata`, with damage as a CheckpointError.
+
+    together: whether all processes read now and share errors.
+    """
     def read() -> dict[str, Any]:
         return restore_metadata(folder, step)
 

@@ -1,4 +1,4 @@
-"""One run per workdir, by a lock that the kernel releases when the process that holds it ends for any reason."""
+"""One run per workdir, by a lock that the kernel releases when its process ends for any reason."""
 
 import contextlib
 import fcntl

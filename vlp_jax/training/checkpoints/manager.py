@@ -133,7 +133,10 @@ class Checkpoints:
         return None
 
     def mention_oddities(self, steps: list[int]) -> None:
-        """Prints other files among the checkpoints, and whether a later checkpoint than those of `steps` (descending) is gone."""
+        """Prints other files among the checkpoints, and whether a later checkpoint is gone.
+
+        steps: those of the checkpoints, descending.
+        """
         strays = stray_names(self.folder) if is_primary_process() else []
         if strays:
             print(f"{self.folder}: ignored what is no checkpoint: {', '.join(map(repr, strays[:5]))}"
@@ -143,7 +146,9 @@ class Checkpoints:
             print(f"warning: {lost}: was it deleted, or is its storage not mounted? The run continues from there", flush=True)
 
     def check_fresh(self) -> None:
-        """Checks that no earlier run in this workdir had a checkpoint: a fresh start would overwrite its files.
+        """Checks that no earlier run in this workdir had a checkpoint.
+
+        A fresh start would overwrite the files of that run.
 
         Raises:
           CheckpointError: an earlier run had a checkpoint.
@@ -253,7 +258,10 @@ class Checkpoints:
             self.record_newest()
 
     def record_newest(self) -> None:
-        """Writes the step of the newest finished checkpoint to `DIR/newest_checkpoint`, which later reveals its loss."""
+        """Writes the step of the newest finished checkpoint to `DIR/newest_checkpoint`.
+
+        A later loss of the checkpoint is detected by this file.
+        """
         steps = finished_steps(self.folder) if is_primary_process() else []
         if steps and steps[-1] != self.recorded:
             write_atomically(self.record, f"{steps[-1]}\n")

@@ -1,4 +1,6 @@
-"""Classification of errors on reading a checkpoint: damage, which an older checkpoint can replace, or failing storage.
+"""Classification of errors on reading a checkpoint: damage or failing storage.
+
+An older checkpoint can replace a damaged one.
 
 Only proofs of damage count as such: missing or truncated files, and contents that cannot be
 decoded. A server that answers 503, a stale network mount or too little memory prove nothing about
@@ -88,7 +90,10 @@ def judged(what: str, place: str, error: Exception) -> DamagedCheckpoint | Check
 
 
 def unreadable_folder(place: str, item: str) -> PermissionError | None:
-    """The permission error of a folder of an item, which Orbax reports as if nothing were there; None without one."""
+    """The permission error of a folder of an item; None without one.
+
+    Orbax reports such a folder as if it were empty.
+    """
     try:
         for folder, _, _ in os.walk(os.path.join(place, item), onerror=_raise):
             os.stat(os.path.join(folder, "."))
@@ -104,7 +109,10 @@ def _raise(error: OSError) -> None:
 
 
 def damaged_file(place: str, item: str) -> str:
-    """The JSON file of a checkpoint's item that cannot be parsed, as a path below `place`; else the item itself."""
+    """The JSON file of a checkpoint's item that cannot be parsed, as a path below `place`.
+
+    The item itself where all of them can be.
+    """
     for folder, _, names in sorted(os.walk(os.path.join(place, item))):
         for name in sorted(names):
             if name in ("_METADATA", "_sharding", "metadata") or os.path.basename(folder) == "array_metadatas":

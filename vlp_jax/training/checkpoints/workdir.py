@@ -19,7 +19,9 @@ FOLDERS, FILES = ("checkpoints", "tensorboard"), ("config.json", "metrics.jsonl"
 
 
 def check_workdir(workdir: str, config: Config, accept_changes: bool) -> list[str]:
-    """The differences between `config` and the one the workdir was started with, as the primary process finds them.
+    """The differences between `config` and the one the workdir was started with.
+
+    They are found on the primary process.
 
     Returns: lines `key: old -> new`.
     Raises:
@@ -82,7 +84,7 @@ def config_changes(workdir: str, config: Config) -> list[str]:
 
 
 def completed(tree: dict) -> dict:
-    """A stored config with the defaults of keys added later; unchanged where it is no longer a valid config."""
+    """A stored config with the defaults of keys added later; unchanged where it is no longer valid."""
     try:
         return json.loads(json.dumps(to_tree(to_config(tree))))
     except ConfigError:

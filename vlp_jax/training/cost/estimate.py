@@ -1,4 +1,7 @@
-"""Cost estimate of an update on absent chips: memory, flops, traffic and least time, from the compiled program."""
+"""Cost estimate of an update on absent chips, from the compiled program.
+
+It has memory, flops, traffic and the least time.
+"""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,7 @@
-"""Model flops of an update: the numerator of model flops utilisation (Chowdhery et al. 2022, "PaLM", appendix B)."""
+"""Model flops of an update: the numerator of model flops utilisation.
+
+See Chowdhery et al. 2022, "PaLM", appendix B.
+"""
 
 from vlp_jax.config import schema
 from vlp_jax.models.flops import decoder_flops, image_flops, text_flops
@@ -22,7 +25,10 @@ def train_step_flops(config: schema.Config) -> int:
 
 
 def encodings_flops(config: schema.Config, needs: set[str], train: bool = True) -> int:
-    """Operations of the forward pass of the encodings in `needs` (see `PretrainingModule.encode`), for the global batch."""
+    """Operations of the forward pass of the encodings in `needs`, for the global batch.
+
+    The encodings are those of `PretrainingModule.encode`.
+    """
     model, text, batch = config.model, config.data.text, config.data.batch_size
     dim, needs, flops = embedding_dim(model), needs | needs_behind(model, needs), 0
     if needs & {"image", "image_embedding", "image_pooled"}:

@@ -1,4 +1,7 @@
-"""Device memory of a run's state, computed from its shapes before any allocation, and out-of-memory errors explained."""
+"""Device memory of a run's state, and explanations of out-of-memory errors.
+
+The memory is computed from the state's shapes before anything is allocated.
+"""
 
 import math
 import pathlib
@@ -76,7 +79,10 @@ def check_parameters_fit(shapes: dict[str, list[int]], where: str) -> None:
 
 
 def out_of_memory(error: BaseException, shapes: Any, shardings: Any) -> TrainingError | None:
-    """The TrainingError for an out-of-memory error during training, with the size of each part; None for other errors."""
+    """The TrainingError for an out-of-memory error during training; None for other errors.
+
+    The message has the size of each part of the state.
+    """
     if not is_out_of_memory(error):
         return None
     memory, name = device_memory()

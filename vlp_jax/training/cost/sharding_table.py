@@ -1,4 +1,7 @@
-"""The sharding of a run's state over a number of devices, without computing anything and without the devices."""
+"""The sharding of a run's state over any number of devices.
+
+Nothing is computed, and the devices need not exist.
+"""
 
 import dataclasses
 from typing import Any

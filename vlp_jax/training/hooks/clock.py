@@ -47,7 +47,10 @@ class Clock:
         return self.earlier_cpu + cpu_seconds()
 
     def begin_lap(self, in_flight: int = 0) -> None:
-        """Starts a new lap; the time since the last one is discarded. in_flight: steps that are already running."""
+        """Starts a new lap; the time since the last one is discarded.
+
+        in_flight: number of steps that are already running.
+        """
         self.lap_start, self.lap_steps, self.lap_waited, self.lap_compiled = time.monotonic(), in_flight, 0.0, 0.0
 
     def count_step(self, waited: float, compiled: float = 0.0) -> None:

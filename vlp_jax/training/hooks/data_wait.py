@@ -24,7 +24,9 @@ def cpu_seconds() -> float:
 
 
 class DataWait:
-    """Measures how busy this process and its workers keep the cores, since its creation or the last `restart`.
+    """Measures how busy this process and its workers keep the cores.
+
+    The measurement starts at the creation or the last `restart`.
 
     Args:
       data: the config of the input.

@@ -1,4 +1,4 @@
-"""Counts over the training input: bad samples by reason, captions truncated or dropped, examples of each source."""
+"""Counts over the training input: bad samples, truncated or dropped captions, examples of each source."""
 
 import dataclasses
 from collections import Counter

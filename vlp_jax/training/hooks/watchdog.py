@@ -1,4 +1,4 @@
-"""The watchdog: writes the stack of every thread while a run hangs, after too long without a sign of progress."""
+"""The watchdog: writes the stack of every thread after too long without a sign of progress."""
 
 import faulthandler
 import os
