@@ -136,9 +136,8 @@ def leave_at_once(status: int) -> NoReturn:
 def quiet_libraries() -> None:
     """Silences Orbax's long reports of saves.
 
-    A failed save is reported once per array over three channels.
-
-    The error that this package raises has all the information.
+    A failed save is reported once per array over three channels. The error that this package raises
+    has all the information.
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -18,9 +18,8 @@ CTRL_C = 130  # 128 + SIGINT, as shells report it
 class AtOnce:
     """A context in which `answer(number)` is called in a thread as soon as a signal arrives.
 
-    The signal must have a handler in Python.
-
-    To be entered in the main thread. An outer one is suspended while an inner one is active.
+    The signal must have a handler in Python. To be entered in the main thread. An outer context is
+    suspended while an inner one is active.
     """
 
     def __init__(self, answer: Callable[[int], None]):

@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
 def train_stage(name: str | None, config: schema.Config, given: argparse.Namespace) -> int:
     """Trains one stage in a folder of its own name inside the workdir, or a run without stages.
 
-    Returns the exit status.
+    Returns: the exit status.
     """
     from vlp_jax.training.run import train
 

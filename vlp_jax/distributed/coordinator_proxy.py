@@ -24,10 +24,8 @@ LOST = b"lost\n"
 class CoordinatorProxy:
     """A proxy that forwards connections to `address` to process 0.
 
-    It calls `lost()` when process 0 closes a connection that is still in use.
-
-    It serves from the connection of JAX to the end of the run, and ends with this process for
-    whatever reason.
+    It calls `lost()` when process 0 closes a connection that is still in use. It serves from the
+    connection of JAX to the end of the run, and ends with this process for whatever reason.
     """
 
     def __init__(self, coordinator: str):
@@ -54,10 +52,7 @@ class CoordinatorProxy:
 
 
 def serve(coordinator: str) -> None:
-    """The proxy process: threads that forward, until the process that it serves has ended.
-
-    The end of stdin shows that.
-    """
+    """The proxy process: threads that forward, until stdin ends with the process that it serves."""
     host, _, port = coordinator.rpartition(":")
     short = None if len(tempfile.gettempdir()) < 80 else "/tmp"  # the path of a socket has at most 107 bytes
     with tempfile.TemporaryDirectory(prefix="vlp_jax_", dir=short) as folder:

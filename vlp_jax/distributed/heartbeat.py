@@ -87,7 +87,7 @@ class Heartbeat:
             self.look()
 
     def first_is_gone(self) -> None:
-        """Exits because the connection to process 0 has ended out of order."""
+        """Exits because the connection to process 0 has ended without an orderly close."""
         if not self.leaving.wait(2 * self.interval):  # unless this process is about to exit with the message of process 0
             self.exit(f"host error: nothing heard of host 0 of {self.hosts} since its connection has closed: lost; start all hosts "
                       "again to go on from the last checkpoint", PASSING, tell=False)

@@ -48,9 +48,8 @@ Asked = TypeVar("Asked", SupervisedHead, schema.Objective)
 def several_labels(target: schema.AnyTarget) -> bool:
     """Whether each class of a sample is either fully true or not.
 
-    This is so where one annotator suffices for the full score.
-
-    Partial scores belong to answers: there are thousands of them, and one is to be given.
+    This is so where one annotator suffices for the full score. Partial scores belong to answers:
+    there are thousands of them, and one is to be given.
     """
     return isinstance(target, schema.ScoresTarget) and target.agreeing == 1
 
@@ -163,8 +162,7 @@ def best_answer(truth: np.ndarray) -> float:
 def regression(predict: Predict, data: EvaluationSet, head: SupervisedHead) -> dict[str, float]:
     """Regression metrics of a head on a set.
 
-    Their unit is the standard deviation of the target: its values are standardised by mean and
-    standard deviation.
+    They are those of the target standardised by its mean and standard deviation.
 
     Returns:
       regression_samples: number of samples.

@@ -23,7 +23,7 @@ def check_templates(where: str, templates: Sequence[str], more: str = "") -> Non
       templates: the templates.
       more: the end of the message.
     Raises:
-      ConfigError: a template has not.
+      ConfigError: a template has no {}, several, or other fields.
     """
     for template in templates:
         try:
@@ -38,7 +38,9 @@ def check_templates(where: str, templates: Sequence[str], more: str = "") -> Non
 def zero_shot(images: np.ndarray, labels: np.ndarray, names: Sequence[str], embed_texts: Callable[[list[str]], np.ndarray],
               templates: Sequence[str], class_names: Mapping[str, Sequence[str]],
               descriptions: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Zero-shot accuracy. A class is represented by the mean of its texts' embeddings, scaled to length 1.
+    """Zero-shot accuracy.
+
+    A class is represented by the mean of its texts' embeddings, scaled to length 1.
 
     Args:
       images: [N, E] embeddings.

@@ -165,7 +165,7 @@ class Run(Update):
         return EvaluationSuite(specs, predictor, descriptions, self.config.data.threads, text_generator, heads)
 
     def evaluated_variables(self, state: Any) -> dict:
-        """The EMA parameters and their statistics where the config keeps them, else the last ones."""
+        """The EMA parameters and their statistics where the config keeps them, else those of the last update."""
         return {"params": state.params, **state.collections} if state.ema is None else state.ema_variables
 
 

@@ -36,13 +36,11 @@ def is_frozen_norm(name: str, frozen: Sequence[str]) -> bool:
 
 
 def statistics_kept(frozen: Sequence[str]) -> Callable:
-    """An interceptor for `nn.intercept_methods` that freezes the statistics of frozen BatchNorms.
+    """An interceptor for `nn.intercept_methods` that keeps the statistics of frozen BatchNorms.
 
-    They are normalised by their running statistics in training too.
-
-    The statistics of a BatchNorm whose parameters are all frozen stay unchanged. Otherwise the
-    features of a frozen encoder would change with every update, and differ from those in
-    evaluation.
+    A BatchNorm whose parameters are all frozen uses its running statistics in training too, and
+    leaves them unchanged. Otherwise the features of a frozen encoder would change with every
+    update, and differ from those in evaluation.
     """
     def intercept(call: Callable, arguments: tuple, keywords: dict, context: nn.module.InterceptorContext) -> Any:
         module = context.module

@@ -45,7 +45,7 @@ def skips_updates(config: schema.Guard) -> bool:
 
 
 def guarded(config: schema.Guard, before: Any, after: Any, metrics: dict[str, jax.Array]) -> tuple[Any, dict[str, jax.Array]]:
-    """The state after the update, or the state before it with the step counted where the update is skipped.
+    """The state after an update, or the one before it with the step counted if the update is skipped.
 
     Args:
       config: the config of the guard.
@@ -73,7 +73,11 @@ def guarded(config: schema.Guard, before: Any, after: Any, metrics: dict[str, ja
 
 
 def chosen(accepted: jax.Array, after: Any, before: Any) -> Any:
-    """One of two trees. The schedule's own count always advances, as the step does: a learning rate belongs to a step."""
+    """One of two trees, `after` where the update is accepted.
+
+    The schedule's own count is always that of `after`, as the step is: a learning rate belongs to a
+    step.
+    """
     def is_schedule(node: Any) -> bool:
         return isinstance(node, optax.ScaleByScheduleState)
 

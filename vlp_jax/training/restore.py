@@ -59,7 +59,7 @@ def restore_variables(folder: str, step: int, ema: bool | None, module: Pretrain
                       layout: Layout | None) -> dict[str, Any]:
     """The variables of a checkpoint.
 
-    Args: as of `vlp_jax.load`.
+    Args: as in `vlp_jax.load`.
     Raises:
       CheckpointError: with a layout, on all processes if on one.
     """

@@ -130,12 +130,11 @@ def is_word_table(path: tuple) -> bool:
 
 
 def fingerprint(tree: Any) -> int:
-    """32 bits that change with any bit of any leaf.
+    """32 bits that change with any bit of any leaf and, almost surely, with the order of the leaves.
 
-    They also change with the order of the leaves, but for a chance of 2^-32.
-
-    It is the sum modulo 2^32 of every 32-bit word mixed with its position. It distinguishes a
-    damaged checkpoint from a valid one; it does not protect against forgery.
+    It is the sum modulo 2^32 of every 32-bit word mixed with its position; a change of order keeps it
+    with a chance of 2^-32. It distinguishes a damaged checkpoint from a valid one; it does not
+    protect against forgery.
     """
     return sum(leaf_fingerprints(tree).values()) % 2**32
 

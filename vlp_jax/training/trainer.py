@@ -104,7 +104,10 @@ class Trainer:
         return restored.metadata
 
     def train(self) -> Outcome:
-        """The training loop. The row of an update is written one step later, so that the host never waits for the device."""
+        """The training loop.
+
+        The row of an update is written one step later, so that the host never waits for the device.
+        """
         held = None
         self.make_up_for_evaluation()
         self.watchdog.step = self.step

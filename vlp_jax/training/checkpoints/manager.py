@@ -208,7 +208,7 @@ class Checkpoints:
         """Checks that the disk has room for one more checkpoint.
 
         Raises:
-          CheckpointError: it has not.
+          CheckpointError: there is too little space.
         """
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(items)) + 2**20
         free = shutil.disk_usage(self.folder).free

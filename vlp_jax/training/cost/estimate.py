@@ -170,7 +170,7 @@ def memory_asked_for(message: str, chip: Chip) -> int:
 
 
 def nearest_fix(config: schema.Config, topology: Topology, cost: CostEstimate) -> str:
-    """The smallest change by which an estimate that does not fit should fit.
+    """The least costly change by which an estimate that does not fit should fit.
 
     It is found by proportion; only a compilation can confirm it.
     """

@@ -48,9 +48,10 @@ class DataWait:
         return (cpu_seconds() - self.cpu) / max(self.cores * (time.monotonic() - self.wall), 1e-9)
 
     def cause(self, busy: float | None = None) -> str:
-        """The bottleneck and a remedy, in words. busy: fraction of the cores' time used.
+        """The bottleneck and a remedy, in words.
 
-        Default: as measured.
+        Args:
+          busy: fraction of the cores' time that is used. Default: as measured.
         """
         busy, cores = self.busy() if busy is None else busy, f"{self.cores} core{'s' * (self.cores > 1)}"
         idle = f"{max(0.0, 1 - busy):.0%}"

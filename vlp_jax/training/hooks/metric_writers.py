@@ -1,4 +1,7 @@
-"""Writers of a run's metrics: metrics.jsonl, TensorBoard and a line on the terminal. Only the primary process writes."""
+"""Writers of a run's metrics: metrics.jsonl, TensorBoard and a line on the terminal.
+
+Only the primary process writes.
+"""
 
 import contextlib
 import json
