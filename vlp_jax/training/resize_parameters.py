@@ -14,7 +14,7 @@ from einops import rearrange
 
 Shapes = dict[str, list[int]]
 
-LAYER = re.compile(r"(.+?)(layers|layer_\d+)/(.+)")  # stack, layer, rest of the path: see `models.layers.Transformer`
+LAYER = re.compile(r"(.+?)(layers|layer_\d+)/(.+)")  # stack, layer, rest of the path: see `models.layers.transformer`
 OF_PATCHES = {"model/image/position": 0, "model/image/pooling_head/position": 1}  # number of tokens before the grid
 OF_LINES = {"model/image/row_position": 0, "model/image/column_position": 1}  # the axis of the lines
 OF_WORDS = ("model/text/position", "model/decoder/position")
