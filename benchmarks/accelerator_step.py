@@ -1,11 +1,13 @@
-"""The train step of a config on this machine's accelerators, with random pictures and words; beside OpenCLIP's, where it is asked.
+"""Throughput of the train step of a config, or of OpenCLIP, on this machine's accelerators.
+
+Images and tokens are random.
 
 python benchmarks/accelerator_step.py --config=configs/clip_b16.py [--steps=20] [--config.data.batch_size=512 ...]
 python benchmarks/accelerator_step.py --open-clip=ViT-B-16 [--batch=512] [--compiled] [--steps=20]
 
-The second form takes OpenCLIP's model, loss and optimizer groups with bfloat16 autocast (its `--precision amp_bf16`), fused AdamW,
-on one GPU. Both time whole blocks of steps and wait for the last update. Prints one line of JSON; `memory_gigabytes` is the most
-that was in use at once, and `bill_gigabytes` what the compiler said beforehand.
+The second form uses OpenCLIP's model, loss and optimizer groups with bfloat16 autocast (its `--precision amp_bf16`) and
+fused AdamW, on one GPU. Both time whole blocks of steps and wait for the last update. Prints one line of JSON, in which
+`memory_gigabytes` is the peak memory in use, and `bill_gigabytes` the compiler's estimate of it.
 """
 
 import argparse
@@ -64,7 +66,7 @@ def our_step(given, arguments):
 
 
 def random_array(rng, like, vocabulary):
-    """Bytes for pixels; token ids, or numbers of samples, for integers; True for masks."""
+    """A random array: bytes for pixels, token ids or sample numbers for integers, True for masks."""
     if like.dtype == bool:
         return np.ones(like.shape, bool)
     return rng.integers(0, 256 if like.dtype == np.uint8 else vocabulary, like.shape, like.dtype)
@@ -107,7 +109,7 @@ def open_clip_step(given):
 
 
 def timed(advance, steps):
-    """(seconds a step: the median of three blocks, after one that warms up; the last loss)."""
+    """(seconds per step, last loss): the median of three blocks, after a warm-up."""
     advance(3)
     blocks = []
     for _ in range(3):

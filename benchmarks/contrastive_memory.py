@@ -1,12 +1,12 @@
-"""Memory of the contrastive losses alone, by the TPU's own compiler: no TPU is needed, only its library.
+"""Memory of the contrastive losses alone, from the TPU compiler: only its library is needed, no TPU.
 
 pip install "jax[tpu]"; python benchmarks/contrastive_memory.py [--shapes=4x8,8x8,8x16,16x16] [--rows=256] [--width=512]
 
-Compiles value and gradients (with respect to embeddings, scale and bias) for v5e slices of growing size at the same number
-of examples a chip, and prints the temporaries a chip, in bytes, beside 4 B E 4 bytes: the gathered embeddings of all B
-examples and their gradients, for images and texts. What fits into the chip's on-chip memory is no temporary: 0 is possible.
-Prints a table and, as the last line, JSON.
-`--platform=cpu --shapes=2,4,8` does the same with as many virtual devices of the CPU.
+Compiles value and gradients (with respect to embeddings, scale and bias) for v5e slices of growing size with the same
+number of examples per chip, and prints the temporaries per chip, in bytes. For comparison it prints 4 B E 4 bytes: the
+gathered embeddings of all B examples and their gradients, for images and texts. Arrays that fit into the chip's on-chip
+memory are no temporaries, so that 0 is possible. Prints a table and, as the last line, JSON.
+`--platform=cpu --shapes=2,4,8` does the same with that many virtual CPU devices.
 """
 
 import argparse
@@ -20,7 +20,7 @@ KINDS = ("softmax", "sigmoid")
 
 
 def prepare_environment(platform, shapes):
-    """What must stand in the environment before JAX is imported."""
+    """Sets the environment variables that must be set before JAX is imported."""
     os.environ |= dict(JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNAMES="localhost",
                        ALLOW_MULTIPLE_LIBTPU_LOAD="1")
     if platform == "cpu":
@@ -50,7 +50,7 @@ def loss_of(kind, implementation, image, text, scale, bias, caption_id, image_id
 
 
 def temporaries(kind, implementation, devices, rows, width):
-    """Bytes a device of the compiled loss and its gradients."""
+    """Temporaries per device of the compiled loss and its gradients, in bytes."""
     import jax
     import jax.numpy as jnp
 

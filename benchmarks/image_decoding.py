@@ -1,12 +1,12 @@
-"""JPEG decoders and resizes beside each other, and our path from bytes to a random resized crop, on one core.
+"""Speed of JPEG decoders and resizes, and of our path from bytes to a random resized crop, on one core.
 
 python benchmarks/photographs.py /tmp/photographs   # or any folder with JPEGs, or synthetic:N
 pip install opencv-python-headless simplejpeg pillow [imagecodecs] [PyTurboJPEG]
 python benchmarks/image_decoding.py /tmp/photographs [--size=224] [--rounds=9] [--count=96]
 
-Every function runs on every picture once a round, in turn, so that what else the machine does meets all alike; a
-picture's time is the shortest of its rounds. `dB` compares with Pillow's bicubic resize of the same crop (peak signal to
-noise, mean over the pictures). A decoder that is not installed is left out. The last line is JSON.
+Every function runs on every image once per round, in turn, so that other load on the machine affects all alike. The time
+of an image is the shortest of its rounds. `dB` compares with Pillow's bicubic resize of the same crop (peak
+signal-to-noise ratio, mean over the images). A decoder that is not installed is left out. The last line is JSON.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def read_files(place: str, count: int) -> list[bytes]:
 
 
 def decoders(files: list[bytes]) -> dict[str, Function]:
-    """Name -> function that decodes the i-th file."""
+    """{name: function that decodes the i-th file}."""
 
     def pillow(i: int, draft: bool = False) -> Image.Image:
         image = Image.open(io.BytesIO(files[i]), formats=("JPEG",))
@@ -84,7 +84,7 @@ def installed(name: str):
 
 
 def resizes(files: list[bytes], boxes: list[tuple], size: int) -> dict[str, Function]:
-    """Name -> function that gives the i-th crop, of a picture that is already decoded, at [size, size]."""
+    """{name: function that returns the i-th crop, of an already decoded image, at [size, size]}."""
     arrays = [simplejpeg.decode_jpeg(data) for data in files]
     images = [Image.fromarray(array) for array in arrays]
     crops = [array[top:bottom, left:right] for array, (left, top, right, bottom) in zip(arrays, boxes, strict=True)]
@@ -101,7 +101,7 @@ def resizes(files: list[bytes], boxes: list[tuple], size: int) -> dict[str, Func
 
 
 def whole_paths(files: list[bytes], area: tuple[float, float], size: int) -> dict[str, Function]:
-    """Name -> function from the i-th file to a random crop, flipped half of the time, as an array."""
+    """{name: function from the i-th file to a random crop as an array, flipped half of the time}."""
     augmentation, spec = Augmentation(area=area, flip=0.5), Images()
 
     def pillow(i: int) -> np.ndarray:
@@ -119,7 +119,7 @@ GENERATORS = [np.random.default_rng(number) for number in range(10_000)]
 
 
 def measure(functions: dict[str, Function], count: int, rounds: int) -> dict[str, float]:
-    """Name -> milliseconds a picture."""
+    """{name: milliseconds per image}."""
     times = np.full((len(functions), count, rounds), np.inf)
     for turn in range(rounds):
         for i in range(count):

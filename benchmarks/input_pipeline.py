@@ -1,17 +1,19 @@
-"""Images a second of the training input, ours beside open_clip's, from the same WebDataset tars to batches of the same size.
+"""Images per second of the training input, ours and open_clip's.
+
+Both read the same WebDataset tars and return batches of the same size.
 
 python -m venv /tmp/open_clip && /tmp/open_clip/bin/pip install torch torchvision open_clip_torch "webdataset<=0.2.86" pandas
 python benchmarks/input_pipeline.py --photographs=DIR --open-clip-python=/tmp/open_clip/bin/python [--workers=1,2]
 
-DIR holds JPEG files, such as `benchmarks/photographs.py` writes; they go into tars that the `webdataset` library writes,
-each with a caption. Both sides read these tars, decode, crop a random part of `--area` of a picture, resize it to 224x224 and
-tokenize to 77 places, in as many worker processes; ours flips too, and leaves the normalisation, which open_clip's workers
-do, to the device. open_clip's is its own `get_wds_dataset` with its `image_transform(is_train=True)` and tokenizer. `decoder`
-is simplejpeg, which our side decodes with, `pillow` is Pillow, open_clip's: each decodes the same bytes to RGB, whole, one
-after the other in one process, and does nothing else.
+DIR holds JPEG files, such as `benchmarks/photographs.py` writes. The `webdataset` library writes them into tars, each with
+a caption. Both sides read these tars, decode, crop a random part of `--area` of an image, resize it to 224x224 and
+tokenize to 77 tokens, in the same number of worker processes. Ours also flips, and leaves the normalisation, which
+open_clip's workers do, to the device. open_clip's side is its own `get_wds_dataset` with its
+`image_transform(is_train=True)` and tokenizer. `decoder` is simplejpeg, the decoder of our side, and `pillow` is Pillow,
+that of open_clip: each decodes the same full images to RGB, one after the other in one process, and does nothing else.
 Every block of batches is a fresh process that warms up first; blocks alternate, in both orders, and never overlap. CPU
-seconds are those of a process and its workers: on a machine that does other things too, images per CPU-second are the
-figure to go by. Without --open-clip-python it is left out. Prints medians over the rounds and, as the last line,
+seconds are those of a process and its workers: on a machine with other load, images per CPU-second are the figure to
+compare. Without --open-clip-python open_clip's side is left out. Prints medians over the rounds and, as the last line,
 JSON.
 """
 
@@ -33,7 +35,7 @@ CAPTION = "a photograph of {} things on a table by the window, number {}"
 
 
 def write_tars(photographs, folder, samples, shards):
-    """Tars of the photographs, again and again until there are `samples`; their pattern."""
+    """Writes tars of the photographs, repeated until there are `samples`; returns their pattern."""
     import webdataset
 
     files = sorted(photographs.glob("*.jpg"))
@@ -77,7 +79,7 @@ def open_clip_batches(options):
         seed=0, batch_size=options.batch, workers=int(options.workers), world_size=1)
     transform = image_transform(SIZE, True, mean, std, aug_cfg={"scale": area_of(options)})
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
-    # else a buffer of 5,000 samples fills up while it is timed
+    # otherwise a buffer of 5,000 samples would fill up during the measurement
     open_clip_train.data._SAMPLE_SHUFFLE_SIZE = open_clip_train.data._SAMPLE_SHUFFLE_INITIAL
     data = open_clip_train.data.get_wds_dataset(flags, transform, is_train=True, tokenizer=tokenizer)
     yield iter(data.dataloader)
@@ -119,10 +121,10 @@ def area_of(options):
 
 
 def cpu_seconds():
-    """Of this process and all that descend from it and are alive."""
+    """CPU time of this process and of all its living descendants."""
     parents, ticks = {}, {}
     for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it ended meanwhile
+        with contextlib.suppress(OSError):  # it has ended
             fields = stat.read_text().rpartition(")")[2].split()
             parents[int(stat.parent.name)], ticks[int(stat.parent.name)] = int(fields[1]), int(fields[11]) + int(fields[12])
     family = {os.getpid()}
@@ -132,7 +134,7 @@ def cpu_seconds():
 
 
 def work(options):
-    """A block: batches to warm up, then batches that count."""
+    """Runs a block: warm-up batches, then the measured ones."""
     with SIDES[options.side](options) as batches:
         for _ in range(options.warm):
             next(batches)
@@ -158,7 +160,7 @@ def block(options, side, workers):
 
 
 def compare(options, workers):
-    """Medians of every side, with so many worker processes."""
+    """Medians of every side, with this number of worker processes."""
     sides = [side for side in SIDES if side != "open_clip" or options.open_clip_python]
     blocks = {side: [] for side in sides}
     for number in range(options.rounds):

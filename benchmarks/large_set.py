@@ -1,12 +1,12 @@
-"""What a set of ten million samples costs to index and to open: seconds and memory, each in a fresh process.
+"""Time and memory to index and open a set of ten million samples, each in a fresh process.
 
 python benchmarks/large_set.py [--samples=10000000] [--kinds=webdataset,arrayrecord,jsonl] [--folder=DIR]
 
-The sets are written to DIR (a temporary folder unless given, some 2 GB). What is simulated: the 1,000 tars are links to
-one of 10,000 samples, the 4,000 shards links to one of 2,500 records, and the JSON lines name one image. Everything that
+The sets are written to DIR (default: a temporary folder; about 2 GB). They are simulated: the 1,000 tars are links to one
+of 10,000 samples, the 4,000 shards links to one of 2,500 records, and the JSON lines name one image. Everything that
 opening them reads and keeps is as large as for different files. `index` is the first opening, `open` a later one, which
-also draws a batch of 256 and then 50 more. Memory is this process's: most resident at any time, shared pages of mapped
-files counted too, and its proportional set at the end; `imports` is what Python and its modules hold before. Prints a
+also draws a batch of 256 and then 50 more. Memory is that of the process: the peak resident set, including shared pages
+of mapped files, and the proportional set at the end; `imports` is the memory of Python and its modules before. Prints a
 table and, as the last line, JSON.
 """
 
@@ -84,14 +84,14 @@ SETS = {"webdataset": webdataset_set, "arrayrecord": arrayrecord_set, "jsonl": j
 
 
 def memory():
-    """MiB: most resident at any time, resident now, proportional set now."""
+    """MiB: peak resident set, resident set now, proportional set now."""
     now = {line.split(":")[0]: int(line.split()[1]) / 1024
            for line in pathlib.Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]}
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, now["Rss"], now["Pss"]
 
 
 def work(phase, spec):
-    """Opens a set in this process and prints what it took."""
+    """Opens a set in this process and prints the time and memory used."""
     from vlp_jax.config import schema
     from vlp_jax.data.mixture import Mixture, Part
     from vlp_jax.data.pipeline import Batches, TrainRows

@@ -1,5 +1,6 @@
-"""Writes photographs for the input benchmarks: scikit-image's and scikit-learn's samples, cropped, resized and re-encoded as
-JPEG at mixed sizes about 500x375, qualities and chroma subsamplings.
+"""Writes photographs for the input benchmarks, from the samples of scikit-image and scikit-learn.
+
+They are cropped, resized and re-encoded as JPEG in mixed sizes about 500x375, qualities and chroma subsamplings.
 
 python -m venv /tmp/photographs && /tmp/photographs/bin/pip install scikit-image scikit-learn
 /tmp/photographs/bin/python benchmarks/photographs.py FOLDER [--count=256]
@@ -12,11 +13,11 @@ import numpy as np
 from PIL import Image
 
 SCIKIT_IMAGE = ("astronaut", "chelsea", "coffee", "rocket")
-STORAGE = [(75, "4:2:0"), (85, "4:2:0"), (90, "4:2:0"), (95, "4:4:4")]  # quality, chroma subsampling: as the web has them
+STORAGE = [(75, "4:2:0"), (85, "4:2:0"), (90, "4:2:0"), (95, "4:4:4")]  # quality, chroma subsampling: common on the web
 
 
 def originals() -> list[Image.Image]:
-    """The photographs at their own sizes, 600x400 to 741x500; `chelsea` is 451x300."""
+    """The photographs in their original sizes, 600x400 to 741x500; `chelsea` is 451x300."""
     import skimage.data
     from sklearn.datasets import load_sample_images
 
@@ -25,7 +26,10 @@ def originals() -> list[Image.Image]:
 
 
 def photograph(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A random part, at least 0.7 of its sides, at 500x375 or 375x500 give or take a tenth."""
+    """A random crop, resized to 500x375 or 375x500.
+
+    The crop has at least 0.7 of the sides. Each target side is varied by up to a tenth.
+    """
     width, height = (round(side * rng.uniform(0.9, 1.1)) for side in ((500, 375) if rng.random() < 0.75 else (375, 500)))
     fitting = min(image.width / width, image.height / height) * rng.uniform(0.7, 1.0)
     left, top = (rng.uniform(0, full - side * fitting)

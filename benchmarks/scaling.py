@@ -1,10 +1,12 @@
-"""How cost grows with chips, batch and model: the tables and plots of docs/scaling.md, from `python -m vlp_jax.compile`.
+"""Cost against chips, batch and model size: the tables and plots of docs/scaling.md.
+
+All figures are from `python -m vlp_jax.compile`.
 
 pip install '.[compile,notebook]' && python benchmarks/scaling.py [--only=PREFIX] [--render]
 
-Compiles every row of ROWS that docs/scaling.json does not hold yet (minutes each on two cores; an interrupted call goes on),
-fills the tables of docs/scaling.md and launch/README.md, and writes docs/scaling_*.svg. `--only` takes rows whose name starts
-so; `--render` compiles nothing; to compile a row anew, delete it from the JSON.
+Compiles every row of ROWS that is absent from docs/scaling.json (minutes each on two cores; an interrupted call resumes),
+fills the tables of docs/scaling.md and launch/README.md, and writes docs/scaling_*.svg. `--only` selects rows whose name
+starts with PREFIX; `--render` compiles nothing; to compile a row again, delete it from the JSON.
 """
 
 import argparse
@@ -46,7 +48,7 @@ ROWS = {  # name: (config, topology, batch, overrides)
 
 
 def compile_row(name):
-    """The bill of a row, as `python -m vlp_jax.compile --json` writes it."""
+    """The cost estimate of a row, as written by `python -m vlp_jax.compile --json`."""
     config, topology, batch, overrides = ROWS[name]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "vlp_jax.compile", f"--config={ROOT}/configs/{config}.py", f"--topology={topology}",
@@ -74,7 +76,7 @@ def table(results, prefix, heading):
 
 
 def costs(results):
-    """The table of launch/README.md: whole runs at the chips' peak."""
+    """The table of launch/README.md: complete runs at the chips' peak."""
     lines = ["| config | chips | batch | memory a chip | free | examples | exaflops | hours at peak | chip-hours at peak |",
              "|---|---|---|---|---|---|---|---|---|"]
     for name in ("bar/clip_b16", "bar/siglip_b16", "launch/clip_l14", "launch/siglip_so400m14"):
@@ -97,7 +99,7 @@ def fill(page, begin, end, text):
 
 
 def plot(results, prefix, label, key_of_x):
-    """Temporaries and arguments a chip, and the floor, over chips, batch or model."""
+    """A plot of temporaries and arguments per chip, and of the least time, over chips, batch or model."""
     from matplotlib import pyplot
 
     rows = [(results[name][key_of_x], results[name]) for name in ROWS if name.startswith(prefix) and name in results]

@@ -1,13 +1,15 @@
-"""Our training step beside OpenCLIP's, eager and compiled, on a CPU: ViT-B/32 and CLIP's 12 x 512 text tower, float32, AdamW.
+"""Our training step compared with OpenCLIP's, eager and compiled, on a CPU.
+
+The model is ViT-B/32 with CLIP's 12 x 512 text tower, in float32 with AdamW.
 
 python -m venv /tmp/open_clip && /tmp/open_clip/bin/pip install torch==2.14.1 torchvision==0.29.1 open_clip_torch
 python benchmarks/train_step.py --open-clip-python=/tmp/open_clip/bin/python [--rounds=5] [--steps=2] [--batch=16]
 
-Each framework runs in a process of its own and does a block of steps when told; the blocks alternate and never overlap, so
-what else the machine does meets both. A block's first step is not counted: in it, memory and caches that the others have used
-since come back, which no training meets. Ours is started twice, with an empty and with a filled compilation cache. Without
-`--open-clip-python` ours runs alone. All are given large pages, which spare page faults (the C library's `GLIBC_TUNABLES`;
-set it to another value to compare). Prints a table and, as the last line, JSON.
+Each framework runs in a process of its own and does a block of steps on request. The blocks alternate and never overlap,
+so that other load on the machine affects both. The first step of a block is not counted: in it, memory and caches that the
+others have used come back, which does not happen in training. Ours is started twice, with an empty and with a filled
+compilation cache. Without `--open-clip-python` ours runs alone. All use large pages, which avoid page faults (the C
+library's `GLIBC_TUNABLES`; set it to another value to compare). Prints a table and, as the last line, JSON.
 """
 
 import argparse
@@ -28,7 +30,11 @@ START, END = 49406, 49407
 
 
 def random_batch(rows):
-    """uint8 images [B, 224, 224, 3] and token ids [B, 77]: start token, words, end token, zeros."""
+    """A random batch.
+
+    Returns: uint8 images [B, 224, 224, 3], token ids [B, 77] (start token, words, end token, zeros)
+      and their padding mask.
+    """
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -42,7 +48,7 @@ def random_batch(rows):
 
 
 def our_step(rows):
-    """(a function that does one step and returns its loss, seconds of tracing and compiling)."""
+    """(function that does one step and returns its loss, seconds of tracing and compilation)."""
     import jax
     import numpy as np
 
@@ -82,7 +88,10 @@ def our_step(rows):
 
 
 def open_clip_step(rows, compiled=False):
-    """The same of OpenCLIP: its ViT-B-32, ClipLoss, and the parameter groups of its trainer; by torch.compile if `compiled`."""
+    """The same for OpenCLIP: its ViT-B-32, ClipLoss, and the parameter groups of its trainer.
+
+    compiled: whether to use torch.compile.
+    """
     import math
 
     import open_clip
@@ -120,11 +129,11 @@ STEPS = {"ours": our_step, "open_clip": open_clip_step,
 
 
 def work(name, rows):
-    """A worker: says when it is ready, then answers each number of steps it reads with their times."""
+    """A worker: reports when it is ready, then answers each number of steps with their times."""
     advance, compile_seconds = STEPS[name](rows)
     start = time.perf_counter()
     advance()
-    if name == "open_clip compiled":  # which compiles in its first step
+    if name == "open_clip compiled":  # it compiles in its first step
         compile_seconds = time.perf_counter() - start
     print(json.dumps({"compile_seconds": compile_seconds}), flush=True)
     for line in sys.stdin:
@@ -178,7 +187,7 @@ def compare(arguments):
             workers[name] = Worker(arguments.open_clip_python, name, arguments.batch, "")
     blocks = {name: [] for name in workers}
     for i in range(arguments.rounds):
-        for name in sorted(workers, reverse=i % 2 == 1):  # who goes first alternates too
+        for name in sorted(workers, reverse=i % 2 == 1):  # the order alternates too
             blocks[name].append(workers[name].run(arguments.steps))
     for worker in workers.values():
         worker.close()

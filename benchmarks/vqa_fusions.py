@@ -1,9 +1,11 @@
-"""Answers to questions about the embedded pictures by four fusions, with the same budget: accuracy overall and by type of question.
+"""Accuracy on questions about the embedded images for four fusions with the same budget.
+
+The accuracy is printed overall and by type of question.
 
 python benchmarks/vqa_fusions.py DIR [--fusions=cross_attention,concatenation,gated,graph] [--config.KEY=VALUE ...]
 
-Trains configs/vqa_fusion.py:small once with each fusion, in DIR/FUSION (a run that is there already is only read), and prints a
-table, beside always the best answer overall and for each type, and as the last line JSON.
+Trains configs/vqa_fusion.py:small once with each fusion, in DIR/FUSION (a finished run is only read). Prints a table that
+also has the accuracy of always giving the best answer, overall and for each type, and as the last line JSON.
 """
 
 import argparse
@@ -20,16 +22,19 @@ PREFIX = "val_vendor/classification_"
 
 
 def train(fusion: str, folder: pathlib.Path, overrides: list[str]) -> dict[str, float]:
-    """The last row of a run's metrics, which is started or gone on with."""
+    """The last row of the metrics of a run, which is started or resumed."""
     command = [sys.executable, "-m", "vlp_jax.main", f"--config={ROOT}/configs/vqa_fusion.py:small", f"--workdir={folder}"]
-    chosen = [f"--config.model.fusion={FUSIONS[fusion]}"] if FUSIONS[fusion] else []  # none: the recipe's own
+    chosen = [f"--config.model.fusion={FUSIONS[fusion]}"] if FUSIONS[fusion] else []  # empty: the recipe's own fusion
     subprocess.run(command + chosen + overrides, check=True, stdout=sys.stderr,
                    env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"})
     return json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """In Markdown: a line a fusion, with the accuracy overall and of each type, the most frequent first."""
+    """A Markdown table: a row per fusion with the accuracy overall and for each type.
+
+    The most frequent type is the first.
+    """
     first = next(iter(rows.values()))
     types = {key.removeprefix(f"{PREFIX}samples/"): value for key, value in first.items() if key.startswith(f"{PREFIX}samples/")}
     types = sorted(types, key=types.get, reverse=True)

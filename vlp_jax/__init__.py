@@ -11,7 +11,7 @@ if sys.argv[:1] == ["-m"]:  # `python -m vlp_jax.NAME`, before NAME is imported,
 
 
 def __getattr__(name: str):
-    """`vlp_jax.load`, imported when first used: the input pipeline's worker processes need none of JAX."""
+    """Imports `vlp_jax.load` at its first use: the worker processes of the input pipeline need no JAX."""
     if name == "load":
         from vlp_jax.loading import load
 

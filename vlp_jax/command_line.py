@@ -1,4 +1,4 @@
-"""What the doors share: flags, `--config.section.key=value` overrides, and errors as one line."""
+"""Shared parts of the entry points: flags, `--config.KEY=VALUE` overrides, errors as one line."""
 
 import argparse
 import contextlib
@@ -17,21 +17,31 @@ from vlp_jax.printing import safe_print as print
 
 
 class Flags(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line, and that takes each flag once."""
+    """An ArgumentParser whose errors are one line and which accepts each flag only once."""
 
     def __init__(self, **options):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
+        """Raises the ConfigError for a command line that cannot be parsed."""
         raise ConfigError(f"{message}; see python -m vlp_jax.{os.path.basename(self.prog).removesuffix('.py')} --help")
 
     def parse(self, arguments: Sequence[str], repeatable: Sequence[str] = ()) -> argparse.Namespace:
-        """Raises: ConfigError for an unknown flag, a bad value, or a flag given twice that is not `repeatable`."""
+        """The parsed flags.
+
+        Raises:
+          ConfigError: a flag is unknown, has a bad value, or is given twice and not in
+            `repeatable`.
+        """
         check_given_once(arguments, repeatable)
         return self.parse_args(arguments)
 
     def parse_with_overrides(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
-        """The flags, and the (dotted key, text) pairs of `--config.KEY=VALUE` in order."""
+        """The parsed flags, and the (dotted key, text) pairs of `--config.KEY=VALUE` in order.
+
+        Raises:
+          ConfigError: as `parse`.
+        """
         check_given_once(arguments)
         rest, overrides = split_overrides(arguments)
         given, unknown = self.parse_known_args(rest)
@@ -41,14 +51,21 @@ class Flags(argparse.ArgumentParser):
 
 
 def add_host_flags(flags: argparse.ArgumentParser) -> None:
-    """The flags by which a door becomes one of several hosts; in Slurm, on TPUs and in a Kubernetes job none is needed."""
+    """Adds the flags that make an entry point one of several processes.
+
+    They are not needed in Slurm, on TPUs and in a Kubernetes job.
+    """
     flags.add_argument("--coordinator", help="HOST:PORT of process 0, where several hosts train together")
     flags.add_argument("--num-processes", type=int, help="how many processes; 1: this one alone, whatever the cluster says")
     flags.add_argument("--process-id", type=int, help="which of them this is, from 0")
 
 
 def check_given_once(arguments: Sequence[str], repeatable: Sequence[str] = ()) -> None:
-    """Raises: ConfigError for a flag that stands twice, as an unquoted brace pattern makes it."""
+    """Checks that no flag is given twice, as by the shell's expansion of an unquoted brace pattern.
+
+    Raises:
+      ConfigError: a flag is given twice and is not in `repeatable`.
+    """
     seen = set()
     for argument in arguments:
         name = argument.partition("=")[0]
@@ -61,7 +78,12 @@ def check_given_once(arguments: Sequence[str], repeatable: Sequence[str] = ()) -
 
 
 def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Takes `--config.KEY=VALUE` and `--config.KEY VALUE` out of a command line."""
+    """Separates `--config.KEY=VALUE` and `--config.KEY VALUE` from a command line.
+
+    Returns: the other arguments, and (key, text) pairs.
+    Raises:
+      ConfigError: a value is missing.
+    """
     rest, overrides, waiting = [], [], None
     for argument in arguments:
         if waiting is not None:
@@ -81,14 +103,17 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str
 
 
 def run_entry_point(door: Callable[[list[str]], int]) -> NoReturn:
-    """Calls a door with the command line and exits with its status; what a user can mend is one line and its status."""
+    """Calls an entry point with the command line and exits with its status.
+
+    An error that the user can fix becomes one line on stderr and its exit status.
+    """
     try:
         status = door(sys.argv[1:])
     except Exception as raised:
         error = user_error_of(raised)
         if error is None:
             raise
-        with contextlib.suppress(OSError):  # a full disk under a redirected output
+        with contextlib.suppress(OSError):  # stdout may be redirected to a full disk
             sys.stdout.flush()
         print("\n".join(error.lines), file=sys.stderr, flush=True)
         status = error.status
@@ -101,13 +126,19 @@ def run_entry_point(door: Callable[[list[str]], int]) -> NoReturn:
 
 
 def leave_at_once(status: int) -> NoReturn:
-    """Ends the process as it is: in an orderly end each write that Orbax had begun would complain by itself."""
+    """Ends the process at once.
+
+    In an orderly end each unfinished write of Orbax would report an error of its own.
+    """
     os._exit(status)
 
 
 def quiet_libraries() -> None:
-    """Orbax reports each save at length, and a failed one once for every array, through three channels; what is to be known of
-    it the error of this code says."""
+    """Silences Orbax's long reports of saves.
+
+    A failed save is reported once per array over three channels. The error that this package raises
+    has all the information.
+    """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     report = sys.unraisablehook
@@ -115,9 +146,14 @@ def quiet_libraries() -> None:
 
 
 def give_devices_threads() -> None:
-    """Threads enough for several devices on one CPU (`--xla_force_host_platform_device_count` in XLA_FLAGS); to be called
-    before the first is used. Each collective that a device waits in holds a thread of XLA's pool, a device may wait in several,
-    and XLA makes no more threads than devices: eight waited for a ninth without end. PJRT_NPROC, if given, stays as it is.
+    """Gives XLA enough threads for several devices on one CPU.
+
+    To be called before the first device is used.
+
+    The number of devices is `--xla_force_host_platform_device_count` in XLA_FLAGS. Each collective
+    in which a device waits holds a thread of XLA's pool, a device may wait in several, and XLA
+    creates only as many threads as devices: eight waited for a ninth without end. PJRT_NPROC, if
+    given, stays unchanged.
     """
     counts = re.findall(r"--xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
     if counts and int(counts[-1]) > 1:
@@ -125,8 +161,8 @@ def give_devices_threads() -> None:
 
 
 def use_compilation_cache() -> None:
-    """Compiled programs are kept between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/vlp_jax."""
-    import jax  # not by doors that need none: their worker processes would import it too
+    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/vlp_jax."""
+    import jax  # imported here, as entry points without JAX have worker processes that would import it too
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache_home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")

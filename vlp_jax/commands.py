@@ -1,5 +1,8 @@
-"""The console commands that come with the package: `vlp-jax-train` is `python -m vlp_jax.main`, `vlp-jax-evaluate` is
-`python -m vlp_jax.evaluate`, and so on."""
+"""The console commands of the package: `vlp-jax-NAME` runs the entry point of the same name.
+
+`vlp-jax-train` is `python -m vlp_jax.main`, `vlp-jax-evaluate` is `python -m vlp_jax.evaluate`, and
+so on.
+"""
 
 import importlib
 from typing import NoReturn

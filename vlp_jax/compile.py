@@ -1,5 +1,7 @@
-"""The bill before the run: `python -m vlp_jax.compile --config=configs/clip_b16.py --topology=v5e:16x16 [--config.KEY=VALUE ...]`
-compiles the real train step for TPUs (v4, v5e, v5p, v6e) or GPUs (h100, h200) that are not here. Reads no data and no tokenizer.
+"""Estimate the cost of a run: compile its train step for absent TPUs (v4, v5e, v5p, v6e) or GPUs (h100, h200).
+
+python -m vlp_jax.compile --config=configs/clip_b16.py --topology=v5e:16x16 [--config.KEY=VALUE ...]
+  prints memory, flops, traffic and the least time of a step. It reads no data and no tokenizer.
 """
 
 import dataclasses
@@ -13,15 +15,20 @@ from vlp_jax.config import load_config, schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.printing import safe_print as print
 
-if TYPE_CHECKING:  # what brings in JAX is imported where it is used, as in main.py
+if TYPE_CHECKING:  # modules that need JAX are imported where they are used, as in main.py
     from vlp_jax.hardware.topologies import Topology
     from vlp_jax.training.cost.estimate import CostEstimate
 
-JAX_TAKES = 0.75  # of a GPU's memory, unless told otherwise (docs.jax.dev, "GPU memory allocation")
+JAX_TAKES = 0.75  # fraction of a GPU's memory, JAX's default (docs.jax.dev, "GPU memory allocation")
 
 
 def main(arguments: list[str]) -> int:
-    """Prints a bill a topology, and a table of several. Returns 2 where one does not fit, else 0. Raises: UserError."""
+    """Prints a cost estimate per topology, and a table if there are several.
+
+    Returns: 2 where one does not fit, else 0.
+    Raises:
+      UserError: anything that the user can fix.
+    """
     flags = Flags(prog="compile", description=__doc__)
     flags.add_argument("--config", required=True, help="a config by its name, or a file with get_config(); NAME:VARIANT")
     flags.add_argument("--topology", required=True, help="v5e:16x16 or h100:8; several with commas; 2*v5e:16x16: two slices")
@@ -35,7 +42,7 @@ def main(arguments: list[str]) -> int:
     from vlp_jax.training.hooks.metric_writers import write_atomically
 
     topologies = [parse_topology(spec) for spec in given.topology.split(",")]
-    check_all(config, topologies, given)  # before minutes of compiling
+    check_all(config, topologies, given)  # before minutes of compilation
     costs = []
     for topology in topologies:
         cost = largest_batch(config, topology, say) if given.find_batch else estimate_cost(config, topology)
@@ -50,7 +57,11 @@ def main(arguments: list[str]) -> int:
 
 
 def check_all(config: schema.Config, topologies: "list[Topology]", given: Any) -> None:
-    """Raises: ConfigError, MeshError for a topology that the config cannot be laid out on, or a bill that cannot be written."""
+    """Checks the topologies and the output file before anything is compiled.
+
+    Raises:
+      ConfigError, MeshError: the config does not fit a topology, or the estimate cannot be written.
+    """
     from vlp_jax.training.cost.estimate import plan
     from vlp_jax.training.cost.largest_batch import unit_of
 
@@ -63,12 +74,12 @@ def check_all(config: schema.Config, topologies: "list[Topology]", given: Any) -
 
 
 def say(line: str) -> None:
-    """A line for the user, beside the bills."""
+    """Prints a line for the user on stderr, apart from the estimates."""
     print(line, file=sys.stderr, flush=True)
 
 
 def cost_text(cost: "CostEstimate", topology: "Topology", config: schema.Config) -> str:
-    """One bill in words; GB are 10^9 bytes."""
+    """A cost estimate as text; GB are 10^9 bytes."""
     from vlp_jax.hardware.chips import CHIPS
     from vlp_jax.hardware.topologies import GPUS
     from vlp_jax.training.cost.estimate import nearest_fix
@@ -108,7 +119,7 @@ def cost_text(cost: "CostEstimate", topology: "Topology", config: schema.Config)
 
 
 def table(costs: "list[CostEstimate]") -> str:
-    """A line a topology."""
+    """A table with a line per topology."""
     lines = [("topology", "chips", "batch", "arguments", "temporaries", "free", "floor", "examples/s at most")]
     for cost in costs:
         parts = [gigabytes(part) if part is not None else "-" for part in (cost.arguments_bytes, cost.temporaries_bytes)]
@@ -120,12 +131,12 @@ def table(costs: "list[CostEstimate]") -> str:
 
 
 def gigabytes(size: int) -> str:
-    """Bytes in GB of 10^9, for reading."""
+    """Bytes in GB of 10^9, as text."""
     return f"{size / 1e9:.3f} GB"
 
 
 def milliseconds(seconds: float) -> str:
-    """Seconds in ms, for reading."""
+    """Seconds in ms, as text."""
     return f"{seconds * 1e3:.2f} ms"
 
 

@@ -1,13 +1,14 @@
-"""Errors that a user can mend: every door prints one as a single line and exits with the error's status.
+"""Errors that a user can fix. Every entry point prints one line for them and exits with their status.
 
-Exit statuses of all doors, which the launchers read:
+Exit statuses of all entry points, which the launchers read:
   0    finished.
-  2    a mistake that starting again would not mend: a config, data, a damaged checkpoint, hosts that are of another mind.
-  75   a passing failure (sysexits' EX_TEMPFAIL): a host is missing or lost, a wait between hosts was over, the storage did not
-       answer, another run holds the workdir, a hang with `watchdog.exit`. The same command again goes on from the last checkpoint.
-  130  Ctrl-C, with a checkpoint or, before the first update or pressed twice, without. 128 + N after signal N with a checkpoint:
-       143 for SIGTERM, 129 for SIGHUP.
-  1    a bug, with a traceback. Several hosts all leave with the status of the one that failed first.
+  2    an error that a restart would not fix: a config, data, a damaged checkpoint, processes that differ.
+  75   a transient failure (sysexits' EX_TEMPFAIL): a process is missing or lost, a wait between processes timed out, the
+       storage did not answer, another run holds the workdir, a hang with `watchdog.exit`. The same command resumes from
+       the last checkpoint.
+  130  Ctrl-C, with a checkpoint or, before the first update or pressed twice, without. 128 + N after signal N with a
+       checkpoint: 143 for SIGTERM, 129 for SIGHUP.
+  1    a bug, with a traceback. All processes of a run exit with the status of the one that failed first.
 """
 
 import errno
@@ -16,7 +17,7 @@ from vlp_jax.printing import printable
 
 FOR_GOOD, PASSING = 2, 75
 
-# What a system refuses, and what would help. Any other OSError may be a bug, and keeps its traceback.
+# {error of the operating system: remedy}. Any other OSError may be a bug, and keeps its traceback.
 REFUSALS = {errno.EACCES: "give this user the permission", errno.EPERM: "give this user the permission",
             errno.EROFS: "choose another place", errno.ENOTDIR: "choose another place", errno.EISDIR: "choose another place",
             errno.ENAMETOOLONG: "choose a shorter name", errno.ELOOP: "correct the links",
@@ -26,7 +27,7 @@ REFUSALS = {errno.EACCES: "give this user the permission", errno.EPERM: "give th
 
 
 class UserError(Exception):
-    """Something outside the program is wrong; the message names the thing, the place and the way out."""
+    """An error outside the program. The message names the thing, the place and the remedy."""
 
     kind = "error"
     status = FOR_GOOD
@@ -36,7 +37,7 @@ class UserError(Exception):
 
     @property
     def lines(self) -> list[str]:
-        """What is printed of it, a line each."""
+        """The printed lines of the error."""
         return [str(self).replace("\n", " ")]
 
 
@@ -47,9 +48,10 @@ class ConfigError(UserError):
 
 
 class ConfigErrors(ConfigError):
-    """Several of them, found at once.
+    """Several config errors found at once.
 
-    messages: of each, without the kind of error in front.
+    Args:
+      messages: their messages, without the kind of error as a prefix.
     """
 
     def __init__(self, messages: list[str]):
@@ -58,11 +60,12 @@ class ConfigErrors(ConfigError):
 
     @property
     def lines(self) -> list[str]:
+        """A line for each of the errors."""
         return [line for message in self.messages for line in ConfigError(message).lines]
 
 
 class DataError(UserError):
-    """A data source is missing, damaged, or not what its spec says."""
+    """A data source is missing, damaged, or not as its spec describes."""
 
     kind = "data error"
 
@@ -74,7 +77,7 @@ class CheckpointError(UserError):
 
 
 class StorageError(CheckpointError):
-    """A checkpoint may be whole, but the storage does not answer."""
+    """A checkpoint may be valid, but the storage does not answer."""
 
     kind = "storage error"
     status = PASSING
@@ -87,13 +90,13 @@ class MeshError(UserError):
 
 
 class EvaluationError(UserError):
-    """A model's output cannot be scored."""
+    """The output of a model cannot be scored."""
 
     kind = "evaluation error"
 
 
 class TrainingError(UserError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
     kind = "training error"
 
@@ -106,14 +109,14 @@ class WorkdirBusy(UserError):
 
 
 class HostError(UserError):
-    """One of several hosts is missing or lost."""
+    """One of several processes is missing or lost."""
 
     kind = "host error"
     status = PASSING
 
 
 class HostsDiffer(HostError):
-    """One of several hosts is of another mind than the others."""
+    """One of several processes differs from the others in config, code or data."""
 
     status = FOR_GOOD
 
@@ -125,7 +128,7 @@ class SystemRefusal(UserError):
 
 
 def user_error_of(error: BaseException) -> UserError | None:
-    """What an error means that is no bug but a refusal of the system; None for any other."""
+    """The UserError for an error that the system causes and that is no bug; None for any other."""
     if isinstance(error, UserError):
         return error
     if isinstance(error, OSError) and error.errno in REFUSALS:
@@ -137,6 +140,6 @@ def user_error_of(error: BaseException) -> UserError | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is Python's, NumPy's or XLA's for want of memory."""
+    """Whether an error is an out-of-memory error of Python, NumPy or XLA."""
     return isinstance(error, MemoryError) or (type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
                                               and ("RESOURCE_EXHAUSTED" in str(error) or "bad_alloc" in str(error)))

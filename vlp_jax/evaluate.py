@@ -1,7 +1,7 @@
 """Evaluate a checkpoint: `python -m vlp_jax.evaluate --workdir=DIR '--source=webdataset:/path/{000000..000003}.tar'`.
 
-Zero-shot, as CLIP's on ImageNet: --evaluators=zero_shot --templates=imagenet --class-names=imagenet, or with your own prompts,
---templates='a photo of a {}.' --templates='a drawing of a {}.', or files with one a line.
+Zero-shot as CLIP on ImageNet: --evaluators=zero_shot --templates=imagenet --class-names=imagenet. Or with your own prompts:
+--templates='a photo of a {}.' --templates='a drawing of a {}.', or files with one prompt per line.
 """
 
 import argparse
@@ -43,7 +43,11 @@ TASKS = tuple(TASK_METRICS)
 
 
 def main(arguments: list[str]) -> int:
-    """Prints the metrics as JSON and writes them to --output. Raises: UserError."""
+    """Prints the metrics as JSON and writes them to --output.
+
+    Raises:
+      UserError: anything that the user can fix.
+    """
     flags = Flags(prog="evaluate", description=__doc__)
     flags.add_argument("--workdir", required=True, help="a run's folder")
     flags.add_argument("--step", type=int, help="which checkpoint; the newest by default")
@@ -64,11 +68,11 @@ def main(arguments: list[str]) -> int:
 
 
 def evaluate(given: argparse.Namespace) -> None:
-    """`main`, on the hosts that have come together."""
+    """`main`, in the connected processes."""
     use_compilation_cache()
     tasks = check_tasks(given.evaluators)
     check_output(given.output)
-    step = broadcast_from_primary("--workdir", lambda: find_step(given.workdir, given.step))  # a run that goes on may save another
+    step = broadcast_from_primary("--workdir", lambda: find_step(given.workdir, given.step))  # a run in progress may save more
     config = restore_config(given.workdir, step)
     check_trained("--evaluators", tasks, config)
     spec = evaluator_of(given, tasks, config)
@@ -89,8 +93,10 @@ def evaluate(given: argparse.Namespace) -> None:
 
 
 def evaluation_layout(config: schema.Mesh) -> Layout:
-    """Parameters divided as in training, over all devices that are here: `data` takes what fsdp and tensor leave. Where these do
-    not fit, every device holds all parameters."""
+    """Parameters sharded as in training, over all devices: `data` takes what fsdp and tensor leave.
+
+    Where these do not fit, the parameters are replicated.
+    """
     if -1 not in (config.fsdp, config.tensor):
         config = dataclasses.replace(config, data=-1)
     try:
@@ -106,7 +112,11 @@ def evaluation_layout(config: schema.Mesh) -> Layout:
 
 
 def check_tasks(text: str) -> tuple[str, ...]:
-    """Raises: ConfigError for a task that does not exist."""
+    """The tasks of --evaluators.
+
+    Raises:
+      ConfigError: a task does not exist, or there is none.
+    """
     tasks = tuple(task for task in text.split(",") if task)
     for task in tasks:
         if task not in TASKS:
@@ -117,7 +127,11 @@ def check_tasks(text: str) -> tuple[str, ...]:
 
 
 def check_output(path: str | None) -> None:
-    """Raises: ConfigError, before minutes of work, for a place that cannot be written."""
+    """Checks, before minutes of work, that the output file can be written.
+
+    Raises:
+      ConfigError: it cannot.
+    """
     folder = os.path.dirname(os.path.abspath(path or "."))
     if path and (not os.path.isdir(folder) or os.path.isdir(path)):
         raise ConfigError(f"--output: {path} cannot be written: {folder if not os.path.isdir(folder) else path} is "

@@ -1,4 +1,7 @@
-"""A flag for each setting of an evaluator, as `evaluate` takes them: `--class-field=label` is `evaluators.NAME.class_field`."""
+"""Flags of `evaluate` for the settings of an evaluator.
+
+`--class-field=label` is `evaluators.NAME.class_field`.
+"""
 
 import argparse
 import dataclasses
@@ -13,7 +16,7 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.prompts import names_in, templates_of
 from vlp_jax.evaluators.requirements import check_heads
 
-NO_FLAGS = ("source", "tasks", "every_steps")  # --source and --evaluators are; nothing is repeated after a training
+NO_FLAGS = ("source", "tasks", "every_steps")  # --source and --evaluators exist; every_steps has no meaning outside of training
 SETTINGS = {field.name: field for field in dataclasses.fields(schema.Evaluator) if field.name not in NO_FLAGS}
 REPEATABLE = tuple(f"--{name.replace('_', '-')}" for name in SETTINGS
                    if typing.get_origin(typing.get_type_hints(schema.Evaluator)[name]) is tuple)
@@ -21,7 +24,10 @@ BATCH_SIZE = 256
 
 
 def add_evaluator_flags(flags: argparse.ArgumentParser) -> None:
-    """A flag for each setting; its value is as of `--config.evaluators.NAME.SETTING`. Those of several values may be repeated."""
+    """Adds a flag for each setting.
+
+    Its value is written as for `--config.evaluators.NAME.SETTING`; tuples may be repeated.
+    """
     for name in SETTINGS:
         tasks, flag = TASKS_OF_SETTINGS.get(name, ()), f"--{name.replace('_', '-')}"
         of = f", for {', '.join(tasks)}" if tasks else ""
@@ -32,9 +38,14 @@ def add_evaluator_flags(flags: argparse.ArgumentParser) -> None:
 
 
 def evaluator_of(given: argparse.Namespace, tasks: tuple[str, ...], config: schema.Config) -> schema.Evaluator:
-    """What is to be measured: as the flags are, else as the first evaluator of the config with a task that a setting is for.
+    """The evaluator that the flags describe.
 
-    Raises: ConfigError for a value that cannot be, an objective that has no head for the tasks, and for what no task reads.
+    Settings without a flag are those of the first evaluator of the config with a task that uses
+    them.
+
+    Raises:
+      ConfigError: a value is invalid, an objective has no head for the tasks, or no task reads a
+        given setting.
     """
     chosen = {name: value for name in SETTINGS if (value := getattr(given, name)) is not None}
     values: dict[str, Any] = {"batch_size": BATCH_SIZE}
@@ -62,7 +73,11 @@ def evaluator_of(given: argparse.Namespace, tasks: tuple[str, ...], config: sche
 
 
 def read_flag(name: str, flag: str, text: str | Sequence[str]) -> Any:
-    """The value of a setting; of one that was repeated, the values of all. Raises: ConfigError."""
+    """The value of a setting; for a repeated flag, the values of all.
+
+    Raises:
+      ConfigError: a value is invalid.
+    """
     if isinstance(text, str):
         return read_value(schema.Evaluator, name, text, flag)
     return tuple(value for one in text for value in read_value(schema.Evaluator, name, one, flag))

@@ -1,9 +1,9 @@
-"""Look at a checkpoint, or at where a config's parameters would lie.
+"""Show the parameters of a checkpoint, or the sharding of a config's parameters.
 
 python -m vlp_jax.inspect --workdir=DIR
   prints the parameter table of a run's checkpoint.
 python -m vlp_jax.inspect --sharding --config=configs/clip_b16.py --config.mesh.fsdp=8 [--devices=64]
-  prints each parameter's shape, logical axes, mesh axes and bytes a device, and what a device holds in all. It reads no data and
+  prints each parameter's shape, logical axes, mesh axes and bytes per device, and the total of a device. It reads no data and
   needs none of the devices; without --devices it takes as few as the mesh allows.
 """
 
@@ -14,13 +14,19 @@ from vlp_jax.config import load_config
 from vlp_jax.errors import ConfigError
 from vlp_jax.printing import safe_print as print
 
-if TYPE_CHECKING:  # what brings in JAX is imported where it is used, as in main.py
+if TYPE_CHECKING:  # modules that need JAX are imported where they are used, as in main.py
     from vlp_jax.training.cost.sharding_table import StatePlaces
 
 
 def main(arguments: list[str]) -> int:
-    """Prints a table of parameters: of a checkpoint (path, shape, dtype, count, mean, standard deviation) or, with --sharding, of
-    a config (path, shape, axes, bytes). Raises: UserError."""
+    """Prints a table of the parameters.
+
+    It has path, shape, dtype, count, mean and standard deviation for a checkpoint, and path, shape,
+    axes and bytes for a config with --sharding.
+
+    Raises:
+      UserError: anything that the user can fix.
+    """
     flags = Flags(prog="inspect", description=__doc__)
     flags.add_argument("--workdir", help="a run's folder")
     flags.add_argument("--step", type=int, help="which checkpoint; the newest by default")
@@ -44,7 +50,11 @@ def main(arguments: list[str]) -> int:
 
 
 def check_flags(given, overrides: list[tuple[str, str]]) -> None:
-    """Raises: ConfigError for flags of the one table with the other, and for what is missing."""
+    """Checks that the flags belong to the same table and that none is missing.
+
+    Raises:
+      ConfigError: they do not, or one is.
+    """
     needed, others = ("config", ("workdir", "step", "ema")) if given.sharding else ("workdir", ("config", "devices"))
     stray = [f"--{name}" for name in others if getattr(given, name) is not None]
     stray += [f"--config.{overrides[0][0]}"] if overrides and not given.sharding else []
@@ -58,7 +68,7 @@ def check_flags(given, overrides: list[tuple[str, str]]) -> None:
 
 
 def parameter_table(params: dict) -> str:
-    """A row a parameter, aligned, and a row for the total."""
+    """An aligned table with a row per parameter and a row for the total."""
     import numpy as np
 
     from vlp_jax.training.checkpoints.format import flat
@@ -74,7 +84,7 @@ def parameter_table(params: dict) -> str:
 
 
 def sharding_table(places: "StatePlaces") -> str:
-    """A row a parameter, and below them what one device holds."""
+    """A table with a row per parameter, and below it the bytes that one device holds."""
     from vlp_jax.sharding.mesh import shown
 
     rows = [("path", "shape", "logical axes", "mesh axes", "bytes a device")]

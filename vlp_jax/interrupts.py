@@ -1,5 +1,8 @@
-"""Signals answered at once. Python runs a signal's handler in the main thread, between two of its instructions: not while that is
-inside a compilation or waits for a device, for minutes perhaps. A thread hears of the signal at once."""
+"""Immediate handling of signals.
+
+Python runs signal handlers in the main thread, between two of its instructions. This may be minutes
+late, while that thread compiles or waits for a device. A separate thread is notified at once.
+"""
 
 import contextlib
 import os
@@ -13,8 +16,11 @@ CTRL_C = 130  # 128 + SIGINT, as shells report it
 
 
 class AtOnce:
-    """While entered, `answer(number)` is called in a thread as soon as a signal comes that has a handler in Python; to be entered
-    in the main thread. Inside another, that one rests."""
+    """A context in which `answer(number)` is called in a thread as soon as a signal arrives.
+
+    The signal must have a handler in Python. To be entered in the main thread. An outer context is
+    suspended while an inner one is active.
+    """
 
     def __init__(self, answer: Callable[[int], None]):
         self.answer = answer
@@ -28,6 +34,7 @@ class AtOnce:
         return self
 
     def listen(self) -> None:
+        """The thread: calls `answer` for every signal."""
         while numbers := os.read(self.end, 64).rstrip(b"\0"):
             for number in numbers:
                 self.answer(number)
@@ -40,32 +47,36 @@ class AtOnce:
 
 
 def leave_on_ctrl_c() -> None:
-    """From here on, until a run answers it by itself, Ctrl-C ends this process with one line: also while modules are imported and
-    programs compiled."""
-    signal.signal(signal.SIGINT, _ignore)  # what is to be done the thread does
+    """From now on Ctrl-C ends this process with one line, also during imports and compilation.
+
+    This holds until a run handles Ctrl-C itself.
+    """
+    signal.signal(signal.SIGINT, _ignore)  # the thread handles the signal
     AtOnce(lambda number: _leave() if number == signal.SIGINT else None).__enter__()
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
-    """A handler in Python, for a thread to hear of the signal."""
+    """An empty Python handler, which makes the signal wake the thread."""
 
 
 def _leave() -> NoReturn:
+    """Ends the process with the last action of `_leaving`."""
     _leaving[-1]()
     os._exit(CTRL_C)
 
 
 def _say() -> None:
-    with contextlib.suppress(OSError):  # a terminal that is gone
+    """Prints the default line."""
+    with contextlib.suppress(OSError):  # the terminal may be gone
         os.write(2, b"interrupted\n")
 
 
-_leaving: list[Callable[[], None]] = [_say]  # what is done before this process ends; the last counts
+_leaving: list[Callable[[], None]] = [_say]  # actions before this process ends, of which the last is used
 
 
 @contextlib.contextmanager
 def leaving_with(leave: Callable[[], None]) -> Iterator[None]:
-    """Inside, Ctrl-C calls `leave`, in a thread, instead of saying its line."""
+    """A context in which Ctrl-C calls `leave`, in a thread, instead of printing the default line."""
     _leaving.append(leave)
     try:
         yield
@@ -75,7 +86,7 @@ def leaving_with(leave: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def as_exception() -> Iterator[None]:
-    """Inside, Ctrl-C is a KeyboardInterrupt in the main thread, for what has to be put in order then."""
+    """A context in which Ctrl-C raises KeyboardInterrupt in the main thread, for cleaning up."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""A trained model in Python: `model, params, preprocess = vlp_jax.load(DIR)`."""
+"""Loading of a trained model: `model, params, preprocess = vlp_jax.load(DIR)`."""
 
 import dataclasses
 import functools
@@ -19,9 +19,12 @@ from vlp_jax.training.restore import find_step, restore_config, restore_variable
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A Linen module with the config and preprocessor it was trained with. It holds no parameters.
+    """A Linen module with the config and preprocessor that it was trained with, without parameters.
 
-    module: a `PretrainingModule`, whose `model` is the `VisionLanguageModel`.
+    Attributes:
+      module: a `PretrainingModule`, whose `model` is the `VisionLanguageModel`.
+      config: the config of the run.
+      preprocessor: its preprocessor.
     """
 
     module: PretrainingModule
@@ -30,11 +33,17 @@ class Model:
 
     def embed(self, params: dict, image: jax.Array | np.ndarray | None = None, text: jax.Array | np.ndarray | None = None,
               text_mask: jax.Array | np.ndarray | None = None) -> tuple[jax.Array | None, jax.Array | None]:
-        """Unit vectors (image_embeddings, text_embeddings), each float32 [B, E], None for what is not given.
+        """Embeddings of images and texts, as unit vectors.
 
-        params: the variables as `load` gives them. image: float [B, H, W, 3] and text: int [B, L], as the
-        preprocessor makes them. text_mask: bool [B, L]; without one it is derived from the ids by the tokenizer's rule.
-        Raises: ValueError for pictures of another size.
+        Args:
+          params: the variables as returned by `load`.
+          image: float [B, H, W, 3], as from the preprocessor.
+          text: int [B, L], as from the preprocessor.
+          text_mask: bool [B, L]. Default: derived from the ids by the tokenizer's rule.
+        Returns: (image_embeddings, text_embeddings), each float32 [B, E], None for what is not
+          given.
+        Raises:
+          ValueError: images of another size.
         """
         if text is not None and text_mask is None:
             text_mask = self.preprocessor.tokenizer.mask_of(np.asarray(text))
@@ -50,10 +59,15 @@ def load(folder: str, step: int | None = None, ema: bool | None = None,
          compute: str = "float32", layout: Layout | None = None) -> tuple[Model, dict[str, Any], Preprocessor]:
     """The model of a workdir, its variables and its preprocessor.
 
-    step: which checkpoint; the newest if None. ema: True for the averaged parameters, False for the last ones; if None,
-    the averaged ones where the config keeps an average. compute: "float32" or "bfloat16". layout: over which devices the
-    variables are divided; if None, they lie on the first one.
-    Raises: CheckpointError where there is no such checkpoint, no average, or the files are damaged.
+    Args:
+      folder: the workdir of the run.
+      step: step of the checkpoint. Default: the newest.
+      ema: True for the EMA parameters, False for those of the last update. Default: the EMA
+        parameters where the config keeps them.
+      compute: "float32" or "bfloat16".
+      layout: the layout over which the variables are sharded. Default: the first device.
+    Raises:
+      CheckpointError: the checkpoint does not exist, has no EMA parameters, or is damaged.
     """
     step = find_step(folder, step)
     metadata, config = read_metadata(checkpoint_folder(folder), step), restore_config(folder, step)
@@ -63,13 +77,13 @@ def load(folder: str, step: int | None = None, ema: bool | None = None,
 
 
 def class_descriptions(folder: str, step: int | None = None) -> dict:
-    """The training captions by class that a checkpoint keeps for zero-shot evaluation."""
+    """The training captions by class that a checkpoint stores for zero-shot evaluation."""
     checkpoints = checkpoint_folder(folder)
     return read_metadata(checkpoints, finished_steps(checkpoints)[-1] if step is None else step)["class_descriptions"]
 
 
 def restore_targets(folder: str, step: int | None = None) -> Targets:
-    """The targets that a checkpoint was trained to tell, with their classes."""
+    """The targets that a checkpoint was trained to predict, with their classes."""
     checkpoints, step = checkpoint_folder(folder), find_step(folder, step)
-    stored = read_metadata(checkpoints, step).get("targets") or {}  # checkpoints of before there were targets have none
+    stored = read_metadata(checkpoints, step).get("targets") or {}  # old checkpoints have no targets
     return Targets(restore_config(folder, step).data.targets, {name: tuple(entry["classes"]) for name, entry in stored.items()})

@@ -16,14 +16,16 @@ from vlp_jax.command_line import (
 from vlp_jax.config import load_stages, schema
 from vlp_jax.printing import safe_print as print
 
-if TYPE_CHECKING:  # what brings in JAX is imported where it is used: after the config, whose mistakes then take no seconds to see
+if TYPE_CHECKING:  # modules that need JAX are imported after the config is read, so that its errors appear at once
     from vlp_jax.training.trainer import Outcome
 
 
 def main(arguments: list[str]) -> int:
-    """Trains, or goes on with a run that was stopped. Returns the exit status: 0 for a finished run, 143 after SIGTERM.
+    """Trains, or resumes a run that was stopped.
 
-    Raises: UserError for what the user can mend.
+    Returns: the exit status: 0 for a finished run, 143 after SIGTERM.
+    Raises:
+      UserError: anything that the user can fix.
     """
     flags = Flags(prog="main", description=__doc__)
     flags.add_argument("--config", required=True, help="a config of this project by its name, as clip_b16 or clip_b16:VARIANT, or "
@@ -44,7 +46,7 @@ def main(arguments: list[str]) -> int:
     with joined(launch, config.hosts, heeds_signals=True):
         use_compilation_cache()
         for config in [*stages.values()][1:]:
-            build_run(config)  # what is wrong with a late stage is said before the first has trained
+            build_run(config)  # errors in a later stage are raised before the first one trains
         for name, config in stages.items():
             status = train_stage(name, config, given)
             if status:
@@ -53,7 +55,10 @@ def main(arguments: list[str]) -> int:
 
 
 def train_stage(name: str | None, config: schema.Config, given: argparse.Namespace) -> int:
-    """One stage, in a folder of its own name inside the workdir, or a whole training without stages. Returns the exit status."""
+    """Trains one stage in a folder of its own name inside the workdir, or a run without stages.
+
+    Returns: the exit status.
+    """
     from vlp_jax.training.run import train
 
     workdir = given.workdir if name is None else os.path.join(given.workdir, name)
@@ -67,8 +72,11 @@ def train_stage(name: str | None, config: schema.Config, given: argparse.Namespa
 
 
 def final_table(outcome: "Outcome", workdir: str) -> str:
-    """The run in numbers: its cost (children included), its speed, what its time went into, and the newest value of each
-    evaluation metric."""
+    """The run in numbers.
+
+    These are its cost (child processes included), its throughput, how its time was spent, and the
+    newest value of each evaluation metric.
+    """
     from vlp_jax.training.hooks.metric_writers import format_seconds, percent
     from vlp_jax.training.hooks.throughput import UTILISATION
 

@@ -1,12 +1,12 @@
-"""Door: data sets in. Writes a source as sharded ArrayRecord, trains a vocabulary from its captions, or converts caption files.
+"""Prepare data: write a source as sharded ArrayRecord, train a vocabulary from its captions, or convert caption files.
 
 python -m vlp_jax.prepare '--source=webdataset:/data/{000000..000331}.tar' --output=/data/prepared --image-size=256 --workers=8
 python -m vlp_jax.prepare '--split=train=webdataset:/data/train-*.tar' '--split=val=webdataset:/data/val.tar' --output=DIR
 python -m vlp_jax.prepare --source=arrayrecord:/data/prepared/train --train-tokenizer=tokenizer.json --vocab-size=4096
 python -m vlp_jax.prepare --convert=dataset_flickr30k.json --split=test --output=flickr30k_test.jsonl
 
-The folder is read back as arrayrecord:DIR/SPLIT, and by tfds.builder_from_directory(DIR).as_data_source(SPLIT). Stopped in
-whatever way and run again, the command goes on where the last whole shard ends.
+The folder is read back as arrayrecord:DIR/SPLIT, and by tfds.builder_from_directory(DIR).as_data_source(SPLIT). The same
+command after any interruption resumes after the last complete shard.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from vlp_jax.training.hooks.metric_writers import format_seconds
 
 
 def _flags() -> Flags:
+    """The flags of the command."""
     parser = Flags(prog="prepare", description=__doc__)
     parser.add_argument("--source", help="KIND:PATTERN, quoted where it has braces")
     parser.add_argument("--split", action="append", default=[], help="name of the split that --source becomes, or "
@@ -57,13 +58,18 @@ def _flags() -> Flags:
 
 
 def _positive(text: str) -> int:
+    """A positive integer from a flag."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
 
 
 def _splits(flags: argparse.Namespace) -> dict[str, Source]:
-    """The sources to read, by split. Raises: UserError."""
+    """The sources to read, by split.
+
+    Raises:
+      UserError: flags that do not fit together, or a source that cannot be opened.
+    """
     pairs = [split.split("=", 1) for split in flags.split if "=" in split]
     names = [split for split in flags.split if "=" not in split]
     if flags.source is not None:
@@ -82,7 +88,7 @@ def _splits(flags: argparse.Namespace) -> dict[str, Source]:
 
 
 class _Progress:
-    """Samples done, their rate and the time left: a live line on a terminal, elsewhere a line every ten seconds."""
+    """Samples done, their rate and the time left: a live line, or one every ten seconds without a terminal."""
 
     def __init__(self):
         self.live = sys.stderr.isatty()
@@ -101,12 +107,14 @@ class _Progress:
         sys.stderr.flush()
 
     def line(self, done: int, of: int, seconds: float) -> str:
+        """The text of the line."""
         rate = (done - self.first) / seconds if seconds > 0 else 0.0
         left = f", {format_seconds((of - done) / rate)} left" if rate and done < of else ""
         return f"{self.split}: {done:,} of {of:,} samples, {rate:,.0f}/s{left}"
 
 
 def _write(flags: argparse.Namespace, splits: dict[str, Source]) -> None:
+    """Writes the data set and prints a summary."""
     options = writer.Options(flags.shards, flags.image_format, flags.image_size, flags.compression, flags.workers)
     manifest = writer.write_dataset(splits, flags.output, flags.name, options, _Progress())
     lines = []
@@ -117,7 +125,7 @@ def _write(flags: argparse.Namespace, splits: dict[str, Source]) -> None:
         lines.append(f"{split}: {entry['count']:,} samples, {entry['bytes'] / 1e6:.1f} MB in {len(entry['shards'])} shard(s); "
                      f"skipped: {skipped}{left}{smaller}")
     lines.append(f"wrote {flags.output}; read it as arrayrecord:{flags.output}/{next(iter(splits))}")
-    print("\n".join(lines))  # at once: whoever reads may stop after the first line
+    print("\n".join(lines))  # in one call, as a reader of a pipe may stop after the first line
 
 
 def _convert(flags: argparse.Namespace) -> None:
@@ -135,7 +143,11 @@ def _convert(flags: argparse.Namespace) -> None:
 
 
 def _replace(path: pathlib.Path, content: bytes, flag: str) -> None:
-    """Writes a file that has its name only when it is complete. Raises: ConfigError."""
+    """Writes a file that gets its name only when it is complete.
+
+    Raises:
+      ConfigError: it cannot be written.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +158,11 @@ def _replace(path: pathlib.Path, content: bytes, flag: str) -> None:
 
 
 def _check_tokenizer(path: str, kind: str, vocab_size: int) -> None:
-    """Raises: ConfigError for what can be known before any caption is read."""
+    """Checks what can be checked before any caption is read.
+
+    Raises:
+      ConfigError: the vocabulary size or the file's ending is wrong.
+    """
     train_tokenizer.check_vocab_size(kind, vocab_size)
     ending = ".model" if kind == "sentencepiece" else ".json"
     if not path.endswith(ending):
@@ -154,6 +170,7 @@ def _check_tokenizer(path: str, kind: str, vocab_size: int) -> None:
 
 
 def _train(flags: argparse.Namespace, splits: dict[str, Source]) -> None:
+    """Trains a vocabulary and writes it."""
     path, kind = pathlib.Path(flags.train_tokenizer), train_tokenizer.KINDS[flags.tokenizer_kind]
     texts = train_tokenizer.texts_of(splits.values())
     content = train_tokenizer.train_tokenizer(texts, flags.vocab_size, flags.tokenizer_kind, flags.lower_case)
@@ -167,7 +184,12 @@ def _train(flags: argparse.Namespace, splits: dict[str, Source]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Writes what the arguments ask for. Returns the exit status: 0, or 130 after Ctrl-C. Raises: UserError."""
+    """Writes the outputs that the arguments name.
+
+    Returns: the exit status: 0, or 130 after Ctrl-C.
+    Raises:
+      UserError: anything that the user can fix.
+    """
     flags = _flags().parse(arguments, repeatable=("--split",))
     if flags.convert:
         _convert(flags)

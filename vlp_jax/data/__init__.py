@@ -1,1 +1,1 @@
-"""The input side: sources, decoding, tokenization, the pipeline. Knows nothing of models and imports no JAX."""
+"""The input side: sources, decoding, tokenization and the input pipeline. Independent of the models; imports no JAX."""

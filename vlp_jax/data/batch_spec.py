@@ -1,4 +1,7 @@
-"""The arrays of a training batch that go to the devices: those of every batch, and those that only some objectives ask for."""
+"""Shapes and dtypes of the arrays of a training batch that go to the devices.
+
+Some arrays are in every batch. Others are there only when an objective needs them.
+"""
 
 from collections.abc import Collection
 
@@ -7,19 +10,34 @@ import numpy as np
 from vlp_jax.config import schema
 from vlp_jax.config.targets import number_of_classes
 
-VIEWS = ("first_view", "second_view")  # of the same picture, each by draws of its own
-PIXELS = ("image", *VIEWS)  # bytes on the host, normalised on the devices
-TARGET = "target_"  # in front of a target's name in `data.targets`
+VIEWS = ("first_view", "second_view")  # of the same image, each with its own random draws
+PIXELS = ("image", *VIEWS)  # uint8 on the host, normalised on the devices
+TARGET = "target_"  # prefix of a target's name in `data.targets`
 Shapes = dict[str, tuple[tuple[int, ...], type]]
 
 
 def device_arrays(config: schema.Config, asked: Collection[str], rows: int) -> Shapes:
-    """Name -> (shape, dtype) of a batch of so many examples, or so many more that they make windows; pixels normalised.
+    """Shapes and dtypes of the device arrays of a batch.
 
-    asked: of those that are not in every batch: word_start [B, L] bool, where words begin, special tokens being words of their own;
-    first_view and second_view, like image; target_NAME, as `targets.Targets.of` gives them.
-    Texts that are packed come by windows of W examples, [B / W, rows, L], and with them `segment` (see `packing.pack`). Where the
-    config names them: boxes [B, R, 4] float32 (see `boxes.boxes_of`) and word_edges [B, L, L] bool (see `dependencies.word_edges`).
+    Args:
+      config: the experiment. It decides which of the arrays below exist in every batch.
+      asked: names of the arrays needed in addition to those of every batch: `word_start`,
+        `first_view`, `second_view`, or `target_NAME`.
+      rows: number of examples. With packed texts it is rounded up to whole windows.
+
+    Returns: name -> (shape, dtype), with B examples, image size S and text length L.
+      image: [B, S, S, 3], float32, normalised pixels.
+      text: [B, L], int32, token ids.
+      text_mask: [B, L], bool, padding mask.
+      caption_id, image_id: [B, 2], int32.
+      word_start: [B, L], bool, True where a word begins. A special token is a word of its own.
+      first_view, second_view: like `image`.
+      target_NAME: as `targets.Targets.of` returns it.
+      boxes: [B, R, 4], float32, where the config has `data.boxes` (see `boxes.boxes_of`).
+      word_edges: [B, L, L], bool, where the config has `data.dependencies` (see
+        `dependency_parses.word_edges`).
+      segment: int32, where texts are packed (see `packing.pack`). Packed texts come in windows of W
+        examples, and all text arrays are then [B / W, rows, L].
     """
     side, window = config.model.image.image_size, config.data.text.packing
     rows = rows if window is None else -(-rows // window) * window
@@ -40,7 +58,7 @@ def device_arrays(config: schema.Config, asked: Collection[str], rows: int) -> S
 
 
 def target_array(target: schema.AnyTarget, rows: int) -> tuple[tuple[int, ...], type]:
-    """(shape, dtype) of a target of so many examples."""
+    """(shape, dtype) of a target for `rows` examples."""
     if target.kind == "text":
         return (rows, target.length), np.int32
     if target.kind == "scores":

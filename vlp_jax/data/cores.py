@@ -1,23 +1,29 @@
-"""How many cores this process may use, and how many worker processes decode well on them."""
+"""The number of cores that this process may use, and of worker processes that decode well on them."""
 
 import os
 import pathlib
 
 MOST_WORKERS = 16
-FEW_CORES = 4  # below which decoding in threads of the training process is faster than processes beside it
+FEW_CORES = 4  # with fewer, decoding in threads of the training process is faster than in worker processes
 CGROUPS = (pathlib.Path("/sys/fs/cgroup/cpu.max"), pathlib.Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
 
 
 def available_cores() -> int:
-    """The cores that this process may run on: by its affinity (taskset, Slurm) and by the quota of its container."""
+    """Cores that this process may run on, limited by its affinity (taskset, Slurm) and by its container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = container_quota(*CGROUPS)
     return max(1, cores if quota is None else min(cores, round(quota)))
 
 
 def container_quota(unified: pathlib.Path, old: pathlib.Path) -> float | None:
-    """The cores that a container's quota allows (`docker run --cpus`); None where there is no quota. unified, old: the files that
-    state it in version 2 and 1 of Linux's control groups."""
+    """Cores that a container's quota allows (`docker run --cpus`).
+
+    Args:
+      unified: quota file of Linux control groups version 2.
+      old: quota file of Linux control groups version 1.
+
+    Returns: the number of cores, or None where there is no quota.
+    """
     try:
         if unified.is_file():
             quota, period = unified.read_text().split()
@@ -29,8 +35,12 @@ def container_quota(unified: pathlib.Path, old: pathlib.Path) -> float | None:
 
 
 def workers_for(cores: int, on_accelerator: bool) -> int:
-    """How many processes decode on so many cores: two cores are left to the training process where an accelerator computes, half of
-    them where they compute themselves; none where that leaves too few."""
+    """Number of worker processes that decode on `cores` cores, at most MOST_WORKERS.
+
+    Where an accelerator computes, two cores are left to the training process. Where the CPU itself
+    computes, at least half of the cores are left to it. With fewer than FEW_CORES cores the result
+    is 0.
+    """
     if cores < FEW_CORES:
         return 0
     return min(MOST_WORKERS, cores - 2 if on_accelerator else cores // 2 - 1)

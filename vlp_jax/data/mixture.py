@@ -1,9 +1,10 @@
-"""One or several training sources as one endless order: which sample stands at position p of a run.
+"""One or several training sources as one endless order: which sample is at position p of a run.
 
-An epoch holds a fixed number of examples from each part, its share, and is one global shuffle of them all. A share that is
-a whole number of passes over a source has each of its samples equally often in every epoch; of any other, the next epoch
-takes up the pass where the last one left it, and every pass is another shuffle. Everything is computed from (seed,
-position): no buffer, no state, no pass over the data.
+An epoch holds a fixed number of examples from each part, its share, and is one global shuffle of
+them all. If the share is a whole number of passes over the source, each sample occurs equally often
+in every epoch. Otherwise the next epoch continues the pass where the last epoch stopped, and every
+pass is shuffled differently. Everything is computed from (seed, position): there is no buffer, no
+state and no pass over the data.
 """
 
 import dataclasses
@@ -21,12 +22,12 @@ from vlp_jax.data.sources.registry import open_source
 from vlp_jax.data.text.captions import check_texts
 from vlp_jax.errors import ConfigError, DataError
 
-LARGEST_EPOCH = 2**32 - 1  # examples that the shuffle can permute
+LARGEST_EPOCH = 2**32 - 1  # in examples: the most that the shuffle can permute
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A source, what is drawn as its samples' text, and how many examples of an epoch come from it."""
+    """A source, the texts drawn for its samples, and the number of examples of an epoch that come from it."""
 
     name: str
     source: Source
@@ -48,17 +49,17 @@ class Mixture:
         return [part.source for part in self.parts]
 
     def describe(self) -> str:
-        """The sources' specs, for messages."""
+        """The specs of the sources, for messages."""
         return ", ".join(source.spec for source in self.sources)
 
     def fingerprints(self) -> dict[str, str]:
-        """What decides the order beside the seed, by the config key that it comes from."""
+        """What decides the order apart from the seed, by the config key that it comes from."""
         return {_key(part.name): fingerprint_of(part.source.fingerprint(), part.share) for part in self.parts}
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """The sample at every position of an endless run over a mixture. Pickles into worker processes."""
+    """The sample at every position of an endless run over a mixture; can be pickled into worker processes."""
 
     mixture: Mixture
     seed: int
@@ -70,40 +71,46 @@ class Order:
         part = self.mixture.parts[number]
         length = len(part.source)
         place += position // len(self.mixture) * part.share
-        # The shuffle of the epoch is enough of a shuffle for whole passes.
+        # Whole passes need no shuffle of their own: the epoch is shuffled.
         whole = part.share % length == 0
         return number, place % length if whole else shuffled(place, length, self.seeds[1 + number])
 
     @functools.cached_property
     def starts(self) -> np.ndarray:
-        """The first slot of each part in an epoch that is not shuffled."""
+        """First slot of each part in an epoch before shuffling."""
         return np.cumsum([0, *(part.share for part in self.mixture.parts)])[:-1]
 
     @functools.cached_property
     def seeds(self) -> list[int]:
-        """Of the shuffle of an epoch, and of the passes over each part."""
+        """Seed of the shuffle of an epoch, then the seeds of the passes over each part."""
         return [derived_seed(self.seed), *(derived_seed(self.seed, number) for number in range(len(self.mixture.parts)))]
 
 
 def shuffled(position: int, length: int, seed: int) -> int:
-    """What stands at `position` of endless passes over range(length), each pass shuffled by a pseudorandom permutation.
+    """Element at `position` of endless passes over range(length), each pass shuffled by a pseudorandom permutation.
 
-    The same as `grain.MapDataset.range(length).shuffle(seed).repeat()[position]`, in a tenth of the time.
+    Equal to `grain.MapDataset.range(length).shuffle(seed).repeat()[position]`, in a tenth of the
+    time.
     """
     number, place = divmod(position, length)
     return index_shuffle(place, max_index=length - 1, seed=(seed + number) % 2**32, rounds=4)
 
 
 def derived_seed(*seed: int) -> int:
-    """Epoch e is shuffled with seed + e; hashing keeps the epochs of neighbouring seeds apart."""
+    """A 32-bit seed hashed from `seed`.
+
+    Epoch e is shuffled with seed + e. Hashing keeps the epochs of neighbouring seeds apart.
+    """
     return int(np.random.SeedSequence(seed[0] if len(seed) == 1 else seed).generate_state(1)[0])
 
 
 def open_mixture(train: schema.TrainSource) -> Mixture:
-    """The sources of a config, opened: one, or its mixture.
+    """Opens the sources of a config: its single source or its mixture.
 
-    Raises: ConfigError for a config that names none or both, weights given for some parts only, texts that cannot be
-    drawn; DataError as `open_source` does.
+    Raises:
+      ConfigError: if the config names neither a source nor a mixture or both, if only some parts
+        have a weight, if the repeats of a part come to no example, or if texts cannot be drawn.
+      DataError: if a source is empty or the epoch too large to shuffle, and as `open_source`.
     """
     specs = part_specs(train)
     for name, spec in specs.items():
@@ -122,7 +129,11 @@ def open_mixture(train: schema.TrainSource) -> Mixture:
 
 
 def part_specs(train: schema.TrainSource) -> dict[str, schema.MixturePart]:
-    """The parts by name; a single source is the part without a name. Raises: ConfigError."""
+    """The parts by name. A single source is the part with the empty name.
+
+    Raises:
+      ConfigError: if source and mixture are both set or both missing, or if a part has no source.
+    """
     if train.mixture and train.source is not None:
         raise ConfigError("data.train: source and mixture are both set; set data.train.source=None to train on the mixture")
     if not train.mixture and train.source is None:
@@ -134,7 +145,11 @@ def part_specs(train: schema.TrainSource) -> dict[str, schema.MixturePart]:
 
 
 def check_weights(specs: Mapping[str, schema.MixturePart]) -> None:
-    """Raises: ConfigError where only some parts have a weight, or none has one above 0."""
+    """Checks the weights of a mixture.
+
+    Raises:
+      ConfigError: if only some parts have a weight, or if no weight is above 0.
+    """
     without = [name for name, part in specs.items() if part.weight is None]
     if without and len(without) < len(specs):
         raise ConfigError(f"{_key(without[0])}.weight: is missing, but other parts have one; give every part a weight, or none")
@@ -143,11 +158,14 @@ def check_weights(specs: Mapping[str, schema.MixturePart]) -> None:
 
 
 def epoch_shares(specs: Mapping[str, schema.MixturePart], lengths: Mapping[str, int]) -> dict[str, int]:
-    """How many examples of an epoch come from each part.
+    """Number of examples of an epoch that come from each part.
 
-    Without weights, `repeat` times its samples. With weights an epoch is as long as without, or as long as the part of
-    the smallest weight needs to have one example, and is divided by the weights, rounded by largest remainders.
-    Raises: ConfigError for a part whose repeats come to no example.
+    Without weights, a part's share is `repeat` times its number of samples. With weights, an epoch
+    is as long as without them, or longer if the part with the smallest weight would otherwise have
+    no example. Its length is divided by the weights and rounded by largest remainders.
+
+    Raises:
+      ConfigError: if `repeat` times the samples of a part rounds to no example.
     """
     repeated = {name: round(part.repeat * lengths[name]) for name, part in specs.items()}
     for name, count in repeated.items():
@@ -168,7 +186,7 @@ def epoch_shares(specs: Mapping[str, schema.MixturePart], lengths: Mapping[str, 
 
 
 def _texts_of(part: schema.MixturePart, train: schema.TrainSource) -> schema.Texts:
-    """What a part says of its texts, and where it says nothing, what `data.train` says."""
+    """The text options of a part; those that it leaves unset come from `data.train`."""
     names = [field.name for field in dataclasses.fields(schema.Texts)]
     own = {name: getattr(part, name) for name in names}
     return schema.Texts(**{name: getattr(train, name) if own[name] is None else own[name] for name in names})

@@ -1,4 +1,4 @@
-"""Lines for the person at the terminal about data that can be used, but not without a word."""
+"""Lines on stderr about data that can be used but deserve a warning."""
 
 import contextlib
 import multiprocessing
@@ -8,26 +8,30 @@ from collections.abc import Callable, Iterator, Mapping
 
 from vlp_jax.printing import safe_print as print
 
-LISTED = 6  # kinds that a line names
-PATIENCE = 5.0  # seconds before the first line of something that takes long
+LISTED = 6  # kinds that one line names
+PATIENCE = 5.0  # seconds before the first line about a slow operation
 
 
 def notice(text: str) -> None:
-    """Prints a line on stderr; in worker processes nothing, so that it is said once."""
+    """Prints one line on stderr. Worker processes print nothing, so that the line appears once."""
     if multiprocessing.parent_process() is None:
         print(" ".join(text.split()), file=sys.stderr, flush=True)
 
 
 def listed(counts: Mapping[str, int]) -> str:
-    """The first counts, each with what it counts."""
+    """The first LISTED counts, each with what it counts."""
     more = f" and {len(counts) - LISTED} more kinds" if len(counts) > LISTED else ""
     return ", ".join(f"{count:,} {what}" for what, count in list(counts.items())[:LISTED]) + more
 
 
 @contextlib.contextmanager
 def message_while_waiting(text: Callable[[], str], patience: float | None = None) -> Iterator[None]:
-    """Says `text()` when the block takes longer than `patience` seconds (`PATIENCE` if None), and again each time it has
-    taken twice as long."""
+    """Prints `text()` when the block takes long, then each time the waiting time has doubled.
+
+    Args:
+      text: builds the line at the time it is printed.
+      patience: seconds before the first line; None for `PATIENCE`.
+    """
     done = threading.Event()
 
     def speak():

@@ -1,7 +1,8 @@
 """The training input: the k-th global batch as a pure function of (config, seed, k).
 
-Position p of the run (p = k * batch_size + row) decides everything about a row: which sample the shuffled epoch has
-there, and every random draw of its transform. Grain only chooses which thread or process computes it.
+Position p of the run (p = k * batch_size + row) decides everything about a row: which sample of the
+shuffled epoch it holds, and every random draw of its transform. Grain only chooses which thread or
+process computes it.
 """
 
 import contextlib
@@ -32,9 +33,9 @@ from vlp_jax.data.worker_processes import allow_open_files, leave_with_parent, w
 from vlp_jax.errors import DataError
 
 ATTEMPTS = 100
-SHARED = 2**20  # bytes: arrays below go through a worker's pipe, as each in shared memory takes two open files
-ARRAYS = 12  # that `TrainRows.batch` makes, those of `inputs` apart
-REASONS = tuple(Reason)  # code r > 0 in a batch stands for REASONS[r - 1]; 0 is a good row
+SHARED = 2**20  # bytes: smaller arrays go through a worker's pipe, because one in shared memory takes two open files
+ARRAYS = 12  # that `TrainRows.batch` makes, without those of `inputs`
+REASONS = tuple(Reason)  # code r > 0 in a batch is REASONS[r - 1]; 0 is a good row
 
 
 Batch = dict[str, np.ndarray]
@@ -42,10 +43,17 @@ Batch = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class TrainRows:
-    """Makes the rows at any positions of an endless run. Pickles into worker processes.
+    """The rows at any positions of an endless run. It can be pickled into worker processes.
 
-    inputs: names of arrays to make beside those of every batch (see `inputs.device_arrays`). view_augmentation: of the views among
-      them; None: that of the image. targets: of what `target_NAME` is made among them.
+    Attributes:
+      mixture: the training sources.
+      preprocessor: image and text preprocessing.
+      augmentation: random changes of the image.
+      seed: seed of the order and of all draws.
+      inputs: names of the arrays to make in addition to those of every batch (see
+        `batch_spec.device_arrays`).
+      view_augmentation: random changes of the views among `inputs`; None: those of the image.
+      targets: source of the arrays `target_NAME` among `inputs`.
     """
 
     mixture: Mixture
@@ -57,13 +65,28 @@ class TrainRows:
     targets: Targets | None = None
 
     def batch(self, positions: Iterable[int]) -> Batch:
-        """image uint8 [b, S, S, 3]; text int32 [b, L]; text_mask bool [b, L]; truncated bool [b]; caption_id, image_id
-        int32 [b, 2]; part int32 [b], the number in the mixture; key str [b], of the sample; reason int32 [b] and bad_sample
-        str [b]: 0 and "", or why the sample that belongs there is bad, its row being filled by a substitute. And those of `inputs`,
-        and, where the preprocessor knows of any, boxes and word_edges.
-        Where texts are packed: text, text_mask, segment and dropped as `packing.pack` gives them, `positions` being whole windows.
+        """The batch of b rows at `positions`.
 
-        Raises: DataError after ATTEMPTS bad samples in a row.
+        Args:
+          positions: positions of the run; whole windows where texts are packed.
+
+        Returns: arrays by name, with image size S and text length L.
+          image: [b, S, S, 3], uint8.
+          text: [b, L], int32, token ids.
+          text_mask: [b, L], bool, padding mask.
+          truncated: [b], bool, whether the text was cut.
+          caption_id, image_id: [b, 2], int32, fingerprints.
+          part: [b], int32, number of the part in the mixture.
+          key: [b], str, key of the sample.
+          reason: [b], int32, 0 for a good sample. Otherwise the code (see REASONS) of why the
+            sample at this position is bad; a substitute fills its row.
+          bad_sample: [b], str, "" for a good sample, otherwise the bad sample's key and message.
+          Further: the arrays of `inputs`, and boxes and word_edges where the preprocessor has them.
+            Where texts are packed, `text`, `text_mask`, `segment` and `dropped` are as
+            `packing.pack` returns them.
+
+        Raises:
+          DataError: after ATTEMPTS bad samples in a row.
         """
         rows = [self.row(position) for position in positions]
         batch = {key: np.stack([row[key] for row in rows]) for key in rows[0] if key not in ("text", "parse")}
@@ -80,8 +103,11 @@ class TrainRows:
         return batch | words
 
     def row(self, position: int) -> dict[str, Any]:
-        """A row of a batch, its text not yet tokenized. A substitute comes from the same part, and is drawn from (seed,
-        position, attempt)."""
+        """One row of a batch, its text not yet tokenized.
+
+        A substitute for a bad sample comes from the same part and is drawn from (seed, position,
+        attempt).
+        """
         number, index = self.order(position)
         part = self.mixture.parts[number]
         reason, bad_sample = 0, ""
@@ -98,6 +124,11 @@ class TrainRows:
                         f"{unpaired(REASONS[reason - 1], bad_sample)}")
 
     def transform(self, sample: Sample, texts: schema.Texts, rng: np.random.Generator) -> dict[str, Any]:
+        """The row of one sample: drawn text, augmented image and views, targets, boxes and parse, identities.
+
+        Raises:
+          SampleError: if the sample cannot be used.
+        """
         caption = draw_caption(sample, texts.caption_fields, rng)
         text = draw_text(caption, sample, texts, rng)
         check_unicode(text, sample.key, "its text")
@@ -115,7 +146,7 @@ class TrainRows:
                 "key": np.str_(sample.key), "caption_id": identity(caption.encode()), "image_id": identity(sample.image)}
 
     def graphs(self, sample: Sample, caption: str, view: View) -> dict[str, np.ndarray]:
-        """The boxes of what is seen of the picture, and the caption's parse, where the preprocessor knows of any."""
+        """The boxes in the visible part of the image and the caption's parse, where the preprocessor has them."""
         found, boxes, dependencies = {}, self.preprocessor.boxes, self.preprocessor.dependencies
         if boxes is not None:
             found["boxes"] = boxes_of(sample.key, sample.metadata, boxes, view)
@@ -124,6 +155,7 @@ class TrainRows:
         return found
 
     def pixels(self, sample: Sample, augmentation: schema.Augmentation, rng: np.random.Generator) -> tuple[np.ndarray, View]:
+        """Augmented pixels of a sample, [S, S, 3] uint8, and the part of the image that they show."""
         size, spec = self.preprocessor.image_size, self.preprocessor.images
         return decode_and_augment(sample.image, sample.key, size, spec, augmentation, rng)
 
@@ -137,33 +169,46 @@ class TrainRows:
 
 
 def identity(data: bytes) -> np.ndarray:
-    """A 64-bit fingerprint as int32 [2]: equal bytes, equal fingerprints."""
+    """A 64-bit fingerprint of `data` as int32 [2]: equal bytes have equal fingerprints."""
     return np.frombuffer(hashlib.sha256(data).digest(), np.int32, count=2)
 
 
 def random_generator(*key: int) -> np.random.Generator:
-    """Draws that depend on `key` alone."""
+    """A random generator that depends on `key` alone."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
 def input_fingerprint(config: schema.Config, mixture: Mixture) -> dict[str, Any]:
-    """Everything that decides which samples the k-th batch holds, by config key; kept with a checkpoint."""
+    """Everything that decides which samples the k-th batch holds, by config key; stored with a checkpoint."""
     return {"seed": config.seed, "data.batch_size": config.data.batch_size, **mixture.fingerprints()}
 
 
 def allow_workers(data: schema.Data, inputs: tuple[str, ...]) -> None:
-    """Raises the limit of open files where `data.workers` may need it. inputs: as of `TrainRows`. Raises: ConfigError where it is
-    too low for good."""
+    """Raises the limit of open files where `data.workers` may need it.
+
+    Args:
+      data: the data section of the config.
+      inputs: as in `TrainRows`.
+
+    Raises:
+      ConfigError: if the hard limit is too low.
+    """
     images = 1 + sum(name in VIEWS for name in inputs)
     allow_open_files(data.workers, data.prefetch + 2, least=images, most=ARRAYS + len(inputs))
 
 
 class Batches(Iterator):
-    """The global batches from `position` (in batches) on, or those of their rows that this host needs: `local_rows`, the
-    numbers within a batch, or None for all.
+    """Iterator over the global batches, or over the rows of them that this host needs.
 
-    `next(batches)` gives the arrays of `TrainRows.batch`; `position` counts the batches handed out. Each batch is made by one
-    thread, of this process or of a worker, while others make the next ones. Closing stops threads and worker processes.
+    `next(batches)` returns the arrays of `TrainRows.batch`, and `position` counts the batches
+    returned so far. Each batch is made by one thread, of this process or of a worker, while other
+    threads make the next batches.
+
+    Args:
+      rows: the maker of the rows.
+      data: the data section of the config.
+      position: number of the first batch.
+      local_rows: row numbers within a batch that this host needs; None: all.
     """
 
     def __init__(self, rows: TrainRows, data: schema.Data, position: int = 0, local_rows: Sequence[int] | None = None):
@@ -177,7 +222,7 @@ class Batches(Iterator):
         if data.workers:
             allow_workers(data, rows.inputs)
             dataset = WithOptionsIterDataset(dataset, DatasetOptions(min_shm_size=SHARED))
-            flags.FLAGS.mark_as_parsed()  # Grain reads a flag of its own as it starts a worker; no door here parses absl's
+            flags.FLAGS.mark_as_parsed()  # Grain reads an absl flag when it starts a worker; no command here parses absl flags
             dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(data.workers, per_worker_buffer_size=data.prefetch))
         self.position, self.spec = position, rows.mixture.describe()
         self.iterator, self.starting = iter(dataset), bool(data.workers)
@@ -188,7 +233,7 @@ class Batches(Iterator):
                 batch = next(self.iterator)
             self.starting = False
         except RuntimeError as error:
-            if "terminated unexpectedly" not in str(error):  # Grain's words for a worker that is gone
+            if "terminated unexpectedly" not in str(error):  # Grain's message for a worker that died
                 raise
             raise DataError(f"{self.spec}: a worker process was killed, perhaps for memory; fewer data.workers, or a smaller "
                             "data.prefetch, take less") from error
@@ -196,6 +241,6 @@ class Batches(Iterator):
         return batch
 
     def close(self) -> None:
-        """Stops reading ahead."""
+        """Stops the prefetching threads and worker processes."""
         self.iterator.close()
 

@@ -1,5 +1,7 @@
-"""The one object that turns pictures and captions into a model's input: shared by training, evaluation and export,
-and stored with every checkpoint."""
+"""The preprocessor that turns images and captions into a model's inputs.
+
+Training, evaluation and export share it, and every checkpoint stores it.
+"""
 
 import dataclasses
 import os
@@ -25,12 +27,17 @@ Picture = Image.Image | np.ndarray | bytes | str | os.PathLike
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessor:
-    """Evaluation's view of pictures and captions.
+    """Evaluation's preprocessing of images and captions.
 
-    `preprocess(images=[...], texts=[...])` returns the arguments of `embed` by name: image float32 [B, H, W, 3],
-    text int32 [B, L] and text_mask bool [B, L], each only where its input was given.
+    `preprocess(images=[...], texts=[...])` returns the arguments of `embed` by name: image [B, H,
+    W, 3] float32, text [B, L] int32 and text_mask [B, L] bool, each only where its input was given.
 
-    boxes, dependencies: where samples have the regions of their pictures, and the parses of their captions; None: of no use.
+    Attributes:
+      image_size: height and width of the pixels.
+      images: image preprocessing options.
+      tokenizer: the tokenizer of the captions.
+      boxes: where samples have the regions of their images; None: boxes are not used.
+      dependencies: where samples have the parses of their captions; None: parses are not used.
     """
 
     image_size: int
@@ -41,10 +48,18 @@ class Preprocessor:
 
     def __call__(self, images: Picture | Sequence[Picture] | None = None,
                  texts: str | Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """images: Pillow images, arrays (see `pixel_modes.from_array`), encoded bytes, or paths. One item, or an array
-        [H, W] or [H, W, 1 to 4], makes a batch of one; the Exif orientation of a Pillow image counts as that of its file does.
+        """The model inputs of images, texts or both.
 
-        Raises: DataError naming a picture that cannot be read.
+        Args:
+          images: Pillow images, arrays (see `pixel_modes.from_array`), encoded bytes, or paths. One
+            item, or an array [H, W] or [H, W, 1 to 4], makes a batch of one. The Exif orientation
+            of a Pillow image counts as that of its file does.
+          texts: one text or several.
+
+        Returns: as in the class docstring.
+
+        Raises:
+          DataError: naming an image that cannot be read.
         """
         arrays = {}
         if images is not None:
@@ -59,11 +74,16 @@ class Preprocessor:
         return arrays
 
     def pixels(self, picture: Picture, key: str | None = None) -> np.ndarray:
-        """uint8 [H, W, 3] of one picture; `key` names it in errors."""
+        """Pixels of one image, [H, W, 3] uint8. `key` names it in errors."""
         return evaluation_pixels(self.opened(picture, key), self.image_size, self.images)
 
     def picture_of(self, sample: Sample, key: str) -> dict[str, np.ndarray]:
-        """image, the pixels of a sample, and where they are of use `boxes` (see `boxes_of`); `key` names it in errors."""
+        """The image arrays of a sample: `image`, its pixels, and `boxes` where they are used (see `boxes_of`).
+
+        Args:
+          sample: the sample.
+          key: its name in errors.
+        """
         image = self.opened(sample.image, key)
         arrays = {"image": evaluation_pixels(image, self.image_size, self.images)}
         if self.boxes is not None:
@@ -71,8 +91,18 @@ class Preprocessor:
         return arrays
 
     def words_of(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-        """Of the `text` of rows: text int32 and text_mask bool [B, L], truncated bool [B]; and where they are of use word_edges
-        bool [B, L, L], by the `parse` of rows (see `dependencies.parses_in`)."""
+        """The text arrays of B rows.
+
+        Args:
+          rows: mappings with `text` and, where dependencies are used, `parse` (see
+            `dependency_parses.parses_in`).
+
+        Returns: arrays by name.
+          text: [B, L], int32, token ids.
+          text_mask: [B, L], bool, padding mask.
+          truncated: [B], bool, whether the text was cut.
+          word_edges: [B, L, L], bool, where dependencies are used.
+        """
         ids, mask, truncated = self.tokenizer([row["text"] for row in rows])
         words = {"text": ids, "text_mask": mask, "truncated": truncated}
         if self.dependencies is not None:
@@ -82,7 +112,12 @@ class Preprocessor:
         return words
 
     def opened(self, picture: Picture, key: str | None) -> Image.Image:
-        """One picture, of mode RGB or RGBA."""
+        """One image, of mode RGB or RGBA.
+
+        Raises:
+          SampleError: if the path cannot be read or is not a regular file, or if the image cannot
+            be decoded.
+        """
         if isinstance(picture, (str, os.PathLike)):
             key = key or os.fspath(picture)
             try:
@@ -108,20 +143,25 @@ class Preprocessor:
         """The preprocessor that `to_json` described."""
         images, text = ({key: tuple(value) if isinstance(value, list) else value for key, value in tree[part].items()}
                         for part in ("images", "text"))
-        boxes, dependencies = tree.get("boxes"), tree.get("dependencies")  # checkpoints of before there were any lack them
+        boxes, dependencies = tree.get("boxes"), tree.get("dependencies")  # older checkpoints lack them
         return cls(tree["image_size"], schema.Images(**images), Tokenizer(tree["tokenizer"], schema.Text(**text), tree["length"]),
                    boxes and schema.Boxes(**boxes), dependencies and schema.Dependencies(**dependencies))
 
     @classmethod
     def from_config(cls, config: schema.Config) -> "Preprocessor":
-        """The preprocessor of an experiment. Raises: ConfigError, as `load_tokenizer` does."""
+        """The preprocessor of an experiment.
+
+        Raises:
+          ConfigError: as `load_tokenizer`; if an objective's `mask_id` is no token id; if the
+            vocabulary leaves no id for a mask token that an objective needs.
+        """
         text = config.model.text
         tokenizer = load_tokenizer(config.data.text, text.length, text.vocab_size)
         if config.data.dependencies is not None:
-            tokenizer.word_marks  # noqa: B018 - looked up now, as below
+            tokenizer.word_marks  # noqa: B018 - looked up now, so that a vocabulary without marks fails before the first batch
         for name, objective in config.objectives.items():
             if isinstance(objective, schema.MaskedLanguage) and objective.whole_words:
-                tokenizer.word_marks  # noqa: B018 - looked up now, so that a vocabulary without marks is found before the first batch
+                tokenizer.word_marks  # noqa: B018 - for the same reason
             hides = isinstance(objective, schema.HidesWords)
             if hides and objective.mask_id is not None and objective.mask_id >= text.vocab_size:
                 raise ConfigError(f"objectives.{name}.mask_id: {objective.mask_id} is no token of model.text.vocab_size="

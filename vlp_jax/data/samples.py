@@ -1,4 +1,4 @@
-"""What every source yields: a `Sample`, or a `SampleError` that says why there is none."""
+"""What every source yields: a `Sample`, or a `SampleError` with the reason why there is none."""
 
 import dataclasses
 import enum
@@ -11,14 +11,14 @@ from typing import Any, Protocol, runtime_checkable
 from vlp_jax.errors import DataError
 from vlp_jax.printing import printable
 
-CAPTION = "caption"  # the field of captions whose source names none
+CAPTION = "caption"  # field of captions whose source names no field
 NO_CAPTION = ("has a class and no caption; name the classes by a classnames.txt next to the tars, or take the class as it is: "
               "?caption=cls")
 _PYTHON_LIST = re.compile(r"""\[\s*(['"]).*['"],?\s*\]""", re.DOTALL)
 
 
 class Reason(enum.StrEnum):
-    """Why a sample cannot be used; the codes that the pipeline counts."""
+    """Why a sample cannot be used: the codes that the pipeline counts."""
 
     MISSING_IMAGE = "missing_image"
     MISSING_CAPTION = "missing_caption"
@@ -34,7 +34,7 @@ class Reason(enum.StrEnum):
     WRONG_DEPENDENCIES = "wrong_dependencies"
 
 
-# What an unpaired sample would be of use to: added to messages, since pairs are all that is read so far.
+# Which objectives an unpaired sample would suit: added to messages, because only pairs are read so far.
 IMAGE_ALONE = ("an image without a caption suits only objectives that read no text, of kind 'simclr', 'masked_autoencoder', "
                "'masked_image', or 'classification' with features='image'; give it a caption, as images alone are not read yet")
 TEXT_ALONE = ("a text without an image suits only objectives that read no image, of kind 'masked_language' with with_image=False "
@@ -43,14 +43,20 @@ UNPAIRED = {Reason.MISSING_IMAGE: TEXT_ALONE, Reason.MISSING_CAPTION: IMAGE_ALON
 
 
 def unpaired(reason: str, message: str) -> str:
-    """What a message about a sample adds where it lacks its image or caption; one whose image file is not there does not."""
+    """Addition to a message about a sample without an image or without a caption; empty for other reasons.
+
+    It is also empty where a named image file is missing.
+    """
     return f"; {UNPAIRED[reason]}" if reason in UNPAIRED and " missing from " not in message else ""
 
 
 class SampleError(DataError):
-    """One sample is bad. The pipeline decides whether to fill its row with another or to stop.
+    """One sample is bad; the pipeline decides whether to fill its row with another sample or to stop.
 
-    Attributes: reason (a `Reason`), key (the sample's), message.
+    Attributes:
+      reason: a `Reason`.
+      key: the key of the sample.
+      message: what is wrong.
     """
 
     def __init__(self, reason: Reason, key: str, message: str):
@@ -65,11 +71,19 @@ class SampleError(DataError):
 class Sample:
     """One image with its captions.
 
-    key: the sample's name, unique in its source. image: the encoded file. captions: one or more, none of them empty; none only
-    where its class is all that is known. metadata: every other field the source has for it (keywords, vendor, group, ...).
-    caption_fields: for every caption the column, JSON field or ending (`txt`) that it comes from; where a source names none, all
-    are `caption`. image_file: the name of the image's file, the same in all samples of one image; empty where there is no name.
-    Raises: ValueError if there are more captions or fewer than names of their fields.
+    Attributes:
+      key: name of the sample, unique in its source.
+      image: the encoded image file.
+      captions: one or more non-empty captions; none only where a class is all that is known of the
+        sample.
+      metadata: every other field of the sample in its source (keywords, vendor, group, ...).
+      caption_fields: for every caption the column, JSON field or file ending (`txt`) that it comes
+        from; `caption` for all of them where a source names none.
+      image_file: name of the image's file, the same in all samples of one image; empty where there
+        is no name.
+
+    Raises:
+      ValueError: if captions and caption fields differ in number.
     """
 
     key: str
@@ -88,10 +102,11 @@ class Sample:
 
 @runtime_checkable
 class Source(Protocol):
-    """A random-access set of samples. It pickles, and may be read from several threads.
+    """A random-access set of samples. It can be pickled and read from several threads.
 
-    `source[i]` raises `SampleError` for a bad sample and IndexError past the end. `fingerprint()` is a short stable
-    hash of what the source holds (names, counts, sizes, not where it lies), kept to check a resumed run.
+    `source[i]` raises `SampleError` for a bad sample and IndexError past the end. `fingerprint()`
+    is a short stable hash of the source's content (names, counts, sizes, but not its location),
+    kept to check a resumed run.
     """
 
     spec: str
@@ -105,16 +120,24 @@ class Source(Protocol):
 
 @runtime_checkable
 class SparesImages(Protocol):
-    """A source that can give a sample without reading its picture: `source[i]`, but `image` is empty, and what is wrong with the
-    picture alone goes unnoticed."""
+    """A source that can return a sample without reading its image.
+
+    The sample is that of `source[i]`, but `image` is empty, and errors of the image alone are not
+    detected.
+    """
 
     def without_image(self, index: int) -> Sample: ...
 
 
 @runtime_checkable
 class NamesClasses(Protocol):
-    """A source that names all classes of some metadata fields: their names, in order. A field holds a class by its name or its
-    number. templates: prompts that lie with it, with {} for a class."""
+    """A source that names all classes of some metadata fields.
+
+    Attributes:
+      class_names: the class names of each field, in order. A field holds a class by its name or its
+        number.
+      templates: prompts stored next to the data, with {} for a class.
+    """
 
     class_names: Mapping[str, Sequence[str]]
     templates: Sequence[str]
@@ -122,26 +145,40 @@ class NamesClasses(Protocol):
 
 @runtime_checkable
 class LeavesOut(Protocol):
-    """A source that counts what lies in its files and belongs to no sample, by what it is."""
+    """A source that counts, by kind, the contents of its files that belong to no sample."""
 
     left_out: Mapping[str, int]
 
 
 def check_index(index: int, length: int) -> int:
-    """`index` as a place in [0, length), negative ones counted from the end; IndexError outside."""
+    """`index` as a number in [0, length); negative ones count from the end.
+
+    Raises:
+      IndexError: if it is out of range.
+    """
     if not -length <= index < length:
         raise IndexError(f"sample {index} of a source with {length}")
     return int(index) % length
 
 
 def fingerprint_of(*parts: Any) -> str:
-    """16 hexadecimal digits that stand for `parts` (anything JSON can hold)."""
+    """16 hexadecimal digits, a hash of `parts` (anything that JSON can hold)."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check_unicode(text: str, key: str, what: str) -> None:
-    """Raises: SampleError with DAMAGED_TEXT for halves of surrogate pairs, as text cut inside an emoji has them: no file and
-    no tokenizer takes them."""
+    """Checks that a text can be encoded as UTF-8.
+
+    Text cut inside an emoji has half of a surrogate pair, which no file and no tokenizer accepts.
+
+    Args:
+      text: the text.
+      key: key of the sample.
+      what: name of the text in the message.
+
+    Raises:
+      SampleError: with DAMAGED_TEXT.
+    """
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -149,12 +186,19 @@ def check_unicode(text: str, key: str, what: str) -> None:
 
 
 def check_captions(values: Sequence[tuple[str, Any]], key: str) -> dict[str, str]:
-    """The captions in `values`, pairs of a field and what it holds: a string, a list of them, or None.
+    """The captions in some fields of a sample.
 
-    A string that is a JSON list of strings, as tables hold several captions in one field, is that list.
-    Returns: the captions that are not empty, stripped, each once and with the first field that has it.
-    Raises: SampleError with MISSING_CAPTION, EMPTY_CAPTION or WRONG_TYPE, also for a list of another kind, or a JSON object, in a
-      string.
+    Args:
+      values: pairs of a field and its value: a string, a list of strings, or None. A string that is
+        a JSON list of strings counts as that list, because tables hold several captions in one
+        field that way.
+      key: key of the sample.
+
+    Returns: the non-empty captions, stripped, each once, with the first field that has it.
+
+    Raises:
+      SampleError: with MISSING_CAPTION, EMPTY_CAPTION or WRONG_TYPE; the last also for a string
+        that is a list of another kind or a JSON object.
     """
     captions, empty = {}, False
     for field, value in values:
@@ -175,14 +219,14 @@ def check_captions(values: Sequence[tuple[str, Any]], key: str) -> dict[str, str
 
 
 def _texts_in(value: Any, key: str, field: str) -> Sequence[Any]:
-    """What a caption field holds, as a list."""
+    """The content of a caption field as a list."""
     if isinstance(value, list | tuple):
         return [text for item in value for text in (_texts_of(item, key, field) if isinstance(item, str) else [item])]
     return [] if value is None else _texts_of(value, key, field)
 
 
 def _texts_of(value: Any, key: str, field: str) -> Sequence[Any]:
-    """The texts of a JSON list; any other value as it is."""
+    """The texts of a JSON list; any other value as a list of one."""
     if not isinstance(value, str) or (value.lstrip()[:1], value.rstrip()[-1:]) not in (("[", "]"), ("{", "}")):
         return [value]
     try:

@@ -1,4 +1,4 @@
-"""Some samples of several sources, from the first to the last."""
+"""Evenly spaced samples of several sources."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,8 +10,10 @@ from vlp_jax.errors import DataError
 
 
 def evenly_spaced_samples(sources: Sequence[Source], most: int) -> Iterator[Sample]:
-    """All samples of the sources in their order, or `most` of them at even distances; without their pictures, where a source can
-    spare reading these. Bad ones are passed over."""
+    """All samples of the sources in order, or `most` of them at even distances. Bad samples are skipped.
+
+    Images are not read where a source can skip them (`SparesImages`), and are then empty.
+    """
     starts = np.cumsum([0, *map(len, sources)])
     total = int(starts[-1])
     readers = [source.without_image if isinstance(source, SparesImages) else source.__getitem__ for source in sources]

@@ -1,7 +1,7 @@
-"""What supervised objectives are to tell of a sample: from its metadata to an array of a batch.
+"""Targets of supervised objectives: from a sample's metadata to an array of a batch.
 
-A sample has no target where its metadata lack the field, hold nothing there, or a value that is none of the classes. Its row says
-so: -1 for a class, zeros for scores, NaN for a number.
+A sample has no target where its metadata lack the field, where the field is empty, or where its
+value is none of the classes. Its row is then -1 for a class, zeros for scores and NaN for a number.
 """
 
 import dataclasses
@@ -27,25 +27,29 @@ from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.data.text.vqa_answers import vqa_scores
 from vlp_jax.errors import ConfigError, DataError
 
-MOST_SAMPLES = 500_000  # of the training data that are read to find classes
-LOOKED_AT = 1_000  # of them, for whether there is anything to tell where classes are known
+MOST_SAMPLES = 500_000  # of the training data, at most, that are read to find classes
+LOOKED_AT = 1_000  # at most, that are checked for targets where classes are known
 SURROGATE = re.compile("[\ud800-\udfff]")
-Stored = Mapping[str, Mapping[str, Any]]  # what `Targets.to_json` gives
+Stored = Mapping[str, Mapping[str, Any]]  # what `Targets.to_json` returns
 
 
 @dataclasses.dataclass(frozen=True)
 class Targets:
-    """The targets of a config by name, and the classes of those that have some. Pickles into worker processes.
+    """The targets of a config by name, and the classes of those that have classes.
 
-    A text is no array yet: `rows_of_texts` makes them of a whole batch.
+    The object can be pickled into worker processes. A text target is not yet an array:
+    `rows_of_texts` makes one for a whole batch.
     """
 
     specs: dict[str, schema.AnyTarget]
     classes: dict[str, tuple[str, ...]]
 
     def of(self, name: str, metadata: Mapping[str, Any]) -> np.ndarray | str:
-        """The target `name` of a sample with such metadata: int32 [] of a class, float32 [C] of scores, float32 [] of a number, a
-        text, empty where there is none."""
+        """The target `name` of a sample with the given metadata.
+
+        Returns: int32 [] for a class, float32 [C] for scores, float32 [] for a number; a string for
+          a text, empty where there is none.
+        """
         spec = self.specs[name]
         if spec.kind == "number":
             return number_in(metadata, spec)
@@ -58,7 +62,7 @@ class Targets:
         return scores_of(places, number_of_classes(spec), spec.agreeing)
 
     def given(self, name: str, metadata: Mapping[str, Any]) -> bool:
-        """Whether a sample with such metadata has the target `name`."""
+        """Whether a sample with the given metadata has the target `name`."""
         found, kind = self.of(name, metadata), self.specs[name].kind
         if kind == "number":
             return bool(np.isfinite(found))
@@ -66,25 +70,37 @@ class Targets:
 
     @functools.cached_property
     def places(self) -> dict[str, dict[str, int]]:
-        """The place of each class among the others of its target."""
+        """The index of each class among the classes of its target."""
         return {name: {value: place for place, value in enumerate(values)} for name, values in self.classes.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """All that is kept with a checkpoint."""
+        """What is stored with a checkpoint: the target's declaration and its classes, by name."""
         return {name: {"target": to_tree(self.specs[name]), "classes": list(values)} for name, values in self.classes.items()}
 
 
 def rows_of_texts(texts: Sequence[str], tokenizer: Tokenizer, length: int) -> np.ndarray:
-    """int32 [N, length]: the first tokens of each text, between start and end token, -1 behind them and where there is no text."""
-    spec = dataclasses.replace(tokenizer.spec, truncation_side="right")  # what a reply begins with, whatever is left of a history
+    """Token ids of target texts.
+
+    Args:
+      texts: N texts; an empty one is a missing target.
+      tokenizer: the model's tokenizer.
+      length: number of token positions.
+
+    Returns: [N, length], int32: the first tokens of each text, between start and end token; -1
+      after them, and everywhere in the row of a missing text.
+    """
+    spec = dataclasses.replace(tokenizer.spec, truncation_side="right")  # a reply keeps its start
     ids, mask, _ = dataclasses.replace(tokenizer, spec=spec, length=length)(texts)
     given = np.array([bool(text) for text in texts])[:, None]
     return np.where(mask & given, ids, -1).astype(np.int32)
 
 
 def ranked_answers(name: str, texts: Sequence[str], tokenizer: Tokenizer, length: int) -> np.ndarray:
-    """`rows_of_texts` of the answers to the target `name` that an evaluation ranks. Answers of the same tokens, which it
-    cannot tell apart, are said."""
+    """`rows_of_texts` of the answers to the target `name` that an evaluation ranks.
+
+    A warning names answers that have the same tokens, because the evaluation cannot distinguish
+    them.
+    """
     rows, seen = rows_of_texts(texts, tokenizer, length), {}
     firsts = [seen.setdefault(row.tobytes(), text) for text, row in zip(texts, rows, strict=True)]
     alike = [pair for pair in zip(firsts, texts, strict=True) if pair[0] != pair[1]]
@@ -96,8 +112,15 @@ def ranked_answers(name: str, texts: Sequence[str], tokenizer: Tokenizer, length
 
 
 def scores_of(places: Sequence[int], classes: int, agreeing: int) -> np.ndarray:
-    """The score of every class by how many annotators gave it (`vqa_score`). places: of each annotator's answer, -1 for one that is
-    no class. Returns: float32 [C]."""
+    """The score of every class by the number of annotators that gave it (`vqa_score`).
+
+    Args:
+      places: class index of each annotator's answer; -1 for an answer that is no class.
+      classes: number of classes C.
+      agreeing: number of agreeing annotators that make a full score.
+
+    Returns: [C], float32.
+    """
     scores = np.zeros(classes, np.float32)
     for place, score in vqa_scores(places, agreeing).items():
         if place >= 0:
@@ -106,8 +129,11 @@ def scores_of(places: Sequence[int], classes: int, agreeing: int) -> np.ndarray:
 
 
 def values_in(metadata: Mapping[str, Any], spec: schema.Classes) -> list[str]:
-    """The values that a field of metadata holds, one or several; those that are empty, or no text and no whole number, are left
-    out. Half a surrogate pair is no text: no tokenizer takes it."""
+    """The values of a metadata field, one or several, as canonicalized texts.
+
+    Values that are empty, or neither a text nor a whole number, are left out. So are texts with
+    half of a surrogate pair, which no tokenizer accepts.
+    """
     held = pick(metadata, spec.field)
     values = held if isinstance(held, list | tuple | np.ndarray) else [held]
     values = [int(value) if isinstance(value, float | np.floating) and float(value).is_integer() else value for value in values]
@@ -116,7 +142,10 @@ def values_in(metadata: Mapping[str, Any], spec: schema.Classes) -> list[str]:
 
 
 def number_in(metadata: Mapping[str, Any], spec: schema.NumberTarget) -> np.ndarray:
-    """float32 []: the number in a field of metadata, or in its text, less the mean, divided by the deviation; NaN for none."""
+    """The standardised number in a metadata field, or in the text of the field.
+
+    Returns: float32 []: (value - mean) / std; NaN where there is no number.
+    """
     held = pick(metadata, spec.field)
     try:
         value = float(held) if isinstance(held, str | int | float | np.number) else np.nan
@@ -128,10 +157,20 @@ def number_in(metadata: Mapping[str, Any], spec: schema.NumberTarget) -> np.ndar
 
 
 def find_targets(specs: Mapping[str, schema.AnyTarget], train: Sequence[Source], stored: Stored | None = None) -> Targets:
-    """The classes that the config names; those stored for the same targets; or else the most frequent values of the training data,
-    of which at most MOST_SAMPLES are read, the first in the alphabet first where two are as frequent.
+    """The targets of a config with their classes.
 
-    Raises: ConfigError for more classes than there are; DataError for training data without the field.
+    The classes of a target are the stored ones, if its declaration is unchanged; otherwise those
+    that the config names; otherwise the most frequent values of the training data.
+
+    Args:
+      specs: the targets of the config by name.
+      train: training sources. At most MOST_SAMPLES samples are read. Of two values with the same
+        count, the first in alphabetical order comes first.
+      stored: what `Targets.to_json` returned, from a checkpoint.
+
+    Raises:
+      ConfigError: if `classes` in the config is more than the number of classes.
+      DataError: if the training data lack the field.
     """
     classes, unknown = {}, {}
     for name, spec in specs.items():
@@ -146,8 +185,15 @@ def find_targets(specs: Mapping[str, schema.AnyTarget], train: Sequence[Source],
 
 
 def check_given(targets: Targets, train: Sequence[Source]) -> None:
-    """Raises: DataError where no sample of the training data has a target whose classes were not found in them: a misspelled field
-    would be a loss of 0, and nothing else. Of more than LOOKED_AT samples some are looked at, and it is only said."""
+    """Checks that the training data have the targets whose classes were not found in them.
+
+    These are texts, numbers and named classes. A misspelled field would otherwise only show as a
+    loss of 0. Of more than LOOKED_AT samples only a subset is checked, and a missing target is then
+    a warning.
+
+    Raises:
+      DataError: if no sample has the target.
+    """
     wanting = [name for name, spec in targets.specs.items() if not isinstance(spec, schema.Classes) or spec.names or spec.file]
     fields: set[str] = set()
     for sample in evenly_spaced_samples(train, LOOKED_AT) if wanting else ():
@@ -167,7 +213,11 @@ def check_given(targets: Targets, train: Sequence[Source]) -> None:
 
 
 def named_classes(name: str, spec: schema.Classes) -> tuple[str, ...]:
-    """The classes in the config, or in the file that it names. Raises: ConfigError for too few, or for one that stands twice."""
+    """The classes listed in the config, or in the file that it names.
+
+    Raises:
+      ConfigError: if there are too few classes, or if one is named twice.
+    """
     where = f"data.targets.{name}.file: {spec.file}"
     names = spec.names or [line for line in lines_of(read_file(spec.file), where) if line.strip()][:spec.classes]
     classes = tuple(canonicalize(line, spec.canonicalize) for line in names)
@@ -181,7 +231,11 @@ def named_classes(name: str, spec: schema.Classes) -> tuple[str, ...]:
 
 
 def most_frequent(specs: Mapping[str, schema.Classes], train: Sequence[Source]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(name, classes) of each target. Raises: as `find_targets`."""
+    """(name, classes) of each target, from the training data.
+
+    Raises:
+      ConfigError, DataError: as `find_targets`.
+    """
     counts: dict[str, Counter[str]] = {name: Counter() for name in specs}
     fields: set[str] = set()
     for sample in evenly_spaced_samples(train, MOST_SAMPLES):

@@ -1,4 +1,4 @@
-"""What every worker process does, whoever starts it, and what starting some takes."""
+"""Set-up of worker processes: signals, exit with the parent, and the limit of open files."""
 
 import contextlib
 import functools
@@ -15,14 +15,17 @@ from multiprocessing.connection import wait
 from vlp_jax.errors import ConfigError
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-FILES_OF_A_WORKER = 24  # pipes and semaphores of its queues, and what is open for a moment; measured with Grain 0.2.18: 8
-FILES_OF_THIS_PROCESS = 256  # its own: shards, checkpoints, sockets of other hosts
+FILES_OF_A_WORKER = 24  # pipes and semaphores of its queues, and files open for a moment; 8 measured with Grain 0.2.18
+FILES_OF_THIS_PROCESS = 256  # shards, checkpoints, sockets to other hosts
 
 
 @functools.cache
 def leave_with_parent() -> None:
-    """Ends this process when the one that started it ends: a parent that is killed cannot end its workers, and they would
-    wait for it for ever. Does nothing in a process that no other Python process started."""
+    """Ends this process when its parent process ends.
+
+    A killed parent cannot end its workers, which would wait for it for ever. Does nothing in a
+    process that no other Python process started.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_leave, args=(parent.sentinel,), daemon=True).start()
@@ -35,10 +38,13 @@ def _leave(sentinel: int) -> None:
 
 @contextlib.contextmanager
 def workers_starting() -> Iterator[None]:
-    """Worker processes that are started inside never get a signal to stop: Ctrl-C, a closed terminal and a scheduler's SIGTERM
-    reach a whole process group, and are the main process's to answer, which ends its workers."""
+    """Context in which started worker processes block the signals to stop.
+
+    Ctrl-C, a closed terminal and a scheduler's SIGTERM reach the whole process group. Only the main
+    process handles them, and ends its workers.
+    """
     _start_resource_tracker()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # which processes and threads inherit
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # processes and threads inherit the mask
     try:
         yield
     finally:
@@ -46,8 +52,11 @@ def workers_starting() -> Iterator[None]:
 
 
 def _start_resource_tracker() -> None:
-    """Starts the process that removes shared memory which is left behind. It does so without a warning, as where a run is killed
-    that is its work, and is not to die with the terminal: SIGINT and SIGTERM it ignores by itself."""
+    """Starts the process that removes leftover shared memory, without its warning and with SIGHUP blocked.
+
+    Cleaning up after a killed run is its purpose, so its warning is noise. It must survive the
+    terminal; it ignores SIGINT and SIGTERM by itself.
+    """
     options, before = list(sys.warnoptions), signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
     sys.warnoptions.append("ignore:resource_tracker")
     try:
@@ -58,10 +67,16 @@ def _start_resource_tracker() -> None:
 
 
 def allow_open_files(workers: int, batches: int, least: int, most: int) -> None:
-    """Raises the soft limit of open files where `workers` may need it. batches: those that a worker may have ready; least, most:
-    arrays of one of them that lie in shared memory, where each takes two files.
+    """Raises the soft limit of open files where `workers` may need it.
 
-    Raises: ConfigError where the hard limit is below what they need at least.
+    Args:
+      workers: number of worker processes.
+      batches: number of batches that a worker may have ready.
+      least, most: number of arrays of one batch that are in shared memory, at least and at most.
+        Each takes two files.
+
+    Raises:
+      ConfigError: if the hard limit is below what the workers need at least.
     """
     needed, enough = (FILES_OF_THIS_PROCESS + workers * (FILES_OF_A_WORKER + 2 * arrays * batches) for arrays in (least, most))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)

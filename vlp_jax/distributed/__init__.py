@@ -1,1 +1,1 @@
-"""Processes of one run: start-up, exchange of small values, liveness, shutdown."""
+"""The processes of one run: start-up, exchange of small values, liveness, shutdown."""

@@ -1,19 +1,25 @@
-"""Which of how many hosts this process is: told by flags, or by the cluster it was started in (Slurm, TPU, Kubernetes, MPI)."""
+"""The index and number of processes, from flags or the cluster (Slurm, TPU, Kubernetes, MPI)."""
 
 import dataclasses
 import os
 import warnings
 from collections.abc import Sequence
 
-from jax._src import clusters  # JAX's own detection; what is public of it joins at once, without a word on who is missing
+from jax._src import clusters  # JAX's own detection; its public API connects at once and cannot name missing processes
 
 from vlp_jax.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """coordinator: HOST:PORT on which host 0 listens. processes: how many hosts (processes) there are. process: which of
-    them this is. local_devices: the accelerators of this machine that are this process's; None for all."""
+    """How the processes of a run connect.
+
+    Attributes:
+      coordinator: HOST:PORT on which process 0 listens.
+      processes: number of processes.
+      process: the index of this one.
+      local_devices: the accelerators of this machine that belong to this process; None for all.
+    """
 
     coordinator: str
     processes: int
@@ -27,9 +33,13 @@ ADVICE = "give --coordinator=HOST:PORT --num-processes=N --process-id=I, or --nu
 
 
 def find_launch(coordinator: str | None, processes: int | None, process: int | None, patience: float) -> Launch | None:
-    """The launch that flags describe, else the cluster's; None for a single process.
+    """The launch that the flags describe, else that of the cluster; None for a single process.
 
-    patience: seconds in which the coordinator's name must become known. Raises: ConfigError.
+    Args:
+      coordinator, processes, process: values of the flags, None where absent.
+      patience: seconds within which the coordinator's name must become known.
+    Raises:
+      ConfigError: flags that do not fit together, or a cluster that cannot be detected.
     """
     if processes is not None and processes < 1:
         raise ConfigError(f"--num-processes: {processes} is not a number of processes from 1")
@@ -49,21 +59,25 @@ def find_launch(coordinator: str | None, processes: int | None, process: int | N
 
 
 def detect_launch(processes: int | None, patience: float) -> Launch | None:
-    """What the environment says of a cluster; None outside of one, or in one of a single process. Raises: ConfigError."""
+    """The launch that the cluster's environment describes; None without a cluster, or for a single process.
+
+    Raises:
+      ConfigError: the cluster cannot be detected.
+    """
     if processes is not None:
         raise ConfigError(f"--num-processes={processes} without --coordinator and --process-id; {ADVICE}")
     if "KUBERNETES_SERVICE_HOST" in os.environ and not {"JOB_COMPLETION_INDEX", "TPU_WORKER_HOSTNAMES"} & os.environ.keys():
-        return None  # a pod of its own, which belongs to no indexed job
+        return None  # a single pod, outside an indexed job
     indexed = {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= os.environ.keys()
     try:
-        with warnings.catch_warnings(action="ignore"):  # that `kubernetes` is missing: the error below says it
+        with warnings.catch_warnings(action="ignore"):  # the error below reports that `kubernetes` is missing
             found = clusters.ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, int(patience))
-    except Exception as error:  # the clients of clusters raise errors of their own
+    except Exception as error:  # cluster clients raise various errors
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         role = f"; {KUBERNETES_ROLE}" if indexed else ""
         raise ConfigError(f"the cluster does not say which hosts there are: {reason}{role}; {ADVICE}") from error
     coordinator, processes, process, local_devices = found
-    if indexed and coordinator is None:  # as many copies would train into one workdir
+    if indexed and coordinator is None:  # otherwise every pod would train into the same workdir
         raise ConfigError(f"this is pod {os.environ['JOB_COMPLETION_INDEX']} of an indexed Kubernetes job, and the package that "
                           f"asks which others there are is missing: pip install 'jax[k8s]'; {KUBERNETES_ROLE}; {ADVICE}")
     if coordinator is None or processes is None or process is None or processes == 1:
@@ -72,7 +86,9 @@ def detect_launch(processes: int | None, patience: float) -> Launch | None:
 
 
 def all_devices_are_its_own() -> bool:
-    """Whether a process takes every accelerator of its machine, where JAX would give it one: the only task of its Slurm node
-    does; JAX_LOCAL_DEVICE_IDS, where it is set, is left to JAX."""
+    """Whether a process takes every accelerator of its machine, where JAX would give it only one.
+
+    This is so for the only task of its Slurm node. JAX_LOCAL_DEVICE_IDS, if set, is left to JAX.
+    """
     per_node = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").partition(",")[0]
     return per_node == "1" or per_node.startswith("1(") or "JAX_LOCAL_DEVICE_IDS" in os.environ

@@ -1,9 +1,11 @@
-"""Between a host and host 0's coordination service: a relay, so that the end of host 0 can be told in words.
+"""A proxy to the coordination service of process 0, so that the loss of process 0 is reported in words.
 
-JAX's client aborts its process, with a stack trace, in the moment in which its connection to host 0 breaks, and has no working
-hook for it (jaxlib's `missed_heartbeat_callback` fails with std::bad_cast). Its connection goes to a socket on this machine
-instead, which stays open when the one behind it has closed. The relay is a process of its own, this file: some of JAX's calls
-keep Python's lock while they wait for host 0's answer, which threads of the same process could then not pass on.
+JAX's client aborts its process with a stack trace as soon as its connection to process 0 breaks,
+and has no working hook for it (jaxlib's `missed_heartbeat_callback` fails with std::bad_cast). Here
+its connection goes to a socket on this machine, which stays open when the connection behind it has
+closed. The proxy is a process of its own, which runs this file: some of JAX's calls hold Python's
+lock while they wait for the answer of process 0, which threads of the same process could then not
+forward.
 """
 
 import contextlib
@@ -20,32 +22,39 @@ LOST = b"lost\n"
 
 
 class CoordinatorProxy:
-    """Passes on what comes to `address` to host 0, and calls `lost()` once host 0 has closed a connection that this process
-    wanted open. It is used in the moment of joining and for the whole run, and ends with this process however that ends."""
+    """A proxy that forwards connections to `address` to process 0.
+
+    It calls `lost()` when process 0 closes a connection that is still in use. It serves from the
+    connection of JAX to the end of the run, and ends with this process for whatever reason.
+    """
 
     def __init__(self, coordinator: str):
         self.lost: Callable[[], None] | None = None
         self.process = subprocess.Popen([sys.executable, "-I", "-S", __file__, coordinator], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, start_new_session=True)  # Ctrl-C is for this process alone
+                                        stdout=subprocess.PIPE, start_new_session=True)  # Ctrl-C must not reach it
         self.address = f"unix:{self.process.stdout.readline().decode().strip()}"
         if self.address == "unix:":
             raise OSError(f"the relay to host 0 did not start: {sys.executable} {__file__} ended with {self.process.wait()}")
         threading.Thread(target=self.listen, daemon=True, name="relay").start()
 
     def listen(self) -> None:
+        """The thread: waits for the report that the connection is lost."""
         for word in self.process.stdout:
             if word == LOST and self.lost is not None:
                 self.lost()
 
     def close(self) -> None:
-        """When JAX is to let go of the connection, or this process ends. JAX's last words still pass."""
+        """Called before JAX closes the connection or this process ends.
+
+        JAX's last messages are still forwarded.
+        """
         self.lost = None
 
 
 def serve(coordinator: str) -> None:
-    """The relay's process: threads that pass on, until stdin says that the process it serves has ended."""
+    """The proxy process: threads that forward, until stdin ends with the process that it serves."""
     host, _, port = coordinator.rpartition(":")
-    short = None if len(tempfile.gettempdir()) < 80 else "/tmp"  # a socket's path has at most 107 bytes
+    short = None if len(tempfile.gettempdir()) < 80 else "/tmp"  # the path of a socket has at most 107 bytes
     with tempfile.TemporaryDirectory(prefix="vlp_jax_", dir=short) as folder:
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         server.bind(path := os.path.join(folder, "socket"))
@@ -56,13 +65,13 @@ def serve(coordinator: str) -> None:
 
 
 def accept(server: socket.socket, upstream: tuple[str, int]) -> None:
-    """A pair of threads for every connection of JAX, for ever."""
+    """Starts a pair of threads for every connection of JAX; never returns."""
     while True:
         near = server.accept()[0]
         try:
             far = socket.create_connection(upstream)
         except OSError:
-            near.close()  # JAX tries again while it joins
+            near.close()  # JAX retries while it connects
             continue
         far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         let_go = threading.Event()
@@ -71,7 +80,7 @@ def accept(server: socket.socket, upstream: tuple[str, int]) -> None:
 
 
 def pass_up(near: socket.socket, far: socket.socket, let_go: threading.Event) -> None:
-    """What JAX says, until it lets go of the connection; `pass_down` notices where host 0 is gone."""
+    """Forwards what JAX sends until it closes the connection; `pass_down` notices the loss of process 0."""
     while words := received(near):
         with contextlib.suppress(OSError):
             far.sendall(words)
@@ -80,8 +89,8 @@ def pass_up(near: socket.socket, far: socket.socket, let_go: threading.Event) ->
 
 
 def pass_down(near: socket.socket, far: socket.socket, let_go: threading.Event) -> None:
-    """What host 0 says, until it is gone: JAX's end stays open and silent then."""
-    with contextlib.suppress(OSError):  # JAX has let go
+    """Forwards what process 0 sends until it is gone; JAX's end then stays open and silent."""
+    with contextlib.suppress(OSError):  # JAX has closed the connection
         while words := received(far):
             near.sendall(words)
         if not let_go.is_set():
@@ -97,7 +106,7 @@ def received(connection: socket.socket) -> bytes:
 
 
 def end(*connections: socket.socket) -> None:
-    """Ends connections in both directions; one that is over already stays so."""
+    """Ends connections in both directions; does nothing for those already ended."""
     for connection in connections:
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)

@@ -1,5 +1,8 @@
-"""Words between hosts: what each has found out, so that all decide alike. They go through JAX's coordination service, not
-through the devices: a wait ends after a stated time and can say who is missing."""
+"""Exchange of small values between processes, so that all take the same decisions.
+
+It uses JAX's coordination service instead of the devices: a wait ends after a given time, and the
+error names the missing processes.
+"""
 
 import itertools
 import json
@@ -7,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
-from jax._src import distributed  # the service's key-value store and barriers, which have no public name
+from jax._src import distributed  # key-value store and barriers, which have no public API
 
 from vlp_jax import errors
 from vlp_jax.errors import HostError, HostsDiffer, UserError
@@ -15,12 +18,12 @@ from vlp_jax.errors import HostError, HostsDiffer, UserError
 Value = TypeVar("Value")
 FOLDER = "vlp_jax/exchange"
 
-_numbers = itertools.count()  # of the meetings so far: every host counts the same ones
+_numbers = itertools.count()  # of the exchanges so far; every process counts the same ones
 _patience = {"seconds": 1800.0}
 
 
 def set_patience(seconds: float) -> None:
-    """How long a host waits for the others at a meeting."""
+    """Sets how long a process waits for the others in an exchange."""
     _patience["seconds"] = seconds
 
 
@@ -30,7 +33,7 @@ def several_hosts() -> bool:
 
 
 def is_primary_process() -> bool:
-    """Whether this is the host that writes."""
+    """Whether this is process 0, which writes files and logs."""
     return jax.process_index() == 0
 
 
@@ -40,16 +43,23 @@ def service() -> Any:
 
 
 def wait_on_cpu(computed: Value) -> Value:
-    """`computed`, waited for where several CPU devices compute. They begin programs that do not depend on each other in any order,
-    and two with collectives, begun in another order on each device, wait for each other for ever; between hosts of several
-    devices also without asynchronous dispatch (jaxlib 0.10.2)."""
+    """`computed`, after waiting for it where several CPU devices compute.
+
+    CPU devices start independent programs in any order. Two programs with collectives that start in
+    different order on different devices wait for each other for ever. Between processes with
+    several devices this happens even without asynchronous dispatch (jaxlib 0.10.2).
+    """
     return jax.block_until_ready(computed) if jax.default_backend() == "cpu" and jax.device_count() > 1 else computed
 
 
 def exchange(what: str, value: Any) -> list[Any]:
-    """Every host's value, by host number. Each host must call it, in the same order.
+    """The values of all processes, by process index. Every process must call it, in the same order.
 
-    what: names the meeting in messages. value: JSON. Raises: HostError naming the hosts that did not come.
+    Args:
+      what: name of the exchange in messages.
+      value: JSON.
+    Raises:
+      HostError: processes did not call it in time; the message names them.
     """
     if not several_hosts():
         return [value]
@@ -64,12 +74,16 @@ def exchange(what: str, value: Any) -> list[Any]:
                         f"(hosts.barrier_seconds), missing: {missing}") from error
     values = {int(key.rpartition("/")[2]): json.loads(text) for key, text in client.key_value_dir_get(f"{FOLDER}/{number}/")}
     if is_primary_process() and number:
-        client.key_value_delete(f"{FOLDER}/{number - 1}/")  # all have come here, so all have read it
+        client.key_value_delete(f"{FOLDER}/{number - 1}/")  # all are here, so all have read it
     return [values[host] for host in range(jax.process_count())]
 
 
 def broadcast_from_primary(what: str, decide: Callable[[], Value]) -> Value:
-    """`decide()` as host 0 finds it (JSON), on every host. Raises: on all of them, the UserError that host 0 met."""
+    """The result of `decide()` on the primary process (JSON), in every process.
+
+    Raises:
+      UserError: on all processes, the one that the primary process raised.
+    """
     if not several_hosts():
         return decide()
     verdict = None
@@ -85,7 +99,11 @@ def broadcast_from_primary(what: str, decide: Callable[[], Value]) -> Value:
 
 
 def check_all_agree(what: str, value: Any) -> None:
-    """Raises: HostsDiffer naming the first host whose `value` (JSON) is another than host 0's."""
+    """Checks that `value` (JSON) is equal in all processes.
+
+    Raises:
+      HostsDiffer: the message names the first process whose value differs from that of process 0.
+    """
     values = exchange(what, value)
     for host, other in enumerate(values):
         if other != values[0]:

@@ -1,4 +1,7 @@
-"""The watch between hosts: each says now and then that it is alive, or why it leaves, and leaves when another is gone."""
+"""Heartbeats between processes, and the common exit when one of them fails or is lost.
+
+Each process reports that it is alive, or why it exits, and exits when another one is gone.
+"""
 
 import contextlib
 import json
@@ -16,14 +19,17 @@ from vlp_jax.errors import PASSING
 from vlp_jax.printing import safe_print as print
 
 FOLDER = "vlp_jax/watch"
-LINGER = 5.0  # seconds, and three beats, for which a leaving host 0, who keeps the words, lets the others read them
+LINGER = 5.0  # seconds, plus three beats, that an exiting process 0, which stores the messages, waits for the others to read
 
 
-_watches: list["Heartbeat"] = []  # the one of this process, while several hosts are one run
+_watches: list["Heartbeat"] = []  # the one of this process, while several processes form a run
 
 
 def leave_together(said: str, status: int) -> NoReturn:
-    """Ends this process at once, from any thread; of several hosts, the others leave with the same words and status."""
+    """Ends this process at once, from any thread.
+
+    With several processes, all exit with the same message and status.
+    """
     for watch in _watches:
         watch.exit(said, status)
     with contextlib.suppress(OSError):
@@ -32,14 +38,17 @@ def leave_together(said: str, status: int) -> NoReturn:
 
 
 class Heartbeat:
-    """A thread that beats, and reads the others' beats. What it finds ends this process: the main thread may be waiting
-    inside a collective operation for a host that will never come."""
+    """A thread that sends heartbeats and reads those of the other processes.
+
+    It ends this process by itself, as the main thread may be waiting in a collective for a process
+    that will never come.
+    """
 
     def __init__(self, heartbeat_seconds: float, relay: CoordinatorProxy | None = None):
-        """relay: through which JAX hears host 0, on the others; the watch closes it."""
+        """relay: the proxy to process 0, on all other processes; closed by this object."""
         self.patience, self.interval = heartbeat_seconds, min(max(heartbeat_seconds / 10, 0.2), 2.0)
         self.me, self.hosts = jax.process_index(), jax.process_count()
-        self.heard = {host: (None, time.monotonic()) for host in range(self.hosts)}  # last beat, and when it was new
+        self.heard = {host: (None, time.monotonic()) for host in range(self.hosts)}  # last beat, and when it was received
         self.leaving = threading.Event()
         self.relay = relay
         self.threads = [threading.Thread(target=work, daemon=True, name="watch") for work in (self.beat, self.look_out)]
@@ -50,7 +59,7 @@ class Heartbeat:
         _watches.append(self)
 
     def beat(self) -> None:
-        """Says that this host is alive, and hears who else is."""
+        """The thread that reports this process as alive and reads the reports of the others."""
         beat = 0
         while not self.leaving.wait(self.interval):
             beat += 1
@@ -58,7 +67,7 @@ class Heartbeat:
                 self.put("beat", beat)
                 entries = self.entries()
             except jax.errors.JaxRuntimeError:
-                return  # host 0 is gone, which the relay tells
+                return  # process 0 is gone; the proxy reports it
             for (kind, host), value in entries.items():
                 if kind == "left":
                     self.follow(host, value)
@@ -66,7 +75,10 @@ class Heartbeat:
                     self.heard[host] = (value, time.monotonic())
 
     def look_out(self) -> None:
-        """In a thread of its own: words hang where host 0, through whom they go, has vanished from the network."""
+        """The thread that looks for silent processes.
+
+        `beat` may hang if process 0 has vanished from the network.
+        """
         looked = time.monotonic()
         while not self.leaving.wait(self.interval):
             if time.monotonic() - looked > self.patience / 2:  # this process was suspended
@@ -75,42 +87,47 @@ class Heartbeat:
             self.look()
 
     def first_is_gone(self) -> None:
-        """Leaves because the connection to host 0 has ended, and not in order."""
-        if not self.leaving.wait(2 * self.interval):  # unless this host is about to leave with host 0's own words
+        """Exits because the connection to process 0 has ended without an orderly close."""
+        if not self.leaving.wait(2 * self.interval):  # unless this process is about to exit with the message of process 0
             self.exit(f"host error: nothing heard of host 0 of {self.hosts} since its connection has closed: lost; start all hosts "
                       "again to go on from the last checkpoint", PASSING, tell=False)
 
     def look(self) -> None:
-        """Leaves if a host has been silent for too long."""
+        """Exits if a process has been silent for too long."""
         silent = [host for host, (_, since) in self.heard.items() if host != self.me and time.monotonic() - since > self.patience]
         if silent and not self.leaving.is_set():
-            names = "0" if 0 in silent else ", ".join(map(str, silent))  # without host 0 no word comes from anyone
+            names = "0" if 0 in silent else ", ".join(map(str, silent))  # without process 0 no heartbeat arrives
             self.exit(f"host error: nothing heard of host {names} of {self.hosts} for {self.patience:g} s "
                       "(hosts.heartbeat_seconds): lost; start all hosts again to go on from the last checkpoint", PASSING)
 
     def follow(self, host: int, told: dict) -> None:
-        """Leaves because another host has, unless this one is about to for reasons of its own."""
+        """Exits because another process has, unless this one is about to for its own reason."""
         if host != self.me and not self.leaving.wait(2 * self.interval):
             self.exit(f"host error: host {host} of {self.hosts} has left: {told['reason']}", told["status"])
 
     def put(self, kind: str, value: object) -> None:
+        """Stores a value of this process."""
         service().key_value_set(f"{FOLDER}/{kind}/{self.me}", json.dumps(value), allow_overwrite=True)
 
     def entries(self) -> dict[tuple[str, int], object]:
-        """{(kind, host): value} of all that hosts have put."""
+        """{(kind, process): value} of all that processes have stored."""
         found = service().key_value_dir_get(f"{FOLDER}/")
         return {(key.split("/")[-2], int(key.split("/")[-1])): json.loads(text) for key, text in found}
 
     def exit(self, said: str, status: int, tell: bool = True) -> NoReturn:
-        """Says why, tells the others (its last line) where host 0 still hears it, and ends this process at once: an orderly end
-        would wait for hosts that are gone."""
+        """Prints the reason, sends its last line to the others, and ends this process at once.
+
+        `tell` is False where process 0, which forwards it, is gone.
+
+        An orderly end would wait for processes that are gone.
+        """
         self.leaving.set()
-        with contextlib.suppress(OSError):  # a terminal or a pipe that is gone: then it hears nothing, and the others must hear it
+        with contextlib.suppress(OSError):  # the terminal or pipe may be gone; the others must still get the message
             print(said, file=sys.stderr, flush=True)
             sys.stdout.flush()
         if not tell:
             self.end(status)
-        last_resort = threading.Timer(3 * LINGER + 3 * self.interval, os._exit, [status])  # if the words cannot be sent either
+        last_resort = threading.Timer(3 * LINGER + 3 * self.interval, os._exit, [status])  # if the message cannot be sent either
         last_resort.daemon = True
         last_resort.start()
         try:
@@ -119,22 +136,25 @@ class Heartbeat:
             while self.me == 0 and time.monotonic() < deadline and not self.alone():
                 time.sleep(self.interval / 2)
         except jax.errors.JaxRuntimeError:
-            pass  # nobody is left to tell
+            pass  # no other process is reachable
         self.end(status)
 
     def end(self, status: int) -> NoReturn:
+        """Closes the proxy and ends this process."""
         if self.relay is not None:
             self.relay.close()
         os._exit(status)
 
     def alone(self) -> bool:
+        """Whether all processes have reported their exit."""
         return sum(kind == "left" for kind, _ in self.entries()) == self.hosts
 
     def wait_for_news(self) -> None:
-        """Gives the thread the time to find out who is gone, and to end this process with that; returns if nobody is."""
+        """Gives the threads time to detect a lost process and to exit for it; returns if none is lost."""
         time.sleep(self.patience + 3 * self.interval)
 
     def stop(self) -> None:
+        """Ends the threads and the proxy in order."""
         self.leaving.set()
         for thread in self.threads:
             thread.join()

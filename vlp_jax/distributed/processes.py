@@ -1,4 +1,4 @@
-"""Several hosts as one run: they come together, speak with one voice, and leave together, whatever happens to one."""
+"""Several processes as one run: they connect, print as one, and exit together."""
 
 import contextlib
 import io
@@ -21,18 +21,24 @@ from vlp_jax.distributed.rendezvous import await_processes
 from vlp_jax.errors import PASSING, UserError, user_error_of
 from vlp_jax.interrupts import CTRL_C, leaving_with
 
-REGISTRATION = 60  # seconds for JAX to connect hosts that have all answered the roll call
+REGISTRATION = 60  # seconds for JAX to connect processes that have all come to the rendezvous
 
 
 @contextlib.contextmanager
 def joined(launch: Launch | None, config: schema.Hosts, heeds_signals: bool = False) -> Iterator[None]:
-    """Inside, `jax.devices()` are those of all hosts. None stands for a single process, for which nothing happens.
+    """A context in which `jax.devices()` are those of all processes.
 
-    On hosts other than the first, stdout is silent and each line of stderr begins with the host's number. If one host
-    leaves with an error, or is not heard of for `heartbeat_seconds`, all others exit non-zero, saying so.
-    heeds_signals: what runs inside enters a StopSignal, for which JAX's preemption service takes over SIGTERM; otherwise a
-    SIGTERM ends this process, as ever.
-    Raises: HostError for a host that does not come within `initialization_seconds`.
+    On processes other than the first, stdout is silent and each line of stderr begins with the
+    process index. If a process exits with an error, or is silent for `heartbeat_seconds`, all
+    others exit with a message and a nonzero status.
+
+    Args:
+      launch: how to connect. None is a single process, for which nothing happens.
+      config: the hosts section of the config.
+      heeds_signals: whether the block enters a StopSignal, for which JAX's preemption service takes
+        over SIGTERM. Otherwise SIGTERM ends this process as usual.
+    Raises:
+      HostError: a process does not come within `initialization_seconds`.
     """
     if launch is None:
         yield
@@ -45,24 +51,29 @@ def joined(launch: Launch | None, config: schema.Hosts, heeds_signals: bool = Fa
                 yield
         except BaseException as error:
             leave(watch, error)
-        exchange("the end", None)  # a host that rests here still beats for the others
+        exchange("the end", None)  # a process that waits here still sends heartbeats
         watch.stop()
         jax.distributed.shutdown()
 
 
 def connect(launch: Launch, config: schema.Hosts, heeds_signals: bool) -> CoordinatorProxy | None:
-    """All hosts into one JAX, of which all but host 0 hear through a relay. CPU devices talk through gloo, which JAX takes by
-    itself.
+    """Connects all processes to JAX; all but process 0 through a proxy.
 
-    Raises: HostError for a host that is missing. Ends this process where one is lost before all are connected.
+    CPU devices use gloo, which JAX chooses by itself.
+
+    Ends this process where one is lost before all are connected.
+
+    Returns: the proxy; None on process 0.
+    Raises:
+      HostError: a process is missing.
     """
-    # On CPUs two programs under way at once would, in another order on each host, wait for each other's collectives for ever.
+    # On CPUs two concurrent programs that start in different order would wait for each other's collectives for ever.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.config.update("jax_enable_preemption_service", heeds_signals)
     start = time.monotonic()
     await_processes(launch, config.initialization_seconds)
     left = config.initialization_seconds - (time.monotonic() - start)
-    # JAX's own heartbeat ends a process with a stack trace; ours comes first, and says which host.
+    # JAX's own heartbeat ends a process with a stack trace; ours is faster and names the lost process.
     relay = CoordinatorProxy(launch.coordinator) if launch.process else None
     try:
         jax.distributed.initialize(relay.address if relay else launch.coordinator, launch.processes, launch.process,
@@ -72,18 +83,18 @@ def connect(launch: Launch, config: schema.Hosts, heeds_signals: bool) -> Coordi
                                    shutdown_timeout_seconds=int(config.barrier_seconds))
     except jax.errors.JaxRuntimeError as error:
         leave_together(f"host error: host {launch.process} of {launch.processes}: all came to {launch.coordinator}, and JAX could "
-                       f"not connect them: {str(error).splitlines()[0]}", PASSING)  # at once: JAX's own end would fail, too
+                       f"not connect them: {str(error).splitlines()[0]}", PASSING)  # at once, as JAX's own shutdown would fail too
     set_patience(config.barrier_seconds)
     return relay
 
 
 def leave(watch: Heartbeat, error: BaseException) -> None:
-    """Ends this process, and tells the others why."""
+    """Ends this process for an error, and sends the reason to the others."""
     error = user_error_of(error) or error
     if isinstance(error, UserError):
         watch.exit(str(error).replace("\n", " "), error.status)
     if isinstance(error, jax.errors.JaxRuntimeError):
-        watch.wait_for_news()  # a collective operation fails first when a host is lost
+        watch.wait_for_news()  # a collective fails first when a process is lost
         if re.search("DEADLINE_EXCEEDED|UNAVAILABLE|Gloo", str(error)):
             watch.exit(f"host error: all {watch.hosts} hosts answer, and one that waited for another gave up: "
                        f"{str(error).splitlines()[0]}; start all hosts again to go on from the last checkpoint", PASSING)
@@ -94,7 +105,7 @@ def leave(watch: Heartbeat, error: BaseException) -> None:
 
 @contextlib.contextmanager
 def one_voice(process: int) -> Iterator[None]:
-    """Silences stdout and marks stderr, on every host but the first."""
+    """Silences stdout and prefixes the lines of stderr, on every process but the first."""
     if process == 0:
         yield
         return
@@ -110,10 +121,12 @@ class Marked(io.TextIOBase):
         self.stream, self.mark, self.at_start = stream, mark, True
 
     def write(self, text: str) -> int:
+        """Writes text with the mark at the start of each line."""
         for line in text.splitlines(keepends=True):
             self.stream.write(f"{self.mark if self.at_start else ''}{line}")
             self.at_start = line.endswith("\n")
         return len(text)
 
     def flush(self) -> None:
+        """Flushes the stream."""
         self.stream.flush()

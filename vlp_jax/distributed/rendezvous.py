@@ -1,7 +1,8 @@
-"""The roll call before JAX starts: host 0 counts who has come, and everyone learns who has not.
+"""The rendezvous before JAX starts: process 0 collects the others, and all learn which are missing.
 
-JAX ends the process with a stack trace when a host does not come, and cannot say which. So host 0 first listens on the
-coordinator's port itself, until all others have said their number, and leaves the port to JAX then.
+When a process does not come, JAX ends with a stack trace that does not name it. Process 0 therefore
+first listens on the coordinator's port itself, until all others have sent their index, and then
+leaves the port to JAX.
 """
 
 import contextlib
@@ -11,12 +12,16 @@ import time
 from vlp_jax.distributed.cluster_detection import Launch
 from vlp_jax.errors import HostError, HostsDiffer
 
-PAUSE = 0.2  # seconds between two attempts to reach host 0
-REFUSED = "refused: "  # what host 0 says to one that should not be there
+PAUSE = 0.2  # seconds between two attempts to reach process 0
+REFUSED = "refused: "  # prefix of the answer to a process that is not expected
 
 
 def await_processes(launch: Launch, patience: float) -> None:
-    """Returns when all hosts are here. Raises: HostError, within about `patience` seconds, saying how many of how many came."""
+    """Returns when all processes are here.
+
+    Raises:
+      HostError: some did not come within about `patience` seconds; the message has their number.
+    """
     if launch.process == 0:
         receive(launch, patience)
     else:
@@ -24,7 +29,7 @@ def await_processes(launch: Launch, patience: float) -> None:
 
 
 def receive(launch: Launch, patience: float) -> None:
-    """Host 0's part."""
+    """The part of process 0."""
     port = int(launch.coordinator.rpartition(":")[2])
     dual = socket.has_dualstack_ipv6()
     try:
@@ -38,16 +43,16 @@ def receive(launch: Launch, patience: float) -> None:
         verdict = await_all(server, launch, came, connections, time.monotonic() + patience)
         verdict = verdict and f"{verdict} within {patience:g} s (hosts.initialization_seconds)"
         for connection in came.values():
-            with contextlib.suppress(OSError):  # it has left; JAX will miss it
+            with contextlib.suppress(OSError):  # it is gone; JAX will report it
                 connection.sendall(f"{verdict or 'all here'}\n".encode())
-                connection.recv(1)  # until it has closed: the port is free for JAX then
+                connection.recv(1)  # waits until it has closed, which frees the port for JAX
     if verdict:
         raise HostError(verdict)
 
 
 def await_all(server: socket.socket, launch: Launch, came: dict[int, socket.socket], connections: contextlib.ExitStack,
               deadline: float) -> str:
-    """Fills `came` with a connection to each other host; returns what is wrong, or ""."""
+    """Fills `came` with a connection to each other process; returns what is wrong, or ""."""
     while len(came) < launch.processes - 1:
         server.settimeout(max(deadline - time.monotonic(), 0.001))
         try:
@@ -62,7 +67,7 @@ def await_all(server: socket.socket, launch: Launch, came: dict[int, socket.sock
         except OSError:
             continue
         if len(words) != 3 or words[0] != "vlp_jax" or not all(word.isdigit() for word in words[1:]):
-            continue  # a stranger who tries the port
+            continue  # an unrelated connection to the port
         process, processes = map(int, words[1:])
         if processes != launch.processes or process in came or not 0 < process < processes:
             connection.sendall(f"{REFUSED}host {process} of {processes} is none of the {launch.processes} that are awaited, or "
@@ -73,7 +78,12 @@ def await_all(server: socket.socket, launch: Launch, came: dict[int, socket.sock
 
 
 def report(launch: Launch, patience: float) -> None:
-    """The part of every other host. Raises: HostsDiffer where host 0 does not know it."""
+    """The part of every other process.
+
+    Raises:
+      HostsDiffer: process 0 does not expect this one.
+      HostError: process 0 does not answer, or others are missing.
+    """
     host, _, port = launch.coordinator.rpartition(":")
     deadline, answer = time.monotonic() + patience + 5.0, ""
     while not answer and time.monotonic() < deadline:
@@ -95,6 +105,6 @@ def report(launch: Launch, patience: float) -> None:
 
 
 def named(hosts: list[int], most: int = 8) -> str:
-    """`host 3`, `hosts 1, 2`; of many the first few."""
+    """`host 3`, `hosts 1, 2`; only the first few of many."""
     shown = ", ".join(map(str, hosts[:most])) + (", ..." if len(hosts) > most else "")
     return f"host{'s' * (len(hosts) > 1)} {shown}"

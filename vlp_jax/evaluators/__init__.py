@@ -1,1 +1,1 @@
-"""What a trained model is measured by, in the loop and alone."""
+"""Evaluators of a trained model, used in the training loop and as a command."""

@@ -1,4 +1,4 @@
-"""Answers that a model writes about held-out samples: how many are the true one, and some to be read beside them."""
+"""Evaluation of generated answers: exact match and VQA accuracy, and examples to read."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,18 +14,29 @@ from vlp_jax.evaluators.supervised import SupervisedHead, first_texts, require_t
 from vlp_jax.evaluators.text_generator import words
 
 ANSWER_METRICS = ("answers_samples", "answers_exact_match", "answers_vqa_accuracy")
-Write = Callable[[Sequence[tuple[int, str]]], np.ndarray]  # (number of a sample, its text) -> int [N, L], tokens up to an end token
+Write = Callable[[Sequence[tuple[int, str]]], np.ndarray]  # (index of a sample, its text) -> int [N, L], tokens up to an end token
 
 
 def answers(write: Write, data: EvaluationSet, head: SupervisedHead) -> dict[str, float | str]:
-    """`answers_exact_match`: the share of samples of which the written text is the true one (Rajpurkar et al. 2016,
-    "SQuAD"), both as the tokenizer gives them back, after the target's `canonicalize`. A true one that it cannot give back (all of
-    its words are unknown) counts as wrong. `answers_vqa_accuracy`: the mean score of the written texts by what all annotators of a
-    sample answered, as VQA's official evaluation has it (`vqa_score`); with one annotator that is the exact match.
-    `answers_samples`: how many there are.
-    `answers`: a text of what the first samples are asked, what is written, and what is true.
+    """Metrics of the answers that a model generates for a set.
 
-    A sample with several texts is asked about by its first. Raises: DataError for a sample without the target's field.
+    The text of a sample with several texts is its first.
+
+    Args:
+      write: (index of a sample, its text) pairs -> int [N, L], tokens up to an end token.
+      data: the set.
+      head: the answering head, with its targets.
+    Returns:
+      answers_samples: number of samples.
+      answers_exact_match: fraction of samples whose generated text is the true one (Rajpurkar et
+        al. 2016, "SQuAD"), both as the tokenizer decodes them, after the target's `canonicalize`. A
+        true answer that decodes to nothing (all of its words are unknown) counts as an error.
+      answers_vqa_accuracy: mean score of the generated texts by the answers of all annotators of a
+        sample, as in VQA's official evaluation (`vqa_score`). With one annotator it equals the
+        exact match.
+      answers: a text with the question, the generated and the true answer of the first samples.
+    Raises:
+      DataError: a sample lacks the target's field.
     """
     truth, asked = true_answers(data, head), first_texts(data)
     tokenizer, changes = head.predictor.preprocessor.tokenizer, head.targets.specs[head.target].canonicalize
@@ -41,8 +52,10 @@ def answers(write: Write, data: EvaluationSet, head: SupervisedHead) -> dict[str
 
 
 def vqa_accuracies(written: Sequence[str], data: EvaluationSet, head: SupervisedHead) -> list[float]:
-    """`vqa_score` of what was written about each sample, an empty text's being 0; annotators' answers as the tokenizer gives them
-    back."""
+    """`vqa_score` of the text generated for each sample, 0 for an empty text.
+
+    The annotators' answers are compared as the tokenizer decodes them.
+    """
     spec, tokenizer = head.targets.specs[head.target], head.predictor.preprocessor.tokenizer
     annotated = [values_in(metadata, spec) for metadata in data.metadata]
     distinct = list(dict.fromkeys(value for values in annotated for value in values))
@@ -52,11 +65,15 @@ def vqa_accuracies(written: Sequence[str], data: EvaluationSet, head: Supervised
 
 
 def true_answers(data: EvaluationSet, head: SupervisedHead) -> list[str]:
-    """The text that is true of each sample. Raises: DataError for one without the target's field."""
+    """The true text of each sample.
+
+    Raises:
+      DataError: a sample lacks the target's field.
+    """
     require_targets(data, head)
     return [head.targets.of(head.target, metadata) for metadata in data.metadata]
 
 
 def given_back(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
-    """What the tokens of each text say, all of them: upper case, or blanks, may not be among it."""
+    """Each text as decoded from all of its tokens, which may lose upper case or blanks."""
     return [words(tokenizer.backend.decode, row, set()) for row in tokenizer.encode(texts)]

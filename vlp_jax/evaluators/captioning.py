@@ -1,4 +1,4 @@
-"""Captions of held-out pictures: what true ones cost, and some that the model writes, to be read beside them."""
+"""Evaluation of captioning: loss of the true captions, and generated captions to read."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -11,15 +11,25 @@ from vlp_jax.evaluators.text_generator import TextGenerator
 from vlp_jax.models.decoder.generation import BeamSearch
 
 CAPTION_METRICS = ("caption_loss",)
-SHOWN = 5  # pictures for which captions are written
+SHOWN = 5  # number of images for which captions are generated
 
 
 def captioning(data: EvaluationSet, text_generator: TextGenerator, variables: Any, batch_size: int, threads: int,
                paced: Callable, search: BeamSearch = BeamSearch()) -> dict[str, float | str]:  # noqa: B008 - frozen
-    """`caption_loss`: the mean over the tokens of every picture's first caption of -log p, teacher-forced, in nats.
-    `captions`: a text of the model's captions for the first images, and their true ones.
+    """Captioning loss of a set, and captions generated for its first images.
 
-    paced: makes an iterator of pairs call what is to be done before each batch.
+    Args:
+      data: the set.
+      text_generator: the model's decoder.
+      variables: the model's variables.
+      batch_size: images per batch.
+      threads: threads that decode images.
+      paced: wraps an iterator of pairs with a callback before each batch.
+      search: how captions are generated.
+    Returns:
+      caption_loss: mean of -log p in nats over the tokens of each image's first caption,
+        teacher-forced.
+      captions: a text with the generated and the true captions of the first images.
     """
     def pairs() -> Iterator[tuple[np.ndarray, str]]:
         for number, pixels in enumerate(data.pixels(text_generator.predictor.preprocessor, threads)):

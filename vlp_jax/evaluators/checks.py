@@ -1,4 +1,4 @@
-"""Whether a config's evaluators can measure what they are asked for, before anything is read."""
+"""Checks that a config's evaluators can measure what it names, before anything is read."""
 
 import difflib
 
@@ -11,7 +11,12 @@ from vlp_jax.evaluators.suite import metric_names
 
 
 def check_evaluators(config: schema.Config) -> None:
-    """Raises: ConfigError for what an evaluator cannot measure or read, ConfigErrors for several of that kind."""
+    """Checks the evaluators of a config.
+
+    Raises:
+      ConfigError: an evaluator cannot measure or read something; ConfigErrors for several such
+        errors.
+    """
     problems = Problems()
     for name, spec in config.evaluators.items():
         for check in (lambda place, spec: check_trained(f"{place}.tasks", spec.tasks, config),
@@ -27,7 +32,11 @@ def check_evaluators(config: schema.Config) -> None:
 
 
 def check_best_metric(config: schema.Config) -> None:
-    """Raises: ConfigError if the best checkpoints are to be kept by something that no evaluator measures."""
+    """Checks that an evaluator measures the metric by which the best checkpoints are kept.
+
+    Raises:
+      ConfigError: none does.
+    """
     metric, names = config.checkpoint.best_metric, metric_names(config)
     if metric in names or (metric is None and not config.checkpoint.keep_best):
         return

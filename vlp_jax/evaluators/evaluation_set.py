@@ -1,4 +1,4 @@
-"""A set to evaluate on: its pictures in order, its distinct captions, and which belong together."""
+"""An evaluation set: its images in order, its distinct captions, and which of them are pairs."""
 
 import copy
 import dataclasses
@@ -22,18 +22,27 @@ from vlp_jax.data.targets import values_in
 from vlp_jax.data.text.dependency_parses import parses_in
 from vlp_jax.errors import DataError
 
-LOOKED_AT = 4096  # bytes at either end of an image, by which equal ones are found
+LOOKED_AT = 4096  # bytes at either end of an image that are compared to find equal ones
 
 
 class EvaluationSet:
-    """Everything but the pixels, read once; pixels are decoded anew for each evaluation.
+    """Everything of a set but its pixels, read once; pixels are decoded again for each evaluation.
 
-    Samples that name one image file, as rows of a table with a caption each do, are one image with several captions.
-    Attributes: source, of the images; given, the source as it was given; captions (the distinct ones, in order of appearance);
-      captions_of_image (for each image, indices into `captions`); images_of_caption (the inverse); metadata (one dictionary an
-      image); keys (of the images); by_sample: the set whose images are the samples themselves, for tasks with a question about
-      each sample.
-    Raises: SampleError for a sample that cannot be read; `readable.readable_set` leaves such out.
+    Samples that name the same image file, as rows of a table with one caption each do, become one
+    image with several captions.
+
+    Attributes:
+      source: the source of the images.
+      given: the source as it was passed.
+      captions: the distinct captions, in order of appearance.
+      captions_of_image: for each image, indices into `captions`.
+      images_of_caption: the inverse of `captions_of_image`.
+      metadata: one dictionary per image.
+      keys: the key of each image, with the source.
+      by_sample: the set whose images are the samples themselves, for tasks with a question about
+        each sample.
+    Raises:
+      SampleError: a sample cannot be read; `readable.readable_set` leaves such samples out.
     """
 
     def __init__(self, source: Source):
@@ -75,20 +84,26 @@ class EvaluationSet:
         return len(self.source)
 
     def pixels(self, preprocessor: Preprocessor, threads: int) -> Iterator[np.ndarray]:
-        """uint8 [H, W, 3] of every picture, in order."""
+        """The pixels of every image in order, uint8 [H, W, 3]."""
         return loaded(lambda i: preprocessor.pixels(self._sample(i).image, self.keys[i]), range(len(self)), threads)
 
     def pairs(self, preprocessor: Preprocessor, threads: int, pairs: Sequence[tuple[int, str]]) -> Iterator[dict[str, Any]]:
-        """A row for each (number of a picture, caption): `image` uint8 [H, W, 3], `text`, and where the preprocessor knows of any
-        the picture's `boxes` and the caption's `parse`."""
+        """A row for each (index of an image, caption) pair.
+
+        Returns: dictionaries with `image` uint8 [H, W, 3] and `text`; also the image's `boxes` and
+          the caption's `parse` where the preprocessor is configured for them.
+        """
         parses = self.parses(preprocessor.dependencies)
         rows = loaded(lambda i: preprocessor.picture_of(self._sample(i), self.keys[i]), [number for number, _ in pairs], threads)
         for (_, caption), row in zip(pairs, rows, strict=True):
             yield {**row, "text": caption, **({"parse": parses[caption]} if parses else {})}
 
     def parses(self, spec: schema.Dependencies | None) -> dict[str, np.ndarray]:
-        """The parse of each caption, of the first picture that bears it; none where there is no `spec`. Raises: DataError for one
-        that cannot be read, and for a source that puts captions into prompts."""
+        """The parse of each caption, taken from the first image with this caption; empty without a `spec`.
+
+        Raises:
+          DataError: a parse cannot be read, or the source puts captions into prompts.
+        """
         found: dict[str, np.ndarray] = {}
         if spec is not None and SOURCE_PROMPT.search(self.source.spec):
             raise DataError(f"{self.source.spec}: its option prompt= adds words, and data.dependencies count those of captions")
@@ -99,15 +114,23 @@ class EvaluationSet:
         return found
 
     def check_graphs(self, preprocessor: Preprocessor) -> None:
-        """Raises: DataError for boxes that cannot be read, and as `parses` does."""
+        """Checks the boxes and parses of the set.
+
+        Raises:
+          DataError: boxes cannot be read, or as `parses`.
+        """
         self.parses(preprocessor.dependencies)
         for key, metadata in zip(self.keys, self.metadata, strict=True) if preprocessor.boxes else ():
             boxes_in(key, metadata, preprocessor.boxes)
 
     def labels(self, field: str, setting: str) -> tuple[list[str], np.ndarray]:
-        """The set's class names, sorted, and each picture's class as an index among them.
+        """The class names of the set, sorted, and the class of each image as an index into them.
 
-        Raises: DataError for a picture without the field, which the evaluator's `setting` names.
+        Args:
+          field: the metadata field of the class.
+          setting: the evaluator's setting that names the field, for messages.
+        Raises:
+          DataError: an image lacks the field, or the samples of one image differ in it.
         """
         values = [label_in(metadata, field) for metadata in self.metadata]
         for group in self.source.groups if isinstance(self.source, ImageGroups) else ():
@@ -123,41 +146,51 @@ class EvaluationSet:
         return names, np.array([names.index(value) for value in values])
 
     def require_captions(self, task: str) -> None:
-        """Raises: DataError for an image without a caption, where a task needs one of each."""
+        """Checks that every image has a caption, where a task needs one of each.
+
+        Raises:
+          DataError: an image has none.
+        """
         for key, captions in zip(self.keys, self.captions_of_image, strict=True):
             if not captions:
                 raise DataError(f"{key}: has a class and no caption, and {task} needs a caption of every image")
 
     def report_repeated(self) -> None:
-        """Reports images that are stored more than once, and have no name by which they are one."""
+        """Prints how many images are stored more than once without a name by which they could be merged."""
         if self.repeated:
             notice(f"data warning: {self.source.spec}: {self.repeated} of {len(self)} images have the bytes of another one and "
                    "count as images of their own; samples of one image are one where they name its file, as in tables")
             self.repeated = 0
 
     def found(self, number: int, field: str) -> str:
-        """What a picture's metadata have in place of what was to be in a field, for messages."""
+        """What an image's metadata hold instead of a valid value in a field, for messages."""
         metadata = self.metadata[number]
         there = field in metadata or pick(metadata, field) is not None
         return f"which holds {pick(metadata, field)!r}" if there else f"there are: {', '.join(sorted(metadata)) or 'none'}"
 
 
 def label_in(metadata: Mapping[str, Any], field: str) -> str | None:
-    """The class that a field of metadata names, read as a target of kind `class` is: text, or a whole number; None for others."""
+    """The class in a field of metadata, read as a target of kind `class`.
+
+    It is text or an integer; None for other values.
+    """
     values = values_in(metadata, schema.ClassTarget(field=field))
     return values[0] if len(values) == 1 else None
 
 
 def loaded(load: Callable[[int], Any], numbers: Sequence[int], threads: int) -> Iterator[Any]:
-    """What `load` makes of each number, in order; several threads call it."""
+    """The results of `load` for each index, in order; several threads call it."""
     dataset = grain.MapDataset.range(len(numbers)).map(lambda i: load(numbers[i]))
     yield from dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=256))
 
 
 def class_descriptions(sources: Sequence[Source], field: str, captions_per_class: int,
                        samples: int = 50_000) -> dict[str, list[str]]:
-    """{class: up to `captions_per_class` distinct captions} from training sources, evenly from the first to the last
-    sample (at most `samples` of them are read). Bad samples and those without the field are passed over."""
+    """{class: up to `captions_per_class` distinct captions} from training sources.
+
+    Samples are read evenly from the first to the last, at most `samples` of them. Bad samples and
+    those without the field are skipped.
+    """
     found: dict[str, Counter] = {}
     for sample in evenly_spaced_samples(sources, samples):
         name = label_in(sample.metadata, field)

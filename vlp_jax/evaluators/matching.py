@@ -1,4 +1,4 @@
-"""Does the matching head know which text belongs to a picture? On a set's pairs, and as many that do not belong together."""
+"""Evaluation of the matching head on the pairs of a set and as many negative pairs."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,8 +13,18 @@ MATCHING_METRICS = ("matching_pairs", "matching_accuracy", "matching_positive_ra
 
 def held_out_pairs(captions_of_image: Sequence[Sequence[int]], images_of_caption: Sequence[Sequence[int]],
                    seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(caption, belongs), int and bool [N, 2]: the first caption of each of N pictures, and one drawn from those that no picture
-    bears which shares a caption with this one; -1 where there is none."""
+    """A positive and a negative caption of each image.
+
+    The positive one is the first caption of the image. The negative one is drawn from the captions
+    that belong to no image which shares a caption with this one.
+
+    Args:
+      captions_of_image: for each image, indices of its captions.
+      images_of_caption: for each caption, indices of its images.
+      seed: of the draw.
+    Returns: (caption, belongs), int and bool [N, 2]; the caption is -1 where there is no negative
+      one.
+    """
     rng, count = np.random.default_rng(seed), len(images_of_caption)
     pairs = np.full((len(captions_of_image), 2), -1)
     for image, own in enumerate(captions_of_image):
@@ -27,15 +37,21 @@ def held_out_pairs(captions_of_image: Sequence[Sequence[int]], images_of_caption
 
 
 def matching(match: Callable[[Sequence[tuple[int, str]]], np.ndarray], data: EvaluationSet) -> dict[str, float]:
-    """How well pairs that belong together are told from pairs that do not, and what it takes to be better than no look at them:
+    """Metrics of the classification of pairs as positive or negative, with baselines that ignore the pair.
 
-    matching_pairs: how many there are; matching_positive_rate: how many of these belong together.
-    matching_accuracy: how many are told right; matching_majority_accuracy: by the better of always yes and always no.
-    matching_precision, matching_recall, matching_f1: of the answer that a pair belongs together. Always no has 0 of all three;
-      always yes has the positive rate, 1, and matching_always_yes_f1.
-
-    match: (index of a picture, caption) pairs -> float [N, 2], the scores that they do not and that they do belong together.
-    A tie counts against: it is taken for the wrong answer. Raises: ValueError for scores that are not finite.
+    Args:
+      match: (index of an image, caption) pairs -> float [N, 2], scores of the negative and of the
+        positive answer. A tie counts as an error.
+      data: the set.
+    Returns:
+      matching_pairs: number of pairs.
+      matching_positive_rate: fraction of positive pairs.
+      matching_accuracy: fraction of correct answers.
+      matching_majority_accuracy: accuracy of the better of always yes and always no.
+      matching_precision, matching_recall, matching_f1: of the positive answer. Always no has 0 in
+        all three; always yes has the positive rate, 1, and matching_always_yes_f1.
+    Raises:
+      ValueError: scores are not finite.
     """
     captions, belongs = held_out_pairs(data.captions_of_image, data.images_of_caption)
     images, columns = np.nonzero(captions >= 0)

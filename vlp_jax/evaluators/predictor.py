@@ -1,4 +1,4 @@
-"""Embeds whole sets, every item exactly once, whatever the batch size and the devices."""
+"""Embedding of complete sets, every item exactly once, for any batch size and any devices."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,10 +14,15 @@ from vlp_jax.sharding.mesh import BATCH_AXES, batch_sharding, replicated
 
 
 class Predictor:
-    """Runs a model's two towers over any number of pictures or captions, or both at once over pairs.
+    """Runs the two towers of a model over any number of images or captions, or over pairs of both.
 
-    embed: `embed(variables, image, text, mask) -> (image_embeddings, text_embeddings)`, None for what is not given.
-    match: `match(variables, batch) -> [B, 2]`, scores of pairs; None where no evaluator asks for any.
+    Args:
+      embed: `embed(variables, image, text, mask) -> (image_embeddings, text_embeddings)`, None for
+        what is not given.
+      preprocessor: the model's preprocessor.
+      mesh: the devices.
+      match: `match(variables, batch) -> [B, 2]`, scores of pairs; None where no evaluator needs
+        them.
     """
 
     def __init__(self, embed: Callable, preprocessor: Preprocessor, mesh: jax.sharding.Mesh, match: Callable | None = None):
@@ -38,12 +43,12 @@ class Predictor:
         self.text_batch = jax.jit(text_batch, out_shardings=replicated(mesh))
 
     def images(self, variables: Any, pixels: Iterable[np.ndarray], batch_size: int) -> np.ndarray:
-        """float32 [N, E] of uint8 pictures [H, W, 3]."""
+        """Embeddings float32 [N, E] of images, uint8 [H, W, 3]."""
         return self.batched(lambda rows: self.image_batch(variables, *self.place([np.stack(rows)], batch_size)),
                             pixels, batch_size)
 
     def texts(self, variables: Any, captions: Sequence[str], batch_size: int) -> np.ndarray:
-        """float32 [N, E] of captions."""
+        """Embeddings float32 [N, E] of captions."""
         def embed(rows):
             ids, mask, _ = self.preprocessor.tokenizer(rows)
             return self.text_batch(variables, *self.place([ids, mask], batch_size))
@@ -51,7 +56,7 @@ class Predictor:
         return self.batched(embed, captions, batch_size)
 
     def pairs(self, variables: Any, pairs: Iterable[Mapping[str, Any]], batch_size: int) -> np.ndarray:
-        """float32 [N, 2] of pairs, as `EvaluationSet.pairs` gives them."""
+        """Scores float32 [N, 2] of pairs, given as rows of `EvaluationSet.pairs`."""
         def match(rows):
             batch = {name: np.stack([row[name] for row in rows]) for name in ("image", "boxes") if name in rows[0]}
             batch |= self.preprocessor.words_of(rows)
@@ -60,12 +65,15 @@ class Predictor:
         return self.batched(match, pairs, batch_size)
 
     def batched(self, embed: Callable, items: Iterable, batch_size: int) -> np.ndarray:
-        """Embeds `items` in batches; the rows that `place` fills them up with are dropped."""
+        """Embeds `items` in batches, without the rows that `place` adds as padding."""
         embedded = [wait_on_cpu(embed(rows))[:len(rows)] for rows in batches(items, batch_size)]
         return np.concatenate([np.asarray(batch) for batch in embedded])
 
     def place(self, arrays: list[np.ndarray], batch_size: int) -> list[jax.Array]:
-        """Host arrays, filled up to one shape with copies of their last row, on the mesh. Every host gives all rows."""
+        """Host arrays on the mesh, padded to one shape with copies of their last row.
+
+        Every process passes all rows.
+        """
         parts = int(np.prod([self.mesh.shape[axis] for axis in BATCH_AXES]))
         size = -(-batch_size // parts) * parts
         placed = []
@@ -77,7 +85,7 @@ class Predictor:
 
 
 def batches(items: Iterable, size: int) -> Iterator[list]:
-    """Lists of `size` items in their order; the last may be shorter."""
+    """Lists of `size` items in order; the last one may be shorter."""
     rows = []
     for item in items:
         rows.append(item)

@@ -1,4 +1,4 @@
-"""What zero-shot classification asks: which classes there are, what prompts call them, and the prompts."""
+"""Classes, class names and prompts of zero-shot classification."""
 
 import collections
 import dataclasses
@@ -19,7 +19,7 @@ from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.zero_shot import check_templates
 
 BARE = ("{}",)
-CLASS_FIELDS = ("class", "label", "group", "cls")  # of metadata, in which a class is looked for where `class_field` names none
+CLASS_FIELDS = ("class", "label", "group", "cls")  # metadata fields that may hold the class where `class_field` is not set
 PACKAGED = pathlib.Path(__file__).parents[1] / "data" / "imagenet"
 TEMPLATES = {"imagenet": PACKAGED / "templates.txt", "imagenet_simple": PACKAGED / "templates_simple.txt"}
 CLASS_NAMES = {"imagenet": PACKAGED / "class_names.txt"}
@@ -27,10 +27,14 @@ CLASS_NAMES = {"imagenet": PACKAGED / "class_names.txt"}
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-    """The classes that images are sorted into.
+    """The classes of a zero-shot evaluation.
 
-    field: of the metadata, that has them. names: of each, all different. truth: int [N], each image's class among them. words: what
-    prompts call a class, where that is not its name. templates: the prompts.
+    Attributes:
+      field: metadata field of the class.
+      names: name of each class, all different.
+      truth: int [N], index of each image's class.
+      words: words for a class in prompts, where they differ from its name.
+      templates: the prompts.
     """
 
     field: str
@@ -41,10 +45,16 @@ class Classes:
 
 
 def zero_shot_classes(data: EvaluationSet, spec: schema.Evaluator, where: str = "") -> Classes:
-    """The classes of a set: all that `class_names` or the set's source names, else those that occur.
+    """The classes of a set: all that `class_names` or the source names, else those that occur.
 
-    where: of the evaluator's settings, for messages. Raises: DataError for an image without a class, for a class that is not named,
-    and for bare numbers, which no prompt can ask for; ConfigError as `templates_of` and `names_in`.
+    Args:
+      data: the set.
+      spec: the config of the evaluator.
+      where: prefix of the evaluator's settings, for messages.
+    Raises:
+      DataError: an image has no class, a class has no name, or the classes are plain numbers, which
+        no prompt can contain.
+      ConfigError: as `templates_of` and `names_in`.
     """
     field = spec.class_field or own_class_field(data.metadata[0])
     if field is None:
@@ -61,7 +71,7 @@ def zero_shot_classes(data: EvaluationSet, spec: schema.Evaluator, where: str = 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """The classes that occur in a metadata field; the fields are those of `Classes`."""
+    """The classes that occur in a metadata field. The attributes are those of `Classes`."""
 
     field: str
     names: list[str]
@@ -70,7 +80,7 @@ class Found:
 
 
 def prompts_of(data: EvaluationSet, spec: schema.Evaluator, where: str) -> tuple[str, ...]:
-    """The evaluator's prompts, or where it has the bare name alone, those that lie with the data."""
+    """The prompts of the evaluator, or those of the data where the evaluator has only the bare name."""
     source = data.source
     if not isinstance(source, NamesClasses) or not source.templates or tuple(spec.templates) != BARE:
         return templates_of(f"{where}templates", spec.templates)
@@ -83,8 +93,14 @@ def prompts_of(data: EvaluationSet, spec: schema.Evaluator, where: str) -> tuple
 
 
 def named_by_source(data: EvaluationSet, found: Found, given: Mapping[str, Sequence[str]]) -> Classes:
-    """The classes that occur, and all others that the source names. given: words for some of them. Raises: as
-    `zero_shot_classes`."""
+    """The classes that occur, and all others that the source names.
+
+    Args:
+      data: the set.
+      found: the classes that occur.
+      given: words for some of the classes.
+    Raises: as `zero_shot_classes`.
+    """
     field, names, truth = found.field, found.names, found.truth
     place = f"{data.source.spec}: zero-shot classes in the metadata field {field!r} (class_field)"
     known = list(data.source.class_names.get(field, ())) if isinstance(data.source, NamesClasses) else []
@@ -108,9 +124,12 @@ def named_by_source(data: EvaluationSet, found: Found, given: Mapping[str, Seque
 
 
 def report_shared_names(name: str, data: EvaluationSet, field: str) -> None:
-    """A line about classes of a set that share a name, where images have the names and not the numbers of their classes.
+    """Prints a line about classes that share a name, where images have class names instead of class numbers.
 
-    name: of the evaluator. field: of the metadata, that has the classes.
+    Args:
+      name: name of the evaluator.
+      data: the set.
+      field: metadata field of the class.
     """
     names = data.source.class_names.get(field, ()) if isinstance(data.source, NamesClasses) else ()
     shared = [shared for shared, count in collections.Counter(names).items() if count > 1]
@@ -120,7 +139,7 @@ def report_shared_names(name: str, data: EvaluationSet, field: str) -> None:
 
 
 def all_listed(place: str, found: Found, listed: Sequence[str], where: str) -> Classes:
-    """The classes whose names `class_names` lists: by their numbers, by name, or in the order of the sorted classes."""
+    """The classes that `class_names` lists: by number, by name, or in the order of the sorted classes."""
     field, names, truth, templates = found.field, found.names, found.truth, found.templates
     if all(name.isdecimal() for name in names):
         outside = [name for name in names if int(name) >= len(listed)]
@@ -137,14 +156,21 @@ def all_listed(place: str, found: Found, listed: Sequence[str], where: str) -> C
 
 
 def own_class_field(metadata: Mapping[str, Any]) -> str | None:
-    """The field that has the class in a sample's metadata, by its name; None where no name is known."""
+    """The metadata field with the class of a sample, by its usual names; None where there is none."""
     return next((field for field in CLASS_FIELDS if pick(metadata, field) is not None), None)
 
 
 def templates_of(where: str, templates: Sequence[str]) -> tuple[str, ...]:
-    """The prompts: each is given itself, or by the name of a set in this package, or by a file with one a line.
+    """The prompts.
 
-    where: the setting, for messages. Raises: ConfigError for one that has not exactly one {}, and for a file that cannot be read.
+    Each is given as itself, as the name of a set in this package, or as a file with one prompt per
+    line.
+
+    Args:
+      where: the setting, for messages.
+      templates: the prompts as given.
+    Raises:
+      ConfigError: a prompt does not have exactly one {}, or a file cannot be read.
     """
     found: list[str] = []
     for template in templates:
@@ -161,10 +187,16 @@ def templates_of(where: str, templates: Sequence[str]) -> tuple[str, ...]:
 
 
 def names_in(where: str, names: Mapping[str, Sequence[str]] | Sequence[str]) -> Mapping[str, Sequence[str]] | tuple[str, ...]:
-    """What classes are called: a dictionary by class, or the names of all, that of class 0 first. Instead of names there may be the
-    name of a list in this package, or a file: with a name a line, or JSON.
+    """The names of classes: a dictionary by class, or a list of all names in the order of the class numbers.
 
-    where: the setting, for messages. Raises: ConfigError for a file that cannot be read.
+    Instead of names there may be the name of a list in this package, or a file with one name per
+    line or with JSON.
+
+    Args:
+      where: the setting, for messages.
+      names: the names as given.
+    Raises:
+      ConfigError: a file cannot be read.
     """
     if isinstance(names, Mapping) or len(names) != 1:
         return names if isinstance(names, Mapping) else tuple(names)
@@ -189,7 +221,7 @@ def names_in(where: str, names: Mapping[str, Sequence[str]] | Sequence[str]) -> 
 
 
 def lines_in(where: str, path: str | os.PathLike) -> list[str]:
-    """The lines of a text file without the blanks around them, and without empty ones at its end."""
+    """The stripped lines of a text file, without blank lines at its start and end."""
     try:
         with open(path, encoding="utf-8-sig") as file:
             return [line.strip() for line in file.read().strip().splitlines()]

@@ -1,7 +1,10 @@
-"""Evaluation sets without the samples that cannot be read or decoded, each of which is named, and all of which are counted.
+"""Evaluation sets without the samples that cannot be read or decoded.
 
-A set is read once as it is opened, but its images are decoded by each evaluation. Where a sample is bad, all are looked at, the bad
-ones are left out, and the set, or the evaluation, begins again: sets without any cost nothing more.
+Bad samples are named and counted.
+
+A set is read when it is opened; its images are decoded by each evaluation. If a sample is bad, all
+samples are checked, the bad ones are left out, and the set or the evaluation starts again. Sets
+without bad samples have no extra cost.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +16,16 @@ from vlp_jax.data.samples import Sample, SampleError, Source, unpaired
 from vlp_jax.errors import DataError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, loaded
 
-NAMED = 10  # bad samples that have a line each
+NAMED = 10  # most bad samples that are named in a line of their own
 BAD_EXAMPLES = "bad_examples"
 
 
 class GoodSamples:
-    """A source without its bad samples; whatever else the source offers is that of all of it.
+    """A source without its bad samples; all other attributes are those of the full source.
 
-    Args: source: with all samples. bad: why samples are left out, by their number in it.
+    Args:
+      source: the source with all samples.
+      bad: {index in the source: reason why the sample is left out}.
     """
 
     def __init__(self, source: Source, bad: dict[int, SampleError]):
@@ -34,6 +39,7 @@ class GoodSamples:
         return self.source[self.numbers[index]]
 
     def fingerprint(self) -> str:
+        """The fingerprint of the full source."""
         return self.source.fingerprint()
 
     def __getattr__(self, name: str) -> Any:
@@ -43,7 +49,11 @@ class GoodSamples:
 
 
 def readable_set(source: Source, threads: int) -> EvaluationSet:
-    """The set of those samples that can be read. Raises: DataError where there is none."""
+    """The set of the samples that can be read.
+
+    Raises:
+      DataError: no sample can be read.
+    """
     try:
         return EvaluationSet(source)
     except SampleError:
@@ -52,10 +62,15 @@ def readable_set(source: Source, threads: int) -> EvaluationSet:
 
 def decodable_set(data: EvaluationSet, preprocessor: Preprocessor, threads: int,
                   paced: Callable[[Sequence[int]], Iterator[int]] = iter) -> EvaluationSet:
-    """The set of those samples whose images can be decoded; `data` itself where all can.
+    """The set of the samples whose images can be decoded; `data` itself where all can.
 
-    paced: makes an iterator over the numbers of samples call what is to be done before each batch. Raises: DataError where there
-    is none.
+    Args:
+      data: the set.
+      preprocessor: decodes the images.
+      threads: threads that decode.
+      paced: wraps an iterator over sample indices with a callback before each batch.
+    Raises:
+      DataError: no image can be decoded.
     """
     source = data.given.source if isinstance(data.given, GoodSamples) else data.given
     before = data.given.bad if isinstance(data.given, GoodSamples) else {}
@@ -65,7 +80,10 @@ def decodable_set(data: EvaluationSet, preprocessor: Preprocessor, threads: int,
 
 def bad_samples(source: Source, check: Callable[[Sample], Any], threads: int, before: dict[int, SampleError] | None = None,
                 paced: Callable[[Sequence[int]], Iterator[int]] = iter) -> dict[int, SampleError]:
-    """Why samples cannot be read, or do not pass `check`, by their number; those of `before` are taken from there."""
+    """{index: error} of the samples that cannot be read or do not pass `check`.
+
+    Those in `before` are not read again.
+    """
     known = before or {}
 
     def look(number: int) -> tuple[int, SampleError | None]:
@@ -81,7 +99,11 @@ def bad_samples(source: Source, check: Callable[[Sample], Any], threads: int, be
 
 
 def without(source: Source, bad: dict[int, SampleError]) -> EvaluationSet:
-    """The set of the other samples; each bad one has a line, or is counted in one. Raises: DataError where all are bad."""
+    """The set of the other samples; prints a line for each of the first bad ones, and their number.
+
+    Raises:
+      DataError: all samples are bad.
+    """
     first = next(iter(bad.values()))
     if len(bad) == len(source):
         raise DataError(f"{source.spec}: none of its {len(source)} samples can be read; the first: {first.key}: {first.message}"
@@ -94,5 +116,5 @@ def without(source: Source, bad: dict[int, SampleError]) -> EvaluationSet:
 
 
 def left_out(data: EvaluationSet) -> int:
-    """How many samples of a set are bad."""
+    """The number of bad samples of a set."""
     return len(data.given.bad) if isinstance(data.given, GoodSamples) else 0

@@ -1,4 +1,4 @@
-"""What the config's objectives train, and so which tasks an evaluator can have."""
+"""The encodings and heads that a config trains, which determine the possible evaluator tasks."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,15 @@ EMBEDDINGS = {"image_embedding", "text_embedding"}
 
 
 def check_trained(name: str, tasks: Sequence[str], config: schema.Config) -> None:
-    """Raises: ConfigError naming a task that measures what no objective of `config` trains. name: where the tasks stand."""
+    """Checks that the objectives of `config` train what the tasks measure.
+
+    Args:
+      name: config key or flag of the tasks, for messages.
+      tasks: the tasks.
+      config: the config of the run.
+    Raises:
+      ConfigError: no objective trains what a task measures.
+    """
     trained = encodings_trained(config.objectives)
     embedded = trained >= EMBEDDINGS
     matched = any(objective.kind == "matching" for objective in config.objectives.values())
@@ -29,7 +37,11 @@ def check_trained(name: str, tasks: Sequence[str], config: schema.Config) -> Non
 
 
 def check_negatives(config: schema.Config) -> None:
-    """Raises: ConfigError where wrong pairs are to be drawn by embeddings that no objective of `config` trains."""
+    """Checks that negative pairs are drawn only by embeddings that are trained.
+
+    Raises:
+      ConfigError: they are drawn by embeddings that no objective of `config` trains.
+    """
     for name, objective in config.objectives.items():
         drawn = isinstance(objective, schema.Matching) and objective.negatives == "similar"
         if drawn and not encodings_trained(config.objectives) >= EMBEDDINGS:
@@ -38,7 +50,15 @@ def check_negatives(config: schema.Config) -> None:
 
 
 def check_heads(name: str, spec: schema.Evaluator, config: schema.Config) -> None:
-    """Raises: ConfigError where an evaluator names an objective that has no head for its task. name: where it does."""
+    """Checks that the objective that an evaluator names has a head for its tasks.
+
+    Args:
+      name: config key or flag of the objective, for messages.
+      spec: the config of the evaluator.
+      config: the config of the run.
+    Raises:
+      ConfigError: it has none.
+    """
     if spec.objective is None:
         return
     kinds = {kind for task in HEADS if task in spec.tasks for kind in HEADS[task]}

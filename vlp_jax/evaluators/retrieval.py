@@ -1,4 +1,4 @@
-"""Image-text retrieval, by the protocol of COCO and CLIP_benchmark or over the distinct captions of a set."""
+"""Image-text retrieval as in COCO and CLIP_benchmark, or over the distinct captions of a set."""
 
 import numpy as np
 
@@ -10,16 +10,20 @@ RETRIEVAL_METRICS = ("images", "texts", *(f"{way}_{metric}" for way in ("text_to
 
 
 def retrieval(images: np.ndarray, texts: np.ndarray, data: EvaluationSet, *, merge_equal_captions: bool = True) -> dict[str, float]:
-    """Recall@1, 5, 10 and median rank both ways.
+    """Recall@1, 5, 10 and median rank in both directions.
+
+    Image to text counts a hit if any caption of the image is among the first k. Ties count against
+    the model, except those of equal captions with `merge_equal_captions=False`.
 
     Args:
       images: [N, E] embeddings of the set's images.
-      texts: [C, E] of its distinct captions.
-      merge_equal_captions: True: equal captions are one text, and a hit is any image that has it. False: each caption of each image
-        is a text of its own, found by its own image alone, as COCO's retrieval and CLIP_benchmark count; equal ones, which tie, are
-        ranked in the order of the set.
-    Image to text is a hit if any caption of the image is among the first k. Other ties count against the model.
-    Raises: ValueError for embeddings that are not finite.
+      texts: [C, E] embeddings of its distinct captions.
+      data: the set.
+      merge_equal_captions: True: equal captions are one text, and any image that has it is a hit.
+        False: each caption of each image is a text of its own, and only its own image is a hit, as
+        in COCO's retrieval and CLIP_benchmark. Equal captions are ranked in the order of the set.
+    Raises:
+      ValueError: embeddings are not finite.
     """
     captions_of_image, images_of_caption, alike = data.captions_of_image, data.images_of_caption, None
     if not merge_equal_captions:

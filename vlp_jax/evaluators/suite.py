@@ -1,4 +1,4 @@
-"""The evaluators of a config, opened once and run as often as asked."""
+"""The evaluators of a config, opened once and run any number of times."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -37,29 +37,41 @@ from vlp_jax.models.decoder.generation import BeamSearch
 TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS, "matching": MATCHING_METRICS,
                 "captions": CAPTION_METRICS, "classification": CLASSIFICATION_METRICS, "regression": REGRESSION_METRICS,
                 "answers": ANSWER_METRICS}
-PAIRED = {"matching", "classification", "regression", "answers"}  # tasks that ask about a picture with a text
-LOOKED_AT = 100  # samples of a training source, of which one is to be readable
+PAIRED = {"matching", "classification", "regression", "answers"}  # tasks on pairs of an image and a text
+LOOKED_AT = 100  # most samples of a training source that are tried to find a readable one
 Descriptions = Mapping[str, Mapping[str, Sequence[str]]]  # {class field: {class: training captions}}
 
 
 class EvaluationInterrupted(Exception):
-    """An evaluation was told to stop between two batches."""
+    """A stop signal arrived between two batches of an evaluation."""
 
 
 def nothing() -> None:
-    """Is done between two batches."""
+    """The default callback between two batches."""
 
 
 def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, predictor: Predictor, variables: Any,
                  descriptions: Descriptions, threads: int, between: Callable[[], None] = nothing,
                  text_generator: TextGenerator | None = None, heads: Mapping[str, SupervisedHead] | None = None
                  ) -> dict[str, float | str]:
-    """The metrics of `spec.tasks` on one set, and texts to be read. Each picture and each distinct caption is embedded once.
+    """The metrics of `spec.tasks` on one set, and texts to read.
 
-    captioner: for the task `captions`. heads: for `classification`, `regression` and `answers`, by the name of the
-      objective.
-    between: called before each batch, on all hosts as often; it may raise EvaluationInterrupted.
-    Raises: EvaluationError for embeddings that are not finite; DataError for a set that lacks what a task needs.
+    Each image and each distinct caption is embedded once.
+
+    Args:
+      data: the set.
+      spec: the config of the evaluator.
+      predictor: the model's towers.
+      variables: the model's variables.
+      descriptions: training captions by class field and class.
+      threads: threads that decode images.
+      between: called before each batch, equally often in all processes; it may raise
+        EvaluationInterrupted.
+      text_generator: for the task `captions`.
+      heads: for `classification`, `regression` and `answers`, by the name of the objective.
+    Raises:
+      EvaluationError: embeddings are not finite.
+      DataError: the set lacks what a task needs.
     """
     def embed_texts(texts: Sequence[str]) -> np.ndarray:
         return predictor.texts(variables, paced(texts, spec.batch_size, between), spec.batch_size)
@@ -72,7 +84,7 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, predictor: Predict
         return ask
 
     classes = check_set(data, spec)
-    by_sample = data.by_sample  # where each sample is asked about, also those of one image
+    by_sample = data.by_sample  # for tasks with a question about each sample, even if samples share an image
     results = {}
     if "captions" in spec.tasks:
         results |= captioning(data, text_generator, variables, spec.batch_size, threads,
@@ -104,15 +116,24 @@ def beam_search_of(spec: schema.Evaluator) -> BeamSearch:
 
 
 def check_set(data: EvaluationSet, spec: schema.Evaluator, where: str = "") -> Classes | None:
-    """The classes for zero-shot, if that is one of the tasks. where: of the evaluator's settings, for messages. Raises: DataError
-    for a set that lacks classes or captions; ConfigError as `zero_shot_classes`."""
+    """Checks that a set has the classes and captions that its tasks need.
+
+    Args:
+      data: the set.
+      spec: the config of the evaluator.
+      where: prefix of the evaluator's settings, for messages.
+    Returns: the classes of zero-shot classification, if that is one of the tasks.
+    Raises:
+      DataError: the set lacks classes or captions.
+      ConfigError: as `zero_shot_classes`.
+    """
     for task in sorted({"retrieval", "matching", "captions"} & {*spec.tasks}):
         data.require_captions(task)
     return zero_shot_classes(data, spec, where) if "zero_shot" in spec.tasks else None
 
 
 def paced(items: Iterable, batch_size: int, between: Callable[[], None]) -> Iterator:
-    """The items, with a call of `between` before each that begins a batch."""
+    """The items, with a call of `between` before the first of each batch."""
     for number, item in enumerate(items):
         if number % batch_size == 0:
             between()
@@ -122,9 +143,9 @@ def paced(items: Iterable, batch_size: int, between: Callable[[], None]) -> Iter
 def evaluate_readable(data: EvaluationSet, spec: schema.Evaluator, predictor: Predictor, variables: Any,
                       descriptions: Descriptions, threads: int, between: Callable[[], None] = nothing,
                       **options: Any) -> tuple[EvaluationSet, dict[str, float | str]]:
-    """`evaluate_set` of the samples that can be decoded, and `bad_examples`, the number of those that are left out.
+    """`evaluate_set` on the samples that can be decoded, and `bad_examples`, the number of samples left out.
 
-    Returns: the set that was evaluated, and what was measured.
+    Returns: the evaluated set and its metrics.
     """
     def measure(data: EvaluationSet) -> dict[str, float | str]:
         return evaluate_set(data, spec, predictor, variables, descriptions, threads, between, **options)
@@ -133,14 +154,17 @@ def evaluate_readable(data: EvaluationSet, spec: schema.Evaluator, predictor: Pr
         results = measure(data)
     except SampleError as error:
         good = decodable_set(data, predictor.preprocessor, threads, lambda numbers: paced(numbers, spec.batch_size, between))
-        if good is data:  # it is bad in another way
+        if good is data:  # the sample is bad for another reason
             raise DataError(f"{data.source.spec}: {error.key}: {error.message} ({error.reason})") from error
         data, results = good, measure(good)
     return data, results | {BAD_EXAMPLES: left_out(data)}
 
 
 class EvaluationSuite:
-    """All evaluation sets of an experiment. `run(...)` gives metrics named `EVALUATOR/metric`, and texts by such names."""
+    """All evaluation sets of an experiment.
+
+    `run` returns metrics named `EVALUATOR/metric`, and texts under such names.
+    """
 
     def __init__(self, specs: Mapping[str, schema.Evaluator], predictor: Predictor, descriptions: Descriptions, threads: int,
                  text_generator: TextGenerator | None = None, heads: Mapping[str, SupervisedHead] | None = None):
@@ -162,8 +186,11 @@ class EvaluationSuite:
                 if step == last_step or (spec.every_steps is not None and step % spec.every_steps == 0)]
 
     def run(self, names: Sequence[str], variables: Any, between: Callable[[], None] = nothing) -> dict[str, float | str]:
-        """Metrics of the named evaluators; of those that had finished, where `between` (called before each batch) raises
-        EvaluationInterrupted."""
+        """Metrics of the named evaluators.
+
+        If `between`, which is called before each batch, raises EvaluationInterrupted, only those of
+        the finished evaluators.
+        """
         results = {}
         with contextlib.suppress(EvaluationInterrupted):
             for name in names:
@@ -174,19 +201,22 @@ class EvaluationSuite:
         return results
 
     def missing(self, names: Sequence[str], row: Mapping[str, Any]) -> list[str]:
-        """Those of the named evaluators of whose metrics `row` holds none."""
+        """The named evaluators without any metric in `row`."""
         return [name for name in names if not any(key.startswith(f"{name}/") for key in row)]
 
 
 def metric_names(config: schema.Config) -> list[str]:
-    """Every name that `EvaluationSuite.run` can give for a config's evaluators, whose tasks and objectives have been checked."""
+    """Every name that `EvaluationSuite.run` can return for a config.
+
+    The tasks and objectives of its evaluators are already checked.
+    """
     return [f"{name}/{metric}" for name, spec in config.evaluators.items() for task in spec.tasks
             for metric in (*TASK_METRICS[task], *label_metrics(task, spec, config))] + [
                 f"{name}/{BAD_EXAMPLES}" for name in config.evaluators]
 
 
 def label_metrics(task: str, spec: schema.Evaluator, config: schema.Config) -> tuple[str, ...]:
-    """What a task gives beside its metrics where the target that it asks about has `several_labels`."""
+    """The additional metrics of a task whose target has `several_labels`."""
     if task != "classification":
         return ()
     asked = head_of(task, spec, config.objectives)
@@ -194,7 +224,10 @@ def label_metrics(task: str, spec: schema.Evaluator, config: schema.Config) -> t
 
 
 def collect_descriptions(specs: Mapping[str, schema.Evaluator], train: Sequence[Source]) -> dict[str, dict[str, list[str]]]:
-    """Training captions by class for every class field that a zero-shot evaluator uses; stored with the checkpoint."""
+    """Training captions by class, for every class field that a zero-shot evaluator uses.
+
+    They are stored with the checkpoint.
+    """
     wanted: dict[str, int] = {}
     for spec in specs.values():
         if "zero_shot" in spec.tasks and spec.captions_per_class:
@@ -205,7 +238,7 @@ def collect_descriptions(specs: Mapping[str, schema.Evaluator], train: Sequence[
 
 
 def first_metadata(sources: Sequence[Source]) -> Iterator[Mapping[str, Any]]:
-    """The metadata of the first sample of each source that can be read."""
+    """The metadata of the first readable sample of each source."""
     for source in sources:
         for index in range(min(len(source), LOOKED_AT)):
             with contextlib.suppress(SampleError):

@@ -1,5 +1,4 @@
-"""What a supervised objective tells of a set: classes, or answers in their order, beside the most frequent ones, and numbers beside
-their mean."""
+"""Classification and regression metrics of supervised objectives, with majority-class and mean baselines."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -18,16 +17,22 @@ from vlp_jax.models.decoder.generation import BeamSearch
 CLASSIFICATION_METRICS = tuple(f"classification_{name}" for name in ("samples", "known", "accuracy", "majority"))
 LABEL_METRICS = tuple(f"classification_{name}" for name in ("f1_micro", "f1_macro", "average_precision"))  # see `several_labels`
 REGRESSION_METRICS = tuple(f"regression_{name}" for name in ("samples", "squared_error", "absolute_error", "variance"))
-# Kinds of objectives that a task asks.
+# The kinds of objectives whose heads a task uses.
 HEADS = {"classification": ("classification", "answering"), "regression": ("regression",), "answers": ("answering",)}
-Predict = Callable[[Sequence[tuple[int, str]]], np.ndarray]  # (number of a sample, its text) -> float [N, outputs]
+Predict = Callable[[Sequence[tuple[int, str]]], np.ndarray]  # (index of a sample, its text) -> float [N, outputs]
 
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedHead:
-    """An objective's head, which `predictor.pairs` runs, and the target that it tells. kind: of the objective.
+    """The head of a supervised objective and the target that it predicts.
 
-    writer: of one that writes, `writer(search)`, whose `pairs` gives the tokens of an answer, int32 [N, L], to each pair.
+    Attributes:
+      kind: kind of the objective.
+      predictor: its `pairs` runs the head.
+      target: name of the target.
+      targets: all targets of the config.
+      writer: for a head that generates answers, `writer(search)`, whose `pairs` returns the tokens
+        of an answer to each pair, int32 [N, L].
     """
 
     kind: str
@@ -41,15 +46,26 @@ Asked = TypeVar("Asked", SupervisedHead, schema.Objective)
 
 
 def several_labels(target: schema.AnyTarget) -> bool:
-    """Whether a sample has classes each of which is fully true or not: scores by what one annotator says. Scores between are of
-    answers, of which there are thousands and one is to be given."""
+    """Whether each class of a sample is either fully true or not.
+
+    This is so where one annotator suffices for the full score. Partial scores belong to answers:
+    there are thousands of them, and one is to be given.
+    """
     return isinstance(target, schema.ScoresTarget) and target.agreeing == 1
 
 
 def supervised_metrics(data: EvaluationSet, spec: schema.Evaluator, heads: Mapping[str, SupervisedHead] | None,
          asked_of: Callable[[Predictor], Predict]) -> dict[str, float]:
-    """The metrics of `classification` and `regression` where these are among `spec.tasks`, by the objective that the evaluator
-    names, or the first that has such a head. heads: by the objective's name. asked_of: how a predictor is asked about the set."""
+    """The metrics of `classification` and `regression` where these are among `spec.tasks`.
+
+    They are those of the objective that the evaluator names, or of the first with such a head.
+
+    Args:
+      data: the set.
+      spec: the config of the evaluator.
+      heads: by the name of the objective.
+      asked_of: returns the function that runs a predictor on the set.
+    """
     results = {}
     for task in ("classification", "regression"):
         if task not in spec.tasks:
@@ -61,12 +77,16 @@ def supervised_metrics(data: EvaluationSet, spec: schema.Evaluator, heads: Mappi
 
 
 def head_of(task: str, spec: schema.Evaluator, heads: Mapping[str, Asked]) -> Asked:
-    """The one that the evaluator names, or the first of a kind that the task asks."""
+    """The head that the evaluator names, or the first of a kind that the task uses."""
     return heads[spec.objective] if spec.objective else next(one for one in heads.values() if one.kind in HEADS[task])
 
 
 def check_supervised(data: EvaluationSet, spec: schema.Evaluator, heads: Mapping[str, SupervisedHead] | None) -> None:
-    """Raises: DataError, before a run's first update, for a sample that lacks what `told`, or `answers`, reads."""
+    """Checks, before the first update of a run, that every sample has the fields that the tasks read.
+
+    Raises:
+      DataError: a sample lacks a field that `supervised_metrics` or `answers` reads.
+    """
     if "classification" in spec.tasks:
         true_classes(data, head_of("classification", spec, heads))
         if spec.by is not None:
@@ -78,16 +98,31 @@ def check_supervised(data: EvaluationSet, spec: schema.Evaluator, heads: Mapping
 
 
 def classification(predict: Predict, data: EvaluationSet, head: SupervisedHead, by: str | None = None) -> dict[str, float]:
-    """`classification_accuracy`: how often the true class scores highest, or the mean score of the class that does, over all
-    samples; those whose class is none of the target's (all but the share `classification_known`) count as wrong.
-    `classification_majority`: that of always answering the class which is best for this set.
+    """Classification metrics of a head on a set.
 
-    Of a target with `several_labels` also how well each class is told by itself, a score above 0 (a probability of half) saying
-    yes: LABEL_METRICS, by `f1_of_labels` and `mean_average_precision`.
+    The text of a sample with several texts is its first.
 
-    by: a field of the metadata, for each of whose values the two are given over its samples, `classification_accuracy/VALUE`,
-      and their number; `classification_majority_by_FIELD` always answers the best class for the value.
-    A sample with several texts is asked about by its first. Raises: DataError for a sample without the target's field, or `by`.
+    Args:
+      predict: (index of a sample, its text) pairs -> float [N, C].
+      data: the set.
+      head: the head.
+      by: a metadata field, for each of whose values the metrics of its samples are returned too.
+    Returns:
+      classification_samples: number of samples.
+      classification_known: fraction of samples whose class is one of the target's; all others count
+        as errors.
+      classification_accuracy: how often the true class scores highest, or the mean credit of the
+        class that does, over all samples.
+      classification_majority: the accuracy of always answering the class that is best for this set.
+      classification_f1_micro, classification_f1_macro, classification_average_precision: for a
+        target with `several_labels`, of each class by itself, by `f1_of_labels` (a score above 0, a
+        probability above one half, counts as yes) and `mean_average_precision`.
+      classification_accuracy/VALUE, classification_majority/VALUE, classification_samples/VALUE:
+        with `by`, of the samples with this value.
+      classification_majority_by_FIELD: with `by`, the accuracy of always answering the best class
+        of each value.
+    Raises:
+      DataError: a sample lacks the target's field, or `by`.
     """
     truth = true_classes(data, head)
     scores = predict(first_texts(data))
@@ -110,19 +145,33 @@ def classification(predict: Predict, data: EvaluationSet, head: SupervisedHead, 
 
 
 def true_classes(data: EvaluationSet, head: SupervisedHead) -> np.ndarray:
-    """float32 [N, C]: what each class is worth as an answer about each sample. Raises: DataError for one without the field."""
+    """The credit of each class as an answer for each sample, float32 [N, C].
+
+    Raises:
+      DataError: a sample lacks the target's field.
+    """
     require_targets(data, head)
     return np.stack([credits_of(data, number, head) for number in range(len(data))])
 
 
 def best_answer(truth: np.ndarray) -> float:
-    """The mean credit [N, C] of the class of which it is largest."""
+    """The largest mean credit of a class, from credits [N, C]."""
     return float(truth.mean(axis=0, dtype=np.float64).max())
 
 
 def regression(predict: Predict, data: EvaluationSet, head: SupervisedHead) -> dict[str, float]:
-    """`regression_squared_error` beside `regression_variance`, what always the set's mean has, and `regression_absolute_error`; in
-    the units of the target, less its mean, divided by its deviation. Raises: DataError for a sample without a number."""
+    """Regression metrics of a head on a set.
+
+    They are those of the target standardised by its mean and standard deviation.
+
+    Returns:
+      regression_samples: number of samples.
+      regression_squared_error: mean squared error.
+      regression_absolute_error: mean absolute error.
+      regression_variance: squared error of always predicting the mean of the set.
+    Raises:
+      DataError: a sample has no number.
+    """
     truth = true_numbers(data, head)
     answers = predict(first_texts(data))[:, 0].astype(np.float64)
     if not np.isfinite(answers).all():
@@ -132,7 +181,11 @@ def regression(predict: Predict, data: EvaluationSet, head: SupervisedHead) -> d
 
 
 def true_numbers(data: EvaluationSet, head: SupervisedHead) -> np.ndarray:
-    """float64 [N]: the number of each sample. Raises: DataError for one without."""
+    """The number of each sample, float64 [N].
+
+    Raises:
+      DataError: a sample has none.
+    """
     truth = np.array([head.targets.of(head.target, metadata) for metadata in data.metadata], np.float64)
     for number in np.flatnonzero(np.isnan(truth)):
         missing(data, number, head)
@@ -140,12 +193,12 @@ def true_numbers(data: EvaluationSet, head: SupervisedHead) -> np.ndarray:
 
 
 def first_texts(data: EvaluationSet) -> list[tuple[int, str]]:
-    """Each sample's number, with its first text, or an empty one where it has a class alone."""
+    """The index of each sample with its first text, or an empty one where it has only a class."""
     return [(number, data.captions[texts[0]] if texts else "") for number, texts in enumerate(data.captions_of_image)]
 
 
 def credits_of(data: EvaluationSet, number: int, head: SupervisedHead) -> np.ndarray:
-    """float32 [C]: what each class is worth as an answer about a sample."""
+    """The credit of each class as an answer for a sample, float32 [C]."""
     spec, metadata = head.targets.specs[head.target], data.metadata[number]
     target = head.targets.of(head.target, metadata)
     if spec.kind == "scores":
@@ -156,14 +209,18 @@ def credits_of(data: EvaluationSet, number: int, head: SupervisedHead) -> np.nda
 
 
 def require_targets(data: EvaluationSet, head: SupervisedHead) -> None:
-    """Raises: DataError for a sample without a value in the target's field."""
+    """Checks that every sample has a value in the target's field.
+
+    Raises:
+      DataError: a sample has none.
+    """
     for number, metadata in enumerate(data.metadata):
         if not values_in(metadata, head.targets.specs[head.target]):
             missing(data, number, head)
 
 
 def missing(data: EvaluationSet, number: int, head: SupervisedHead) -> None:
-    """Raises: DataError that says which sample has no target."""
+    """Raises the DataError that names a sample without a target."""
     spec = head.targets.specs[head.target]
     raise DataError(f"{data.source.spec}: {data.source[int(number)].key}: an evaluation needs a {spec.kind} in the metadata field "
                     f"{spec.field!r} (data.targets.{head.target}), {data.found(int(number), spec.field)}")

@@ -1,4 +1,4 @@
-"""Runs a model's decoder over a set: how well it predicts true captions, and those that it writes itself."""
+"""Evaluation of a model's decoder: its loss on true captions, and its generated captions."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -14,11 +14,14 @@ from vlp_jax.sharding.mesh import replicated
 
 
 class TextGenerator:
-    """A model's decoder, over any number of pictures and captions.
+    """The decoder of a model, run over any number of images and captions.
 
-    losses: `losses(variables, image, text, mask) -> (sums [B], counts [B])`, of the tokens that each caption has to predict.
-    write: `write(variables, image, start [B], search) -> int32 [B, length]`, tokens up to an end token.
-    predictor: by whose preprocessor and mesh batches are made.
+    Args:
+      losses: `losses(variables, image, text, mask) -> (sums [B], counts [B])`, over the predicted
+        tokens of each caption.
+      write: `write(variables, image, start [B], search) -> int32 [B, length]`, tokens up to an end
+        token.
+      predictor: its preprocessor and mesh are used for batches.
     """
 
     def __init__(self, losses: Callable, write: Callable, predictor: Predictor):
@@ -33,7 +36,7 @@ class TextGenerator:
         self.losses, self.write = prepared(losses), prepared(write, static_argnums=3)
 
     def caption_loss(self, variables: Any, pairs: Iterable[tuple[np.ndarray, str]], batch_size: int) -> float:
-        """The mean over all tokens of the captions of (pixels, caption) pairs of -log p, each token after the true ones before."""
+        """Mean of -log p over all tokens of the captions of (pixels, caption) pairs, teacher-forced."""
         total, count = 0.0, 0
         for rows in batches(pairs, batch_size):
             ids, mask, _ = self.predictor.preprocessor.tokenizer([caption for _, caption in rows])
@@ -44,7 +47,7 @@ class TextGenerator:
 
     def captions(self, variables: Any, pixels: Sequence[np.ndarray],
                  search: BeamSearch = BeamSearch()) -> list[str]:  # noqa: B008 - frozen
-        """What the model writes for each image."""
+        """The caption generated for each image."""
         tokenizer = self.predictor.preprocessor.tokenizer
         start, end, padding = tokenizer.special_ids
         first = np.full(len(pixels), (start or [padding])[0], np.int32)

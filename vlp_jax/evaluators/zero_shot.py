@@ -1,4 +1,7 @@
-"""Zero-shot classification: a picture's class is the one whose texts are nearest (Radford et al. 2021, section 3.1)."""
+"""Zero-shot classification (Radford et al. 2021, section 3.1).
+
+The class of an image is the one whose texts are nearest.
+"""
 
 import string
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +16,15 @@ ZERO_SHOT_METRICS = ("classes", "majority", "zero_shot_accuracy", "zero_shot_acc
 
 
 def check_templates(where: str, templates: Sequence[str], more: str = "") -> None:
-    """Raises: ConfigError for a template that has not exactly one {} for the class; {{ and }} are braces of the text itself.
-    where: the key that messages name. more: the end of a message."""
+    """Checks that every template has exactly one {} for the class; {{ and }} are literal braces.
+
+    Args:
+      where: the key that messages name.
+      templates: the templates.
+      more: the end of the message.
+    Raises:
+      ConfigError: a template has no {}, several, or other fields.
+    """
     for template in templates:
         try:
             fields = [tuple(field) for _, *field in string.Formatter().parse(template) if field[0] is not None]
@@ -28,12 +38,24 @@ def check_templates(where: str, templates: Sequence[str], more: str = "") -> Non
 def zero_shot(images: np.ndarray, labels: np.ndarray, names: Sequence[str], embed_texts: Callable[[list[str]], np.ndarray],
               templates: Sequence[str], class_names: Mapping[str, Sequence[str]],
               descriptions: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """`zero_shot_accuracy` by prompts, `zero_shot_accuracy_descriptions` by training captions, `classes`, `majority`.
+    """Zero-shot accuracy.
 
-    images: [N, E]; labels: int [N], indices into `names`; embed_texts: captions -> [M, E] unit vectors.
-    templates: prompts with `{}` for the class; class_names: words to put there instead of the bare name, one after another.
-    descriptions: training captions by class; their accuracy is left out unless every class has some.
     A class is represented by the mean of its texts' embeddings, scaled to length 1.
+
+    Args:
+      images: [N, E] embeddings.
+      labels: int [N], indices into `names`.
+      names: class names.
+      embed_texts: captions -> [M, E] unit vectors.
+      templates: prompts with `{}` for the class.
+      class_names: words to use in prompts instead of the class name, one after another.
+      descriptions: training captions by class; their accuracy is left out unless every class has
+        some.
+    Returns:
+      classes: number of classes.
+      majority: accuracy of the most frequent class.
+      zero_shot_accuracy: accuracy by prompts.
+      zero_shot_accuracy_descriptions: accuracy by training captions.
     """
     prompts = {name: [template.format(word) for word in class_names.get(name, (name,)) for template in templates]
                for name in names}
@@ -46,7 +68,7 @@ def zero_shot(images: np.ndarray, labels: np.ndarray, names: Sequence[str], embe
 
 
 def class_means(texts: Mapping[str, Sequence[str]], embed_texts: Callable[[list[str]], np.ndarray]) -> np.ndarray:
-    """{class: texts} -> unit vectors [C, E], float64, in the mapping's order."""
+    """{class: texts} -> unit vectors float64 [C, E], in the order of the mapping."""
     embedded = embed_texts([text for group in texts.values() for text in group])
     ends = np.cumsum([len(group) for group in texts.values()])
     means = np.stack([part.mean(axis=0, dtype=np.float64) for part in np.split(embedded, ends[:-1])])

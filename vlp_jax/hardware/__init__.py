@@ -1,1 +1,1 @@
-"""Accelerators: peak rates, topologies, and the collectives of a compiled program."""
+"""Accelerators: peak throughput, topologies, and the collectives of a compiled program."""

@@ -1,15 +1,28 @@
-"""What an accelerator can do at most, by the vendors' data sheets: the yardstick for utilisation and for a step's least time."""
+"""Peak figures of accelerators, from the vendors' data sheets.
+
+They are used for utilisation and for the least time of a step.
+"""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A chip's peaks. flops: dense bfloat16 operations a second. memory_bytes: HBM that a program can have; on TPU what the
-    compiler says is available, a little less than there is. memory_bandwidth: bytes/s of the HBM. interconnect_bandwidth:
-    bytes/s that it sends to its neighbours (ICI, NVLink), all links together, one way. network_bandwidth: bytes/s that it sends
-    between slices (TPU) or hosts (GPU), its share of its host's network cards; None: not published. device_kinds: what JAX calls
-    it. source: where the other figures stand."""
+    """The peak figures of a chip.
+
+    Attributes:
+      name: name of the chip in topologies.
+      device_kinds: names of the chip in JAX.
+      flops: dense bfloat16 operations per second.
+      memory_bytes: HBM available to a program; on TPU what the compiler reports, slightly less than
+        is built in.
+      memory_bandwidth: bytes/s of the HBM.
+      interconnect_bandwidth: bytes/s sent to neighbours (ICI, NVLink), over all links, in one
+        direction.
+      network_bandwidth: bytes/s sent between slices (TPU) or hosts (GPU): the chip's share of its
+        host's network cards. None: not published.
+      source: source of the other figures.
+    """
 
     name: str
     device_kinds: tuple[str, ...]
@@ -35,5 +48,5 @@ CHIPS = {chip.name: chip for chip in (
 
 
 def chip_of(device_kind: str) -> Chip | None:
-    """The chip that JAX calls `device_kind`, or None where its peaks are not known (a CPU, for one)."""
+    """The chip with this name in JAX, or None where its peaks are unknown (such as a CPU)."""
     return next((chip for chip in CHIPS.values() if device_kind in chip.device_kinds), None)

@@ -1,4 +1,4 @@
-"""What a compiled program sends between its devices, read from its text."""
+"""Traffic between the devices of a compiled program, read from its text."""
 
 import dataclasses
 import math
@@ -24,10 +24,16 @@ BRANCHES = re.compile(r"branch_computations=\{(.*?)\}")
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One collective operation. kind: one of KINDS, or another that a TPU's compiler knows between slices. bytes: of the array
-    that it is about, on one device: what is summed, what is there after a gather and before a scatter, what is passed on.
-    sent_bytes: what a device sends at least to others that the fast interconnect joins; network_bytes: to others that only the
-    network between hosts or slices joins."""
+    """One collective operation.
+
+    Attributes:
+      kind: one of KINDS, or another one that a TPU's compiler uses between slices.
+      bytes: size of its array on one device: what is summed, the result of a gather, the input of a
+        scatter, what is sent on by a permutation.
+      sent_bytes: the least that a device sends to others connected by the fast interconnect.
+      network_bytes: the least that it sends to others connected only by the network between hosts
+        or slices.
+    """
 
     kind: str
     bytes: int
@@ -36,12 +42,16 @@ class Collective:
 
 
 def collective_counts(program: str, islands: Sequence[int] | None = None) -> dict[str, dict[str, int]]:
-    """{kind: {"count", "bytes", "sent_bytes", "network_bytes"}} of a compiled program (`compiled.as_text()`): how often each
-    kind runs in one call, loops counted as often as they turn and every branch of a conditional as taken, and the sums of
-    `Collective`'s figures.
+    """Counts and traffic of the collectives of a compiled program.
 
-    islands: of each device in the mesh's order, which group of devices that the fast interconnect joins it belongs to (TPU
-      slice, GPU host); None: all are in one.
+    Loops count as often as they iterate, and every branch of a conditional counts as taken.
+
+    Args:
+      program: text of the program (`compiled.as_text()`).
+      islands: for each device in the order of the mesh, the index of its group of devices connected
+        by the fast interconnect (TPU slice, GPU host). Default: all are in one group.
+    Returns: {kind: {"count", "bytes", "sent_bytes", "network_bytes"}} for one call, summed over the
+      collectives.
     """
     computations = split_computations(program)
     header = re.search(r"num_partitions=(\d+)", program)
@@ -57,7 +67,7 @@ def collective_counts(program: str, islands: Sequence[int] | None = None) -> dic
 
 
 def read_collective(line: str, computation: str, islands: Sequence[int]) -> Collective | None:
-    """The collective of a line of a program, or None."""
+    """The collective in a line of a program, or None."""
     if (between := BETWEEN_SLICES.search(line)) is not None:
         kind = between[3].lower().replace("_", "-")
         size, slices = result_bytes(between[1], kind, started=True), len(numbers(between[2]))
@@ -70,25 +80,30 @@ def read_collective(line: str, computation: str, islands: Sequence[int]) -> Coll
         return Collective(kind, size, 0 if far else size, size if far else 0)
     group = max(groups_of(line, len(islands)), key=len)
     if kind == "reduce-scatter":
-        size *= len(group)  # the text shows a device's part
+        size *= len(group)  # the text has the size of one device's part
     elif kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
-        kind = "reduce-scatter"  # as a TPU's compiler writes one
+        kind = "reduce-scatter"  # the TPU compiler's form of a reduce-scatter
     return Collective(kind, size, *traffic(kind, size, group, islands))
 
 
 def traffic(kind: str, size: int, group: Sequence[int], islands: Sequence[int]) -> tuple[float, float]:
-    """Bytes that a device sends to others of its island and beyond, at least, when `group` meets over `size` bytes: first the
-    members within an island, then each with its like in the other islands. Every byte has to reach or to leave all others once;
-    a sum does both (Patarasuk & Yuan 2009, "Bandwidth optimal all-reduce", section 2)."""
+    """The least bytes that a device sends, within its island and beyond it, for one collective.
+
+    The collective is of `kind`, between the devices of `group`, over `size` bytes.
+
+    First the members within an island communicate, then each with its counterparts in the other
+    islands. Every byte must be received from or sent to all others once; a sum does both (Patarasuk
+    & Yuan 2009, "Bandwidth optimal all-reduce", section 2).
+    """
     beyond = len({islands[device] for device in group})
     within = len(group) // beyond
     times = 2 if kind == "all-reduce" else 1
-    share = size if kind == "all-to-all" else size / within  # what is left to send beyond
+    share = size if kind == "all-to-all" else size / within  # what remains to be sent beyond
     return times * size * (within - 1) / within, times * share * (beyond - 1) / beyond
 
 
 def split_computations(program: str) -> dict[str, list[str]]:
-    """Lines of each named computation; the entry's name is ""."""
+    """Lines of each named computation; the name of the entry is ""."""
     computations, lines = {}, []
     for line in program.splitlines():
         if (start := COMPUTATION.match(line)) is not None:
@@ -116,7 +131,11 @@ def calls(computations: dict[str, list[str]]) -> Counter:
 
 
 def loop_trips(line: str, computations: dict[str, list[str]]) -> int:
-    """How often a while loop turns: as the compiler notes it, else the one constant that its condition compares with."""
+    """The number of iterations of a while loop.
+
+    It is noted by the compiler, or else is the one constant that the loop's condition compares
+    with.
+    """
     if (known := TRIPS.search(line)) is not None:
         return int(known[1])
     condition = WHILE.search(line)[1]
@@ -125,7 +144,10 @@ def loop_trips(line: str, computations: dict[str, list[str]]) -> int:
 
 
 def result_bytes(shape: str, kind: str, started: bool) -> int:
-    """Bytes of a collective's result on one device; what starts an asynchronous one shows its operands before its results."""
+    """Bytes of a collective's result on one device.
+
+    The start of an asynchronous one lists its operands before its results.
+    """
     arrays = [BYTES.get(dtype, 4) * math.prod(int(size) for size in sizes.split(",") if size)
               for dtype, sizes in ARRAY.findall(shape) if sizes or not started]
     if started and kind != "all-reduce" and len(arrays) > 1:

@@ -1,4 +1,7 @@
-"""Which devices take part in a collective, read from the three ways in which a compiled program's text says so."""
+"""The devices that take part in a collective, read from the text of a compiled program.
+
+The text has three notations for them.
+"""
 
 import math
 import re
@@ -14,8 +17,10 @@ PAIRS = re.compile(r"source_target_pairs=\{(\{[\d,{}]*\})\}")
 
 
 def groups_of(line: str, devices: int) -> Groups:
-    """The groups of a collective, device numbers from 0 to `devices` - 1. What is written in a way not known here counts as one
-    group of all."""
+    """The groups of a collective, as device indices from 0 to `devices` - 1.
+
+    Unknown notations count as one group of all devices.
+    """
     if (found := ALONG_AXES.search(line)) is not None:
         return groups_along_axes(found[1], found[2], found[3])
     if (found := STRIDED.search(line)) is not None:
@@ -27,7 +32,7 @@ def groups_of(line: str, devices: int) -> Groups:
 
 
 def groups_along_axes(axes: str, device_ids: str | None, along: str) -> Groups:
-    """`'a'=4,'b'=2`, `[2,4]T(1,0)`, `'a'`: groups of four, along the axis `a` of a 4 x 2 mesh of these devices."""
+    """`'a'=4,'b'=2`, `[2,4]T(1,0)`, `'a'`: groups of four along axis `a` of a 4 x 2 mesh of these devices."""
     sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", axes)}
     count = math.prod(sizes.values())
     if device_ids is None:
@@ -41,7 +46,7 @@ def groups_along_axes(axes: str, device_ids: str | None, along: str) -> Groups:
 
 
 def strided(text: str) -> np.ndarray:
-    """`[2,4]T(1,0)` -> the numbers from 0 in that shape, their axes in that order, flat."""
+    """`[2,4]T(1,0)` -> the numbers from 0 in that shape, with transposed axes, flattened."""
     shape, _, order = text.partition("T")
     shape = numbers(shape)
     ids = np.arange(math.prod(shape)).reshape(shape)
@@ -49,11 +54,11 @@ def strided(text: str) -> np.ndarray:
 
 
 def pairs_of(line: str) -> list[tuple[int, int]]:
-    """(sender, receiver) of a collective-permute."""
+    """(sender, receiver) pairs of a collective-permute."""
     found = PAIRS.search(line)
     return [tuple(numbers(pair)) for pair in found[1].split("},{")] if found else []
 
 
 def numbers(text: str) -> list[int]:
-    """All whole numbers in a text, in order."""
+    """All integers in a text, in order."""
     return [int(number) for number in re.findall(r"\d+", text)]

@@ -1,4 +1,7 @@
-"""Accelerators that are not here: device descriptions for which the real compilers compile (`jax.experimental.topologies`)."""
+"""Absent accelerators: device descriptions for which the real compilers compile.
+
+They come from `jax.experimental.topologies`.
+"""
 
 import dataclasses
 import math
@@ -20,7 +23,7 @@ DEVICES_PER_GPU_HOST = 8
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Chips of one kind, in `slices` groups that a data-centre network joins. shape: of one group."""
+    """Chips of one kind, in `slices` groups connected by a data-centre network. shape: shape of one group."""
 
     spec: str
     chip: Chip
@@ -29,27 +32,35 @@ class Topology:
 
     @property
     def chips(self) -> int:
+        """The number of chips."""
         return self.slices * math.prod(self.shape)
 
     def devices(self) -> list:
-        """Descriptions of the devices, for meshes and shardings. Raises: ConfigError for a shape that cannot be, or where the
-        chip's compiler is not installed."""
+        """Descriptions of the devices, for meshes and shardings.
+
+        Raises:
+          ConfigError: the shape does not exist, or the chip's compiler is not installed.
+        """
         prepare_environment()
         try:
             description = gpu_description(self) if self.chip.name in GPUS else tpu_description(self)
-        except Exception as error:  # what the plugins raise has many types
+        except Exception as error:  # the plugins raise errors of many types
             raise ConfigError(f"--topology: {self.spec}: {advice(self, error)}") from error
         return list(description.devices)
 
     def islands(self, devices: Iterable[Any]) -> list[int]:
-        """Of each of these devices, the slice or GPU host within which the fast interconnect joins it to others."""
+        """For each device, the slice or GPU host whose devices the fast interconnect connects."""
         if self.chip.name in GPUS:
             return [device.id // DEVICES_PER_GPU_HOST for device in devices]
         return [getattr(device, "slice_index", 0) or 0 for device in devices]
 
 
 def parse_topology(spec: str) -> Topology:
-    """`v5e:8x8`, `2*v5e:16x16`, `h100:8`. Raises: ConfigError for what names no known chip or shape."""
+    """The topology of `v5e:8x8`, `2*v5e:16x16` or `h100:8`.
+
+    Raises:
+      ConfigError: unknown chip or shape.
+    """
     match = re.fullmatch(r"(?:(\d+)\*)?(\w+):(\d+(?:x\d+)*)", spec)
     if not match or match[2] not in CHIPS:
         raise ConfigError(f"--topology: {spec!r} is none; {EXPECTED}")
@@ -61,7 +72,7 @@ def parse_topology(spec: str) -> Topology:
 
 
 def prepare_environment() -> None:
-    """What libtpu needs to be told so as not to look for a TPU, or for another process that uses it."""
+    """Sets the environment in which libtpu looks neither for a TPU nor for another process that uses it."""
     for name, value in {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
                         "TPU_ACCELERATOR_TYPE": "v5litepod-1"}.items():
         os.environ.setdefault(name, value)
@@ -69,10 +80,13 @@ def prepare_environment() -> None:
 
 
 def tpu_description(topology: Topology):
-    """A slice's chips as its compiler wants them described. Raises: what the plugin raises for shapes that do not exist."""
+    """The chips of a slice, as the TPU compiler expects them.
+
+    Raises: the plugin's errors for shapes that do not exist.
+    """
     options = {}
     if topology.chip.name == "v4":
-        options["chip_config_name"] = "megacore"  # one device a chip, as JAX has it on a real v4
+        options["chip_config_name"] = "megacore"  # one device per chip, as in JAX on a real v4
     if math.prod(topology.shape) == 1:
         options["chips_per_host_bounds"] = (1, 1, 1)
     if topology.slices > 1:
@@ -82,7 +96,11 @@ def tpu_description(topology: Topology):
 
 
 def gpu_description(topology: Topology):
-    """GPUs in hosts of eight, as the compiler wants them described. Raises: ConfigError for a count that does not fill hosts."""
+    """GPUs in hosts of eight, as the compiler expects them.
+
+    Raises:
+      ConfigError: their number does not fill hosts.
+    """
     (count,) = topology.shape
     hosts, per_host = max(count // DEVICES_PER_GPU_HOST, 1), min(count, DEVICES_PER_GPU_HOST)
     if hosts * per_host != count:
@@ -94,7 +112,7 @@ def gpu_description(topology: Topology):
 
 
 def advice(topology: Topology, error: Exception) -> str:
-    """What went wrong, in a line, with the way out where the plugin is missing."""
+    """The error in one line, with the remedy where the plugin is missing."""
     words = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
     package = "jax-cuda12-plugin and jax-cuda12-pjrt" if topology.chip.name in GPUS else "libtpu"
     if re.search(r"not installed|topology not implemented|Unknown backend|no PJRT plugin|libtpu.so", words):
@@ -102,7 +120,7 @@ def advice(topology: Topology, error: Exception) -> str:
     return words
 
 
-# What XLA asks of an H100 or H200 (both are of compute capability 9.0 and differ in memory).
+# XLA's description of an H100 or H200 (both have compute capability 9.0 and differ in memory).
 GPU_TARGET = """
 gpu_device_info {{
   threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472

@@ -1,1 +1,1 @@
-"""Metrics on NumPy arrays; nothing here knows of models."""
+"""Metrics on NumPy arrays, independent of the models."""

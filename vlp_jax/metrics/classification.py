@@ -1,12 +1,17 @@
-"""Classification metrics. Ties always count against the model: what scores as high as the true stands before it."""
+"""Classification metrics. Ties count against the model: a class with the same score as the true one ranks before it."""
 
 import numpy as np
 
 
 def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
-    """How often the true class scores strictly higher than every other.
+    """The fraction of samples whose true class scores strictly higher than every other class.
 
-    scores: [N, C]; labels: int [N]. Raises: ValueError for scores that are not finite.
+    Args:
+      scores: [N, C], float.
+      labels: [N], int.
+
+    Raises:
+      ValueError: if scores are not finite.
     """
     if not np.isfinite(scores).all():
         raise ValueError("scores are not finite")
@@ -15,15 +20,18 @@ def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def majority(labels: np.ndarray) -> float:
-    """The accuracy of always answering the most frequent class."""
+    """The accuracy of always predicting the most frequent class."""
     return float(np.bincount(labels).max() / len(labels))
 
 
 def precision_recall_f1(answers: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
-    """Of yes-or-no answers: how many that say yes are right, how many that should do, and the harmonic mean of the two (van
-    Rijsbergen 1979, chapter 7). A share of nothing is 0.
+    """Precision, recall and F1 of binary predictions (van Rijsbergen 1979, chapter 7).
 
-    answers, truth: bool [N].
+    Args:
+      answers: [N], bool, predictions.
+      truth: [N], bool.
+
+    Returns: (precision, recall, F1). A ratio of nothing is 0.
     """
     right = int((answers & truth).sum())
     precision, recall = right / max(int(answers.sum()), 1), right / max(int(truth.sum()), 1)
@@ -31,22 +39,33 @@ def precision_recall_f1(answers: np.ndarray, truth: np.ndarray) -> tuple[float, 
 
 
 def f1_of_labels(answers: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """Of samples with several true classes, F1 = 2 TP / (2 TP + FP + FN) of all yes-or-no answers together (micro), and its mean
-    over the classes, each by its own answers (macro) (Yang and Liu 1999, "A re-examination of text categorization methods").
+    """Micro and macro F1 of samples with several true classes (Yang and Liu 1999).
 
-    answers, truth: bool [N, C]. Where nothing is true and nothing answered F1 is 0, as scikit-learn's with zero_division=0: a class
-    that no sample has pulls the macro mean down.
+    Micro F1 is 2 TP / (2 TP + FP + FN) of all binary predictions together. Macro F1 is the mean
+    over the classes of the F1 of each. The paper is "A re-examination of text categorization
+    methods".
+
+    Args:
+      answers: [N, C], bool, predictions.
+      truth: [N, C], bool.
+
+    Returns: (micro F1, macro F1). Where nothing is true and nothing is predicted, F1 is 0, as in
+      scikit-learn with zero_division=0, so a class without samples lowers the macro mean.
     """
-    right, said = (answers & truth).sum(axis=0), answers.sum(axis=0) + truth.sum(axis=0)  # said: 2 TP + FP + FN
+    right, said = (answers & truth).sum(axis=0), answers.sum(axis=0) + truth.sum(axis=0)  # said = 2 TP + FP + FN
     return float(2 * right.sum() / max(said.sum(), 1)), float((2 * right / np.maximum(said, 1)).mean())
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """sum_n (R_n - R_n-1) P_n, precision and recall of the answers whose score is at least the n-th highest (Manning et al.
-    2008, "Introduction to information retrieval", section 8.4): the mean over what is true of the share of the true among what
-    scores at least as high.
+    """Average precision, sum_n (R_n - R_n-1) P_n (Manning et al. 2008, section 8.4).
 
-    scores: [N]; truth: bool [N], some of them True.
+    P_n and R_n are precision and recall of predicting everything that scores at least the n-th
+    highest score. The sum is the mean, over the true samples, of the fraction of true ones among
+    all with at least the same score. The book is "Introduction to information retrieval".
+
+    Args:
+      scores: [N], float.
+      truth: [N], bool, at least one True.
     """
     ordered, own = np.sort(scores), np.sort(scores[truth])
     at_least, true_at_least = (len(row) - np.searchsorted(row, own, side="left") for row in (ordered, own))
@@ -54,18 +73,35 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """The mean of `average_precision` over the classes that are true of any sample; of others it is not defined. 0 where there is
-    none. scores: [N, C]; truth: bool [N, C]. Raises: ValueError for scores that are not finite."""
+    """The mean of `average_precision` over the classes that are true for some sample; it is undefined for others.
+
+    Args:
+      scores: [N, C], float.
+      truth: [N, C], bool.
+
+    Returns: the mean; 0 where no class is true for any sample.
+
+    Raises:
+      ValueError: if scores are not finite.
+    """
     if not np.isfinite(scores).all():
         raise ValueError("scores are not finite")
     return float(np.mean([average_precision(scores[:, own], truth[:, own]) for own in np.flatnonzero(truth.any(axis=0))] or [0.0]))
 
 
 def credits_won(scores: np.ndarray, credit: np.ndarray) -> np.ndarray:
-    """The credit of the class that scores highest, of several that do so the least.
+    """The credit of the class with the highest score; of tied classes the least credit.
 
-    scores, credit: [N, C]; with a credit of 1 for the true class and 0 for others this is accuracy. Returns: float64 [N].
-    Raises: ValueError for scores that are not finite.
+    With a credit of 1 for the true class and 0 for others, its mean is the accuracy.
+
+    Args:
+      scores: [N, C], float.
+      credit: [N, C], float.
+
+    Returns: [N], float64.
+
+    Raises:
+      ValueError: if scores are not finite.
     """
     if not np.isfinite(scores).all():
         raise ValueError("scores are not finite")

@@ -6,8 +6,17 @@ import numpy as np
 
 
 def similarities(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Inner products [Q, C], float32, of [Q, E] and [C, E]. Multiplied in float64 and then rounded: in float32 the matrix
-    product rounds equal candidates differently by their place, and what should tie does not."""
+    """Inner products of queries and candidates.
+
+    They are computed in float64 and then rounded. In float32, the matrix product rounds equal
+    candidates differently depending on their position, so that exact ties would be lost.
+
+    Args:
+      queries: [Q, E].
+      candidates: [C, E].
+
+    Returns: [Q, C], float32.
+    """
     return (queries.astype(np.float64) @ candidates.astype(np.float64).T).astype(np.float32)
 
 
@@ -15,13 +24,22 @@ def ranks(queries: np.ndarray, candidates: np.ndarray, positives: Sequence[Seque
           alike: Sequence[int] | None = None) -> np.ndarray:
     """The rank, from 1, of each query's best positive among the candidates.
 
-    queries: [Q, E], candidates: [C, E]; compared by `similarities`. positives: for each query the indices of its
-      candidates, at least one. A candidate that is no positive stands before a positive of the same similarity; a query's
-      other positives stand in nobody's way.
-    alike: a number of each candidate [C]; those with the same one are the same thing several times, tie of necessity, and are
-      ranked in their order instead, as a stable sort has them. None: no two are.
-    Returns: int64 [Q]. rows: how many queries are compared at a time.
-    Raises: ValueError for a query without positives, and for embeddings that are not finite.
+    A candidate that is not a positive ranks before a positive with the same similarity. The other
+    positives of a query do not affect its rank.
+
+    Args:
+      queries: [Q, E], compared with the candidates by `similarities`.
+      candidates: [C, E].
+      positives: for each query the indices of its candidates, at least one.
+      rows: number of queries that are compared at a time.
+      alike: [C], a number for each candidate. Candidates with the same number are copies of one
+        thing and tie necessarily; they are ranked in their order, as by a stable sort. None: there
+        are no copies.
+
+    Returns: [Q], int64.
+
+    Raises:
+      ValueError: if a query has no positives, or if embeddings are not finite.
     """
     if not (np.isfinite(queries).all() and np.isfinite(candidates).all()):
         raise ValueError("embeddings are not finite")
@@ -40,7 +58,7 @@ def ranks(queries: np.ndarray, candidates: np.ndarray, positives: Sequence[Seque
 
 
 def later_alike(place: int, own: np.ndarray, alike: np.ndarray) -> int:
-    """How many candidates behind a positive are the same thing, and no positives themselves."""
+    """The number of candidates after a positive that are copies of it and not positives themselves."""
     same = np.flatnonzero(alike[place + 1:] == alike[place]) + place + 1
     return len(same) - np.isin(same, own).sum()
 

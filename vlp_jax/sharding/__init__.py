@@ -1,1 +1,1 @@
-"""The device mesh, and where arrays lie on it."""
+"""The device mesh and the sharding of arrays over it."""

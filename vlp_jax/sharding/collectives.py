@@ -1,9 +1,12 @@
-"""The one place where code is written for a single device of the mesh (`jax.shard_map`): kernels that the compiler cannot divide,
-and meeting every pair (row, column) of a batch that is spread over devices, while no device ever holds all the pairs.
+"""Code for a single device of the mesh (`jax.shard_map`); the only such code in the package.
 
-What is computed of the pairs is a function `visit(columns, kept, moving) -> (kept, moving)`: it meets the device's own rows
-(which it knows) with the given columns, and updates what is kept of each row and what is known of each of these columns.
-All three are pytrees of arrays, with the columns first in `columns` and `moving`.
+It serves kernels that the compiler cannot partition, and computations on every pair (row, column)
+of a sharded batch in which no device ever holds all pairs.
+
+A computation on pairs is a function `visit(columns, kept, moving) -> (kept, moving)`. It combines
+the device's own rows, which it closes over, with the given columns. It updates `kept`, the state of
+each row, and `moving`, the state of each of these columns. All three are pytrees of arrays, with
+the columns as the first axis in `columns` and `moving`.
 """
 
 import dataclasses
@@ -24,10 +27,16 @@ Axes = Sequence[str | None]
 
 
 def on_each_device(function: Callable, layout: Layout, in_axes: Sequence[Axes], out_axes: Axes) -> Callable:
-    """`function`, called on every device with its own part of each argument; for what works on each part alone, such as a
-    kernel that the compiler cannot divide.
+    """`function`, called on every device with the device's own part of each argument.
 
-    in_axes: logical axes of each argument; out_axes: of the result.
+    It serves functions that work on each part alone, such as a kernel that the compiler cannot
+    partition.
+
+    Args:
+      function: the function.
+      layout: the layout in use.
+      in_axes: logical axes of each argument.
+      out_axes: logical axes of the result.
     """
     return jax.shard_map(function, mesh=layout.mesh, in_specs=tuple(layout.spec(axes) for axes in in_axes),
                          out_specs=layout.spec(out_axes), check_vma=False)
@@ -35,13 +44,14 @@ def on_each_device(function: Callable, layout: Layout, in_axes: Sequence[Axes], 
 
 @dataclasses.dataclass(frozen=True)
 class Exchange:
-    """How the devices of a mesh meet every pair.
+    """How the devices of a mesh visit every pair.
 
-    ring: the columns travel round the batch axes in both directions and meet each device's rows as they pass; else every
-      device gathers all of them.
-    chunk: the number of columns that are visited at once.
-    mesh: the rows and the columns lie over its axes `data` and `fsdp`, the same on each device along `tensor`; None: all
-      of them are here.
+    Attributes:
+      ring: True: the columns travel around the batch axes in both directions and are combined with
+        each device's rows as they pass. False: every device gathers all columns.
+      chunk: number of columns visited at once.
+      mesh: the mesh whose axes `data` and `fsdp` the rows and columns are sharded over; they are
+        replicated along `tensor`. None: all of them are on one device.
     """
 
     ring: bool
@@ -50,22 +60,34 @@ class Exchange:
 
     @classmethod
     def in_use(cls, ring: bool, chunk: int) -> "Exchange":
-        """Over the mesh of the layout in use; without one, all rows and columns are taken to be here."""
+        """An exchange over the mesh of the layout in use.
+
+        Without a layout, all rows and columns are taken to be on one device.
+        """
         layout = current_layout()
         return cls(ring, chunk, None if layout is None else layout.mesh)
 
     def check(self, size: int) -> None:
-        """Raises: MeshError where a batch of `size` does not divide over the batch axes."""
+        """Checks that a batch of `size` divides over the batch axes.
+
+        Raises:
+          MeshError: it does not.
+        """
         if self.mesh is not None:
             check_batch(size, self.mesh, "a contrastive loss over a batch of")
 
     def on_each_device(self, function: Callable[[Tree, Tree], tuple[Tree, Tree]], batched: Tree, whole: Tree) -> tuple[Tree, Tree]:
-        """`function(batched, whole) -> (batched, whole)`, which sees a device's own part of the arrays in `batched`, and
-        those in `whole` entirely. What it returns is never differentiated through, and `whole` must be the same on all."""
+        """`function(batched, whole) -> (batched, whole)`, called on every device.
+
+        It gets the device's own part of `batched` and all of `whole`.
+
+        The results are never differentiated through. The returned `whole` must be equal on all
+        devices.
+        """
         if self.mesh is None:
             return function(batched, whole)
         specs = (PartitionSpec(BATCH_AXES), PartitionSpec())
-        # The check is of what varies over which axis; here the initial zeros of every loop would have to be declared to it.
+        # check_vma would require the initial zeros of every loop to be declared as varying over the batch axes.
         return jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=specs, check_vma=False)(batched, whole)
 
     def total(self, tree: Tree) -> Tree:
@@ -76,9 +98,14 @@ class Exchange:
                   merge: Merge) -> tuple[Tree, Tree]:
         """Visits the columns of all devices; to call inside `on_each_device`.
 
-        columns: the device's own. kept: the rows' before any visit. empty(n): what is known of n columns before any visit.
-        merge: from several partial states stacked along a new first axis to one.
-        Returns: what is kept of the device's own rows, and what all devices together know of its own columns.
+        Args:
+          visit: the computation on pairs.
+          columns: the device's own columns.
+          kept: the state of the rows before any visit.
+          empty: empty(n) is the state of n columns before any visit.
+          merge: merges several partial states, stacked along a new first axis, into one.
+        Returns: the state of the device's own rows, and the state of its own columns merged from
+          all devices.
         """
         visit = in_chunks(visit, self.chunk)
         count = len(jax.tree.leaves(columns)[0])
@@ -98,7 +125,7 @@ def add(stacked: Tree) -> Tree:
 
 
 def in_chunks(visit: Visit, chunk: int) -> Visit:
-    """The same visit, `chunk` columns at a time, the rest last."""
+    """The same visit, `chunk` columns at a time, with the remainder last."""
     def visit_chunks(columns: Tree, kept: Tree, moving: Tree) -> tuple[Tree, Tree]:
         count = len(jax.tree.leaves(columns)[0])
         if count <= chunk:
@@ -117,8 +144,12 @@ def in_chunks(visit: Visit, chunk: int) -> Visit:
 
 
 def _ring(visit: Visit, columns: Tree, kept: Tree, empty: Tree, merge: Merge) -> tuple[Tree, Tree]:
-    """Each device's columns go both ways round, and with each copy what is known of them from the devices it has met; they
-    have met all after half a round, and what is known goes home in one move."""
+    """`Exchange.visit_all` by a ring in both directions.
+
+    Two copies of each device's columns travel around the ring, one in each direction, each with the
+    state from the devices visited so far. After half a round they have visited all devices, and the
+    states return to their device in one shift.
+    """
     devices = jax.lax.axis_size(BATCH_AXES)
     kept, home = visit(columns, kept, empty)
     if devices == 1:
@@ -137,20 +168,20 @@ def _ring(visit: Visit, columns: Tree, kept: Tree, empty: Tree, merge: Merge) ->
 
     hops, start = (devices - 1) // 2, (columns, empty)
     (kept, up, down), _ = jax.lax.scan(hop, (kept, start, start), length=hops)
-    if devices % 2 == 0:  # the device opposite is met once
+    if devices % 2 == 0:  # the opposite device is visited only once
         kept, up = move_and_visit(kept, up, 1)
     states = home, _shift(up[1], -(devices // 2)), _shift(down[1], hops)
     return kept, merge(jax.tree.map(lambda *x: jnp.stack(x), *states))
 
 
 def _shift(tree: Tree, step: int) -> Tree:
-    """Every device's arrays moved `step` places up the ring."""
+    """The arrays of every device moved `step` devices up the ring."""
     devices = jax.lax.axis_size(BATCH_AXES)
     return jax.lax.ppermute(tree, BATCH_AXES, [(i, (i + step) % devices) for i in range(devices)])
 
 
 def _collect(moving: Tree, merge: Merge, devices: int) -> Tree:
-    """Every device's partial state of all columns -> the merged state of the device's own columns."""
+    """The partial states of all columns on every device, merged into the state of the device's own columns."""
     if merge is add:
         return jax.lax.psum_scatter(moving, BATCH_AXES, scatter_dimension=0, tiled=True)
     parts = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), moving)

@@ -1,16 +1,19 @@
-"""The sizes nearest to one that does not fit, for messages that name a way out."""
+"""Sizes nearest to one that does not divide, for error messages."""
 
 import math
 
 
 def nearest_words(size: int, divisor: int) -> str:
-    """The multiples of `divisor` on both sides of `size`: "992 and 1024"; only the upper one where the lower would be 0."""
+    """The multiples of `divisor` around `size`: "992 and 1024".
+
+    Only the upper one is named where the lower one would be 0.
+    """
     below = size // divisor * divisor
     return f"{below} and {below + divisor}" if below else str(divisor)
 
 
 def nearest_divisors(wanted: int, sizes: list[int]) -> str:
-    """The numbers on both sides of `wanted` that divide at least one of `sizes`: "2 and 4"."""
+    """The numbers around `wanted` that divide at least one of `sizes`: "2 and 4"."""
     fitting = sorted({divisor for size in sizes for divisor in divisors(size)})
     below = [divisor for divisor in fitting if divisor < wanted][-1:]
     above = [divisor for divisor in fitting if divisor > wanted][:1]

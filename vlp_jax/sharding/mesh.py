@@ -1,4 +1,7 @@
-"""The device mesh: named axes `data`, `fsdp` and `tensor`, sized by the config, laid out as the devices are wired."""
+"""The device mesh with the axes `data`, `fsdp` and `tensor`.
+
+Its sizes come from the config, and its arrangement from the devices' topology.
+"""
 
 import math
 from collections import Counter
@@ -15,15 +18,21 @@ from vlp_jax.sharding.divisors import nearest_words
 
 BATCH_AXES = ("data", "fsdp")
 MESH_AXES = ("data", "fsdp", "tensor")
-AUTO = (AxisType.Auto,) * len(MESH_AXES)  # XLA chooses what the rules leave open
+AUTO = (AxisType.Auto,) * len(MESH_AXES)  # XLA chooses the sharding where the rules leave it open
 
 
 def build_mesh(config: schema.Mesh, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh over `devices` (default: all; those of an absent machine's topology will do). Without a -1, the product of
-    the sizes may be less than their number; the first ones are used then. Devices of several slices (which only the data
-    centre's network joins) are divided between them along `data`, then `fsdp`; `tensor` stays within one.
+    """The mesh over `devices`.
 
-    Raises: MeshError for sizes that the devices cannot fill.
+    Without a -1, the product of the sizes may be less than the number of devices; the first ones
+    are used then. Devices of several slices, which only the data-centre network connects, are
+    divided between the slices along `data`, then `fsdp`; `tensor` stays within one slice.
+
+    Args:
+      config: the mesh section of the config.
+      devices: the devices. Default: all. They may be those of an absent machine's topology.
+    Raises:
+      MeshError: the devices cannot fill the sizes.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = tuple(mesh_sizes(config, len(devices)).values())
@@ -42,9 +51,13 @@ def build_mesh(config: schema.Mesh, devices: Sequence[jax.Device] | None = None)
 
 
 def abstract_mesh(config: schema.Mesh, devices: int | None = None) -> AbstractMesh:
-    """The mesh over so many devices that need not be here; by default as few as the config allows (1 for a -1).
+    """The mesh over a number of devices that need not exist.
 
-    Raises: MeshError as `build_mesh`.
+    Args:
+      config: the mesh section of the config.
+      devices: number of devices. Default: as few as the config allows (1 for a -1).
+    Raises:
+      MeshError: as `build_mesh`.
     """
     fewest = math.prod(size for size in (config.data, config.fsdp, config.tensor) if size > 0)
     sizes = mesh_sizes(config, fewest if devices is None else devices)
@@ -52,7 +65,11 @@ def abstract_mesh(config: schema.Mesh, devices: int | None = None) -> AbstractMe
 
 
 def mesh_sizes(config: schema.Mesh, devices: int) -> dict[str, int]:
-    """The size of each mesh axis. Raises: MeshError for sizes that so many devices cannot fill."""
+    """The size of each mesh axis.
+
+    Raises:
+      MeshError: this number of devices cannot fill the sizes.
+    """
     sizes = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
     words = shown(sizes.values())
     if 0 in sizes.values() or list(sizes.values()).count(-1) > 1:
@@ -69,7 +86,11 @@ def mesh_sizes(config: schema.Mesh, devices: int) -> dict[str, int]:
 
 
 def sizes_across_slices(config: schema.Mesh, sizes: Sequence[int], devices: Sequence[Any]) -> tuple[int, int, int]:
-    """How many slices each mesh axis spans. Raises: MeshError where they cannot be divided so."""
+    """The number of slices that each mesh axis spans.
+
+    Raises:
+      MeshError: the mesh cannot be divided over the slices.
+    """
     members = Counter(getattr(device, "slice_index", 0) or 0 for device in devices)
     slices, (data, fsdp, _) = len(members), sizes
     if len(set(members.values())) > 1:
@@ -87,12 +108,16 @@ def sizes_across_slices(config: schema.Mesh, sizes: Sequence[int], devices: Sequ
 
 
 def batch_parts(mesh: Mesh | AbstractMesh) -> int:
-    """Into how many parts the mesh divides a batch."""
+    """The number of parts that the mesh divides a batch into."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, what: str = "data.batch_size") -> None:
-    """Raises: MeshError naming the nearest sizes unless the batch divides over the mesh's batch axes."""
+    """Checks that the batch divides over the batch axes of the mesh.
+
+    Raises:
+      MeshError: it does not; the message names the nearest sizes.
+    """
     parts = batch_parts(mesh)
     if batch_size % parts:
         axes = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in BATCH_AXES)
@@ -101,7 +126,11 @@ def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, what: str = "data.ba
 
 
 def check_microbatch(batch_size: int, microbatches: int, mesh: Mesh | AbstractMesh) -> None:
-    """Raises: MeshError naming the nearest batch sizes unless each of so many parts divides over the batch axes."""
+    """Checks that each of `microbatches` equal parts of the batch divides over the batch axes.
+
+    Raises:
+      MeshError: it does not; the message names the nearest batch sizes.
+    """
     parts = batch_parts(mesh)
     if batch_size % microbatches == 0 and batch_size // microbatches % parts:
         axes = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in BATCH_AXES)
@@ -111,12 +140,12 @@ def check_microbatch(batch_size: int, microbatches: int, mesh: Mesh | AbstractMe
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Arrays whose first axis is the batch."""
+    """The sharding of arrays whose first axis is the batch."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Arrays that every device holds whole."""
+    """The sharding of arrays that are replicated on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 

@@ -1,4 +1,4 @@
-"""Where each parameter lies, and what belongs to it: optimizer moments and averages."""
+"""Sharding of the parameters and of their optimizer moments and EMA."""
 
 import itertools
 import math
@@ -15,15 +15,20 @@ from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.rules import as_tuple
 
 Axes = tuple[str | None, ...]
-COMPUTED_APART = {"heads": "heads", "mlp": "hidden units"}  # used where they lie, since activations are divided as these are
-INDIVISIBLE = "layers"  # the loop over layers would have to gather all of them
+COMPUTED_APART = {"heads": "heads", "mlp": "hidden units"}  # used as sharded, since activations are sharded in the same way
+INDIVISIBLE = "layers"  # the loop over layers would have to gather all layers
 
 
 def parameter_shardings(boxed: Any, layout: Layout) -> Any:
-    """NamedSharding for every parameter.
+    """A NamedSharding for every parameter.
 
-    boxed: shapes of the variables with their `nn.LogicallyPartitioned` boxes, as `jax.eval_shape(module.init, ...)`
-      gives them. Raises: MeshError naming the parameter where no dimension divides over a mesh axis.
+    Args:
+      boxed: shapes of the variables with their `nn.LogicallyPartitioned` boxes, as from
+        `jax.eval_shape(module.init, ...)`.
+      layout: the layout.
+    Raises:
+      MeshError: no dimension of a parameter divides over a mesh axis; the message names the
+        parameter.
     """
     def place(path, leaf):
         shape = nn.meta.unbox(leaf).shape
@@ -39,20 +44,23 @@ def path_of(path: tuple) -> str:
 
 
 def is_boxed(leaf: Any) -> bool:
-    """Whether a leaf of parameters still carries the names of its axes."""
+    """Whether a leaf of the parameters still has the names of its axes."""
     return isinstance(leaf, nn.LogicallyPartitioned)
 
 
 def logical_axes(leaf: Any) -> Axes:
-    """The names of a boxed parameter's dimensions; None for those of one without a box."""
+    """The names of a boxed parameter's dimensions; all None without a box."""
     return tuple(leaf.names) if is_boxed(leaf) else (None,) * len(leaf.shape)
 
 
 def parameter_spec(name: str, shape: Sequence[int], axes: Axes, layout: Layout) -> PartitionSpec:
-    """The mesh axes of a parameter's dimensions. A small one lies whole, but for its heads or hidden units. Where the rules
-    choose a dimension that does not divide, the mesh axis goes to the largest other one that does.
+    """The mesh axes of a parameter's dimensions.
 
-    Raises: MeshError for heads or hidden units that do not divide, or where no dimension does.
+    A small parameter is replicated, except along its heads or hidden units. Where the rules choose
+    a dimension that does not divide, the mesh axis goes to the largest other one that does.
+
+    Raises:
+      MeshError: heads or hidden units do not divide, or no dimension does.
     """
     mesh = layout.mesh.shape
     wanted = [tuple(mesh_axis for mesh_axis in as_tuple(entry) if mesh[mesh_axis] > 1) for entry in layout.spec(axes)]
@@ -80,7 +88,7 @@ def parameter_spec(name: str, shape: Sequence[int], axes: Axes, layout: Layout) 
 
 def place_where_wanted(shape: Sequence[int], wanted: list[tuple[str, ...]],
                        mesh: Any) -> tuple[list[tuple[str, ...]], list[str]]:
-    """The mesh axes that divide the dimension they were meant for, by dimension, and those that do not."""
+    """The mesh axes that divide their intended dimension, by dimension, and those that do not."""
     placed: list[tuple[str, ...]] = []
     homeless = []
     for size, entry in zip(shape, wanted, strict=True):
@@ -95,19 +103,23 @@ def place_where_wanted(shape: Sequence[int], wanted: list[tuple[str, ...]],
 
 
 def parts_of(entry: tuple[str, ...], mesh: Any) -> int:
-    """Into how many parts these mesh axes cut a dimension."""
+    """The number of parts that these mesh axes divide a dimension into."""
     return math.prod(mesh[mesh_axis] for mesh_axis in entry)
 
 
 def words(entry: tuple[str, ...], mesh: Any) -> str:
-    """Such as `data=2 x fsdp=4`: the mesh axes of one axis of an array, and their sizes."""
+    """`data=2 x fsdp=4`: the mesh axes of one dimension and their sizes."""
     return " x ".join(f"{mesh_axis}={mesh[mesh_axis]}" for mesh_axis in entry)
 
 
 def shardings_like(tree: Any, parameters: Any, shardings: Any, layout: Layout) -> Any:
-    """Shardings of a tree that holds copies of the parameters (optimizer moments, an average): a leaf whose path ends in a
-    parameter's path lies where the parameter lies, if it has its shape; along the dimensions that it keeps, if it lacks some
-    (Adafactor's factored moments) and has `replicate_below` elements; everything else is whole on every device."""
+    """Shardings of a tree with copies of the parameters, such as optimizer moments or an EMA.
+
+    A leaf whose path ends in a parameter's path has the parameter's sharding, if it has the same
+    shape. If it lacks some dimensions (Adafactor's factored moments) and has at least
+    `replicate_below` elements, it is sharded along those that it keeps. Every other leaf is
+    replicated.
+    """
     known = {}
     pairs = zip(jax.tree_util.tree_leaves_with_path(parameters), jax.tree.leaves(shardings), strict=True)
     for (path, leaf), sharding in pairs:

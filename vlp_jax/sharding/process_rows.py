@@ -1,4 +1,4 @@
-"""How rows that each host has some of become arrays over the devices of all."""
+"""Global arrays built from the rows that each process holds."""
 
 import jax
 import numpy as np
@@ -8,14 +8,22 @@ from vlp_jax.errors import MeshError
 
 
 class HostRows:
-    """The rows that this host's devices hold. Hosts that share rows (a `tensor` axis across them) each read them.
+    """The rows that the devices of this process hold.
 
-    Attributes: rows: int [n], ascending; where hosts follow each other along the batch axes, host p of P has
-      p*B/P ... (p+1)*B/P - 1, but an accelerator's wiring may deal them out otherwise.
+    Processes that share rows (along a `tensor` axis) each read them.
+
+    Attributes:
+      rows: int [n], ascending. Where processes follow each other along the batch axes, process p of
+        P has the rows p*B/P ... (p+1)*B/P - 1; the topology of an accelerator may assign them
+        otherwise.
     """
 
     def __init__(self, sharding: NamedSharding, batch_size: int):
-        """sharding: of arrays whose first axis is the batch. Raises: MeshError for a mesh without a device of this host."""
+        """sharding: of arrays whose first axis is the batch.
+
+        Raises:
+          MeshError: the mesh has no device of this process.
+        """
         self.sharding, self.batch_size = sharding, batch_size
         held = {self.span(index) for index in sharding.addressable_devices_indices_map((batch_size,)).values()}
         if not held:
@@ -25,12 +33,16 @@ class HostRows:
         self.rows = np.concatenate([np.arange(*span) for span in sorted(held)])
 
     def span(self, index: tuple[slice, ...]) -> tuple[int, int]:
-        """First row, and the one behind the last."""
+        """The first row, and the one after the last."""
         return index[0].indices(self.batch_size)[:2]
 
     def place(self, values: np.ndarray) -> jax.Array:
-        """This host's rows [n, ...] as its part of a global array [B, ...]; starts the transfer and returns. Values with one entry
-        for every w rows, [n / w, ...], become [B / w, ...]."""
+        """This process's rows [n, ...] as its part of a global array [B, ...].
+
+        Starts the transfer and returns without waiting.
+
+        Values with one entry for every w rows, [n / w, ...], become [B / w, ...].
+        """
         each = len(self.rows) // len(values)
 
         def part(index: tuple[slice, ...]) -> np.ndarray:

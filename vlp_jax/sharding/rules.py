@@ -1,4 +1,4 @@
-"""Which logical axis lies on which axis of the mesh: a preset for each strategy, and what the config puts in front of it."""
+"""Rules that map logical axes to mesh axes: a preset per strategy, after the rules of the config."""
 
 import difflib
 from typing import Any
@@ -11,10 +11,10 @@ from vlp_jax.sharding.layout import Layout, Rules
 from vlp_jax.sharding.mesh import MESH_AXES
 
 BATCH: Rules = (("batch", ("data", "fsdp")),)
-# Parameters are divided along the width, the one axis that every large one has, and gathered where they are used
+# Parameters are sharded along the width, the one axis that every large one has, and gathered where they are used
 # (Rajbhandari et al. 2020, "ZeRO", stage 3).
 FSDP: Rules = (("embed", "fsdp"),)
-# Heads and hidden units are computed apart; the residual stream is whole on every device (Shoeybi et al. 2019, "Megatron-LM").
+# Heads and hidden units are sharded; the residual stream is replicated (Shoeybi et al. 2019, "Megatron-LM").
 TENSOR: Rules = (("vocab", "tensor"), ("heads", "tensor"), ("mlp", "tensor"),
                  ("activation_heads", "tensor"), ("activation_mlp", "tensor"))
 WHOLE: Rules = tuple((axis, None) for axis in (
@@ -31,11 +31,13 @@ LOGICAL_AXES = tuple(dict.fromkeys(axis for axis, _ in PRESETS["fsdp+tensor"]))
 
 
 def build_layout(config: schema.Mesh, mesh: Mesh | AbstractMesh) -> Layout:
-    """The layout that a config asks for on `mesh`. Without a strategy the rules are those of "fsdp+tensor": an axis of size 1
-    divides nothing.
+    """The layout on `mesh` that a config describes.
 
-    Raises: ConfigError for a rule of unknown axes, or a strategy whose axis is fixed at 1. MeshError where devices would
-      only repeat what others do.
+    Without a strategy the rules are those of "fsdp+tensor": a mesh axis of size 1 divides nothing.
+
+    Raises:
+      ConfigError: a rule has unknown axes, or the axis of the strategy is fixed at 1.
+      MeshError: some devices would only repeat the work of others.
     """
     strategy = config.strategy or "fsdp+tensor"
     sizes: dict[str, int] = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
@@ -53,7 +55,11 @@ def build_layout(config: schema.Mesh, mesh: Mesh | AbstractMesh) -> Layout:
 
 
 def override(rule: tuple[str, ...]) -> tuple[str, Any]:
-    """A rule as the config writes it, (logical axis, mesh axes...), checked. Raises: ConfigError naming the nearest axis."""
+    """A rule of the config, (logical axis, mesh axes...), checked.
+
+    Raises:
+      ConfigError: an axis is unknown; the message names the nearest one.
+    """
     if not rule:
         raise ConfigError("mesh.rules: a rule is a logical axis and the mesh axes it lies on, got an empty one")
     for name, known, kind in ((rule[0], LOGICAL_AXES, "logical"), *((axis, MESH_AXES, "mesh") for axis in rule[1:])):
@@ -66,5 +72,5 @@ def override(rule: tuple[str, ...]) -> tuple[str, Any]:
 
 
 def as_tuple(axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """The mesh axes of one dimension, however they are written: "fsdp" -> ("fsdp",), None -> ()."""
+    """The mesh axes of one dimension in any notation: "fsdp" -> ("fsdp",), None -> ()."""
     return (axes,) if isinstance(axes, str) else tuple(axes or ())

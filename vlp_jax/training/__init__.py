@@ -1,1 +1,1 @@
-"""The loop and what it needs: state, update, optimizer, checkpoints, writers."""
+"""The training loop and its parts: state, update step, optimizer, checkpoints and metric writers."""

@@ -1,6 +1,7 @@
-"""The gradients of a batch's loss: at once, or of microbatches in turn, so that no more than one is in memory.
+"""Gradients of the loss of a batch, computed at once or accumulated over microbatches.
 
-Microbatch i of k takes every k-th row from row i on, so that each spans all devices.
+With accumulation only one microbatch at a time is in memory. Microbatch i of k takes every k-th row
+starting at row i, so that each microbatch is spread over all devices.
 """
 
 from typing import Any
@@ -20,14 +21,21 @@ from vlp_jax.training.freeze import is_frozen_norm
 from vlp_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
-TEACHER = 1  # folded into a step's key for the dropout of the averaged parameters
+TEACHER = 1  # folded into the key of a step for the dropout of the teacher
 
 
 def loss_gradients(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
                    key: jax.Array) -> tuple[dict, Metrics, dict]:
-    """Gradients of the parameters, the metrics (`loss`, and those of the objectives), and the state's collections after it.
+    """Gradients, metrics and updated collections of one batch.
 
-    batch: as the input pipeline gives it. key: of dropout; microbatch i takes the i-th of its `jax.random.split`.
+    Args:
+      config: the config of the run.
+      module: the model with its objectives.
+      state: the state before the update.
+      batch: as the input pipeline yields it.
+      key: PRNG key of dropout. Microbatch i uses the i-th key of `jax.random.split`.
+    Returns: the gradients of the parameters, the metrics (`loss` and those of the objectives) and
+      the collections of the state after the batch.
     """
     objectives = build_objectives(config.objectives).values()
     if config.accumulation.microbatches == 1:
@@ -38,13 +46,13 @@ def loss_gradients(config: schema.Config, module: PretrainingModule, state: Trai
 
 
 def prepare(batch: dict, images: schema.Images) -> dict:
-    """Bytes to normalised pixels, on the device."""
+    """The batch with its uint8 pixels normalised, on the device."""
     return {name: normalise(value, images.mean, images.std) if name in PIXELS else value for name, value in batch.items()}
 
 
 def at_once(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
             key: jax.Array) -> tuple[dict, Metrics, dict]:
-    """The gradients of one batch."""
+    """Gradients, metrics and updated collections of one batch in a single forward and backward pass."""
     batch = with_teacher(config, module, state, prepare(batch, config.data.images), key)
 
     def loss_of(params):
@@ -58,8 +66,12 @@ def at_once(config: schema.Config, module: PretrainingModule, state: TrainState,
 
 
 def with_teacher(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict, key: jax.Array) -> dict:
-    """The batch and, as its `teacher`, what the averaged parameters give to the objectives that use it; with dropout only
-    where one of these asks for it, drawn apart from that of the trained parameters."""
+    """The batch with the outputs of the teacher (the EMA parameters) under the key `teacher`.
+
+    The batch is returned unchanged where no objective uses a teacher. The teacher has dropout only
+    where one of these objectives sets `teacher_dropout`; its dropout key differs from that of the
+    student.
+    """
     objectives = build_objectives(config.objectives).values()
     if not any(objective.uses_teacher for objective in objectives):
         return batch
@@ -74,7 +86,10 @@ def with_teacher(config: schema.Config, module: PretrainingModule, state: TrainS
 
 def by_mean(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
             key: jax.Array) -> tuple[dict, Metrics]:
-    """The mean over microbatches of gradients and metrics: what the batch gives where each loss is a mean over examples."""
+    """Mean over the microbatches of gradients and metrics.
+
+    This equals the result of the batch at once where each loss is a mean over examples.
+    """
     count = config.accumulation.microbatches
     parts = split(batch, count), jax.random.split(key, count)
 
@@ -91,11 +106,15 @@ def by_mean(config: schema.Config, module: PretrainingModule, state: TrainState,
 
 def by_encodings(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
                  key: jax.Array) -> tuple[dict, Metrics]:
-    """The gradients of the batch, also where losses couple its examples (GradCache, Gao et al. 2021, section 3.2).
+    """Gradients of the batch, exact also for losses that couple its examples.
 
-    A first pass over the microbatches keeps the encodings through which losses couple the batch. These losses, of the whole
-    batch, give the gradients of their own parameters and of each encoding. A second pass computes the encodings again, with
-    the same dropout, and sends those gradients on into the towers, together with the losses that are means over examples.
+    This is GradCache (Gao et al. 2021, section 3.2).
+
+    The first pass over the microbatches keeps the encodings through which losses couple the batch.
+    The coupled losses of the full batch give the gradients of their own parameters and of each
+    encoding. The second pass computes the encodings again, with the same dropout, and
+    backpropagates these gradients into the towers, together with the losses that are means over
+    examples.
     """
     count, objectives = config.accumulation.microbatches, build_objectives(config.objectives)
     coupled = tuple(name for name, objective in objectives.items() if objective.couples_batch)
@@ -109,7 +128,7 @@ def by_encodings(config: schema.Config, module: PretrainingModule, state: TrainS
 
     def keep(_, part):
         batch, key = part
-        # What the second pass needs, so that its dropout falls on arrays of the same shapes; what is not kept is never computed.
+        # The same `needs` as in the second pass, so that dropout is drawn for the same shapes. XLA drops what is not kept.
         encodings = apply(state.params, key, prepare(batch, config.data.images), needs, True, method="encode")
         return None, {name: encodings[name] for name in through}
 
@@ -137,7 +156,10 @@ def by_encodings(config: schema.Config, module: PretrainingModule, state: TrainS
 
 
 def split(tree: Any, count: int) -> Any:
-    """[B, ...] -> [k, B / k, ...]."""
+    """Splits the leading axis of every leaf: [B, ...] -> [k, B / k, ...].
+
+    Microbatch i has the rows i, i + k, ...
+    """
     return jax.tree.map(lambda x: rearrange(x, "(b k) ... -> k b ...", k=count), tree)
 
 
@@ -147,8 +169,12 @@ def join(tree: Any) -> Any:
 
 
 def check_accumulation(config: schema.Config) -> None:
-    """Raises: ConfigError for microbatches that do not divide the batch, for an objective that cannot be split, and for one that
-    learns from averaged parameters where none are kept."""
+    """Checks that the config's microbatches and objectives fit together.
+
+    Raises:
+      ConfigError: microbatches do not divide the batch, an objective cannot be split, or an
+        objective learns from the EMA parameters and the config keeps none.
+    """
     count = config.accumulation.microbatches
     for name, objective in build_objectives(config.objectives).items():
         if objective.uses_teacher and config.ema is None:
@@ -169,12 +195,19 @@ def check_accumulation(config: schema.Config) -> None:
                 "compare the examples of a microbatch only")
 
 
-OF_THE_BATCH = {"targets": "prior", "unigram": "unigram"}  # the objectives' settings by which a collection is not needed
+OF_THE_BATCH = {"targets": "prior", "unigram": "unigram"}  # collection: the objective's setting that makes it unnecessary
 
 
 def check_collections(config: schema.Config, collections: dict) -> None:
-    """Raises: ConfigError where the module keeps variables that training computes from the batch, as BatchNorm does, and
-    that microbatches would change. `collections`: those of the state, shapes are enough. A frozen BatchNorm computes none."""
+    """Checks that microbatches change no variable that training computes from the batch, as BatchNorm does.
+
+    Args:
+      config: the config of the run.
+      collections: the collections of the state; shapes are enough. A frozen BatchNorm computes no
+        statistics.
+    Raises:
+      ConfigError: the model keeps such variables and the config has more than one microbatch.
+    """
     count, paths = config.accumulation.microbatches, [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(collections)]
     computed = [path for path in paths if not (path.startswith("batch_stats/") and is_frozen_norm(
         path.removeprefix("batch_stats/").rpartition("/")[0], config.optimizer.frozen))]

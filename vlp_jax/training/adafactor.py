@@ -1,8 +1,9 @@
-"""Adafactor (Shazeer and Stern 2018) by the logical axes of each parameter: a stack of scanned layers is as many parameters, and an
-attention kernel of heads is the matrix that it is, so that neither changes an update.
+"""Adafactor (Shazeer and Stern 2018) that follows the logical axes of each parameter.
 
-`optax.scale_by_factored_rms` and `optax.clip_by_block_rms` see the shape of an array only. On plain matrices and vectors these
-functions equal them.
+A stack of scanned layers counts as one parameter per layer, and an attention kernel with a heads
+axis counts as the matrix that it is. Scanning the layers or splitting the heads therefore changes
+no update. `optax.scale_by_factored_rms` and `optax.clip_by_block_rms` use only the shape of an
+array. On plain matrices and vectors the functions of this module equal them.
 """
 
 import math
@@ -16,13 +17,20 @@ import optax
 
 from vlp_jax.sharding.parameter_sharding import Axes, path_of
 
-SMALLEST = 128  # elements of the shorter side of a matrix whose moments are factored, as in Optax
+SMALLEST = 128  # least length of the shorter side of a matrix whose moments are factored, as in Optax
 EPSILON = 1e-30  # added to squared gradients
 
 
 class FactoredState(NamedTuple):
-    """count: int32, updates. rows, columns: means of squared gradients along the other axis; whole: squared gradients of what is
-    not factored. Trees of the parameters; of the two ways to keep a moment, the one that is not used holds one zero."""
+    """Factored second moments, as trees of the parameters.
+
+    The unused representation of a moment holds a single zero.
+
+    Attributes:
+      count: int32, updates made.
+      rows, columns: means of squared gradients along the other axis.
+      whole: squared gradients of parameters that are not factored.
+    """
 
     count: jax.Array
     rows: Any
@@ -31,12 +39,13 @@ class FactoredState(NamedTuple):
 
 
 def scale_by_factored_moments(axes: Mapping[str, Axes], decay: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformation:
-    """Divides gradients by the root of their second moments, which are kept as an outer product where a parameter is a large matrix
-    (Shazeer and Stern 2018, algorithm 4).
+    """Divides gradients by the root of their second moments (Shazeer and Stern 2018, algorithm 4).
+
+    The moments of a large matrix are kept as an outer product.
 
     Args:
-      axes: {path: logical axes} of parameters; those of others are unnamed.
-      decay: of the moments, by the number of updates made.
+      axes: {path: logical axes} of the parameters; those of absent parameters are unnamed.
+      decay: decay of the moments as a function of the number of updates made.
     """
     def factors(path: tuple, leaf: jax.Array) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         return factored_axes(leaf.shape, axes_at(axes, path, leaf))
@@ -79,8 +88,14 @@ def scale_by_factored_moments(axes: Mapping[str, Axes], decay: Callable[[jax.Arr
 
 
 def clip_by_parameter_rms(axes: Mapping[str, Axes], threshold: float) -> optax.GradientTransformation:
-    """Divides the update of each parameter, and of each layer of a stack, by its root mean square over `threshold`, where that is
-    more than 1 (Shazeer and Stern 2018, section 6). axes: as of `scale_by_factored_moments`."""
+    """Divides each update by its root mean square over `threshold`, where that is more than 1.
+
+    See Shazeer and Stern 2018, section 6. Each layer of a stack is clipped by itself.
+
+    Args:
+      axes: as in `scale_by_factored_moments`.
+      threshold: largest root mean square of an update.
+    """
     def clip(path, update):
         if is_masked(update):
             return update
@@ -91,18 +106,22 @@ def clip_by_parameter_rms(axes: Mapping[str, Axes], threshold: float) -> optax.G
 
 
 def axes_at(axes: Mapping[str, Axes], path: tuple, leaf: jax.Array) -> Axes:
-    """The logical axes of the parameter at a key path; those of one without names are None."""
+    """The logical axes of the parameter at a key path; all None for a parameter without names."""
     return axes.get(path_of(path), (None,) * leaf.ndim)
 
 
 def own_axes(axes: Axes) -> tuple[int, ...]:
-    """The axes of one parameter, without that of the layers in which it is stacked."""
+    """The axes of one parameter, without the axis of stacked layers."""
     return tuple(i for i, name in enumerate(axes) if name != "layers")
 
 
 def factored_axes(shape: tuple[int, ...], axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """The two longest sides of a parameter, the shorter of them first, each as the axes that it spans: `heads` and `head_dim` are
-    one side. None where the second longest has fewer than SMALLEST elements."""
+    """The two longest sides of a parameter, the shorter one first, each as the axes that it spans.
+
+    `heads` and `head_dim` together are one side.
+
+    Returns: None where the second longest side has fewer than SMALLEST elements.
+    """
     sides: list[tuple[int, ...]] = []
     for i in own_axes(axes):
         if axes[i] == "head_dim" and i and axes[i - 1] == "heads":
@@ -127,5 +146,5 @@ def _unzip(tree: Any) -> tuple:
 
 
 def is_masked(leaf: Any) -> bool:
-    """Whether `optax.partition` has taken this leaf out."""
+    """Whether `optax.partition` has masked this leaf."""
     return isinstance(leaf, optax.MaskedNode)

@@ -1,4 +1,7 @@
-"""Everything a run needs, built from its config. What is wrong with the config is found here, before a file is written."""
+"""All parts of a run, built from its config.
+
+Errors in the config are found here, before any file is written.
+"""
 
 import dataclasses
 import functools
@@ -47,12 +50,19 @@ from vlp_jax.training.schedule import build_schedule, total_steps
 from vlp_jax.training.state import abstract_state, boxed_parameters, create_state, is_word_table
 from vlp_jax.training.step import build_train_step
 
-SLOW_READING = 20.0  # seconds, after which it is said what is read before the first step
+SLOW_READING = 20.0  # seconds, after which a message names what is being read before the first step
 
 
 @dataclasses.dataclass(frozen=True)
 class Update:
-    """One update of a config on a mesh: `train_step(state, batch)`, to be compiled, and the state's shapes and shardings."""
+    """One update of a config on a mesh.
+
+    Attributes:
+      module: the model with its objectives.
+      optimizer: the Optax transformation.
+      shapes, shardings: those of the state, each as a TrainState.
+      train_step: the jitted `train_step(state, batch)`, to be compiled.
+    """
 
     module: PretrainingModule
     optimizer: optax.GradientTransformation
@@ -63,7 +73,7 @@ class Update:
 
 @dataclasses.dataclass(frozen=True)
 class Run(Update):
-    """The parts of one training run."""
+    """All parts of one training run."""
 
     config: schema.Config
     layout: Layout
@@ -78,7 +88,7 @@ class Run(Update):
         return self.layout.mesh
 
     def initial_state(self) -> Any:
-        """The state before the first update, made where it will lie."""
+        """The state before the first update, created with its final sharding."""
         batch, config = example_batch(self.config), self.config
         words = None if self.words is None else (self.words.vectors, self.words.found)
         return jax.jit(lambda words: create_state(self.module, batch, self.optimizer, config.seed, config.ema is not None,
@@ -86,24 +96,37 @@ class Run(Update):
                        out_shardings=self.shardings)(words)
 
     def targets(self, stored: dict | None = None) -> Targets:
-        """What is told of samples; the classes as stored with a checkpoint, or found in the training set."""
+        """The targets predicted for samples.
+
+        Args:
+          stored: the classes as stored with a checkpoint. Default: the classes found in the
+            training set.
+        """
         return find_targets(self.config.data.targets, self.mixture.sources, stored or self.targets_found)
 
     @functools.cached_property
     def targets_found(self) -> dict:
-        """As host 0 finds them in the training set; in JSON."""
+        """The targets that the primary process finds in the training set, as JSON."""
         words = "still reading the training data for the classes of data.targets; their `names`, or a `file`, spare that"
         with message_while_waiting(lambda: words, SLOW_READING):
             return broadcast_from_primary("data.targets", self.look_for_targets)
 
     def look_for_targets(self) -> dict:
-        """`targets_found`, on one host. Raises: as `find_targets` and `check_given`."""
+        """`targets_found` in one process.
+
+        Raises: as `find_targets` and `check_given`.
+        """
         targets = find_targets(self.config.data.targets, self.mixture.sources)
         check_given(targets, self.mixture.sources)
         return targets.to_json()
 
     def batches(self, position: int, targets: Targets | None = None) -> Batches:
-        """The input from batch `position` on: the rows that this host's devices hold. targets: None: found anew."""
+        """The input from batch `position` on: the rows that the devices of this process hold.
+
+        Args:
+          position: number of batches consumed before.
+          targets: the targets of the samples. Default: those found in the training set.
+        """
         rows = TrainRows(self.mixture, self.preprocessor, self.config.data.augmentation, self.config.seed,
                          asked_inputs(self.config.objectives), self.config.data.view_augmentation, targets or self.targets())
         data = dataclasses.replace(self.config.data, workers=self.workers)
@@ -111,19 +134,28 @@ class Run(Update):
 
     @property
     def workers(self) -> int:
-        """How many processes decode on this host."""
+        """The number of processes that decode on this host."""
         given = self.config.data.workers
         return workers_for(available_cores(), jax.default_backend() != "cpu") if given is None else given
 
     def to_device(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """The arrays of this host's rows as parts of global arrays; starts the transfer and returns."""
+        """The arrays of this process's rows as parts of global arrays.
+
+        Starts the transfer and returns without waiting.
+        """
         return {key: self.host_rows.place(batch[key]) for key in shapes_of_batch(self.config)}
 
     def input_fingerprint(self) -> dict[str, Any]:
         return input_fingerprint(self.config, self.mixture)
 
     def evaluation(self, descriptions: dict | None, targets: Targets) -> EvaluationSuite:
-        """The config's evaluators; `descriptions` as stored with a checkpoint, or collected from the training set."""
+        """The evaluators of the config.
+
+        Args:
+          descriptions: class descriptions as stored with a checkpoint. Default: collected from the
+            training set.
+          targets: the targets of the supervised heads.
+        """
         specs = self.config.evaluators
         if descriptions is None:
             descriptions = collect_descriptions(specs, self.mixture.sources)
@@ -133,18 +165,18 @@ class Run(Update):
         return EvaluationSuite(specs, predictor, descriptions, self.config.data.threads, text_generator, heads)
 
     def evaluated_variables(self, state: Any) -> dict:
-        """The averaged parameters and their statistics where the config keeps an average, else the parameters."""
+        """The EMA parameters and their statistics where the config keeps them, else those of the last update."""
         return {"params": state.params, **state.collections} if state.ema is None else state.ema_variables
 
 
 def build_module(config: schema.Config, compute: str | None = None) -> PretrainingModule:
-    """The module that a config describes, hashable; `compute` overrides its precision."""
+    """The module that a config describes, hashable; `compute` overrides its compute dtype."""
     precision = Precision(jnp.dtype(compute or config.precision.compute))
     return PretrainingModule(config.model, flax.core.freeze(config.objectives), precision)
 
 
 def build_predictor(module: PretrainingModule, preprocessor: Preprocessor, layout: Layout) -> Predictor:
-    """What embeds pictures and captions for evaluators, over the devices of a layout's mesh."""
+    """The predictor that embeds images and captions for evaluators, over the layout's mesh."""
     def embed(variables, image, text, mask):
         return module.apply(variables, image, text, mask, method="embed")
 
@@ -155,7 +187,7 @@ def build_predictor(module: PretrainingModule, preprocessor: Preprocessor, layou
 
 
 def build_text_generator(module: PretrainingModule, predictor: Predictor, layout: Layout) -> TextGenerator:
-    """What predicts and writes captions for evaluators, as `build_predictor`; of use where the model has a decoder."""
+    """The text generator of evaluators, over the layout's mesh; used where the model has a decoder."""
     _, end, padding = predictor.preprocessor.tokenizer.special_ids
 
     def losses(variables, image, text, mask):
@@ -168,11 +200,14 @@ def build_text_generator(module: PretrainingModule, predictor: Predictor, layout
 
 
 def build_heads(module: PretrainingModule, predictor: Predictor, targets: Targets, layout: Layout) -> dict[str, SupervisedHead]:
-    """The heads of the supervised objectives for evaluators, by name, as `build_predictor`; compiled where they are used."""
+    """{name: head} of the supervised objectives for evaluators, over the layout's mesh.
+
+    They are compiled at their first use.
+    """
     def predictor_of(ask: Callable) -> Predictor:
         return Predictor(predictor.embed, predictor.preprocessor, layout.mesh, with_layout(ask, layout))
 
-    @functools.cache  # what was compiled for an evaluation is there for the next
+    @functools.cache  # compiled once for all evaluations
     def writer(name: str, search: BeamSearch) -> Predictor:
         start, end, padding = predictor.preprocessor.tokenizer.special_ids
         return predictor_of(lambda variables, batch: module.apply(variables, name, batch, start[0], end[0], padding, search,
@@ -195,7 +230,7 @@ def build_heads(module: PretrainingModule, predictor: Predictor, targets: Target
 
 
 def with_layout(function: Callable, layout: Layout) -> Callable:
-    """`function`, which sees `layout` while it is traced."""
+    """`function`, traced with `layout` in use."""
     @functools.wraps(function)
     def traced(*arguments):
         with layout_in_use(layout):
@@ -205,18 +240,22 @@ def with_layout(function: Callable, layout: Layout) -> Callable:
 
 
 def example_batch(config: schema.Config, rows: int = 2) -> dict[str, jax.Array]:
-    """Zeros, or True, of a batch's shapes, to initialise the module with."""
+    """A batch of zeros (True for bool) in the shapes of the config, to initialise the module with."""
     arrays = shapes_of_batch(config, rows)
     return {name: jnp.full(shape, dtype is bool, dtype) for name, (shape, dtype) in arrays.items()}
 
 
 def shapes_of_batch(config: schema.Config, rows: int = 2) -> dict[str, tuple[tuple[int, ...], type]]:
-    """What of a batch goes to the devices."""
+    """{name: (shape, dtype)} of the arrays of a batch that go to the devices."""
     return device_arrays(config, asked_inputs(config.objectives), rows)
 
 
 def build_run(config: schema.Config) -> Run:
-    """Raises: ConfigError, MeshError or DataError for whatever cannot work."""
+    """The run that a config describes.
+
+    Raises:
+      ConfigError, MeshError, DataError: anything that cannot work.
+    """
     mesh = build_mesh(config.mesh)
     layout = build_layout(config.mesh, mesh)
     check_batches(config, mesh)
@@ -238,8 +277,12 @@ def build_run(config: schema.Config) -> Run:
 
 
 def word_vectors(tower: schema.AnyTextTower, preprocessor: Preprocessor, params: Any) -> WordVectors | None:
-    """What the text tower's embeddings begin with, where its config names a file. Raises: ConfigError for a file that does not fit,
-    and where no objective reads the text tower, which then has no parameters."""
+    """The initial values of the text tower's embeddings, where the config names a file; else None.
+
+    Raises:
+      ConfigError: the file does not fit, or no objective reads the text tower, which then has no
+        parameters.
+    """
     if tower.word_vectors is None:
         return None
     if not any(is_word_table(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)):
@@ -249,7 +292,11 @@ def word_vectors(tower: schema.AnyTextTower, preprocessor: Preprocessor, params:
 
 
 def check_reached(config: schema.Config, steps: int) -> None:
-    """Raises: ConfigError naming what is to begin after the run's last step."""
+    """Checks that everything with a start step starts before the run ends.
+
+    Raises:
+      ConfigError: the message names the key that starts after the last step.
+    """
     starts = {"profile.start": config.profile.start or 0}
     starts |= {f"objectives.{name}.weight_start": spec.weight_start + 1 for name, spec in config.objectives.items()}
     for name, start in starts.items():
@@ -258,17 +305,22 @@ def check_reached(config: schema.Config, steps: int) -> None:
 
 
 def check_batches(config: schema.Config, mesh: jax.sharding.Mesh) -> None:
-    """Raises: MeshError naming the nearest sizes unless the batch, and each microbatch, divides over the mesh's batch axes; as
-    `check_packing` does."""
+    """Checks that the batch and each microbatch divide over the mesh, and runs `check_packing`.
+
+    Raises:
+      MeshError: they do not divide; the message names the nearest sizes.
+      ConfigError, MeshError: as `check_packing`.
+    """
     check_batch(config.data.batch_size, mesh)
     check_microbatch(config.data.batch_size, config.accumulation.microbatches, mesh)
     check_packing(config, mesh)
 
 
 def build_update(config: schema.Config, layout: Layout, steps: int) -> Update:
-    """What a run of so many steps compiles; needs no data, and for shapes no devices either.
+    """The update of a run of `steps` steps. It needs no data and, for shapes alone, no devices.
 
-    Raises: ConfigError, MeshError for a model or optimizer that cannot be.
+    Raises:
+      ConfigError, MeshError: a model or optimizer that is not possible.
     """
     check_decoder(config.model, config.objectives)
     module, batch = build_module(config), jax.eval_shape(lambda: example_batch(config))

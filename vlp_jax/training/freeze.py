@@ -1,4 +1,4 @@
-"""Which parameters are frozen, and what a training step spares and keeps of them."""
+"""Frozen parameters: which they are, and how a train step leaves them and their statistics unchanged."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,12 +12,12 @@ from vlp_jax.sharding.parameter_sharding import path_of
 
 
 def is_frozen(name: str, frozen: Sequence[str]) -> bool:
-    """Whether one of the regexes `frozen` of `schema.Optimizer` is found in a parameter's path."""
+    """Whether one of the regexes `frozen` of `schema.Optimizer` is found in the path of a parameter."""
     return any(re.search(pattern, name) for pattern in frozen)
 
 
 def zero_frozen(gradients: Any, frozen: Sequence[str]) -> Any:
-    """`gradients` with those of frozen parameters set to zero, so that nothing is spent on computing them."""
+    """`gradients` with those of frozen parameters set to zero, so that XLA does not compute them."""
     if not frozen:
         return gradients
 
@@ -28,14 +28,19 @@ def zero_frozen(gradients: Any, frozen: Sequence[str]) -> Any:
 
 
 def is_frozen_norm(name: str, frozen: Sequence[str]) -> bool:
-    """Whether all parameters of the BatchNorm at `name` (`model/image/norm`) are frozen, and its running statistics with them."""
+    """Whether all parameters of the BatchNorm at path `name` (`model/image/norm`) are frozen.
+
+    Its running statistics are frozen with them.
+    """
     return all(is_frozen(f"{name}/{parameter}", frozen) for parameter in ("scale", "bias"))
 
 
 def statistics_kept(frozen: Sequence[str]) -> Callable:
-    """An interceptor for `nn.intercept_methods`, under which a BatchNorm whose parameters are all frozen goes by its running
-    statistics in training too, and leaves them as they are: else a frozen encoder would give other features with every update, and
-    other ones than in evaluation.
+    """An interceptor for `nn.intercept_methods` that keeps the statistics of frozen BatchNorms.
+
+    A BatchNorm whose parameters are all frozen uses its running statistics in training too, and
+    leaves them unchanged. Otherwise the features of a frozen encoder would change with every
+    update, and differ from those in evaluation.
     """
     def intercept(call: Callable, arguments: tuple, keywords: dict, context: nn.module.InterceptorContext) -> Any:
         module = context.module

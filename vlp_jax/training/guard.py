@@ -1,5 +1,7 @@
-"""Updates that are not made: those whose loss or gradient is not finite or stands out, decided on the device, so that the
-host need not wait for each step."""
+"""Skipped updates: those with a non-finite loss or gradient, or with a spike in the loss or gradient norm.
+
+The decision is made on the device, so that the host does not wait for each step.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +17,15 @@ from vlp_jax.errors import TrainingError
 
 @flax.struct.dataclass
 class GuardState:
-    """Part of the TrainState. skipped, consecutive (skips since the last update made), updates (made): int32.
-    total: float32, the running mean of what spikes are told by, before it is divided by its weights' sum."""
+    """The counts of the guard, a part of the TrainState.
+
+    Attributes:
+      skipped: int32, skipped updates.
+      consecutive: int32, skipped updates since the last update made.
+      updates: int32, updates made.
+      total: float32, the running mean with which spikes are compared, before division by the sum of
+        its weights.
+    """
 
     skipped: jax.Array
     consecutive: jax.Array
@@ -25,27 +34,30 @@ class GuardState:
 
 
 def fresh_guard() -> GuardState:
-    """The state before the first update; a function to trace."""
+    """The GuardState before the first update; a function to trace."""
     zero = jnp.zeros((), jnp.int32)
     return GuardState(zero, zero, zero, jnp.zeros((), jnp.float32))
 
 
 def skips_updates(config: schema.Guard) -> bool:
-    """Whether anything is ever skipped; the state holds a GuardState then."""
+    """Whether an update is ever skipped; the state holds a GuardState then."""
     return config.non_finite == "skip" or config.spike_factor is not None
 
 
 def guarded(config: schema.Guard, before: Any, after: Any, metrics: dict[str, jax.Array]) -> tuple[Any, dict[str, jax.Array]]:
-    """`after`, or `before` with the step counted on where that update is to be skipped; and the metrics `skipped_updates`
-    and `consecutive_skips`, float32.
+    """The state after an update, or the one before it with the step counted if the update is skipped.
 
-    before, after: TrainStates around the update. metrics: of that update, with `loss` and `gradient_norm`.
+    Args:
+      config: the config of the guard.
+      before, after: TrainStates before and after the update.
+      metrics: those of the update, with `loss` and `gradient_norm`.
+    Returns: the state, and the metrics with `skipped_updates` and `consecutive_skips`, float32.
     """
     guard, watched = before.guard, metrics[config.spike_of]
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
     accepted = finite if config.non_finite == "skip" else jnp.bool_(True)
     if config.spike_factor is not None:
-        weights = 1.0 - config.spike_decay ** guard.updates.astype(jnp.float32)  # Adam's correction of an average from zero
+        weights = 1.0 - config.spike_decay ** guard.updates.astype(jnp.float32)  # bias correction, as in Adam
         spike = finite & (guard.updates >= config.spike_after) & (watched * weights > config.spike_factor * guard.total)
         accepted &= ~spike
     total = config.spike_decay * guard.total + (1.0 - config.spike_decay) * watched
@@ -61,7 +73,11 @@ def guarded(config: schema.Guard, before: Any, after: Any, metrics: dict[str, ja
 
 
 def chosen(accepted: jax.Array, after: Any, before: Any) -> Any:
-    """One of two trees. The schedule's own count goes on in either case, as the step does: a rate belongs to a step."""
+    """One of two trees, `after` where the update is accepted.
+
+    The schedule's own count is always that of `after`, as the step is: a learning rate belongs to a
+    step.
+    """
     def is_schedule(node: Any) -> bool:
         return isinstance(node, optax.ScaleByScheduleState)
 
@@ -70,7 +86,16 @@ def chosen(accepted: jax.Array, after: Any, before: Any) -> Any:
 
 
 def check_skips(config: schema.Guard, consecutive: float, step: int, last_good: Callable[[], str]) -> None:
-    """Raises: TrainingError after more than `maximum_skips` skipped updates in a row; `last_good()` says where to go back to."""
+    """Checks that not too many updates in a row were skipped.
+
+    Args:
+      config: the config of the guard.
+      consecutive: skipped updates in a row.
+      step: the step of the newest of them.
+      last_good: returns the part of the message that names the last good checkpoint.
+    Raises:
+      TrainingError: more than `maximum_skips` updates in a row were skipped.
+    """
     if consecutive > config.maximum_skips:
         raise TrainingError(f"{int(consecutive)} updates in a row were skipped up to step {step}, more than guard.maximum_skips="
                             f"{config.maximum_skips}; {last_good()}; a lower optimizer.learning_rate, a longer warm-up or "

@@ -1,4 +1,4 @@
-"""How a fresh run begins with what others have trained: the config's section `pretrained`."""
+"""Initialisation of a fresh run from checkpoints of other runs: the config's section `pretrained`."""
 
 import dataclasses
 import os
@@ -23,14 +23,25 @@ from vlp_jax.training.restore import find_step, restore_config, restore_variable
 from vlp_jax.training.state import TrainState, running_statistics
 
 MODEL = "^model/"
-GROUPS = 8  # of parameters that a line names
+GROUPS = 8  # most groups of parameters that a line names
 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """From which checkpoint of which run an entry of `config.pretrained` takes what: paths of parameters, and of what is kept
-    beside them (`batch_stats/...`). changes: what becomes of those that have another shape there, each by its path with both
-    shapes. left: those that its patterns find here and that are not there. unused: those of the other run that are not taken."""
+    """What an entry of `config.pretrained` takes from which checkpoint of which run.
+
+    Attributes:
+      name: name of the entry.
+      folder: workdir of the other run.
+      step: step of its checkpoint.
+      ema: whether to take its EMA parameters; None: where it has them.
+      parameters: paths of the parameters that are taken.
+      collections: paths of the other variables that are taken (`batch_stats/...`).
+      changes: a line for each parameter of another shape there: its path, both shapes, and how it
+        is changed.
+      left: paths that the patterns find here and that are absent there.
+      unused: paths of the other run that are not taken.
+    """
 
     name: str
     folder: str
@@ -44,23 +55,34 @@ class Origin:
 
 
 def find_origins(run: Run, workdir: str) -> list[Origin]:
-    """What a fresh run in `workdir` begins with, found out from names and shapes alone.
+    """What a fresh run in `workdir` is initialised from, found from names and shapes alone.
 
-    Raises: ConfigError for an entry that finds no run, takes nothing, meets a stack of another depth or a parameter of a shape that
-    does not fit, or brings embeddings of another tokenizer's words; CheckpointError, StorageError for a run that cannot be read.
+    Raises:
+      ConfigError: an entry finds no run, takes nothing, meets a stack of another depth or a
+        parameter of a shape that does not fit, or takes embeddings of another tokenizer's
+        vocabulary.
+      CheckpointError, StorageError: a run cannot be read.
     """
     return [find_origin(name, spec, run, workdir) for name, spec in run.config.pretrained.items()]
 
 
 def find_origin(name: str, spec: schema.Pretrained, run: Run, workdir: str) -> Origin:
-    """`find_origins` of one entry. Which step is the newest host 0 says: others may see one that is not there for all."""
+    """`find_origins` of one entry.
+
+    The primary process decides which step is the newest: another process may find one that is not
+    visible to all.
+    """
     folder, key = folder_of(spec, workdir), f"pretrained.{name}"
     step = broadcast_from_primary(key, lambda: step_of(key, folder, spec))
     return read_together(key, lambda: origin_at(name, folder, step, spec, run))
 
 
 def step_of(key: str, folder: str, spec: schema.Pretrained) -> int:
-    """The step that an entry names, or the newest. Raises: ConfigError."""
+    """The step that an entry names, or the newest.
+
+    Raises:
+      ConfigError: there is no such checkpoint.
+    """
     try:
         return find_step(folder, spec.step)
     except CheckpointError as error:
@@ -70,7 +92,10 @@ def step_of(key: str, folder: str, spec: schema.Pretrained) -> int:
 
 
 def origin_at(name: str, folder: str, step: int, spec: schema.Pretrained, run: Run) -> Origin:
-    """What an entry takes of the checkpoint of this step. Raises: as `find_origins`."""
+    """What an entry takes from the checkpoint of this step.
+
+    Raises: as `find_origins`.
+    """
     key = f"pretrained.{name}"
     metadata = read_metadata(checkpoint_folder(folder), step)
     if spec.ema and "ema" not in metadata["fingerprints"]:
@@ -96,8 +121,12 @@ def origin_at(name: str, folder: str, step: int, spec: schema.Pretrained, run: R
 
 
 def objectives_that_continue(here: Shapes, there: Shapes, config_there: dict, config: schema.Config) -> list[str]:
-    """Patterns of the parameters of objectives that are the same in both runs: by name, kind, and the shapes of all parameters, and
-    those with a head for a target by what the target is and where its classes come from."""
+    """Patterns of the parameters of objectives that are the same in both runs.
+
+    Objectives are the same if their name, kind and the shapes of all parameters are equal. For
+    those with a head for a target, the definition of the target and the source of its classes must
+    be equal too.
+    """
     found = []
     for name, objective in config.objectives.items():
         theirs = config_there["objectives"].get(name, {})
@@ -111,24 +140,30 @@ def objectives_that_continue(here: Shapes, there: Shapes, config_there: dict, co
 
 
 def same_target(there: dict, here: schema.Data, name: str) -> bool:
-    """Whether a target means the same in two runs: classes that are found in the training data need the same training data."""
+    """Whether a target means the same in two runs.
+
+    Classes that are found in the training data need the same training data.
+    """
     target = here.targets[name]
     found_in_data = isinstance(target, schema.Classes) and not target.names
     return there["targets"].get(name) == to_tree(target) and (not found_in_data or there["train"] == to_tree(here.train))
 
 
 def folder_of(spec: schema.Pretrained, workdir: str) -> str:
-    """The workdir that an entry names: that of a stage lies beside this one."""
+    """The workdir that an entry names; that of a stage is next to this one."""
     return spec.workdir if spec.stage is None else os.path.join(os.path.dirname(os.path.abspath(workdir)), spec.stage)
 
 
 def named(shapes: Shapes, patterns: tuple[str, ...]) -> Shapes:
-    """Those of the parameters that a pattern finds."""
+    """The parameters whose path one of the patterns is found in."""
     return {path: shape for path, shape in shapes.items() if any(re.search(pattern, path) for pattern in patterns)}
 
 
 def grouped(paths: Sequence[str]) -> str:
-    """Parameters in words, counted by the part of the model or the objective that they belong to; a single one by its path."""
+    """Parameters in words, counted by the part of the model or the objective they belong to.
+
+    A single one is given by its path.
+    """
     groups: dict[str, list[str]] = {}
     for path in paths:
         groups.setdefault("/".join(path.split("/")[:2 if path.startswith("model/") else 1]), []).append(path)
@@ -137,7 +172,11 @@ def grouped(paths: Sequence[str]) -> str:
 
 
 def check_depths(key: str, folder: str, wanted: Shapes, offered: Shapes) -> None:
-    """Raises: ConfigError where the patterns name more layers of a stack there than here, or fewer."""
+    """Checks that the stacks matched by the patterns have as many layers there as here.
+
+    Raises:
+      ConfigError: a stack has more or fewer layers there.
+    """
     there = depths(offered)
     for stack, depth in depths(wanted).items():
         if there.get(stack, depth) != depth:
@@ -146,7 +185,11 @@ def check_depths(key: str, folder: str, wanted: Shapes, offered: Shapes) -> None
 
 
 def changed(key: str, folder: str, path: str, there: list[int], here: list[int]) -> str:
-    """What becomes of a parameter that has another shape there, in words. Raises: ConfigError where nothing can."""
+    """How a parameter of another shape there is changed, in words.
+
+    Raises:
+      ConfigError: the parameter cannot be resized.
+    """
     change = change_of(path, there, here)
     if change is None:
         raise ConfigError(f"{key}: {path} is {there} in {folder} and {here} in this config; make them alike, or leave it out of "
@@ -156,7 +199,11 @@ def changed(key: str, folder: str, path: str, there: list[int], here: list[int])
 
 def check_words(key: str, folder: str, taken: dict[str, list[int]], stored: dict, preprocessor: Preprocessor,
                 vocab_size: int) -> None:
-    """Raises: ConfigError where parameters are taken that have a place for each word of another tokenizer."""
+    """Checks that parameters with an axis of the vocabulary come from a run with the same tokenizer.
+
+    Raises:
+      ConfigError: the other run has another tokenizer.
+    """
     of_words = [path for path, shape in taken.items() if vocab_size in shape]
     if of_words and stored["tokenizer"] != preprocessor.tokenizer.definition:
         raise ConfigError(f"{key}: {of_words[0]} in {folder} stands for the words of another tokenizer than data.text.tokenizer="
@@ -164,7 +211,11 @@ def check_words(key: str, folder: str, taken: dict[str, list[int]], stored: dict
 
 
 def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -> TrainState:
-    """`state` with what the origins hold, a later one's where several hold the same; the average begins there too."""
+    """`state` with the values that the origins hold.
+
+    Where several hold the same parameter, the last one is used. The EMA starts equal to the
+    parameters.
+    """
     params, collections = flat(state.params), flat(state.collections)
     for origin in origins:
         config = restore_config(origin.folder, origin.step, together=True)

@@ -1,4 +1,4 @@
-"""The Optax chain that a config describes, with per-parameter rules by regex."""
+"""The Optax chain that a config describes, with per-parameter rules given by regexes."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,19 @@ from vlp_jax.training.adafactor import axes_at, clip_by_parameter_rms, is_masked
 
 
 def build_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: Any) -> optax.GradientTransformation:
-    """Clip by global norm, scale by moments, add weight decay, multiply by the learning rate.
+    """Clips by the global norm, scales by moments, adds weight decay and multiplies by the learning rate.
 
-    With `decay_coupling="schedule"` an update takes weight_decay * schedule(step) / rate of a parameter, whatever its rate rule.
+    With `decay_coupling="schedule"` an update subtracts weight_decay * schedule(step) /
+    learning_rate of a parameter, whatever its learning-rate multiplier.
 
-    params: the parameters or their shapes, in boxes with their logical axes where they have some (see `boxed_parameters`); only
-      paths, structure and axes are read. Frozen parameters have no moments, count in no norm, and never change.
-    Raises: ConfigError naming a rule that is no regex or matches no parameter, and where all are frozen.
+    Args:
+      config: the optimizer section of the config.
+      schedule: step -> learning rate.
+      params: the parameters or their shapes, in boxes with their logical axes where they have some
+        (see `boxed_parameters`). Only paths, structure and axes are read. Frozen parameters have no
+        moments, are left out of the norm, and never change.
+    Raises:
+      ConfigError: a rule is no regex or matches no parameter, or all parameters are frozen.
     """
     axes, params = named_axes(params), nn.meta.unbox(params)
     if config.decay_coupling == "schedule" and config.weight_decay and not config.learning_rate:
@@ -52,8 +58,15 @@ def build_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: 
 
 
 def only_where_trained(optimizer: optax.GradientTransformation, boxed: Any) -> optax.GradientTransformation:
-    """`optimizer`, but a parameter all of whose gradient is 0 (of scanned layers, each by itself) stays as it is: moments and
-    weight decay would move what only an objective trains that does not count now. boxed: as `params` of `build_optimizer`."""
+    """`optimizer`, but a parameter whose gradient is 0 everywhere stays unchanged.
+
+    Moments and weight decay would otherwise move parameters that are trained only by an objective
+    whose weight is currently 0. Each layer of a scanned stack counts by itself.
+
+    Args:
+      optimizer: the optimizer.
+      boxed: as `params` of `build_optimizer`.
+    """
     axes = named_axes(boxed)
 
     def update(gradients, state, params=None):
@@ -69,45 +82,55 @@ def only_where_trained(optimizer: optax.GradientTransformation, boxed: Any) -> o
 
 
 def named_axes(boxed: Any) -> dict[str, Axes]:
-    """{path: logical axes} of the parameters that carry them."""
+    """{path: logical axes} of the parameters that have them."""
     leaves = jax.tree_util.tree_leaves_with_path(boxed, is_leaf=is_boxed)
     return {path_of(path): logical_axes(leaf) for path, leaf in leaves if is_boxed(leaf)}
 
 
 def scale_by_moments(config: schema.Optimizer, axes: Mapping[str, Axes]) -> list[optax.GradientTransformation]:
-    """What turns a gradient into a direction, by `config.kind`. axes: {path: logical axes} of the parameters."""
+    """The transformations that turn a gradient into a direction, by `config.kind`.
+
+    Args:
+      config: the optimizer section of the config.
+      axes: {path: logical axes} of the parameters.
+    """
     if config.kind in ("adam", "adamw"):
         return [optax.scale_by_adam(config.b1, config.b2, config.epsilon)]
     if config.kind == "sgd":
         return [optax.trace(config.momentum)] if config.momentum else []
     if config.kind == "muon":
-        # A learning rate of -1: the chain multiplies by the real one, and by -1, at its end. consistent_rms gives matrices
-        # Adam's update size, so that one rate serves both (Liu et al. 2025, "Muon is scalable for LLM training", eq. 4).
-        # What is no matrix goes through Adam with Nesterov's momentum.
+        # A learning rate of -1: the end of the chain multiplies by the real one, and by -1. consistent_rms gives matrices
+        # Adam's update size, so that one learning rate fits both (Liu et al. 2025, "Muon is scalable for LLM training", eq. 4).
+        # All other parameters use Adam with Nesterov momentum.
         return [optax.contrib.muon(-1.0, beta=config.b1, eps=config.epsilon, adam_b1=config.b1, adam_b2=config.b2,
                                    muon_weight_dimension_numbers=matrix_axes, consistent_rms=0.2,
                                    ns_steps=config.newton_schulz_steps)]
     if config.kind == "lion":
         return [optax.scale_by_lion(config.b1, config.b2)]
-    # Adafactor without its relative step size: second moments factored, their decay 1 - t^-0.8 up to b2, updates clipped,
-    # momentum b1 (Shazeer & Stern 2018; momentum and b2 as Zhai et al. 2022, section 3.4, use them).
+    # Adafactor without its relative step size: factored second moments, their decay 1 - t^-0.8 up to b2, clipped updates,
+    # momentum b1 (Shazeer & Stern 2018; momentum and b2 as in Zhai et al. 2022, section 3.4).
     momentum = [optax.ema(config.b1, debias=False)] if config.b1 else []
     factored = scale_by_factored_moments(axes, lambda step: jnp.minimum(1.0 - (step + 1.0)**-0.8, config.b2))
     return [factored, clip_by_parameter_rms(axes, 1.0), *momentum]
 
 
 def matrix_axes(params: Any) -> Any:
-    """Which axes of each kernel are its inputs and outputs, for Muon; None for what is not a matrix: embeddings, biases,
-    scales; and for the last layer of a `TargetHead`, as outputs are better left to Adam (Jordan et al. 2024, "Muon: an optimizer
-    for hidden layers in neural networks"). Convolution kernels take height, width and channels as inputs; a leading axis of layers
-    stands apart."""
+    """The input and output axes of each kernel, for Muon.
+
+    None for parameters that Muon does not treat as matrices.
+
+    These are embeddings, biases, scales and the last layer of a `TargetHead`, as output layers are
+    better trained by Adam (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural
+    networks"). The inputs of a convolution kernel are its height, width and channels. A leading
+    axis of layers is neither input nor output.
+    """
     def axes(path, leaf):
         name = path_of(path)
         if not name.endswith("kernel") or re.search(r"^objectives_[^/]+/head/out/kernel$", name):
             return None
-        if leaf.ndim > 2 and re.search(r"/(query|key|value|nodes)/kernel$", name):  # heads stand behind the inputs
+        if leaf.ndim > 2 and re.search(r"/(query|key|value|nodes)/kernel$", name):  # heads follow the inputs
             return optax.contrib.MuonDimensionNumbers((-3,), (-2, -1))
-        if leaf.ndim > 2 and re.search(r"(?<!/mlp)/(out|hidden_0)/kernel$", name):  # or in front, as a VGG's places
+        if leaf.ndim > 2 and re.search(r"(?<!/mlp)/(out|hidden_0)/kernel$", name):  # heads, or the positions of a VGG, precede them
             return optax.contrib.MuonDimensionNumbers((-3, -2), (-1,))
         if "/convolution" in name:
             return optax.contrib.MuonDimensionNumbers((-4, -3, -2), (-1,))
@@ -126,7 +149,18 @@ def add_weight_decay(factors: Any) -> optax.GradientTransformation:
 
 
 def match_rules(name: str, rules: Sequence[tuple[str, float]], params: Any, default: float) -> Any:
-    """A tree like `params` holding, for each, the value of the first rule whose regex is found in its path."""
+    """The value of the first matching rule for each parameter, as a tree like `params`.
+
+    A rule matches where its regex is found in the path.
+
+    Args:
+      name: config key of the rules, for messages.
+      rules: (regex, value) pairs.
+      params: the parameters or their shapes.
+      default: the value of parameters that no rule matches.
+    Raises:
+      ConfigError: a pattern is no regex or matches no parameter.
+    """
     paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for pattern, _ in rules:
         try:

@@ -1,4 +1,4 @@
-"""Penalties on parameters, as the `regularizers` section of a config names them: terms of the loss that look at no example."""
+"""Penalties on parameters, given by the `regularizers` section: loss terms without examples."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,25 +17,42 @@ Metrics = dict[str, jax.Array]
 
 
 def penalty(regularizer: schema.Regularizer, frozen: Sequence[str], params: Any) -> jax.Array:
-    """l1 * sum |w| + l2 * sum w^2 of the numbers w of all parameters that `regularizer.pattern` is found in the path of, but for
-    frozen ones: with l2 = 0 the lasso's, with l1 = 0 that of ridge regression, with both the naive elastic net's (Zou & Hastie
-    2005, equation 3). There is no half in front: w's gradient is l1 * sign(w) + 2 * l2 * w, and sign(0) = 0.
+    """l1 * sum |w| + l2 * sum w^2 over all numbers w of the parameters that the regularizer applies to.
 
-    params: float32, on whatever devices. Returns: float32 [].
+    These are the parameters whose path `regularizer.pattern` is found in, without frozen ones. With
+    l2 = 0 this is the lasso penalty, with l1 = 0 that of ridge regression, with both that of the
+    naive elastic net (Zou & Hastie 2005, equation 3). There is no factor of one half: the gradient
+    of w is l1 * sign(w) + 2 * l2 * w, and sign(0) = 0.
+
+    Args:
+      regularizer: pattern, l1 and l2.
+      frozen: regexes of frozen parameters.
+      params: float32, on any devices.
+    Returns: scalar, float32.
     """
     def of(path, w):
         if not _counts(regularizer, frozen, path_of(path)):
             return jnp.zeros((), jnp.float32)
-        size = w * jax.lax.stop_gradient(jnp.sign(w))  # jnp.abs has the slope 1 at 0
+        size = w * jax.lax.stop_gradient(jnp.sign(w))  # jnp.abs has gradient 1 at 0
         return regularizer.l1 * size.sum() + regularizer.l2 * jnp.square(w).sum()
 
     return sum(jax.tree.leaves(jax.tree_util.tree_map_with_path(of, params)))
 
 
 def with_penalties(config: schema.Config, params: Any, gradients: Any, metrics: Metrics) -> tuple[Any, Metrics]:
-    """The gradients and metrics of an update's loss, once its penalties are part of it: they are in `loss`, and by themselves
-    `regularizer/NAME`. To be called once an update, however many microbatches it has. Where objectives' weights are planned, a
-    parameter that none of them trains now is left alone."""
+    """The gradients and metrics of an update with the penalties added.
+
+    The penalties are part of the metric `loss`, and each is reported as `regularizer/NAME`. To be
+    called once per update, however many microbatches it has. Where the weights of objectives are
+    scheduled, a parameter that no objective currently trains gets no penalty.
+
+    Args:
+      config: the config of the run.
+      params: the parameters.
+      gradients: gradients of the objectives.
+      metrics: metrics of the objectives.
+    Returns: gradients and metrics.
+    """
     if not config.regularizers:
         return gradients, metrics
 
@@ -52,8 +69,15 @@ def with_penalties(config: schema.Config, params: Any, gradients: Any, metrics: 
 
 
 def check_regularizers(regularizers: Mapping[str, schema.Regularizer], frozen: Sequence[str], params: Any) -> None:
-    """Raises: ConfigError naming a pattern that is no regex, or is found in the path of no parameter that moves. params: shapes are
-    enough."""
+    """Checks the patterns of the regularizers.
+
+    Args:
+      regularizers: {name: regularizer}.
+      frozen: regexes of frozen parameters.
+      params: the parameters; shapes are enough.
+    Raises:
+      ConfigError: a pattern is no regex, or matches no trained parameter.
+    """
     paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for name, regularizer in regularizers.items():
         match_rules(f"regularizers.{name}.pattern", [(regularizer.pattern, 1.0)], params, default=0.0)

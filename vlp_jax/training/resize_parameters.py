@@ -1,4 +1,7 @@
-"""Parameters of one run as another one has them: layers scanned or not, pictures of another size, texts of another length."""
+"""Parameters of one run converted to the layout of another.
+
+The two may differ in scanned layers, image size and text length.
+"""
 
 import functools
 import math
@@ -11,32 +14,36 @@ from einops import rearrange
 
 Shapes = dict[str, list[int]]
 
-LAYER = re.compile(r"(.+?)(layers|layer_\d+)/(.+)")  # stack, layer, and what of it: see `models.layers.Transformer`
-OF_PATCHES = {"model/image/position": 0, "model/image/pooling_head/position": 1}  # and how many tokens stand in front of the grid
-OF_LINES = {"model/image/row_position": 0, "model/image/column_position": 1}  # and along which axis
+LAYER = re.compile(r"(.+?)(layers|layer_\d+)/(.+)")  # stack, layer, rest of the path: see `models.layers.transformer`
+OF_PATCHES = {"model/image/position": 0, "model/image/pooling_head/position": 1}  # number of tokens before the grid
+OF_LINES = {"model/image/row_position": 0, "model/image/column_position": 1}  # the axis of the lines
 OF_WORDS = ("model/text/position", "model/decoder/position")
 
 
 def as_here(arrays: dict[str, jax.Array], fresh: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Another run's parameters by the names and in the shapes that they have here; a function to trace.
+    """Parameters of another run under the names and in the shapes that they have here; a function to trace.
 
-    arrays: {path: array} of the other run, as it names them. fresh: {path: array} of those wanted, all of which it has, each of its
-      shape or of one that `change_of` finds a way to.
+    Args:
+      arrays: {path: array} of the other run, as it names them.
+      fresh: {path: array} of the wanted parameters. The other run has all of them, each in the same
+        shape or in one that `change_of` can convert.
     """
     arrays = restacked(arrays, fresh)
     return {path: fitted(path, arrays[path], array) for path, array in fresh.items()}
 
 
 def shapes_as_here(there: Shapes, here: Shapes) -> Shapes:
-    """The shapes of another run's parameters by the names that they have here (see `restacked`)."""
+    """The shapes of another run's parameters under the names that they have here (see `restacked`)."""
     arrays = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in there.items()}
     found = jax.eval_shape(functools.partial(restacked, names=tuple(here)), arrays)
     return {path: list(array.shape) for path, array in found.items()}
 
 
 def restacked(arrays: dict[str, jax.Array], names: Iterable[str]) -> dict[str, jax.Array]:
-    """The same parameters, {path: array}, with the layers of each stack scanned where those of the paths `names` are, their arrays
-    stacked along a leading axis, and one by one where those are."""
+    """The same parameters, {path: array}, with each stack scanned or unrolled as it is in the paths `names`.
+
+    The arrays of scanned layers are stacked along a leading axis.
+    """
     layers = [match.groups() for match in map(LAYER.fullmatch, names) if match]
     scanned = {stack for stack, layer, _ in layers if layer == "layers"}
     single = {stack for stack, layer, _ in layers if layer != "layers"}
@@ -54,7 +61,7 @@ def restacked(arrays: dict[str, jax.Array], names: Iterable[str]) -> dict[str, j
 
 
 def depths(shapes: Shapes) -> dict[str, int]:
-    """How many layers of each stack are among these parameters."""
+    """{stack: number of its layers} among these parameters."""
     numbers: dict[str, set[int]] = {}
     for path, shape in shapes.items():
         if match := LAYER.fullmatch(path):
@@ -64,12 +71,15 @@ def depths(shapes: Shapes) -> dict[str, int]:
 
 
 def number_of(layer: str) -> int:
-    """3 of `layer_3`."""
+    """3 for `layer_3`."""
     return int(layer.removeprefix("layer_"))
 
 
 def change_of(path: str, there: list[int], here: list[int]) -> str | None:
-    """What `fitted` does to a parameter of another shape: it is resampled, cut or extended; None where it cannot."""
+    """What `fitted` does to a parameter of another shape: resampled, cut or extended.
+
+    None where it cannot be converted.
+    """
     axis = OF_LINES.get(path, 1)
     known = path in OF_WORDS or path in OF_PATCHES or path in OF_LINES
     if not known or len(there) != len(here) or any(there[i] != here[i] for i in range(len(here)) if i != axis):
@@ -80,8 +90,11 @@ def change_of(path: str, there: list[int], here: list[int]) -> str | None:
 
 
 def fitted(path: str, array: jax.Array, fresh: jax.Array) -> jax.Array:
-    """`array` in the shape of `fresh`, what stands here before the first update. Positions of patches are resampled; of those of
-    words the first are taken, and where more are here than there the last ones stay fresh."""
+    """`array` in the shape of `fresh`, the value here before the first update.
+
+    Positions of patches are resampled. Of the token positions the first are taken; where there are
+    more here than there, the last ones keep their initial values.
+    """
     if array.shape == fresh.shape:
         return array
     if path in OF_WORDS:
@@ -90,9 +103,14 @@ def fitted(path: str, array: jax.Array, fresh: jax.Array) -> jax.Array:
 
 
 def resampled(table: jax.Array, count: int, front: int = 0) -> jax.Array:
-    """Positions of a square grid of patches on another one, interpolated in both directions (Dosovitskiy et al. 2021, section 3.2).
+    """Positions of a square grid of patches interpolated to another grid.
 
-    table: float32 [1, front + N, D], rows from the top; the `front` first, of tokens that are no patches, stay as they are.
+    See Dosovitskiy et al. 2021, section 3.2.
+
+    Args:
+      table: float32 [1, front + N, D], rows of the grid from the top.
+      count: number of tokens of the result, `front` included.
+      front: number of leading tokens that are no patches; they stay unchanged.
     Returns: float32 [1, count, D].
     """
     old, new = math.isqrt(table.shape[1] - front), math.isqrt(count - front)
@@ -102,7 +120,11 @@ def resampled(table: jax.Array, count: int, front: int = 0) -> jax.Array:
 
 
 def bicubic(array: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Interpolation with the cubic kernel of Keys 1981, a = -1/2, which is as much wider as the grid becomes coarser: as OpenCLIP
-    and timm resample positions (PyTorch's bicubic with antialias=True). PyTorch's without it, which METER and BLIP use, has
-    a = -3/4; big_vision interpolates linearly. Weights that would fall outside of the grid are shared out among those inside."""
+    """Interpolation with the cubic kernel of Keys 1981, a = -1/2, widened where the grid becomes coarser.
+
+    OpenCLIP and timm resample positions in this way (PyTorch's bicubic with antialias=True).
+    PyTorch's bicubic without antialias, which METER and BLIP use, has a = -3/4; big_vision
+    interpolates linearly. Weights that would fall outside the grid are distributed over those
+    inside.
+    """
     return jax.image.resize(array, shape, "bicubic", antialias=True)

@@ -1,4 +1,4 @@
-"""What a run has trained: its config and its variables, as one of its checkpoints holds them."""
+"""The config and variables of a trained run, restored from one of its checkpoints."""
 
 import os
 import sys
@@ -24,8 +24,11 @@ from vlp_jax.training.state import abstract_collections, place_parameters, runni
 
 
 def find_step(folder: str, step: int | None) -> int:
-    """`step`, or the newest; a line on stderr where a later one is gone. Raises: CheckpointError where there is no such
-    checkpoint."""
+    """`step`, or the newest where it is None. Prints a line on stderr where a later checkpoint is gone.
+
+    Raises:
+      CheckpointError: there is no such checkpoint.
+    """
     checkpoints = checkpoint_folder(folder)
     steps = finished_steps(checkpoints)
     if not steps:
@@ -39,15 +42,27 @@ def find_step(folder: str, step: int | None) -> int:
 
 
 def restore_config(folder: str, step: int | None = None, together: bool = False) -> schema.Config:
-    """The config that a checkpoint was trained with. together: as of `read_metadata`. Raises: CheckpointError as `find_step`."""
+    """The config that a checkpoint was trained with.
+
+    Args:
+      folder: the workdir of the run.
+      step: step of the checkpoint. Default: the newest.
+      together: as in `read_metadata`.
+    Raises:
+      CheckpointError: as `find_step`.
+    """
     checkpoints, step = checkpoint_folder(folder), find_step(folder, step)
     return to_config(read_metadata(checkpoints, step, together)["config"], place=os.path.join(checkpoints, str(step)))
 
 
 def restore_variables(folder: str, step: int, ema: bool | None, module: PretrainingModule, config: schema.Config,
                       layout: Layout | None) -> dict[str, Any]:
-    """The variables of a checkpoint; arguments as of `vlp_jax.load`, average being its `ema`. Raises: CheckpointError, with a
-    layout on all hosts if on one."""
+    """The variables of a checkpoint.
+
+    Args: as in `vlp_jax.load`.
+    Raises:
+      CheckpointError: with a layout, on all processes if on one.
+    """
     checkpoints = checkpoint_folder(folder)
     metadata = read_metadata(checkpoints, step, together=layout is not None)
     if ema and config.ema is None:
@@ -59,7 +74,7 @@ def restore_variables(folder: str, step: int, ema: bool | None, module: Pretrain
     variables = {"params": restore_arrays(checkpoints, step, "ema" if ema else "params", metadata, shardings)}
     like = abstract_collections(module, example_batch(config))
     items = {"collections": like} | ({"ema_statistics": running_statistics(like)} if ema else {})
-    for name, shapes in items.items():  # the statistics of averaged parameters take the place of the last ones'
+    for name, shapes in items.items():  # the statistics of the EMA parameters replace those of the last update
         if shapes:
             place = None if layout is None else replicated(layout.mesh)
             variables |= restore_collections(checkpoints, step, name, shapes, metadata, place)

@@ -1,4 +1,4 @@
-"""A run, from its config to its outcome: what is checked and claimed before the first update, and who watches over it."""
+"""A run from its config to its outcome: checks before the first update, and guards around training."""
 
 import jax
 
@@ -20,23 +20,33 @@ from vlp_jax.training.trainer import Outcome, Trainer
 
 
 def train(config: schema.Config, workdir: str, accept_changes: bool = False) -> Outcome:
-    """Trains to the end, or until told to stop; goes on from the newest whole checkpoint in `workdir`.
+    """Trains to the end or until a signal to stop; resumes from the latest valid checkpoint in `workdir`.
 
     Writes config.json, metrics.jsonl, tensorboard/ and checkpoints/ there.
-    Raises: UserError for what cannot work, before anything is written where that can be known.
+
+    Args:
+      config: the config of the run.
+      workdir: its folder.
+      accept_changes: whether to continue a run whose config has changed.
+    Raises:
+      UserError: anything that cannot work, before any file is written where it can be found by
+        then.
     """
     changes = check_workdir(workdir, config, accept_changes)
     run = build_run(config)
     check_all_agree("config or data set", [to_tree(config), run.input_fingerprint()])
     if not broadcast_from_primary("--workdir", lambda: finished_steps(checkpoint_folder(workdir))):
-        find_origins(run, workdir)  # what cannot be is said before anything is written
+        find_origins(run, workdir)  # errors are raised before any file is written
         run.targets()
     with locked(workdir):
         return train_alone(run, workdir, changes)
 
 
 def train_alone(run: Run, workdir: str, changes: list[str]) -> Outcome:
-    """`train`, where no other run trains in the workdir. changes: of the config since it was claimed."""
+    """`train`, where no other run trains in the workdir.
+
+    changes: lines about the changes of the config since the workdir was claimed.
+    """
     config = run.config
     if not changes:
         claim_workdir(workdir, config)
@@ -56,7 +66,7 @@ def train_alone(run: Run, workdir: str, changes: list[str]) -> Outcome:
         try:
             trainer = Trainer(run, workdir, stop, watchdog)
             if changes:
-                claim_workdir(workdir, config)  # only now: the checkpoint goes with them
+                claim_workdir(workdir, config)  # only now, once the checkpoint is known to fit the changed config
             with trainer:
                 return trainer.train()
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, and the length of a run."""
+"""Learning-rate schedules and the length of a run."""
 
 import math
 
@@ -8,12 +8,17 @@ import optax
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 
-MOST_STEPS = 2**31 - 1  # int32, as the state counts them
+MOST_STEPS = 2**31 - 1  # the state counts steps in int32
 
 
 def total_steps(config: schema.Config, examples_per_epoch: int) -> int:
-    """The run's length in steps, from whichever of steps, examples and epochs the config states (rounded up). Raises: ConfigError
-    for one that no counter of steps can reach."""
+    """The length of a run in steps, rounded up.
+
+    It follows from the one of steps, examples and epochs that the config gives.
+
+    Raises:
+      ConfigError: the length is more than an int32 step counter can hold.
+    """
     examples = config.examples if config.examples is not None else (config.epochs or 0) * examples_per_epoch
     steps = config.steps if config.steps is not None else max(1, math.ceil(examples / config.data.batch_size))
     if steps > MOST_STEPS:
@@ -25,11 +30,21 @@ def total_steps(config: schema.Config, examples_per_epoch: int) -> int:
 def build_schedule(config: schema.Schedule, rate: float, steps: int) -> optax.Schedule:
     """step -> learning rate; step counts completed updates, from 0.
 
-    All kinds start with a linear warm-up from 0. Then `cosine` and `linear` fall to `final` at the last step,
-    `constant` stays, `rsqrt` is sqrt(timescale / (timescale + t)) for t steps after the warm-up (Zhai et al. 2022) with
-    a linear cooldown to `final`, and `warmup_stable_decay` stays and falls linearly to `final` (Hu et al. 2024).
-    `exponential` is factor^n in the n-th `period` from the first step on, or `final` where that is more (BLIP's epochs).
-    Raises: ConfigError where warm-up and decay are longer than the run.
+    All kinds start with a linear warm-up from 0. Then:
+      cosine, linear: fall to `final` at the last step.
+      constant: stays.
+      rsqrt: sqrt(timescale / (timescale + t)) for t steps after the warm-up (Zhai et al. 2022),
+        with a linear cooldown to `final`.
+      warmup_stable_decay: stays, then falls linearly to `final` (Hu et al. 2024).
+      exponential: factor^n in the n-th `period` counted from the first step, or `final` where that
+        is more (BLIP's epochs).
+
+    Args:
+      config: the schedule section of the optimizer's config.
+      rate: the peak learning rate.
+      steps: the length of the run.
+    Raises:
+      ConfigError: warm-up and decay together are longer than the run.
     """
     warmup = _length(config.warmup, steps)
     decay = _length(config.decay, steps) if config.kind in ("rsqrt", "warmup_stable_decay") else 0
@@ -57,5 +72,5 @@ def build_schedule(config: schema.Schedule, rate: float, steps: int) -> optax.Sc
 
 
 def _length(value: float, steps: int) -> int:
-    """Steps, from a fraction of the run (below 1) or a number of steps."""
+    """A number of steps, given as a fraction of the run (below 1) or as the number itself."""
     return round(value * steps) if value < 1 else round(value)

@@ -1,6 +1,8 @@
-"""Being told to stop: SIGTERM (a preempted machine), SIGHUP (a terminal that is closed) and SIGINT (Ctrl-C) end a run after the
-update or the evaluation batch under way, and on several hosts after the same one on all of them. A second Ctrl-C ends it at
-once."""
+"""Signals to stop: SIGTERM (a preempted machine), SIGHUP (a closed terminal) and SIGINT (Ctrl-C).
+
+They end a run after the current update or evaluation batch; with several processes, after the same
+one on all of them. A second Ctrl-C ends the run at once.
+"""
 
 import itertools
 import os
@@ -15,21 +17,22 @@ from vlp_jax.distributed.heartbeat import leave_together
 from vlp_jax.interrupts import CTRL_C, AtOnce
 from vlp_jax.printing import safe_print as print
 
-_questions = itertools.count(1)  # of the whole process: JAX never agrees on a number that is behind it
+_questions = itertools.count(1)  # one counter per process: JAX never agrees on a number that is already past
 
 
 class StopSignal:
-    """While entered, remembers the first signal to stop instead of dying of it; `number` is None until the run is to stop.
+    """A context that records the first signal to stop instead of ending the process.
 
-    Ctrl-C is answered at once, in a line on stderr, and a second one, or one before the first update, ends the process without a
-    further save. A SIGHUP that was ignored before (`nohup`) stays so. Of several hosts, any may get the signal. JAX's preemption
-    service, which has taken over SIGTERM there, spreads the word and lets all agree on one point in the background; an update
-    costs nothing more for it.
+    `number` is None until the run is to stop. Ctrl-C is acknowledged at once by a line on stderr. A
+    second one, or one before the first update, ends the process without a further save. A SIGHUP
+    that was ignored before (`nohup`) stays ignored. With several processes any of them may get the
+    signal: JAX's preemption service, which has taken over SIGTERM there, distributes it and lets
+    all processes agree on one step in the background, at no cost to an update.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self.interrupts, self.updated = 0, False  # updated: whether there is anything to save that was not there at the start
+        self.interrupts, self.updated = 0, False  # updated: whether there is anything new to save
 
     def __enter__(self) -> "StopSignal":
         numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
@@ -45,11 +48,12 @@ class StopSignal:
         return self
 
     def remember(self, number: int, frame: FrameType | None = None) -> None:
+        """Signal handler: keeps the number of the first signal."""
         if self.number is None:
             self.number = number
 
     def answer(self, number: int) -> None:
-        """What is said and done at once, in a thread, of a signal that `remember` or `pass_on` hears of when it can."""
+        """The immediate reaction to a signal, in a thread; `remember` or `pass_on` may run only later."""
         if number != signal.SIGINT:
             return
         self.interrupts += 1
@@ -61,8 +65,12 @@ class StopSignal:
             leave_together("stopped now, without a further save", CTRL_C)
 
     def asks(self) -> bool:
-        """Whether the run is to stop here. Of several hosts, each must ask at the same points of the program: after every
-        update, between two batches of an evaluation. JAX lets them agree on the number of a question."""
+        """Whether the run is to stop here.
+
+        With several processes, each must call this at the same points of the program: after every
+        update, and between two batches of an evaluation. JAX lets them agree on the number of a
+        call.
+        """
         question = next(_questions)
         if self.number is None and several_hosts() and multihost_utils.reached_preemption_sync_point(question):
             self.number = signal.SIGTERM
@@ -75,10 +83,10 @@ class StopSignal:
 
     @property
     def exit_status(self) -> int:
-        """128 + the signal's number, as shells report it: 143 for SIGTERM, 129 for SIGHUP."""
+        """128 + the number of the signal, as shells report it: 143 for SIGTERM, 129 for SIGHUP."""
         return 128 + self.number
 
 
 def pass_on(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C and SIGHUP become the signal that JAX's preemption service listens to."""
+    """Forwards Ctrl-C and SIGHUP as the signal that JAX's preemption service handles."""
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The training state as a value: everything an update reads and writes."""
+"""The training state as a value: everything that an update reads and writes."""
 
 from typing import Any
 
@@ -18,10 +18,19 @@ from vlp_jax.training.guard import fresh_guard
 
 @flax.struct.dataclass
 class TrainState:
-    """step: int32, completed updates. params: float32. optimizer: Optax state. average: exponential moving average of
-    params, or None. collections: mutable variables other than params. rng: uint32 [2], the run's key, never changed.
-    guard: a GuardState, or None where no update is ever skipped. ema_statistics: the same average of the running statistics
-    of BatchNorm among the collections, or None without an average or without such statistics."""
+    """The training state.
+
+    Attributes:
+      step: int32, completed updates.
+      params: float32 parameters.
+      optimizer: the Optax state.
+      ema: exponential moving average of the parameters, or None.
+      collections: mutable variables other than parameters.
+      rng: uint32 [2], the PRNG key of the run, never changed.
+      guard: a GuardState, or None where no update is ever skipped.
+      ema_statistics: the same moving average of BatchNorm's running statistics among the
+        collections, or None without an EMA or without such statistics.
+    """
 
     step: jax.Array
     params: Any
@@ -34,33 +43,36 @@ class TrainState:
 
     @property
     def ema_variables(self) -> dict:
-        """The averaged parameters with the statistics that belong to them, and the other collections as they are."""
+        """The EMA parameters with their own statistics, and the other collections as they are."""
         return {"params": self.ema, **self.collections, **(self.ema_statistics or {})}
 
 
 def running_statistics(collections: dict) -> dict | None:
-    """Those of the collections that describe the activations of the parameters, which averaged parameters need of their own: under
-    other ones they are normalised wrongly. None if there are none."""
+    """The collections that describe the activations of the parameters; None if there are none.
+
+    EMA parameters need their own: with the statistics of other parameters, activations are
+    normalised wrongly.
+    """
     return {name: tree for name, tree in collections.items() if name == "batch_stats"} or None
 
 
 def initial_variables(module: nn.Module, batch: dict[str, jax.Array], seed: int) -> dict:
-    """The module's variables for a batch's shapes, with their logical axes boxed; a function to trace."""
+    """The initial variables of the module, boxed with their logical axes; a function to trace."""
     return module.init({"params": jax.random.key(seed)}, batch, train=False)
 
 
 def boxed_parameters(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:
-    """Shapes of the parameters, in boxes with their logical axes, without computing any."""
+    """The shapes of the parameters, boxed with their logical axes, without computing any."""
     return jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch)["params"]
 
 
 def abstract_parameters(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:
-    """Shapes of the parameters, without computing any."""
+    """The shapes of the parameters, without computing any."""
     return nn.meta.unbox(boxed_parameters(module, batch))
 
 
 def abstract_collections(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:
-    """Shapes of the variables other than parameters, such as BatchNorm's running statistics, without computing any."""
+    """The shapes of the variables other than parameters, such as BatchNorm's running statistics."""
     variables = nn.meta.unbox(jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch))
     return {name: collection for name, collection in variables.items() if name != "params"}
 
@@ -88,8 +100,18 @@ def abstract_state(module: nn.Module, batch: dict, optimizer: optax.GradientTran
 
 def create_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransformation, seed: int,
                with_ema: bool, with_guard: bool = False, words: tuple[jax.Array, jax.Array] | None = None) -> TrainState:
-    """The state before the first update. words: vectors [V, D] with which the text tower's embeddings begin, those that bool [V]
-    names."""
+    """The state before the first update.
+
+    Args:
+      module: the model with its objectives.
+      batch: an example batch; only its shapes matter.
+      optimizer: the Optax transformation.
+      seed: of the initial parameters and of the run's PRNG key.
+      with_ema: whether the state has EMA parameters.
+      with_guard: whether the state has a GuardState.
+      words: initial vectors [V, D] of the text tower's embeddings, and bool [V], the tokens that
+        have one.
+    """
     variables = dict(nn.meta.unbox(initial_variables(module, batch, seed)))
     params = variables.pop("params")
     if words is not None:
@@ -103,18 +125,22 @@ def create_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransf
 
 
 def is_word_table(path: tuple) -> bool:
-    """Whether a parameter's path is that of the text tower's embeddings of words."""
+    """Whether a path is that of the text tower's token embeddings."""
     return path_of(path) == "model/text/tokens/embedding"
 
 
 def fingerprint(tree: Any) -> int:
-    """32 bits that change with any bit of any leaf, and (but for one chance in 2^32) with their order: the sum modulo 2^32
-    of every word mixed with its place. It tells a damaged checkpoint from a whole one; it is no defence against forgery."""
+    """32 bits that change with any bit of any leaf and, almost surely, with the order of the leaves.
+
+    It is the sum modulo 2^32 of every 32-bit word mixed with its position; a change of order keeps it
+    with a chance of 2^-32. It distinguishes a damaged checkpoint from a valid one; it does not
+    protect against forgery.
+    """
     return sum(leaf_fingerprints(tree).values()) % 2**32
 
 
 def leaf_fingerprints(tree: Any) -> dict[str, int]:
-    """{path: its part of `fingerprint`} of every leaf."""
+    """{path: part of `fingerprint`} of every leaf."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     parts = [wait_on_cpu(leaf_fingerprint(jnp.asarray(leaf), np.uint32(number + 1))) for number, (_, leaf) in enumerate(leaves)]
     return {path_of(path): int(part) for (path, _), part in zip(leaves, jax.device_get(parts), strict=True)}
@@ -122,7 +148,7 @@ def leaf_fingerprints(tree: Any) -> dict[str, int]:
 
 @jax.jit
 def leaf_fingerprint(leaf: jax.Array, number: jax.Array) -> jax.Array:
-    """One leaf's part of the sum, uint32; compiled once a shape, of which a model has few."""
+    """The part of one leaf in the sum, uint32; compiled once per shape, as a model has few shapes."""
     leaf = jnp.atleast_1d(leaf)
     width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
     words = leaf.view(width).astype(jnp.uint32) if leaf.dtype != bool else leaf.astype(jnp.uint32)
@@ -133,7 +159,10 @@ def leaf_fingerprint(leaf: jax.Array, number: jax.Array) -> jax.Array:
 
 
 def mixed(words: jax.Array) -> jax.Array:
-    """A one-to-one map of uint32 in which every bit moves all others (the finaliser of Appleby's MurmurHash3)."""
+    """A one-to-one map of uint32 in which every input bit affects all output bits.
+
+    It is the finaliser of Appleby's MurmurHash3.
+    """
     words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
     words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
     return words ^ (words >> 16)
@@ -147,5 +176,5 @@ def all_finite(tree: Any) -> bool:
 
 @jax.jit
 def leaf_finite(leaf: jax.Array) -> jax.Array:
-    """Scalar bool: no number of the array is infinite or NaN."""
+    """Whether no number of the array is infinite or NaN; scalar bool."""
     return jnp.isfinite(leaf).all()

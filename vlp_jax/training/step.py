@@ -1,4 +1,4 @@
-"""One update, as a pure function that is compiled once."""
+"""One update as a pure function that is compiled once."""
 
 from collections.abc import Callable
 
@@ -19,10 +19,12 @@ def build_train_step(config: schema.Config, module: PretrainingModule, optimizer
                     schedule: optax.Schedule) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
     """`step(state, batch) -> (state, metrics)`, ready for `jax.jit`.
 
-    batch: as the input pipeline gives it, images uint8.
-    metrics: float32 scalars `loss`, `gradient_norm`, `learning_rate`, those of the objectives and of regularizers, and those of
-      the guard where updates may be skipped.
-    Raises: ConfigError where accumulation is asked of what cannot be split.
+    The batch is as the input pipeline yields it, images in uint8. The metrics are float32 scalars:
+    `loss`, `gradient_norm`, `learning_rate`, those of the objectives and regularizers, and those of
+    the guard where updates may be skipped.
+
+    Raises:
+      ConfigError: accumulation is configured for objectives that cannot be split.
     """
     check_accumulation(config)
     objectives = build_objectives(config.objectives)

@@ -1,5 +1,7 @@
-"""The training loop, in one process from its start to its end. `step` is the number of completed updates; row s of metrics.jsonl
-holds update s."""
+"""The training loop in one process, from its start to its end.
+
+`step` is the number of completed updates; row s of metrics.jsonl holds update s.
+"""
 
 import contextlib
 import dataclasses
@@ -32,13 +34,21 @@ from vlp_jax.training.initialize_from import find_origins, initialize_state
 from vlp_jax.training.signals import StopSignal
 from vlp_jax.training.state import fingerprint
 
-SLOW_FIRST_BATCH = 20.0  # seconds, after which the source is named, and again when it has taken twice as long
+SLOW_FIRST_BATCH = 20.0  # seconds, after which a message names the source, and again each time the wait has doubled
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a trainer ended: completed steps of how many, the run's cost so far, the newest metrics, and the status to
-    exit with (0 only for a finished run)."""
+    """The result of a training process.
+
+    Attributes:
+      step, steps: completed steps, and the length of the run.
+      wall_seconds, cpu_seconds: time used by the run so far, over all its sessions.
+      metrics: the newest value of each metric.
+      parameters: number of parameters.
+      parameter_fingerprint: `fingerprint` of the parameters, in hexadecimal.
+      exit_status: exit status of the process (0 only for a finished run).
+    """
 
     step: int
     steps: int
@@ -51,7 +61,7 @@ class Outcome:
 
 
 class Trainer:
-    """One process's part of a run: the state, the open files, and the loop over them."""
+    """One process's part of a run: the state, the open files and the training loop."""
 
     def __init__(self, run: Run, workdir: str, stop: StopSignal, watchdog: Watchdog):
         self.run, self.workdir, self.stop, self.watchdog = run, workdir, stop, watchdog
@@ -61,7 +71,7 @@ class Trainer:
         self.clock = Clock(stored["clock"]["wall_seconds"], stored["clock"]["cpu_seconds"])
         names = [part.name for part in run.mixture.parts]
         self.counts = InputCounts(self.config.data.max_bad_fraction, names, stored["input_counts"])
-        self.targets = run.targets(stored.get("targets"))  # checkpoints of before there were targets have none
+        self.targets = run.targets(stored.get("targets"))  # old checkpoints have no targets
         self.evaluation = run.evaluation(stored["class_descriptions"], self.targets)
         path = os.path.join(workdir, "metrics.jsonl")
         self.rows = MetricsFile(path, keep_up_to=self.step) if is_primary_process() else NullWriter()
@@ -70,15 +80,15 @@ class Trainer:
         self.progress = Progress(run.steps)
         self.first_position = stored["position"]
         self.batches = run.batches(self.first_position, self.targets)
-        self.metrics = {key: value for row in self.rows.rows for key, value in row.items()}  # the newest of each
-        self.metrics.pop(UTILISATION, None)  # of other devices, perhaps
-        self.owed: list[str] = []  # evaluators that were due after the newest update, and that a stop has prevented
+        self.metrics = {key: value for row in self.rows.rows for key, value in row.items()}  # the newest value of each
+        self.metrics.pop(UTILISATION, None)  # it may be of other devices
+        self.owed: list[str] = []  # evaluators that were due after the newest update and did not run because of a stop
         self.saves = SaveSchedule(self.config.checkpoint, run.steps)
         self.last_update, self.data_wait = LastUpdate(), DataWait(self.config.data, run.workers)
         self.speed = Throughput(self.config, run.mesh, workdir, run.train_step, self.progress.message)
 
     def restore_or_start(self) -> dict[str, Any]:
-        """Sets `state` and `step`; returns the checkpoint's metadata, or that of a fresh start."""
+        """Sets `state` and `step`; returns the metadata of the checkpoint, or those of a fresh start."""
         restored = self.checkpoints.restore_newest(self.run.shapes, self.run.shardings)
         if restored is None:
             origins = find_origins(self.run, self.workdir)
@@ -94,7 +104,10 @@ class Trainer:
         return restored.metadata
 
     def train(self) -> Outcome:
-        """The loop. The row of an update is written one turn later, so that the host never waits for the device."""
+        """The training loop.
+
+        The row of an update is written one step later, so that the host never waits for the device.
+        """
         held = None
         self.make_up_for_evaluation()
         self.watchdog.step = self.step
@@ -133,11 +146,11 @@ class Trainer:
             self.checkpoints.finish()
             self.checkpoints.prune()
         if self.step >= self.run.steps:
-            self.counts.check()  # what a short run's grace let pass
+            self.counts.check()  # without the grace period, which may cover all of a short run
         return self.outcome()
 
     def next_batch(self) -> dict[str, np.ndarray]:
-        """The next batch; while the first one of a trainer is waited for, the source that it comes from is named."""
+        """The next batch. A message names the source while the first batch of a session is awaited."""
         if self.batches.position > self.first_position:
             return next(self.batches)
         self.data_wait.restart()
@@ -146,8 +159,10 @@ class Trainer:
             return next(self.batches)
 
     def evaluate(self, evaluators: list[str]) -> dict[str, float]:
-        """What the named evaluators measure now; those that had finished, where the run is told to stop meanwhile. Their texts are
-        written to files."""
+        """The metrics of the named evaluators; only of those that finished, where a stop signal arrives.
+
+        Texts go to files.
+        """
         with self.speed.goodput.spent_on("evaluation"):
             results = self.evaluation.run(evaluators, self.run.evaluated_variables(self.state), self.between_batches)
         texts = {name: value for name, value in results.items() if isinstance(value, str)}
@@ -157,22 +172,30 @@ class Trainer:
         return {name: value for name, value in results.items() if name not in texts}
 
     def between_batches(self) -> None:
-        """Of an evaluation. Raises: EvaluationInterrupted when the run is to stop."""
+        """Called between two batches of an evaluation.
+
+        Raises:
+          EvaluationInterrupted: the run is to stop.
+        """
         self.watchdog.expect(f"a batch of the evaluation after step {self.step}")
         if self.stop.asks():
             raise EvaluationInterrupted
 
     def evaluate_saved(self, evaluators: list[str], stopping: bool) -> bool:
-        """Adds to the newest row what the named evaluators measure; nothing where the run is to stop, as the next start makes up
-        for it. The checkpoint of this update is there by now, so that whatever an evaluation ends in costs no training.
-        Returns: whether the run is to stop."""
+        """Adds the metrics of the named evaluators to the newest row.
+
+        Nothing is evaluated where the run is to stop; the next session does it then. The checkpoint
+        of this update is already saved, so that a failing evaluation costs no training.
+
+        Returns: whether the run is to stop.
+        """
         measured = {} if stopping or not evaluators else self.evaluate(evaluators)
         self.owed = self.evaluation.missing(evaluators, measured)
         self.amend_row(measured)
         return stopping or self.stop.number is not None
 
     def amend_row(self, measured: dict[str, float]) -> None:
-        """Adds to the newest row what was measured after its update, and ranks the checkpoint of that."""
+        """Adds metrics measured after the newest update to its row, and ranks its checkpoint."""
         if not measured:
             return
         self.rows.amend(measured)
@@ -183,8 +206,12 @@ class Trainer:
             self.checkpoints.ranked[self.step] = value
 
     def make_up_for_evaluation(self) -> None:
-        """Adds to the newest row, that of the checkpoint's update, the metrics that were due and that a stop, or the end of the
-        process, had prevented."""
+        """Runs the evaluators that were due at the restored step and did not run.
+
+        Their metrics are added to the newest row.
+
+        A stop signal or the end of the process may have prevented them.
+        """
         row = next((row for row in self.rows.rows[-1:] if row["step"] == self.step), None)
         due = self.evaluation.due(self.step, self.run.steps)
         names = broadcast_from_primary("evaluators", lambda: self.evaluation.missing(due, row) if row else [])
@@ -193,8 +220,10 @@ class Trainer:
         self.amend_row(measured)
 
     def write(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """The row of an earlier update, where one is due; waits for that update otherwise, so that the host is never
-        more than one ahead."""
+        """Writes the row of an earlier update where one is due. Otherwise waits for that update.
+
+        The host is therefore never more than one update ahead of the device.
+        """
         if step == 1 or step % self.config.log_every == 0:
             self.write_row(step, self.checked(step, metrics))
             self.clock.begin_lap(self.step - step)
@@ -204,8 +233,12 @@ class Trainer:
             jax.block_until_ready(metrics)
 
     def checked(self, step: int, metrics: dict[str, jax.Array]) -> dict[str, float]:
-        """An update's metrics on the host. Raises: TrainingError if the loss or the gradient is not finite, or after too many
-        skipped updates."""
+        """The metrics of an update, on the host.
+
+        Raises:
+          TrainingError: the loss or the gradient is not finite, or too many updates in a row were
+            skipped.
+        """
         values = {f"train/{key}": float(value) for key, value in jax.device_get(metrics).items()}
         if skips_updates(self.config.guard):
             check_skips(self.config.guard, values["train/consecutive_skips"], step, self.checkpoints.last_good)
@@ -216,6 +249,7 @@ class Trainer:
         return values
 
     def write_row(self, step: int, measured: dict[str, float]) -> None:
+        """Writes the row of an update to metrics.jsonl, TensorBoard and the terminal."""
         self.counts.gather()
         self.saves.agree()
         lap = self.clock.lap(self.config.data.batch_size, self.step - step)
@@ -232,17 +266,20 @@ class Trainer:
 
     @property
     def best_metric(self) -> str | None:
-        """The metric that ranks checkpoints, where any are kept for it."""
+        """The metric that ranks checkpoints; None where no checkpoint is kept by it."""
         return self.config.checkpoint.best_metric if self.config.checkpoint.keep_best else None
 
     def ranked_before(self) -> dict[int, float]:
-        """{step: value of the metric that ranks checkpoints} of the rows of earlier sessions, the same on all hosts."""
+        """{step: value of the metric that ranks checkpoints} from the rows of earlier sessions.
+
+        It is the same in all processes.
+        """
         rows = [(row["step"], row.get(self.best_metric)) for row in self.rows.rows if self.best_metric]
         found = [(step, value) for step, value in rows if isinstance(value, int | float)]
         return dict(broadcast_from_primary("ranked checkpoints", lambda: found)) if self.best_metric else {}
 
     def save(self, finish: bool) -> None:
-        """Begins to save, and with `finish` waits until the checkpoint is there."""
+        """Starts a save; with `finish`, waits until it is finished."""
         self.watchdog.expect(f"saving after step {self.step}")
         with self.speed.goodput.spent_on("checkpoint_stall"):
             self.begin_save()
@@ -252,7 +289,7 @@ class Trainer:
             self.progress.message(message)
 
     def begin_save(self) -> None:
-        self.rows.sync()  # a checkpoint never outlives the rows of its updates
+        self.rows.sync()  # the rows of its updates are on disk before a checkpoint is
         metadata = {"position": self.batches.position, "input_fingerprint": self.run.input_fingerprint(),
                     "clock": self.clock.to_json(), "input_counts": self.counts.to_json(), "config": to_tree(self.config),
                     "preprocessor": self.run.preprocessor.to_json(), "class_descriptions": self.evaluation.descriptions,
@@ -261,6 +298,7 @@ class Trainer:
         self.saves.saved()
 
     def outcome(self) -> Outcome:
+        """Closes the input and returns the outcome."""
         finished = self.step >= self.run.steps and not self.owed
         self.batches.close()
         leaves = jax.tree.leaves(self.state.params)
@@ -277,14 +315,20 @@ class Trainer:
         self.rows.close()
         self.tensorboard.close()
         if error is not None and several_hosts():
-            return  # others may be gone: nothing is to be waited for
+            return  # other processes may be gone, so wait for nothing
         self.batches.close()
         with contextlib.suppress(*[] if error is None else [CheckpointError]):  # one error is enough
             self.checkpoints.close()
 
 
 def check_same_input(stored: Any, here: dict[str, Any], where: str) -> None:
-    """Raises: CheckpointError naming what has changed in the input of a checkpoint: its position in it means nothing then."""
+    """Checks that the input of a checkpoint is the same here.
+
+    Its position in the input would mean nothing otherwise.
+
+    Raises:
+      CheckpointError: the message names what has changed.
+    """
     stored = stored if isinstance(stored, dict) else {}
     changed = [key for key in sorted(stored.keys() | here.keys()) if stored.get(key) != here.get(key)]
     if not changed:

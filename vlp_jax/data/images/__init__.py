@@ -1,1 +1,1 @@
-"""Image files to float32 arrays: decoding, preprocessing, augmentation."""
+"""From image files to float32 arrays: decoding, preprocessing, augmentation."""

@@ -1,4 +1,4 @@
-"""Training's pixels: the random changes of `Augmentation`, in its order."""
+"""Augmented pixels for training: the random changes of `Augmentation`, in its order."""
 
 import math
 
@@ -18,12 +18,24 @@ from vlp_jax.errors import ConfigError
 
 def decode_and_augment(data: bytes, key: str, size: int, spec: Images, augmentation: Augmentation,
                        rng: np.random.Generator) -> tuple[np.ndarray, View]:
-    """Randomly changed pixels of an encoded picture, uint8 [size, size, 3], and which part of it they show, before rotation.
+    """Augmented pixels of an encoded image, and the part of the image that they show.
 
-    A JPEG of which nothing outside is shown is decoded and resized by `jpeg`, at no more than the size needed; everything
-    else is `training_pixels` of the picture that Pillow decodes.
+    A JPEG whose crop lies inside the image is decoded and resized by `jpeg`, at no more than the
+    needed size, unless there is a rotation. Any other image is decoded by Pillow and goes through
+    `training_pixels`.
 
-    Raises: SampleError naming `key`, as `decode` does.
+    Args:
+      data: the encoded image.
+      key: key of the sample in errors.
+      size: side S of the result in pixels.
+      spec: preprocessing options.
+      augmentation: random changes.
+      rng: source of all draws.
+
+    Returns: ([S, S, 3] uint8, the part of the image that they show, before rotation).
+
+    Raises:
+      SampleError: as `decode`.
     """
     header = None if augmentation.rotation else jpeg.read_header(data)
     if header is None or header.width * header.height > spec.maximum_pixels:
@@ -39,7 +51,7 @@ def decode_and_augment(data: bytes, key: str, size: int, spec: Images, augmentat
 
 def training_pixels(image: Image.Image, size: int, spec: Images, augmentation: Augmentation,
                     rng: np.random.Generator) -> tuple[np.ndarray, View]:
-    """Randomly changed pixels of a decoded picture, as `decode_and_augment` gives them."""
+    """Augmented pixels of a decoded image, and the part that they show, as `decode_and_augment` returns them."""
     shape, whole = image.size, (0, 0, *image.size)
     content = content_box(image, spec.content_margin) if spec.crop_to_content else whole
     image = without_transparency(image if content == whole else image.crop(content), spec)
@@ -56,14 +68,25 @@ def training_pixels(image: Image.Image, size: int, spec: Images, augmentation: A
 
 
 def draw_flip(augmentation: Augmentation, rng: np.random.Generator) -> bool:
-    """Whether a picture is to be mirrored."""
+    """Whether an image is mirrored."""
     return augmentation.flip > 0 and rng.random() < augmentation.flip
 
 
 def change(image: Image.Image | np.ndarray, flipped: bool, spec: Images, augmentation: Augmentation,
            rng: np.random.Generator) -> np.ndarray:
-    """The changes that follow the crop. image: [S, S], of mode RGB or RGBA, or uint8 [S, S, 3]; between those two it
-    goes to and fro only where a change asks for it. Returns uint8 [S, S, 3]."""
+    """The random changes after the crop.
+
+    The image is converted between a Pillow image and an array only where a change needs it.
+
+    Args:
+      image: Pillow image of S x S pixels, mode RGB or RGBA, or [S, S, 3] uint8.
+      flipped: whether it is mirrored.
+      spec: preprocessing options.
+      augmentation: random changes.
+      rng: source of all draws.
+
+    Returns: [S, S, 3], uint8.
+    """
     if flipped:
         image = cv2.flip(image, 1) if isinstance(image, np.ndarray) else image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     random_background = augmentation.background == "random"
@@ -84,13 +107,17 @@ def change(image: Image.Image | np.ndarray, flipped: bool, spec: Images, augment
 
 
 def as_picture(image: Image.Image | np.ndarray) -> Image.Image:
-    """A Pillow image of pixels uint8 [H, W, 3], or the one given."""
+    """A Pillow image of pixels [H, W, 3] uint8; a Pillow image is returned as it is."""
     return Image.fromarray(image) if isinstance(image, np.ndarray) else image
 
 
 def random_colours(augmentation: Augmentation, rng: np.random.Generator) -> tuple[float, ...] | None:
-    """One 3x4 matrix on RGB that holds brightness, contrast (about mid-grey), saturation, hue and grayscale, row by
-    row; None where nothing is asked for. Hue turns the chroma plane of YIQ; saturation scales it."""
+    """One 3x4 matrix on RGB, row by row, for brightness, contrast (about mid-grey), saturation, hue and grayscale.
+
+    Hue rotates the chroma plane of YIQ, and saturation scales it.
+
+    Returns: 12 numbers, or None where no change of colour is configured.
+    """
     if not (augmentation.brightness or augmentation.contrast or augmentation.saturation or augmentation.hue
             or augmentation.grayscale):
         return None
@@ -110,10 +137,17 @@ _RGB_FROM_YIQ = np.linalg.inv(_YIQ_FROM_RGB)
 
 
 def erase(pixels: np.ndarray, spec: Images, augmentation: Augmentation, rng: np.random.Generator) -> None:
-    """Paints a random rectangle over, in place (Zhong et al. 2020, algorithm 1).
+    """Fills a random rectangle, in place (Zhong et al. 2020, algorithm 1).
 
-    Its area is drawn uniformly, its ratio log-uniformly from those with which so large an area fits; the paper draws both
-    uniformly, and again where they do not fit. pixels: uint8 [S, S, 3].
+    Its area is drawn uniformly. Its ratio is drawn log-uniformly from the ratios with which that
+    area fits into the image. The paper draws both uniformly, and repeats the draw where they do not
+    fit.
+
+    Args:
+      pixels: [S, S, 3], uint8, changed in place.
+      spec: preprocessing options, for the mean colour.
+      augmentation: area, ratio and fill of the rectangle.
+      rng: source of all draws.
     """
     size = len(pixels)
     fraction = rng.uniform(*augmentation.erase_area)
@@ -129,8 +163,16 @@ def erase(pixels: np.ndarray, spec: Images, augmentation: Augmentation, rng: np.
 
 
 def check_augmentation(augmentation: Augmentation, place: str = "data.augmentation") -> None:
-    """Raises: ConfigError, naming the key under `place`, for ranges that are empty, for two crops at once, and for rectangles to
-    erase that are asked for and never drawn, or that do not fit."""
+    """Checks an augmentation.
+
+    Args:
+      augmentation: the section of the config.
+      place: its key in messages.
+
+    Raises:
+      ConfigError: naming the key, for an empty range, for two kinds of crop at once, and for a
+        rectangle to erase that is configured but never drawn, or that does not fit.
+    """
     for name, highest in (("scale", math.inf), ("area", 1.0), ("ratio", math.inf), ("erase_area", 1.0), ("erase_ratio", math.inf)):
         low, high = getattr(augmentation, name) or (1.0, 1.0)
         if not 0 < low <= high <= highest:
@@ -145,7 +187,15 @@ def check_augmentation(augmentation: Augmentation, place: str = "data.augmentati
 
 
 def check_erasing(augmentation: Augmentation, place: str) -> None:
-    """Raises: ConfigError for options without effect, or a rectangle that no picture holds. place: the section of the config."""
+    """Checks the options of `erase`.
+
+    Args:
+      augmentation: the section of the config.
+      place: its key in messages.
+
+    Raises:
+      ConfigError: for an option without effect, or a rectangle that does not fit into any image.
+    """
     default = Augmentation()
     for name in ("erase_area", "erase_ratio", "erase_fill"):
         if not augmentation.erase and getattr(augmentation, name) != getattr(default, name):

@@ -1,4 +1,4 @@
-"""The regions of a picture: from boxes in a sample's metadata to where they lie in the square that the model sees."""
+"""The regions of an image: from boxes in a sample's metadata to positions in the square of the model's input."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,10 +15,12 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What of a picture fills the model's square.
+    """The part of an image that fills the model's square.
 
-    shape: (width, height) of the picture in its file, upright. seen: the part of it, perhaps reaching outside. mirrored: whether
-      left and right are in each other's place.
+    Attributes:
+      shape: (width, height) of the upright image in its file, in pixels.
+      seen: the part of it that is visible; it may extend beyond the image.
+      mirrored: whether left and right are swapped.
     """
 
     shape: tuple[int, int]
@@ -26,7 +28,13 @@ class View:
     mirrored: bool = False
 
     def __call__(self, boxes: np.ndarray) -> np.ndarray:
-        """float64 [N, 4] in the picture's pixels -> the same as fractions of the square, cut off where picture or square end."""
+        """Boxes in the coordinates of the square.
+
+        Args:
+          boxes: [N, 4], float64, in pixels of the image.
+
+        Returns: [N, 4], float64, fractions of the square, clipped to the image and to the square.
+        """
         corners = np.clip(boxes.reshape(-1, 2, 2), 0, self.shape)
         begin, end = np.array(self.seen).reshape(2, 2)
         corners = np.clip((corners - begin) / (end - begin), 0.0, 1.0)
@@ -36,8 +44,20 @@ class View:
 
 
 def boxes_of(key: str, metadata: Mapping[str, Any], spec: schema.Boxes, view: View) -> np.ndarray:
-    """float32 [R, 4], as fractions of what the model sees: the first R boxes of a sample of which something is seen, in their
-    order, NaN behind them. Where there is none, the whole picture is the one region. Raises: SampleError, as `boxes_in` does."""
+    """The first R boxes of a sample that are at least partly visible, in their order.
+
+    Args:
+      key: key of the sample in errors.
+      metadata: metadata of the sample.
+      spec: field, unit and number R of the boxes.
+      view: the visible part of the image.
+
+    Returns: [R, 4], float32, fractions of the square; NaN after the last box. Without a visible
+      box, the whole image is the only region.
+
+    Raises:
+      SampleError: as `boxes_in`.
+    """
     width, height = view.shape
     given = boxes_in(key, metadata, spec) * (1 if spec.unit == "pixels" else (width, height, width, height))
     seen = shown(view(given))
@@ -48,22 +68,24 @@ def boxes_of(key: str, metadata: Mapping[str, Any], spec: schema.Boxes, view: Vi
 
 
 def shown(boxes: np.ndarray) -> np.ndarray:
-    """Those of boxes [N, 4] of which something is left, float32."""
+    """The boxes of [N, 4] with a positive area, float32."""
     boxes = boxes.astype(np.float32)
     return boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
 
 
 def boxes_in(key: str, metadata: Mapping[str, Any], spec: schema.Boxes) -> np.ndarray:
-    """float64 [N, 4]: the boxes that a field of metadata holds, N = 0 where there is no such field.
+    """The boxes in a metadata field, [N, 4] float64; N = 0 where the field is missing or empty.
 
-    Raises: SampleError with WRONG_BOXES unless each is four finite numbers, left < right and top < bottom.
+    Raises:
+      SampleError: with WRONG_BOXES, unless each box is four finite numbers with left < right and
+        top < bottom.
     """
     held = pick(metadata, spec.field)
     if held is None or isinstance(held, list | tuple | np.ndarray) and not len(held):
         return np.zeros((0, 4))
     try:
         boxes = np.asarray(held)
-    except ValueError:  # lists of several lengths
+    except ValueError:  # lists of different lengths
         boxes = np.zeros(0)
     if boxes.ndim == 2 and boxes.shape[1] == 4 and boxes.dtype.kind in "iuf":
         boxes = boxes.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Which part of a picture training sees: the two random crops, and the resize of one with Pillow."""
+"""The part of an image that training uses: the two random crops, and the resize of a crop with Pillow."""
 
 import math
 
@@ -11,7 +11,7 @@ from vlp_jax.data.images.preprocessing import RESAMPLING
 
 
 def random_box(shape: tuple[int, int], spec: Images, augmentation: Augmentation, rng: np.random.Generator) -> Box:
-    """The part of a picture of `shape` (width, height) that training sees."""
+    """A random crop of an image of `shape` (width, height)."""
     if augmentation.area is None:
         return random_crop(shape, spec, augmentation, rng)
     return random_resized_crop(shape, augmentation.area, augmentation.ratio, rng)
@@ -19,11 +19,17 @@ def random_box(shape: tuple[int, int], spec: Images, augmentation: Augmentation,
 
 def random_resized_crop(shape: tuple[int, int], area: tuple[float, float], ratio: tuple[float, float],
                         rng: np.random.Generator) -> Box:
-    """Inception's crop (Szegedy et al. 2015), as torchvision's RandomResizedCrop draws it: whole pixels inside a picture of
-    `shape` (width, height).
+    """Inception's crop (Szegedy et al. 2015), drawn as in torchvision's RandomResizedCrop.
 
-    Its area is a fraction of the picture's drawn uniformly from `area`, its width over height log-uniformly from `ratio`;
-    after ten draws that do not fit it is the largest centred part with an allowed ratio.
+    If ten draws do not fit, the result is the largest centred part with an allowed ratio.
+
+    Args:
+      shape: (width, height) of the image.
+      area: range of the crop's fraction of the image area, drawn uniformly.
+      ratio: range of width over height, drawn log-uniformly.
+      rng: source of all draws.
+
+    Returns: a box of whole pixels inside the image.
     """
     full_width, full_height = shape
     low, high = math.log(ratio[0]), math.log(ratio[1])
@@ -41,16 +47,16 @@ def random_resized_crop(shape: tuple[int, int], area: tuple[float, float], ratio
 
 
 def inside(box: Box, shape: tuple[int, int]) -> bool:
-    """Whether the box lies in a picture of `shape` (width, height), but for rounding."""
+    """Whether the box lies inside an image of `shape` (width, height), up to rounding."""
     return min(box[:2]) > -1e-6 and box[2] < shape[0] + 1e-6 and box[3] < shape[1] + 1e-6
 
 
 def random_crop(shape: tuple[int, int], spec: Images, augmentation: Augmentation,
                 rng: np.random.Generator) -> Box:
-    """The box by `scale`, `aspect` and `shift`, possibly reaching outside the picture.
+    """A crop drawn by `scale`, `aspect` and `shift`. It may extend beyond the image.
 
-    Its sides are those the resize rule would take, times a random scale and aspect; the smaller of crop and picture
-    lies anywhere inside the larger, and a random shift comes on top.
+    Its sides are those of the resize rule, times a random scale and aspect. The smaller of crop and
+    image lies anywhere inside the larger one, and a random shift is added.
     """
     width, height = shape
     base = {"shortest_side_crop": (min(shape),) * 2, "letterbox": (max(shape),) * 2, "squash": shape}[spec.resize]
@@ -63,7 +69,7 @@ def random_crop(shape: tuple[int, int], spec: Images, augmentation: Augmentation
 
 
 def crop_and_resize(image: Image.Image, box: Box, size: int, spec: Images) -> Image.Image:
-    """`box` of the picture at [size, size]; what lies outside the picture is transparent."""
+    """`box` of the image, resized to `size` x `size` pixels. Parts outside the image are transparent."""
     left, top, right, bottom = box
     if left < 0 or top < 0 or right > image.width or bottom > image.height:
         x, y = math.floor(min(left, 0)), math.floor(min(top, 0))

@@ -1,7 +1,7 @@
-"""From encoded bytes, arrays and Pillow images to an upright Pillow image of mode RGB or RGBA, whole and exact.
+"""From encoded bytes, arrays and Pillow images to an upright Pillow image of mode RGB or RGBA, complete and exact.
 
-Every way in ends in `finished`, so that one image gives the same pixels by each of them. Transparency survives until the colour
-behind it is chosen. Training's JPEGs take the faster way of `jpeg.py`.
+All of them end in `finished`, so one image has the same pixels in every form. Transparency is kept
+until a background colour is chosen. In training, JPEGs are decoded faster by `jpeg.py`.
 """
 
 import contextlib
@@ -25,24 +25,38 @@ UPRIGHT = {  # by Exif orientation
 
 
 def decode(data: bytes, key: str, maximum_pixels: int) -> Image.Image:
-    """The image in `data`, of one of `image_formats.FORMATS`, upright, of mode RGB or RGBA; the first of several.
+    """The image in `data`, upright, of mode RGB or RGBA; the first one of several.
 
-    Raises: SampleError naming `key` for bytes that are no such image, are cut off, have pixels without a known meaning, or hold
-    more than `maximum_pixels`, of which only the header is read.
+    Args:
+      data: an image in one of `image_formats.FORMATS`.
+      key: key of the sample in errors.
+      maximum_pixels: limit that is checked on the header, before anything is decoded.
+
+    Raises:
+      SampleError: if the bytes are no such image or are truncated, if the pixels have no known
+        meaning, or if there are more than `maximum_pixels`.
     """
     with named_errors(key, data):
         return finished(open_image(data), key, maximum_pixels)
 
 
 def open_image(data: bytes) -> Image.Image:
-    """An image of which no more than the header is read. Raises: whatever Pillow does, to be named by `named_errors`."""
+    """An opened image. Only its header has been read.
+
+    Raises:
+      Exception: whatever Pillow raises; `named_errors` converts it.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of pixel bombs; the cap of `check_pixels` is ours
+        warnings.simplefilter("ignore")  # Pillow warns about decompression bombs; `check_pixels` has its own limit
         return Image.open(io.BytesIO(data), formats=formats_of(data))
 
 
 def convert_image(image: Image.Image, key: str, maximum_pixels: int) -> Image.Image:
-    """A Pillow image, loaded or just opened, as `decode` gives that of its file. Raises: SampleError, as `decode` does."""
+    """A Pillow image, loaded or just opened, converted as `decode` converts that of its file.
+
+    Raises:
+      SampleError: as `decode`.
+    """
     with named_errors(key):
         if not isinstance(image, Image.Image):
             raise SampleError(Reason.WRONG_TYPE, key, f"a {type(image).__name__} is no image; expected a Pillow image, a NumPy "
@@ -53,14 +67,18 @@ def convert_image(image: Image.Image, key: str, maximum_pixels: int) -> Image.Im
 
 
 def convert_array(array: np.ndarray, key: str, maximum_pixels: int) -> Image.Image:
-    """An array as `pixel_modes.from_array` reads it. Raises: SampleError, as `decode` does."""
+    """The image of an array, as `pixel_modes.from_array` converts it.
+
+    Raises:
+      SampleError: as `decode`.
+    """
     with named_errors(key):
         check_pixels(array.shape[:2][::-1], key, maximum_pixels)
         return from_array(array)
 
 
 def finished(image: Image.Image, key: str, maximum_pixels: int) -> Image.Image:
-    """An opened image, whose size is checked before anything of it is decoded, upright, of mode RGB or RGBA."""
+    """An opened image, upright, of mode RGB or RGBA. Its size is checked before anything is decoded."""
     check_pixels(image.size, key, maximum_pixels)
     tile = [getattr(image, "tag_v2", {}).get(tag, 1) for tag in TILE_SIDES]
     check_pixels(tile, key, maximum_pixels)  # a TIFF decodes whole tiles, however small the image is
@@ -73,14 +91,18 @@ def finished(image: Image.Image, key: str, maximum_pixels: int) -> Image.Image:
 
 
 def check_pixels(sides: tuple[int, ...] | list[int], key: str, maximum_pixels: int) -> None:
-    """Raises: SampleError with TOO_LARGE for more pixels than `maximum_pixels`."""
+    """Checks the number of pixels.
+
+    Raises:
+      SampleError: with TOO_LARGE, if it is larger than `maximum_pixels`.
+    """
     if len(sides) == 2 and sides[0] * sides[1] > maximum_pixels:
         raise SampleError(Reason.TOO_LARGE, key, f"has {sides[0]}x{sides[1]} pixels, more than "
                           f"data.images.maximum_pixels={maximum_pixels}")
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The Exif orientation of a loaded image; 1, as it is stored, where it is damaged."""
+    """The Exif orientation of a loaded image; 1, as stored, where it is damaged."""
     with contextlib.suppress(Exception):  # SyntaxError, struct.error, ...
         return image.getexif().get(ORIENTATION, 1)
     return 1
@@ -88,12 +110,12 @@ def orientation_of(image: Image.Image) -> int:
 
 @contextlib.contextmanager
 def named_errors(key: str, data: bytes = b"") -> Iterator[None]:
-    """Whatever Pillow raises, as a SampleError that names the sample."""
+    """Context that converts whatever Pillow raises to a SampleError with the key of the sample."""
     try:
         yield
     except SampleError:
         raise
-    except UnidentifiedImageError as error:  # its own message names an object in memory, another one each time
+    except UnidentifiedImageError as error:  # its own message contains a memory address, which changes each time
         raise SampleError(Reason.DAMAGED_IMAGE, key, f"image {refusal(data)}") from error
     except Image.DecompressionBombError as error:
         raise SampleError(Reason.TOO_LARGE, key, str(error)) from error

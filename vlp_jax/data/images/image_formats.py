@@ -1,4 +1,4 @@
-"""The image formats that are read, by the first bytes of a file; no other plug-in of Pillow is ever given a file."""
+"""The supported image formats, recognised by the first bytes of a file. No other plug-in of Pillow opens a file."""
 
 import contextlib
 
@@ -6,7 +6,7 @@ from PIL import Image
 
 # Pillow's names. All of these are decoded inside this process: EPS would start Ghostscript, WMF the Windows drawing library.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-OPENED_AS = (*FORMATS, "MPO")  # a JPEG with more images behind the first
+OPENED_AS = (*FORMATS, "MPO")  # MPO: a JPEG with more images after the first
 NAMES = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, PGM, PBM, AVIF and JPEG 2000"
 OTHERS = ((b"%!PS", "EPS"), (b"%PDF", "PDF"), (b"<svg", "SVG"), (b"<?xml", "XML, perhaps SVG"), (b"<!doctype", "a web page"),
           (b"<html", "a web page"), (b"\x1f\x8b", "gzip"), (b"pk\x03\x04", "zip"))
@@ -14,7 +14,7 @@ BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"hevx": "HEIC", b"
 
 
 def formats_of(data: bytes) -> tuple[str, ...]:
-    """The formats that a file can be: one, by its first bytes, so that Pillow need not try one after another; else all."""
+    """The possible formats of a file: one, by its first bytes, so that Pillow does not try several; otherwise all."""
     if data.startswith(b"\xff\xd8\xff"):
         return ("JPEG",)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -25,7 +25,7 @@ def formats_of(data: bytes) -> tuple[str, ...]:
 
 
 def refusal(data: bytes) -> str:
-    """Why no plug-in took a file, naming its format where that shows in its first bytes."""
+    """Why no plug-in accepted a file; it names the format where the first bytes show it."""
     if not data:
         return "is empty"
     found = name_of(data[:64])
@@ -35,7 +35,10 @@ def refusal(data: bytes) -> str:
 
 
 def name_of(start: bytes) -> str | None:
-    """The format of a file that begins so, by Pillow's plug-ins, which look and do not open; None of an unknown one."""
+    """The format of a file by its first bytes; None if unknown.
+
+    Pillow's plug-ins check the bytes, but do not open the file.
+    """
     text = start.lstrip().lower()
     for begins, name in OTHERS:
         if text.startswith(begins.lower()):
@@ -44,7 +47,7 @@ def name_of(start: bytes) -> str | None:
         return BRANDS[start[8:12]]
     Image.init()
     for name, (_, accepts) in sorted(Image.OPEN.items(), key=lambda item: item[0] not in FORMATS):
-        with contextlib.suppress(Exception):  # some unpack numbers from bytes that are not there
+        with contextlib.suppress(Exception):  # some checks unpack numbers from missing bytes
             if accepts is not None and accepts(start) is True:
                 return name
     return None

@@ -1,7 +1,8 @@
-"""What the pixels of every Pillow mode and of arrays are in RGB or RGBA, 8 bits a channel.
+"""Conversion of every Pillow mode, and of arrays, to RGB or RGBA with 8 bits a channel.
 
-Greys of 16 bits keep their upper 8, as libpng's `png_set_strip_16` and Pillow's 16-bit RGB do. Floating point is in [0, 1], the
-convention of scikit-image and of torchvision. Whole numbers of 32 bits have no convention, and are refused.
+Greys of 16 bits keep their upper 8 bits, as in libpng's `png_set_strip_16` and in Pillow's 16-bit
+RGB. Floating point is in [0, 1], the convention of scikit-image and of torchvision. Integers of 32
+bits have no convention, and are rejected.
 """
 
 import re
@@ -12,17 +13,17 @@ from PIL import Image
 TRANSPARENT = ("RGBA", "LA", "PA")
 PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
-HOLD_SIXTEEN = ("PNG", "PPM", "JPEG2000")  # formats whose mode I is 16 bits in a wider integer
-CONVERTED = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", *TRANSPARENT)  # by Pillow, as they should be
-STORED_BITS = {"L;2": 2, "L;4": 4, "I;12": 12}  # Pillow's raw modes whose values it widens, but not their transparent one
-# Of a JPEG 2000 codestream (ISO/IEC 15444-1, A.5.1): SOC, SIZ, 36 bytes, the number of channels, three bytes for each of them
+HOLD_SIXTEEN = ("PNG", "PPM", "JPEG2000")  # formats in which mode I has 16 bits in a wider integer
+CONVERTED = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", *TRANSPARENT)  # modes that Pillow converts correctly
+STORED_BITS = {"L;2": 2, "L;4": 4, "I;12": 12}  # raw modes in which Pillow widens the values, but not the transparent value
+# Start of a JPEG 2000 codestream (ISO/IEC 15444-1, A.5.1): SOC, SIZ, 36 bytes, the number of channels, three bytes for each of them
 CODESTREAM = re.compile(rb"\xff\x4f\xff\x51.{36}(..)(.{3,12})", re.DOTALL)
 LONGEST_HEADER = 1 << 20  # bytes before the codestream: an ICC profile, a palette
 PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # TIFF tags
 
 
 def raw_mode(image: Image.Image) -> str:
-    """How the pixels of an image that is not loaded yet are stored; "" of a loaded one."""
+    """How the pixels of an image that is not loaded yet are stored; "" for a loaded image."""
     tiles = getattr(image, "tile", None)
     given = tiles[0][3] if tiles else ""
     given = given[0] if isinstance(given, tuple) and given else given
@@ -30,8 +31,14 @@ def raw_mode(image: Image.Image) -> str:
 
 
 def check_depth(image: Image.Image) -> None:
-    """Raises: ValueError for a JPEG 2000 image, not loaded yet, of several channels and more than 8 bits: Pillow rounds these up
-    to 8, so that the brightest become black."""
+    """Checks the depth of a JPEG 2000 image that is not loaded yet.
+
+    Pillow reduces channels of more than 8 bits to 8 and rounds up, so that the brightest values
+    become black.
+
+    Raises:
+      ValueError: if it has several channels and more than 8 bits.
+    """
     if image.format != "JPEG2000" or image.mode in ("L", *SIXTEEN_BITS) or not image.tile:
         return
     start, place = image.fp.tell(), image.tile[0][2]
@@ -44,10 +51,14 @@ def check_depth(image: Image.Image) -> None:
 
 
 def to_rgb_or_rgba(image: Image.Image, stored: str = "") -> Image.Image:
-    """RGBA where anything may be transparent, else RGB.
+    """The image as RGBA if any pixel may be transparent, otherwise as RGB.
 
-    Args: stored: `raw_mode` of the image before it was loaded.
-    Raises: ValueError for pixels without a known meaning.
+    Args:
+      image: a loaded image.
+      stored: `raw_mode` of the image before it was loaded.
+
+    Raises:
+      ValueError: if its pixels have no known meaning.
     """
     transparency = image.info.get("transparency")
     if image.mode == "RGBA" or image.mode == "RGB" and transparency is None:
@@ -69,7 +80,7 @@ def to_rgb_or_rgba(image: Image.Image, stored: str = "") -> Image.Image:
 
 
 def from_grey(image: Image.Image, stored: str) -> Image.Image:
-    """`to_rgb_or_rgba` of greys with more than 8 bits."""
+    """`to_rgb_or_rgba` for greys with more than 8 bits."""
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
     if image.mode == "F":
@@ -81,7 +92,7 @@ def from_grey(image: Image.Image, stored: str) -> Image.Image:
     else:
         twelve = stored == "I;12" or tags.get(BITS_PER_SAMPLE) in (12, (12,))
         grey = (values >> (4 if twelve else 8)).astype(np.uint8)
-    if tags.get(PHOTOMETRIC) == 0:  # white is zero; Pillow turns only 8 bits and fewer
+    if tags.get(PHOTOMETRIC) == 0:  # white is zero; Pillow inverts only 8 bits and fewer
         grey = 255 - grey
     transparency = image.info.get("transparency")
     if not isinstance(transparency, int):
@@ -91,16 +102,27 @@ def from_grey(image: Image.Image, stored: str) -> Image.Image:
 
 
 def from_fractions(values: np.ndarray) -> np.ndarray:
-    """uint8 of floating point in [0, 1]. Raises: ValueError for values outside, and for those that are not finite."""
+    """Floating point in [0, 1] as uint8.
+
+    Raises:
+      ValueError: if a value is outside this range or not finite.
+    """
     low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
-    if not (low >= 0.0 and high <= 1.0):  # NaN is neither
+    if not (low >= 0.0 and high <= 1.0):  # NaN fails both comparisons
         raise ValueError(f"its pixels are floating point between {low:g} and {high:g}; expected 0 to 1, or save it with 8 bits")
     return np.round(255.0 * values.astype(np.float64)).astype(np.uint8)
 
 
 def from_array(array: np.ndarray) -> Image.Image:
-    """An image, RGB or RGBA, of an array [H, W] or [H, W, C]: C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; uint8, uint16, bool, or
-    floating point in [0, 1]. Raises: ValueError for another shape, dtype or range."""
+    """An RGB or RGBA image of an array.
+
+    Args:
+      array: [H, W] or [H, W, C], uint8, uint16, bool, or floating point in [0, 1]. C = 1 is grey, 2
+        grey and alpha, 3 RGB, 4 RGBA.
+
+    Raises:
+      ValueError: if it has another shape, dtype or range.
+    """
     if array.ndim not in (2, 3) or array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4) or not array.size:
         raise ValueError(f"an array of shape {array.shape} is no image; expected [H, W], or [H, W, C] with C from 1 to 4")
     if array.dtype == np.bool_:

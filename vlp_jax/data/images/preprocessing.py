@@ -1,4 +1,4 @@
-"""Evaluation's pixels: the three resize rules, transparency, and what the device does to uint8."""
+"""Evaluation pixels: the three resize rules, transparency, and the normalisation on the device."""
 
 import math
 
@@ -13,15 +13,27 @@ RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.
 
 
 def evaluation_pixels(image: Image.Image, size: int, spec: Images) -> np.ndarray:
-    """The pixels evaluation sees: uint8 [size, size, 3].
+    """The pixels for evaluation, [size, size, 3] uint8.
 
-    `shortest_side_crop` resizes the shorter side to `size`, cuts the other's new length to whole pixels, and takes the centre
-    (CLIP; open_clip's "shortest", torchvision's Resize and CenterCrop). `squash` resizes both sides (SigLIP; open_clip's
-    "squash"). `letterbox` resizes the longer side and fills up with the background colour (open_clip's "longest"). Transparency
-    goes first, over `background` or dropped. Pixels of every mode of image are those of transformers' Pillow processors with
-    transparency="composite" over white, and with "drop" those of open_clip's transforms on RGB images, which its loaders make
-    ("pilrgb"): exactly. CLIP's of transformers cuts out one pixel further up or left where the surplus is odd. big_vision differs:
-    it resizes in TensorFlow without antialiasing.
+    Resize rules:
+      shortest_side_crop: resizes the shorter side to `size`, rounds the new length of the other
+        side down to whole pixels, and takes the centre (CLIP; open_clip's "shortest", torchvision's
+        Resize and CenterCrop).
+      squash: resizes both sides (SigLIP; open_clip's "squash").
+      letterbox: resizes the longer side and fills the rest with the background colour (open_clip's
+        "longest").
+
+    Transparency is removed first: composited over `background`, or dropped. For images of every
+    mode, the pixels are exactly those of transformers' Pillow processors with
+    transparency="composite" over white; with "drop" they are exactly those of open_clip's
+    transforms on RGB images, which its loaders make ("pilrgb"). Two implementations differ: the
+    CLIP processor of transformers crops one pixel further up or left where the surplus is odd, and
+    big_vision resizes in TensorFlow without antialiasing.
+
+    Args:
+      image: of mode RGB or RGBA.
+      size: side in pixels.
+      spec: preprocessing options.
     """
     image = crop_to_content(image, spec.content_margin) if spec.crop_to_content else image
     image = composite(without_transparency(image, spec), spec.background)
@@ -29,14 +41,17 @@ def evaluation_pixels(image: Image.Image, size: int, spec: Images) -> np.ndarray
     image = image if image.size == shape else image.resize(shape, RESAMPLING[spec.interpolation])
     if image.size != (size, size):
         if min(image.size) < size:
-            image = image.convert("RGBA")  # what crop() adds outside is transparent then
+            image = image.convert("RGBA")  # so that the area which crop() adds is transparent
         image = image.crop((left, top, left + size, top + size))
     return np.asarray(composite(image, spec.background))
 
 
 def resized(shape: tuple[int, int], size: int, spec: Images) -> tuple[tuple[int, int], tuple[int, int]]:
-    """What evaluation makes of a picture of `shape` (width, height): the shape to which it is resized, and where in that, left and
-    top, the square of `size` begins."""
+    """The geometry of evaluation for an image of `shape` (width, height).
+
+    Returns: the shape to which the image is resized, and the corner (left, top) of the square of
+      `size` in it.
+    """
     width, height = shape
     if spec.resize == "shortest_side_crop":
         shape = (size, size * height // width) if width <= height else (size * width // height, size)
@@ -50,7 +65,7 @@ def resized(shape: tuple[int, int], size: int, spec: Images) -> tuple[tuple[int,
 
 
 def evaluation_view(image: Image.Image, size: int, spec: Images) -> View:
-    """Which part of a picture `evaluation_pixels` shows."""
+    """The part of an image that `evaluation_pixels` shows."""
     left, top, right, bottom = content_box(image, spec.content_margin) if spec.crop_to_content else (0, 0, *image.size)
     sides = right - left, bottom - top
     shape, start = resized(sides, size, spec)
@@ -60,12 +75,12 @@ def evaluation_view(image: Image.Image, size: int, spec: Images) -> View:
 
 
 def without_transparency(image: Image.Image, spec: Images) -> Image.Image:
-    """`image` of mode RGB, with the colours that transparent pixels have themselves, where `spec` drops transparency."""
+    """`image` in mode RGB where `spec` drops transparency: transparent pixels then keep their own colours."""
     return image.convert("RGB") if spec.transparency == "drop" else image
 
 
 def composite(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """`image` over one colour, mode RGB."""
+    """`image` over one colour, in mode RGB."""
     if image.mode == "RGB":
         return image
     canvas = Image.new("RGBA", image.size, (*background, 255))
@@ -74,14 +89,16 @@ def composite(image: Image.Image, background: tuple[int, int, int]) -> Image.Ima
 
 
 def crop_to_content(image: Image.Image, margin: float) -> Image.Image:
-    """The smallest centred square around what is not transparent, grown by `margin` of its side on each side; the
-    image itself where nothing is transparent, or everything."""
+    """The smallest centred square around what is not transparent, extended by `margin` of its side on each side.
+
+    The image is returned unchanged where nothing is transparent, or everything is.
+    """
     box = content_box(image, margin)
     return image if box == (0, 0, *image.size) else image.crop(box)
 
 
 def content_box(image: Image.Image, margin: float) -> Box:
-    """The part of an image that `crop_to_content` cuts out; all of it where that is the image itself."""
+    """The part of an image that `crop_to_content` returns; the complete image where that is unchanged."""
     alpha = image.getchannel("A") if image.mode == "RGBA" else None
     box = alpha.getbbox() if alpha and alpha.getextrema() != (255, 255) else None
     if box is None:
@@ -95,6 +112,6 @@ def content_box(image: Image.Image, margin: float) -> Box:
 
 
 def normalise(pixels, mean: tuple[float, ...], std: tuple[float, ...]):
-    """uint8 [..., 3] -> float32 (x / 255 - mean) / std; takes NumPy and JAX arrays alike."""
+    """uint8 [..., 3] -> float32 (x / 255 - mean) / std. Accepts NumPy and JAX arrays."""
     mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
     return (pixels.astype(np.float32) / np.float32(255) - mean) / std

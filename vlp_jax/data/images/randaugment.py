@@ -1,6 +1,7 @@
 """RandAugment (Cubuk et al. 2020): a few operations drawn from fourteen, all at one magnitude.
 
-Operations, their ranges and signs are torchvision's `RandAugment`, pixels nearest-neighbour as there.
+Operations, their ranges and signs are those of torchvision's `RandAugment`, also with
+nearest-neighbour interpolation.
 """
 
 from collections.abc import Callable
@@ -15,12 +16,12 @@ Colour = tuple[int, int, int]
 
 
 def affine(image: Image.Image, matrix: tuple[float, ...], fill: Colour) -> Image.Image:
-    """Output pixel (x, y) shows the input at (a x + b y + c, d x + e y + f); `fill` outside."""
+    """An affine transform: output pixel (x, y) is the input at (a x + b y + c, d x + e y + f), and `fill` outside."""
     return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST, fillcolor=fill)
 
 
 def enhanced(kind: Callable) -> Callable:
-    """The operation that applies an enhancer of Pillow's by the factor 1 + magnitude."""
+    """The operation that applies an enhancer of Pillow with the factor 1 + magnitude."""
     return lambda image, magnitude, fill: kind(image).enhance(1.0 + magnitude)
 
 
@@ -48,16 +49,26 @@ NAMES = tuple(OPERATIONS)
 
 
 def apply(name: str, image: Image.Image, magnitude: int, negative: bool, fill: Colour) -> Image.Image:
-    """One operation on an RGB image. magnitude: 0 to 30, the weakest to the strongest; what `fill` is for comes into
-    view from outside of the picture."""
+    """One operation on an RGB image.
+
+    Args:
+      name: name of the operation.
+      image: the image.
+      magnitude: 0 to 30, from the weakest to the strongest.
+      negative: whether the sign of the amount is negative, where the operation has a sign.
+      fill: colour of the parts that come from outside the image.
+    """
     operation, (weakest, strongest), signed = OPERATIONS[name]
     amount = weakest + (strongest - weakest) * magnitude / (BINS - 1)
     return operation(image, -amount if signed and negative else amount, fill)
 
 
 def randaugment(image: Image.Image, spec: RandAugment, fill: Colour, rng: np.random.Generator) -> Image.Image:
-    """`spec.operations` operations on an RGB image, one after the other, each drawn from `spec.names`, or all, and applied with
-    the probability `spec.probability`."""
+    """`spec.operations` random operations on an RGB image, one after the other.
+
+    Each is drawn from `spec.names`, or from all operations if there are none, and applied with the
+    probability `spec.probability`.
+    """
     names = spec.names or NAMES
     for _ in range(spec.operations):
         name, negative = names[rng.integers(len(names))], bool(rng.integers(2))

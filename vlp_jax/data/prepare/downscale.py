@@ -1,4 +1,4 @@
-"""Pictures made smaller before they are stored, for data sets whose pictures are larger than any model wants them."""
+"""Downscaling of images before they are stored, for data sets with images larger than any model needs."""
 
 import io
 
@@ -11,11 +11,21 @@ JPEG_QUALITY = 95
 
 
 def downscale_image(data: bytes, size: int, key: str, lossless: bool = False) -> bytes:
-    """The picture with its shorter side at `size` pixels and its aspect kept, or `data` itself where it is no longer.
+    """The image with a shorter side of `size` pixels and the same aspect; `data` itself if that side is not longer.
 
-    Resampling is bicubic with antialiasing, Exif orientation is applied, transparency stays. A JPEG becomes a JPEG of
-    quality 95, or with `lossless` a PNG; a WebP a lossless WebP; all others PNG. Colour profiles and other metadata are
-    left out, as nothing here reads them. Raises: SampleError for a picture that is damaged or has too many pixels.
+    Resampling is bicubic with antialiasing, Exif orientation is applied, and transparency is kept.
+    A JPEG becomes a JPEG of quality 95, or a PNG if `lossless`; a WebP becomes a lossless WebP; all
+    others become PNG. Colour profiles and other metadata are left out, because this package does
+    not read them.
+
+    Args:
+      data: the encoded image.
+      size: length of the shorter side in pixels.
+      key: key of the sample in errors.
+      lossless: whether a JPEG becomes a PNG.
+
+    Raises:
+      SampleError: if the image is damaged or has too many pixels.
     """
     image = decode(data, key, Images.maximum_pixels)
     if min(image.size) <= size:

@@ -15,13 +15,19 @@ from vlp_jax.data.samples import SampleError, Source
 from vlp_jax.data.worker_processes import leave_with_parent, workers_starting
 from vlp_jax.errors import DataError
 
-CHUNK = 16  # samples a task of a process
-AHEAD = 4  # tasks a process may be ahead of what is written
+CHUNK = 16  # samples in one task
+AHEAD = 4  # tasks per process that may be ahead of the writer
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """What became of a sample: its record, or the error for which it is left out, and whether its picture was made smaller."""
+    """The result of a sample.
+
+    Attributes:
+      record: the encoded record; None if the sample is left out.
+      error: the error for which it is left out.
+      resized: whether its image was downscaled.
+    """
 
     record: bytes | None
     error: SampleError | None = None
@@ -30,7 +36,13 @@ class Encoded:
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """From indices of a source to records. image_size: see `downscale_image`; None leaves pictures as large as they are."""
+    """From indices of a source to records.
+
+    Attributes:
+      source: the source.
+      schema: the fields of the records.
+      image_size: see `downscale_image`; None leaves the size of images unchanged.
+    """
 
     source: Source
     schema: Schema
@@ -49,9 +61,12 @@ class Encoder:
 
 
 def encode_from(encoder: Encoder, first: int, workers: int) -> contextlib.AbstractContextManager[Iterator[Encoded]]:
-    """An iterator over all samples from `first` on, in order. Leaving the context ends the worker processes.
+    """A context with an iterator over all samples from `first` on, in order.
 
-    Raises (while it is read): DataError if a worker process dies.
+    The worker processes end when the context is left.
+
+    Raises:
+      DataError: during the iteration, if a worker process dies.
     """
     if workers <= 1:
         return contextlib.nullcontext(map(encoder, range(first, len(encoder.source))))
@@ -60,7 +75,7 @@ def encode_from(encoder: Encoder, first: int, workers: int) -> contextlib.Abstra
 
 def _in_processes(encoder: Encoder, first: int, workers: int) -> Iterator[Encoded]:
     context = multiprocessing.get_context("spawn")
-    stopped = context.RawValue(ctypes.c_bool, False)  # no Event, whose lock a worker that dies may hold
+    stopped = context.RawValue(ctypes.c_bool, False)  # not an Event: a dying worker could hold its lock
     executor = ProcessPoolExecutor(workers, context, _start_worker, (encoder, stopped))
     starts, waiting = iter(range(first, len(encoder.source), CHUNK)), collections.deque()
     try:
@@ -79,8 +94,8 @@ def _in_processes(encoder: Encoder, first: int, workers: int) -> Iterator[Encode
         raise DataError(f"{encoder.source.spec}: a worker process died, perhaps for want of memory; run the same command "
                         f"again to go on, with fewer than --workers={workers}") from error
     finally:
-        stopped.value = True  # where this is not the end: tasks that nobody waits for any more are not finished first
-        executor.shutdown(cancel_futures=True)  # no worker is killed: one that was sending would be waited for without end
+        stopped.value = True  # after an early exit, running tasks stop, because their results are not needed
+        executor.shutdown(cancel_futures=True)  # no worker is killed: waiting for one killed while it sends would never end
 
 
 def _start_worker(encoder: Encoder, stopped: ctypes.c_bool) -> None:

@@ -1,4 +1,4 @@
-"""How a `Sample` becomes a tf.train.Example record, and the features.json that lets TFDS read it."""
+"""From a `Sample` to a tf.train.Example record, and the features.json with which TFDS reads it."""
 
 import dataclasses
 import io
@@ -17,10 +17,19 @@ _FEATURES = "tensorflow_datasets.core.features."
 
 
 def encode_image(data: bytes, image_format: str, key: str) -> bytes:
-    """The image as it is stored: unchanged for `keep`, else RGBA, upright, lossless, the same pixels wherever alpha > 0.
+    """The image in its stored form.
 
-    What lies under alpha 0 is cleared by WebP. `keep` reads the header only, and stores an image with a palette as
-    RGBA PNG, since TFDS decodes those to indices of the palette. Raises: SampleError, as `decode` does.
+    For `keep` it is unchanged, and only its header is read; an image with a palette is stored as
+    RGBA PNG, because TFDS would decode it to palette indices. Otherwise it is lossless RGBA,
+    upright, with the same pixels wherever alpha > 0. WebP clears the colours where alpha is 0.
+
+    Args:
+      data: the encoded image.
+      image_format: one of IMAGE_FORMATS.
+      key: key of the sample in errors.
+
+    Raises:
+      SampleError: as `decode`.
     """
     with named_errors(key, data):
         if image_format == "keep":
@@ -37,7 +46,7 @@ def encode_image(data: bytes, image_format: str, key: str) -> bytes:
 
 
 def metadata_of(sample: Sample) -> dict[str, Any]:
-    """The metadata under the names it is stored by: `key`, `captions`, ... of its own become `source_key`, ..."""
+    """The metadata by stored name: fields called `key`, `captions`, ... become `source_key`, `source_captions`, ..."""
     return {f"source_{name}" if name in RESERVED else name: value for name, value in sample.metadata.items()}
 
 
@@ -69,10 +78,14 @@ _KIND_OF_SEVERAL = {
 class Schema:
     """The stored fields of a data set, the same in every record.
 
-    kinds: for each metadata field one of text, texts, integer, number (float32), or json (JSON kept in a text, for
-    all that is none of these or is sometimes missing). several: whether a list `captions` is stored beside `caption`.
-    named: whether the names of their fields are stored as `caption_fields`. files: whether the names of images are stored as
-    `image_file`, by which samples of one image are known.
+    Attributes:
+      kinds: for each metadata field one of text, texts, integer, number (float32), or json (JSON
+        stored in a text, for everything else and for fields that are sometimes missing).
+      several: whether a list `captions` is stored in addition to `caption`.
+      image_format: see `encode_image`.
+      named: whether the fields that captions come from are stored as `caption_fields`.
+      files: whether the names of images are stored as `image_file`, which identifies the samples of
+        one image.
     """
 
     kinds: dict[str, str]
@@ -82,7 +95,12 @@ class Schema:
     files: bool = False
 
     def encode(self, sample: Sample) -> bytes:
-        """The record of a sample. Raises: SampleError for a damaged image or a field of another type than its kind."""
+        """The record of a sample.
+
+        Raises:
+          SampleError: for a sample without a caption, a damaged image, or a field whose type
+            differs from its kind.
+        """
         if not sample.captions:
             raise SampleError(Reason.MISSING_CAPTION, sample.key, NO_CAPTION)
         fields = {
@@ -143,8 +161,14 @@ def _feature(kind: str) -> dict:
 
 
 def survey(samples: Iterable[Sample], complete: bool, image_format: str) -> Schema:
-    """The schema that holds all these samples. Unless they are `complete`, later ones may have several captions, from
-    several fields."""
+    """The schema for some samples.
+
+    Args:
+      samples: the samples.
+      complete: whether these are all samples. Otherwise later ones may have several captions, from
+        several fields.
+      image_format: see `encode_image`.
+    """
     seen: dict[str, set[str]] = {}
     count, present, several, named, files = 0, {}, not complete, not complete, False
     for sample in samples:

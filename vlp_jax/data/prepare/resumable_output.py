@@ -1,4 +1,4 @@
-"""A folder that is being written shard by shard, so that a command which was stopped can go on with the next one."""
+"""An output folder that is written shard by shard, so that a stopped command can resume with the next shard."""
 
 import fcntl
 import json
@@ -12,16 +12,30 @@ from vlp_jax.errors import ConfigError
 
 
 def unfinished_folder(output: pathlib.Path, name: str) -> pathlib.Path:
-    """Where what belongs in `output` lies until it is whole."""
+    """The folder that holds the contents of `output` until they are complete."""
     return output.with_name(f"{output.name}.partial-{name}")
 
 
 class ResumableOutput:
-    """OUTPUT.partial-NAME: `data` with whole shards, and progress.jsonl with a line on the plan and one on each of them.
+    """An unfinished output folder, OUTPUT.partial-NAME.
 
-    The plan is everything that decides what is written. Shards of another plan are never mixed with, nor deleted.
-    Attributes: folder. data: where shards belong. shards: the entries of those that are whole, by split, in order.
-    Raises: ConfigError if whole shards of another plan are there, or another process is at work on them.
+    It has `data` with complete shards, and progress.jsonl with one line for the plan and one for
+    each shard. The plan is everything that decides what is written. Shards of another plan are
+    never mixed in, nor deleted.
+
+    Args:
+      output: the final folder.
+      name: name of the data set.
+      plan: the plan, as JSON returns it; `splits` is a mapping by split.
+
+    Attributes:
+      folder: the unfinished folder.
+      data: the folder of the shards.
+      shards: the entries of the complete shards, by split, in order.
+
+    Raises:
+      ConfigError: if the folder has complete shards of another plan, or if another process writes
+        to it.
     """
 
     def __init__(self, output: pathlib.Path, name: str, plan: dict[str, Any]):
@@ -40,7 +54,7 @@ class ResumableOutput:
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        """What is whole stays for the next command; a folder in which nothing is yet goes."""
+        """Closes the folder and keeps complete shards; after an error it removes a folder without any."""
         if kind is not None and not any(entry["count"] for entries in self.shards.values() for entry in entries):
             shutil.rmtree(self.folder, ignore_errors=True)
         self.close()
@@ -61,8 +75,12 @@ class ResumableOutput:
         self._rewrite([plan, *kept])
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Counts a shard as whole. entry: its `split`, `file`, `size` (of the file), `count` (of what
-        is in it) and whatever else is to be kept."""
+        """Records a shard as complete.
+
+        Args:
+          entry: its `split`, `file`, `size` (of the file), `count` (of its records), and any
+            further values to keep.
+        """
         _sync(self.data / entry["file"])
         with open(self.log, "a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
@@ -75,7 +93,7 @@ class ResumableOutput:
         shutil.rmtree(self.folder)
 
     def close(self) -> None:
-        """Lets other processes at the folder."""
+        """Releases the lock, so that other processes can use the folder."""
         os.close(self._held)
 
     def _lock(self) -> None:
@@ -89,7 +107,7 @@ class ResumableOutput:
             pass
 
     def _read(self) -> list[dict[str, Any]]:
-        """The whole lines; the last one may be torn."""
+        """The complete lines of the log; the last one may be truncated."""
         if not self.log.exists():
             return []
         lines = []

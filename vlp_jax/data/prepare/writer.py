@@ -1,4 +1,4 @@
-"""Writes sources as a TFDS-layout folder of ArrayRecord shards, without TFDS and without TensorFlow."""
+"""Writer of sources to a folder of ArrayRecord shards in the layout of TFDS, without TFDS and TensorFlow."""
 
 import collections
 import contextlib
@@ -22,11 +22,11 @@ from vlp_jax.data.samples import LeavesOut, Sample, SampleError, Source
 from vlp_jax.data.sources.arrayrecord import TEMPLATE, ArrayRecordSource, shard_name
 from vlp_jax.errors import ConfigError, DataError
 
-FORMAT = 2  # of what is written; another number never goes on with the shards of this one
-SURVEYED = 10_000  # samples a split that decide the types of the fields
+FORMAT = 2  # version of the output; a command of another version never resumes from these shards
+SURVEYED = 10_000  # samples per split, at most, that decide the types of the fields
 SAMPLES_A_SHARD = 2_500
 COMPRESSIONS = {"none": "uncompressed", "zstd": "zstd:3", "brotli": "brotli:11,transpose:true"}
-LISTED = 100  # keys of skipped samples that the manifest names
+LISTED = 100  # number of skipped samples that the manifest lists
 
 Progress = Callable[[str, int, int], None]
 
@@ -35,9 +35,12 @@ Progress = Callable[[str, int, int], None]
 class Options:
     """How a data set is written.
 
-    shards: of each split; None: one for every 2,500 samples. image_format: see `encode_image`. image_size: see
-    `downscale_image`; None leaves pictures as large as they are. compression: of records; brotli is the smallest and slow to
-    write. workers: processes that encode; the result does not depend on them.
+    Attributes:
+      shards: number of shards of each split; None: one for every 2,500 samples.
+      image_format: see `encode_image`.
+      image_size: see `downscale_image`; None leaves the size of images unchanged.
+      compression: of the records; brotli gives the smallest files, but is slow to write.
+      workers: number of processes that encode; the result does not depend on it.
     """
 
     shards: int | None = None
@@ -51,13 +54,23 @@ def write_dataset(splits: Mapping[str, Source], output: str | os.PathLike, name:
                   options: Options | None = None, progress: Progress = lambda split, done, of: None) -> dict:
     """Writes `splits` to the new folder `output` and returns its manifest.
 
-    `arrayrecord:OUTPUT/SPLIT` and `tfds.builder_from_directory(OUTPUT).as_data_source(SPLIT)` read it. The folder
-    appears under its name only when it is whole. Stopped in whatever way and called again, it keeps the whole shards in
-    OUTPUT.partial-NAME and goes on; the same sources always give the same files, byte for byte. A bad sample is left
-    out, and counted in the manifest.
-    Args: name: the data set's, the folder's if None. progress: called with the split, the samples done and their number.
-    Raises: ConfigError if the folder exists or cannot be written, a name is not one, or OUTPUT.partial-NAME was begun
-      with other sources or options; DataError if a split has no good sample.
+    `arrayrecord:OUTPUT/SPLIT` and `tfds.builder_from_directory(OUTPUT).as_data_source(SPLIT)` read
+    it. The folder appears under its name only when it is complete. After an interruption of any
+    kind, the complete shards are kept in OUTPUT.partial-NAME, and the next call resumes from them.
+    The same sources always result in bit-identical files. A bad sample is left out and counted
+    in the manifest.
+
+    Args:
+      splits: the source of each split.
+      output: the new folder.
+      name: name of the data set; None: that of the folder.
+      options: see `Options`.
+      progress: called with the split, the number of samples done and their total number.
+
+    Raises:
+      ConfigError: if the folder exists or cannot be written, if a name is invalid, or if
+        OUTPUT.partial-NAME was begun with other sources or options.
+      DataError: if a split has no good sample.
     """
     options = options or Options()
     output = pathlib.Path(output).absolute()
@@ -77,7 +90,7 @@ def write_dataset(splits: Mapping[str, Source], output: str | os.PathLike, name:
 
 
 def _plan(splits: Mapping[str, Source], name: str, options: Options) -> dict[str, Any]:
-    """All that decides what is written, as JSON gives it back."""
+    """Everything that decides what is written, as values that JSON preserves."""
     versions = {package: importlib.metadata.version(package) for package in ("array_record", "pillow")}
     sources = {split: {"source": source.spec, "fingerprint": source.fingerprint()} for split, source in splits.items()}
     given = dataclasses.asdict(options)
@@ -97,7 +110,7 @@ def _write(splits, name, options, unfinished, progress) -> dict:
     _write_json(unfinished.data / "dataset_info.json", _dataset_info(name, written))
     _write_json(unfinished.data / "manifest.json", manifest)
     for split in splits:
-        ArrayRecordSource(unfinished.data, split)  # raises if a shard is not what was meant to be written
+        ArrayRecordSource(unfinished.data, split)  # raises if a shard differs from what should have been written
     unfinished.finish()
     return manifest
 
@@ -114,7 +127,7 @@ def _survey_all(splits: Mapping[str, Source], image_format: str) -> Schema:
 
 
 def _write_split(name, split, encoder, options, unfinished, progress) -> None:
-    """Writes the shards that are not yet whole. A shard holds its part of the source's samples, less the bad ones."""
+    """Writes the missing shards of a split. A shard holds its part of the source's samples, without the bad ones."""
     samples, whole = len(encoder.source), len(unfinished.shards[split])
     shards = min(options.shards or max(1, -(-samples // SAMPLES_A_SHARD)), samples)
     edges = [samples * shard // shards for shard in range(shards + 1)]
@@ -129,7 +142,7 @@ def _write_split(name, split, encoder, options, unfinished, progress) -> None:
 
 
 def _write_shard(path: pathlib.Path, encoded: Iterator[Encoded], compression: str, progress: Callable[[int], None]) -> dict:
-    """Writes a file that has its name only when it is whole; returns what the progress file says of it."""
+    """Writes a file that gets its name only when it is complete, and returns its entry in the progress file."""
     skipped, keys, count, size, resized = collections.Counter(), [], 0, 0, 0
     temporary = path.with_suffix(".writing")
     writer = array_record_module.ArrayRecordWriter(str(temporary), f"group_size:1,{COMPRESSIONS[compression]}")
@@ -153,7 +166,7 @@ def _write_shard(path: pathlib.Path, encoded: Iterator[Encoded], compression: st
 
 def _close(writer: array_record_module.ArrayRecordWriter) -> None:
     try:
-        writer.close()  # it writes in the background and says only here what went wrong
+        writer.close()  # it writes in the background and reports errors only here
     except RuntimeError as error:
         raise OSError(str(error).split(";")[0]) from error
 

@@ -1,8 +1,9 @@
-"""ArrayRecord folders in the layout of TFDS, as `python -m vlp_jax.prepare` and TFDS itself write them.
+"""ArrayRecord folders in the layout of TFDS, written by `python -m vlp_jax.prepare` or by TFDS itself.
 
-dataset_info.json holds the splits and the number of records of every shard, features.json the type of every field,
-NAME-SPLIT.array_record-00000-of-00004 the records (tf.train.Example); `prepare` adds manifest.json. Neither TFDS nor
-TensorFlow is needed to read them. A folder may lie in `gs://`, which ArrayRecord reads itself (the JSON needs gcsfs).
+dataset_info.json holds the splits and the number of records of every shard, features.json the type
+of every field, and NAME-SPLIT.array_record-00000-of-00004 the records (tf.train.Example). `prepare`
+adds manifest.json. Reading needs neither TFDS nor TensorFlow. A folder may be in `gs://`, which
+ArrayRecord reads itself (the JSON files need gcsfs).
 """
 
 import os
@@ -20,13 +21,21 @@ from vlp_jax.data.sources.record_fields import read_fields, read_json, read_mani
 from vlp_jax.data.sources.tf_example import decode_example
 from vlp_jax.errors import DataError
 
-AT_ONCE = 8  # shards looked at at the same time
+AT_ONCE = 8  # shards that are checked at the same time
 MOST_READERS = 4096
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 
 def shard_name(dataset: str, split: str, shard: int, shards: int, template: str = TEMPLATE) -> str:
-    """The file name of one shard, as TFDS forms it."""
+    """File name of one shard, in the form that TFDS uses.
+
+    Args:
+      dataset: name of the data set.
+      split: name of the split.
+      shard: number of the shard, from 0 on.
+      shards: number of shards of the split.
+      template: file name with {DATASET}, {SPLIT}, {FILEFORMAT} and {SHARD_X_OF_Y}.
+    """
     of = f"{shard:05d}-of-{shards:05d}"
     parts = {"DATASET": dataset, "SPLIT": split, "FILEFORMAT": "array_record", "SHARD_X_OF_Y": of}
     for name, value in parts.items():
@@ -35,26 +44,35 @@ def shard_name(dataset: str, split: str, shard: int, shards: int, template: str 
 
 
 def check_shards(paths: list[str], lengths: list[int], spec: str) -> list[int]:
-    """The sizes of ArrayRecord files. Raises: DataError if one is missing, damaged, or not of its length."""
+    """Sizes of ArrayRecord files in bytes.
+
+    Args:
+      paths: the shards.
+      lengths: expected number of records of each shard.
+      spec: name of the source in messages.
+
+    Raises:
+      DataError: if a shard is missing or damaged, or has another number of records.
+    """
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(lambda path, length: _check_shard(path, length, paths, spec), paths, lengths))
 
 
 def _open(path: str):
-    """A reader of single records at random: it reads nothing ahead, and starts no threads."""
+    """A reader of single records at random: it does not read ahead and starts no threads."""
     options = "readahead_buffer_size:0,max_parallelism:0"
     return array_record_module.ArrayRecordReader(path, options, file_reader_buffer_size=32768)
 
 
 def readers_kept() -> int:
-    """How many readers a process keeps open: each one has an open file, and 10 bytes a record."""
+    """Number of readers that a process keeps open. Each one has an open file and takes 10 bytes a record."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return MOST_READERS if limit == resource.RLIM_INFINITY else max(16, min(MOST_READERS, limit // 2))
 
 
 def _check_shard(path: str, length: int, paths: list[str], spec: str) -> int:
     size, name = size_or_none(path), os.path.basename(path)
-    if size is None:  # the reader of a missing file raises nothing
+    if size is None:  # the reader raises nothing for a missing file
         present = sum(size_or_none(path) is not None for path in paths)
         raise DataError(f"{spec}: {name} is missing; {present} of {len(paths)} shards found")
     reader = _open(path)
@@ -68,11 +86,17 @@ def _check_shard(path: str, length: int, paths: list[str], spec: str) -> int:
 
 
 class ArrayRecordSource:
-    """One split of a TFDS-layout folder.
+    """One split of a folder in the layout of TFDS.
 
-    Args: directory: the folder with dataset_info.json. split: a name in it. spec: what messages call this source.
-    Raises: DataError for an unknown split, a folder of another file format, a set without image or caption field, and
-      a shard that is missing or does not hold the number of records that dataset_info.json and manifest.json say.
+    Args:
+      directory: the folder with dataset_info.json.
+      split: name of one of its splits.
+      spec: name of the source in messages.
+
+    Raises:
+      DataError: for an unknown split, a folder of another file format, a data set without image or
+        caption field, and a shard that is missing or differs in its number of records from
+        dataset_info.json or manifest.json.
     """
 
     def __init__(self, directory: str | os.PathLike, split: str, spec: str | None = None):
@@ -111,7 +135,7 @@ class ArrayRecordSource:
         return self.fields.sample(name, values)
 
     def fingerprint(self) -> str:
-        """Stands for the names, lengths and sizes of the shards."""
+        """Hash of the names, lengths and sizes of the shards."""
         names = [os.path.basename(path) for path in self.paths]
         return fingerprint_of("arrayrecord", names, self.lengths, self._bytes)
 
@@ -136,7 +160,7 @@ class ArrayRecordSource:
                     raise DataError(f"{self.spec}: {self.paths[shard]} can no longer be read")
                 self._readers[shard] = reader
                 if len(self._readers) > readers_kept():
-                    self._readers.popitem(last=False)  # another thread may still read from it; it closes when that is done
+                    self._readers.popitem(last=False)  # another thread may still read from it; it closes after that
             self._readers.move_to_end(shard)
             return self._readers[shard]
 
@@ -149,7 +173,12 @@ class ArrayRecordSource:
 
 
 def open_arrayrecord(rest: str) -> ArrayRecordSource:
-    """The split DIR/SPLIT. Raises: DataError; see `ArrayRecordSource`."""
+    """The split DIR/SPLIT.
+
+    Raises:
+      DataError: if `rest` is not of this form or on an unsupported storage; see
+        `ArrayRecordSource`.
+    """
     refuse_remote(rest, f"arrayrecord:{rest}", supported=("gs",))
     whole = os.path.expanduser(rest.rstrip("/"))
     directory, _, split = whole.rpartition("/")

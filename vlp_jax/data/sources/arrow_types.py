@@ -1,4 +1,4 @@
-"""Which Arrow types can be images, captions and metadata. PyArrow is imported when one is asked about."""
+"""Which Arrow types can be images, captions and metadata. PyArrow is imported on first use."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ def is_image(kind: Any) -> bool:
 
 
 def is_path(kind: Any) -> bool:
-    """Whether a type is text, or a struct with a field `path`, which may name an image file."""
+    """Whether a type is text, or a struct with a text field `path`: either may name an image file."""
     from pyarrow import types
 
     if types.is_struct(kind):
@@ -25,7 +25,7 @@ def is_path(kind: Any) -> bool:
 
 
 def is_list(kind: Any) -> bool:
-    """Whether a type is a list, of any length or of one."""
+    """Whether a type is a list, of variable or fixed length."""
     from pyarrow import types
 
     return (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind) or types.is_list_view(kind)
@@ -33,7 +33,10 @@ def is_list(kind: Any) -> bool:
 
 
 def is_text(kind: Any) -> bool:
-    """Whether a type is text, a list or a dictionary of text; a column of nothing but nulls may be meant as either."""
+    """Whether a type is text, a list of text or a dictionary of text.
+
+    The null type counts as text, because a column of nulls may be meant as any of them.
+    """
     from pyarrow import types
 
     if is_list(kind) or types.is_dictionary(kind):
@@ -49,7 +52,7 @@ def has_fields(kind: Any) -> bool:
 
 
 def holds_bytes(kind: Any) -> bool:
-    """Whether there are binary values in a type, however deep."""
+    """Whether a type contains binary values at any depth."""
     from pyarrow import types
 
     if types.is_nested(kind):
@@ -58,7 +61,7 @@ def holds_bytes(kind: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON can hold it."""
+    """A value converted to what JSON can hold."""
     if isinstance(value, dict):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -67,8 +70,14 @@ def plain(value: Any) -> Any:
 
 
 def class_names(metadata: bytes) -> dict[str, Any]:
-    """The names of class labels by column, from what Hugging Face `datasets` keeps in a schema's metadata: a list of names, or such
-    dictionaries by field where the column is nested."""
+    """Class names by column, from the metadata that Hugging Face `datasets` keeps in a schema.
+
+    Args:
+      metadata: JSON of the key `huggingface` in the schema's metadata.
+
+    Returns: for each column with class labels a list of names, or nested dictionaries of such lists
+      by field where the column is nested. Empty where the metadata cannot be read.
+    """
     try:
         features = json.loads(metadata)["info"]["features"]
         return {column: names for column, feature in features.items() if (names := _names_in(feature))}
@@ -77,7 +86,7 @@ def class_names(metadata: bytes) -> dict[str, Any]:
 
 
 def _names_in(feature: Any) -> Any:
-    """The names of a class label, or those of a feature's fields by name; the items of a list are as the list."""
+    """The names of a class label, or those of a feature's fields by name. A list feature counts as its items."""
     if isinstance(feature, list):
         return _names_in(feature[0]) if feature else None
     if not isinstance(feature, dict):
@@ -92,7 +101,14 @@ def _names_in(feature: Any) -> Any:
 
 
 def with_names(value: Any, names: Any) -> Any:
-    """A value with class labels by their names; a label that has none, as -1 of a test split has, is None."""
+    """A value with its class labels replaced by their names.
+
+    Args:
+      value: a label, a list, a dictionary, or any other value.
+      names: list of names, dictionaries of them by field, or None for no class label.
+
+    Returns: the value; None for a label without a name, such as -1 in a test split.
+    """
     if isinstance(value, list | tuple):
         return [with_names(item, names) for item in value]
     if isinstance(names, dict):
@@ -103,6 +119,6 @@ def with_names(value: Any, names: Any) -> Any:
 
 
 def by_path(names: dict[str, Any]) -> dict[str, list[str]]:
-    """The names of class labels, nested ones by a name with dots."""
+    """The names of class labels in one level; a nested label has its path, joined by dots, as its key."""
     nested = {name: by_path(inner) if isinstance(inner, dict) else {"": inner} for name, inner in names.items()}
     return {f"{name}.{rest}".rstrip("."): found for name, inner in nested.items() for rest, found in inner.items()}

@@ -1,7 +1,9 @@
-"""The two JSON files that captioning data come in, COCO's annotations and Karpathy's splits, as JSON lines that `jsonl:` reads.
+"""Conversion of COCO annotations and Karpathy splits to the JSON lines of `jsonl:`.
 
-COCO (Chen et al. 2015): {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}. Karpathy (Karpathy and Fei-Fei
-2015): {"images": [{"filename", "filepath", "split", "sentences": [{"raw"}]}]}, for COCO, Flickr8k and Flickr30k.
+Captioning data come in these two JSON formats. COCO (Chen et al. 2015): {"images": [{"id",
+"file_name"}], "annotations": [{"image_id", "caption"}]}. Karpathy (Karpathy and Fei-Fei 2015):
+{"images": [{"filename", "filepath", "split", "sentences": [{"raw"}]}]}, for COCO, Flickr8k and
+Flickr30k.
 """
 
 import json
@@ -15,11 +17,11 @@ from vlp_jax.data.sources.filesystem import read_file
 from vlp_jax.errors import ConfigError, DataError
 
 COCO, KARPATHY = "COCO captions", "a Karpathy split"
-HEAD = 1 << 20  # bytes at the beginning in which keys are looked for
+HEAD = 1 << 20  # bytes at the beginning that are searched for keys
 
 
 def name_format(data: Any) -> str | None:
-    """Which of the two formats a JSON value is of; None for others."""
+    """Which of the two formats a JSON value has; None for any other."""
     images = data.get("images") if isinstance(data, dict) else None
     first = images[0] if isinstance(images, list) and images else None
     if not isinstance(first, dict):
@@ -30,7 +32,7 @@ def name_format(data: Any) -> str | None:
 
 
 def guess_format(head: bytes) -> str | None:
-    """Which of the two formats a file over several lines is of, by how it begins; None for others."""
+    """Which of the two formats a file of several lines has, judged by its first bytes; None for any other."""
     if b'"images"' not in head:
         return None
     if b'"sentences"' in head and b'"filename"' in head:
@@ -39,7 +41,7 @@ def guess_format(head: bytes) -> str | None:
 
 
 def how_to_convert(path: str, name: str) -> str:
-    """What a file of such a format is, and the command that makes lines of it."""
+    """Message that names the format of a file and the command that converts it to lines."""
     split = " --split=test" if name == KARPATHY else ""
     output = shlex.quote(f"{os.path.splitext(os.path.basename(path))[0]}.jsonl")
     return (f"{path}: is {name}, one JSON object for all images; make a line of each image: python -m vlp_jax.prepare "
@@ -47,10 +49,15 @@ def how_to_convert(path: str, name: str) -> str:
 
 
 def convert(path: str, split: str | None = None) -> Iterator[dict[str, Any]]:
-    """{"image", "caption": [...], and the other fields of the image} for each image that has captions, in order.
+    """One row for each image that has captions, in order: `image`, `caption` (a list) and other fields of the image.
 
-    split: of Karpathy's, such as `test`; None: all, with their `split`.
-    Raises: DataError for a file of another format, and for a split that it has not.
+    Args:
+      path: the JSON file.
+      split: a split of a Karpathy file, such as `test`; None for all. Each row has its `split`.
+
+    Raises:
+      ConfigError: if a split is given for COCO annotations, which have none.
+      DataError: if the file has another format, lacks a field, or does not have the split.
     """
     try:
         data = json.loads(read_file(path))

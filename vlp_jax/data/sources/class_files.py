@@ -1,7 +1,7 @@
-"""Names of classes and prompts for them, in text files next to tars or one folder above, as CLIP_benchmark lays them out.
+"""Class names and prompts in text files next to tars or one folder above, in the layout of CLIP_benchmark.
 
-`classnames.txt` has the name of a class a line, that of class 0 first; `zeroshot_classification_templates.txt` a prompt a line, in
-which `{c}` is the class.
+`classnames.txt` has one class name a line, that of class 0 first.
+`zeroshot_classification_templates.txt` has one prompt a line, in which `{c}` is the class.
 """
 
 import os
@@ -16,9 +16,14 @@ CLASS_NAMES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.tx
 
 
 def lines_of(data: bytes, path: str) -> list[str]:
-    """The lines of a text file, also of one with a byte order mark or CR LF; blank ones at the end are left out.
+    """The lines of a text file, with or without a byte order mark or CR LF. Blank lines at the end are left out.
 
-    Raises: DataError for bytes that are not UTF-8.
+    Args:
+      data: the content of the file.
+      path: its name in messages.
+
+    Raises:
+      DataError: if the bytes are not UTF-8.
     """
     try:
         lines = re.split(r"\r\n|\n|\r", data.decode("utf-8-sig"))
@@ -30,9 +35,12 @@ def lines_of(data: bytes, path: str) -> list[str]:
 
 
 def class_files(paths: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The class names and the templates, with {} for the class, that lie with these files; none where there are no such files.
+    """The class names and the templates stored with these files.
 
-    Raises: DataError for a file that is not UTF-8, and for a template without exactly one {c}.
+    Returns: (class names, templates with {} for the class), each empty where there is no such file.
+
+    Raises:
+      DataError: if a file is not UTF-8, or if a template does not have exactly one {c}.
     """
     folders = list(dict.fromkeys(folder_of(without_query(path)) for path in paths))
     folders = list(dict.fromkeys([*folders, *map(_above, folders)]))
@@ -41,7 +49,7 @@ def class_files(paths: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _first(folders: Sequence[str], name: str) -> tuple[str, list[str]]:
-    """The first file of this name, and its lines."""
+    """The first file of this name in the folders, and its lines."""
     for folder in folders:
         path = join(folder, name)
         try:

@@ -1,4 +1,4 @@
-"""What the tabular kinds share: which columns make a sample, and the image files that rows name."""
+"""Common parts of the tabular kinds: the columns that make a sample, and the image files that rows name."""
 
 import dataclasses
 import os
@@ -22,10 +22,11 @@ FILE_OPTIONS = (*OPTIONS, "root")  # of kinds whose rows name image files
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Which columns of a row are its image and its captions, and in which prompts a caption is put.
+    """Which columns of a row are its image and its captions, and which prompts the captions are put in.
 
-    A dot reaches into a nested field: `captions.text` of `{"captions": {"text": [...]}}` or of `{"captions": [{"text":
-    ...}, ...]}`. Several caption columns, lists in them and several prompts all give one sample several captions.
+    A dot reaches into a nested field: `captions.text` of `{"captions": {"text": [...]}}` or of
+    `{"captions": [{"text": ...}, ...]}`. Several caption columns, lists in them, and several
+    prompts all give one sample several captions.
     """
 
     image: str = "image"
@@ -34,7 +35,17 @@ class Columns:
 
     @classmethod
     def of(cls, options: Options, spec: str, captions: tuple[str, ...] = ("caption",), image: str = "image") -> "Columns":
-        """The columns that `?image=..&caption=..&prompt=..` names. Raises: DataError for a prompt without {}."""
+        """The columns that `?image=..&caption=..&prompt=..` names.
+
+        Args:
+          options: the options of the source.
+          spec: name of the source in messages.
+          captions: default caption columns.
+          image: default image column.
+
+        Raises:
+          DataError: if a prompt has no {}.
+        """
         prompts = options.get("prompt", ("{}",))
         for prompt in prompts:
             if "{}" not in prompt:
@@ -42,44 +53,66 @@ class Columns:
         return cls(single(options, "image", image, spec), options.get("caption", captions), prompts)
 
     def check(self, present: list[str], place: str) -> None:
-        """Raises: DataError if there are no such columns among those `present` at `place`."""
+        """Checks that the columns exist.
+
+        Args:
+          present: the columns of the file.
+          place: name of the file in messages.
+
+        Raises:
+          DataError: if a column is missing.
+        """
         for option, names in (("image", [self.image]), ("caption", self.captions)):
             for name in names:
                 if name not in present and name.split(".")[0] not in present:
                     listed = ", ".join(present)
                     alone = TEXT_ALONE if option == "image" else IMAGE_ALONE
-                    more = f"; {alone}" if name == option else ""  # the usual column: perhaps there is none of its kind
+                    more = f"; {alone}" if name == option else ""  # the default column: the data may have none of its kind
                     raise DataError(f"{place}: no column {name!r} (columns: {listed}); name the right one: ?{option}=COLUMN{more}")
 
     def used(self) -> set[str]:
-        """Image and caption columns, with those that they are nested in."""
+        """Image and caption columns, and the columns that they are nested in."""
         names = {self.image, *self.captions}
         return names | {name.split(".")[0] for name in names}
 
     def of_image_alone(self, column: str) -> bool:
-        """Whether the image is, or lies in, this column, and no caption does."""
+        """Whether this column contains the image and no caption."""
         return column in (self.image, self.image.split(".")[0]) and not any(
             column in (name, name.split(".")[0]) for name in self.captions)
 
     def sample(self, key: str, row: Mapping[str, Any], image: bytes | None, image_file: str = "") -> Sample:
-        """The sample of a row; the columns that are neither image nor caption are its metadata. Raises: SampleError."""
+        """The sample of a row. The columns that are neither image nor caption are its metadata.
+
+        Args:
+          key: key of the sample.
+          row: values by column.
+          image: the encoded image.
+          image_file: name of the image's file, if it has one.
+
+        Raises:
+          SampleError: if the image is missing or empty, or the captions cannot be used.
+        """
         if not image:
             raise SampleError(Reason.MISSING_IMAGE, key, "has no image" if image is None else "its image is empty")
         return self.described(key, row, image, image_file)
 
     def described(self, key: str, row: Mapping[str, Any], image: bytes = b"", image_file: str = "") -> Sample:
-        """`sample`, where its image may be left out."""
+        """The same as `sample`, but the image may be left out."""
         used = self.used()
         captions = self.captions_of(key, row)
         metadata = {name: row[name] for name in row if name not in used}
         return Sample(key, image, tuple(captions), metadata, tuple(captions.values()), image_file)
 
     def captions_of(self, key: str, row: Mapping[str, Any]) -> dict[str, str]:
-        """All captions of a row in all prompts, each with its column. Raises: SampleError, as `check_captions` does."""
+        """All captions of a row in all prompts, each with its column.
+
+        Raises:
+          SampleError: as `check_captions`.
+        """
         return self.prompted(check_captions([(name, pick(row, name)) for name in self.captions], key))
 
     def prompted(self, captions: dict[str, str]) -> dict[str, str]:
-        """Captions with their columns, put in every prompt."""
+        """The captions with their columns, put in every prompt."""
         prompted = {}
         for caption, name in captions.items():
             for prompt in self.prompts:
@@ -98,15 +131,24 @@ def pick(row: Any, name: str) -> Any:
 
 
 def locate(starts: np.ndarray, index: int) -> tuple[int, int]:
-    """The part (shard, row group) that `index` lies in, by the index each part starts with, and its place there."""
+    """The part (shard, row group) that contains `index`, and the index within that part.
+
+    Args:
+      starts: first index of each part.
+      index: index over all parts.
+    """
     part = int(np.searchsorted(starts, index, side="right")) - 1
     return part, index - int(starts[part])
 
 
 def read_image(folder: str, name: Any, key: str) -> bytes:
-    """The bytes of an image file named relative to `folder`, which it may not leave. Symbolic links are followed.
+    """The bytes of an image file, whose name is relative to `folder` and must not leave it.
 
-    Raises: SampleError with MISSING_IMAGE, WRONG_TYPE or FORBIDDEN_PATH; DataError if the file cannot be read.
+    Symbolic links are followed.
+
+    Raises:
+      SampleError: with MISSING_IMAGE, WRONG_TYPE, FORBIDDEN_PATH or DAMAGED_TEXT.
+      DataError: if the file cannot be read.
     """
     return _read(folder, image_name(folder, name, key), key)
 
@@ -123,7 +165,11 @@ def _read(folder: str, name: str, key: str, hint: str = "") -> bytes:
 
 
 def image_name(folder: str, name: Any, key: str) -> str:
-    """The name of an image file relative to `folder`, always the same for the same file. Raises: as `read_image`."""
+    """The name of an image file relative to `folder`, always the same for the same file.
+
+    Raises:
+      SampleError: as `read_image`.
+    """
     if name is None or name == "":
         raise SampleError(Reason.MISSING_IMAGE, key, "names no image")
     if not isinstance(name, str):
@@ -146,7 +192,7 @@ def image_name(folder: str, name: Any, key: str) -> str:
 
 
 def name_inside(folder: str, name: str) -> str | None:
-    """`name`, relative to `folder` or absolute, as one relative to it; None if it is not in that folder."""
+    """`name`, relative to `folder` or absolute, as a path relative to `folder`; None if it is outside."""
     if scheme_of(name) and name.startswith(folder.rstrip("/") + "/"):
         name = name[len(folder.rstrip("/")) + 1 :]
     if scheme_of(name):
@@ -159,10 +205,16 @@ def name_inside(folder: str, name: str) -> str | None:
 
 
 class ImageFolders:
-    """The folders that the rows of some files name their images from: that of each file, or the option `root`, absolute or
-    relative to it.
+    """The folders of the image files that rows name: the folder of each table, or the option `root`.
 
-    Raises: DataError for a root that is no folder.
+    Args:
+      paths: the tables.
+      options: the options of the source. `root` is absolute or relative to the folder of each
+        table.
+      spec: name of the source in messages.
+
+    Raises:
+      DataError: if the root is no folder.
     """
 
     def __init__(self, paths: Sequence[str], options: Options, spec: str):
@@ -175,16 +227,22 @@ class ImageFolders:
         self.prefixes = [name.rpartition("/")[0] for name in short_names([f"{folder.rstrip('/')}/x" for folder in self.folders])]
 
     def read(self, shard: int, name: Any, key: str) -> tuple[bytes, str]:
-        """The bytes of the image that a row of the file `shard` names, and its name among those of all files.
+        """The bytes of an image that a row names, and its name among the images of all tables.
 
-        Raises: as `read_image`.
+        Args:
+          shard: number of the table.
+          name: the image in the row.
+          key: key of the sample.
+
+        Raises:
+          SampleError, DataError: as `read_image`.
         """
         folder = self.folders[shard]
         inside = image_name(folder, name, key)
         return _read(folder, inside, key, ELSEWHERE), posixpath.join(self.prefixes[shard], inside)
 
     def name(self, shard: int, name: Any) -> str:
-        """The same name, of an image that is not read; empty where that could not be."""
+        """The name that `read` returns, without reading the image; empty where there is no such name."""
         try:
             return posixpath.join(self.prefixes[shard], image_name(self.folders[shard], name, ""))
         except SampleError:
@@ -192,7 +250,7 @@ class ImageFolders:
 
 
 def _root(folder: str, root: str) -> str:
-    """An absolute path without a scheme is one on this machine, wherever the table lies."""
+    """The root for a table in `folder`. An absolute path without a scheme is on this machine, wherever the table is."""
     if scheme_of(root):
         return root
     if not scheme_of(folder) or root.startswith(("/", "~")):

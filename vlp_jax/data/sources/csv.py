@@ -1,15 +1,18 @@
-"""`csv:PATTERN`: tables with a header, one column naming image files and one their captions.
+"""`csv:PATTERN`: tables with a header, in which one column names image files and one has their captions.
 
     image,caption,source
     images/0.jpg,a cat,mine
     images/1.jpg,"a dog, on
     the grass",mine
 
-The dialect is that of Python's csv module (RFC 4180): quoted fields may hold commas, quotes ("") and line ends. A file of tabs
-or bars whose quotes are not such quotes (`"Hello" says a dog`) has no quoted fields, which a line reports; `?quotes=csv` or
-`none` decides it. Where a header has blanks around its names, blanks around fields are dropped. Paths are relative to the folder of
-the file, or to `root`. Options: `image`, `caption`, `prompt`, `root`, `quotes`, and `delimiter`, one character, by default a
-comma, in .tsv files a tab. The other columns are metadata, all of them texts.
+The dialect is that of Python's csv module (RFC 4180): quoted fields may hold commas, quotes ("")
+and line ends. If the quotes of a file separated by tabs or bars are not of this kind (`"Hello" says
+a dog`), the file has no quoted fields, and a line reports it; `?quotes=csv` or `none` decides it.
+If the names in a header are surrounded by blanks, blanks around all fields are dropped. Paths are
+relative to the folder of the file, or to `root`.
+
+Options: `image`, `caption`, `prompt`, `root`, `quotes`, and `delimiter`, one character, by default
+a comma, in .tsv files a tab. The other columns are metadata, all of them texts.
 """
 
 import codecs
@@ -33,13 +36,13 @@ from vlp_jax.data.sources.text_rows import RecordStarts, TextRows, index_records
 from vlp_jax.errors import DataError
 
 QUOTES = ("auto", "csv", "none")
-DELIMITERS = {"tab": "\t", "\\t": "\t"}  # other ways to write one
+DELIMITERS = {"tab": "\t", "\\t": "\t"}  # other ways to write a tab
 SELDOM_QUOTED = "\t|"  # delimiters of files that often have no quoted fields
-csv.field_size_limit(1 << 24)  # characters; a quote that is left open makes one field of all that follows
+csv.field_size_limit(1 << 24)  # characters; an open quote would make one field of the rest of the file
 
 
 class NotQuotedError(Exception):
-    """A file's quotes are not those of CSV, as its line `line` shows."""
+    """The quotes of a file are not those of CSV, as its line number `line` shows."""
 
     def __init__(self, line: int):
         super().__init__(line)
@@ -48,14 +51,24 @@ class NotQuotedError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Dialect:
-    """How a file separates fields. quoted: whether fields may be quoted. blanks: whether blanks around fields are dropped."""
+    """How a file separates fields.
+
+    Attributes:
+      delimiter: one character.
+      quoted: whether fields may be quoted.
+      blanks: whether blanks around fields are dropped.
+    """
 
     delimiter: str
     quoted: bool
     blanks: bool
 
     def fields(self, text: str) -> list[str]:
-        """The fields of one record. Raises: csv.Error."""
+        """The fields of one record.
+
+        Raises:
+          csv.Error: if the record cannot be parsed.
+        """
         if self.quoted:
             lines = io.StringIO(text, newline="\n")
             found = next(iter(csv.reader(lines, delimiter=self.delimiter, skipinitialspace=self.blanks)), [])
@@ -65,10 +78,19 @@ class Dialect:
 
 
 def index_rows(path: str, delimiter: str, quotes: str = "auto") -> Arrays:
-    """Where the rows of a file start that are not blank, its header first, and its `dialect`, int64 [3]: whether fields are quoted,
-    whether blanks around them are dropped, and the line that shows that quotes are not those of CSV, else 0.
+    """Where the rows of a file start, without blank rows and with the header first.
 
-    Raises: DataError for a field that never ends, and for what the csv module refuses.
+    Args:
+      path: the file.
+      delimiter: one character.
+      quotes: one of QUOTES.
+
+    Returns: the arrays of `index_records`, and `dialect`, int64 [3]: whether fields are quoted,
+      whether blanks around them are dropped, and the number of the line whose quotes are not those
+      of CSV, otherwise 0.
+
+    Raises:
+      DataError: if a field never ends, if the csv module rejects the file, or if it is empty.
     """
     dialect, line = Dialect(delimiter, quotes != "none", _blanks_in_header(path, delimiter)), 0
     unsure = quotes == "auto" and delimiter in SELDOM_QUOTED
@@ -84,17 +106,17 @@ def index_rows(path: str, delimiter: str, quotes: str = "auto") -> Arrays:
 
 
 def _find_rows(path: str, dialect: Dialect, unsure: bool, file: BinaryIO, starts: RecordStarts) -> None:
-    """Raises: NotQuotedError where quotes are not those of CSV and `unsure` whether they are, else DataError."""
-    # Latin-1 reads every byte, and quotes, delimiters and line ends are the same bytes in UTF-8
+    """Adds the start of every row. Raises DataError, or NotQuotedError if `unsure` whether quotes are those of CSV."""
+    # Latin-1 decodes every byte, and quotes, delimiters and line ends have the same bytes in UTF-8.
     text = (line.removeprefix(codecs.BOM_UTF8).decode("latin-1") for line in starts.lines(file))
-    lenient, record, start = dialect.blanks and not unsure, [], 0  # blanks may follow a closing quote, where it is not strict
+    lenient, record, start = dialect.blanks and not unsure, [], 0  # not strict: blanks may follow a closing quote
     reader = csv.reader(_kept(text, record) if lenient else text, delimiter=dialect.delimiter, skipinitialspace=dialect.blanks,
                         strict=not lenient)
     try:
         for row in reader:
             if row:
                 starts.places.append(start)
-            if unsure and any("\n" in field and dialect.delimiter in field for field in row):  # a quote that took in other rows
+            if unsure and any("\n" in field and dialect.delimiter in field for field in row):  # a quote that swallowed other rows
                 raise NotQuotedError(reader.line_num)
             if lenient:
                 if len(record) > 1 and "".join(record).count('"') % 2:
@@ -133,9 +155,10 @@ def _blanks_in_header(path: str, delimiter: str) -> bool:
 
 
 class CsvSource(TextRows):
-    """The rows of some files, each with a header of its own; see `TextRows`.
+    """The rows of some files, each with its own header; see `TextRows`.
 
-    Raises: DataError if a header lacks the image or caption column, or has a name twice.
+    Raises:
+      DataError: if a header lacks the image or caption column, or has a name twice.
     """
 
     def __init__(self, paths: list[str], spec: str, columns: Columns, images: ImageFolders, delimiter: str, quotes: str = "auto"):
@@ -151,7 +174,11 @@ class CsvSource(TextRows):
         self.headers = [self._header(shard) for shard in range(len(self.paths))]
 
     def fields(self, shard: int, key: str, text: str) -> dict[str, str]:
-        """A row by the names of the header. Raises: SampleError if it has more or fewer fields."""
+        """A row as a mapping from the names of the header.
+
+        Raises:
+          SampleError: if it has more or fewer fields than the header.
+        """
         try:
             row = self.dialects[shard].fields(text)
         except csv.Error as error:
@@ -162,7 +189,7 @@ class CsvSource(TextRows):
         return dict(zip(header, row, strict=True))
 
     def fingerprint(self) -> str:
-        """As that of `TextRows`, and for how quotes are read where that is not as in CSV."""
+        """The hash of `TextRows`; where files have no quoted fields, it includes which files these are."""
         unquoted = [not dialect.quoted for dialect in self.dialects]
         return fingerprint_of(super().fingerprint(), unquoted) if any(unquoted) else super().fingerprint()
 
@@ -182,7 +209,11 @@ class CsvSource(TextRows):
 
 
 def open_csv(rest: str) -> CsvSource:
-    """The rows of PATTERN?OPTIONS. Raises: DataError; see `find_files` and `CsvSource`."""
+    """The rows of PATTERN?OPTIONS.
+
+    Raises:
+      DataError: for a wrong option; see `find_files` and `CsvSource`.
+    """
     spec = f"csv:{rest}"
     pattern, options = split_options(rest, "csv", (*FILE_OPTIONS, "delimiter", "quotes"))
     given = single(options, "delimiter", "\t" if without_query(pattern).endswith(".tsv") else ",", spec)

@@ -1,5 +1,8 @@
-"""The image-text sets inside this package: `embedded:emoji/train`, questions about them, `embedded:emoji_vqa/train`, and dialogues
-of these, `embedded:emoji_dialogues/train`."""
+"""The image-text sets inside this package.
+
+`embedded:emoji/train`; `embedded:emoji_vqa/train`, questions about them; and
+`embedded:emoji_dialogues/train`, dialogues made of these questions.
+"""
 
 import importlib.resources
 import json
@@ -12,21 +15,28 @@ from vlp_jax.data.sources.embedded_dialogues import dialogue_source
 from vlp_jax.data.sources.embedded_vqa import QuestionSource, read_questions
 from vlp_jax.errors import DataError
 
-QUESTIONS = {"emoji_vqa": "emoji"}  # about the pictures of which set
-DIALOGUES = {"emoji_dialogues": "emoji_vqa"}  # of which questions
+QUESTIONS = {"emoji_vqa": "emoji"}  # question set -> set of its images
+DIALOGUES = {"emoji_dialogues": "emoji_vqa"}  # dialogue set -> set of its questions
 SETS = ("emoji", *QUESTIONS, *DIALOGUES)
 
 
 def folder(name: str) -> pathlib.Path:
-    """Where the embedded set `name` lies, dialogues where their questions do. Raises: DataError for a set that this package has
-    not."""
+    """Where the embedded set `name` is; dialogues are in the folder of their questions.
+
+    Raises:
+      DataError: if this package has no such set.
+    """
     if name not in SETS:
         raise DataError(f"embedded:{name}: no such set; sets: {', '.join(SETS)}")
     return pathlib.Path(str(importlib.resources.files("vlp_jax").joinpath("data", DIALOGUES.get(name, name))))
 
 
 def open_embedded(rest: str) -> Source:
-    """The split `rest`, SET/SPLIT, of a set in this package. Raises: DataError for an unknown set or split."""
+    """The split `rest`, SET/SPLIT, of a set in this package.
+
+    Raises:
+      DataError: if the set or split is unknown.
+    """
     name, _, split = rest.partition("/")
     if name not in SETS or not split:
         raise DataError(f"embedded:{rest}: no such set; write embedded:SET/SPLIT, sets: {', '.join(SETS)}")
@@ -42,7 +52,7 @@ def open_embedded(rest: str) -> Source:
 
 
 def captions_by_concept(name: str) -> dict[str, dict[str, str]]:
-    """For every concept (the `hexcode` of a sample) its caption in languages other than English, by language code."""
+    """For every concept (the `hexcode` of a sample) its captions in languages other than English, by language code."""
     table = json.loads(lzma.decompress((folder(name) / "concepts.json.xz").read_bytes()))
     languages = table["captions"]
     return {

@@ -1,4 +1,4 @@
-"""Dialogues about the pictures of another source, made of questions about them: `embedded:emoji_dialogues/train`."""
+"""Dialogues about the images of another source, made of questions about them: `embedded:emoji_dialogues/train`."""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,10 +9,15 @@ FIRST = "what is shown?"
 
 
 def dialogue_source(pictures: Source, questions: Iterable[Mapping[str, str]], spec: str) -> QuestionSource:
-    """One sample a turn: all that was asked and answered about the picture before, then the newest question, are its caption; the
-    reply is the metadata's `answer`, what is asked for its `type` (the intent), as in Das et al. 2017, "Visual Dialog".
+    """One sample a turn, as in Das et al. 2017, "Visual Dialog".
 
-    questions: as of `QuestionSource`; those about one picture, in their order, are one dialogue.
+    The caption of a sample is all previous questions and answers about the image, followed by the
+    newest question. The metadata's `answer` is the reply, and `type` the intent of the question.
+
+    Args:
+      pictures: the source of the images.
+      questions: as of `QuestionSource`. Those about one image, in their order, are one dialogue.
+      spec: name of the source in messages.
     """
     asked: dict[str, list[Mapping[str, str]]] = {}
     for row in questions:
@@ -21,7 +26,7 @@ def dialogue_source(pictures: Source, questions: Iterable[Mapping[str, str]], sp
 
 
 def turns(rows: list[Mapping[str, str]]) -> Iterable[dict[str, str]]:
-    """The turns of the dialogue that these questions about one picture are."""
+    """The turns of the dialogue that consists of these questions about one image."""
     history, denied = "", False
     for row in rows:
         question = "then what is it?" if denied and row["question"] == FIRST else row["question"]

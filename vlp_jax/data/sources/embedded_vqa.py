@@ -1,4 +1,4 @@
-"""Questions about the pictures of another source: `embedded:emoji_vqa/train`."""
+"""Questions about the images of another source: `embedded:emoji_vqa/train`."""
 
 import json
 import lzma
@@ -10,11 +10,17 @@ from vlp_jax.errors import DataError
 
 
 class QuestionSource:
-    """One sample a question: the picture, the question as its caption, and in its metadata `answer` and `type` beside what the
-    picture's own metadata hold.
+    """One sample a question: the image, with the question as its caption.
 
-    Args: pictures: the source of the pictures. rows: mappings with `image` (the key of a picture), `type`, `question`, `answer`.
-    Raises: DataError for a question about a picture that is not there.
+    The metadata are those of the image, with `answer` and `type` of the question.
+
+    Args:
+      pictures: the source of the images.
+      rows: mappings with `image` (the key of an image), `type`, `question` and `answer`.
+      spec: name of the source in messages.
+
+    Raises:
+      DataError: if a question is about a missing image.
     """
 
     def __init__(self, pictures: Source, rows: Sequence[Mapping[str, str]], spec: str):
@@ -35,7 +41,7 @@ class QuestionSource:
                       {**picture.metadata, "type": row["type"], "answer": row["answer"]})
 
     def fingerprint(self) -> str:
-        """Stands for the questions and the pictures."""
+        """Hash of the questions and the images."""
         return fingerprint_of("questions", self.pictures.fingerprint(), [list(row.values()) for row in self.rows])
 
 

@@ -1,6 +1,7 @@
-"""File patterns of sources: `{000000..000331}`, `{a,b}`, `*`, `?`, `[...]`, always to sorted paths.
+"""File patterns of sources, expanded to sorted paths: `{000000..000331}`, `{a,b}`, `*`, `?`, `[...]`.
 
-A file that is there under the very name of a pattern is that file. `%7B` and `%7D` stand for braces that belong to a name.
+An existing file whose name equals the pattern is used as it is. `%7B` and `%7D` are braces that
+belong to a name.
 """
 
 import glob
@@ -13,16 +14,19 @@ from vlp_jax.data.sources.filesystem import is_folder, refuse_remote, remote_mat
 from vlp_jax.errors import DataError
 
 WEB = ("http", "https")
-MOST_NAMES = 1_000_000  # that braces may stand for
-DIGITS = 15  # of a number in a brace, above which it is too large in any case
+MOST_NAMES = 1_000_000  # that braces may expand to
+DIGITS = 15  # of a number in a brace; a longer one is too large in any case
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _INNERMOST = re.compile(r"\{([^{}]*)\}")
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Every string a brace pattern stands for, each once, in order; `{0..3}` counts, `{a,b}` lists, both may repeat.
+    """Every string of a brace pattern, each once, in order.
 
-    Raises: DataError for a brace left open or one that is neither a range upwards nor a list.
+    `{0..3}` is a range and `{a,b}` a list; a pattern may have several of both.
+
+    Raises:
+      DataError: if a brace is left open, or is neither an ascending range nor a list.
     """
     match = _INNERMOST.search(pattern)
     if match is None:
@@ -37,7 +41,11 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def check_number(pattern: str) -> None:
-    """Raises: DataError, before any is made, for braces of more than MOST_NAMES names."""
+    """Counts the names of a brace pattern before any is created.
+
+    Raises:
+      DataError: if there are more than MOST_NAMES.
+    """
     rest, names = pattern, 1
     while match := _INNERMOST.search(rest):
         counted = _RANGE.fullmatch(match.group(1))
@@ -68,17 +76,22 @@ def _choices(inside: str, pattern: str) -> list[str]:
 
 
 def find_files(pattern: str, kind: str, remote: bool = False) -> list[str]:
-    """The sorted files of a pattern. Every file a brace names must exist; a glob must match something.
+    """The sorted files of a pattern. Every file that a brace names must exist; a glob must match something.
 
-    Remote ones are URLs that fsspec reads, where the kind can (`remote`).
-    Raises: DataError naming the pattern, the first missing file and how many were found.
+    Args:
+      pattern: path or URL with braces and globs.
+      kind: kind of the source.
+      remote: whether the kind reads URLs, by fsspec.
+
+    Raises:
+      DataError: naming the pattern, the first missing file and how many were found.
     """
     spec = f"{kind}:{pattern}"
     if not remote:
         refuse_remote(pattern, spec)
     given = os.path.expanduser(pattern)
     literal = scheme_of(given) is None and os.path.isfile(given)
-    path = without_query(given)  # what a server is asked may hold braces too
+    path = without_query(given)  # the query of a URL may contain braces too
     expanded = [given] if literal else [_with_braces(name) + given[len(path):] for name in expand_braces(path)]
     try:
         matches = dict(zip(expanded, _matches(expanded), strict=True))
@@ -100,7 +113,7 @@ def find_files(pattern: str, kind: str, remote: bool = False) -> list[str]:
 
 
 def _matches(names: list[str]) -> list[list[str]]:
-    """For each name the files it stands for; a question to a remote storage takes long, so many are asked at once."""
+    """The files of each name. Requests to a remote storage are slow, so many run at once."""
     if scheme_of(names[0]):
         with ThreadPoolExecutor(32) as pool:
             return list(pool.map(remote_matches, names))
@@ -108,8 +121,11 @@ def _matches(names: list[str]) -> list[list[str]]:
 
 
 def _glob(pattern: str) -> list[str]:
-    """The files of a pattern on this machine; `**` stands for any folders that are not hidden, each by every way that leads into
-    no folder twice: links may lead in a circle."""
+    """The files of a pattern on this machine.
+
+    `**` matches any folders that are not hidden. A path may be reached in several ways, but none
+    enters a folder twice, because links may lead in a circle.
+    """
     pattern = f"{pattern}/*" if f"/{pattern}".endswith("/**") else pattern
     before, mark, behind = f"/{pattern}".partition("/**/")
     if not mark:
@@ -143,19 +159,19 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _with_braces(name: str) -> str:
-    """A name with its escaped braces, unless a server reads them as they are, or there is such a file."""
+    """A name with its escaped braces restored, unless a web server expects them escaped or such a file exists."""
     if scheme_of(name) in WEB or not scheme_of(name) and os.path.exists(name):
         return name
     return name.replace("%7B", "{").replace("%7D", "}")
 
 
 def without_query(path: str) -> str:
-    """A path, or a URL without its query, such as a signature."""
+    """A path, or a URL without its query (for example a signature)."""
     return path.partition("?")[0].partition("#")[0] if scheme_of(path) in WEB else path
 
 
 def short_names(paths: list[str]) -> list[str]:
-    """The paths without the folders they all lie in."""
+    """The paths without the folders that all of them share."""
     parts = [path.split("/") for path in paths]
     shared = len(os.path.commonprefix([folders for *folders, _ in parts]))
     return ["/".join(path[shared:]) for path in parts]

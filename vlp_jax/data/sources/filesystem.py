@@ -1,7 +1,8 @@
-"""Bytes of files on this machine or behind a URL that fsspec knows (`gs://`, `s3://`, `https://`, `memory://`, ...).
+"""Bytes of files on this machine or behind a URL that fsspec reads (`gs://`, `s3://`, `https://`, `memory://`, ...).
 
-Nothing stays open between reads: the sources built on this pickle, fork, and may be read from many threads.
-Only regular files are read: a named pipe would be waited for without end, a device such as /dev/zero has no end.
+No file stays open between reads, so the sources built on this module can be pickled, forked, and
+read from many threads. Only regular files are read: reading a named pipe could wait for ever, and a
+device such as /dev/zero has no end.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from vlp_jax.data.sources.ranges import BUFFER, WEB, RemoteFile, WrongAnswerErro
 from vlp_jax.errors import DataError
 
 MOUNTS = {"gs": "gcsfuse", "s3": "mount-s3", "az": "blobfuse2", "abfs": "blobfuse2", "abfss": "blobfuse2"}
-COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh")  # what gzip, zstd, xz and bzip2 files begin with
+COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh")  # first bytes of gzip, zstd, xz and bzip2 files
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -33,7 +34,16 @@ class ChangedFileError(DataError):
 
 
 def refuse_remote(path: str, spec: str, supported: tuple[str, ...] = ()) -> None:
-    """Raises: DataError naming the mount to use, if `path` has a scheme that is not `supported`."""
+    """Checks that a path is local or has a supported scheme.
+
+    Args:
+      path: path or URL.
+      spec: name of the source in the message.
+      supported: schemes that the kind reads.
+
+    Raises:
+      DataError: if the scheme is not supported. The message names the mount to use.
+    """
     scheme = scheme_of(path)
     if scheme and scheme not in supported:
         kind = spec.partition(":")[0]
@@ -48,7 +58,7 @@ def join(folder: str, name: str) -> str:
 
 
 def folder_of(path: str) -> str:
-    """The folder that a local or remote file lies in."""
+    """The folder of a local or remote file."""
     if not scheme_of(path):
         return os.path.dirname(path) or "."
     folder = path.rpartition("/")[0]
@@ -56,7 +66,12 @@ def folder_of(path: str) -> str:
 
 
 def read_file(path: str) -> bytes:
-    """All bytes of a file. Raises: MissingFileError; DataError if it cannot be read."""
+    """All bytes of a file.
+
+    Raises:
+      MissingFileError: if there is none.
+      DataError: if it cannot be read.
+    """
     with _one_line_errors(path):
         here = local_path(path)
         if here is None:
@@ -67,10 +82,18 @@ def read_file(path: str) -> bytes:
 
 
 def read_range(path: str, start: int, size: int, stamp: Stamp | None = None) -> bytes:
-    """`size` bytes from byte `start` on, of a local file fewer where it ends before.
+    """`size` bytes from byte `start` on; fewer where a local file ends earlier.
 
-    Args: stamp: `size_and_version` of the file that is meant, where it is known.
-    Raises: as `read_file`; ChangedFileError for a local file with another stamp, or a web server's with another size.
+    Args:
+      path: the file.
+      start: first byte.
+      size: number of bytes.
+      stamp: `size_and_version` of the expected file, where it is known.
+
+    Raises:
+      MissingFileError, DataError: as `read_file`; DataError also if a web server's file has another
+        size.
+      ChangedFileError: if a local file has another stamp.
     """
     if size <= 0:
         return b""
@@ -84,7 +107,7 @@ def read_range(path: str, start: int, size: int, stamp: Stamp | None = None) -> 
             if stamp is not None and stamp_of(status) != stamp:
                 raise ChangedFileError(path)
             data = os.pread(file, size, start)
-            while len(data) < size:  # a single call gives at most 2 GiB
+            while len(data) < size:  # one call returns at most 2 GiB
                 more = os.pread(file, size - len(data), start + len(data))
                 if not more:
                     break
@@ -96,13 +119,22 @@ def read_range(path: str, start: int, size: int, stamp: Stamp | None = None) -> 
 
 @contextlib.contextmanager
 def open_file(path: str) -> Iterator[BinaryIO]:
-    """The file, to be read from start to end or with seeks. Raises: as `read_file`, also while it is read."""
+    """Context with the file, to be read sequentially or with seeks.
+
+    Raises:
+      MissingFileError, DataError: as `read_file`, also while it is read.
+    """
     with _one_line_errors(path), open_binary(path) as file:
         yield file
 
 
 def open_binary(path: str) -> BinaryIO:
-    """The file; to be closed. Raises: as `read_file` if it cannot be opened; later its storage's own errors."""
+    """The file, which the caller closes.
+
+    Raises:
+      MissingFileError, DataError: as `read_file`, if it cannot be opened. Later reads raise the
+        errors of the storage.
+    """
     with _one_line_errors(path):
         here = local_path(path)
         if here is not None:
@@ -118,8 +150,14 @@ def open_binary(path: str) -> BinaryIO:
 
 
 def size_and_version(path: str) -> Stamp:
-    """The size of a file, and a text that changes when the file does: of a local one the time of its last change in nanoseconds
-    and its inode, where the file system keeps one. Raises: as `read_file`."""
+    """The size of a file, and a text that changes when the file does.
+
+    For a local file that text is the time of its last change in nanoseconds and its inode, where
+    the file system keeps one.
+
+    Raises:
+      MissingFileError, DataError: as `read_file`.
+    """
     with _one_line_errors(path):
         here = local_path(path)
         if here is None:
@@ -133,7 +171,7 @@ def _remote_stamp(filesystem, name) -> Stamp:
     info = web_info(filesystem, name) if is_web(filesystem) else filesystem.info(name)
     if info.get("size") is None:
         raise WrongAnswerError("its server states no size, and it is read in ranges; copy it to this machine")
-    headers = info.get("ETag") or info.get("Last-Modified") or ""  # fsspec's key of a web file is its address alone
+    headers = info.get("ETag") or info.get("Last-Modified") or ""  # fsspec's key of a web file depends only on its address
     return int(info["size"]), str(headers if is_web(filesystem) else filesystem.ukey(name))
 
 
@@ -146,7 +184,11 @@ def size_or_none(path: str) -> int | None:
 
 
 def remote_matches(pattern: str) -> list[str]:
-    """The remote files a glob, or a plain name, stands for: none, one or several. Raises: DataError."""
+    """The remote files that match a glob or a plain name.
+
+    Raises:
+      DataError: if the storage cannot be read.
+    """
     with _one_line_errors(pattern):
         filesystem, name = _filesystem(pattern)
         if _is_there(filesystem, name):
@@ -166,7 +208,7 @@ def _is_there(filesystem, name) -> bool:
 
 
 def is_folder(path: str) -> bool:
-    """Whether a local or remote path is a folder. Web servers have files only, and are not asked."""
+    """Whether a local or remote path is a folder. Web servers have only files, so no request is made."""
     if not scheme_of(path):
         return os.path.isdir(path)
     if scheme_of(path) in WEB:
@@ -177,7 +219,7 @@ def is_folder(path: str) -> bool:
 
 
 def names_in(folder: str) -> list[str]:
-    """The names of the files in a folder; none where it cannot be listed, as on servers that answer for files only."""
+    """The names of the files in a folder; empty where it cannot be listed, as on servers that serve only files."""
     try:
         with _one_line_errors(folder):
             if not scheme_of(folder):
@@ -189,7 +231,10 @@ def names_in(folder: str) -> list[str]:
 
 
 def _filesystem(path):
-    """fsspec keeps one object for each kind of storage and makes another in a forked process."""
+    """The fsspec file system of a path, and the path in it.
+
+    fsspec keeps one object for each kind of storage and creates another one in a forked process.
+    """
     import fsspec
 
     try:

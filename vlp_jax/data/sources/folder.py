@@ -1,9 +1,11 @@
-"""`folder:DIR`: a folder for every class, with its images: DIR/CLASS/IMAGE.
+"""`folder:DIR`: one folder for every class, with its images: DIR/CLASS/IMAGE.
 
-The caption is the name of the class, with blanks for underscores, in every prompt of the option `prompt`:
-`folder:/data/pets?prompt=a photo of a {}|a drawing of a {}`. Classes, and images in them, are in the order of their names.
-Images end as in `image_endings.py`; a line reports other files and hidden ones, which are left out.
-Metadata: `class`, the name as it is written.
+The caption is the name of the class, with blanks for underscores, in every prompt of the option
+`prompt`: `folder:/data/pets?prompt=a photo of a {}|a drawing of a {}`. Classes, and the images in
+them, are in the order of their names. Images have the endings of `image_endings.py`. Other files
+and hidden ones are left out, and a line reports them.
+
+Metadata: `class`, the name of the folder.
 """
 
 import array
@@ -24,10 +26,16 @@ from vlp_jax.errors import DataError
 
 
 class FolderSource:
-    """The images of a folder of classes. A sample's key is CLASS/IMAGE.
+    """The images of a folder of classes. The key of a sample is CLASS/IMAGE.
 
-    Args: folder: DIR. spec: what messages call this source. columns: its prompts.
-    Raises: DataError if the folder is missing or empty, has images outside of classes, or folders inside of them.
+    Args:
+      folder: DIR.
+      spec: name of the source in messages.
+      columns: its prompts.
+
+    Raises:
+      DataError: if the folder is missing or empty, has images outside of classes, or has folders
+        inside of classes.
     """
 
     def __init__(self, folder: str, spec: str, columns: Columns):
@@ -74,21 +82,21 @@ class FolderSource:
         return self.columns.sample(key, fields, read_image(self.folder, path, key))
 
     def without_image(self, index: int) -> Sample:
-        """As `SparesImages`: no file is opened."""
+        """Implements `SparesImages`: no file is opened."""
         _, key, fields = self._row(index)
         return self.columns.described(key, fields)
 
     def fingerprint(self) -> str:
-        """Stands for the names of the classes and images, the sizes of the images, and the prompts."""
+        """Hash of the names of the classes and images, the sizes of the images, and the prompts."""
         return fingerprint_of("folder", self.classes, self.starts.tolist(), self.digest, repr(self.columns))
 
     def _row(self, index: int) -> tuple[str, str, dict[str, str]]:
-        """The path of its image, its key and its columns."""
+        """The path of the image of a row, its key and its columns."""
         index = check_index(index, len(self))
         place, _ = locate(self.starts, index)
         name = self.classes[place]
         path = f"{name}/{self._name(index)}"
-        key = path.encode(errors="surrogateescape").decode(errors="backslashreplace")  # file names may be no UTF-8, keys are
+        key = path.encode(errors="surrogateescape").decode(errors="backslashreplace")  # a key is UTF-8, a file name need not be
         return path, key, {"caption": name.replace("_", " "), "class": name}
 
     def _name(self, index: int) -> str:
@@ -106,19 +114,23 @@ class FolderSource:
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # links in a circle; reading one is a missing image
+    except OSError:  # links in a circle: reading one reports a missing image
         return False
 
 
 def _size(entry: os.DirEntry) -> int:
     try:
         return entry.stat().st_size
-    except OSError:  # a link that leads nowhere; reading it is a missing image
+    except OSError:  # a dangling link: reading it reports a missing image
         return -1
 
 
 def open_folder(rest: str) -> FolderSource:
-    """The images of DIR?prompt=... Raises: DataError; see `FolderSource`."""
+    """The images of DIR?prompt=...
+
+    Raises:
+      DataError: for a remote folder or a wrong option; see `FolderSource`.
+    """
     spec = f"folder:{rest}"
     folder, options = split_options(rest, "folder", ("prompt",))
     refuse_remote(folder, spec)

@@ -1,4 +1,4 @@
-"""The endings of image files, those of the formats that Pillow decodes; in tars, in folders of classes, in either case."""
+"""The endings of image files, in either case, in tars and in folders of classes: the formats that Pillow decodes."""
 
 IMAGE_ENDINGS = frozenset((
     "jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "pbm", "pnm", "pfm",
@@ -7,5 +7,5 @@ IMAGE_ENDINGS = frozenset((
 
 
 def ending_of(name: str) -> str:
-    """What follows the last dot of a file's name, in lower case; empty where there is none."""
+    """The part of a file's name after its last dot, in lower case; empty where there is no dot."""
     return name.rpartition("/")[2].rpartition(".")[2].lower() if "." in name.rpartition("/")[2] else ""

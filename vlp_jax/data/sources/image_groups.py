@@ -1,4 +1,4 @@
-"""Samples that name one image, as rows of a table with a caption each do, as one sample with all captions."""
+"""Merging of samples that name the same image, as table rows with one caption each do, into one sample."""
 
 import dataclasses
 import hashlib
@@ -8,9 +8,13 @@ from vlp_jax.data.samples import Sample, Source, SparesImages
 
 
 class ImageGroups:
-    """The images of a source, each once, with the captions of all samples of it; the rest is that of the first.
+    """The images of a source, each once, with the captions of all its samples.
 
-    Args: source. groups: of every image, the indices of its samples.
+    Everything but the captions is that of an image's first sample.
+
+    Args:
+      source: the source.
+      groups: for every image, the indices of its samples.
     """
 
     def __init__(self, source: Source, groups: Sequence[Sequence[int]]):
@@ -26,7 +30,7 @@ class ImageGroups:
         return merged([self.source[first], *map(read, others)])
 
     def fingerprint(self) -> str:
-        """That of the source."""
+        """The fingerprint of the source."""
         return self.source.fingerprint()
 
 
@@ -40,5 +44,8 @@ def merged(samples: Sequence[Sample]) -> Sample:
 
 
 def same_image(sample: Sample) -> tuple[str, bytes] | None:
-    """Equal for samples of one image: its file is named alike, and is the same; None where no file is named."""
+    """A value that is equal for samples of one image; None where no file is named.
+
+    It is the name of the image's file and a hash of its bytes.
+    """
     return (sample.image_file, hashlib.sha256(sample.image).digest()) if sample.image_file else None

@@ -1,12 +1,16 @@
-"""Indexes: what reading a file once tells about where its samples lie, kept so that it is read once only.
+"""Indexes of data files: where their samples are, found by reading each file once and then stored.
 
-The index of `/data/x.tar` is `/data/.x.tar.webdataset-index`; that of remote data, or of data in a folder that cannot
-be written, lies in `$VLP_JAX_CACHE/indexes` (by default `~/.cache/vlp_jax/indexes`). It is rebuilt when the file has
-another size, time of change (in nanoseconds) or inode, appears under its name only when complete and on the disk, and is
-mapped into memory, not read: processes share its pages. A file of up to 1 MiB is read again instead, and leaves no index.
-Its format is one line of 8 hexadecimal digits, the CRC-32 of what follows, and JSON, padded to 1024 bytes, then the arrays,
-each padded to 64 bytes. The JSON has a CRC-32 of each array: small ones are checked as the index is opened, others as they
-are first used.
+The index of `/data/x.tar` is `/data/.x.tar.webdataset-index`. For remote data, and for data in a
+folder that cannot be written, it is in `$VLP_JAX_CACHE/indexes` (by default
+`~/.cache/vlp_jax/indexes`). It is rebuilt when the size, the time of change (in nanoseconds) or the
+inode of the file differs. It appears under its name only when it is complete and on the disk. It is
+mapped into memory instead of being read, so processes share its pages. A file of up to 1 MiB has no
+index; it is read again instead.
+
+The format is one line of 8 hexadecimal digits, the CRC-32 of the rest of the header; then JSON,
+padded so that the header has 1024 bytes; then the arrays, each padded to 64 bytes. The JSON has a
+CRC-32 of each array. Small arrays are checked when the index is opened, others when they are first
+used.
 """
 
 import contextlib
@@ -33,17 +37,21 @@ HEADER, ALIGNMENT = 1024, 64  # bytes
 LONGEST_VERSION = 64  # characters
 SMALL = 1 << 20  # bytes
 CHECKED_AT_ONCE = 1 << 16  # bytes
-ABANDONED = 86_400  # seconds after which an unfinished index of another machine is of a process that was killed
+ABANDONED = 86_400  # seconds: an older unfinished index of another machine is left over from a killed process
 AT_ONCE = 8  # remote files indexed at the same time
-AT_ONCE_HERE = 4  # the same of local ones: the disk may be a mounted one that answers late
+AT_ONCE_HERE = 4  # local files indexed at the same time: the disk may be mounted and slow
 
 Arrays = dict[str, np.ndarray]
 
 
 class Index(Mapping[str, np.ndarray]):
-    """Named arrays. Pickles as the name of the file they are mapped from, where there is one.
+    """Named arrays. Pickles as the name of the file that they are mapped from, where there is one.
 
-    stamp: of the file that is indexed, as `stamp_of_index` makes it. sums: the CRC-32 of arrays that are not checked yet.
+    Args:
+      arrays: the arrays by name.
+      path: the file that they are mapped from; None if they are in memory only.
+      stamp: format, kind, size and version of the indexed file.
+      sums: the CRC-32 of arrays that are not checked yet.
     """
 
     def __init__(self, arrays: Arrays, path: str | None = None, stamp: dict | None = None, sums: Mapping[str, int] | None = None):
@@ -61,16 +69,16 @@ class Index(Mapping[str, np.ndarray]):
         return (self.stamp["size"], self.stamp["version"]) if self.stamp else None
 
     def count(self, name: str) -> int:
-        """The length of an array, which is not read for it."""
+        """The length of an array, without reading the array."""
         return len(self.arrays[name])
 
     def _check(self, name: str, expected: int) -> None:
-        """Raises: DataError for an index that is damaged, which goes, so that the next start makes another."""
+        """Raises DataError for a damaged index and removes it, so that the next start builds another one."""
         if zlib.crc32(self.arrays[name]) != expected:
             with contextlib.suppress(OSError):
                 os.remove(self.path)
             raise DataError(f"{self.path}: this index is damaged, and was removed; start again, and it is built anew")
-        self.sums.pop(name, None)  # another thread may have been as quick
+        self.sums.pop(name, None)  # another thread may have removed it already
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.arrays)
@@ -83,11 +91,17 @@ class Index(Mapping[str, np.ndarray]):
 
 
 def load_indexes(paths: list[str], kind: str, build: Callable[[str], Arrays], spec: str) -> list[Index]:
-    """The indexes of some files, stored ones where they are still right, else built now by `build(path)` and stored.
+    """The indexes of some files, stored ones where they are valid; others are built by `build(path)` and stored.
 
-    Args: kind: stands for all that decides an index beside the file itself; part of the name it is stored by.
-      spec: what messages call the source.
-    Raises: DataError if a file is missing, and whatever `build` raises.
+    Args:
+      paths: the files.
+      kind: identifies everything that decides an index apart from the file itself; part of the name
+        of the stored index.
+      build: returns the arrays of one file.
+      spec: name of the source in messages.
+
+    Raises:
+      DataError: if a file is missing or changes while it is indexed; and whatever `build` raises.
     """
     indexes = []
     with (
@@ -118,12 +132,12 @@ def _load_index(path: str, kind: str, build: Callable[[str], Arrays]) -> Index:
 
 
 def _places(path: str, kind: str) -> Iterator[str]:
-    """Where an index may lie, the best place first."""
+    """Where an index may be stored, the best place first."""
     here = local_path(path)
     if here is not None:
         folder, name = os.path.split(os.path.abspath(here))
         path = f"{folder}/{name}"
-        if os.stat(folder).st_mode & 0o222:  # root may write where nobody should
+        if os.stat(folder).st_mode & 0o222:  # root could write also into a read-only folder
             yield f"{folder}/.{name}.{kind}-index"
     default = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "vlp_jax")
     cache = pathlib.Path(os.environ.get("VLP_JAX_CACHE") or default).expanduser()
@@ -131,7 +145,7 @@ def _places(path: str, kind: str) -> Iterator[str]:
 
 
 def _read(place: str, stamp: dict) -> Index | None:
-    """The index stored there; None if there is none, or it is of another file than the one that `stamp` stands for."""
+    """The index stored at `place`; None if there is no valid one, or if it belongs to another stamp."""
     try:
         with open(place, "rb") as file:
             sum_of_header, _, header = file.read(HEADER).partition(b" ")
@@ -156,7 +170,7 @@ def _read(place: str, stamp: dict) -> Index | None:
 
 
 def _write(place: str, stamp: dict, arrays: Arrays) -> bool:
-    """Stores an index, once the disk has all of it; False where nothing can be written."""
+    """Stores an index and returns once all of it is on the disk; False where nothing can be written."""
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     entries, end = [], HEADER
     for name, array in arrays.items():
@@ -188,13 +202,12 @@ def _write(place: str, stamp: dict, arrays: Arrays) -> bool:
 
 
 def _partial_name(name: str) -> str:
-    """What the name of an unfinished index begins with; short, as that of the file may be as long as names can be."""
+    """Prefix of the name of an unfinished index; short, because the file's own name may have the maximal length."""
     return f".partial-{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:16]}-"
 
 
 def _sweep(place: str) -> None:
-    """Removes what processes left that were killed as they wrote this index: those of this machine that are gone, and of others
-    after a day."""
+    """Removes unfinished indexes of killed processes; those of other machines after a day."""
     folder, name = os.path.split(place)
     start = os.path.join(glob.escape(folder), _partial_name(name))
     for partial in glob.glob(f"{start}*"):

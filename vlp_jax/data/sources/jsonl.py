@@ -1,10 +1,10 @@
-"""`jsonl:PATTERN`: a JSON object a line, which names an image file and holds its captions.
+"""`jsonl:PATTERN`: one JSON object a line, which names an image file and holds its captions.
 
     {"image": "images/0.jpg", "caption": "a cat", "source": "mine"}
     {"image": "images/1.jpg", "caption": ["a dog", "a dog on the grass"]}
 
-Paths are relative to the folder of the file, or to `root`. Options: `image`, `caption`, `prompt`, `root`; the other fields are
-metadata.
+Paths are relative to the folder of the file, or to `root`. Options: `image`, `caption`, `prompt`,
+`root`. The other fields are metadata.
 """
 
 import codecs
@@ -23,7 +23,11 @@ from vlp_jax.errors import DataError
 
 
 def index_lines(path: str) -> Arrays:
-    """Where the lines of a file start that are not blank. Raises: DataError for a file that is one JSON array or object."""
+    """Where the lines of a file start, without blank ones; the arrays of `index_records`.
+
+    Raises:
+      DataError: if the file is one JSON array or object.
+    """
     def find(file, starts):
         for line in starts.lines(file):
             if line.strip():
@@ -35,8 +39,16 @@ def index_lines(path: str) -> Arrays:
 
 
 def check_first_line(path: str, line: bytes, file: BinaryIO) -> None:
-    """Raises: DataError where the first line is not an object of its own, as in a file that is one array or object. The message
-    names a format that is known."""
+    """Checks that the first line is a complete object, which it is not in a file that is one array or object.
+
+    Args:
+      path: name of the file in messages.
+      line: its first line.
+      file: the open file, positioned after that line; its position is kept.
+
+    Raises:
+      DataError: if it is not. The message names the format where it is known.
+    """
     first = line.removeprefix(codecs.BOM_UTF8).strip()
     if first.startswith(b"["):
         raise DataError(f"{path}: is one JSON array; write an object a line (jq -c '.[]' does)")
@@ -61,7 +73,11 @@ class JsonlSource(TextRows):
         super().__init__(paths, spec, "jsonl", columns, images, index_lines)
 
     def fields(self, shard: int, key: str, text: str) -> dict[str, Any]:
-        """The object in a line. Raises: SampleError with DAMAGED_TEXT or WRONG_TYPE."""
+        """The object in a line.
+
+        Raises:
+          SampleError: with DAMAGED_TEXT or WRONG_TYPE.
+        """
         try:
             fields = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -72,7 +88,11 @@ class JsonlSource(TextRows):
 
 
 def open_jsonl(rest: str) -> JsonlSource:
-    """The lines of PATTERN?OPTIONS. Raises: DataError; see `find_files` and `TextRows`."""
+    """The lines of PATTERN?OPTIONS.
+
+    Raises:
+      DataError: for a wrong option; see `find_files` and `TextRows`.
+    """
     spec = f"jsonl:{rest}"
     pattern, options = split_options(rest, "jsonl", FILE_OPTIONS)
     paths = find_files(pattern, "jsonl", remote=True)

@@ -1,6 +1,6 @@
-"""Files on this machine: regular ones only, and by what a change of one is noticed.
+"""Files on this machine: checks that they are regular files, and stamps that show a change.
 
-A named pipe would be waited for without end, and a device such as /dev/zero has no end.
+Reading a named pipe could wait for ever, and a device such as /dev/zero has no end.
 """
 
 import errno
@@ -13,15 +13,15 @@ from vlp_jax.errors import DataError
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _LOCAL_SCHEME = re.compile(r"(?:file|local)://(?=/)", re.IGNORECASE)
-_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # or opening a named pipe would wait for a writer
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # non-blocking: opening a named pipe would wait for a writer
 _KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
           stat.S_IFDIR: "a folder"}
-UNSTABLE_INODES = ("fuse", "9p", "cifs", "smb")  # file systems that number a file anew at each mount, or by the hour
-Stamp = tuple[int, str]  # the size of a file, and a text that changes when the file does
+UNSTABLE_INODES = ("fuse", "9p", "cifs", "smb")  # file systems that renumber files at each mount, or from time to time
+Stamp = tuple[int, str]  # (size of a file, text that changes when the file does)
 
 
 class NotRegularError(DataError):
-    """A path leads to a named pipe, a device, a socket or a folder. what: which, in words."""
+    """A path leads to a named pipe, a device, a socket or a folder; `what` is which of them, in words."""
 
     def __init__(self, path: str, what: str):
         super().__init__(f"{path}: is {what}, not a file")
@@ -29,13 +29,13 @@ class NotRegularError(DataError):
 
 
 def scheme_of(path: str) -> str | None:
-    """`gs` of `gs://bucket/file`; None of a local path."""
+    """`gs` for `gs://bucket/file`; None for a local path."""
     match = _SCHEME.match(path)
     return match.group(1).lower() if match else None
 
 
 def local_path(path: str) -> str | None:
-    """The path of a file on this machine, also of a `file://` URL; None of a remote one."""
+    """The path of a file on this machine, also of a `file://` URL; None for a remote file."""
     if not scheme_of(path):
         return path
     match = _LOCAL_SCHEME.match(path)
@@ -50,7 +50,7 @@ def stamp_of(status: os.stat_result) -> Stamp:
 
 @functools.cache
 def _inodes_are_stable(device: int) -> bool:
-    """Whether the file system of this device number keeps the inodes of its files, by the mounts that Linux lists."""
+    """Whether a device's file system keeps the inodes of its files, judged by the mounts that Linux lists."""
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
             for line in mounts:
@@ -63,7 +63,12 @@ def _inodes_are_stable(device: int) -> bool:
 
 
 def open_regular(path: str) -> tuple[int, os.stat_result]:
-    """A descriptor of a local file, to be closed, and its status. Raises: NotRegularError, OSError."""
+    """A descriptor of a local file, which the caller closes, and its status.
+
+    Raises:
+      NotRegularError: if it is not a regular file.
+      OSError: if it cannot be opened.
+    """
     try:
         file = os.open(path, _FLAGS)
     except OSError as error:
@@ -80,13 +85,21 @@ def open_regular(path: str) -> tuple[int, os.stat_result]:
 
 
 def check_status(path: str, status: os.stat_result) -> None:
-    """Raises: NotRegularError."""
+    """Checks that a status is that of a regular file.
+
+    Raises:
+      NotRegularError: if it is not.
+    """
     if not stat.S_ISREG(status.st_mode):
         raise NotRegularError(path, _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file"))
 
 
 def check_regular(path: str) -> None:
-    """Raises: NotRegularError for a local path that leads to anything else than a file, which need not be there."""
+    """Checks that a local path leads to a regular file or to nothing.
+
+    Raises:
+      NotRegularError: if it leads to anything else.
+    """
     here = local_path(path)
     if here is not None and os.path.exists(here):
         check_status(path, os.stat(here))

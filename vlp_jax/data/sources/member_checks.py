@@ -1,7 +1,8 @@
-"""By what a member of a tar is recognised as it is read: the CRC-32 of the block before its data.
+"""Check of tar members when they are read: the CRC-32 of the block before the data.
 
-That block is the header of the member (or, of a sparse one, the end of its map), which holds its name, size and time of change. It
-is read with the data, so that a tar which was written over gives no other sample under the key of one that was there.
+That block is the header of the member (or the end of the map of a sparse one), which holds its
+name, size and time of change. It is read together with the data. If the tar has been overwritten,
+no other sample is returned under the key of a former one.
 """
 
 import array
@@ -22,14 +23,26 @@ class MemberChecks:
         self.blocks, self.sums = array.array("Q"), array.array("I")
 
     def add(self, members: TarMembers, start: int) -> None:
-        """Takes that of the member whose data begin at byte `start`, the newest of `members`."""
-        if members.behind_header != start:  # of a hard link, or behind the map of a sparse file
+        """Adds the check of the newest member.
+
+        Args:
+          members: the iterator over the members.
+          start: first byte of the newest member's data.
+        """
+        if members.behind_header != start:  # the data of a hard link, or data after the map of a sparse file
             members.file.seek(start - BLOCK)
         self.blocks.append(start // BLOCK)
         self.sums.append(zlib.crc32(members.header if members.behind_header == start else members.file.read(BLOCK)))
 
     def of_members(self, members: np.ndarray) -> np.ndarray:
-        """uint32 [N, M] of members [N, M, 2], whose first number is the block of the data + 1; 0 where there is none."""
+        """The checks of members.
+
+        Args:
+          members: [N, M, 2], the first number is the first block of the data + 1, or 0 for no
+            member.
+
+        Returns: [N, M], uint32; 0 where there is no member.
+        """
         blocks, sums = np.frombuffer(self.blocks, np.uint64), np.frombuffer(self.sums, np.uint32)
         order = np.argsort(blocks, kind="stable")
         wanted = members[..., 0].astype(np.int64) - 1
@@ -40,10 +53,17 @@ class MemberChecks:
 
 
 def read_members(path: str, key: str, there: Sequence[tuple[int, int, int]], gap: int, stamp: Stamp | None) -> dict[int, bytes]:
-    """The data of members by their first byte, by one read where no more than `gap` bytes lie between them.
+    """The data of members by their first byte, in one read where at most `gap` bytes are between them.
 
-    Args: there: (first byte, size, check) of each. stamp: of the tar as it was indexed.
-    Raises: SampleError naming `key` where the tar has changed since.
+    Args:
+      path: the tar.
+      key: key of the sample in errors.
+      there: (first byte, size, check) of each member.
+      gap: bytes that may be read without being needed.
+      stamp: stamp of the tar when it was indexed.
+
+    Raises:
+      SampleError: if the tar has changed since it was indexed.
     """
     first, last, together = there[0][0], 0, gap
     for start, size, _ in there:

@@ -1,12 +1,14 @@
-"""`parquet:PATTERN`: Parquet files with the images in a column, as bytes or as Hugging Face `datasets` writes them.
+"""`parquet:PATTERN`: Parquet files with the images in a column, as bytes or in the form of Hugging Face `datasets`.
 
-Image column: binary, a struct {bytes: binary, path: string}, or the paths of image files, relative to the folder of the file or
-to `root`. Caption columns: string, a list of strings, or a field of a struct or map. Options: `image`, `caption`, `prompt`,
-`root`; the other columns are metadata, but for binary ones, which are not read; dates, times and decimals become text, and class
-labels whose names `datasets` has put into the schema are these names.
-Rows are read by row group, and a Parquet file cannot be read in smaller parts: a global shuffle decodes a whole row group
-for nearly every sample. Groups of some hundred rows do; files with larger ones are better written anew by
-`python -m vlp_jax.prepare`.
+Image column: binary, a struct {bytes: binary, path: string}, or the paths of image files, relative
+to the folder of the file or to `root`. Caption columns: string, a list of strings, or a field of a
+struct or map. Options: `image`, `caption`, `prompt`, `root`. The other columns are metadata, except
+binary ones, which are not read. Dates, times and decimals become text. Class labels become their
+names where `datasets` has stored these in the schema.
+
+A row group is the smallest part of a Parquet file that can be read, so a global shuffle decodes a
+whole row group for nearly every sample. Groups of a few hundred rows are fine. Files with larger
+ones should be rewritten by `python -m vlp_jax.prepare`.
 """
 
 import contextlib
@@ -38,12 +40,12 @@ from vlp_jax.data.sources.local_files import check_regular, local_path
 from vlp_jax.data.sources.spec import split_options
 from vlp_jax.errors import DataError
 
-CACHED_GROUPS, CACHED_BYTES = 8, 256 << 20  # kept decoded in each process: so many, or one if it is larger
+CACHED_GROUPS, CACHED_BYTES = 8, 256 << 20  # limits of the decoded groups cached in a process; a single larger one is kept
 
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Any]:
-    """A `pyarrow.parquet.ParquetFile`; a local one is read by Arrow itself, without Python's lock."""
+    """A `pyarrow.parquet.ParquetFile`. Arrow itself reads a local one, without holding the GIL."""
     from pyarrow import parquet
 
     with contextlib.ExitStack() as stack:
@@ -56,9 +58,13 @@ def _opened(path: str) -> Iterator[Any]:
 
 
 def index_groups(path: str) -> Arrays:
-    """What the footer of one file says: rows int64 [G] of each row group, and the schema in Arrow's format.
+    """Contents of the footer of one file.
 
-    Raises: DataError if it is not a Parquet file, or cut off.
+    Returns: `rows`, int64 [G], the number of rows of each row group; `schema`, uint8, the schema in
+      Arrow's format.
+
+    Raises:
+      DataError: if it is not a Parquet file or is truncated.
     """
     import pyarrow
 
@@ -67,18 +73,23 @@ def index_groups(path: str) -> Arrays:
             rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             schema = file.schema_arrow.serialize().to_pybytes()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
-        if isinstance(error, OSError) and error.errno:  # of the system, not of a damaged footer
+        if isinstance(error, OSError) and error.errno:  # an error of the system, not a damaged footer
             raise
         raise DataError(f"{path}: is not a Parquet file, or is cut off: {_first_line(error)}") from error
     return {"rows": np.array(rows, np.int64), "schema": np.frombuffer(schema, np.uint8)}
 
 
 class ParquetSource:
-    """The rows of some files, in the order of `paths`. A sample's key is FILE:ROW, rows counted from 1.
+    """The rows of some files, in the order of `paths`. The key of a sample is FILE:ROW, rows counted from 1.
 
-    Args: paths: Parquet files. spec: what messages call this source. columns: see `Columns`.
-      images: where image files lie.
-    Raises: DataError for a file that is missing or damaged, or lacks a column, or has one of another type.
+    Args:
+      paths: Parquet files.
+      spec: name of the source in messages.
+      columns: see `Columns`.
+      images: folders of the image files.
+
+    Raises:
+      DataError: if a file is missing or damaged, lacks a column, or has a column of another type.
     """
 
     templates = ()
@@ -113,16 +124,16 @@ class ParquetSource:
         return self.columns.sample(key, fields, image, name)
 
     def without_image(self, index: int) -> Sample:
-        """As `SparesImages`: the column of images is left out, unless captions are inside of it."""
+        """Implements `SparesImages`: the image column is not read, unless it contains captions."""
         _, key, fields = self._row(index, False)
         return self.columns.described(key, fields)
 
     def fingerprint(self) -> str:
-        """Stands for the names and sizes of the files, the rows of their groups, and the columns."""
+        """Hash of the names and sizes of the files, the rows of their groups, and the columns."""
         return fingerprint_of("parquet", self.names, self.sizes, self.starts.tolist(), repr(self.columns))
 
     def _row(self, index: int, with_image: bool) -> tuple[int, str, dict[str, Any]]:
-        """The number of its file, its key and its columns, the image as it is stored."""
+        """The number of a row's file, its key and its columns, with the image as it is stored."""
         index = check_index(index, len(self))
         group, row = locate(self.starts, index)
         shard, group_of_shard = locate(self.first_groups, group)
@@ -134,7 +145,7 @@ class ParquetSource:
         return shard, key, {name: value if name in used else plain(value) for name, value in fields.items()}
 
     def _value(self, table: Any, name: str, row: int, key: str) -> Any:
-        """A value as Python has it; one that Python has not, such as a time in nanoseconds, as text."""
+        """A value as a Python object; as text where Python has no such type, for example for a time in nanoseconds."""
         value = table.column(name)[row]
         try:
             return value.as_py(maps_as_pydicts="strict")
@@ -148,7 +159,7 @@ class ParquetSource:
             return str(value.cast("string"))
 
     def _check_schema(self, name: str, schema: Any, labels: dict[str, Any]) -> list[str]:
-        """The columns to read of a file."""
+        """The columns of a file that are read."""
         place = f"{self.spec}: {name}"
         twice = [column for column in schema.names if schema.names.count(column) > 1]
         if twice:
@@ -167,7 +178,7 @@ class ParquetSource:
         return [field.name for field in schema if field.name in used or not holds_bytes(field.type)]
 
     def _group(self, shard: int, group: int, rows: int, key: str, columns: list[str]) -> Any:
-        """These columns of a row group, kept or decoded now. Two threads may decode the same one; neither waits."""
+        """Some columns of a row group, cached or decoded now. Two threads may decode the same group; neither waits."""
         import pyarrow
 
         place = (shard, group, *columns)
@@ -181,7 +192,7 @@ class ParquetSource:
             if local_path(self.paths[shard]) is not None and size_and_version(self.paths[shard]) != self.stamps[shard]:
                 raise SampleError(Reason.DAMAGED_RECORD, key, ChangedFileError(self.paths[shard]).args[0])
         except (pyarrow.ArrowException, OSError, IndexError) as error:
-            if isinstance(error, OSError) and error.errno:  # of the system, not of a damaged page
+            if isinstance(error, OSError) and error.errno:  # an error of the system, not a damaged page
                 raise DataError(f"{self.paths[shard]}: cannot be read: {os.strerror(error.errno)}") from error
             message = f"its row group in {self.paths[shard]} cannot be read: {_first_line(error)}"
             raise SampleError(Reason.DAMAGED_RECORD, key, message) from error
@@ -210,7 +221,7 @@ def _schema(index: Arrays) -> Any:
 
 
 def _features(schema: Any) -> bytes:
-    """What Hugging Face `datasets` has put into a schema."""
+    """The metadata that Hugging Face `datasets` has stored in a schema."""
     return (schema.metadata or {}).get(b"huggingface", b"")
 
 
@@ -219,7 +230,11 @@ def _first_line(error: Exception) -> str:
 
 
 def open_parquet(rest: str) -> ParquetSource:
-    """The rows of PATTERN?OPTIONS. Raises: DataError; see `find_files` and `ParquetSource`."""
+    """The rows of PATTERN?OPTIONS.
+
+    Raises:
+      DataError: for a wrong option; see `find_files` and `ParquetSource`.
+    """
     spec = f"parquet:{rest}"
     pattern, options = split_options(rest, "parquet", FILE_OPTIONS)
     paths = find_files(pattern, "parquet", remote=True)

@@ -1,7 +1,8 @@
-"""Ranges of bytes of remote files, each checked for its status and its length, asked for again where it is wrong, then refused.
+"""Ranges of bytes of remote files, each checked for its status and its length.
 
-A web server may ignore `Range` and send the whole file with status 200, which fsspec hands on as if it were the range; any storage
-may send less than was asked for.
+A wrong range is requested again, and finally refused. A web server may ignore `Range` and send the
+whole file with status 200, which fsspec returns as if it were the range. Any storage may send fewer
+bytes than requested.
 """
 
 import io
@@ -12,30 +13,37 @@ from typing import Any, TypeVar
 
 from vlp_jax.errors import DataError
 
-TRIES, PAUSE = 4, 0.3  # seconds before the second try; doubled before each further one
-BUFFER = 4 << 20  # bytes that a file read from start to end asks for at once
+TRIES, PAUSE = 4, 0.3  # number of tries; seconds before the second one, doubled before each further one
+BUFFER = 4 << 20  # bytes of one request when a file is read sequentially
 WEB = ("http", "https")
 T = TypeVar("T")
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", re.IGNORECASE)
-_FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)  # asking again would not help
+_FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)  # a second try would not help
 
 
 class WrongAnswerError(OSError):
-    """A storage sent other bytes than it was asked for."""
+    """A storage sent other bytes than requested."""
 
 
 def fetch_range(filesystem: Any, name: str, start: int, size: int, whole: int | None = None) -> bytes:
-    """The `size` bytes from byte `start` on of a file that has them.
+    """The `size` bytes from byte `start` on of a file that is long enough.
 
-    Args: filesystem: of fsspec. whole: the size that the file should have; None where nobody knows.
-    Raises: WrongAnswerError after TRIES wrong answers, and whatever the storage raises.
+    Args:
+      filesystem: a file system of fsspec.
+      name: the file in it.
+      start: first byte.
+      size: number of bytes.
+      whole: expected size of the file; None where it is unknown.
+
+    Raises:
+      WrongAnswerError: after TRIES wrong answers; and whatever the storage raises.
     """
     fetch = _fetch_from_web if is_web(filesystem) else _fetch
     return _again(lambda: fetch(filesystem, name, start, size, whole))
 
 
 def is_web(filesystem: Any) -> bool:
-    """Whether a file system of fsspec asks web servers."""
+    """Whether a file system of fsspec sends requests to web servers."""
     protocols = (filesystem.protocol,) if isinstance(filesystem.protocol, str) else filesystem.protocol
     return not {*WEB}.isdisjoint(protocols)
 
@@ -66,7 +74,7 @@ def _fetch_from_web(filesystem: Any, url: str, start: int, size: int, whole: int
 
 async def _get_range(filesystem: Any, url: str, start: int, size: int, whole: int | None) -> bytes:
     options = {**filesystem.kwargs}
-    # identity: lengths are those of the file, not of what a server has compressed
+    # identity: lengths must be those of the file, not of a compressed body
     headers = {**options.pop("headers", {}), "Range": f"bytes={start}-{start + size - 1}", "Accept-Encoding": "identity"}
     session = await filesystem.set_session()
     async with session.get(filesystem.encode_url(url), headers=headers, **options) as answer:
@@ -78,7 +86,19 @@ async def _get_range(filesystem: Any, url: str, start: int, size: int, whole: in
 
 
 def check_answer(status: int, headers: Any, start: int, size: int, whole: int | None) -> None:
-    """Raises: WrongAnswerError unless a web server's answer has the range that was asked for, before its body is read."""
+    """Checks, before its body is read, that a web server's answer has the requested range.
+
+    Args:
+      status: HTTP status.
+      headers: HTTP headers of the answer.
+      start: first byte requested.
+      size: number of bytes requested.
+      whole: expected size of the file; None where it is unknown.
+
+    Raises:
+      WrongAnswerError: if it has another range, or the file another size.
+      FileNotFoundError, PermissionError: by the status.
+    """
     length = headers.get("Content-Length")
     if status == 206:
         found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
@@ -96,7 +116,7 @@ def check_answer(status: int, headers: Any, start: int, size: int, whole: int | 
 
 
 def refusal(status: int, message: str) -> OSError:
-    """What an HTTP status means that is no answer to the question."""
+    """The error for an HTTP status other than success."""
     if status in (404, 410):
         return FileNotFoundError(status)
     if status in (401, 403):
@@ -105,10 +125,13 @@ def refusal(status: int, message: str) -> OSError:
 
 
 def web_info(filesystem: Any, url: str) -> dict[str, Any]:
-    """What fsspec knows of a file on a web server, which is asked again where it does not answer.
+    """The information that fsspec has about a file on a web server. Failed requests are repeated.
 
-    Raises: FileNotFoundError where there is no such file, not for whatever else went wrong as fsspec does; WrongAnswerError,
-      PermissionError.
+    Raises:
+      FileNotFoundError: only if there is no such file; fsspec itself raises it for other failures,
+        too.
+      PermissionError: if the server denies access.
+      WrongAnswerError: if the server cannot be reached or answers with an error.
     """
     def ask() -> dict[str, Any]:
         try:
@@ -126,9 +149,11 @@ def web_info(filesystem: Any, url: str) -> dict[str, Any]:
 
 
 class RemoteFile(io.RawIOBase):
-    """A remote file as one that can be read and sought in, each read of which is a checked range.
+    """A remote file that can be read and sought in. Each read is a checked range.
 
-    Args: read_range: `(start, size) -> bytes`. size: of the file.
+    Args:
+      read_range: `(start, size) -> bytes`.
+      size: size of the file in bytes.
     """
 
     def __init__(self, read_range: Callable[[int, int], bytes], size: int):

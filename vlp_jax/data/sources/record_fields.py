@@ -1,4 +1,4 @@
-"""How the fields of an ArrayRecord folder's records become samples: what its features.json and manifest.json say of them."""
+"""From the fields of ArrayRecord records to samples, by the features.json and manifest.json of the folder."""
 
 import json
 from collections.abc import Callable
@@ -10,12 +10,16 @@ from vlp_jax.data.sources.filesystem import MissingFileError, join, read_file, s
 from vlp_jax.errors import DataError
 
 CAPTION_FIELDS = ("captions", "caption", "text")
-NAMES = "caption_fields"  # where `prepare` keeps the field that every caption came from
-FILE = "image_file"  # where it keeps the name of the image's file
+NAMES = "caption_fields"  # where `prepare` stores the field that every caption came from
+FILE = "image_file"  # where it stores the name of the image's file
 
 
 def read_json(path: str, spec: str) -> dict:
-    """The object in a JSON file of such a folder. Raises: DataError if it is missing or damaged."""
+    """The object in a JSON file of such a folder.
+
+    Raises:
+      DataError: if the file is missing or damaged.
+    """
     try:
         return json.loads(read_file(path))
     except MissingFileError:
@@ -25,16 +29,25 @@ def read_json(path: str, spec: str) -> dict:
 
 
 def read_manifest(directory: str, spec: str) -> dict:
-    """The manifest.json that `prepare` writes; empty for a folder of TFDS, which has none. Raises: DataError."""
+    """The manifest.json that `prepare` writes; empty for a folder written by TFDS, which has none.
+
+    Raises:
+      DataError: if it is damaged.
+    """
     path = join(directory, "manifest.json")
     return {} if size_or_none(path) is None else read_json(path, spec)
 
 
 class Fields:
-    """How the fields of a record become a sample: which is the image, which the caption, and how to read the others.
+    """How the fields of a record become a sample.
 
-    caption_field: what captions are said to come from in records that do not name it, as those of `named` do. prepared: whether
-      `prepare` wrote them.
+    Args:
+      image: the image field.
+      caption: the caption field.
+      readers: readers of the other fields, by name.
+      caption_field: field given as the origin of captions in records that do not name it.
+      named: whether records name the field that every caption came from.
+      prepared: whether `prepare` wrote the records.
     """
 
     def __init__(self, image: str, caption: str, readers: dict[str, Callable[[list], Any]], caption_field: str, named: bool,
@@ -44,7 +57,15 @@ class Fields:
         self.no_metadata = {"key", "caption", "captions", caption} | ({NAMES} if named else set()) | ({FILE} if prepared else set())
 
     def sample(self, name: str, values: dict[str, list]) -> Sample:
-        """The sample in a record. Raises: SampleError if its image or caption is missing, empty or damaged."""
+        """The sample in a record.
+
+        Args:
+          name: key of the sample if the record has none.
+          values: the record, lists of values by field.
+
+        Raises:
+          SampleError: if the image or caption is missing, empty or damaged.
+        """
         try:
             key = values["key"][0].decode() if values.get("key") and "key" in self.readers else name
             metadata = {
@@ -69,7 +90,8 @@ class Fields:
 def read_fields(directory: str, manifest: dict, spec: str) -> Fields:
     """The fields of a folder, from its features.json and, where `prepare` wrote it, its manifest.
 
-    Raises: DataError if there is no image or no caption among them.
+    Raises:
+      DataError: if no field is an image or none a caption.
     """
     features = read_json(join(directory, "features.json"), spec).get("featuresDict", {}).get("features", {})
     kinds = manifest.get("fields", {})
@@ -86,7 +108,7 @@ def read_fields(directory: str, manifest: dict, spec: str) -> Fields:
 
 
 class _Scalar:
-    """Reads one text or number; with `names`, a class label by its name; with `as_json`, JSON kept in a text."""
+    """Reads one text or number; with `names`, a class label as its name; with `as_json`, JSON stored in a text."""
 
     def __init__(self, names: list[str] | None = None, as_json: bool = False):
         self.names, self.as_json = names, as_json
@@ -103,7 +125,7 @@ def _read_list(values: list) -> list:
 
 
 def _field_reader(directory: str, name: str, feature: dict, kind: str | None) -> Callable | None:
-    """A reader of flat fields; None for the others (nested features, tensors), which no sample carries."""
+    """A reader of a flat field; None for nested features and tensors, which are not part of a sample."""
     python_class = feature["pythonClassName"].rsplit(".", 1)[-1]
     if python_class == "ClassLabel":
         labels = join(directory, f"{name}.labels.txt")

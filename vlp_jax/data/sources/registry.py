@@ -1,6 +1,6 @@
 """Sources by their spec: `open_source("webdataset:/data/{000000..000331}.tar")`.
 
-A kind is a function `open(rest) -> Source` in `KINDS`; modules are imported when their kind is asked for.
+A kind is a function `open(rest) -> Source` in `KINDS`. Its module is imported on first use.
 """
 
 import difflib
@@ -25,26 +25,32 @@ KINDS = {
 
 
 def open_source(spec: str) -> Source:
-    """The source that `spec` names; its index is built or read now, its samples when asked for.
+    """The source that `spec` names. Its index is built or read now, its samples on access.
 
-    webdataset:PATTERN?OPTIONS      tar files with images and captions, or classes; caption= takes fields of the .json, txt, cls
-    parquet:PATTERN?OPTIONS         Parquet files with the images inside, as Hugging Face `datasets` writes them, or their paths
+    webdataset:PATTERN?OPTIONS      tar files with images and captions, or classes; caption= names fields of the .json, txt, cls
+    parquet:PATTERN?OPTIONS         Parquet files with the images, as Hugging Face `datasets` writes them, or with their paths
     jsonl:PATTERN?OPTIONS           JSON objects, one a line, that name image files
     csv:PATTERN?OPTIONS             tables with a header that name image files; options delimiter=;, quotes=none
     folder:DIR?prompt=..            DIR/CLASS/IMAGE, the caption being the class
     arrayrecord:DIR/SPLIT           a folder written by `python -m vlp_jax.prepare` or by TFDS
-    tfds:DIR/SPLIT?OPTIONS          a folder written by TFDS as ArrayRecord, read by TFDS; or NAME/SPLIT of one it has built
+    tfds:DIR/SPLIT?OPTIONS          a folder written by TFDS as ArrayRecord, read by TFDS; or NAME/SPLIT of a set it has built
     embedded:emoji/SPLIT            the set inside this package: train, val_vendor, val_concept
-    embedded:emoji_vqa/SPLIT        questions about its pictures: train, val_vendor
-    embedded:emoji_dialogues/SPLIT  dialogues of these questions
-    synthetic:N?height=..&width=..  made-up samples for benchmarks; option caption_words=8
+    embedded:emoji_vqa/SPLIT        questions about its images: train, val_vendor
+    embedded:emoji_dialogues/SPLIT  dialogues made of these questions
+    synthetic:N?height=..&width=..  generated samples for benchmarks; option caption_words=8
 
-    PATTERN: files, in the order of their names, with braces {000000..000331}, {a,b} and globs; a file that a brace names
-    must be there. It may be remote, any URL that fsspec reads; of the others only arrayrecord and tfds, on gs://.
-    OPTIONS (the notation is in `spec.py`): ?image=COLUMN (default image), &caption=COLUMN|COLUMN (default caption), a
-    dot reaching into a nested field; &prompt=a photo of a {}|a drawing of a {}, which captions are put in, one sample
-    then having as many. Image paths in a file are relative to its folder and may not leave it.
-    Raises: DataError for an unknown kind, files that are missing or damaged, and a pattern that matches nothing.
+    PATTERN: files, in the order of their names, with braces {000000..000331}, {a,b} and globs. A
+    file that a brace names must exist. A pattern may be any URL that fsspec reads; of the kinds
+    without a pattern only arrayrecord and tfds read remote folders, on gs://.
+
+    OPTIONS (the notation is in `spec.py`): ?image=COLUMN (default image), &caption=COLUMN|COLUMN
+    (default caption), where a dot reaches into a nested field; &prompt=a photo of a {}|a drawing of
+    a {}, the prompts that captions are put in; a sample then has every caption in every prompt.
+    Image paths in a file are relative to its folder and may not leave it.
+
+    Raises:
+      DataError: for an unknown kind, for files that are missing or damaged, and for a pattern that
+        matches nothing.
     """
     kind, colon, rest = spec.partition(":")
     if not colon or not rest:

@@ -1,7 +1,8 @@
-"""How many samples a tar should have, where a file beside it says so.
+"""The expected number of samples of a tar, where a file next to it has it.
 
-`sizes.json`, read by open_clip too, maps the names of tars to their samples: {"00000.tar": 9412, ...}. img2dataset writes
-`00000_stats.json` for `00000.tar`, in which `successes` are the samples.
+`sizes.json`, which open_clip reads too, maps the names of tars to their number of samples:
+{"00000.tar": 9412, ...}. img2dataset writes `00000_stats.json` for `00000.tar`, in which
+`successes` is the number of samples.
 """
 
 import json
@@ -19,8 +20,17 @@ AT_ONCE = 16
 
 
 def check_counts(paths: list[str], lengths: list[int], spec: str) -> None:
-    """Raises: DataError for the first tar that holds fewer samples than one of these files says, or such a file that
-    cannot be read."""
+    """Compares the number of samples of each tar with the file next to it.
+
+    Args:
+      paths: the tars.
+      lengths: number of samples found in each.
+      spec: name of the source in messages.
+
+    Raises:
+      DataError: for the first tar with fewer samples than expected, and for a file of counts that
+        cannot be read.
+    """
     for name, (said, by), found in zip(short_names(paths), _said(paths, spec), lengths, strict=True):
         if said is not None and found < said:
             raise DataError(f"{spec}: {name} holds {found} samples; {by} beside it says {said}; "
@@ -28,7 +38,7 @@ def check_counts(paths: list[str], lengths: list[int], spec: str) -> None:
 
 
 def _said(paths: list[str], spec: str) -> Iterator[tuple[int | None, str]]:
-    """For every tar the number of samples it should have, and the file that says so; None where none does."""
+    """For every tar the expected number of samples and the file that has it; None where there is no such file."""
     names = {folder: set(names_in(folder)) for folder in dict.fromkeys(map(folder_of, paths))}
     sizes = {folder: _read(join(folder, SIZES), spec) for folder, found in names.items() if SIZES in found}
 

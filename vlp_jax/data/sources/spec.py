@@ -1,11 +1,14 @@
-"""The options of a source: `KIND:PATTERN?name=value&name=value`, one notation for every kind that has any.
+"""The options of a source, `KIND:PATTERN?name=value&name=value`, in one notation for every kind that has options.
 
-The options begin at the first `?` that a name and `=` follow, so that a glob may hold `?` (`part-??.csv?caption=title`). After a
-URL with a query of its own they begin at a `#`, with none behind it where there are none: `https://host/a.tar?key=1#caption=txt`,
+The options begin at the first `?` that is followed by a name and `=`, so a glob may contain `?`
+(`part-??.csv?caption=title`). After a URL with its own query they begin at a `#`, which is also
+needed, at the end, where there are no options: `https://host/a.tar?key=1#caption=txt`,
 `https://host/a.tar?key=1#`.
-An option with several values lists them with `|` or is given several times: `?caption=title|alt` and
-`?caption=title&caption=alt` are the same. Write `%26`, `%7C`, `%25`, `%09` for `&`, `|`, `%` and a tab in a value; blanks
-may stay, and a value that is `|` alone is this character. Quote the whole spec in a shell.
+
+An option with several values lists them with `|` or is given several times: `?caption=title|alt`
+and `?caption=title&caption=alt` are the same. Write `%26`, `%7C`, `%25`, `%09` for `&`, `|`, `%`
+and a tab in a value. Blanks are allowed, and a value that is `|` alone is this character. Quote the
+whole spec in a shell.
 """
 
 import difflib
@@ -21,9 +24,16 @@ _AFTER_URL = re.compile(r"#(?=[A-Za-z_]+=[^#/]*$|$)")
 
 
 def split_options(rest: str, kind: str, names: Sequence[str]) -> tuple[str, Options]:
-    """What stands before the options, and the values of each option that is given.
+    """The pattern before the options, and the values of each given option.
 
-    Raises: DataError for an option that is not one of `names`, and for one without a value.
+    Args:
+      rest: the spec without `KIND:`.
+      kind: the kind, for messages.
+      names: the options of the kind.
+
+    Raises:
+      DataError: if an option is not one of `names` or has an empty value, or if there is no
+        pattern.
     """
     pattern, given = _parts(rest, names)
     spec, options = f"{kind}:{rest}", {}
@@ -43,7 +53,7 @@ def split_options(rest: str, kind: str, names: Sequence[str]) -> tuple[str, Opti
 
 
 def _parts(rest: str, names: Sequence[str]) -> tuple[str, str]:
-    """The pattern before the options, and the options."""
+    """The pattern before the options, and the text of the options."""
     marks = [mark for mark in _AFTER_URL.finditer(rest) if mark.end() == len(rest) or rest[mark.end():].partition("=")[0] in names]
     if marks:
         return rest[:marks[0].start()], rest[marks[0].end():]
@@ -52,7 +62,11 @@ def _parts(rest: str, names: Sequence[str]) -> tuple[str, str]:
 
 
 def single(options: Options, name: str, default: str | None, spec: str) -> str | None:
-    """The value of an option that takes one. Raises: DataError if it has several."""
+    """The value of an option that may have only one.
+
+    Raises:
+      DataError: if it has several.
+    """
     values = options.get(name, (default,))
     if len(values) > 1:
         raise DataError(f"{spec}: option {name!r} takes one value, not {len(values)}")
@@ -60,7 +74,11 @@ def single(options: Options, name: str, default: str | None, spec: str) -> str |
 
 
 def whole_number(options: Options, name: str, default: int, spec: str) -> int:
-    """The value of an option that is a whole number, 1 or more. Raises: DataError if it is not."""
+    """The value of an option that is a whole number, 1 or more.
+
+    Raises:
+      DataError: if it is not.
+    """
     value = single(options, name, str(default), spec)
     if not re.fullmatch(r"[0-9]{1,12}", value) or int(value) < 1:
         raise DataError(f"{spec}: option {name!r} is {value!r}; expected a whole number from 1 on")

@@ -1,8 +1,9 @@
-"""`synthetic:N`: N made-up samples, always the same, for benchmarks: JPEG images and captions.
+"""`synthetic:N`: N generated samples for benchmarks, JPEG images with captions, always the same.
 
-Options: `height` and `width` of the images (375 and 500) and `caption_words` (8), the first of which is the sample's
-number. An image is one of 16 smooth random pictures with some noise, encoded at one of four qualities; its number stands
-in a comment of the file, so that no two files are equal. A process encodes a picture once; later reads cost little. The
+Options: `height` and `width` of the images (375 and 500) and `caption_words` (8). The first word of
+a caption is the number of the sample. An image is one of 16 smooth random images with some noise,
+encoded at one of four qualities. The number of the sample is in a comment of the JPEG file, so that
+no two files are equal. A process encodes each of the 16 images once; later reads cost little. The
 bytes may differ between versions of Pillow.
 """
 
@@ -23,7 +24,7 @@ WORDS = ["river", "stone", "cloud", "apple", "window", "garden", "paper", "engin
 
 @functools.lru_cache(maxsize=PICTURES * 4)
 def picture(number: int, height: int, width: int) -> bytes:
-    """One of the pictures as a JPEG file."""
+    """One of the images as a JPEG file."""
     draw = np.random.default_rng([number, height, width])
     coarse = Image.fromarray(draw.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
     pixels = np.asarray(coarse, np.int16) + draw.integers(-8, 9, (height, width, 3), dtype=np.int16)
@@ -33,7 +34,7 @@ def picture(number: int, height: int, width: int) -> bytes:
 
 
 class SyntheticSource:
-    """Samples 0 to count - 1, made when they are read."""
+    """Samples 0 to count - 1, generated when they are read."""
 
     def __init__(self, count: int, height: int, width: int, caption_words: int, spec: str):
         self.spec, self.count, self.height, self.width, self.caption_words = spec, count, height, width, caption_words
@@ -51,12 +52,16 @@ class SyntheticSource:
         return Sample(number, image, (" ".join([number, *(WORDS[word] for word in drawn)]),), {})
 
     def fingerprint(self) -> str:
-        """Stands for the number of samples, the size of their images and the words of their captions."""
+        """Hash of the number of samples, the size of their images and the number of words in their captions."""
         return fingerprint_of("synthetic", self.count, self.height, self.width, self.caption_words)
 
 
 def open_synthetic(rest: str) -> SyntheticSource:
-    """The samples of N?height=..&width=..&caption_words=... Raises: DataError for what is no number from 1 on."""
+    """The samples of N?height=..&width=..&caption_words=...
+
+    Raises:
+      DataError: if a value is not a whole number from 1 on, or if an image is too large for JPEG.
+    """
     spec = f"synthetic:{rest}"
     count, options = split_options(rest, "synthetic", ("height", "width", "caption_words"))
     if not count.isascii() or not count.isdigit() or int(count) < 1:

@@ -1,7 +1,8 @@
-"""Reads the headers of a tar file one after the other: POSIX.1-1988 (ustar), POSIX.1-2001 (pax) and GNU tar's long names, sparse
-files (see `tar_sparse.py`), hard links, and tars behind one another in one file.
+"""Sequential reader of tar headers.
 
-Python's tarfile does the same, several times more slowly, since it makes an object of all that a header holds.
+It reads POSIX.1-1988 (ustar), POSIX.1-2001 (pax) and GNU tar's long names, sparse files (see
+`tar_sparse.py`), hard links, and several concatenated tars in one file. Python's tarfile does the
+same several times more slowly, because it creates an object of everything in a header.
 """
 
 import zlib
@@ -12,24 +13,27 @@ from typing import Any, BinaryIO
 from vlp_jax.data.sources.tar_sparse import LARGEST, SparseMap, old_gnu_map, pax_map
 
 BLOCK = 512  # bytes; headers and the data of members begin at multiples of it
-REGULAR = b"\x007"  # types of regular files beside "0"
-SPARSE = b"S"  # in GNU tar's own format
-EXTENSIONS = b"xgXLK"  # types of hidden members, which say more about the member behind them
+REGULAR = b"\x007"  # further types of regular files, in addition to "0"
+SPARSE = b"S"  # type of sparse files in GNU tar's own format
+EXTENSIONS = b"xgXLK"  # types of hidden members, which hold attributes of the next member
 LONGEST_EXTENSION = 1 << 20  # bytes
-LONGEST_PADDING = 4 << 20  # bytes of zeros behind the last member; GNU tar writes 10 KiB, at most a megabyte or so if told to
+LONGEST_PADDING = 4 << 20  # bytes of zeros after the last member; GNU tar writes 10 KiB, at most about 1 MiB on request
 LINK, SYMBOLIC_LINK = b"1", b"2"
 NO_FILES = {SYMBOLIC_LINK: "symbolic links", b"3": "devices", b"4": "devices", b"6": "devices"}
 NO_TARGET, NO_TAR = "hard links to files that are not there", "bytes behind its end that are no tar"
 
 
 class TarError(Exception):
-    """These bytes are not a tar file, or a header in it is damaged."""
+    """The bytes are not a tar file, or a header in it is damaged."""
 
 
 class CutOffError(Exception):
-    """The tar ends without an end mark, or in far more zeros than any padding: it was cut off, or has not all arrived.
+    """The tar is truncated: it ends without an end mark, or in many more zeros than any padding.
 
-    Args: place: the byte that it is good to.
+    It was cut off, or is not complete yet.
+
+    Args:
+      place: number of valid bytes at the beginning.
     """
 
     def __init__(self, place: int):
@@ -38,15 +42,27 @@ class CutOffError(Exception):
 
 
 class TarMembers:
-    """Iterates over (name, first byte of its data, size of its data) of every regular file in a tar, in order.
+    """Iterator over (name, first byte of its data, size of its data) of every regular file in a tar, in order.
 
-    The last member's data may reach beyond the end of a tar that is cut off. Hard links are the files that they lead to where
-    `targets`, from `find_targets`, has the place of their headers. Other links, folders and devices are left out.
-    Attributes, filled on the way: part: the number of tars before this one in the file. sparse: the maps of sparse files, by the
-      first byte of their data, whose size is that of what is stored. links: (place of the header, name of the file it leads to) of
-      each hard link. left_out: how many members are no files, by what they are. header, behind_header: the newest header, and the
-      byte behind it.
-    Raises, while it is read: TarError, and CutOffError behind the last member that is there.
+    The last member's data may extend beyond the end of a truncated tar. A hard link yields the file
+    that it leads to, if `targets` has the position of its header. Other links, folders and devices
+    are left out.
+
+    Args:
+      file: the tar.
+      targets: result of `find_targets`; None: hard links are left out.
+
+    Attributes, filled during the iteration:
+      part: number of tars before the current one in the file.
+      sparse: the maps of sparse files, by the first byte of their data. Their size is that of the
+        stored data.
+      links: (position of the header, name of the file it leads to) of each hard link.
+      left_out: number of members that are no files, by kind.
+      header, behind_header: the newest header, and the position after it.
+
+    Raises during the iteration:
+      TarError: if a header is damaged.
+      CutOffError: after the last existing member of a truncated tar.
     """
 
     def __init__(self, file: BinaryIO, targets: Mapping[int, tuple[int, int]] | None = None):
@@ -80,7 +96,7 @@ class TarMembers:
                     name, size = extension.get("path") or _name(header), int(extension.get("size", size))
                     if size < 0:
                         raise ValueError(f"a size of {size} bytes")
-                    if kind in b"123456":  # links, devices and folders have no data, whatever their size
+                    if kind in b"123456":  # links, devices and folders have no data, whatever size the header has
                         if kind != b"5":
                             yield from self._no_file(kind, place, name, header, extension)
                         size = 0
@@ -88,7 +104,7 @@ class TarMembers:
                         name, data, size = self._sparse(header, name, data, size, extension.get("sparse"))
                         if data in self.sparse:
                             yield name, data, size
-                    elif kind == b"0" or kind in REGULAR and not name.endswith("/"):  # the oldest tars mark folders so
+                    elif kind == b"0" or kind in REGULAR and not name.endswith("/"):  # the oldest tars mark folders by a slash
                         yield name, data, size
                     extension = {}
             except UnicodeDecodeError as error:
@@ -101,7 +117,7 @@ class TarMembers:
             place = data - (-size // BLOCK) * BLOCK
 
     def _behind_end_mark(self, place: int, end: int) -> int | None:
-        """The first header behind the zeros at `place`, of a tar that follows in the same file; None at the end."""
+        """Position of the next tar after the zeros at `place`; None if none follows in the file."""
         self.file.seek(place)
         zeros = 0
         while zeros < LONGEST_PADDING:
@@ -113,7 +129,7 @@ class TarMembers:
             if rest:
                 break
         else:
-            if end - place > LONGEST_PADDING:  # a download that reserved its room and stopped
+            if end - place > LONGEST_PADDING:  # a download that allocated its file and then stopped
                 raise CutOffError(place)
             return None
         following = place + zeros // BLOCK * BLOCK
@@ -128,7 +144,7 @@ class TarMembers:
 
     def _no_file(self, kind: bytes, place: int, name: str, header: bytes,
                  extension: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
-        """A hard link to a file that is there; others are counted."""
+        """Yields the target of a hard link if it is in the tar; counts other members."""
         if kind == LINK:
             self.links.append((place, extension.get("linkpath") or _text(header[157:257])))
             if place in self.targets:
@@ -137,13 +153,13 @@ class TarMembers:
         self.left_out[NO_FILES.get(kind, NO_TARGET)] += 1
 
     def _sparse(self, header: bytes, name: str, data: int, size: int, given: list[tuple[str, str]] | None) -> tuple[str, int, int]:
-        """The name of a sparse file, and where what is stored of it lies."""
+        """The name of a sparse file, and position and size of its stored data."""
         if given:
             name, skipped, found = pax_map(self.file, name, data, given)
         else:
             skipped, found = old_gnu_map(self.file, header, data, _number)
         if given:
-            size -= skipped  # which a pax size counts, and GNU's own does not
+            size -= skipped  # included in a pax size, but not in GNU's own
         found.check(size)
         if found.size <= LARGEST:
             self.sparse[data + skipped] = found
@@ -158,14 +174,23 @@ def read_members(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
 
 
 def find_targets(file: BinaryIO, links: list[tuple[int, str]]) -> dict[int, tuple[int, int]]:
-    """Where the data of hard links lie, first byte and size, by the place of the link's header: those of the last member before it
-    that has the name it leads to, which may be a link itself. Reads all headers again."""
+    """The positions of the data of hard links. Reads all headers again.
+
+    The target of a link is the last earlier member with the name that the link leads to. It may be
+    a link itself.
+
+    Args:
+      file: the tar.
+      links: `TarMembers.links` of a first pass.
+
+    Returns: (first byte, size) of the data, by the position of the link's header.
+    """
     wanted: dict[str, list[int]] = {}
     for place, target in links:
         wanted.setdefault(target.removeprefix("./"), []).append(place)
     targets: dict[int, tuple[int, int]] = {}
     try:
-        for name, start, size in TarMembers(file, targets):  # which grows meanwhile, so that links to links are found
+        for name, start, size in TarMembers(file, targets):  # `targets` grows meanwhile, so that links to links are found
             for place in wanted.get(name.removeprefix("./"), ()):
                 if start < place:
                     targets[place] = start, size
@@ -175,16 +200,16 @@ def find_targets(file: BinaryIO, links: list[tuple[int, str]]) -> dict[int, tupl
 
 
 def _checked_size(header: bytes) -> int:
-    """The size in a header. Raises: ValueError if the header does not add up to its checksum."""
+    """The size in a header. Raises ValueError if the checksum of the header is wrong."""
     stored, field = _number(header[148:156]), header[148:156]
-    # the checksum takes its own field for blanks; Adler-32 adds up all bytes, plus 1, by a modulus
+    # The checksum counts its own field as blanks. The low half of Adler-32 is the sum of all bytes plus 1, modulo 65521.
     if zlib.adler32(header) & 0xFFFF != (1 + stored + sum(field) - 8 * ord(" ")) % 65521:
         raise ValueError("its checksum is wrong")
     return _number(header[124:136])
 
 
 def _number(field: bytes) -> int:
-    """Octal digits, or, as GNU tar writes large ones, binary behind a first byte of 0x80."""
+    """A number in octal digits, or in binary after a first byte of 0x80, which is how GNU tar writes large numbers."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     digits = field.partition(b"\0")[0].strip()
@@ -204,8 +229,10 @@ def _name(header: bytes) -> str:
 
 
 def _extension(file: BinaryIO, kind: bytes, start: int, size: int) -> dict[str, Any]:
-    """What a hidden member says of the `path`, `size`, `linkpath` and `sparse` map of the one behind it. Raises: CutOffError,
-    ValueError."""
+    """The `path`, `size`, `linkpath` and `sparse` map that a hidden member sets for the next member.
+
+    Raises CutOffError and ValueError.
+    """
     if kind not in b"xXLK":
         return {}
     if size > LONGEST_EXTENSION:
@@ -218,7 +245,7 @@ def _extension(file: BinaryIO, kind: bytes, start: int, size: int) -> dict[str, 
         return {"path" if kind == b"L" else "linkpath": _text(data)}
     found: dict[str, Any] = {}
     while data.strip(b"\0"):
-        length = int(data.split(b" ", 1)[0])  # of the whole record: "LENGTH NAME=VALUE\n"
+        length = int(data.split(b" ", 1)[0])  # length of the whole record "LENGTH NAME=VALUE\n"
         if not 0 < length <= len(data):
             raise ValueError("its attributes leave it")
         name, _, value = data[:length].partition(b" ")[2].removesuffix(b"\n").partition(b"=")

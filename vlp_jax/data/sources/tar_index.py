@@ -1,4 +1,4 @@
-"""Where the samples of a tar file lie, from its headers."""
+"""Index of the samples of a tar file, built from its headers."""
 
 import dataclasses
 import functools
@@ -19,15 +19,21 @@ from vlp_jax.errors import DataError
 
 @dataclasses.dataclass
 class TarIndex:
-    """Where the samples of a tar lie: 52 bytes a sample beside its key.
+    """Where the samples of a tar are: 52 bytes a sample in addition to its key.
 
-    members: [N, 4, 2] uint32, for the image, the JSON, the text and the class of a sample: first block + 1 (0 if it has none),
-    size in bytes. keys: uint8, all keys in UTF-8, one after the other; ends: [N] uint32, where each one ends.
-    digest: uint8 [32], of the keys and the sizes. cut: int64 [1], the byte that a tar is good to
-    which was cut off, and of whose last sample something may be missing; empty for a whole one. sparse: int64, the maps of
-    sparse files, see `to_array`. notes: uint8, JSON: `left_out`, what is no part of any sample, and how many, `apart`, the number
-    of samples whose members are not next to each other, and `classes`, whether any sample has a class. checks: [N, 4] uint32, see
-    `MemberChecks`.
+    Entries of `arrays`, for N samples:
+      members: [N, 4, 2], uint32, for the image, JSON, text and class of a sample: first block + 1
+        (0 if there is none), size in bytes.
+      keys: uint8, all keys in UTF-8, concatenated.
+      ends: [N], uint32, where each key ends.
+      digest: [32], uint8, hash of the keys and the sizes.
+      cut: int64, [1] for a truncated tar: its number of valid bytes; parts of its last sample may
+        be missing. Empty for a complete tar.
+      sparse: int64, the maps of sparse files, see `to_array`.
+      notes: uint8, JSON with `left_out`, the members that are part of no sample and their counts;
+        `apart`, the number of samples whose members are not next to each other; and `classes`,
+        whether any sample has a class.
+      checks: [N, 4], uint32, see `MemberChecks`.
     """
 
     arrays: Arrays
@@ -70,10 +76,15 @@ class TarIndex:
 
 
 def index_tar(path: str, images: tuple[str, ...] = ()) -> Arrays:
-    """Reads the headers of one tar, as far as it goes: the arrays of a `TarIndex`.
+    """The arrays of a `TarIndex`, from the headers of one tar, as far as it can be read.
 
-    images: the endings of images, instead of all that there are.
-    Raises: DataError if it is not a tar, has a damaged header, or has a member that leaves it.
+    Args:
+      path: the tar.
+      images: the file endings of images, in place of the default ones.
+
+    Raises:
+      DataError: if it is not a tar, has a damaged header, or has a member whose path leaves its
+        folder.
     """
     with open_file(path) as file:
         compressed = file.read(6).startswith(COMPRESSED)
@@ -93,7 +104,7 @@ def index_tar(path: str, images: tuple[str, ...] = ()) -> Arrays:
 
 
 def _samples(path: str, members: TarMembers, images: tuple[str, ...]) -> tuple[TarSamples, TarMembers, MemberChecks, list[int]]:
-    """The samples that some members make, their checks, and where the tar is cut off, if it is."""
+    """The samples that some members make, their checks, and the number of valid bytes if the tar is truncated."""
     samples, checks, cut = TarSamples(path, images), MemberChecks(), []
     try:
         for name, start, size in members:

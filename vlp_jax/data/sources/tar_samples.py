@@ -1,9 +1,11 @@
-"""Which members of a tar make a sample, by their names.
+"""Grouping of tar members into samples, by their names.
 
-As in the webdataset library, neighbours that share a name up to its first dot are one sample, and what follows that dot is what a
-member is: `a.jpg`, `a.txt`; `a.mask.png` is another member of `a`. Where names have more dots (`photo.v1.jpg`, `photo.v1.txt`), an
-image and a text that share a name up to its last dot are a sample, too, unless the shorter name is one that has the image.
-Members of a sample that are not neighbours are brought together. All that is left out is counted by what it is.
+As in the webdataset library, adjacent members that share a name up to its first dot are one sample,
+and the rest of the name is the kind of the member: `a.jpg`, `a.txt`; `a.mask.png` is another member
+of `a`. Where names have more dots (`photo.v1.jpg`, `photo.v1.txt`), an image and a text that share
+a name up to its last dot are a sample, too, unless the shorter name is one that has the image.
+Members of a sample that are not adjacent are brought together. Everything left out is counted by
+kind.
 """
 
 import array
@@ -19,12 +21,22 @@ from vlp_jax.errors import DataError
 
 IMAGE, JSON, TEXT, CLASS = range(4)
 WORDS = {"json": JSON, "txt": TEXT, "cls": CLASS}
-WIDTH = 8  # numbers of a sample: first block + 1 and size of each member
+WIDTH = 8  # numbers per sample: first block + 1 and size of each member
 
 
 @dataclasses.dataclass(frozen=True)
 class Dotted:
-    """A member with more than one dot in its name. part, place: the tar in the file, and how many members lie before it."""
+    """A member with more than one dot in its name.
+
+    Attributes:
+      stem: its name without the ending.
+      ending: its ending.
+      role: IMAGE, JSON, TEXT or CLASS.
+      block: first block of its data.
+      size: size in bytes.
+      part: number of the tar in the file.
+      place: number of members before it.
+    """
 
     stem: str
     ending: str
@@ -36,11 +48,15 @@ class Dotted:
 
 
 class TarSamples:
-    """Members of a tar, put together to samples by `add`, in order, and `finish`.
+    """Samples of a tar: `add` takes its members in order, `finish` completes the samples.
 
-    Args: path: the tar. images: endings of the images, such as `jpg` or `mask.png`, instead of all endings of images.
-    Attributes: left_out: how many members are part of no sample, by what they are. apart: how many samples have members that are
-      not neighbours.
+    Args:
+      path: the tar.
+      images: endings of the images, such as `jpg` or `mask.png`, in place of all image endings.
+
+    Attributes:
+      left_out: number of members that are part of no sample, by kind.
+      apart: number of samples whose members are not adjacent.
     """
 
     def __init__(self, path: str, images: tuple[str, ...] = ()):
@@ -54,7 +70,18 @@ class TarSamples:
         self.left_out: Counter[str] = Counter()
 
     def add(self, name: str, block: int, size: int, part: int = 0) -> None:
-        """Takes a member. Raises: DataError for one that leaves the tar, or has the name of another."""
+        """Adds a member.
+
+        Args:
+          name: its path in the tar.
+          block: first block of its data.
+          size: size in bytes.
+          part: number of the tar in the file.
+
+        Raises:
+          DataError: if its path leaves the folder of the tar, or if the sample already has a member
+            of this kind.
+        """
         if name.startswith("/") or ".." in name and ".." in name.split("/"):
             raise DataError(f"{self.path}: member {name!r} leaves the folder of the tar; refusing to read it")
         self.place += 1
@@ -88,7 +115,7 @@ class TarSamples:
         self.members[place], self.members[place + 1] = block + 1, size
 
     def _other(self, name: str, dot: int, slash: int, block: int, size: int, part: int) -> None:
-        """A member that no ending after the first dot makes part of a sample."""
+        """Adds a member that no ending after the first dot makes part of a sample."""
         if dot <= slash:
             self.left_out["hidden files" if dot == slash else "files without an ending"] += 1
             return
@@ -102,7 +129,7 @@ class TarSamples:
         self.dotted.append(Dotted(stem, ending, role, block, size, part, self.place))
 
     def finish(self) -> None:
-        """Makes samples of what `add` could not place yet."""
+        """Makes samples of the members that `add` could not place yet."""
         if self.dotted:
             self._place_dotted()
         self._bring_together()
@@ -112,7 +139,11 @@ class TarSamples:
         return self.keys[self.ends[row - 1] if row else 0 : self.ends[row]].decode()
 
     def _place_dotted(self) -> None:
-        """Samples of members with several dots in their names; the others are members of samples that have an image already."""
+        """Makes samples of members with several dots in their names.
+
+        Members without an image or without a text are counted in `left_out` where their shorter
+        name is already a sample.
+        """
         stems: dict[tuple[str, int], list[Dotted]] = {}
         for member in self.dotted:
             stems.setdefault((member.stem, member.part), []).append(member)
@@ -134,7 +165,7 @@ class TarSamples:
             self._reorder(np.argsort(np.array(self.places), kind="stable").tolist())
 
     def _bring_together(self) -> None:
-        """Members of one key that are not neighbours, where none of them is there twice."""
+        """Merges the members of one key that are not adjacent, if no kind of member occurs twice."""
         members = np.array(self.members, np.uint32).reshape(-1, WIDTH // 2, 2)[..., 0] > 0
         lacking = np.flatnonzero(~(members[:, IMAGE] & members[:, 1:].any(axis=1)))
         if len(lacking) == 0:
@@ -166,7 +197,7 @@ class TarSamples:
         self.places = array.array("Q", [self.places[row] for row in rows])
 
     def arrays(self) -> Arrays:
-        """What a `TarIndex` has of the samples."""
+        """The arrays of a `TarIndex` that describe the samples."""
         members, ends = np.array(self.members, np.uint32).reshape(-1, WIDTH // 2, 2), np.array(self.ends, np.uint32)
         digest = hashlib.sha256()
         classes = [members[:, CLASS, 1]] if members[:, CLASS].any() else []
@@ -177,7 +208,7 @@ class TarSamples:
 
 
 def _shorter(stem: str) -> list[str]:
-    """The beginnings of a name at each of the dots behind its last slash, the longest first."""
+    """The prefixes of a name up to each dot after its last slash, the longest first."""
     slash, found = stem.rfind("/") + 1, []
     while (dot := stem.rfind(".", slash)) > slash:
         stem = stem[:dot]

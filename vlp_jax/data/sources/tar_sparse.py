@@ -1,6 +1,6 @@
-"""Sparse files in a tar (`tar -S`), of which only the parts that are not zeros are stored: GNU tar's own format, and its pax
-formats 0.0, 0.1 and 1.0.
+"""Sparse files in a tar (`tar -S`), of which only the parts that are not zeros are stored.
 
+The formats are GNU tar's own one and its pax formats 0.0, 0.1 and 1.0.
 https://www.gnu.org/software/tar/manual/html_node/Sparse-Formats.html
 """
 
@@ -11,19 +11,28 @@ from typing import BinaryIO
 import numpy as np
 
 BLOCK = 512
-LARGEST = 1 << 28  # bytes of a file that is read; a few bytes of a map could claim any number
+LARGEST = 1 << 28  # bytes: larger files are not read, because a map of a few bytes could claim any size
 MOST_PARTS = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
 class SparseMap:
-    """The parts of a sparse file that are stored, one after the other. size: of the file. parts: (first byte, size) of each."""
+    """The parts of a sparse file that are stored, one after the other.
+
+    Attributes:
+      size: size of the file in bytes.
+      parts: (first byte, size) of each part.
+    """
 
     size: int
     parts: tuple[tuple[int, int], ...]
 
     def check(self, stored: int) -> None:
-        """Raises: ValueError for a map that is not one of a file of which `stored` bytes are there."""
+        """Checks that the map is valid for `stored` bytes of stored data.
+
+        Raises:
+          ValueError: if it is not.
+        """
         end = 0
         for first, size in self.parts:
             if size < 0 or first < end:
@@ -33,7 +42,7 @@ class SparseMap:
             raise ValueError("the map of a sparse file leaves it")
 
     def expand(self, stored: bytes) -> bytes:
-        """The file."""
+        """The bytes of the file."""
         file, place = bytearray(self.size), 0
         for first, size in self.parts:
             file[first : first + size] = stored[place : place + size]
@@ -42,9 +51,19 @@ class SparseMap:
 
 
 def old_gnu_map(file: BinaryIO, header: bytes, data: int, number: Callable[[bytes], int]) -> tuple[int, SparseMap]:
-    """The map in a header of type S and the blocks behind it; and the size of these, which lie before the data.
+    """The map in a header of type S and the blocks after it.
 
-    Raises: ValueError, EOFError.
+    Args:
+      file: the tar.
+      header: the header.
+      data: position after the header.
+      number: parses a numeric field.
+
+    Returns: (size in bytes of the blocks of the map, which precede the data; the map).
+
+    Raises:
+      ValueError: if the map is damaged.
+      EOFError: if the tar ends inside it.
     """
     parts, block, skipped = [], header[386:482], 0
     more = header[482]
@@ -63,9 +82,19 @@ def old_gnu_map(file: BinaryIO, header: bytes, data: int, number: Callable[[byte
 
 
 def pax_map(file: BinaryIO, name: str, data: int, given: list[tuple[str, str]]) -> tuple[str, int, SparseMap]:
-    """The name of the file, how much of its data is the map, and the map, from pax attributes `GNU.sparse.*`.
+    """The map in the pax attributes `GNU.sparse.*`.
 
-    Raises: ValueError, EOFError.
+    Args:
+      file: the tar.
+      name: name of the member.
+      data: position of its data.
+      given: the attributes, without `GNU.sparse.`.
+
+    Returns: (name of the file, number of bytes of its data that are the map, the map).
+
+    Raises:
+      ValueError: if the map is damaged or its format unknown.
+      EOFError: if the tar ends inside it.
     """
     fields = dict(given)
     name, size = fields.get("name") or name, fields.get("realsize") or fields.get("size")
@@ -86,9 +115,9 @@ def pax_map(file: BinaryIO, name: str, data: int, given: list[tuple[str, str]]) 
 
 
 def _map_before_data(file: BinaryIO, data: int) -> tuple[tuple[tuple[int, int], ...], int]:
-    """Format 1.0: decimal numbers, one a line, their count before them, padded to full blocks.
+    """The map of format 1.0: decimal numbers, one a line, their count first, padded to full blocks.
 
-    Raises: ValueError, EOFError.
+    Raises ValueError and EOFError.
     """
     text, count, lines = b"", None, 0
     while count is None or lines <= 2 * count:
@@ -111,7 +140,7 @@ def _block(file: BinaryIO, place: int) -> bytes:
 
 
 def to_array(maps: dict[int, SparseMap]) -> np.ndarray:
-    """int64 [N]: the maps by the first byte of their data."""
+    """The maps, keyed by the first byte of their data, in one int64 array [N]."""
     flat: list[int] = []
     for place, found in maps.items():
         flat += [place, found.size, len(found.parts), *(number for part in found.parts for number in part)]
@@ -119,7 +148,7 @@ def to_array(maps: dict[int, SparseMap]) -> np.ndarray:
 
 
 def from_array(flat: np.ndarray) -> dict[int, SparseMap]:
-    """What `to_array` was given."""
+    """The argument of `to_array`, from its result."""
     numbers, maps, place = flat.tolist(), {}, 0
     while place < len(numbers):
         data, size, count = numbers[place : place + 3]

@@ -1,6 +1,6 @@
-"""Tables in text files, one row a record, that name image files: what `jsonl` and `csv` share.
+"""Tables in text files, one record a row, that name image files: the common part of `jsonl` and `csv`.
 
-Only the byte at which every row starts is kept; a row is read from the file when it is asked for.
+Only the first byte of every row is kept in memory; a row is read from the file on access.
 """
 
 import array
@@ -21,11 +21,19 @@ from vlp_jax.errors import DataError
 
 
 class TextRows:
-    """The rows of some text files, in the order of `paths`. A sample's key is FILE:ROW, rows counted from 1.
+    """The rows of some text files, in the order of `paths`. The key of a sample is FILE:ROW, rows counted from 1.
 
-    Args: paths: the files. spec: what messages call this source. kind: names its index. columns: see `Columns`.
-      images: where images lie. build: the index of one file. header: rows at the start of every file that are no samples.
-    Raises: DataError for a file that is missing or damaged, and for files without a single row.
+    Args:
+      paths: the files.
+      spec: name of the source in messages.
+      kind: part of the name of the index.
+      columns: see `Columns`.
+      images: folders of the images.
+      build: builds the index of one file.
+      header: number of rows at the start of every file that are not samples.
+
+    Raises:
+      DataError: if a file is missing or damaged, or if the files have no row.
     """
 
     def __init__(self, paths: list[str], spec: str, kind: str, columns: Columns, images: ImageFolders,
@@ -45,17 +53,26 @@ class TextRows:
         return self.columns.sample(key, fields, *self.images.read(shard, pick(fields, self.columns.image), key))
 
     def without_image(self, index: int) -> Sample:
-        """As `SparesImages`: its row alone is read."""
+        """Implements `SparesImages`: only the row is read."""
         shard, key, fields = self._row(index)
         return self.columns.described(key, fields, image_file=self.images.name(shard, pick(fields, self.columns.image)))
 
     def fingerprint(self) -> str:
-        """Stands for the names and the contents of the files and the columns; not for the images they name."""
+        """Hash of the names and contents of the files and of the columns, but not of the images they name."""
         digests = [bytes(index["digest"]).hex() for index in self.indexes]
         return fingerprint_of(type(self).__name__, self.names, digests, repr(self.columns))
 
     def text(self, shard: int, line: int, key: str) -> str:
-        """One record of a file, header included. Raises: SampleError if it is not UTF-8, or the file became shorter."""
+        """One record of a file, including the header.
+
+        Args:
+          shard: number of the file.
+          line: number of the record.
+          key: key of the sample in errors.
+
+        Raises:
+          SampleError: if it is not UTF-8, or if the file has changed.
+        """
         index, path = self.indexes[shard], self.paths[shard]
         start, end = map(int, index["starts"][line : line + 2])
         before, behind = map(int, index["checks"][line : line + 2])
@@ -73,21 +90,36 @@ class TextRows:
             raise SampleError(Reason.DAMAGED_TEXT, key, f"is not UTF-8: {error}") from error
 
     def _row(self, index: int) -> tuple[int, str, Mapping[str, Any]]:
-        """The number of its file, its key and its columns."""
+        """The number of a row's file, its key and its columns."""
         shard, row = locate(self.starts, check_index(index, len(self)))
         key = f"{self.names[shard]}:{row + 1}"
         return shard, key, self.fields(shard, key, self.text(shard, row + self.header, key))
 
     def fields(self, shard: int, key: str, text: str) -> Mapping[str, Any]:
-        """The columns of the record `text`. Raises: SampleError."""
+        """The columns of the record `text`.
+
+        Raises:
+          SampleError: if it cannot be parsed.
+        """
         raise NotImplementedError
 
 
 def index_records(path: str, find: Callable[[BinaryIO, "RecordStarts"], None]) -> Arrays:
-    """The index of one file: starts int64 [N + 1], the bytes its records start at and its size; checks uint32 [N + 1], the
-    CRC-32 of all bytes before each of those, so that of a record leads from one to the next; digest uint8 [32].
+    """The index of one file with N records.
 
-    `find(file, starts)` reads all lines through `starts.lines(file)` and adds the place of every record.
+    Args:
+      path: the file.
+      find: `find(file, starts)` reads all lines through `starts.lines(file)` and adds the position
+        of every record.
+
+    Returns: arrays by name.
+      starts: [N + 1], int64, the byte at which each record starts, and the size of the file.
+      checks: [N + 1], uint32, the CRC-32 of all bytes before each of `starts`. The value at the
+        start of a record, updated with its bytes, is the value at its end.
+      digest: [32], uint8, SHA-256 of the file.
+
+    Raises:
+      DataError: if the file is compressed or UTF-16.
     """
     starts = RecordStarts()
     with open_file(path) as file:
@@ -104,14 +136,17 @@ def index_records(path: str, find: Callable[[BinaryIO, "RecordStarts"], None]) -
 
 
 class RecordStarts:
-    """The places of records found so far, each of which starts where a line does, the bytes read and their digest."""
+    """The positions of the records found so far, the number of bytes read and their digest.
+
+    Each record starts at the start of a line.
+    """
 
     def __init__(self):
         self.places, self.read, self.digest = array.array("q"), 0, hashlib.sha256()
-        self._ends, self._checks = array.array("q", [0]), array.array("I", [0])  # of all lines
+        self._ends, self._checks = array.array("q", [0]), array.array("I", [0])  # of all lines: position and CRC-32 after each
 
     def lines(self, file: BinaryIO):
-        """Yields the lines of the file, each with its end."""
+        """Yields the lines of the file, each with its line end."""
         check, add_end, add_check = 0, self._ends.append, self._checks.append
         for line in file:
             self.read += len(line)
@@ -122,6 +157,6 @@ class RecordStarts:
             yield line
 
     def checks(self) -> np.ndarray:
-        """uint32: the CRC-32 of all bytes before each of `places`."""
+        """The CRC-32 of all bytes before each of `places`, uint32."""
         lines = np.searchsorted(np.frombuffer(self._ends, np.int64), np.frombuffer(self.places, np.int64))
         return np.frombuffer(self._checks, np.uint32)[lines]

@@ -1,6 +1,7 @@
-"""tf.train.Example records without TensorFlow: the wire format of TFDS, declared in a dozen lines of protobuf.
+"""tf.train.Example records without TensorFlow: the wire format of TFDS, declared in a few lines of protobuf.
 
-`tensorflow_datasets.proto.tf_example_pb2` is the same message, but importing it imports the whole of TFDS.
+`tensorflow_datasets.proto.tf_example_pb2` is the same message, but importing it imports all of
+TFDS.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,9 +44,10 @@ _Example = _example_class()
 
 
 def encode_example(fields: Mapping[str, Sequence]) -> bytes:
-    """One record from lists of bytes, str, int or float; the same fields always give the same bytes.
+    """One record from lists of bytes, str, int or float. The encoding is deterministic.
 
-    Raises: TypeError for values of any other type, or of several.
+    Raises:
+      TypeError: if values have another type, or several types.
     """
     example = _Example()
     for name, values in fields.items():
@@ -62,7 +64,11 @@ def encode_example(fields: Mapping[str, Sequence]) -> bytes:
 
 
 def decode_example(record: bytes) -> dict[str, Values]:
-    """The lists in a record, by field. Raises: ValueError if it is not a tf.train.Example."""
+    """The lists in a record, by field.
+
+    Raises:
+      ValueError: if it is not a tf.train.Example.
+    """
     try:
         features = _Example.FromString(record).features.feature
     except message.DecodeError as error:

@@ -1,11 +1,13 @@
-"""`tfds:DIR/SPLIT` and `tfds:NAME/SPLIT`: data sets of TensorFlow Datasets in ArrayRecord files, read without TensorFlow.
+"""`tfds:DIR/SPLIT` and `tfds:NAME/SPLIT`: data sets of TensorFlow Datasets in ArrayRecord files, without TensorFlow.
 
-DIR is the folder with dataset_info.json. NAME, such as `coco_captions/2014` or `my_set:1.0.0`, is looked up in
-$TFDS_DATA_DIR or ~/tensorflow_datasets, where `tfds build --file_format=array_record NAME` has put it; nothing is
-downloaded. SPLIT may be a slice: `train[:10%]`. Image bytes are handed on as they are stored.
-Options: `image`, by default the feature `image` or else the only one; `caption`, by default the first there is of
-`captions`, `caption`, `text`; `prompt`. A class label is read as its name, and may be the caption. The other features
-are metadata, but for images, audio and video.
+DIR is the folder with dataset_info.json. NAME, such as `coco_captions/2014` or `my_set:1.0.0`, is
+looked up in $TFDS_DATA_DIR or ~/tensorflow_datasets, where `tfds build --file_format=array_record
+NAME` has put it; nothing is downloaded. SPLIT may be a slice: `train[:10%]`. Image bytes are
+returned as they are stored.
+
+Options: `image`, by default the feature `image` or else the only one; `caption`, by default the
+first existing one of `captions`, `caption`, `text`; `prompt`. A class label is read as its name,
+and may be the caption. The other features are metadata, except images, audio and video.
 """
 
 import functools
@@ -23,12 +25,17 @@ from vlp_jax.errors import DataError
 
 
 class TfdsSource:
-    """One split of a TFDS data set. A sample's key is its feature `key`, else SPLIT-NUMBER.
+    """One split of a TFDS data set. The key of a sample is its feature `key`, otherwise SPLIT-NUMBER.
 
-    Args: builder: a `tfds.core.DatasetBuilder`. split: of it, or a slice of one. spec: what messages call this source.
+    Args:
+      builder: a `tfds.core.DatasetBuilder`.
+      split: one of its splits, or a slice of one.
+      spec: name of the source in messages.
       options: see the module.
-    Raises: DataError for an unknown split, another file format than ArrayRecord, a feature that is not there, and a shard
-      that is missing or short.
+
+    Raises:
+      DataError: for an unknown split, another file format than ArrayRecord, a missing feature, and
+        a shard that is missing or has too few records.
     """
 
     def __init__(self, builder: Any, split: str, spec: str, options: dict[str, tuple[str, ...]]):
@@ -42,11 +49,11 @@ class TfdsSource:
         try:
             shards = builder.info.splits[split].file_instructions
             self.data = builder.as_data_source(split, decoders=decoders)
-            if builder.info.file_format.value != "array_record":  # TFDS has a reader of its Parquet files too
+            if builder.info.file_format.value != "array_record":  # TFDS also reads its Parquet files
                 raise NotImplementedError
         except (ValueError, KeyError, NotImplementedError) as error:
             raise DataError(f"{spec}: {_reason(builder, split, error)}") from error
-        self.prepared = size_or_none(join(os.fspath(builder.data_dir), "manifest.json")) is not None  # by vlp_jax.prepare
+        self.prepared = size_or_none(join(os.fspath(builder.data_dir), "manifest.json")) is not None  # written by vlp_jax.prepare
         self.columns = self._columns(features, tfds.features.Image, options)
         self.shards = [(os.fspath(shard.filename), shard.skip, shard.take, shard.examples_in_shard) for shard in shards]
         self.sizes = check_shards([path for path, *_ in self.shards], [length for *_, length in self.shards], spec)
@@ -62,7 +69,7 @@ class TfdsSource:
         key = f"{self.split}-{index}"
         try:
             values = self.data[index]
-        except Exception as error:  # readers raise ValueError and RuntimeError, the parser of a record DecodeError, KeyError, ...
+        except Exception as error:  # ValueError and RuntimeError of readers, DecodeError, KeyError, ... of the record parser
             raise SampleError(Reason.DAMAGED_RECORD, key, f"damaged record: {' '.join(str(error).split())}") from error
         image = pick(values, self.columns.image)
         if image is not None and not isinstance(image, bytes):
@@ -76,7 +83,7 @@ class TfdsSource:
         return self.columns.sample(stored if isinstance(stored, str) and stored else key, row, image, file)
 
     def fingerprint(self) -> str:
-        """Stands for the names, lengths and sizes of the shards, what is read of each, and the columns."""
+        """Hash of the names, lengths and sizes of the shards, of the part read of each, and of the columns."""
         shards = [[os.path.basename(path), *rest] for path, *rest in self.shards]
         return fingerprint_of("tfds", shards, self.sizes, repr(self.columns))
 
@@ -89,7 +96,7 @@ class TfdsSource:
         return columns
 
     def _plain(self, name: str, value: Any) -> Any:
-        """A decoded feature as JSON can hold it, a class label by its name."""
+        """A decoded feature as a value that JSON can hold; a class label as its name."""
         value = _plain(value)
         names = self.labels.get(name)
         return names[value] if names and isinstance(value, int) and 0 <= value < len(names) else value
@@ -102,7 +109,7 @@ def _plain(value: Any) -> Any:
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return _plain(value.tolist()) if hasattr(value, "tolist") else value  # NumPy's arrays and scalars
+    return _plain(value.tolist()) if hasattr(value, "tolist") else value  # NumPy arrays and scalars
 
 
 def _reason(builder: Any, split: str, error: Exception) -> str:
@@ -116,7 +123,7 @@ def _reason(builder: Any, split: str, error: Exception) -> str:
 
 
 def _builder(place: str, spec: str) -> Any:
-    """Raises: DataError if there is no such folder or data set."""
+    """The builder of a folder or data set. Raises DataError if there is none."""
     import tensorflow_datasets as tfds
 
     folder = os.path.expanduser(place)
@@ -130,12 +137,16 @@ def _builder(place: str, spec: str) -> Any:
         expected = "no such folder, nor a data set that TFDS knows or has built"
     try:
         return build()
-    except Exception as error:  # TFDS raises its own, and those of whatever storage it reads
+    except Exception as error:  # TFDS raises its own errors and those of the storage
         raise DataError(f"{spec}: {expected} ({str(error).strip().partition(chr(10))[0]})") from error
 
 
 def open_tfds(rest: str) -> TfdsSource:
-    """The split DIR/SPLIT or NAME/SPLIT?OPTIONS. Raises: DataError; see `TfdsSource`."""
+    """The split DIR/SPLIT or NAME/SPLIT?OPTIONS.
+
+    Raises:
+      DataError: if `rest` is not of this form or on an unsupported storage; see `TfdsSource`.
+    """
     spec = f"tfds:{rest}"
     place, options = split_options(rest, "tfds", OPTIONS)
     refuse_remote(place, spec, supported=("gs",))

@@ -1,12 +1,15 @@
-"""`webdataset:PATTERN`: tar files in which members that share a name up to its first dot are one sample (see `tar_samples.py`).
+"""`webdataset:PATTERN`: tar files, in which members that share a name up to its first dot are one sample.
 
-Its image is the .png, .jpg, .webp, ... (see `image_endings.py`); its captions are `caption` and `captions` in its .json, or, where
-there is neither, its .txt. Option `caption` names other fields of the .json, a dot reaching into nested ones, `txt` for the
-.txt, and `cls` for the .cls: `?caption=txt|recaption|alt.text`. Option `image` chooses an ending where a sample has several images:
-`?image=mask.png`. Option `prompt` puts captions into prompts. The other fields are metadata.
+See `tar_samples.py` for the grouping. The image of a sample is its .png, .jpg, .webp, ... (see
+`image_endings.py`). Its captions are `caption` and `captions` in its .json, or, where there is
+neither, its .txt. Option `caption` names other fields of the .json, where a dot reaches into nested
+ones, `txt` for the .txt, and `cls` for the .cls: `?caption=txt|recaption|alt.text`. Option `image`
+chooses an ending where a sample has several images: `?image=mask.png`. Option `prompt` puts
+captions into prompts. The other fields are metadata.
 
-A .cls is the class, its number or its name, and becomes the metadata `cls`. Where a `classnames.txt` lies with the tars (see
-`class_files.py`), its name becomes the metadata `class`, and the caption of a sample that has no other.
+A .cls is the class, as its number or its name, and becomes the metadata `cls`. Where a
+`classnames.txt` is next to the tars (see `class_files.py`), the name of the class becomes the
+metadata `class`, and the caption of a sample that has no other caption.
 """
 
 import functools
@@ -37,18 +40,25 @@ from vlp_jax.errors import DataError
 OPTIONS = ("image", "caption", "prompt")
 TEXT, CLS, NAME = "txt", "cls", "class"
 NUMBER = re.compile(r"[0-9]{1,9}(\.0*)?")
-NO_CLASS = re.compile(r"-[0-9]{1,9}(\.0*)?")  # of a test split whose classes are kept secret
+NO_CLASS = re.compile(r"-[0-9]{1,9}(\.0*)?")  # in a test split with hidden classes
 NO_MEMBER = [0, 0]
-GAP = 1 << 16  # bytes between members of a sample that are rather read than skipped
+GAP = 1 << 16  # bytes between members of a sample up to which they are read together
 
 
 class WebDatasetSource:
     """The samples of some tar files, in the order of `paths`.
 
-    A tar that ends without an end mark is read as far as it goes, and said so; its last sample may be a `SampleError`.
-    Args: paths: tar files. spec: the name this source goes by in messages. options: see the module.
-    Raises: DataError for a tar that is damaged, or holds fewer samples than a file beside it says (see `check_counts`),
-      and for tars without a single sample.
+    A tar without an end mark is read as far as possible, with a warning; its last sample may be a
+    `SampleError`.
+
+    Args:
+      paths: tar files.
+      spec: name of the source in messages.
+      options: see the module.
+
+    Raises:
+      DataError: if a tar is damaged or holds fewer samples than a file next to it names (see
+        `check_counts`), or if the tars have no sample.
     """
 
     def __init__(self, paths: list[str], spec: str, options: Options):
@@ -75,7 +85,7 @@ class WebDatasetSource:
         return self._sample(index, read_image=True)
 
     def without_image(self, index: int) -> Sample:
-        """As `SparesImages`: its .json and .txt alone are read."""
+        """Implements `SparesImages`: only the members other than the image are read."""
         return self._sample(index, read_image=False)
 
     def _sample(self, index: int, read_image: bool) -> Sample:
@@ -98,8 +108,7 @@ class WebDatasetSource:
         return Sample(key, image or b"", tuple(captions), metadata, tuple(captions.values()))
 
     def fingerprint(self) -> str:
-        """Stands for the names and number of samples of the tars, the keys and sizes in them, where they are cut off, and
-        the options."""
+        """Hash of the names and sample counts of the tars, their keys, sizes and truncation, and the options."""
         shards = [[os.path.basename(path), len(tar), tar.digest, tar.cut]
                   for path, tar in zip(self.paths, self.indexes, strict=True)]
         return fingerprint_of("webdataset", shards, self.options)
@@ -118,7 +127,7 @@ class WebDatasetSource:
         return self.columns.captions_of(key, row), {name: value for name, value in fields.items() if name not in used} | label
 
     def _class(self, key: str, text: str | None) -> dict[str, Any]:
-        """The metadata that the text of a .cls gives."""
+        """The metadata from the text of a .cls."""
         text = (text or "").strip()
         if not text or NO_CLASS.fullmatch(text):
             return {}
@@ -131,7 +140,7 @@ class WebDatasetSource:
         return {CLS: number, NAME: names[number]}
 
     def _read(self, shard: int, key: str, members: list[list[int]], checks: list[int]) -> list[bytes | None]:
-        """The contents of members (first block + 1, size), by one read if little lies between them; None for block 0."""
+        """The contents of members (first block + 1, size), in one read if little is between them; None for block 0."""
         path, cut, sparse = self.paths[shard], self.indexes[shard].cut, self.indexes[shard].sparse
         there = [((block - 1) * BLOCK, size, check) for (block, size), check in zip(members, checks, strict=True) if block]
         if not there:
@@ -174,7 +183,11 @@ def sorting_command(path: str) -> str:
 
 
 def parse_json(key: str, data: bytes | None) -> dict[str, Any]:
-    """The object in a .json; an empty one if there is none. Raises: SampleError with DAMAGED_TEXT or WRONG_TYPE."""
+    """The object in a .json; an empty one if there is none.
+
+    Raises:
+      SampleError: with DAMAGED_TEXT or WRONG_TYPE.
+    """
     try:
         fields = json.loads(data) if data is not None else {}
     except (ValueError, RecursionError) as error:
@@ -185,7 +198,11 @@ def parse_json(key: str, data: bytes | None) -> dict[str, Any]:
 
 
 def parse_text(key: str, data: bytes | None, ending: str = TEXT) -> str | None:
-    """The text of a .txt, or of another ending. Raises: SampleError with DAMAGED_TEXT."""
+    """The text of a .txt, or of a member with another ending; None if there is none.
+
+    Raises:
+      SampleError: with DAMAGED_TEXT.
+    """
     try:
         return None if data is None else data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -193,9 +210,10 @@ def parse_text(key: str, data: bytes | None, ending: str = TEXT) -> str | None:
 
 
 def usual_captions(fields: dict[str, Any], text: str | None) -> tuple[list[tuple[str, Any]], dict[str, Any]]:
-    """Where captions stand unless an option says otherwise, with their fields, and the metadata.
+    """The default captions of a sample, with their fields, and the metadata.
 
-    `caption` comes before `captions`, and only without them the .txt; a `captions` that maps languages is metadata.
+    `caption` comes before `captions`. The .txt is used only without them. A `captions` that maps
+    languages is metadata.
     """
     named = ["caption", *([] if isinstance(fields.get("captions"), dict) else ["captions"])]
     values = [(name, fields[name]) for name in named if fields.get(name) is not None]
@@ -204,6 +222,10 @@ def usual_captions(fields: dict[str, Any], text: str | None) -> tuple[list[tuple
 
 
 def open_webdataset(rest: str) -> WebDatasetSource:
-    """The tar files of PATTERN?OPTIONS. Raises: DataError; see `find_files` and `WebDatasetSource`."""
+    """The tar files of PATTERN?OPTIONS.
+
+    Raises:
+      DataError: for a wrong option; see `find_files` and `WebDatasetSource`.
+    """
     pattern, options = split_options(rest, "webdataset", OPTIONS)
     return WebDatasetSource(find_files(pattern, "webdataset", remote=True), f"webdataset:{rest}", options)

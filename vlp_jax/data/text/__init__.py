@@ -1,1 +1,1 @@
-"""Captions to token ids: cleaning, tokenizers, word boundaries, packing."""
+"""From captions to token ids: cleaning, tokenizers, word boundaries, packing."""

@@ -17,20 +17,24 @@ _PERSON = re.compile("<person>", re.IGNORECASE)
 
 
 def canonicalize(text: str, names: Collection[str]) -> str:
-    """`text` after the named changes, always in this order, each once, whatever the order of `names`:
+    """`text` after the named changes, each applied once, always in this order, whatever the order of `names`.
 
-    ftfy: text that was decoded wrongly is repaired, ligatures and typographic quotes become plain ones, control characters go
-      (`ftfy.fix_text`, as OpenAI's CLIP and OpenCLIP call it).
-    html: HTML entities become their characters, twice over, as web text often needs ("&amp;lt;" is "<").
-    lower_case: Unicode lower case.
-    vqa_answer: the official normalisation of VQA's answers (`vqa_answers.py`).
-    person: "<person>", which stands for names in Conceptual Captions, becomes "person".
-    separators: hyphens and slashes become blanks.
-    marks: ,.'!?"()*#:;~ go; with separators and person that is ALBEF's rule.
-    marks_to_blanks: .!"()*#:;~ become blanks, and , ' - / ? stay: BLIP's rule.
-    punctuation: ASCII punctuation goes; an underscore becomes a blank first (SigLIP's rule, Zhai et al. 2023).
-    stop_words: English words of little meaning go ("the", "of"; `stop_words.py` lists them), unless there is no other.
-    whitespace: every run of white space becomes one blank, none at either end.
+    Changes:
+      ftfy: repairs wrongly decoded text, replaces ligatures and typographic quotes by plain ones,
+        and removes control characters (`ftfy.fix_text`, as OpenAI's CLIP and OpenCLIP call it).
+      html: replaces HTML entities by their characters, twice, as web text often needs ("&amp;lt;"
+        is "<").
+      lower_case: Unicode lower case.
+      vqa_answer: the official normalisation of VQA answers (`vqa_answers.py`).
+      person: replaces "<person>", which represents names in Conceptual Captions, by "person".
+      separators: replaces hyphens and slashes by blanks.
+      marks: removes ,.'!?"()*#:;~. With separators and person this is ALBEF's rule.
+      marks_to_blanks: replaces .!"()*#:;~ by blanks, and keeps , ' - / ?. This is BLIP's rule.
+      punctuation: replaces underscores by blanks and removes the other ASCII punctuation (SigLIP's
+        rule, Zhai et al. 2023).
+      stop_words: removes English words of little meaning ("the", "of"; listed in `stop_words.py`),
+        unless there are no others.
+      whitespace: replaces every run of white space by one blank, and strips both ends.
     """
     for name, change in CHANGES.items():
         if name in names:
@@ -44,7 +48,7 @@ def _repaired(text: str) -> str:
 
 @functools.cache
 def _ftfy() -> Callable[[str], str]:
-    import ftfy  # its tables are not needed by most runs
+    import ftfy  # imported late: most runs do not need its tables
 
     return ftfy.fix_text
 

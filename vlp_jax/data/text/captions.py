@@ -1,4 +1,4 @@
-"""Which text of a sample a training step sees: drawn from its captions and keywords by the config's weights."""
+"""The text of a sample in a training step: drawn from its captions and keywords by the weights of the config."""
 
 from collections.abc import Mapping
 
@@ -10,9 +10,16 @@ from vlp_jax.errors import ConfigError
 
 
 def draw_caption(sample: Sample, fields: Mapping[str, float], rng: np.random.Generator) -> str:
-    """One of the captions: all alike, or a field first, by its weight among those that the sample has.
+    """One of the captions of a sample.
 
-    Raises: SampleError for a sample without a caption in any field that has a weight.
+    Args:
+      sample: the sample.
+      fields: weights of caption fields. A field is drawn first, by its weight among those that the
+        sample has. Empty: all captions are equally likely.
+      rng: source of the draws.
+
+    Raises:
+      SampleError: if the sample has no caption, or none in a field with a weight.
     """
     if not sample.captions:
         raise SampleError(Reason.MISSING_CAPTION, sample.key, NO_CAPTION)
@@ -38,7 +45,7 @@ def draw_text(caption: str, sample: Sample, texts: schema.Texts, rng: np.random.
 
 
 def _with_keywords(caption: str, sample: Sample, texts: schema.Texts, rng: np.random.Generator) -> str:
-    """A sample without keywords gives its caption."""
+    """The drawn combination of caption and keywords; the caption for a sample without keywords."""
     keywords = sample.metadata.get("keywords") or []
     kinds = np.array([texts.caption, texts.caption_and_keywords, texts.keywords])
     if not keywords or not isinstance(keywords, (list, tuple)):
@@ -51,7 +58,16 @@ def _with_keywords(caption: str, sample: Sample, texts: schema.Texts, rng: np.ra
 
 
 def check_texts(texts: schema.Texts, place: str) -> None:
-    """Raises: ConfigError, naming the key under `place`, for weights that leave no text and prompts without {}."""
+    """Checks the text options of a source.
+
+    Args:
+      texts: the options.
+      place: their key in messages.
+
+    Raises:
+      ConfigError: naming the key, for weights that leave no text, for missing prompts, and for a
+        prompt without {}.
+    """
     if texts.caption + texts.caption_and_keywords + texts.keywords <= 0:
         raise ConfigError(f"{place}.caption, caption_and_keywords, keywords: at least one weight must be above 0")
     weights = texts.caption_fields.values()

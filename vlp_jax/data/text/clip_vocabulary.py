@@ -1,4 +1,4 @@
-"""CLIP's vocabulary (Radford et al. 2021), which is in this package: OpenAI's `bpe_simple_vocab_16e6.txt.gz` as a tokenizer."""
+"""CLIP's vocabulary (Radford et al. 2021), built from OpenAI's `bpe_simple_vocab_16e6.txt.gz` in this package."""
 
 import functools
 import gzip
@@ -8,16 +8,18 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 FILE = "clip/bpe_simple_vocab_16e6.txt.gz"
-MERGES = 49152 - 256 - 2  # that CLIP takes of the file, behind its first line
+MERGES = 49152 - 256 - 2  # merges that CLIP uses, after the first line of the file
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 @functools.cache
 def clip_definition() -> str:
-    """The JSON of a tokenizer with the ids of CLIP's own: 256 bytes, these at a word's end, a token a merge, start and end of text.
+    """The JSON of a tokenizer with CLIP's own ids.
 
-    Texts are made lower-case; what else CLIP's code does to captions are changes of `canonicalize`: ftfy, html, whitespace.
+    The ids are, in order: 256 bytes, the same bytes at the end of a word, one token per merge,
+    start and end of text. Texts are lower-cased. The other changes that CLIP's code makes to
+    captions are changes of `canonicalize`: ftfy, html, whitespace.
     """
     lines = gzip.decompress((importlib.resources.files("vlp_jax.data") / FILE).read_bytes()).decode().split("\n")
     merges = [tuple(line.split()) for line in lines[1:MERGES + 1]]
@@ -35,6 +37,6 @@ def clip_definition() -> str:
 
 
 def bytes_in_order() -> list[str]:
-    """The 256 letters that stand for bytes: those that can be seen first, each for itself, then the others from U+0100 on."""
+    """The 256 characters that represent bytes: the visible ones for themselves, then the others from U+0100 on."""
     seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [chr(byte) for byte in seen] + [chr(256 + number) for number in range(256 - len(seen))]

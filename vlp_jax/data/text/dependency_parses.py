@@ -11,10 +11,20 @@ from vlp_jax.data.sources.columns import pick
 
 
 def parses_in(key: str, metadata: Mapping[str, Any], captions: Sequence[str], spec: schema.Dependencies) -> dict[str, np.ndarray]:
-    """The parse of each caption of a sample, int [N, 2], N = 0 where there is none: places (head, dependent) of words.
+    """The parses of the captions of a sample.
 
-    Raises: SampleError with WRONG_DEPENDENCIES unless the field holds for each caption a list of pairs of whole numbers from 0 on,
-    or for a single caption the list itself.
+    Args:
+      key: key of the sample in errors.
+      metadata: metadata of the sample.
+      captions: its captions.
+      spec: the metadata field.
+
+    Returns: for each caption int [N, 2], pairs (head, dependent) of word positions; N = 0 where
+      there is no parse.
+
+    Raises:
+      SampleError: with WRONG_DEPENDENCIES, unless the field has for each caption a list of pairs of
+        whole numbers from 0 on, or for a single caption this list itself.
     """
     held = pick(metadata, spec.field)
     if held is None or is_list(held) and not len(held):
@@ -28,15 +38,19 @@ def parses_in(key: str, metadata: Mapping[str, Any], captions: Sequence[str], sp
 
 
 def is_list(value: Any) -> bool:
-    """Whether a source gives it as a list; Parquet gives arrays."""
+    """Whether a value is a list in any of the forms in which sources return lists; Parquet returns arrays."""
     return isinstance(value, list | tuple | np.ndarray)
 
 
 def pairs_in(key: str, parse: Any, spec: schema.Dependencies) -> np.ndarray:
-    """int [N, 2] of one caption's parse; None is an empty one."""
+    """int [N, 2] of one caption's parse; None is an empty one.
+
+    Raises:
+      SampleError: as `parses_in`.
+    """
     try:
         pairs = np.asarray([] if parse is None else parse)
-    except ValueError:  # lists of several lengths
+    except ValueError:  # lists of different lengths
         pairs = np.zeros(1)
     if pairs.shape[:1] == (0,):
         return np.zeros((0, 2), np.int64)
@@ -47,10 +61,15 @@ def pairs_in(key: str, parse: Any, spec: schema.Dependencies) -> np.ndarray:
 
 
 def word_edges(parses: Sequence[np.ndarray], word_start: np.ndarray, in_words: np.ndarray) -> np.ndarray:
-    """bool [B, L, L], symmetric: tokens of the same word, and of a word and its head.
+    """Edges between tokens of the same word, and between the tokens of a word and those of its head.
 
-    parses: of each text, int [N, 2]; places behind its last word, which may have been cut off, are left out. word_start: bool
-    [B, L], where words begin. in_words: bool [B, L], False for padding, start and end token, which have no edges.
+    Args:
+      parses: for each text int [N, 2]. Positions after its last word, which may have been cut off,
+        are ignored.
+      word_start: [B, L], bool, True where a word begins.
+      in_words: [B, L], bool, False for padding, start and end token, which have no edges.
+
+    Returns: [B, L, L], bool, symmetric.
     """
     edges = np.zeros((*in_words.shape, in_words.shape[1]), bool)
     for row, pairs in enumerate(parses):

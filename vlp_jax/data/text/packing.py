@@ -1,15 +1,28 @@
-"""Several captions in a row of tokens: a window of consecutive examples has a fixed number of rows, and its captions find a place
-there or are left out. Which, is decided by the window alone."""
+"""Packing of several captions into one row of tokens.
+
+A window of consecutive examples has a fixed number of rows. Each of its captions gets a place in
+them or is dropped. The window alone decides which.
+"""
 
 import numpy as np
 
 
 def pack(ids: np.ndarray, mask: np.ndarray, window: int, rows: int, padding: int) -> dict[str, np.ndarray]:
-    """First fit, in the order of the examples: each caption goes behind the last one of the first row that has room for it.
+    """First-fit packing in the order of the examples: each caption goes into the first row that has room for it.
 
-    ids: int32 [b, L]; mask: bool [b, L], each row's tokens in front; b is a number of whole windows.
-    Returns: text int32 and text_mask bool [b / window, rows, L]; segment int32 of that shape, 1 + the place in its window of the
-    example whose caption a token is of, 0 for padding; dropped bool [b], captions for which no row had room.
+    Args:
+      ids: [b, L], int32, token ids; b is a multiple of the window.
+      mask: [b, L], bool, padding mask; each row starts with its tokens.
+      window: number of examples of a window.
+      rows: number of rows of a window.
+      padding: id of the padding token.
+
+    Returns: arrays by name.
+      text: [b / window, rows, L], int32, token ids.
+      text_mask: [b / window, rows, L], bool, padding mask.
+      segment: [b / window, rows, L], int32, for each token 1 + the number of its example in the
+        window, 0 for padding.
+      dropped: [b], bool, captions for which no row had room.
     """
     count, length = len(ids) // window, ids.shape[1]
     text = np.full((count, rows, length), padding, np.int32)

@@ -1,10 +1,10 @@
-"""English words that say little by themselves, for `data.text.canonicalize`."""
+"""English words of little meaning by themselves, for `data.text.canonicalize`."""
 
 import re
 
 # Articles, pronouns, auxiliaries, conjunctions and the commonest prepositions, the closed classes of grammars (Quirk et al. 1985,
-# "A comprehensive grammar of the English language"), chosen and written down here and taken from no other program's list. What
-# pictures differ by is not in it: where something is ("above", "behind", "under", "up"), negations, numerals, and words that also
+# "A comprehensive grammar of the English language"), selected here and not taken from another program's list. The list leaves out
+# what distinguishes images: where something is ("above", "behind", "under", "up"), negations, numerals, and words that also
 # name things ("can", "mine").
 _LIST = """
     a an the this that these those
@@ -15,13 +15,16 @@ _LIST = """
 """
 ENGLISH_STOP_WORDS = frozenset(_LIST.split())
 
-# Whole words alone: none of "in-flight" or of "it's" is one.
+# Only whole words: no part of "in-flight" or "it's" counts as one.
 _STOP_WORD = re.compile(r"(?<![\w'\u2019-])(?:" + "|".join(sorted(ENGLISH_STOP_WORDS)) + r")(?![\w'\u2019-])\s*", re.IGNORECASE)
 _ANY_WORD = re.compile(r"[^\W_]")
 
 
 def without_stop_words(text: str) -> str:
-    """`text` without the words of `ENGLISH_STOP_WORDS`, in whatever case, and the white space behind each; none at either end.
-    Where no other word would be left, `text` as it is: a caption never becomes empty by this."""
+    """`text` without the words of `ENGLISH_STOP_WORDS`, in any case, and without the white space after each.
+
+    White space at both ends is removed. Where no other word would be left, `text` is returned
+    unchanged, so a caption never becomes empty.
+    """
     shorter = _STOP_WORD.sub("", text).strip()
     return shorter if _ANY_WORD.search(shorter) else text

@@ -1,4 +1,4 @@
-"""From captions to token ids, by a tokenizer that travels as one JSON string."""
+"""From captions to token ids, with a tokenizer that is stored as one JSON string."""
 
 import dataclasses
 import functools
@@ -17,9 +17,13 @@ from vlp_jax.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """Turns captions into fixed-length rows: start token, caption, end token, padding.
+    """Conversion of captions to rows of fixed length: start token, caption, end token, padding.
 
-    definition: JSON that holds all of the vocabulary, see `model_of`; special tokens are added here, explicitly.
+    Attributes:
+      definition: JSON with the complete vocabulary, see `model_of`. Special tokens are added by
+        this class, explicitly.
+      spec: the text section of the config.
+      length: number of token positions L of a row.
     """
 
     definition: str = dataclasses.field(repr=False)
@@ -27,11 +31,20 @@ class Tokenizer:
     length: int
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """ids int32 [B, L], mask bool [B, L] (True for everything but padding), truncated bool [B].
+        """Token ids of texts.
 
-        A caption that is too long loses its last tokens, or its first where `spec.truncation_side` is left; start and end token
-        stay. A row always has a visible token: where an empty caption meets a tokenizer without start and end token, that is one
-        of padding.
+        A caption that is too long loses its last tokens, or its first ones if
+        `spec.truncation_side` is left; start and end token are kept. A row always has a visible
+        token: for an empty caption and a tokenizer without start and end token, it is a padding
+        token.
+
+        Args:
+          texts: B texts.
+
+        Returns: (ids, mask, truncated).
+          ids: [B, L], int32.
+          mask: [B, L], bool, padding mask, True for everything but padding.
+          truncated: [B], bool, whether the caption was cut.
         """
         start, end, padding = self.special_ids
         room = self.length - len(start) - len(end)
@@ -46,8 +59,10 @@ class Tokenizer:
         return ids, mask, truncated
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each caption, after `canonicalize`, without start and end token and of any length. None is that of a
-        special token, whatever a caption spells: where the vocabulary would make it one, the caption is cut within it.
+        """The ids of each caption, after `canonicalize`, without start and end token and of any length.
+
+        No id is that of a special token, whatever a caption spells: a caption that spells one is
+        cut within it.
         """
         captions = [canonicalize(text, self.spec.canonicalize) for text in texts]
         rows = self.backend.encode(captions)
@@ -55,28 +70,35 @@ class Tokenizer:
                 for caption, row in zip(captions, rows, strict=True)]
 
     def encode_apart(self, caption: str) -> list[int]:
-        """The ids of a caption that spells special tokens, which is cut within each of them."""
+        """The ids of a caption that spells special tokens. The caption is cut within each of them."""
         pieces = self.spelt.sub(lambda found: f"{found[0][0]}\0{found[0][1:]}", caption).split("\0")
         rows = self.backend.encode([piece for piece in pieces if piece])
         return [token for row in rows for token in row if token not in self.reserved]
 
     @functools.cached_property
     def reserved(self) -> frozenset[int]:
-        """Ids of special tokens, which no text has: the vocabulary's, start and end token, and that of padding unless that is a
-        letter or a mark (CLIP's own code pads with "!"); not that of unknown text."""
+        """Ids of special tokens, which no text contains.
+
+        They are those of the vocabulary, of the start and end token, and of padding, unless padding
+        is a single character (CLIP's own code pads with "!"). The id of unknown text is not among
+        them.
+        """
         start, end, padding = self.special_ids
         added = {*start, *end, *([padding] if len(self.spec.padding_token) > 1 else [])}
         return frozenset({*self.backend.special_ids()} - {self.backend.unknown_id} | added)
 
     @functools.cached_property
     def spelt(self) -> re.Pattern:
-        """What a caption has to hold to spell one of them."""
+        """A pattern that matches where a caption spells a reserved token."""
         names = [token for token, number in self.backend.tokens().items() if number in self.reserved and len(token) > 1]
         return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)")
 
     def mask_of(self, ids: np.ndarray) -> np.ndarray:
-        """The mask of rows made by this tokenizer: True up to the first end token, or, without one, up to the last
-        token that is not padding, or the first token where all are."""
+        """The padding mask of rows made by this tokenizer.
+
+        It is True up to the first end token. For a tokenizer without end token, it is True up to
+        the last token that is not padding, or for the first token only where all are padding.
+        """
         _, end, padding = self.special_ids
         ids = np.asarray(ids)
         positions = np.arange(ids.shape[1])
@@ -88,9 +110,10 @@ class Tokenizer:
         return positions <= last[:, None]
 
     def word_start(self, ids: np.ndarray) -> np.ndarray:
-        """bool [B, L]: where words begin in rows made by this tokenizer; special tokens are words of their own.
+        """Where words begin in rows made by this tokenizer, [B, L] bool. Special tokens are words of their own.
 
-        Raises: ConfigError where the vocabulary does not say.
+        Raises:
+          ConfigError: if the vocabulary has no marks for words.
         """
         return self.word_marks(ids)
 
@@ -105,7 +128,7 @@ class Tokenizer:
 
     @functools.cached_property
     def special_ids(self) -> tuple[list[int], list[int], int]:
-        """Ids of the start token and end token (empty where the config has none) and of the padding."""
+        """Ids of the start and the end token (empty where the config has none), and the id of padding."""
         start, end, padding = (
             [] if token is None else [self.id_of(name, token)]
             for name, token in (("start_token", self.spec.start_token), ("end_token", self.spec.end_token),
@@ -115,6 +138,11 @@ class Tokenizer:
         return start, end, padding[0]
 
     def id_of(self, name: str, token: str) -> int:
+        """The id of a special token; `name` is its key in the config.
+
+        Raises:
+          ConfigError: if it is not in the vocabulary.
+        """
         found = self.backend.token_to_id(token)
         if found is None:
             raise ConfigError(f"data.text.{name}: {token!r} is not in the vocabulary of {self.spec.tokenizer}")
@@ -122,7 +150,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Ids run from 0 to this, exclusive; there may be gaps."""
+        """Largest id + 1; there may be gaps."""
         return self.backend.vocab_size
 
     def __getstate__(self):
@@ -132,8 +160,14 @@ class Tokenizer:
 def load_tokenizer(spec: Text, length: int, vocab_size: int) -> Tokenizer:
     """The tokenizer that `spec.tokenizer` names; see `read_definition`.
 
-    Raises: ConfigError for a tokenizer that is not there or cannot be read, a special token it lacks, or ids that
-    `vocab_size` (of the model) does not cover.
+    Args:
+      spec: the text section of the config.
+      length: number of token positions.
+      vocab_size: size of the model's vocabulary.
+
+    Raises:
+      ConfigError: if the tokenizer is missing or cannot be read, if it lacks a special token, or if
+        it has ids that `vocab_size` does not cover.
     """
     tokenizer = Tokenizer(read_definition(spec.tokenizer), spec, length)
     try:
@@ -142,5 +176,5 @@ def load_tokenizer(spec: Text, length: int, vocab_size: int) -> Tokenizer:
         raise ConfigError(f"data.text.tokenizer: {spec.tokenizer} is not a tokenizer definition: {error}") from error
     if size > vocab_size:
         raise ConfigError(f"model.text.vocab_size: {vocab_size} is less than the {size} ids of {spec.tokenizer}")
-    tokenizer.special_ids  # noqa: B018 - looked up now, so that a missing token is found before the first batch
+    tokenizer.special_ids  # noqa: B018 - looked up now, so that a missing token fails before the first batch
     return tokenizer

@@ -1,4 +1,4 @@
-"""Where a tokenizer comes from: the package, a file, a folder, or the Hugging Face hub."""
+"""Loading of tokenizers from the package, a file, a folder, or the Hugging Face hub."""
 
 import importlib.resources
 import json
@@ -18,14 +18,23 @@ SENTENCEPIECE_FILES = ("spiece.model", "tokenizer.model", "sentencepiece.model")
 
 
 def read_definition(name: str) -> str:
-    """The JSON (see `model_of`) of the tokenizer that `name` stands for.
+    """The JSON (see `model_of`) of the tokenizer that `name` refers to.
 
-    `embedded:emoji`, `embedded:clip`: those in this package, the latter with CLIP's vocabulary. FILE.json: a tokenizer.json.
-    FILE.model: a SentencePiece model. FILE.txt: a WordPiece vocabulary, a token a line. A folder: the files of a Hugging Face
-    tokenizer. OWNER/NAME: such files on the Hugging Face hub, fetched once.
-    In a folder a SentencePiece model comes first, then tokenizer.json, then whatever transformers can load. Where both
-    are there and number their tokens differently, tokenizer.json is right: its ids are those of the embedding table.
-    Raises: ConfigError for one that is not there or cannot be read.
+    Forms of `name`:
+      `embedded:emoji`, `embedded:clip`: tokenizers in this package; the latter has CLIP's
+        vocabulary.
+      FILE.json: a tokenizer.json.
+      FILE.model: a SentencePiece model.
+      FILE.txt: a WordPiece vocabulary, one token a line.
+      FOLDER: the files of a Hugging Face tokenizer.
+      OWNER/NAME: such files on the Hugging Face hub, downloaded once.
+
+    In a folder, a SentencePiece model takes precedence, then tokenizer.json, then whatever
+    transformers can load. Where both of the first are present and number their tokens differently,
+    tokenizer.json is used: its ids are those of the embedding table.
+
+    Raises:
+      ConfigError: if it is missing or cannot be read.
     """
     if name == "embedded:clip":
         return clip_definition()
@@ -39,7 +48,7 @@ def read_definition(name: str) -> str:
     if os.path.isfile(name):
         return _from_file(name)
     if os.path.exists(name):
-        _read(name)  # says what it is: a named pipe, a device
+        _read(name)  # raises an error that names what it is: a named pipe, a device
     if is_hub_name(name):
         return _from_folder(hub_folder(name))
     raise _error(f"{name!r} is not there; expected 'embedded:emoji', a tokenizer.json, a .model file of SentencePiece, a "
@@ -79,7 +88,7 @@ def _checked(path: str, definition: str) -> str:
 
 
 def _from_vocabulary(path: str, text: str) -> str:
-    """A BERT vocabulary. That it is for lower-cased text shows in that none of its words has an upper-case letter."""
+    """A BERT vocabulary. It is for lower-cased text if none of its words has an upper-case letter."""
     words = {word: number for number, word in enumerate(text.replace("\r\n", "\n").removesuffix("\n").split("\n"))}
     if "[UNK]" not in words:
         raise _error(f"{path} is not a WordPiece vocabulary: it has no line [UNK]")
@@ -114,20 +123,20 @@ def _same_ids(proto: bytes, definition: str) -> bool:
     try:
         pieces = SentencePieceModel(proto).library
         other = tokenizers.Tokenizer.from_str(definition)
-    except Exception:  # not a SentencePiece model, whatever its name; or no tokenizer.json, which is found out later
+    except Exception:  # not a SentencePiece model despite its name; or no valid tokenizer.json, which is reported later
         return False
     return all(other.token_to_id(pieces.id_to_piece(number)) == number for number in range(pieces.get_piece_size()))
 
 
 def _from_transformers(folder: str) -> str:
-    """Other folders, such as CLIP's vocab.json and merges.txt."""
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # or it says, while it is imported, that torch is missing
-    import transformers  # seconds to import, and only needed here
+    """The JSON of other folders, such as CLIP's vocab.json and merges.txt."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # no message about missing torch at import
+    import transformers  # imported here because the import takes seconds
 
-    transformers.logging.set_verbosity_error()  # what fails is one line here
+    transformers.logging.set_verbosity_error()  # a failure is reported below in one line
     try:
         kind = _class_for(folder, transformers)
-        # without the answer "no" in advance, a folder that brings Python of its own is asked about at the terminal
+        # trust_remote_code=False prevents a prompt at the terminal for a folder with its own Python code.
         return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False).backend_tokenizer.to_str()
     except Exception as error:
         found = ", ".join(sorted(os.listdir(folder))[:8]) or "nothing"
@@ -140,7 +149,7 @@ def _from_transformers(folder: str) -> str:
 
 
 def _class_for(folder: str, transformers):
-    """CLIP's own class where vocab.json and merges.txt lie there alone and are CLIP's."""
+    """CLIP's own class for a folder with only CLIP's vocab.json and merges.txt; otherwise AutoTokenizer."""
     alone = not {"tokenizer_config.json", "config.json"} & set(os.listdir(folder))
     vocabulary = os.path.join(folder, "vocab.json")
     if alone and os.path.isfile(vocabulary) and b"<|startoftext|>" in _read(vocabulary):

@@ -1,4 +1,4 @@
-"""Tokenizer files from the Hugging Face hub: the cached copy first, the network within a bounded time."""
+"""Tokenizer files from the Hugging Face hub: the cached copy first, then the network, within a limited time."""
 
 import os
 import re
@@ -6,7 +6,7 @@ import threading
 
 from vlp_jax.errors import ConfigError
 
-SECONDS = 60.0  # that the hub has to deliver some megabytes
+SECONDS = 60.0  # time limit for the download of a few megabytes
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json",
          "vocab.json", "merges.txt", "vocab.txt", "*.model")
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -15,15 +15,16 @@ _VOCABULARY = ("tokenizer.json", "vocab.json", "vocab.txt")
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether `name` could be OWNER/NAME, and is not rather the path of a file."""
+    """Whether `name` could be OWNER/NAME rather than the path of a file."""
     return bool(_NAME.fullmatch(name)) and not name.startswith(".") and not name.endswith(_ENDINGS)
 
 
 def hub_folder(name: str) -> str:
-    """The local folder with the tokenizer's files of OWNER/NAME.
+    """The local folder with the tokenizer files of OWNER/NAME.
 
-    Raises: ConfigError saying how to fetch them elsewhere, if they are not cached and the hub does not deliver them
-    within SECONDS.
+    Raises:
+      ConfigError: if they are not cached and the hub does not deliver them within SECONDS. The
+        message explains how to fetch them elsewhere.
     """
     import huggingface_hub
 
@@ -31,7 +32,7 @@ def hub_folder(name: str) -> str:
         folder = huggingface_hub.snapshot_download(name, allow_patterns=FILES, local_files_only=True)
         if any(file in _VOCABULARY or file.endswith(".model") for file in os.listdir(folder)):
             return folder
-    except Exception:  # noqa: S110 - not cached; what the hub says comes next
+    except Exception:  # noqa: S110 - not cached; the hub is tried next
         pass
     outcome = []
 
@@ -41,7 +42,7 @@ def hub_folder(name: str) -> str:
         except Exception as error:
             outcome.append(error)
 
-    thread = threading.Thread(target=fetch, daemon=True)  # it may be left waiting: the library retries at its own leisure
+    thread = threading.Thread(target=fetch, daemon=True)  # daemon: it may never end, because the library retries without a limit
     thread.start()
     thread.join(SECONDS)
     found = outcome[0] if outcome else f"no answer within {SECONDS:g} seconds"

@@ -1,7 +1,7 @@
-"""The two libraries behind a `Tokenizer`, under one small interface: `tokenizers` and `sentencepiece`.
+"""The two libraries behind a `Tokenizer`, `tokenizers` and `sentencepiece`, under one small interface.
 
-A SentencePiece model is used by its own library and not converted: what transformers' conversion makes of it gives other
-ids where characters are unknown, fall back to bytes, or are unusual white space.
+A SentencePiece model is run by its own library and not converted. The conversion of transformers
+gives other ids for unknown characters, byte fallback and unusual white space.
 """
 
 import base64
@@ -18,12 +18,12 @@ WORD_PIECE_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class TokenizerModel(Protocol):
-    """From texts to ids and back, without start, end and padding."""
+    """From texts to ids and back, without start, end and padding tokens."""
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]: ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Without special tokens, and ids that a model has beyond the vocabulary."""
+        """The text of ids, without special tokens and without ids outside the vocabulary."""
 
     def token_to_id(self, token: str) -> int | None: ...
 
@@ -31,7 +31,7 @@ class TokenizerModel(Protocol):
         """All tokens, with their ids."""
 
     def special_ids(self) -> list[int]:
-        """Ids of tokens that stand for no text."""
+        """Ids of tokens that represent no text."""
 
     @property
     def unknown_id(self) -> int | None:
@@ -39,17 +39,21 @@ class TokenizerModel(Protocol):
 
     @property
     def vocab_size(self) -> int:
-        """Ids run from 0 to this, exclusive; there may be gaps."""
+        """Largest id + 1; there may be gaps."""
 
 
 class LibraryModel:
-    """BPE, WordPiece, Unigram, ... as a tokenizer.json describes them. Raises: Exception if it is none."""
+    """BPE, WordPiece, Unigram, ... as described by a tokenizer.json.
+
+    Raises:
+      Exception: if `definition` is not a tokenizer.json.
+    """
 
     def __init__(self, definition: str):
         self.library = tokenizers.Tokenizer.from_str(definition)
         self.library.no_padding()
         self.library.no_truncation()
-        self.library.encode_special_tokens = True  # a caption that spells one is text
+        self.library.encode_special_tokens = True  # a special token spelt in a caption is text
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoded.ids for encoded in self.library.encode_batch_fast(list(texts), add_special_tokens=False)]
@@ -77,7 +81,11 @@ class LibraryModel:
 
 
 class SentencePieceModel:
-    """A SentencePiece model file (Kudo and Richardson 2018). Raises: RuntimeError or ValueError if it is none."""
+    """A SentencePiece model file (Kudo and Richardson 2018).
+
+    Raises:
+      RuntimeError, ValueError: if `proto` is not one.
+    """
 
     def __init__(self, proto: bytes):
         if not proto:
@@ -88,10 +96,10 @@ class SentencePieceModel:
         return [self.library.encode(text) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return self.library.decode([int(token) for token in ids if token < self.vocab_size])  # for others it has an error
+        return self.library.decode([int(token) for token in ids if token < self.vocab_size])  # other ids raise an error
 
     def token_to_id(self, token: str) -> int | None:
-        found = self.library.piece_to_id(token)  # the unknown token's id for all that is no piece
+        found = self.library.piece_to_id(token)  # the id of the unknown token for anything that is no piece
         return found if self.library.id_to_piece(found) == token else None
 
     def tokens(self) -> Mapping[str, int]:
@@ -110,13 +118,19 @@ class SentencePieceModel:
 
 
 def sentencepiece_definition(proto: bytes) -> str:
-    """A model file as the JSON text that a preprocessor carries."""
+    """A model file as the JSON text that a preprocessor stores."""
     return json.dumps({"sentencepiece": base64.b64encode(proto).decode()})
 
 
 def word_piece(vocabulary: Mapping[str, int] | None, lower_case: bool) -> tokenizers.Tokenizer:
-    """BERT's WordPiece (Devlin et al. 2019): words are split at blanks and punctuation, then into the longest pieces that
-    are in the vocabulary. `lower_case` also strips accents. None leaves the vocabulary to be trained."""
+    """BERT's WordPiece (Devlin et al. 2019).
+
+    Words are split at blanks and punctuation, then into the longest pieces in the vocabulary.
+
+    Args:
+      vocabulary: token -> id; None for a vocabulary that is still to be trained.
+      lower_case: whether text is lower-cased and accents are stripped.
+    """
     model = models.WordPiece(unk_token="[UNK]") if vocabulary is None else models.WordPiece(dict(vocabulary), unk_token="[UNK]")
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
@@ -127,11 +141,12 @@ def word_piece(vocabulary: Mapping[str, int] | None, lower_case: bool) -> tokeni
     return tokenizer
 
 
-@functools.lru_cache(maxsize=4)  # a tokenizer of another length, as answers have one, takes the model that is there
+@functools.lru_cache(maxsize=4)  # tokenizers that differ only in length, as for answers, share one model
 def model_of(definition: str) -> TokenizerModel:
-    """The model that a definition describes: a tokenizer.json, or what `sentencepiece_definition` made.
+    """The model of a definition: a tokenizer.json, or the result of `sentencepiece_definition`.
 
-    Raises: ValueError in one line if it is neither.
+    Raises:
+      ValueError: with a message of one line, if it is neither.
     """
     tree = json.loads(definition)
     try:

@@ -1,6 +1,6 @@
-"""Trains a vocabulary from captions, offline: byte-level BPE, WordPiece, or a SentencePiece model.
+"""Training of a vocabulary from captions, offline: byte-level BPE, WordPiece, or a SentencePiece model.
 
-The same texts always give the same file, byte for byte.
+The same texts always result in a bit-identical file.
 """
 
 import collections
@@ -20,7 +20,14 @@ from vlp_jax.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What a kind of vocabulary always holds. special: its special tokens, with ids from 0 on. smallest: its least size."""
+    """What a kind of vocabulary always contains.
+
+    Attributes:
+      special: its special tokens, with ids from 0 on.
+      start, end, padding: the start, end and padding token among them.
+      smallest: its minimal size.
+      holds: contents of a vocabulary of the minimal size, in words.
+    """
 
     special: tuple[str, ...]
     start: str
@@ -36,8 +43,8 @@ KINDS = {
     "sentencepiece": Kind(("<pad>", "<s>", "</s>", "<unk>"), "<s>", "</s>", "<pad>", 261,
                           "4 special tokens, 256 bytes and a piece"),
 }
-COVERAGE = 0.9995  # of the text by the characters that WordPiece and SentencePiece know; the rest is [UNK], or bytes
-_THREADS = 16  # of SentencePiece, whatever the machine: its sums, and with them the model, depend on their number
+COVERAGE = 0.9995  # share of the text in the characters of WordPiece and SentencePiece; the rest is [UNK] or bytes
+_THREADS = 16  # of SentencePiece, on any machine: its sums, and so the model, depend on their number
 
 
 def texts_of(sources: Iterable[Source]) -> Iterator[str]:
@@ -55,22 +62,38 @@ def texts_of(sources: Iterable[Source]) -> Iterator[str]:
 
 
 def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)  # halves of characters, as cut text has them
+    return not any("\ud800" <= character <= "\udfff" for character in text)  # half of a surrogate pair, as in cut text
 
 
 def check_vocab_size(kind: str, vocab_size: int) -> None:
-    """Raises: ConfigError if a vocabulary of this kind cannot be so small."""
+    """Checks the size of a vocabulary.
+
+    Raises:
+      ConfigError: if it is too small for this kind.
+    """
     if vocab_size < KINDS[kind].smallest:
         raise ConfigError(f"--vocab-size={vocab_size}: at least {KINDS[kind].smallest} are needed ({KINDS[kind].holds})")
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, kind: str = "bpe", lower_case: bool = True) -> bytes:
-    """The file of a tokenizer: a tokenizer.json, or for the kind "sentencepiece" its .model.
+    """The file of a tokenizer: a tokenizer.json, or the .model of the kind "sentencepiece".
 
-    The special tokens have the first ids, in the order of `KINDS[kind].special`; none is added to a text by itself.
-    bpe: byte level (Sennrich et al. 2016), no text is unknown to it. wordpiece: BERT's; `lower_case` strips accents too.
-    sentencepiece: a unigram model (Kudo 2018) that falls back to bytes, after NFKC, with case folding for `lower_case`.
-    Raises: ConfigError if `vocab_size` is too small, or for SentencePiece more than the texts can fill.
+    The special tokens have the first ids, in the order of `KINDS[kind].special`. The tokenizer
+    itself adds none to a text.
+
+    Args:
+      texts: the texts to train on.
+      vocab_size: number of tokens.
+      kind: one of the following.
+        bpe: byte level (Sennrich et al. 2016); no text is unknown to it.
+        wordpiece: BERT's.
+        sentencepiece: a unigram model (Kudo 2018) with byte fallback, after NFKC.
+      lower_case: lower case for bpe; for wordpiece it also strips accents; case folding for
+        sentencepiece.
+
+    Raises:
+      ConfigError: if `vocab_size` is too small, or for SentencePiece larger than the texts can
+        fill.
     """
     check_vocab_size(kind, vocab_size)
     if kind == "sentencepiece":
@@ -102,13 +125,17 @@ def _train_bpe(texts: Iterable[str], vocab_size: int, lower_case: bool) -> token
 
 
 def _train_word_piece(texts: Iterable[str], vocab_size: int, lower_case: bool) -> tokenizers.Tokenizer:
-    """The library numbers the pieces inside of words as it meets them, in another order each time; they are therefore
-    handed to it in order, as if they were special tokens, and a tokenizer is made of the vocabulary that comes out."""
+    """A WordPiece tokenizer with reproducible ids.
+
+    The library numbers the pieces inside of words in the order of their first use, which differs
+    between runs. They are therefore passed in order, as special tokens, and a tokenizer is created
+    from the resulting vocabulary.
+    """
     blank, special = word_piece(None, lower_case), KINDS["wordpiece"].special
     words = collections.Counter(word for text in texts for word, _ in
                                 blank.pre_tokenizer.pre_tokenize_str(blank.normalizer.normalize_str(text)))
     alphabet = _common_characters(words)
-    known = [word for word in sorted(words) if set(word) <= set(alphabet)]  # others are [UNK] as a whole
+    known = [word for word in sorted(words) if set(word) <= set(alphabet)]  # other words become [UNK]
     inside = sorted({f"##{letter}" for word in known for letter in word[1:]})
     smallest = len(special) + len(inside) + len(alphabet)
     if vocab_size < smallest:
@@ -121,7 +148,7 @@ def _train_word_piece(texts: Iterable[str], vocab_size: int, lower_case: bool) -
 
 
 def _common_characters(words: collections.Counter) -> list[str]:
-    """The most frequent characters, sorted, that make up COVERAGE of all text."""
+    """The most frequent characters that make up COVERAGE of all text, sorted."""
     counts = collections.Counter()
     for word, times in words.items():
         for letter in word:

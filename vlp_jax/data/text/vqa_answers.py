@@ -1,5 +1,8 @@
-"""The normalisation of answers, and the score of an answer by those of several annotators, of the VQA challenge (Antol et al. 2015;
-Goyal et al. 2017), by the rules of its official evaluation (GT-Vision-Lab/VQA, vqaEval.py)."""
+"""Normalisation and scoring of answers in the VQA challenge (Antol et al. 2015; Goyal et al. 2017).
+
+The score compares an answer with those of several annotators. Both follow the official evaluation
+(GT-Vision-Lab/VQA, vqaEval.py).
+"""
 
 import re
 from collections.abc import Hashable, Sequence
@@ -10,9 +13,9 @@ NUMBERS = {word: str(max(number - 1, 0)) for number, word in enumerate(
 ARTICLES = {"a", "an", "the"}
 COMMA_IN_NUMBER = re.compile(r"\d,\d")
 PERIOD = re.compile(r"\.(?!\d)")
-MOST_PERIODS = 32  # the official rule takes away so many and no more: its flag re.UNICODE stands where a count is read
+MOST_PERIODS = 32  # the official rule removes at most this many: it passes the flag re.UNICODE as the argument `count`
 
-# Those that lack an apostrophe, or one of two, as the official table has them. "'ow's'at" and "somebodyd" are its own.
+# Contractions that lack an apostrophe, or one of two, as in the official table. "'ow's'at" and "somebodyd" occur only there.
 _APOSTROPHES = """\
 ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've he's how'd how'll
 how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've o'clock oughtn't shan't she'd've
@@ -24,7 +27,7 @@ won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you
 
 
 def _misspelt(word: str) -> list[str]:
-    """The word without one apostrophe, for each that it has; "y'all'd've" also with only its last."""
+    """The word without each one of its apostrophes; "y'all'd've" also with only its last."""
     places = [place for place, letter in enumerate(word) if letter == "'"]
     return [word[:place] + word[place + 1:] for place in places] + (["yall'd've"] if word == "y'all'd've" else [])
 
@@ -34,8 +37,11 @@ CONTRACTIONS = {wrong: word for word in _APOSTROPHES.split() for wrong in _missp
 
 
 def vqa_answer(text: str) -> str:
-    """An answer as the official evaluation compares it: without punctuation and articles, numbers up to ten as digits, apostrophes
-    in contractions, lower case."""
+    """An answer in the form in which the official evaluation compares it.
+
+    Punctuation and articles are removed, numbers up to ten become digits, contractions get their
+    apostrophes, and all is lower case.
+    """
     text = text.replace("\n", " ").replace("\t", " ").strip()
     kept = text
     for mark in PUNCTUATION:
@@ -46,8 +52,17 @@ def vqa_answer(text: str) -> str:
 
 
 def vqa_score(count: int, annotators: int, agreeing: int = 3) -> float:
-    """The mean over all sets of annotators but one of min(n / agreeing, 1), n of whom gave the answer that `count` of all gave: of
-    ten, 0.3, 0.6, 0.9 and 1 for one, two, three and more. With one annotator, or `agreeing` of 1, it is 1 for any that is given."""
+    """Score of an answer: the mean of min(n / agreeing, 1) over all sets that leave out one annotator.
+
+    n is the number of annotators in the set that gave the answer. Of ten annotators, one, two,
+    three and more give 0.3, 0.6, 0.9 and 1. With one annotator, or with `agreeing` = 1, the score
+    of any given answer is 1.
+
+    Args:
+      count: number of all annotators that gave the answer.
+      annotators: number of annotators.
+      agreeing: number of agreeing annotators that make a full score.
+    """
     if annotators == 1 or agreeing == 1:
         return float(count > 0)
     without, with_it = (min(number / agreeing, 1.0) for number in (max(count - 1, 0), count))

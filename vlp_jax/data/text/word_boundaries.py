@@ -1,4 +1,4 @@
-"""Where the words of tokenized texts begin, read off a vocabulary's own marks."""
+"""Where the words of tokenized texts begin, from the marks in a vocabulary."""
 
 import dataclasses
 import json
@@ -9,18 +9,29 @@ import numpy as np
 from vlp_jax.data.text.tokenizer_models import TokenizerModel
 from vlp_jax.errors import ConfigError
 
-BYTE_LEVEL, SENTENCEPIECE = "Ġ", "▁"  # what stands for the blank in front of a word
+BYTE_LEVEL, SENTENCEPIECE = "Ġ", "▁"  # the mark for the blank in front of a word
 
 
 @dataclasses.dataclass(frozen=True)
 class WordMarks:
-    """bool [V]: the tokens with which a word begins, and those behind which the next one does whatever it is."""
+    """Marks of the V tokens of a vocabulary.
+
+    Attributes:
+      begins: [V], bool, tokens that begin a word.
+      ends: [V], bool, tokens that end a word, so that the next token begins one.
+    """
 
     begins: np.ndarray
     ends: np.ndarray
 
     def __call__(self, ids: np.ndarray) -> np.ndarray:
-        """int [B, L] -> bool [B, L], True where a word begins; a row's first token begins one."""
+        """Where words begin in rows of token ids.
+
+        Args:
+          ids: [B, L], int.
+
+        Returns: [B, L], bool, True where a word begins. The first token of a row always begins one.
+        """
         start = self.begins[ids]
         start[:, 0] = True
         start[:, 1:] |= self.ends[ids[:, :-1]]
@@ -28,12 +39,21 @@ class WordMarks:
 
 
 def word_marks(model: TokenizerModel, definition: str, alone: Iterable[int]) -> WordMarks:
-    """The marks of a vocabulary: WordPiece's prefix inside of words ("##"), BPE's suffix at their ends ("</w>", as CLIP has
-    it), the blank in front of them in byte-level BPE ("Ġ", GPT-2) and SentencePiece ("▁").
+    """The marks of a vocabulary.
 
-    definition: what `model` was made of. alone: ids of tokens that are no part of a word, beside the model's special ones.
-    Punctuation is a word of its own in WordPiece; where blanks are marked, it belongs to the word that it stands at.
-    Raises: ConfigError for a vocabulary without any of these.
+    They are WordPiece's prefix inside of words ("##"), BPE's suffix at their ends ("</w>", as in
+    CLIP), or the blank in front of words in byte-level BPE ("Ġ", GPT-2) and SentencePiece ("▁"). In
+    WordPiece, punctuation is a word of its own; where blanks are marked, it belongs to the adjacent
+    word.
+
+    Args:
+      model: the model of the vocabulary.
+      definition: the JSON that `model` was created from.
+      alone: ids of further tokens that are no part of a word, in addition to the model's special
+        tokens.
+
+    Raises:
+      ConfigError: if the vocabulary has none of these marks.
     """
     begins, ends = np.zeros(model.vocab_size, bool), np.zeros(model.vocab_size, bool)
     inside, suffix, blank = marks_of(json.loads(definition))
@@ -49,8 +69,11 @@ def word_marks(model: TokenizerModel, definition: str, alone: Iterable[int]) -> 
 
 
 def marks_of(tree: dict) -> tuple[str, str, str]:
-    """Of a tokenizer.json, or of a SentencePiece model: the prefix inside of words, the suffix at their ends, the blank in front of
-    them; "" for those that it does not use."""
+    """(prefix inside of words, suffix at their ends, blank in front of them); "" for those that are not used.
+
+    Args:
+      tree: JSON of a tokenizer.json, or of a SentencePiece model.
+    """
     model = tree.get("model", {})
     if model.get("type") == "WordPiece":
         return model["continuing_subword_prefix"], "", ""

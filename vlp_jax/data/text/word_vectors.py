@@ -1,5 +1,4 @@
-"""Vectors of words that others have trained, in the text format of GloVe (Pennington et al. 2014) or of word2vec (Mikolov et al.
-2013)."""
+"""Pretrained word vectors in the text format of GloVe (Pennington et al. 2014) or word2vec (Mikolov et al. 2013)."""
 
 import dataclasses
 import json
@@ -12,21 +11,34 @@ from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.errors import ConfigError
 
 KEY = "model.text.word_vectors"
-LONGEST = 1 << 20  # bytes of a line, beyond which a file is none of words
+LONGEST = 1 << 20  # bytes: a file with a longer line is not a file of words
 
 
 @dataclasses.dataclass(frozen=True)
 class WordVectors:
-    """float32 [V, D], a row a token, and bool [V], which of them have one; other rows are zero."""
+    """Vectors of the V tokens of a vocabulary.
+
+    Attributes:
+      vectors: [V, D], float32, one row a token; zeros for tokens without a vector.
+      found: [V], bool, tokens that have a vector.
+    """
 
     vectors: np.ndarray
     found: np.ndarray
 
 
 def vectors_of_tokens(path: str, tokenizer: Tokenizer, vocab_size: int, width: int, least: float) -> WordVectors:
-    """The vectors of those tokens that are words of the file, as they are written or in lower case.
+    """The vectors of the tokens that are words of the file, as written or in lower case.
 
-    least: the smallest fraction of the vocabulary's words that must be there. Raises: ConfigError for fewer, and as `read_vectors`.
+    Args:
+      path: the file of vectors.
+      tokenizer: the tokenizer of the tokens.
+      vocab_size: number of rows V.
+      width: dimension D.
+      least: the smallest fraction of the vocabulary's words that must be in the file.
+
+    Raises:
+      ConfigError: if fewer words are in the file; and as `read_vectors`.
     """
     words = words_of(tokenizer)
     vectors, found = np.zeros((vocab_size, width), np.float32), np.zeros(vocab_size, bool)
@@ -42,9 +54,10 @@ def vectors_of_tokens(path: str, tokenizer: Tokenizer, vocab_size: int, width: i
 
 
 def words_of(tokenizer: Tokenizer) -> Mapping[str, int]:
-    """The tokens that are words, or with which words begin, without what marks them as such, and their ids.
+    """The tokens that are words, or that begin words, with their ids. The marks of word boundaries are removed.
 
-    Raises: ConfigError where the vocabulary does not say where words begin.
+    Raises:
+      ConfigError: if the vocabulary has no marks for words.
     """
     model, tree = tokenizer.backend, json.loads(tokenizer.definition)
     if tree.get("model", {}).get("type") == "WordLevel":
@@ -58,11 +71,19 @@ def words_of(tokenizer: Tokenizer) -> Mapping[str, int]:
 
 
 def read_vectors(path: str, wanted: set[str], width: int) -> dict[str, np.ndarray]:
-    """The vectors float32 [D] of those words of a file that are wanted; of a word that is there twice, the first.
+    """The vectors of the wanted words, [D] float32 each; the first one of a word that occurs twice.
 
-    A line is a word, that may hold blanks, and D numbers. word2vec's first line says how many words there are, and D. Numbers are
-    read of wanted words alone; of others they are counted.
-    Raises: ConfigError naming the file and the line that is none, or the width that is not D.
+    A line has a word, which may contain blanks, and D numbers. The first line of word2vec has the
+    number of words, and D. Numbers are parsed only for wanted words; for others they are only
+    counted.
+
+    Args:
+      path: the file.
+      wanted: the words.
+      width: dimension D.
+
+    Raises:
+      ConfigError: naming the file and the invalid line, or the width if it is not D.
     """
     vectors: dict[str, np.ndarray] = {}
     for number, fields in lines_of(path):
@@ -71,7 +92,7 @@ def read_vectors(path: str, wanted: set[str], width: int) -> dict[str, np.ndarra
             continue
         if not vectors and len(fields) - 1 != width:
             found = numbers_at_the_end(fields)
-            if found < 2:  # tabs, or several blanks, between numbers: none of another width
+            if found < 2:  # tabs, or several blanks, between numbers, rather than another width
                 raise ConfigError(f"{KEY}: {path}:{number}: expected a word and {width} numbers, one blank in front of each, got "
                                   f"{' '.join(fields)[:60]!r}")
             check_width(path, found, width)
@@ -84,7 +105,11 @@ def read_vectors(path: str, wanted: set[str], width: int) -> dict[str, np.ndarra
 
 
 def lines_of(path: str) -> Iterator[tuple[int, list[str]]]:
-    """The lines' numbers and their fields between blanks. Raises: ConfigError for a file that is none of words."""
+    """The number of each line and its fields between blanks.
+
+    Raises:
+      ConfigError: if the file is not a text file of words, or cannot be read.
+    """
     try:
         with open(open_regular(path)[0], "rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST), b""), start=1):
@@ -104,14 +129,18 @@ def lines_of(path: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def check_width(path: str, found: int, width: int) -> None:
-    """Raises: ConfigError unless a file's vectors are as wide as the embeddings."""
+    """Checks that a file's vectors have the width of the embeddings.
+
+    Raises:
+      ConfigError: if they do not.
+    """
     if found != width:
         raise ConfigError(f"{KEY}: {path} has vectors of {found} numbers, and the tower's words are {width} wide; take others, or "
                           "another width")
 
 
 def numbers_at_the_end(fields: list[str]) -> int:
-    """How many numbers a line has behind its first field."""
+    """How many numbers a line has after its first field."""
     count = 0
     while count < len(fields) - 1 and is_number(fields[-1 - count]):
         count += 1
@@ -119,7 +148,7 @@ def numbers_at_the_end(fields: list[str]) -> int:
 
 
 def is_number(text: str) -> bool:
-    """Whether a field of a line is a number, and no part of a word."""
+    """Whether a field of a line is a number rather than part of a word."""
     try:
         float(text)
     except ValueError:
@@ -128,7 +157,11 @@ def is_number(text: str) -> bool:
 
 
 def parsed(path: str, number: int, values: list[str]) -> np.ndarray:
-    """The numbers of a line, float32. Raises: ConfigError for what is none, or not finite."""
+    """The numbers of a line, float32.
+
+    Raises:
+      ConfigError: if one is not a number, or not finite.
+    """
     try:
         vector = np.array([float(value) for value in values], np.float32)
     except ValueError as error:

@@ -1,5 +1,8 @@
-"""What shows that a checkpoint is as it was written: a fingerprint of every array, computed on the devices as it is saved, and a
-SHA-256 of the metadata, the fingerprints among them. Nothing is read back from the disk for it."""
+"""Integrity of checkpoints: a fingerprint of every array and a SHA-256 of the metadata.
+
+The fingerprints are computed on the devices while saving and are part of the metadata. Nothing is
+read back from disk.
+"""
 
 import hashlib
 import json
@@ -9,24 +12,28 @@ from vlp_jax.errors import CheckpointError
 from vlp_jax.training.checkpoints.read_errors import DamagedCheckpoint
 from vlp_jax.training.state import leaf_fingerprints
 
-FORMAT = 2  # of a checkpoint; 1 had no checksum of its metadata
+FORMAT = 2  # version of the checkpoint format; format 1 had no checksum of the metadata
 
 
 def with_checksum(metadata: dict[str, Any]) -> dict[str, Any]:
-    """The metadata (JSON) with `format` and `sha256`."""
+    """The metadata (JSON) with `format` and `sha256` added."""
     versioned = metadata | {"format": FORMAT}
     return versioned | {"sha256": checksum(versioned)}
 
 
 def checksum(metadata: dict[str, Any]) -> str:
-    """SHA-256 of JSON, whatever the order of its keys and its blanks, but for its own key `sha256`."""
+    """SHA-256 of JSON without its own key `sha256`, independent of key order and whitespace."""
     others = json.loads(json.dumps({key: value for key, value in metadata.items() if key != "sha256"}))
     return hashlib.sha256(json.dumps(others, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def check_metadata(metadata: Any, step: int, where: str) -> None:
-    """Raises: CheckpointError for metadata of another format; DamagedCheckpoint for any that are not what was written for the
-    checkpoint of this step."""
+    """Checks that metadata are those written for the checkpoint of this step.
+
+    Raises:
+      CheckpointError: they have another format.
+      DamagedCheckpoint: they are not what was written.
+    """
     if not isinstance(metadata, dict) or not {"format", "sha256"} & metadata.keys():
         if isinstance(metadata, dict) and {"parameters", "fingerprints"} <= metadata.keys():
             raise another_format(1, where)
@@ -36,19 +43,23 @@ def check_metadata(metadata: Any, step: int, where: str) -> None:
         raise another_format(version, where)
     if metadata.get("sha256") != checksum(metadata):
         raise DamagedCheckpoint("metadata/metadata: its contents changed after it was written")
-    for name in ("step", "position"):  # a batch is consumed for every update, a skipped one too
+    for name in ("step", "position"):  # every update consumes a batch, also a skipped one
         if metadata.get(name, step) != step:
             raise DamagedCheckpoint(f"metadata/metadata: its {name} is {metadata[name]}, not {step}: was the folder renamed?")
 
 
 def another_format(version: int, where: str) -> CheckpointError:
-    """The refusal of a checkpoint that another version of this code has written."""
+    """The error for a checkpoint written by another version of this code."""
     return CheckpointError(f"{where}: is of checkpoint format {version}, and this version of vlp_jax reads format {FORMAT}; use "
                            "the version that wrote it, or another workdir")
 
 
 def check_arrays(item: Any, name: str, metadata: dict[str, Any]) -> None:
-    """Raises: DamagedCheckpoint naming the first array of an item that is not what was written."""
+    """Checks the arrays of an item against their stored fingerprints.
+
+    Raises:
+      DamagedCheckpoint: the message names the first array that is not what was written.
+    """
     stored, found = metadata["fingerprints"][name], leaf_fingerprints(item)
     changed = sorted(path for path in stored.keys() | found.keys() if stored.get(path) != found.get(path))
     if changed:

@@ -1,9 +1,16 @@
-"""Checkpoints: everything needed to go on bit for bit, and to evaluate elsewhere. Written by Orbax, atomically (`manager.py`).
+"""The format of checkpoints: everything needed to resume bit-identically and to evaluate elsewhere.
 
-A folder `DIR/checkpoints/STEP` holds `params`, `average` (where the config keeps one) with `ema_statistics` (of a BatchNorm),
-`guard` (where updates may be skipped) and `rest` (the remaining state) as Orbax PyTrees, and `metadata` as JSON: input position,
-clock, config, preprocessor with its tokenizer, shapes of the parameters and of the rest, a fingerprint of every array and a
-checksum of the metadata themselves (`checksums.py`).
+Orbax writes them atomically (`manager.py`). A folder `DIR/checkpoints/STEP` holds these Orbax
+PyTrees:
+  params: the parameters.
+  ema: the EMA parameters, where the config keeps them.
+  ema_statistics: the EMA of BatchNorm's statistics, where there are any.
+  collections: the other mutable variables, where there are any.
+  guard: the GuardState, where updates may be skipped.
+  rest: the remaining state.
+`metadata` is JSON: input position, clock, config, preprocessor with its tokenizer, shapes of the
+parameters and of the rest, a fingerprint of every array, and a checksum of the metadata themselves
+(`checksums.py`).
 """
 
 import dataclasses
@@ -26,7 +33,7 @@ from vlp_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A state read back, and the metadata stored beside it."""
+    """A restored state and the metadata stored with it."""
 
     step: int
     state: TrainState
@@ -34,23 +41,32 @@ class Restored:
 
 
 def checkpoint_folder(workdir: str) -> str:
-    """Where a run keeps its checkpoints, as an absolute path (Orbax wants one)."""
+    """The folder of a run's checkpoints, as the absolute path that Orbax requires."""
     return os.path.join(os.path.abspath(workdir), "checkpoints")
 
 
 def finished_steps(folder: str) -> list[int]:
-    """Steps of the finished checkpoints in a folder, ascending; saves under way carry another name. Raises: CheckpointError
-    where the folder cannot be listed."""
+    """Steps of the finished checkpoints in a folder, ascending.
+
+    A save in progress has another kind of name.
+
+    Raises:
+      CheckpointError: the folder cannot be listed.
+    """
     return sorted(int(name) for name in names_in(folder) if is_checkpoint(folder, name))
 
 
 def stray_names(folder: str) -> list[str]:
-    """Names in a folder of checkpoints that are neither a checkpoint's nor those of Orbax's unfinished saves."""
+    """Names in a folder of checkpoints that are neither checkpoints nor Orbax's unfinished saves."""
     return sorted(name for name in names_in(folder) if not is_checkpoint(folder, name) and ".orbax-checkpoint-tmp" not in name)
 
 
 def names_in(folder: str) -> list[str]:
-    """The names in a folder, none where there is no such folder. Raises: CheckpointError where it cannot be listed."""
+    """The names in a folder; none if it does not exist.
+
+    Raises:
+      CheckpointError: the folder cannot be listed.
+    """
     try:
         return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -60,17 +76,25 @@ def names_in(folder: str) -> list[str]:
 
 
 def is_checkpoint(folder: str, name: str) -> bool:
-    """Whether a name is that of a step as this code writes it: not `latest`, `7.bak`, `-3`, `007`, nor a file."""
+    """Whether a name is a folder named by a step as this code writes it.
+
+    `latest`, `7.bak`, `-3`, `007` and files are not.
+    """
     return re.fullmatch("0|[1-9][0-9]*", name, re.ASCII) is not None and os.path.isdir(os.path.join(folder, name))
 
 
 def lost_checkpoint(folder: str, newest: int | None) -> str | None:
-    """A line about a checkpoint later than `newest` that `newest_checkpoint` next to the folder names; None where it names none."""
+    """A line about a lost checkpoint.
+
+    It is one later than `newest` that the file `newest_checkpoint` next to the folder names.
+
+    Returns: None where no checkpoint is lost.
+    """
     record = newest_record(folder)
     try:
         with open(record, encoding="utf-8") as file:
             step = int(file.read())
-    except (OSError, ValueError):  # of runs before there was one, or damaged itself: then it shows nothing
+    except (OSError, ValueError):  # absent in old runs, or damaged itself
         return None
     if newest is None or step <= newest:
         return None
@@ -78,13 +102,16 @@ def lost_checkpoint(folder: str, newest: int | None) -> str | None:
 
 
 def newest_record(folder: str) -> str:
-    """The file next to a folder of checkpoints with the step of the newest one that was finished."""
+    """The file next to a folder of checkpoints that holds the step of the newest finished one."""
     return os.path.join(os.path.dirname(folder), "newest_checkpoint")
 
 
 def split(state: TrainState) -> dict[str, Any]:
-    """The state as the items of a checkpoint; trees of Optax's own types become {path: leaf}, which stays readable when
-    Optax changes them."""
+    """The state as the items of a checkpoint.
+
+    Trees of Optax's own types become {path: leaf}, which stays readable when Optax changes these
+    types.
+    """
     rest = {"step": state.step, "rng": state.rng, "optimizer": state.optimizer}
     items = {"params": state.params, "ema": state.ema, "rest": flat(rest), "collections": flat(state.collections) or None,
              "ema_statistics": flat(state.ema_statistics) or None,
@@ -118,7 +145,15 @@ def describe(params: Any) -> dict[str, list[int]]:
 
 
 def check_same_state(metadata: dict[str, Any], items: dict[str, Any], where: str) -> None:
-    """Raises: CheckpointError naming the first array that differs between a checkpoint and the `items` wanted of it."""
+    """Checks that a checkpoint has the arrays wanted of it.
+
+    Args:
+      metadata: those of the checkpoint.
+      items: the wanted items; shapes are enough.
+      where: the checkpoint's path, for messages.
+    Raises:
+      CheckpointError: the message names the first array that differs.
+    """
     if any(item in items and item not in metadata["fingerprints"] for item in ("ema", "ema_statistics")):
         raise CheckpointError(f"{where}: keeps no average of its parameters, which this config asks for (ema); leave ema out, or "
                               "start anew in another workdir")
@@ -133,9 +168,11 @@ def check_same_state(metadata: dict[str, Any], items: dict[str, Any], where: str
 
 
 def restore_state(folder: str, step: int, shapes: TrainState, shardings: TrainState) -> Restored:
-    """Checkpoint `step`, placed as `shardings` says, whatever the devices it was written from.
+    """Checkpoint `step` with the given shardings, whatever devices it was written from.
 
-    Raises: DamagedCheckpoint or StorageError, on all hosts if on one; CheckpointError for another model.
+    Raises:
+      DamagedCheckpoint, StorageError: on all processes if on one.
+      CheckpointError: the checkpoint is of another model.
     """
     what = f"checkpoint {step}"
     metadata = read_together(what, lambda: restore_metadata(folder, step))
@@ -143,7 +180,7 @@ def restore_state(folder: str, step: int, shapes: TrainState, shardings: TrainSt
                                 shapes, shardings))
     check_same_state(metadata, wanted, os.path.join(folder, str(step)))
     fresh = {}
-    if "guard" in wanted and "guard" not in metadata["fingerprints"]:  # written before the config had one
+    if "guard" in wanted and "guard" not in metadata["fingerprints"]:  # the config had no guard when it was written
         fresh["guard"] = flat(jax.jit(fresh_guard, out_shardings=shardings.guard)())
         del wanted["guard"]
     items = read_together(what, lambda: {name: read_item(folder, step, name, tree) for name, tree in wanted.items()})
@@ -153,7 +190,11 @@ def restore_state(folder: str, step: int, shapes: TrainState, shardings: TrainSt
 
 
 def this_host_alone() -> ocp.options.MultiprocessingOptions:
-    """Orbax's readers wait for all hosts, for ever if one found its part damaged; each reads for itself here instead."""
+    """Orbax options with which each process reads on its own.
+
+    By default Orbax's readers wait for all processes, for ever if one of them finds its part
+    damaged.
+    """
     if not several_hosts():
         return ocp.options.MultiprocessingOptions()
     me = jax.process_index()
@@ -161,7 +202,10 @@ def this_host_alone() -> ocp.options.MultiprocessingOptions:
 
 
 def restore_metadata(folder: str, step: int) -> dict[str, Any]:
-    """The JSON stored with a checkpoint. Raises: as `read_patiently`."""
+    """The JSON stored with a checkpoint.
+
+    Raises: as `read_patiently`.
+    """
     place, alone = os.path.join(folder, str(step)), this_host_alone()
 
     def read() -> dict[str, Any]:
@@ -175,7 +219,10 @@ def restore_metadata(folder: str, step: int) -> dict[str, Any]:
 
 
 def read_item(folder: str, step: int, name: str, wanted: Any) -> Any:
-    """One item of a checkpoint. Raises: as `read_patiently`."""
+    """One item of a checkpoint.
+
+    Raises: as `read_patiently`.
+    """
     place = os.path.join(folder, str(step))
 
     quiet_reads()
@@ -188,8 +235,17 @@ def read_item(folder: str, step: int, name: str, wanted: Any) -> Any:
 
 
 def restore_arrays(folder: str, step: int, name: str, metadata: dict[str, Any], shardings: Any = None) -> dict:
-    """One item of a checkpoint with this metadata, of the shape of the parameters, placed as the tree `shardings` says; without
-    one, on the first device. Raises: CheckpointError, with shardings on all hosts if on one."""
+    """One item of a checkpoint that has the shapes of the parameters.
+
+    Args:
+      folder: the folder of checkpoints.
+      step: step of the checkpoint.
+      name: name of the item.
+      metadata: those of the checkpoint.
+      shardings: tree of shardings. Default: the first device.
+    Raises:
+      CheckpointError: with shardings, on all processes if on one.
+    """
     if name not in metadata["fingerprints"]:
         raise CheckpointError(f"{folder}/{step}: holds no {name!r}, only {', '.join(metadata['fingerprints'])}")
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -201,16 +257,30 @@ def restore_arrays(folder: str, step: int, name: str, metadata: dict[str, Any], 
 
 def restore_collections(folder: str, step: int, name: str, like: Any, metadata: dict[str, Any],
                         sharding: jax.sharding.Sharding | None = None) -> dict:
-    """The mutable variables of a checkpoint with this metadata, such as BatchNorm's running statistics, with the structure of
-    `like` (shapes are enough); without a sharding, on the first device. name: the item, `collections` or `ema_statistics`.
-    Raises: as `restore_arrays`."""
+    """The mutable variables of a checkpoint, such as BatchNorm's running statistics.
+
+    Args:
+      folder: the folder of checkpoints.
+      step: step of the checkpoint.
+      name: the item, `collections` or `ema_statistics`.
+      like: a tree of the wanted structure; shapes are enough.
+      metadata: those of the checkpoint.
+      sharding: sharding of every array. Default: the first device.
+    Raises: as `restore_arrays`.
+    """
     place = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), flat(like))
     return unflat(restore_item(folder, step, name, wanted, metadata, together=sharding is not None), like)
 
 
 def restore_item(folder: str, step: int, name: str, wanted: Any, metadata: dict[str, Any], together: bool) -> Any:
-    """`read_item`, and that it is what was written. together: whether all hosts read their parts of it. Raises: CheckpointError."""
+    """`read_item` with a check of the fingerprints.
+
+    together: whether all processes read their parts of it.
+
+    Raises:
+      CheckpointError: the item cannot be read, or is not what was written.
+    """
     def read() -> Any:
         return read_item(folder, step, name, wanted)
 
@@ -223,7 +293,10 @@ def restore_item(folder: str, step: int, name: str, wanted: Any, metadata: dict[
 
 
 def read_metadata(folder: str, step: int, together: bool = False) -> dict[str, Any]:
-    """`restore_metadata`, with damage as a CheckpointError. together: whether all hosts read it now, for then all are told."""
+    """`restore_metadata`, with damage as a CheckpointError.
+
+    together: whether all processes read now and share errors.
+    """
     def read() -> dict[str, Any]:
         return restore_metadata(folder, step)
 
@@ -234,7 +307,7 @@ def read_metadata(folder: str, step: int, together: bool = False) -> dict[str, A
 
 
 def damaged(folder: str, step: int, error: DamagedCheckpoint) -> CheckpointError:
-    """The refusal of a damaged checkpoint that was asked for, and which other there is."""
+    """The error for a requested checkpoint that is damaged; it names the newest of the others."""
     others = [other for other in finished_steps(folder) if other != step]
     advice = f"the newest of the others is of step {others[-1]}" if others else "there is no other"
     return CheckpointError(f"{folder}/{step}: is damaged: {error}; {advice}")

@@ -1,4 +1,4 @@
-"""One run a workdir: a lock that the kernel frees when the process that holds it ends, however it ends."""
+"""One run per workdir, by a lock that the kernel releases when its process ends for any reason."""
 
 import contextlib
 import fcntl
@@ -13,10 +13,15 @@ from vlp_jax.printing import safe_print as print
 
 @contextlib.contextmanager
 def locked(workdir: str) -> Iterator[None]:
-    """Inside, host 0 holds `DIR/lock`, so that no other run trains there; makes the folder.
+    """A context in which the primary process holds the lock `DIR/lock`, so that no other run trains there.
 
-    A file system without locks gets one line, and no protection. Raises: WorkdirBusy, on all hosts, naming the process that
-    holds the lock; ConfigError where the folder cannot be written.
+    Creates the folder. On a file system without locks a line is printed, and there is no
+    protection.
+
+    Raises:
+      WorkdirBusy: another process holds the lock; raised on all processes, and the message names
+        the holder.
+      ConfigError: the folder cannot be written.
     """
     with contextlib.ExitStack() as held:
         broadcast_from_primary("--workdir", lambda: take(workdir, held))
@@ -24,7 +29,7 @@ def locked(workdir: str) -> Iterator[None]:
 
 
 def take(workdir: str, held: contextlib.ExitStack) -> None:
-    """`locked` on one host: the lock is kept until `held` is closed."""
+    """`locked` in one process: the lock is kept until `held` is closed."""
     path = os.path.join(workdir, "lock")
     try:
         os.makedirs(workdir, exist_ok=True)

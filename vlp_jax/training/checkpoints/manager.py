@@ -1,4 +1,4 @@
-"""Saving while training goes on, by Orbax, and finding the newest checkpoint that is whole."""
+"""Saving checkpoints with Orbax while training continues, and restoring the latest valid one."""
 
 import contextlib
 import dataclasses
@@ -37,13 +37,19 @@ from vlp_jax.training.state import TrainState, all_finite, leaf_fingerprints
 
 @dataclasses.dataclass
 class Best:
-    """Orbax's rule to keep the best checkpoints by the values in `checkpoints.ranked`; those without one are not kept for it."""
+    """Orbax preservation policy that keeps the best checkpoints by the values in `checkpoints.ranked`.
+
+    Checkpoints without a value are not kept by it.
+    """
 
     config: schema.Checkpoint
     checkpoints: "Checkpoints"
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Of checkpoints that have a `step` each. Of equal values the latest are the best, as in Orbax's own rule."""
+        """Whether each checkpoint is among the best, by its `step`.
+
+        Of equal values the latest win, as in Orbax's own policy.
+        """
         sign, values = -1 if self.config.best_mode == "min" else 1, self.checkpoints.ranked
         steps = [info.step for info in checkpoints if math.isfinite(values.get(info.step, math.nan))]
         best = sorted(steps, key=lambda step: (sign * values[step], step))[max(0, len(steps) - (self.config.keep_best or 0)):]
@@ -56,7 +62,7 @@ class Checkpoints:
     def __init__(self, workdir: str, config: schema.Checkpoint, hosts: schema.Hosts):
         self.folder, self.recorded = checkpoint_folder(workdir), None
         self.under_way, self.patience = 0, hosts.barrier_seconds
-        self.ranked: dict[int, float] = {}  # by step; a checkpoint is evaluated after it is saved
+        self.ranked: dict[int, float] = {}  # {step: value}, known only once the saved checkpoint is evaluated
         self.policy = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(config.keep), Best(config, self)])
         self.manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
             preservation_policy=self.policy, cleanup_tmp_directories=True,
@@ -64,11 +70,16 @@ class Checkpoints:
             async_options=ocp.options.AsyncOptions(timeout_secs=int(hosts.barrier_seconds))))
 
     def save(self, step: int, state: TrainState, metadata: dict[str, Any]) -> None:
-        """Starts writing `state` as checkpoint `step`; a step that is there already is left alone.
+        """Starts writing `state` as checkpoint `step`; does nothing if that step is saved already.
 
-        metadata: JSON.
-        Raises: CheckpointError naming the last good checkpoint when the disk is full or cannot be written; TrainingError if
-        the state is not finite, as a checkpoint never is.
+        Args:
+          step: completed updates.
+          state: the state after them.
+          metadata: JSON.
+        Raises:
+          CheckpointError: the disk is full or cannot be written; the message names the last good
+            checkpoint.
+          TrainingError: the state is not finite; such a state is never saved.
         """
         with self.errors_named():
             self.manager.wait_until_finished()
@@ -89,11 +100,17 @@ class Checkpoints:
             self.manager.save(step, args=ocp.args.Composite(metadata=ocp.args.JsonSave(metadata), **trees))
 
     def restore_newest(self, shapes: TrainState, shardings: TrainState) -> Restored | None:
-        """The newest checkpoint that is whole, or None where none was ever finished. Damaged ones are reported; once an older
-        one is restored, they are moved to `DIR/damaged_checkpoints` so that their step can be saved again.
+        """The latest valid checkpoint, or None where no save was ever finished.
 
-        Raises: CheckpointError if the checkpoint is of another model, every one is damaged, or those that were saved are
-        gone; StorageError where the storage does not answer. Nothing has been moved then.
+        Damaged checkpoints are reported. Once an older one is restored, they are moved to
+        `DIR/damaged_checkpoints` so that their steps can be saved again.
+
+        Args:
+          shapes, shardings: those of the state.
+        Raises:
+          CheckpointError: the checkpoint is of another model, all are damaged, or the saved ones
+            are gone. Nothing is moved.
+          StorageError: the storage does not answer. Nothing is moved.
         """
         steps = broadcast_from_primary("checkpoints", lambda: finished_steps(self.folder))[::-1]
         self.mention_oddities(steps)
@@ -116,7 +133,10 @@ class Checkpoints:
         return None
 
     def mention_oddities(self, steps: list[int]) -> None:
-        """Prints what else lies among the checkpoints, and that a later one than those of `steps` (descending) is gone."""
+        """Prints other files among the checkpoints, and whether a later checkpoint is gone.
+
+        steps: those of the checkpoints, descending.
+        """
         strays = stray_names(self.folder) if is_primary_process() else []
         if strays:
             print(f"{self.folder}: ignored what is no checkpoint: {', '.join(map(repr, strays[:5]))}"
@@ -126,15 +146,24 @@ class Checkpoints:
             print(f"warning: {lost}: was it deleted, or is its storage not mounted? The run continues from there", flush=True)
 
     def check_fresh(self) -> None:
-        """Raises: CheckpointError if a run in this workdir had a checkpoint: a fresh start would write over what it has left."""
+        """Checks that no earlier run in this workdir had a checkpoint.
+
+        A fresh start would overwrite the files of that run.
+
+        Raises:
+          CheckpointError: an earlier run had a checkpoint.
+        """
         left = next((path for path in (self.record, self.damaged_folder) if os.path.exists(path)), None)
         if left:
             raise CheckpointError(f"{self.folder}: holds no checkpoint, but {left} tells of one: was it moved, or is its storage "
                                   f"not mounted? To start anew use another workdir, or delete {os.path.dirname(self.folder)}")
 
     def set_aside(self, steps: list[int]) -> None:
-        """Moves damaged checkpoints away, each in one rename, on host 0. The others look at the folder when all are gone: one that
-        went while they looked would end them with an error of the file system."""
+        """Moves damaged checkpoints away on the primary process, each in one rename.
+
+        The other processes list the folder only after all moves: a checkpoint that disappears while
+        they list it would raise a file-system error there.
+        """
         if not steps:
             return
         targets = broadcast_from_primary("damaged checkpoints", lambda: [self.moved(step) for step in steps])
@@ -143,7 +172,11 @@ class Checkpoints:
             print(f"checkpoint {step} was moved to {target}", flush=True)
 
     def moved(self, step: int) -> str:
-        """Moves a damaged checkpoint, and says where to. Raises: StorageError."""
+        """Moves a damaged checkpoint and returns its new path.
+
+        Raises:
+          StorageError: it cannot be moved.
+        """
         target = os.path.join(self.damaged_folder, str(step))
         while os.path.exists(target):
             target += "_"
@@ -156,21 +189,27 @@ class Checkpoints:
 
     @property
     def record(self) -> str:
+        """The file with the step of the newest finished checkpoint."""
         return newest_record(self.folder)
 
     @property
     def damaged_folder(self) -> str:
+        """The folder to which damaged checkpoints are moved."""
         return os.path.join(os.path.dirname(self.folder), "damaged_checkpoints")
 
     def last_good(self) -> str:
-        """The newest finished checkpoint, in words for a message; one still being written is waited for."""
-        with contextlib.suppress(Exception):  # a message about one failure should not end in another
+        """The newest finished checkpoint, in words for a message; waits for a save in progress."""
+        with contextlib.suppress(Exception):  # composing an error message must not raise another error
             self.manager.wait_until_finished()
         steps = finished_steps(self.folder)
         return f"the last good checkpoint is {os.path.join(self.folder, str(steps[-1]))}" if steps else "no checkpoint was written"
 
     def check_space(self, items: dict[str, Any]) -> None:
-        """Raises: CheckpointError if the disk has no room for one more checkpoint."""
+        """Checks that the disk has room for one more checkpoint.
+
+        Raises:
+          CheckpointError: there is too little space.
+        """
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(items)) + 2**20
         free = shutil.disk_usage(self.folder).free
         if needed > free:
@@ -178,19 +217,30 @@ class Checkpoints:
                                   f"{free / 1e6:.1f} MB are free; {self.last_good()}")
 
     def check(self) -> None:
-        """Raises: CheckpointError, as `save`, if the save under way has failed by now."""
+        """Checks whether the save in progress has failed.
+
+        Raises:
+          CheckpointError: as `save`.
+        """
         with self.errors_named():
             self.manager.check_for_errors()
 
     def finish(self) -> None:
-        """Waits for the save under way. Raises: CheckpointError, as `save`."""
+        """Waits for the save in progress.
+
+        Raises:
+          CheckpointError: as `save`.
+        """
         with self.errors_named():
             self.manager.wait_until_finished()
             self.record_newest()
 
     def prune(self) -> None:
-        """Deletes finished checkpoints that have been evaluated since the newest was saved, and are not to be kept. Raises:
-        CheckpointError, as `save`."""
+        """Deletes finished checkpoints that were evaluated after the newest save and need not be kept.
+
+        Raises:
+          CheckpointError: as `save`.
+        """
         with self.errors_named():
             infos = [types.SimpleNamespace(step=step) for step in sorted(self.manager.all_steps())]
             for info, kept in zip(infos, self.policy.should_preserve(infos, context=None), strict=True):
@@ -198,20 +248,31 @@ class Checkpoints:
                     self.manager.delete(info.step)
 
     def close(self) -> None:
-        """Waits for the save under way, and ends the threads. Raises: CheckpointError, as `save`."""
+        """Waits for the save in progress and ends the threads.
+
+        Raises:
+          CheckpointError: as `save`.
+        """
         with self.errors_named():
             self.manager.close()
             self.record_newest()
 
     def record_newest(self) -> None:
-        """Writes the step of the newest finished checkpoint to `DIR/newest_checkpoint`, by which its loss would be noticed."""
+        """Writes the step of the newest finished checkpoint to `DIR/newest_checkpoint`.
+
+        A later loss of the checkpoint is detected by this file.
+        """
         steps = finished_steps(self.folder) if is_primary_process() else []
         if steps and steps[-1] != self.recorded:
             write_atomically(self.record, f"{steps[-1]}\n")
             self.recorded = steps[-1]
 
     def check_barrier(self, error: Exception) -> None:
-        """Raises: HostError where the hosts have waited for one another in vain."""
+        """Checks whether an error is a timeout of the barrier at which all processes wait for a save.
+
+        Raises:
+          HostError: it is; the message names the missing processes where they are known.
+        """
         if "DEADLINE_EXCEEDED" not in str(error):
             return
         missing = sorted(set(map(int, re.findall(r"task:(\d+)", str(error).partition("timed out task names")[2]))))
@@ -224,14 +285,15 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def errors_named(self) -> Iterator[None]:
+        """A context that turns errors of Orbax into CheckpointErrors with the last good checkpoint."""
         try:
             yield
         except UserError:
             raise
         except Exception as error:
             root = root_of(error)
-            if several_hosts() and isinstance(root, jax.errors.JaxRuntimeError):  # no fault of the disk
+            if several_hosts() and isinstance(root, jax.errors.JaxRuntimeError):  # not an error of the disk
                 self.check_barrier(root)
-                raise root from None  # a host is lost: the watch will say which
+                raise root from None  # a process is lost; the heartbeat names it
             # Orbax raises what its storage layer raised: OSError, ValueError, ...
             raise CheckpointError(f"{self.folder}: saving failed: {first_line(error)}; {self.last_good()}") from error

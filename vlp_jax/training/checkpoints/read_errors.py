@@ -1,7 +1,10 @@
-"""What an error on reading a checkpoint means: damage, which an older checkpoint makes good, or storage that does not answer.
+"""Classification of errors on reading a checkpoint: damage or failing storage.
 
-Only what proves damage counts as such: files that are missing or cut short, contents that cannot be decoded. A server that
-answers 503, a stale network mount, memory that does not suffice say nothing about the checkpoint.
+An older checkpoint can replace a damaged one.
+
+Only proofs of damage count as such: missing or truncated files, and contents that cannot be
+decoded. A server that answers 503, a stale network mount or too little memory prove nothing about
+the checkpoint.
 """
 
 import functools
@@ -21,16 +24,15 @@ from vlp_jax.distributed.exchange import exchange
 from vlp_jax.errors import CheckpointError, StorageError
 
 Value = TypeVar("Value")
-PAUSES = (1.0, 5.0)  # seconds, after which what the storage did not give is asked for again
+PAUSES = (1.0, 5.0)  # seconds before each further attempt to read from storage that failed
 
-# Files that are missing or hold something else, and what Python raises of JSON that is not what Orbax wrote: a name, a type or
-# a number in it is another.
+# Missing files, files of other contents, and what Python raises for JSON with other names, types or numbers than Orbax wrote.
 DAMAGE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, json.JSONDecodeError, UnicodeError, LookupError, TypeError,
           AttributeError, ArithmeticError, AssertionError, RecursionError)
-# TensorStore raises ValueErrors that begin with the name of an absl status. Of storage that does not answer, or refuses; any
-# other, or a ValueError of other code, is of contents that cannot be those that were written: NOT_FOUND, DATA_LOSS, OUT_OF_RANGE
-# (a byte range behind the end of a file), FAILED_PRECONDITION (a compressed stream that ends too early), INVALID_ARGUMENT (of
-# JSON), UNIMPLEMENTED (of a codec's name).
+# TensorStore raises ValueErrors that begin with the name of an absl status. Those below mean that the storage does not answer,
+# or refuses. Any other status, or a ValueError of other code, means that the contents are not those that were written:
+# NOT_FOUND, DATA_LOSS, OUT_OF_RANGE (a byte range past the end of a file), FAILED_PRECONDITION (a truncated compressed stream),
+# INVALID_ARGUMENT (in JSON), UNIMPLEMENTED (an unknown codec name).
 PASSING_CODES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "UNKNOWN", "INTERNAL", "RESOURCE_EXHAUSTED")
 LASTING_CODES = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 
@@ -40,10 +42,16 @@ class DamagedCheckpoint(Exception):
 
 
 def read_patiently(what: str, place: str, read: Callable[[], Value]) -> Value:
-    """What `read()` gives; storage that does not answer is asked again. what: a part of the checkpoint at `place`.
+    """The result of `read()`, which is repeated while the storage does not answer.
 
-    Raises: DamagedCheckpoint; StorageError where the storage does not answer; CheckpointError where it refuses, or this
-    process cannot take what it gives.
+    Args:
+      what: a part of the checkpoint, for messages.
+      place: path of the checkpoint.
+      read: reads the part.
+    Raises:
+      DamagedCheckpoint: the part is damaged.
+      StorageError: the storage does not answer.
+      CheckpointError: the storage refuses, or this process cannot take the contents.
     """
     for pause in (*PAUSES, None):
         try:
@@ -58,14 +66,14 @@ def read_patiently(what: str, place: str, read: Callable[[], Value]) -> Value:
 
 
 def root_of(error: BaseException) -> BaseException:
-    """What an error was raised from in the first place: Orbax wraps what its storage and JAX raise."""
+    """The original cause of an error: Orbax wraps the errors of its storage and of JAX."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def judged(what: str, place: str, error: Exception) -> DamagedCheckpoint | CheckpointError:
-    """What an error on reading means."""
+    """The error to raise for an error on reading."""
     root = root_of(error)
     code = str(root).partition(":")[0]
     if isinstance(error, (DamagedCheckpoint, CheckpointError)):
@@ -82,7 +90,10 @@ def judged(what: str, place: str, error: Exception) -> DamagedCheckpoint | Check
 
 
 def unreadable_folder(place: str, item: str) -> PermissionError | None:
-    """The refusal of a folder of an item that may not be read, which to Orbax looks as if nothing were there."""
+    """The permission error of a folder of an item; None without one.
+
+    Orbax reports such a folder as if it were empty.
+    """
     try:
         for folder, _, _ in os.walk(os.path.join(place, item), onerror=_raise):
             os.stat(os.path.join(folder, "."))
@@ -98,7 +109,10 @@ def _raise(error: OSError) -> None:
 
 
 def damaged_file(place: str, item: str) -> str:
-    """The JSON file of a checkpoint's item that cannot be parsed, as a path below `place`; the item where none is to blame."""
+    """The JSON file of a checkpoint's item that cannot be parsed, as a path below `place`.
+
+    The item itself where all of them can be.
+    """
     for folder, _, names in sorted(os.walk(os.path.join(place, item))):
         for name in sorted(names):
             if name in ("_METADATA", "_sharding", "metadata") or os.path.basename(folder) == "array_metadatas":
@@ -111,7 +125,10 @@ def damaged_file(place: str, item: str) -> str:
 
 
 def words_of(error: BaseException) -> str:
-    """What is damaged, from the error that shows it; TensorStore's goes on with the state of its storage."""
+    """What is damaged, in words, from the error that shows it.
+
+    TensorStore's message continues with the state of its storage.
+    """
     code, _, text = str(error).partition(":")
     array = re.search('reading "([^"]+)"', text)
     if isinstance(error, ValueError) and array:
@@ -122,8 +139,11 @@ def words_of(error: BaseException) -> str:
 
 @functools.cache
 def quiet_reads() -> None:
-    """Where one array of several cannot be read, Python and asyncio report the reads of the others as exceptions that nobody
-    caught. What is to be known of it the first one's error says."""
+    """Silences reports about the other reads where one array of several cannot be read.
+
+    Python and asyncio report these as exceptions that nobody caught. The first error has all the
+    information.
+    """
     logging.getLogger("asyncio").addFilter(lambda record: "tensorstore" not in record.getMessage())
     warnings.filterwarnings("ignore", r"coroutine '(_read_array|Store\.).*' was never awaited", RuntimeWarning)
     report = sys.unraisablehook
@@ -138,8 +158,12 @@ def quiet_reads() -> None:
 
 
 def read_together(what: str, read: Callable[[], Value]) -> Value:
-    """What `read()` gives this host. Raises: DamagedCheckpoint, CheckpointError or StorageError on all hosts if `read` does on
-    one; damage only where nobody's storage fails."""
+    """The result of `read()` in this process, with errors shared between all processes.
+
+    Raises:
+      DamagedCheckpoint, CheckpointError, StorageError: on all processes if `read` raises it on one.
+        Damage is raised only where no process has a storage error.
+    """
     kinds = {kind.__name__: kind for kind in (StorageError, CheckpointError, DamagedCheckpoint)}
     value, fault = None, None
     try:
@@ -154,7 +178,9 @@ def read_together(what: str, read: Callable[[], Value]) -> Value:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none. Of a long one the middle is left out: what the
-    disk said stands at the end."""
+    """The first line of an error's message, or its type if it has none.
+
+    Long lines are cut in the middle, as the disk's own message is at the end.
+    """
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line if len(line) <= 300 else f"{line[:120]} ... {line[-170:]}"

@@ -1,4 +1,4 @@
-"""When a checkpoint is due."""
+"""The schedule of checkpoints."""
 
 import time
 
@@ -7,26 +7,32 @@ from vlp_jax.distributed.exchange import broadcast_from_primary, several_hosts
 
 
 class SaveSchedule:
-    """Every so many steps, every so many minutes, and after the last step. Of several hosts the first one's clock counts,
-    and it is asked only when a row is written, where they meet anyway."""
+    """Saves every so many steps, every so many minutes, and after the last step.
+
+    With several processes the clock of the primary process decides. It is read only when a row is
+    written, where the processes synchronise anyway.
+    """
 
     def __init__(self, config: schema.Checkpoint, last_step: int):
         self.config, self.last_step = config, last_step
         self.last_save, self.agreed = time.monotonic(), False
 
     def due(self, step: int) -> bool:
+        """Whether a checkpoint is due after `step`."""
         every = self.config.every_steps
         by_minutes = self.agreed if several_hosts() else self.minutes_have_passed()
         return step == self.last_step or (every is not None and step % every == 0) or by_minutes
 
     def minutes_have_passed(self) -> bool:
+        """Whether `every_minutes` have passed since the last save."""
         every = self.config.every_minutes
         return every is not None and (time.monotonic() - self.last_save) / 60 >= every
 
     def agree(self) -> None:
-        """Asks host 0's clock; called by all hosts at the same step."""
+        """Reads the clock of the primary process; called by all processes at the same step."""
         if several_hosts() and self.config.every_minutes is not None:
             self.agreed = broadcast_from_primary("checkpoint.every_minutes", self.minutes_have_passed)
 
     def saved(self) -> None:
+        """Restarts the clock after a save."""
         self.last_save, self.agreed = time.monotonic(), False

@@ -1,4 +1,4 @@
-"""The folder of a run: its config, and the refusal to mix two experiments in it."""
+"""The folder of a run: its config, and checks that two experiments are not mixed in it."""
 
 import fnmatch
 import json
@@ -11,7 +11,7 @@ from vlp_jax.distributed.exchange import broadcast_from_primary, exchange
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.hooks.metric_writers import write_atomically
 
-# A run may go on with others, on another machine: they change no number but by rounding.
+# Keys that may change within a run, as on another machine: they change results only by rounding.
 SPEED_ONLY = ("data.workers", "data.threads", "data.prefetch", "mesh.*", "hosts.*", "watchdog.*", "profile.*",
               "model.*.rematerialisation", "model.*.saved", "model.*.attention", "objectives.*.implementation",
               "objectives.*.chunk_size")
@@ -19,15 +19,19 @@ FOLDERS, FILES = ("checkpoints", "tensorboard"), ("config.json", "metrics.jsonl"
 
 
 def check_workdir(workdir: str, config: Config, accept_changes: bool) -> list[str]:
-    """What differs between `config` and the one the workdir was started with, as lines `key: old -> new`; as host 0 sees it.
+    """The differences between `config` and the one the workdir was started with.
 
-    Raises: ConfigError where the folder cannot exist, or something differs and `accept_changes` is False.
+    They are found on the primary process.
+
+    Returns: lines `key: old -> new`.
+    Raises:
+      ConfigError: the folder cannot exist, or something differs and `accept_changes` is False.
     """
     return broadcast_from_primary("--workdir", lambda: compare_workdir(workdir, config, accept_changes))
 
 
 def compare_workdir(workdir: str, config: Config, accept_changes: bool) -> list[str]:
-    """`check_workdir` on one host."""
+    """`check_workdir` in one process."""
     if "://" in workdir:
         raise ConfigError(f"--workdir: {workdir} is a URL, and a workdir is a folder, which every host sees; mount the bucket "
                           "(gcsfuse, s3fs) or use a shared file system")
@@ -47,8 +51,11 @@ def compare_workdir(workdir: str, config: Config, accept_changes: bool) -> list[
 
 
 def check_kinds(workdir: str) -> None:
-    """Raises: ConfigError where a name that the run writes in a workdir is a file and should be a folder, or the other way
-    round."""
+    """Checks that the names which the run writes in a workdir are files and folders as they should be.
+
+    Raises:
+      ConfigError: a file has the name of a folder, or the other way round.
+    """
     for name in (*FOLDERS, *FILES):
         path, wanted = os.path.join(workdir, name), os.path.isdir if name in FOLDERS else os.path.isfile
         if os.path.lexists(path) and not wanted(path):
@@ -57,7 +64,7 @@ def check_kinds(workdir: str) -> None:
 
 
 def config_changes(workdir: str, config: Config) -> list[str]:
-    """Lines `key: old -> new`; none in a fresh folder, and none for keys that change no number."""
+    """Lines `key: old -> new`; none in a fresh folder, and none for keys that do not change results."""
     path = os.path.join(workdir, "config.json")
     if not os.path.isfile(path):
         return []
@@ -77,7 +84,7 @@ def config_changes(workdir: str, config: Config) -> list[str]:
 
 
 def completed(tree: dict) -> dict:
-    """A stored config with the defaults of keys that came later; as it is, where it says what no config may say any more."""
+    """A stored config with the defaults of keys added later; unchanged where it is no longer valid."""
     try:
         return json.loads(json.dumps(to_tree(to_config(tree))))
     except ConfigError:
@@ -85,8 +92,11 @@ def completed(tree: dict) -> dict:
 
 
 def claim_workdir(workdir: str, config: Config) -> None:
-    """Makes the folder and writes `config.json`, on host 0. Raises: ConfigError where the disk refuses, or where other hosts
-    do not see what host 0 has written."""
+    """Creates the folder and writes `config.json`, on the primary process.
+
+    Raises:
+      ConfigError: the folder cannot be written, or another process does not see the file.
+    """
     broadcast_from_primary("--workdir", lambda: write_config(workdir, config))
     for host, sees in enumerate(exchange("--workdir", appears(os.path.join(workdir, "config.json")))):
         if not sees:
@@ -94,7 +104,7 @@ def claim_workdir(workdir: str, config: Config) -> None:
 
 
 def appears(path: str, patience: float = 20.0) -> bool:
-    """Whether a file is there, or comes within some seconds, as on network file systems."""
+    """Whether a file exists, or appears within `patience` seconds, as it may on network file systems."""
     deadline = time.monotonic() + patience
     while not os.path.isfile(path):
         if time.monotonic() > deadline:
@@ -104,7 +114,7 @@ def appears(path: str, patience: float = 20.0) -> bool:
 
 
 def write_config(workdir: str, config: Config) -> None:
-    """`claim_workdir` on one host."""
+    """`claim_workdir` in one process."""
     try:
         os.makedirs(workdir, exist_ok=True)
         write_atomically(os.path.join(workdir, "config.json"), json.dumps(to_tree(config), indent=2) + "\n")

@@ -1,1 +1,1 @@
-"""Flops, memory and collectives of a train step, known without running it."""
+"""Flops, memory and collectives of a train step, computed without running it."""

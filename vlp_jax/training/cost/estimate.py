@@ -1,4 +1,7 @@
-"""What an update costs on chips that are not here: memory, flops, traffic and the least time, from the compiled program."""
+"""Cost estimate of an update on absent chips, from the compiled program.
+
+It has memory, flops, traffic and the least time.
+"""
 
 import contextlib
 import dataclasses
@@ -20,17 +23,35 @@ from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.build import Update, build_update, check_batches, example_batch
 from vlp_jax.training.cost.flops import train_step_flops
 
-ANY_NUMBER_OF_STEPS = 100_000  # the schedule's constants; a run's length changes nothing else in its program
+ANY_NUMBER_OF_STEPS = 100_000  # the length of a run changes only constants of the schedule in its program
 
 
 @dataclasses.dataclass(frozen=True)
 class CostEstimate:
-    """Bytes are those of one chip. temporaries_bytes: the most that is alive at once beside arguments and results;
-    output_bytes: results that do not reuse the memory of an argument. memory_bytes: all of it together. fits: whether that is
-    at most chip_memory_bytes; where the compiler refused, memory_bytes is what it said is needed, and what only a compiled
-    program shows is None. flops_per_step: analytic, of the global batch. collectives: of one update, as
-    `sharding.collective_counts` gives them. floor_network_seconds: None where nothing crosses from one slice or GPU host to
-    another, or the chip's share of that network is not published.
+    """The cost estimate of one update. Bytes are those of one chip.
+
+    Attributes:
+      topology, chips: the spec of the topology, and its number of chips.
+      batch_size: the global batch.
+      mesh: {axis: size}.
+      rematerialisation: policies of the towers (see `policies`).
+      parameters: number of parameters.
+      arguments_bytes: arguments of the compiled program.
+      temporaries_bytes: the most that is alive at once in addition to arguments and results.
+      output_bytes: results that do not reuse the memory of an argument.
+      memory_bytes: all of it together. Where the compiler refused the program: what its error
+        states as needed.
+      chip_memory_bytes: memory of one chip.
+      fits: whether memory_bytes is at most chip_memory_bytes.
+      flops_per_step: analytic, of the global batch.
+      floor_compute_seconds, floor_memory_seconds, floor_interconnect_seconds: least time by flops,
+        by memory traffic, and by traffic within a slice or GPU host.
+      floor_network_seconds: least time by traffic between slices or GPU hosts; None where there is
+        none, or where the chip's share of that network is not published.
+      floor_seconds: the largest of these.
+      collectives: those of one update, as `hardware.collective_counts` returns them.
+      compile_seconds: time of the compilation.
+    Values that only a compiled program shows are None where the compiler refused it.
     """
 
     topology: str
@@ -56,21 +77,31 @@ class CostEstimate:
 
     @property
     def free_fraction(self) -> float:
+        """The fraction of the chip's memory that stays free."""
         return 1.0 - self.memory_bytes / self.chip_memory_bytes
 
     def to_json(self) -> dict[str, Any]:
+        """The fields as JSON."""
         return dataclasses.asdict(self)
 
 
 def plan(config: schema.Config, topology: Topology) -> tuple[jax.sharding.Mesh, Update]:
-    """The mesh over a topology's devices and what is to be compiled for it. Raises: ConfigError, MeshError for what cannot be."""
+    """The mesh over the devices of a topology, and the update to compile for it.
+
+    Raises:
+      ConfigError, MeshError: a config that is not possible.
+    """
     mesh = build_mesh(config.mesh, topology.devices())
     check_batches(config, mesh)
     return mesh, build_update(config, build_layout(config.mesh, mesh), ANY_NUMBER_OF_STEPS)
 
 
 def estimate_cost(config: schema.Config, topology: Topology) -> CostEstimate:
-    """Compiles the update of `config` for `topology`. Raises: ConfigError, MeshError for what cannot be compiled at all."""
+    """The cost estimate of the update of `config`, compiled for `topology`.
+
+    Raises:
+      ConfigError, MeshError: the update cannot be compiled at all.
+    """
     mesh, update = plan(config, topology)
     known = dict(
         topology=topology.spec, chips=topology.chips, batch_size=config.data.batch_size, mesh=dict(mesh.shape),
@@ -91,13 +122,13 @@ def estimate_cost(config: schema.Config, topology: Topology) -> CostEstimate:
 
 
 def measured(compiled: Any, chip: Chip, islands: list[int], compute_seconds: float) -> dict[str, Any]:
-    """The part of a bill that the compiled program tells."""
+    """The fields of a cost estimate that come from the compiled program."""
     memory = compiled.memory_analysis()
     new_output = memory.output_size_in_bytes - memory.alias_size_in_bytes
     total = memory.argument_size_in_bytes + memory.temp_size_in_bytes + new_output
     collectives = collective_counts(compiled.as_text(), islands)
     sent, beyond = (sum(found[key] for found in collectives.values()) for key in ("sent_bytes", "network_bytes"))
-    floors = {  # every argument is read and every result written once, at least
+    floors = {  # every argument is read and every result is written at least once
         "floor_compute_seconds": compute_seconds,
         "floor_memory_seconds": (memory.argument_size_in_bytes + memory.output_size_in_bytes) / chip.memory_bandwidth,
         "floor_interconnect_seconds": sent / chip.interconnect_bandwidth,
@@ -108,23 +139,27 @@ def measured(compiled: Any, chip: Chip, islands: list[int], compute_seconds: flo
 
 
 def batch_shapes(config: schema.Config) -> dict[str, jax.ShapeDtypeStruct]:
-    """The global batch as it comes from the host: pixels are bytes."""
+    """Shapes of the global batch as it comes from the host, with pixels as uint8."""
     shapes = jax.eval_shape(lambda: example_batch(config, config.data.batch_size))
     return shapes | {name: jax.ShapeDtypeStruct(shapes[name].shape, jnp.uint8) for name in PIXELS if name in shapes}
 
 
 def policies(model: schema.Model) -> str:
-    """`full`, or `save_matmuls/full` where the image and the text tower differ."""
+    """`full`, or `save_matmuls/full` where the image and text towers differ."""
     return "/".join(dict.fromkeys((model.image.rematerialisation, rematerialisation_of(model.text))))
 
 
 def rematerialisation_of(tower: schema.AnyTextTower) -> str:
-    """A text tower's policy; one that is no transformer knows none."""
+    """The policy of a text tower; `none` for one that is no transformer."""
     return "none" if isinstance(tower, schema.WordTower) else tower.rematerialisation
 
 
 def memory_asked_for(message: str, chip: Chip) -> int:
-    """Bytes that the compiler said a program needs, from its out-of-memory error. Raises: ConfigError for any other error."""
+    """The bytes that a program needs, from the compiler's out-of-memory error.
+
+    Raises:
+      ConfigError: any other error.
+    """
     found = re.search(r"[Uu]sed ([\d.]+)([GMK]) of|temporaries \(([\d.]+)([GMK])\) exceeds|needs? ([\d.]+)([GMK])", message)
     if "RESOURCE_EXHAUSTED" not in message and "memory" not in message:
         raise ConfigError(f"the compiler for {chip.name} refused the program: {message.strip().splitlines()[0][:300]}")
@@ -135,7 +170,10 @@ def memory_asked_for(message: str, chip: Chip) -> int:
 
 
 def nearest_fix(config: schema.Config, topology: Topology, cost: CostEstimate) -> str:
-    """The change that loses least of what would make a bill that does not fit fit, by proportion; a compile tells for sure."""
+    """The least costly change by which an estimate that does not fit should fit.
+
+    It is found by proportion; only a compilation can confirm it.
+    """
     state = cost.parameters * 4 * (3 + (config.ema is not None)) // (cost.mesh["fsdp"] * cost.mesh["tensor"])
     sharing = more_sharing(config, topology, cost) if state > 0.4 * cost.chip_memory_bytes else None
     if sharing is not None:
@@ -144,10 +182,10 @@ def nearest_fix(config: schema.Config, topology: Topology, cost: CostEstimate) -
                 f"{state / 1e9:.1f} GB a chip)")
     lesser = {"none": "save_matmuls", "save_matmuls": "full", "save_names": "full"}
     image, text = config.model.image, config.model.text
-    words = isinstance(text, schema.WordTower)  # which has no policy
+    words = isinstance(text, schema.WordTower)  # a word tower has no policy
     policy = lesser.get(image.rematerialisation) or (None if words else lesser.get(text.rematerialisation))
     if policy and state < cost.chip_memory_bytes:
-        of_image = policy if image.kind == "vit" else "full"  # which knows nothing between it and "none"
+        of_image = policy if image.kind == "vit" else "full"  # other image towers support only "none" and "full"
         of_text = "" if words else f" --config.model.text.rematerialisation={policy}"
         return f"--config.model.image.rematerialisation={of_image}{of_text}"
     room = (cost.chip_memory_bytes - state) / max(cost.memory_bytes - state, 1)
@@ -159,7 +197,10 @@ def nearest_fix(config: schema.Config, topology: Topology, cost: CostEstimate) -
 
 
 def more_sharing(config: schema.Config, topology: Topology, cost: CostEstimate) -> schema.Mesh | None:
-    """The mesh on which most devices share a copy of the state; None where none is better than the config's, or can be built."""
+    """The mesh on which the most devices share one copy of the state.
+
+    Returns: None where none is better than the config's mesh, or none can be built.
+    """
     copies = cost.mesh["data"] * cost.mesh["fsdp"]
     for fsdp in (copies // data for data in range(1, copies) if copies % data == 0):
         mesh = dataclasses.replace(config.mesh, data=copies // fsdp, fsdp=fsdp, tensor=cost.mesh["tensor"], strategy=None)

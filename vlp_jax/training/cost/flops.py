@@ -1,4 +1,7 @@
-"""Model flops of an update: the numerator of model flops utilisation (Chowdhery et al. 2022, "PaLM", appendix B)."""
+"""Model flops of an update: the numerator of model flops utilisation.
+
+See Chowdhery et al. 2022, "PaLM", appendix B.
+"""
 
 from vlp_jax.config import schema
 from vlp_jax.models.flops import decoder_flops, image_flops, text_flops
@@ -8,9 +11,12 @@ from vlp_jax.objectives.pretraining_module import VIEWS, build_objectives, needs
 
 
 def train_step_flops(config: schema.Config) -> int:
-    """Operations of the matrix products of one update of the global batch: three times the forward pass, as the backward pass
-    forms a product for the inputs and one for the parameters. What rematerialisation and exact accumulation compute again does
-    not count; frozen parameters count as if they were trained. A teacher has no backward pass."""
+    """Operations of the matrix products of one update of the global batch.
+
+    They are three times those of the forward pass, as the backward pass forms a product for the
+    inputs and one for the parameters. Recomputation by rematerialisation and exact accumulation
+    does not count. Frozen parameters count as trained ones. A teacher has no backward pass.
+    """
     batch, objectives = config.data.batch_size, build_objectives(config.objectives).values()
     needs = {need for objective in objectives for need in objective.needs}
     teacher_needs = {need for objective in objectives for need in objective.teacher_needs}
@@ -19,7 +25,10 @@ def train_step_flops(config: schema.Config) -> int:
 
 
 def encodings_flops(config: schema.Config, needs: set[str], train: bool = True) -> int:
-    """The encodings in `needs` (see `PretrainingModule.encode`) of the global batch, forward."""
+    """Operations of the forward pass of the encodings in `needs`, for the global batch.
+
+    The encodings are those of `PretrainingModule.encode`.
+    """
     model, text, batch = config.model, config.data.text, config.data.batch_size
     dim, needs, flops = embedding_dim(model), needs | needs_behind(model, needs), 0
     if needs & {"image", "image_embedding", "image_pooled"}:

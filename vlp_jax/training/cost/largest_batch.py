@@ -1,4 +1,4 @@
-"""The largest batch that fits, found by compiling."""
+"""Search for the largest batch that fits, by compiling."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,10 +13,18 @@ COMPILES = 12
 
 
 def largest_batch(config: schema.Config, topology: Topology, say: Callable[[str], None]) -> CostEstimate:
-    """The bill of the largest batch that fits, in steps of one eighth of what fits (of one microbatch on every device at least).
+    """The cost estimate of the largest batch that fits, to within one eighth of it.
 
-    Memory grows about linearly with the batch, so two compiled sizes foretell where it ends; that size is compiled too, and the
-    search goes on between the largest that fits and the smallest that does not. Raises: ConfigError where not one example fits.
+    The resolution is at least one microbatch on every device. Memory grows about linearly with the
+    batch, so two compiled sizes predict the limit. The predicted size is compiled too, and the
+    search continues between the largest size that fits and the smallest that does not.
+
+    Args:
+      config: the config of the run; its batch size is where the search starts.
+      topology: the devices to compile for.
+      say: takes a line about each compiled size.
+    Raises:
+      ConfigError: not even the smallest batch fits.
     """
     unit = unit_of(config, topology)
     fitting: dict[int, CostEstimate] = {}
@@ -37,13 +45,16 @@ def largest_batch(config: schema.Config, topology: Topology, say: Callable[[str]
 
 
 def unit_of(config: schema.Config, topology: Topology) -> int:
-    """The least batch: one example of each microbatch on every device that has its own."""
+    """The smallest batch: one example of each microbatch on every device with its own part of the batch."""
     return batch_parts(build_mesh(config.mesh, topology.devices())) * config.accumulation.microbatches
 
 
 def next_size(fitting: dict[int, CostEstimate], failing: dict[int, CostEstimate]) -> int:
-    """Where to compile next: just below where a line through two bills meets the chip's memory, between what fits and what does
-    not."""
+    """The next size to compile.
+
+    It is just below the point where a line through two estimates reaches the chip's memory, and
+    lies between the sizes that fit and those that do not.
+    """
     low, high = max(fitting, default=0), min(failing, default=None)
     if not low:
         return max(high // 2, 1)

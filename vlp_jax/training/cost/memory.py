@@ -1,5 +1,7 @@
-"""What a run's state takes of a device's memory, known from its shapes before anything is allocated, and what an error for want of
-memory means."""
+"""Device memory of a run's state, and explanations of out-of-memory errors.
+
+The memory is computed from the state's shapes before anything is allocated.
+"""
 
 import math
 import pathlib
@@ -17,7 +19,7 @@ ADVICE = ("a smaller data.batch_size, accumulation.microbatches, model.*.remater
 
 
 def device_bytes(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> int:
-    """Bytes that one device holds of an array."""
+    """Bytes of an array that one device holds."""
     return math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
@@ -27,7 +29,7 @@ def total_bytes(shapes: Any, shardings: Any) -> int:
 
 
 def state_memory(shapes: Any, shardings: Any) -> dict[str, int]:
-    """{part: bytes a device} of a TrainState, and of the gradients, which are as large as the parameters."""
+    """{part: bytes per device} of a TrainState and of the gradients, which are as large as the parameters."""
     parts = {"parameters": "params", "optimizer state": "optimizer", "ema": "ema",
              "averaged statistics": "ema_statistics", "collections": "collections"}
     cost = {name: total_bytes(getattr(shapes, part), getattr(shardings, part)) for name, part in parts.items()}
@@ -35,18 +37,18 @@ def state_memory(shapes: Any, shardings: Any) -> dict[str, int]:
 
 
 def host_memory() -> int:
-    """Bytes of this machine's memory that this process may have."""
+    """Bytes of this machine's memory that this process may use."""
     limits = [psutil.virtual_memory().total, resource.getrlimit(resource.RLIMIT_AS)[0]]
     for path in map(pathlib.Path, CGROUP_LIMITS):
         try:
             limits.append(int(path.read_text()))
-        except (OSError, ValueError):  # another version's, or "max"
+        except (OSError, ValueError):  # a file of the other cgroup version, or "max"
             continue
-    return min(limit for limit in limits if limit > 0)  # -1: no limit
+    return min(limit for limit in limits if limit > 0)  # -1 means no limit
 
 
 def device_memory() -> tuple[int | None, str]:
-    """Bytes that one of this process's devices may hold, and its name; None where it is unknown."""
+    """Bytes that one device of this process may hold (None where unknown), and a name of that memory."""
     device, count = jax.local_devices()[0], jax.local_device_count()
     if device.platform == "cpu":
         return host_memory() // count, f"this machine's memory{f' for each of its {count} devices' if count > 1 else ''}"
@@ -54,7 +56,11 @@ def device_memory() -> tuple[int | None, str]:
 
 
 def check_state_fits(shapes: Any, shardings: Any) -> None:
-    """Raises: ConfigError with the bill where a state and its gradients are larger than a device's memory."""
+    """Checks that a state and its gradients fit the memory of a device.
+
+    Raises:
+      ConfigError: they do not; the message has the size of each part.
+    """
     cost, (memory, name) = state_memory(shapes, shardings), device_memory()
     if memory is not None and sum(cost.values()) > memory:
         raise ConfigError(f"model: is too large: {in_words(cost)} a device, and {name} has {gigabytes(memory)}; mesh.fsdp over "
@@ -62,15 +68,21 @@ def check_state_fits(shapes: Any, shardings: Any) -> None:
 
 
 def check_parameters_fit(shapes: dict[str, list[int]], where: str) -> None:
-    """Raises: ConfigError where float32 arrays of these shapes are larger than the memory of the one device that is to hold
-    them."""
+    """Checks that float32 arrays of these shapes fit the memory of the one device that is to hold them.
+
+    Raises:
+      ConfigError: they do not.
+    """
     needed, (memory, name) = sum(4 * math.prod(shape) for shape in shapes.values()), device_memory()
     if memory is not None and needed > memory:
         raise ConfigError(f"{where}: its parameters take {gigabytes(needed)}, and {name} has {gigabytes(memory)}")
 
 
 def out_of_memory(error: BaseException, shapes: Any, shardings: Any) -> TrainingError | None:
-    """The refusal that an error while training means, with the bill; None for another error."""
+    """The TrainingError for an out-of-memory error during training; None for other errors.
+
+    The message has the size of each part of the state.
+    """
     if not is_out_of_memory(error):
         return None
     memory, name = device_memory()
@@ -86,5 +98,5 @@ def in_words(cost: dict[str, int]) -> str:
 
 
 def gigabytes(size: int) -> str:
-    """Bytes in GB of 10^9, for reading."""
+    """Bytes in GB of 10^9, as text."""
     return f"{size / 1e9:,.3g} GB"

@@ -1,4 +1,7 @@
-"""Where a run's state would lie on so many devices, as numbers: nothing is computed and no device is needed."""
+"""The sharding of a run's state over any number of devices.
+
+Nothing is computed, and the devices need not exist.
+"""
 
 import dataclasses
 from typing import Any
@@ -19,7 +22,14 @@ from vlp_jax.training.state import abstract_state, boxed_parameters
 
 @dataclasses.dataclass(frozen=True)
 class ParameterPlace:
-    """A parameter's shape, the logical axes and mesh axes of its dimensions, and the bytes of one device's part."""
+    """The sharding of one parameter.
+
+    Attributes:
+      path: path of the parameter.
+      shape: its global shape.
+      logical_axes, mesh_axes: logical axis and mesh axes of each dimension.
+      device_bytes: bytes of the part on one device.
+    """
 
     path: str
     shape: tuple[int, ...]
@@ -30,8 +40,10 @@ class ParameterPlace:
 
 @dataclasses.dataclass(frozen=True)
 class StatePlaces:
-    """Every parameter's place, and the bytes that one device holds of each part of the state; `ema_bytes` is 0 where the
-    config keeps none."""
+    """The sharding of every parameter, and the bytes that one device holds of each part of the state.
+
+    `ema_bytes` is 0 where the config keeps no EMA parameters.
+    """
 
     layout: Layout
     parameters: list[ParameterPlace]
@@ -41,9 +53,13 @@ class StatePlaces:
 
 
 def state_places(config: schema.Config, devices: int | None = None) -> StatePlaces:
-    """The places of a config's state on so many devices (default: as few as its mesh allows).
+    """The sharding of a config's state.
 
-    Raises: ConfigError, MeshError for what does not fit together.
+    Args:
+      config: the config of the run.
+      devices: number of devices. Default: as few as its mesh allows.
+    Raises:
+      ConfigError, MeshError: settings that do not fit together.
     """
     layout = build_layout(config.mesh, abstract_mesh(config.mesh, devices))
     module, batch = build_module(config), jax.eval_shape(lambda: example_batch(config))

@@ -1,4 +1,4 @@
-"""Counts how often the update is compiled, and names the shape that made it compile again."""
+"""Counts the compilations of the update, and names the shape that caused another one."""
 
 import contextlib
 import threading
@@ -11,15 +11,17 @@ import jax
 
 from vlp_jax.sharding.parameter_sharding import path_of
 
-COMPILED = "/jax/core/compile/backend_compile_duration"  # what JAX calls a compilation, one read from the cache included,
-READ_FROM_CACHE = "/jax/compilation_cache/cache_hits"  # and one that was
+COMPILED = "/jax/core/compile/backend_compile_duration"  # JAX's event of a compilation, also of one read from the cache
+READ_FROM_CACHE = "/jax/compilation_cache/cache_hits"  # JAX's event of a program read from the cache
 
 
 class WatchedStep:
-    """A jitted `step(state, batch)`, called through to.
+    """A jitted `step(state, batch)` with counts of its compilations.
 
-    compilations, from_cache: how many programs were made for it, and how many of them were read from the cache.
-    compile_seconds: time of the calls that compiled, tracing included.
+    Attributes:
+      compilations: number of programs made for it.
+      from_cache: how many of them were read from the cache.
+      compile_seconds: time of the calls that compiled, tracing included.
     """
 
     def __init__(self, step: Callable, say: Callable[[str], None]):
@@ -28,7 +30,7 @@ class WatchedStep:
         self.shapes: dict[str, str] = {}
 
     def __call__(self, state: Any, batch: Any) -> Any:
-        """Says so if the step was compiled before, and now again."""
+        """Calls the step; reports a line if it was compiled before and is compiled again now."""
         start = time.monotonic()
         with compile_events() as events:
             result = self.step(state, batch)
@@ -37,6 +39,7 @@ class WatchedStep:
         return result
 
     def count(self, events: Counter, seconds: float, shapes: dict[str, str]) -> None:
+        """Counts the compilations of one call, with the shapes of its arguments."""
         if self.compilations:
             self.say(f"warning: the update was compiled again, which took {seconds:.1f} s: {difference(self.shapes, shapes)}")
         self.compilations += events[COMPILED]
@@ -47,7 +50,7 @@ class WatchedStep:
 
 @contextlib.contextmanager
 def compile_events() -> Iterator[Counter]:
-    """How often JAX reports COMPILED and READ_FROM_CACHE from this thread meanwhile."""
+    """A context that counts the events COMPILED and READ_FROM_CACHE of this thread."""
     seen: Counter = Counter()
     thread = threading.get_ident()
 
@@ -65,12 +68,12 @@ def compile_events() -> Iterator[Counter]:
 
 
 def shapes_of(tree: Any) -> dict[str, str]:
-    """{"batch/image": "uint8[8, 32, 32, 3]"}; donated arrays still tell theirs."""
+    """{"batch/image": "uint8[8, 32, 32, 3]"} of all leaves; donated arrays still have their shapes."""
     return {path_of(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def difference(before: dict[str, str], after: dict[str, str], most: int = 3) -> str:
-    """The arrays whose shapes differ, in words, the first few of them."""
+    """The first few arrays whose shapes differ, in words."""
     changed = [f"{name} was {before.get(name, 'absent')}, is {after.get(name, 'absent')}" for name in sorted(before | after)
                if before.get(name) != after.get(name)]
     more = f"; and {len(changed) - most} more" if len(changed) > most else ""

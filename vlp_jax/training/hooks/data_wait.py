@@ -1,4 +1,4 @@
-"""Why the data keeps a run waiting, by how busy the cores are meanwhile."""
+"""The reason why a run waits for data, inferred from how busy the cores are."""
 
 import time
 
@@ -7,8 +7,8 @@ import psutil
 from vlp_jax.config import schema
 from vlp_jax.data.cores import available_cores
 
-BUSY = 0.75  # of the cores, from which on they, and no storage, are what is waited for
-HIGH = 0.3  # part of the time
+BUSY = 0.75  # fraction of the cores' time above which the cores are the bottleneck, not the storage
+HIGH = 0.3  # fraction of time spent waiting that is worth a message
 
 
 def cpu_seconds() -> float:
@@ -17,16 +17,21 @@ def cpu_seconds() -> float:
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
         try:
             times = process.cpu_times()
-        except psutil.Error:  # it has ended meanwhile
+        except psutil.Error:  # it has ended
             continue
         total += times.user + times.system
     return total
 
 
 class DataWait:
-    """Measures from its creation, or the last `restart`, how busy this process and its workers keep the cores.
+    """Measures how busy this process and its workers keep the cores.
 
-    workers: processes that decode. cores: on which all run; None: those of this machine.
+    The measurement starts at the creation or the last `restart`.
+
+    Args:
+      data: the config of the input.
+      workers: number of processes that decode.
+      cores: number of cores shared by all of them. Default: those of this machine.
     """
 
     def __init__(self, data: schema.Data, workers: int, cores: int | None = None):
@@ -35,14 +40,19 @@ class DataWait:
         self.restart()
 
     def restart(self) -> None:
+        """Starts the measurement again."""
         self.wall, self.cpu = time.monotonic(), cpu_seconds()
 
     def busy(self) -> float:
-        """The part of the cores' time that was used since the last restart."""
+        """The fraction of the cores' time that was used since the last restart."""
         return (cpu_seconds() - self.cpu) / max(self.cores * (time.monotonic() - self.wall), 1e-9)
 
     def cause(self, busy: float | None = None) -> str:
-        """What is waited for, and what would help, in words. busy: None: as measured."""
+        """The bottleneck and a remedy, in words.
+
+        Args:
+          busy: fraction of the cores' time that is used. Default: as measured.
+        """
         busy, cores = self.busy() if busy is None else busy, f"{self.cores} core{'s' * (self.cores > 1)}"
         idle = f"{max(0.0, 1 - busy):.0%}"
         if self.workers > self.cores:
@@ -58,8 +68,11 @@ class DataWait:
                 f"more samples read at a time (data.threads={self.data.threads} in each of {max(1, self.workers)} processes)")
 
     def news(self, fraction: float) -> list[str]:
-        """A line, once, where the data kept the run waiting for a high fraction of two laps, in the second of which the cores were
-        watched. The first of a run, with the start of its input, is none of them."""
+        """A line, once, if the run waited for data for a high fraction of two laps in a row.
+
+        The cores are measured in the second of them. The first lap of a run does not count, as it
+        has the start of the input.
+        """
         high, self.laps = fraction >= HIGH, self.laps + 1
         if self.reported or not high or self.laps == 1:
             self.watching = False

@@ -1,4 +1,4 @@
-"""What a trainer's time went into: training, or something else."""
+"""The fractions of a process's time that went into training and into other phases."""
 
 import contextlib
 import time
@@ -10,18 +10,22 @@ PHASES = ("start_up", "data_wait", "checkpoint_stall", "evaluation")
 
 
 class Goodput:
-    """Seconds of this process, by phase; what is in no phase was training. `start_up` is everything from the start of the process
-    to now, and the compilation of the update, which `spent` adds later."""
+    """Seconds of this process by phase. Time in no phase is training.
+
+    `start_up` is everything from the start of the process until now, and the compilation of the
+    update, which `spent` adds later.
+    """
 
     def __init__(self):
         self.seconds = dict.fromkeys(PHASES, 0.0) | {"start_up": wall_seconds()}
 
     def spent(self, phase: str, seconds: float) -> None:
+        """Adds seconds to a phase."""
         self.seconds[phase] += seconds
 
     @contextlib.contextmanager
     def spent_on(self, phase: str) -> Iterator[None]:
-        """What runs inside belongs to `phase`."""
+        """A context whose time belongs to `phase`."""
         start = time.monotonic()
         try:
             yield
@@ -29,7 +33,7 @@ class Goodput:
             self.spent(phase, time.monotonic() - start)
 
     def fractions(self) -> dict[str, float]:
-        """`goodput/training` and the phases, as fractions of the wall time so far; they add up to 1."""
+        """`goodput/training` and the phases, as fractions of the wall time so far; they sum to 1."""
         total = max(wall_seconds(), sum(self.seconds.values()))
         fractions = {f"goodput/{phase}": seconds / total for phase, seconds in self.seconds.items()}
         return {"goodput/training": max(0.0, 1.0 - sum(fractions.values())), **fractions}

@@ -1,4 +1,4 @@
-"""What the training input went through: bad samples by reason, captions cut to length or left out, examples of each source."""
+"""Counts over the training input: bad samples, truncated or dropped captions, examples of each source."""
 
 import dataclasses
 from collections import Counter
@@ -12,12 +12,12 @@ from vlp_jax.data.samples import unpaired
 from vlp_jax.distributed.exchange import exchange, several_hosts
 from vlp_jax.errors import DataError
 
-GRACE = 1000  # examples before a fraction means much
+GRACE = 1000  # least number of examples for which a fraction is meaningful
 
 
 @dataclasses.dataclass
 class Tally:
-    """Counts that can be added up. last_bad: the last bad sample in words."""
+    """Counts that can be added. last_bad: the last bad sample, in words."""
 
     examples: int = 0
     truncated: int = 0
@@ -28,9 +28,11 @@ class Tally:
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "Tally":
+        """The inverse of `to_json`."""
         return cls(**stored | {"bad": Counter(stored["bad"]), "parts": Counter(stored["parts"])})
 
     def to_json(self) -> dict[str, Any]:
+        """The counts as JSON."""
         return {"examples": self.examples, "truncated": self.truncated, "bad": dict(self.bad), "last_bad": self.last_bad,
                 "parts": dict(self.parts), "dropped": self.dropped}
 
@@ -40,25 +42,33 @@ class Tally:
 
 
 class InputCounts:
-    """Counts over the consumed batches of a run; they live in its checkpoints.
+    """Counts over the consumed batches of a run; they are stored in its checkpoints.
 
-    Each host counts its own rows. `total` is over all hosts; with several it is brought up to date by `gather`, where rows
-    are written and checkpoints saved, and there the limit is checked, so that all hosts find the same.
-    Args: parts: names of the mixture's parts; a single source has none and is not counted by name.
+    Each process counts its own rows; `total` is over all processes. With several processes `gather`
+    updates it, where rows are written and checkpoints saved. The limit is checked there, so that
+    all processes get the same result.
+
+    Args:
+      max_bad_fraction: largest allowed fraction of bad samples.
+      parts: names of the mixture's parts. A single source has no parts and is not counted by name.
+      stored: counts from a checkpoint.
     """
 
     def __init__(self, max_bad_fraction: float, parts: Sequence[str] = (), stored: dict[str, Any] | None = None):
         self.max_bad_fraction, self.names = max_bad_fraction, tuple(parts)
-        self.before = Tally.from_json(stored) if stored else Tally()  # by earlier sittings, all hosts
-        self.here = Tally()  # by this host in this trainer
+        self.before = Tally.from_json(stored) if stored else Tally()  # of earlier sessions, over all processes
+        self.here = Tally()  # of this process in this session
         self.total = self.before
         self.summarised = self.summary()
 
     def observe(self, batch: dict[str, np.ndarray]) -> list[str]:
-        """Counts a consumed batch; returns what to tell the user: the first bad sample of each kind, the first caption cut,
-        and the first left out.
+        """Counts a consumed batch.
 
-        Raises: DataError once bad samples are more than `max_bad_fraction` of the examples (of GRACE at least).
+        Returns: lines for the user: the first bad sample of each kind, the first truncated and the
+          first dropped caption.
+        Raises:
+          DataError: bad samples are more than `max_bad_fraction` of the examples (of GRACE at
+            least).
         """
         known = self.before + self.here
         self.here.examples += len(batch["reason"])
@@ -78,6 +88,7 @@ class InputCounts:
         return messages
 
     def _truncated(self, batch: dict[str, np.ndarray], first: bool) -> list[str]:
+        """Counts truncated captions; a line about the first one."""
         rows = np.flatnonzero(batch["truncated"])
         self.here.truncated += len(rows)
         if not first or not len(rows):
@@ -86,7 +97,10 @@ class InputCounts:
                 "are counted"]
 
     def _dropped(self, batch: dict[str, np.ndarray], first: bool) -> list[str]:
-        """Of captions that found no room in packed rows; batches of unpacked ones say nothing of it."""
+        """Counts captions without room in packed rows; a line about the first one.
+
+        Unpacked batches have no such key.
+        """
         rows = np.flatnonzero(batch["dropped"]) if "dropped" in batch else []
         self.here.dropped += len(rows)
         if not first or not len(rows):
@@ -95,15 +109,23 @@ class InputCounts:
                 "counted"]
 
     def gather(self) -> None:
-        """Adds up the counts of all hosts, each of which must call it. Raises: DataError on all of them for too many bad
-        samples."""
+        """Adds up the counts of all processes, each of which must call it.
+
+        Raises:
+          DataError: too many bad samples; raised on all processes.
+        """
         self.total = self.before
         for told in exchange("counts of the input", self.here.to_json()):
             self.total = self.total + Tally.from_json(told)
         self.check(GRACE)
 
     def check(self, grace: int = 0) -> None:
-        """Raises: DataError if bad samples are more than `max_bad_fraction` of the examples, or of `grace` if that is more."""
+        """Checks the fraction of bad samples.
+
+        Raises:
+          DataError: they are more than `max_bad_fraction` of the examples, or of `grace` if that is
+            more.
+        """
         bad = self.total.bad.total()
         if bad > self.max_bad_fraction * max(self.total.examples, grace):
             raise DataError(f"{bad} of {self.total.examples} examples were bad ({self.reasons()}), more than "
@@ -122,7 +144,7 @@ class InputCounts:
         return f"of {self.total.examples} examples so far: {', '.join(said)}" if said else ""
 
     def news(self) -> list[str]:
-        """The summary, if it has changed since it was last asked for."""
+        """The summary, if it has changed since the last call."""
         before, self.summarised = self.summarised, self.summary()
         return [self.summarised] if self.summarised != before else []
 
@@ -135,4 +157,5 @@ class InputCounts:
                 **{f"train/examples/{name}": total.parts[name] for name in self.names if len(self.names) > 1}}
 
     def to_json(self) -> dict[str, Any]:
+        """Totals for a checkpoint."""
         return self.total.to_json()

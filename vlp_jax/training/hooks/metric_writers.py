@@ -1,4 +1,7 @@
-"""Where a run's numbers go: metrics.jsonl, TensorBoard, and a line on the terminal. Only the first host writes."""
+"""Writers of a run's metrics: metrics.jsonl, TensorBoard and a line on the terminal.
+
+Only the primary process writes.
+"""
 
 import contextlib
 import json
@@ -14,7 +17,7 @@ from vlp_jax.printing import printable
 
 
 class NullWriter:
-    """What stands for a file on hosts that write none."""
+    """The writer of processes that write no file."""
 
     rows: tuple[dict[str, Any], ...] = ()
 
@@ -35,11 +38,15 @@ class NullWriter:
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one JSON object a line with `step` first; every line is flushed as it is written."""
+    """`metrics.jsonl`: one JSON object per line with `step` first; every line is flushed when written."""
 
     def __init__(self, path: str, keep_up_to: int):
-        """Opens the file for appending, cut back to the rows of steps <= keep_up_to (and to whole lines). Of one with damaged rows
-        a copy is kept next to it, and a line is printed. Raises: OSError."""
+        """Opens the file for appending, cut back to complete rows of steps <= keep_up_to.
+
+        If rows are damaged, a copy of the file is kept next to it and a line is printed.
+
+        Raises: OSError.
+        """
         self.path = path
         rows, damaged = parsed_rows(path)
         if damaged:
@@ -50,14 +57,18 @@ class MetricsFile:
         self.rewrite()
 
     def rewrite(self) -> None:
-        """Writes `rows`, those of earlier sittings, and goes on behind them."""
+        """Writes `rows`, those of earlier sessions, and opens the file to append to them."""
         lines = [json.dumps(row) + "\n" for row in self.rows]
         write_atomically(self.path, "".join(lines))
         self.file = open(self.path, "a")  # noqa: SIM115 - open for the whole run
-        self.newest = (sum(map(len, lines[:-1])), self.rows[-1]) if lines else None  # its first byte, and what it holds
+        self.newest = (sum(map(len, lines[:-1])), self.rows[-1]) if lines else None  # offset and contents of the last row
 
     def amend(self, measured: dict[str, Any]) -> None:
-        """Adds to the last row that was written; readers see the old line or the new one. Raises: CheckpointError, as `write`."""
+        """Adds metrics to the last written row; readers see the old line or the new one.
+
+        Raises:
+          CheckpointError: as `write`.
+        """
         start, row = self.newest
         row |= finite(measured)
         try:
@@ -70,15 +81,22 @@ class MetricsFile:
             raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def sync(self) -> None:
-        """Waits until the disk has the rows: a mounted bucket uploads only then. Raises: CheckpointError, as `write`."""
+        """Waits until the rows are on disk: a mounted bucket uploads only then.
+
+        Raises:
+          CheckpointError: as `write`.
+        """
         try:
             os.fsync(self.file.fileno())
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def write(self, row: dict[str, Any]) -> None:
-        """Appends a row; a number that is not finite (of a skipped update) becomes null. Raises: CheckpointError where the
-        disk is full or gone."""
+        """Appends a row; non-finite numbers (of a skipped update) become null.
+
+        Raises:
+          CheckpointError: the disk is full or gone.
+        """
         row = finite(row)
         try:
             self.newest = os.fstat(self.file.fileno()).st_size, row
@@ -88,23 +106,26 @@ class MetricsFile:
             raise CheckpointError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # each row was flushed; what is left is one that could not be written
+        """Closes the file."""
+        with contextlib.suppress(OSError):  # every row was flushed, except one that could not be written
             self.file.close()
 
 
 def finite(row: dict[str, Any]) -> dict[str, Any]:
-    """A row in which numbers that are not finite are None."""
+    """A row with None in place of non-finite numbers."""
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
 def read_rows(path: str) -> list[dict[str, Any]]:
-    """The whole rows of a metrics.jsonl; none if there is no file."""
+    """The valid rows of a metrics.jsonl; none if there is no file."""
     return parsed_rows(path)[0]
 
 
 def parsed_rows(path: str) -> tuple[list[dict[str, Any]], list[int]]:
-    """The whole rows of a metrics.jsonl, in the order of their steps, and the numbers of the lines that are none. A torn last line,
-    of a run that was killed while it wrote, is neither."""
+    """The valid rows of a metrics.jsonl in the order of their steps, and the numbers of invalid lines.
+
+    An incomplete last line, of a run that was killed while writing it, counts as neither.
+    """
     rows, damaged = [], []
     if not os.path.isfile(path):
         return rows, damaged
@@ -119,16 +140,20 @@ def parsed_rows(path: str) -> tuple[list[dict[str, Any]], list[int]]:
 
 
 def row_of(line: bytes) -> dict[str, Any] | None:
-    """The row that a line holds: an object with a whole `step`; None for anything else."""
+    """The row in a line: an object with an integer `step`; None for anything else."""
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError):  # also of bytes that are not UTF-8
+    except (ValueError, RecursionError):  # ValueError also for bytes that are not UTF-8
         return None
     return row if isinstance(row, dict) and type(row.get("step")) is int and line.endswith(b"\n") else None
 
 
 def write_atomically(path: str, text: str) -> None:
-    """Replaces a file in one rename: readers see the old text or the new, never a part. Raises: OSError that names the file."""
+    """Replaces a file in one rename: readers see the old text or the new one, never a part.
+
+    Raises:
+      OSError: with the name of the file.
+    """
     temporary = f"{path}.partial"
     try:
         with open(temporary, "w", encoding="utf-8") as file:
@@ -144,7 +169,11 @@ def write_atomically(path: str, text: str) -> None:
 
 
 def write_texts(workdir: str, step: int, texts: dict[str, str]) -> None:
-    """{"SET/KIND": text} as WORKDIR/KIND/SET-STEP.txt. Raises: CheckpointError where the disk is full or gone."""
+    """Writes {"SET/KIND": text} as WORKDIR/KIND/SET-STEP.txt.
+
+    Raises:
+      CheckpointError: the disk is full or gone.
+    """
     for name, text in texts.items():
         data, _, kind = name.rpartition("/")
         path = os.path.join(workdir, kind, f"{data}-{step:06d}.txt")
@@ -162,7 +191,11 @@ class TensorBoard:
         self.writer = summary_writer()(os.path.join(workdir, "tensorboard"), purge_step=resumed_step + 1 if resumed_step else None)
 
     def write(self, row: dict[str, Any]) -> None:
-        """Adds a row. Raises: CheckpointError where the disk is full or gone."""
+        """Adds a row.
+
+        Raises:
+          CheckpointError: the disk is full or gone.
+        """
         try:
             for name, value in row.items():
                 if isinstance(value, (int, float)) and name != "step":
@@ -171,7 +204,11 @@ class TensorBoard:
             raise CheckpointError(f"{self.writer.logdir}: cannot be written: {error.strerror}") from error
 
     def write_texts(self, step: int, texts: dict[str, str]) -> None:
-        """Adds texts, their lines as written. Raises: CheckpointError where the disk is full or gone."""
+        """Adds texts with their lines as written.
+
+        Raises:
+          CheckpointError: the disk is full or gone.
+        """
         try:
             for name, text in texts.items():
                 self.writer.add_text(name, "".join(f"    {line}\n" for line in text.splitlines()), step)
@@ -179,13 +216,17 @@ class TensorBoard:
             raise CheckpointError(f"{self.writer.logdir}: cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # of a full disk, whose error is under way; metrics.jsonl holds the numbers too
+        """Closes the event file."""
+        with contextlib.suppress(OSError):  # a full disk raises its own error; metrics.jsonl has the numbers too
             self.writer.close()
 
 
 def summary_writer() -> type:
-    """tensorboardX's SummaryWriter, imported without torch: it imports torch wherever that is installed, seconds long, for the sake
-    of one annotation. None in `sys.modules` has the import system report a module as missing."""
+    """tensorboardX's SummaryWriter, imported without torch.
+
+    tensorboardX imports torch wherever it is installed, which takes seconds, for a single
+    annotation. With None in `sys.modules` the import system reports a module as missing.
+    """
     hidden = "torch" not in sys.modules
     if hidden:
         sys.modules["torch"] = None  # type: ignore[assignment]
@@ -198,8 +239,10 @@ def summary_writer() -> type:
 
 
 class Progress:
-    """A live line: step, loss, examples a second, share of the devices' peak, time left. On a terminal it is redrawn;
-    elsewhere it is printed at most every few seconds."""
+    """A live line: step, loss, examples per second, model flops utilisation, time left.
+
+    On a terminal the line is redrawn; elsewhere one is printed at most every few seconds.
+    """
 
     def __init__(self, total_steps: int, seconds_between_lines: float = 5.0):
         self.total_steps, self.pause = total_steps, seconds_between_lines
@@ -207,6 +250,7 @@ class Progress:
         self.terminal = sys.stdout.isatty()
 
     def update(self, step: int, loss: float, examples_per_second: float, seconds_left: float, utilisation: float | None) -> None:
+        """Shows the line of a step."""
         line = (f"step {step}/{self.total_steps}  loss {loss:.4f}  {examples_per_second:.0f} examples/s  "
                 f"utilisation {percent(utilisation)}  {format_seconds(seconds_left)} left")
         now = time.monotonic()
@@ -217,7 +261,7 @@ class Progress:
             self.last_print = now
 
     def message(self, text: str) -> None:
-        """A line that stays."""
+        """Prints a line that stays."""
         text = printable(text)
         print(f"\r\x1b[2K{text}" if self.terminal else text, flush=True)
 

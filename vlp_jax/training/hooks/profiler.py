@@ -1,4 +1,4 @@
-"""A few updates recorded for TensorBoard's profiler: `--config.profile.start=100 --config.profile.steps=5`."""
+"""Profiles of a few updates for TensorBoard: `--config.profile.start=100 --config.profile.steps=5`."""
 
 import os
 from typing import Any
@@ -9,8 +9,10 @@ from vlp_jax.config import schema
 
 
 class ProfilerWindow:
-    """Records updates `start` to `start + steps - 1` into DIR/profile; every host what it does itself. A run resumed within the
-    window records the rest of it."""
+    """Records updates `start` to `start + steps - 1` into DIR/profile; every process records itself.
+
+    A run resumed within the window records the rest of it.
+    """
 
     def __init__(self, config: schema.Profile, workdir: str):
         self.first, self.folder = config.start, os.path.join(workdir, "profile")
@@ -24,13 +26,13 @@ class ProfilerWindow:
             self.recording = True
 
     def after(self, step: int, results: Any) -> None:
-        """Called with what update `step` returned; waits for the last one's."""
+        """Called with the results of update `step`; waits for those of the last recorded one."""
         if self.recording and step == self.end - 1:
             jax.block_until_ready(results)
             self.close()
 
     def close(self) -> None:
-        """Ends a recording under way, as at the end of a run."""
+        """Ends a recording in progress, as at the end of a run."""
         if self.recording:
             jax.profiler.stop_trace()
             self.recording = False

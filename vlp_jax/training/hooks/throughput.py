@@ -1,4 +1,4 @@
-"""How fast the updates go, against what the devices could do, and what else takes time."""
+"""Throughput of the updates compared with the devices' peak, and the time spent on other work."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +16,14 @@ UTILISATION = "train/model_flops_utilisation"
 
 
 class Throughput:
-    """Runs the updates of a trainer, and measures them.
+    """Runs the updates of a trainer and measures them.
 
-    train_step: the jitted `step(state, batch)`. say: takes a line for the user.
+    Args:
+      config: the config of the run.
+      mesh: its devices.
+      workdir: its folder.
+      train_step: the jitted `step(state, batch)`.
+      say: takes a line for the user.
     """
 
     def __init__(self, config: schema.Config, mesh: jax.sharding.Mesh, workdir: str, train_step: Callable,
@@ -31,11 +36,11 @@ class Throughput:
 
     @property
     def compile_seconds(self) -> float:
-        """What compiling the update has taken so far."""
+        """Seconds spent on compiling the update so far."""
         return self.train_step.compile_seconds
 
     def update(self, step: int, state: Any, batch: Any) -> tuple[Any, Any]:
-        """Starts update `step`; what compiling it takes is start-up."""
+        """Starts update `step`; its compilation counts as start-up."""
         self.window.before(step)
         before = self.train_step.compile_seconds
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
@@ -45,10 +50,12 @@ class Throughput:
         return results
 
     def row(self, lap: dict[str, float]) -> dict[str, float]:
-        """What metrics.jsonl says beside `lap`, which `Clock.lap` gave. The share of the peak, of an update and without its wait
-        for data, is absent for devices whose peak is not known, memory where the device does not tell.
+        """The metrics of metrics.jsonl that supplement a `lap` of `Clock.lap`.
 
-        Model flops are counted analytically, without what rematerialisation repeats (Chowdhery et al. 2022, "PaLM", appendix B).
+        Model flops utilisation is that of an update, without its wait for data; it is absent for
+        devices whose peak is unknown. Memory is absent where the device does not report it. Model
+        flops are counted analytically, without recomputation by rematerialisation (Chowdhery et al.
+        2022, "PaLM", appendix B).
         """
         row = {"train/examples_per_second_per_device": lap["examples_per_second"] / self.devices,
                "train/compilations": self.train_step.compilations,
@@ -62,4 +69,5 @@ class Throughput:
         return row | self.goodput.fractions()
 
     def close(self) -> None:
+        """Ends a profile in progress."""
         self.window.close()

@@ -1,4 +1,4 @@
-"""The watchdog: when no sign of life comes for far too long, where every thread stands is written down while it still hangs."""
+"""The watchdog: writes the stack of every thread after too long without a sign of progress."""
 
 import faulthandler
 import os
@@ -14,8 +14,11 @@ from vlp_jax.printing import safe_print as print
 
 
 class Watchdog:
-    """While entered, a thread that wants a sign of life (`expect`) at least every `config.seconds`. Nothing is left out: restoring,
-    the first step with its compilation, every batch of an evaluation, each save."""
+    """A context with a thread that requires a call of `expect` at least every `config.seconds`.
+
+    All of a run is covered: restoring, the first step with its compilation, every batch of an
+    evaluation, each save.
+    """
 
     def __init__(self, config: schema.Watchdog, workdir: str, host: int = 0):
         self.config, self.workdir, self.host = config, workdir, host
@@ -36,26 +39,30 @@ class Watchdog:
             self.thread.join()
 
     def expect(self, awaited: str) -> None:
-        """A sign of life. From now on `awaited` has the time."""
+        """Signals progress; from now on `awaited` must finish in time."""
         self.awaited = awaited
         if self.config.seconds is not None:
             self.deadline = time.monotonic() + self.config.seconds
 
     def step_done(self, step: int) -> None:
-        """From now on step + 1 is awaited."""
+        """Signals progress; step + 1 is next."""
         self.step = step
         self.expect(f"step {step + 1}")
 
     def run(self) -> None:
+        """The thread: reports a hang once, and ends the process if `config.exit` is set."""
         while not self.over.wait(min(self.config.seconds / 10, 5.0)):
             if time.monotonic() > self.deadline:
-                self.deadline = float("inf")  # one report a hang
+                self.deadline = float("inf")  # one report per hang
                 line = self.report()
                 if self.config.exit:
                     leave_together(f"training error: {line}", PASSING)
 
     def report(self) -> str:
-        """Writes where every thread stands, and returns what hangs in words. To stderr first: the disk may be what hangs."""
+        """Writes the stack of every thread, and returns a description of the hang.
+
+        It is written to stderr first, as the disk may be what hangs.
+        """
         path = os.path.join(self.workdir, f"hang_step_{self.step + 1}_host_{self.host}.txt")
         hang = f"{self.awaited} on host {self.host} has taken more than {self.config.seconds:g} s (watchdog.seconds)"
         line = f"{hang}; where every thread stands follows, and lies in {path}"
