@@ -62,7 +62,7 @@ def evaluator_of(given: argparse.Namespace, tasks: tuple[str, ...], config: sche
                                 getattr(schema.Evaluator(), name))
     spec = schema.Evaluator(source=given.source, tasks=tasks, **values)
     if spec.num_beams == 1 and {"length_penalty", "early_stopping"} & {*chosen}:
-        raise ConfigError("--length-penalty, --early-stopping: are for beam search; set --beams to 2 or more")
+        raise ConfigError("--length-penalty, --early-stopping: are for beam search; set --num-beams to 2 or more")
     check_heads("--objective", spec, config)
     if "zero_shot" in tasks:
         where = {name: f"--{name.replace('_', '-')}" if name in chosen else f"evaluators.{name} of the checkpoint's config"

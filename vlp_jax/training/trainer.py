@@ -113,7 +113,6 @@ class Trainer:
         self.watchdog.step = self.step
         self.watchdog.expect(f"step {self.step + 1}, its compilation included,")
         self.clock.begin_lap()
-        self.clock.begin_lap()
         while self.step < self.run.steps:
             start = time.monotonic()
             batch = self.next_batch()

@@ -12,7 +12,8 @@ from vlp_jax.errors import CheckpointError
 from vlp_jax.training.checkpoints.read_errors import DamagedCheckpoint
 from vlp_jax.training.state import leaf_fingerprints
 
-FORMAT = 2  # version of the checkpoint format; format 1 had no checksum of the metadata
+# Version of the checkpoint format. Format 1 had no checksum of the metadata; format 2 had other names of parts and config keys.
+FORMAT = 3
 
 
 def with_checksum(metadata: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from vlp_jax.errors import CheckpointError
-from vlp_jax.printing import printable
+from vlp_jax.printing import printable, safe_print
 
 
 class NullWriter:
@@ -51,8 +51,8 @@ class MetricsFile:
         rows, damaged = parsed_rows(path)
         if damaged:
             shutil.copyfile(path, f"{path}.damaged")
-            print(f"{path}: {len(damaged)} damaged rows were left out, the first in line {damaged[0]}; the file as it was is "
-                  f"{path}.damaged", flush=True)
+            safe_print(f"{path}: {len(damaged)} damaged rows were left out, the first in line {damaged[0]}; the file as it was is "
+                       f"{path}.damaged", flush=True)
         self.rows = [row for row in rows if row["step"] <= keep_up_to]
         self.rewrite()
 
