@@ -1,4 +1,4 @@
-"""What an experiment changes from the defaults."""
+"""The differences of an experiment from the defaults."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,9 +12,11 @@ def differences(section: Any, default: Any = None) -> dict[str, Any]:
 
     Args:
       section: a dataclass of the schema.
-      default: the same section at its default; None, or a section of another class: `type(section)()`.
-    Returns: a tree without the unchanged fields; an entry of a mapping is kept even if nothing in it differs, and a section
-      with a `kind` keeps it, as `to_config` needs it to choose the class.
+      default: the same section at its default; None, or a section of another class:
+        `type(section)()`.
+    Returns: a tree without the unchanged fields. An entry of a mapping is kept even if it has no
+      differences, and a section with a `kind` keeps it, since `to_config` needs it to choose the
+      class.
     """
     chosen = type(default) is not type(section)
     default = type(section)() if chosen else default

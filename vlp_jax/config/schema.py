@@ -238,7 +238,7 @@ class Evaluator:
     # file with one per line.
     class_names: dict[str, tuple[str, ...]] | tuple[str, ...] = section(dict)
     captions_per_class: int = between(400, 0)  # zero_shot by descriptions: training captions kept per class
-    objective: str | None = None  # classification, regression, answers: whose head; None: the first objective with one
+    objective: str | None = None  # classification, regression, answers: the objective with the head; None: the first
     by: str | None = None  # classification: metadata field, as above; accuracy is also reported per value
     num_beams: int = between(1, 1)  # captions and answers: number of beams; 1: greedy
     # Beam search, as in transformers' `generate`. length_penalty: a finished text's log-probability is divided by its length to
