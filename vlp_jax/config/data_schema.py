@@ -14,7 +14,10 @@ RANDAUGMENT = ("identity", "shear_x", "shear_y", "translate_x", "translate_y", "
 
 @dataclasses.dataclass(frozen=True)
 class RandAugment:
-    """RandAugment (Cubuk et al. 2020), with torchvision's fourteen operations; uncovered pixels show the background colour."""
+    """RandAugment (Cubuk et al. 2020), with torchvision's fourteen operations.
+
+    Uncovered pixels show the background colour.
+    """
 
     operations: int = between(0, 0)  # number drawn, applied one after the other; 0: off
     magnitude: int = between(9, 0, 30)  # of all operations, from weakest to strongest
@@ -145,10 +148,10 @@ class ClassTarget(Classes):
 
 @dataclasses.dataclass(frozen=True)
 class ScoresTarget(Classes):
-    """A score of every class by the number of annotators who gave it, as in VQA's official evaluation (Antol et al. 2015).
+    """A score of every class by the number of annotators who gave it (Antol et al. 2015).
 
-    Of ten annotators, one, two, three and more give the scores 0.3, 0.6, 0.9 and 1. The field holds
-    the answers of all.
+    The scores are those of VQA's official evaluation: of ten annotators, one, two, three and more
+    give the scores 0.3, 0.6, 0.9 and 1. The field holds the answers of all.
     """
 
     kind: Literal["scores"] = "scores"
@@ -186,10 +189,11 @@ class Boxes:
 
 @dataclasses.dataclass(frozen=True)
 class Dependencies:
-    """Syntactic dependencies between words of a sample's caption: pairs [head, dependent] of word indices, counted from 0.
+    """Syntactic dependencies between words of a sample's caption.
 
-    Words are those of the text as it is tokenized, by the word marks of the vocabulary. In BERT's,
-    a punctuation mark is a word, unless data.text.canonicalize removes it first.
+    They are pairs [head, dependent] of word indices, counted from 0. Words are those of the text as
+    it is tokenized, by the word marks of the vocabulary. In BERT's, a punctuation mark is a word,
+    unless data.text.canonicalize removes it first.
     """
 
     field: str = ""  # of the metadata, with dots as in `Target`: a list of pairs for each caption, in order. Required

@@ -9,7 +9,10 @@ from vlp_jax.config.tower_schema import Stack
 
 @dataclasses.dataclass(frozen=True)
 class Decoder(Stack):
-    """A causal transformer that predicts a text's tokens, `model.text.length` of them out of `model.text.vocab_size`."""
+    """A causal transformer that predicts a text's tokens.
+
+    A text has `model.text.length` tokens out of `model.text.vocab_size`.
+    """
 
     # on_text_tower: its layers follow those of `model.text`. in_text_tower: its layers are those of `model.text`, with
     # cross-attention, and share all parameters except `own`; it has no sizes of its own (BLIP).

@@ -17,7 +17,10 @@ def as_recipe(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def settle(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """`config` without its recipe's duration, where another one has been set since. Two set since are kept, an error later."""
+    """`config` without its recipe's duration, where another one has been set since.
+
+    Two durations set since are both kept; the parser reports them as an error.
+    """
     recipe, now = vars(config).get(_MARK, {}), _durations(config)
     unchanged = [name for name, value in recipe.items() if now[name] == value]
     if any(value is not None and name not in unchanged for name, value in now.items()):

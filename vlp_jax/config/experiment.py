@@ -1,4 +1,4 @@
-"""Shared parts of the files in `configs/`: a base with every default, recipes, and the reduction to smoke variants."""
+"""Shared parts of the files in `configs/`: the base, recipes, and the reduction to smoke variants."""
 
 from collections.abc import Callable
 
@@ -67,9 +67,9 @@ def clip() -> ml_collections.ConfigDict:
 def siglip() -> ml_collections.ConfigDict:
     """The settings shared by SigLIP's models (Zhai et al. 2023).
 
-    Text length, activation and pooling are those of the released checkpoints: batch 32,768,
-    learning rate 1e-3, weight decay 1e-4, b2 0.95, SentencePiece of 32,000 tokens, length 64, MAP
-    pooling.
+    Batch 32,768, learning rate 1e-3, weight decay 1e-4, b2 0.95, SentencePiece of 32,000 tokens,
+    length 64, MAP pooling. Text length, activation and pooling are those of the released
+    checkpoints.
 
     As in big_vision (optax.py), weight decay is multiplied by the schedule and not by the learning
     rate; 1e-4 equals 0.1 in AdamW's convention. Only kernels decay. Token and position embeddings
@@ -174,7 +174,10 @@ def shrink_parts(config: ml_collections.ConfigDict, narrow: dict) -> None:
 
 
 def shrink_decoder(decoder: ml_collections.ConfigDict, narrow: dict) -> None:
-    """Reduces a decoder to `narrow` layers, or to states and embeddings of that width; one in the text tower has no sizes."""
+    """Reduces a decoder to `narrow` layers, or to states and embeddings of that width.
+
+    A decoder in the text tower has no sizes of its own.
+    """
     if decoder.get("kind") in ("lstm", "gru"):
         sizes = ("width", "embedding_width", *(("attention_width",) if decoder.get("image") == "attention" else ()))
         decoder.update(dict.fromkeys(sizes, narrow["width"]))
@@ -183,7 +186,11 @@ def shrink_decoder(decoder: ml_collections.ConfigDict, narrow: dict) -> None:
 
 
 def narrow_image(tower: ml_collections.ConfigDict, narrow: dict) -> None:
-    """Reduces an image tower: a ViT to `narrow`, a ResNet to one block with few channels per stage, others to few channels."""
+    """Reduces an image tower to a few narrow layers.
+
+    A ViT is reduced to `narrow`, a ResNet to one block with few channels per stage, others to few
+    channels.
+    """
     if tower.kind == "vit":
         tower.update(narrow, preset="Ti", depth=narrow["depth"] * (tower.depth != 0))  # depth 0 is kept
         if tower.stem == "patch":

@@ -18,7 +18,10 @@ def positive(default: Any) -> Any:
 
 
 def of_kind(kind: str) -> Any:
-    """A dataclass field with a section of one of several kinds, by default None; a section without a kind has the kind `kind`."""
+    """A dataclass field with a section of one of several kinds, None by default.
+
+    A section without a kind has the kind `kind`.
+    """
     return dataclasses.field(default=None, metadata={"kind": kind})
 
 

@@ -100,7 +100,7 @@ class GraphFusion:
 
 @dataclasses.dataclass(frozen=True)
 class TextTowerFusion:
-    """A second pass of the text through the text tower, with cross-attention to the image's tokens in each layer (BLIP)."""
+    """A second pass through the text tower, with cross-attention to the image's tokens in each layer (BLIP)."""
 
     kind: Literal["in_text_tower"] = "in_text_tower"
     start_token: bool = True  # a learned token replaces each text's first, as BLIP's [Encode]

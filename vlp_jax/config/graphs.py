@@ -62,7 +62,10 @@ def check_pictures(config: schema.Config, fail: Fail) -> None:
 
 
 def check_words(config: schema.Config, fail: Fail) -> None:
-    """Calls `fail` for texts other than a single caption, since `data.dependencies` index the words of a caption."""
+    """Calls `fail` for texts other than a single caption.
+
+    `data.dependencies` index the words of one caption.
+    """
     train = config.data.train
     why = "and data.dependencies count the words of captions alone; set"
     if config.data.text.truncation_side != "right":

@@ -141,7 +141,9 @@ def _run(path: str, variant: str):
 
 
 def config_file(path: str) -> str:
-    """The file of a config: `path` itself, or this project's config of that name (`clip_b16`, `configs/clip_b16.py`).
+    """The file of a config: `path` itself, or this project's config of that name.
+
+    The name is such as `clip_b16` or `configs/clip_b16.py`.
 
     Raises: ConfigError where there is none, with the closest names.
     """

@@ -10,7 +10,7 @@ from vlp_jax.config.tower_schema import AnyImageTower, AnyTextTower, ImageTower,
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """An image encoder and a text encoder with a shared embedding space, an optional fusion and an optional decoder.
+    """An image and a text encoder with a shared embedding space, an optional fusion and an optional decoder.
 
     A fusion is for objectives on image and text together, a decoder for those that predict tokens.
     """

@@ -77,7 +77,7 @@ class Triplet(Weighted):
 
 @dataclasses.dataclass(frozen=True)
 class MomentumContrastive(Scaled):
-    """InfoNCE against the EMA model's embeddings and a queue of earlier ones, with soft targets (Li et al. 2021)."""
+    """InfoNCE against the EMA model's embeddings and a queue, with soft targets (Li et al. 2021)."""
 
     kind: Literal["momentum_contrastive"] = "momentum_contrastive"
     positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # a candidate that shares one is positive
@@ -146,7 +146,7 @@ class MaskedAutoencoder(Weighted):
 
 @dataclasses.dataclass(frozen=True)
 class ImageViews(Weighted):
-    """Contrastive loss between two views of each image (Chen et al. 2020), as SLIP adds it to CLIP (Mu et al. 2022)."""
+    """Contrastive loss between two views of each image (Chen et al. 2020), as in SLIP (Mu et al. 2022)."""
 
     kind: Literal["simclr"] = "simclr"
     temperature: float = between(0.1, 1e-6)

@@ -69,7 +69,12 @@ def apply_override(tree: dict, path: str, text: str) -> None:
 
 
 def section_at(value: Any, flag: str, path: str, rest: str) -> dict:
-    """A section as a mutable dictionary: an absent or removed one is created empty, one typed as a whole is parsed."""
+    """A section as a mutable dictionary.
+
+    An absent or removed section is created empty, one typed as a whole is parsed.
+
+    Raises: ConfigError for a single value.
+    """
     if isinstance(value, Raw) and value.lower() != "none":
         try:
             value = ast.literal_eval(value)

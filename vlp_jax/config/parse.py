@@ -116,7 +116,7 @@ def _at(place: str) -> str:
 
 
 class _Parser:
-    """One walk over a mapping. Every message has `place`. Problems are added to `problems`, and their keys are left out."""
+    """One walk over a mapping. Problems are added to `problems`, with `place` in every message."""
 
     def __init__(self, place: str, tree: Any = None, problems: Problems | None = None):
         self.place, self.tree = place, tree

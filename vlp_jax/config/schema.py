@@ -80,7 +80,10 @@ from vlp_jax.config.tower_schema import WordTower as WordTower
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """The learning rate over time, as a multiple of `optimizer.learning_rate`. Lengths are in steps; a fraction is of the run."""
+    """The learning rate over time, as a multiple of `optimizer.learning_rate`.
+
+    Lengths are in steps; a fraction is of the run.
+    """
 
     kind: Literal["cosine", "linear", "rsqrt", "constant", "exponential", "warmup_stable_decay"] = "cosine"
     warmup: float = between(0.0, 0.0)  # below 1 a fraction of the run, else steps; so is `decay`
@@ -148,11 +151,12 @@ class Precision:
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """The device mesh, and the sharding of parameters over it. One size may be -1; it takes the remaining devices.
+    """The device mesh, and the sharding of parameters over it.
 
-    `data` and `fsdp` divide the batch. `fsdp` also divides parameters, their moments and their EMA;
-    `tensor` divides attention heads, MLPs and the vocabulary. A rule is a logical axis and the mesh
-    axes that it is sharded over, if any: ("vocab",), ("embed", "fsdp").
+    One size may be -1; it takes the remaining devices. `data` and `fsdp` divide the batch. `fsdp`
+    also divides parameters, their moments and their EMA; `tensor` divides attention heads, MLPs and
+    the vocabulary. A rule is a logical axis and the mesh axes that it is sharded over, if any:
+    ("vocab",), ("embed", "fsdp").
     """
 
     data: int = between(-1, -1)
@@ -199,7 +203,10 @@ class Guard:
 
 @dataclasses.dataclass(frozen=True)
 class Watchdog:
-    """Detection of a run that makes no progress: the stack of every thread is written to the terminal and the workdir."""
+    """Detection of a run that makes no progress.
+
+    The stack of every thread is then written to the terminal and the workdir.
+    """
 
     # Limit for one step with its data and checkpoint (the first one with compilation), for one batch of an evaluation, or for the
     # start with the restoration of a checkpoint; None: no watchdog.
@@ -249,12 +256,13 @@ class Evaluator:
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """Parameters that a new run takes from another run; a resumed run ignores it. Either workdir or stage is set.
+    """Parameters that a new run takes from another run; a resumed run ignores it.
 
-    Layers may be scanned in one run and not in the other. Position embeddings of patches are
-    resampled for another image size. Of those of text, the first are taken where texts are shorter
-    here; where they are longer, freshly initialised ones are appended. A stack has as many layers
-    here as there, or patterns select as many (`/layer_[0-5]/`).
+    Either workdir or stage is set. Layers may be scanned in one run and not in the other. Position
+    embeddings of patches are resampled for another image size. Of those of text, the first are
+    taken where texts are shorter here; where they are longer, freshly initialised ones are
+    appended. A stack has as many layers here as there, or patterns select as many
+    (`/layer_[0-5]/`).
     """
 
     workdir: str | None = None  # of the other run

@@ -49,7 +49,10 @@ def check_target(path: str, target: schema.AnyTarget, fail: Fail) -> None:
 
 
 def outputs_of(path: str, objective: schema.Supervised, config: schema.Config, fail: Fail) -> int:
-    """The number of outputs of an objective. Calls `fail` where its target is of another kind, or its features are absent."""
+    """The number of outputs of an objective.
+
+    Calls `fail` where its target is of another kind, or its features are absent.
+    """
     target = target_of(path, objective, config, fail)
     wanted = "number" if isinstance(objective, schema.Regression) else KIND_OF_LOSS[objective.loss]
     if target.kind != wanted:
@@ -75,7 +78,10 @@ def target_of(path: str, objective: schema.Supervised | schema.AnsweringObjectiv
 
 
 def length_of(path: str, objective: schema.AnsweringObjective, config: schema.Config, fail: Fail) -> int:
-    """The number of tokens of an answer. Calls `fail` where its target is no text, or the model cannot generate it."""
+    """The number of tokens of an answer.
+
+    Calls `fail` where its target is no text, or the model cannot generate it.
+    """
     target, decoder, fusion = target_of(path, objective, config, fail), config.model.decoder, config.model.fusion
     if target.kind != "text":
         fail(f"{path}.target", f"needs a target of kind 'text', data.targets.{objective.target} is one of kind {target.kind!r}")

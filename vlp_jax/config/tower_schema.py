@@ -65,7 +65,10 @@ class ImageTower(Tower):
 
 @dataclasses.dataclass(frozen=True)
 class ResNetTower:
-    """A residual network (He et al. 2016), or CLIP's variant of it (Radford et al. 2021). Its tokens are the last feature map."""
+    """A residual network (He et al. 2016), or CLIP's variant of it (Radford et al. 2021).
+
+    Its tokens are the last feature map.
+    """
 
     kind: Literal["resnet"] = "resnet"
     depth: int = 50  # 18 and 34 of basic blocks; 50, 101 and 152 of bottlenecks

@@ -28,9 +28,10 @@ def check_unused(config: schema.Config, place: str) -> None:
 
 
 def passed_over(config: schema.Config) -> list[str]:
-    """Settings, other than their defaults, that a kind or a task does not use, as `optimizer.b1=0.95 has no effect with ...`.
+    """Settings, other than their defaults, that a kind or a task does not use.
 
-    They are no error, so that another kind can be tried on a config with settings for its own.
+    They are returned as `optimizer.b1=0.95 has no effect with ...`. They are no error, so that
+    another kind can be tried on a config with settings for its own.
     """
     optimizer, schedule = config.optimizer, config.optimizer.schedule
     settings = [("optimizer", optimizer, [name for name in ("b1", "b2", "epsilon") if name not in MOMENTS[optimizer.kind]],

@@ -1,4 +1,7 @@
-"""FLOPs of the towers' matrix products, from their config: what the model needs, not what a compiled program executes."""
+"""FLOPs of the towers' matrix products, from their config.
+
+They are what the model needs, not what a compiled program executes.
+"""
 
 from vlp_jax.config import schema
 from vlp_jax.models.convolution_flops import convolution_flops, convolution_tokens
@@ -129,7 +132,9 @@ def projection_flops(tower: schema.AnyImageTower | schema.AnyTextTower, width: i
 
 def decoder_flops(config: schema.Model, pictures: int = 1, rows: int = 1, length: int | None = None,
                   memory: tuple[int, int] | None = None) -> int:
-    """The decoder and its vocabulary logits on one text, forward; each layer has keys and values of the image's tokens.
+    """The decoder and its vocabulary logits on one text, forward.
+
+    Each layer has keys and values of the image's tokens.
 
     Args:
       config: the model.

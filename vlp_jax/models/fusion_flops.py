@@ -46,7 +46,10 @@ def pooled_fusion_flops(fusion: schema.PooledFusion, width: int) -> int:
 
 
 def visual_attention_flops(fusion: schema.VisualAttentionFusion, images: int, image_width: int, text_width: int) -> int:
-    """Visual attention of one pooled text to `images` tokens of an image; each hop scores the tokens and sums them."""
+    """Visual attention of one pooled text to `images` tokens of an image.
+
+    Each hop scores the tokens and sums them.
+    """
     width = fusion.width
     hop = 2 * (images + 1) * width**2 + 4 * images * width
     return 2 * width * (images * image_width + text_width) + fusion.hops * hop

@@ -84,5 +84,8 @@ def fused_width(config: schema.Model) -> int:
 
 
 def pooled_width(config: schema.Model) -> int:
-    """The width of a fusion's pooled vector: twice the fused width where those of two streams or graphs are concatenated."""
+    """The width of a fusion's pooled vector.
+
+    It is twice the fused width where the vectors of two streams or graphs are concatenated.
+    """
     return fused_width(config) * (1 + (config.fusion.kind in ("co_attention", "graph")))

@@ -46,7 +46,10 @@ class Precision:
             bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (axis,)))
 
     def rms_norm(self, epsilon: float, name: str | None = None, axis: str = "embed") -> nn.RMSNorm:
-        """RMSNorm (Zhang & Sennrich 2019): no mean is subtracted, no bias added. Statistics in float32, result in `compute`."""
+        """RMSNorm (Zhang & Sennrich 2019), which subtracts no mean and adds no bias.
+
+        Statistics are in float32, the result is in `compute`.
+        """
         return nn.RMSNorm(epsilon=epsilon, dtype=self.compute, param_dtype=jnp.float32, name=name,
                           scale_init=nn.with_logical_partitioning(nn.initializers.ones, (axis,)))
 
@@ -89,7 +92,7 @@ class LayerOptions:
     own: tuple[str, ...] = ()  # branches whose parameters a decoder does not share with its tower: "attention", "cross", "mlp"
 
     def name_of(self, branch: str) -> str:
-        """The name of a branch's parameters; layers called by several stacks share the parameters of equal names."""
+        """The name of a branch's parameters; stacks that call the same layers share those of equal names."""
         return f"decoder_{branch}" if branch in self.own else branch
 
     def linear(self, x: jax.Array, name: str) -> jax.Array:
@@ -107,10 +110,10 @@ class LayerOptions:
 
     @property
     def keeps_branches(self) -> bool:
-        """Whether the backward pass needs the output of a residual branch, and not only the sum: for layer scale and post-norm.
+        """Whether the backward pass needs the output of a residual branch, and not only the sum.
 
-        The activations named `attention_residual`, `cross_residual` and `mlp_residual` for
-        rematerialisation are then those outputs.
+        This is so with layer scale and with post-norm. The activations named `attention_residual`,
+        `cross_residual` and `mlp_residual` for rematerialisation are then those outputs.
         """
         return self.layer_scale is not None or self.norm == "post"
 

@@ -10,7 +10,11 @@ from vlp_jax.models.options import Precision
 
 
 class TargetHead(nn.Module):
-    """A linear layer, after a hidden one with norm and GELU where `hidden_dim` is set: [B, D] -> float32 [B, outputs]."""
+    """A linear layer, optionally after a hidden one with norm and GELU: [B, D] -> float32 [B, outputs].
+
+    Attributes:
+      hidden_dim: width of the hidden layer; None: no hidden layer.
+    """
 
     hidden_dim: int | None
     outputs: int

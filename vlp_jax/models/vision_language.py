@@ -1,4 +1,4 @@
-"""An image encoder and a text encoder with a shared embedding space, built from the `model` section of a config."""
+"""An image and a text encoder with a shared embedding space, built from the `model` section of a config."""
 
 import flax.linen as nn
 import jax
@@ -128,7 +128,9 @@ class VisionLanguageModel(nn.Module):
         return self.decode(text, mask, as_memory(fused), train)
 
     def decode_next(self, text: jax.Array, position: jax.Array, memory: Encoding | None = None) -> jax.Array:
-        """`decode` of tokens that follow those of earlier calls, kept in the collection "cache" (to be mutable).
+        """`decode` of tokens that follow those of earlier calls.
+
+        Earlier calls are kept in the collection "cache" (to be mutable).
 
         Args:
           text: int32 [B, n].

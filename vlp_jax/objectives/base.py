@@ -1,4 +1,7 @@
-"""The interface of objectives: Linen modules with their own heads that turn encodings into a loss, and declare their needs."""
+"""The interface of objectives: Linen modules that turn encodings into a loss.
+
+They have their own heads, and declare their needs.
+"""
 
 from typing import Any, ClassVar
 

@@ -1,4 +1,7 @@
-"""Captioning: prediction of each token of a text from those before it and, where the decoder has a memory, from an image."""
+"""Captioning: prediction of each token of a text from those before it, and from an image.
+
+The image is used where the decoder has a memory.
+"""
 
 import flax.linen as nn
 import jax

@@ -140,7 +140,13 @@ class SoftmaxContrastive(ContrastiveObjective):
         return Loss(loss, {"scale": scale, "batch_accuracy": accuracy, "uniform": uniform(batch), "mixup_weight": weight})
 
     def compared(self, encodings: dict, batch: dict[str, jax.Array], scale: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The loss and the accuracy of each image with the text of the same index; `batch` identifies further positives."""
+        """The loss and the accuracy of each image with the text of the same index.
+
+        Args:
+          encodings: with `image_embedding` and `text_embedding`.
+          batch: identifies further positives.
+          scale: multiplies cosines.
+        """
         if self.implementation != "dense":
             return self.in_blocks(SoftmaxPairs(label_smoothing=self.label_smoothing), encodings, batch, scale)
         image, text = encodings["image_embedding"], encodings["text_embedding"]

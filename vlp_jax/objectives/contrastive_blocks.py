@@ -21,7 +21,9 @@ CHUNK = 1024
 
 def chunked_softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, identities: Identities = (),
                                 label_smoothing: float = 0.0, chunk_size: int = CHUNK) -> jax.Array:
-    """InfoNCE in both directions (Radford et al. 2021, figure 3), each device's images with all texts, `chunk_size` at a time.
+    """InfoNCE in both directions (Radford et al. 2021, figure 3), in chunks of texts.
+
+    Each device's images are compared with all texts, `chunk_size` at a time.
 
     Args:
       image, text: [B, E] unit vectors, sharded over the batch axes of the current layout.
@@ -47,7 +49,9 @@ def ring_softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array
 
 def chunked_sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, bias: jax.Array,
                                 identities: Identities = (), chunk_size: int = CHUNK) -> jax.Array:
-    """Pairwise sigmoid loss (Zhai et al. 2023, eq. 1), each device's images with all texts, `chunk_size` at a time.
+    """Pairwise sigmoid loss (Zhai et al. 2023, eq. 1), in chunks of texts.
+
+    Each device's images are compared with all texts, `chunk_size` at a time.
 
     Args:
       image, text, scale, identities, chunk_size: as in `chunked_softmax_contrastive`.
@@ -61,7 +65,10 @@ def chunked_sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Ar
 
 def ring_sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, bias: jax.Array,
                              identities: Identities = (), chunk_size: int = CHUNK) -> jax.Array:
-    """`chunked_sigmoid_contrastive` with texts passed from device to device (Zhai et al. 2023, figure 1), in both directions."""
+    """`chunked_sigmoid_contrastive` with texts passed from device to device, in both directions.
+
+    See Zhai et al. 2023, figure 1.
+    """
     exchange = Exchange.in_use(ring=True, chunk=chunk_size)
     return loss_and_accuracy(SigmoidPairs(), exchange, image, text, scale, bias, identities)[0]
 

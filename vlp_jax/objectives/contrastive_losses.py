@@ -1,4 +1,7 @@
-"""Contrastive losses as plain functions on all pairs of a batch at once. `contrastive_blocks.py` has blockwise ones."""
+"""Contrastive losses as plain functions on all pairs of a batch at once.
+
+`contrastive_blocks.py` has blockwise ones.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Masked autoencoding: reconstruction of the pixels of masked patches from the visible ones (He et al. 2022)."""
+"""Masked autoencoding: reconstruction of masked patches' pixels from the visible patches (He et al. 2022)."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,4 @@
-"""Masked image modelling: prediction of the codes of masked patches from the visible ones (Bao et al. 2022, "BEiT")."""
+"""Masked image modelling: prediction of the codes of masked patches (Bao et al. 2022, "BEiT")."""
 
 import flax.linen as nn
 import flax.struct
@@ -39,10 +39,11 @@ class HiddenPatches:
 
 
 class MaskedImage(Objective):
-    """Cross-entropy of the codes of masked patches, which are replaced by a learned token in the image tower's input.
+    """Cross-entropy of the codes of masked patches.
 
-    The head is the one for masked tokens (`WordHead`). The codes are those of a random projection
-    (see `models.quantizer`).
+    They are predicted from the visible ones: a learned token replaces them in the image tower's
+    input. The head is the one for masked tokens (`WordHead`). The codes are those of a random
+    projection (see `models.quantizer`).
 
     Metrics: `accuracy`, and the reference `code_entropy`: the loss of the best guess without
     context, from the frequencies of this batch's masked codes (less than from those of the whole
@@ -70,7 +71,14 @@ class MaskedImage(Objective):
         return batch * (image_flops(model.image, 0, embedded=False) + self.coding_flops(model, width))
 
     def coding_flops(self, model: schema.Model, width: int) -> int:
-        """The head on the masked patches' tokens of width `width`, and a third of the quantizer, which has no backward pass."""
+        """The head on the masked patches' tokens, and a third of the quantizer.
+
+        The quantizer has no backward pass.
+
+        Args:
+          model: the config.
+          width: of the tokens.
+        """
         own, patch = size_of(model.image, "model.image").width, patch_size_of(model.image)
         patches = (model.image.image_size // patch)**2
         quantizer = 2 * patches * self.code_width * (3 * patch**2 + self.codes)

@@ -1,4 +1,4 @@
-"""Masked language modelling: masked tokens from the others, and from the image (Devlin et al. 2019, section 3.1)."""
+"""Masked language modelling: masked tokens from the others and from the image (Devlin et al. 2019, section 3.1)."""
 
 import flax.linen as nn
 import flax.struct
@@ -39,7 +39,10 @@ class MaskedText:
 
 
 class MaskedLanguage(Objective):
-    """Cross-entropy of masked tokens, predicted by a linear layer, an activation, a norm, and a product with an embedding table.
+    """Cross-entropy of masked tokens.
+
+    They are predicted by a linear layer, an activation, a norm, and a product with an embedding
+    table.
 
     Metrics: `accuracy`, `masked` (the fraction of tokens that were selected), and the reference
     `unigram_entropy`: the loss of the best guess without context, from the frequencies of this
@@ -150,9 +153,14 @@ class MaskedLanguage(Objective):
 
 def masked_text(words: Objective, key: jax.Array, batch: dict[str, jax.Array], model: VisionLanguageModel,
                 word_start: jax.Array | None = None) -> MaskedText:
-    """The batch's texts with some tokens masked, by `rate`, `mask_id`, `keep_first` and `keep_last` of the objective `words`.
+    """The batch's texts with some tokens masked.
 
-    With `word_start`, whole words are masked (see `mask_tokens`).
+    Args:
+      words: objective with `rate`, `mask_id`, `keep_first` and `keep_last`.
+      key: random key.
+      batch: with `text` and `text_mask`.
+      model: the VisionLanguageModel.
+      word_start: as in `mask_tokens`, to mask whole words.
     """
     size = model.config.text.vocab_size
     mask_id = size - 1 if words.mask_id is None else words.mask_id
@@ -185,7 +193,7 @@ def unigram_entropy(text: jax.Array, masked: MaskedText, model: VisionLanguageMo
 
 def mask_tokens(key: jax.Array, text: jax.Array, mask: jax.Array, rate: float, vocab_size: int, mask_id: int,
                 keep_first: bool, keep_last: bool, word_start: jax.Array | None = None) -> MaskedText:
-    """Selects real tokens with probability `rate`, and replaces 80% of them by `mask_id` and 10% by any other id.
+    """Selects real tokens at random, and replaces 80% of them by `mask_id` and 10% by any other id.
 
     Args:
       key: random key.

@@ -18,7 +18,7 @@ from vlp_jax.sharding.layout import constrain
 
 
 class Matching(Objective):
-    """A binary head on the fused pair: matched pairs of the batch, and pairs with a negative text or a negative image.
+    """A binary classification of fused pairs: matched ones, and ones with a negative text or image.
 
     Metrics: `accuracy` and `positive_rate` of the classified pairs, and `reference`, the least loss
     of a constant prediction: the entropy of that rate, or with `hinge` twice the rate of the rarer
@@ -78,7 +78,7 @@ class Matching(Objective):
         return matching_loss(logits, labels, jnp.stack(asked, axis=1).reshape(-1), self.loss)
 
     def similarity(self, encodings: dict, shape: tuple[int, int]) -> jax.Array:
-        """Similarity [B, B]; its softmax over a row draws an image's negative text, over a column a text's negative image."""
+        """Similarity [B, B], whose softmax draws negatives: over a row a text, over a column an image."""
         if self.negatives != "similar":
             return jnp.zeros(shape, jnp.float32)
         scale = encodings["scale"] if self.negative_scale is None else self.negative_scale
@@ -161,7 +161,7 @@ def rows_of(encoding: Encoding, index: jax.Array) -> Encoding:
 
 
 def interleave(*encodings: Encoding) -> Encoding:
-    """[B, ...] K times -> [K B, ...], with the K of an example in consecutive rows, so that they stay on its device."""
+    """[B, ...] K times -> [K B, ...]; the K of an example are consecutive, and so stay on its device."""
     def join(*parts):
         return constrain(jnp.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:]), ("batch", *[None] * (parts[0].ndim - 1)))
 

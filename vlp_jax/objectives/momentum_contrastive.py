@@ -67,10 +67,11 @@ class Queue:
 
 
 class MomentumContrastive(ScaledObjective):
-    """Images against the EMA model's texts and texts against its images, of the batch and of a queue of earlier ones.
+    """Images against the EMA model's texts, and texts against its images, of the batch and of a queue.
 
-    Targets are `alpha` times the EMA model's own softmax plus 1 - alpha times the matched pair, as
-    in equation 6. The queue starts empty; its unfilled rows are no candidates.
+    The queue holds embeddings of earlier batches; it starts empty, and its unfilled rows are no
+    candidates. Targets are `alpha` times the EMA model's own softmax plus 1 - alpha times the
+    matched pair, as in equation 6.
 
     Metrics: `scale`, `alpha`, `candidates`, and the references `uniform` (the loss of a uniform
     guess: ln(candidates)) and `target_entropy`, the lower bound of the loss.

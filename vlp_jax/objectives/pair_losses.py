@@ -154,7 +154,10 @@ class SigmoidSummary:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SigmoidPairs(PairLoss):
-    """log(1 + exp(-z x)) for each pair of logit x, with z = 1 for a positive and -1 for others (Zhai et al. 2023, eq. 1)."""
+    """log(1 + exp(-z x)) for each pair of logit x (Zhai et al. 2023, eq. 1).
+
+    z is 1 for a positive pair and -1 for others.
+    """
 
     def summarise(self, cosine, positives, axis):
         logits = self.scale * cosine + self.bias

@@ -153,7 +153,7 @@ class PretrainingModule(nn.Module):
         return self.model(image, text, mask)
 
     def match(self, batch: dict[str, jax.Array]) -> jax.Array:
-        """Matching logits of the pairs of a batch, by the first matching objective: float32 [B, 2], (no match, match)."""
+        """Matching logits float32 [B, 2] of a batch, (no match, match), by the first matching objective."""
         head = next(objective for objective in self.objectives.values() if isinstance(objective, Matching))
         encodings = self.encode(batch, {"image", "text"}, train=False)
         return head.logits(self.model, encodings["image"], encodings["text"])
@@ -185,7 +185,7 @@ class PretrainingModule(nn.Module):
 
     def write_captions(self, image: jax.Array, start: jax.Array, end: int, padding: int,
                        search: BeamSearch = BeamSearch()) -> jax.Array:  # noqa: B008 - frozen
-        """The decoder's text for each image, greedy or by beam search: int32 [B, L - 1], with `padding` after the `end`."""
+        """The decoder's text for each image, greedy or by beam search: int32 [B, L - 1], padded after the `end`."""
         memory = self.model.encode_image(image) if self.model_config.decoder.image != "none" else None
         return self.written(memory, start, self.model_config.text.length - 1, end, padding, search)
 
@@ -235,9 +235,9 @@ def needs_behind(config: schema.Model, needs: set[str]) -> set[str]:
 
 
 def check_decoder(config: schema.Model, objectives: dict[str, schema.Objective]) -> None:
-    """Checks that one decoder that both captions images and answers from fused pairs has memories of one width.
+    """Checks the width of what one decoder attends to, to caption images and to answer from fused pairs.
 
-    Raises: ConfigError where the widths differ, since one matrix projects both.
+    Raises: ConfigError where the two widths differ, since one matrix projects both.
     """
     built = build_objectives(objectives).values()
     answers, captions = any(isinstance(one, Answering) for one in built), any("decoding" in one.needs for one in built)
@@ -250,7 +250,10 @@ def check_decoder(config: schema.Model, objectives: dict[str, schema.Objective])
 
 
 def build_objectives(configs: dict[str, schema.Objective]) -> dict[str, Objective]:
-    """One objective module per entry; its fields are the config's, except the kind and the weight with its schedule."""
+    """One objective module per entry; its fields are those of the config.
+
+    The config's kind and its weight, with its schedule, are no fields of the module.
+    """
     return {name: KINDS[config.kind](**_fields(config)) for name, config in configs.items()}
 
 

@@ -56,7 +56,9 @@ def softmax_reference(counts: jax.Array, label_smoothing: float = 0.0) -> jax.Ar
 
 
 def binary_reference(scores: jax.Array, rows: jax.Array) -> jax.Array:
-    """The least mean of `binary_losses` for constant logits, the sum of the binary entropies of the mean scores.
+    """The least mean of `binary_losses` for constant logits.
+
+    It is the sum of the binary entropies of the mean scores.
 
     Args:
       scores: [C], summed over rows.

@@ -1,4 +1,4 @@
-"""Hinge losses: a matched pair is to be closer, by a margin, than unmatched pairs (Faghri et al. 2018, "VSE++")."""
+"""Hinge losses with a margin between matched and unmatched pairs (Faghri et al. 2018, "VSE++")."""
 
 import jax
 import jax.numpy as jnp

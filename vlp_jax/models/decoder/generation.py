@@ -18,7 +18,7 @@ NEVER = -1e30  # logit of an excluded token
 
 
 def generate(step: Step, state: Any, start: jax.Array, length: int, end: int, padding: int, choose: Callable) -> jax.Array:
-    """Generates token after token by `choose(logits, number)`, until all rows have ended or have `length` tokens.
+    """Generates token after token, until all rows have ended or have `length` tokens.
 
     Args:
       step: as in the module's docstring.
@@ -27,7 +27,8 @@ def generate(step: Step, state: Any, start: jax.Array, length: int, end: int, pa
       length: the largest number of tokens.
       end: id of the token that ends a text.
       padding: id of the token after it.
-      choose: from logits [B, V] and the number of tokens generated so far to the next token [B].
+      choose: `choose(logits, number)`, from logits [B, V] and the number of tokens generated so far
+        to the next token [B].
     Returns: int32 [B, length].
     """
     def unfinished(carry):
@@ -190,7 +191,7 @@ def _with_finished(carry: _Beams, tokens: jax.Array, totals: jax.Array, ended: j
 
 
 def _may_improve(totals: jax.Array, scores: jax.Array, search: BeamSearch, number: jax.Array, length: int) -> jax.Array:
-    """Whether a continuation of the unfinished texts could be among the best K, by the rule of `early_stopping`: bool [B]."""
+    """Whether a continuation could be among the best K, by the rule of `early_stopping`: bool [B]."""
     full = (scores > NEVER / 2).all(axis=1)
     if search.early_stopping is True:
         return ~full
@@ -245,6 +246,9 @@ def decoder_step(apply: Callable, memory: Any, rows: int) -> tuple[Step, Any]:
 
 
 def take_rows(state: tuple[Any, jax.Array], rows: jax.Array) -> tuple[Any, jax.Array]:
-    """`decoder_step`'s state of the given rows, the third axis from last of cached arrays, with or without an axis of layers."""
+    """`decoder_step`'s state of the given rows.
+
+    They are the third axis from last of cached arrays, which have an axis of layers or not.
+    """
     cache, position = state
     return jax.tree.map(lambda x: jnp.take(x, rows, axis=-3), cache), position

@@ -1,4 +1,7 @@
-"""Recurrent decoders: LSTM or GRU cells that generate a text from an image, given as an initial input or by attention."""
+"""Recurrent decoders: LSTM or GRU cells that generate a text from an image.
+
+The image is an initial input, or is attended to before each token.
+"""
 
 import functools
 from collections.abc import Callable
@@ -123,9 +126,10 @@ class RecurrentDecoder(nn.Module):
 
 
 class AttendingCell(nn.Module):
-    """An LSTM or GRU cell that attends to an image before each step (Xu et al. 2015, sections 3.1.2 and 4.2, soft attention).
+    """An LSTM or GRU cell with soft attention to an image before each step.
 
-    With the image's tokens a_i and the state h before the step, it computes
+    Xu et al. 2015, sections 3.1.2 and 4.2. With the image's tokens a_i and the state h before the
+    step, it computes
 
       p = softmax_i(w . tanh(W_a a_i + W_h h + b)),  beta = sigmoid(w_b . h + b_b),  z = beta sum_i p_i a_i,
 

@@ -1,4 +1,4 @@
-"""Causal transformer decoder: of text alone, with an image's tokens as prefix or memory, or on top of a text tower."""
+"""Causal transformer decoder: text alone, with an image as prefix or memory, or on top of a text tower."""
 
 import flax.linen as nn
 import flax.struct

@@ -13,9 +13,10 @@ from vlp_jax.sharding.layout import constrain
 
 @flax.struct.dataclass
 class FusedEncoding(Encoding):
-    """Output of a fusion: an Encoding of the text's tokens, which have attended to the image (None where only `pooled` is fused).
+    """Output of a fusion: an Encoding of the text's tokens, which have attended to the image.
 
     Attributes:
+      tokens: as in Encoding; None where only pooled vectors are fused.
       image_tokens: [B, M, D], the image's tokens, which have attended to the text; None where a
         fusion has none.
     """
@@ -72,10 +73,11 @@ class FusionLayers(nn.Module):
 
 
 class CrossAttention(FusionLayers):
-    """The text's tokens attend to themselves and to the image's tokens in each layer (Li et al. 2021, "ALBEF", figure 1).
+    """Cross-attention of the text's tokens to the image's in each layer (Li et al. 2021, "ALBEF", figure 1).
 
-    This is visual attention of words. Its weights are sown into the collection "attention" where
-    the caller makes it mutable (see `MultiHeadAttention`).
+    The text's tokens also attend to themselves. This is visual attention of words. Its weights are
+    sown into the collection "attention" where the caller makes it mutable (see
+    `MultiHeadAttention`).
     """
 
     @nn.compact

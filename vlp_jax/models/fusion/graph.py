@@ -61,11 +61,12 @@ def word_neighbours(tokens: int, window: int, before: int = 0) -> np.ndarray:
 
 
 def pooled_regions(tokens: jax.Array, boxes: jax.Array, grid: Grid) -> jax.Array:
-    """Mean of an image's tokens under each box, weighted by the part of a token's grid cell that the box covers.
+    """Mean of an image's tokens under each box.
 
-    One feature map serves all regions, as in Fast R-CNN (Girshick 2015, section 2.1). RoI pooling
-    there divides a box into parts, rounds their ends to whole cells and takes the maximum of each;
-    here a box is one part, nothing is rounded, and the mean is taken.
+    A token is weighted by the part of its grid cell that the box covers. One feature map serves all
+    regions, as in Fast R-CNN (Girshick 2015, section 2.1). RoI pooling there divides a box into
+    parts, rounds their ends to whole cells and takes the maximum of each; here a box is one part,
+    nothing is rounded, and the mean is taken.
 
     Args:
       tokens: [B, N, D], on `grid`.

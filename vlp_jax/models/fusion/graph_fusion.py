@@ -1,4 +1,4 @@
-"""Graph fusion: a graph of an image's regions and one of a text's tokens, with messages within and across them."""
+"""Graph fusion: graphs of an image's regions and of a text's tokens, with messages within and across."""
 
 import dataclasses
 
@@ -17,9 +17,10 @@ OTHER = {"image": "text", "text": "image"}
 
 
 class GraphFusion(nn.Module):
-    """Rounds of messages within and across two graphs, after "Graph matching networks" (Li et al. 2019, section 3.2).
+    """Rounds of messages within and across two graphs, after Li et al. 2019, section 3.2.
 
-    For the nodes i of one graph and j of the other, a round computes for both graphs at once
+    Their paper is "Graph matching networks". For the nodes i of one graph and j of the other, a
+    round computes for both graphs at once
 
       g_i = h_i + G(norm(h))_i                                             the message within the graph, by a layer of `graph.py`
       m_i = sum_j softmax_j(q(norm(g_i)) . k(norm(g_j))) v(norm(g_j))      the message across, of every head
@@ -92,7 +93,9 @@ class GraphFusion(nn.Module):
 
 
 class InteractiveRound(nn.Module):
-    """One round of messages (see `GraphFusion`). All arguments are keyed by the graph's name, "image" or "text".
+    """One round of messages (see `GraphFusion`).
+
+    All arguments are keyed by the graph's name, "image" or "text".
 
     Args of the call:
       nodes: [B, N, D] of each graph.

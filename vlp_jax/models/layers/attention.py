@@ -176,7 +176,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, cau
 
 
 def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, heads: int, segments: bool = False) -> Callable | None:
-    """The attention kernel of this platform for these shapes, or None where only plain products apply (logged once)."""
+    """The attention kernel of this platform for these shapes; None, logged once, where there is none."""
     platform = layout.mesh.devices.flat[0].platform
     local, rest = divmod(heads, layout.parts("activation_heads"))
     rest = rest or q.shape[0] % layout.parts("batch")
@@ -245,7 +245,7 @@ def attention_weights(q: jax.Array, k: jax.Array, mask: Mask, heads: int, causal
 
 
 def cpu_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool) -> jax.Array:
-    """`plain_attention` in the form that XLA computes fastest on CPUs: products with one batch axis, examples times heads."""
+    """`plain_attention` with one batch axis, examples times heads, which XLA computes fastest on CPUs."""
     q, k, v = (rearrange(x, "b n (h k) -> (b h) n k", h=heads) for x in (q * (q.shape[-1] // heads)**-0.5, k, v))
     logits = jnp.einsum("bnk,bmk->bnm", q, k, preferred_element_type=jnp.float32)
     weights = visible_softmax(logits, None if mask is None else jnp.repeat(shown(mask), heads, axis=0), causal)
@@ -253,7 +253,14 @@ def cpu_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: i
 
 
 def visible_softmax(logits: jax.Array, visible: jax.Array | None, causal: bool) -> jax.Array:
-    """Softmax over the last axis of float32 [..., N, M]; 0 where `visible` (broadcast) is False, and for later tokens if causal."""
+    """Softmax over the last axis of logits, without hidden positions.
+
+    Args:
+      logits: float32 [..., N, M].
+      visible: bool, broadcastable to the logits; None: all visible.
+      causal: whether later positions are hidden.
+    Returns: float32 [..., N, M], 0 at hidden positions.
+    """
     if causal:
         lower = np.tril(np.ones(logits.shape[-2:], bool))
         visible = lower if visible is None else visible & lower

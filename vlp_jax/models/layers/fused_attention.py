@@ -1,11 +1,11 @@
-"""Attention as one Pallas kernel on TPU, for short sequences (images, captions) of which one example fits on-chip.
+"""Attention as one Pallas kernel on TPU, for short sequences (images, captions).
 
-A program of the kernel processes a few heads of one example: their queries, keys and values, [N,
-heads x K], with the heads concatenated as the projections return them. The [N, M] logits of a head
-never leave the chip, forward or backward. Only q, k and v are kept for the backward pass, which
-computes the weights again. JAX's own TPU kernels (`jax.experimental.pallas.ops.tpu`) are designed
-for long sequences: they need one head per row, which doubles 64-wide heads in memory, and lengths
-that divide by 128.
+One example must fit on-chip. A program of the kernel processes a few heads of one example: their
+queries, keys and values, [N, heads x K], with the heads concatenated as the projections return
+them. The [N, M] logits of a head never leave the chip, forward or backward. Only q, k and v are
+kept for the backward pass, which computes the weights again. JAX's own TPU kernels
+(`jax.experimental.pallas.ops.tpu`) are designed for long sequences: they need one head per row,
+which doubles 64-wide heads in memory, and lengths that divide by 128.
 """
 
 import functools

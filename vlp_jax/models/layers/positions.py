@@ -1,4 +1,4 @@
-"""Position embeddings of image patches and of text: added to tokens, rotary, and relative biases of attention logits."""
+"""Position embeddings of image patches and of text: additive, rotary, and as biases of attention logits."""
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +56,9 @@ def sinusoidal(length: int, width: int) -> np.ndarray:
 
 
 def relative_bias(table: jax.Array, first: jax.Array | int, queries: int, memory: int, causal: bool) -> jax.Array:
-    """Relative position bias of attention logits (Raffel et al. 2020, "T5", section 2.1): a scalar per head and distance bucket.
+    """Relative position bias of attention logits (Raffel et al. 2020, "T5", section 2.1).
+
+    It is a scalar per head and distance bucket.
 
     Args:
       table: float32 [BUCKETS, H], learned.

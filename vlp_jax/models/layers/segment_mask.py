@@ -6,7 +6,9 @@ import jax
 
 @flax.struct.dataclass
 class Segments:
-    """Attention mask by segment ids: a query attends to the tokens of its own segment; id 0 is padding and never attended to.
+    """Attention mask by segment ids: a query attends to the tokens of its own segment.
+
+    Id 0 is padding and never attended to.
 
     Attributes:
       queries: int32 [B, N]. A query with another id than 0 has at least one token to attend to.

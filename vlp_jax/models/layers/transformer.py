@@ -106,7 +106,7 @@ class TransformerLayer(nn.Module):
 
     def residual(self, name: str, x: jax.Array, drop_rate: jax.Array, branch: Callable,
                  pool_position: PoolPosition | None = None) -> jax.Array:
-        """x + scale * branch(norm(x)), or norm(x + scale * branch(x)) with post-norm; with `pool_position`, only of that token."""
+        """x + scale * branch(norm(x)), or with post-norm norm(x + scale * branch(x)); of one token with `pool_position`."""
         options = self.options
         norm = options.normalisation(f"{options.name_of(name)}_norm")
         y = branch(norm(x)) if options.norm == "pre" else branch(x)

@@ -8,7 +8,10 @@ from vlp_jax.models.options import ACTIVATIONS, LayerOptions
 
 
 class WordHead(nn.Module):
-    """Tokens to vocabulary logits: a linear layer, an activation, a norm, and a product with an embedding table plus a bias.
+    """Tokens to vocabulary logits.
+
+    A linear layer, an activation and a norm precede a product with an embedding table, to which a
+    bias is added.
 
     Args of the call:
       tokens: [B, L, D'].

@@ -1,4 +1,4 @@
-"""Properties of text towers of any kind, from their config: widths, token counts, and what only a transformer supports."""
+"""Properties of text towers of any kind: widths, token counts, and what needs a transformer."""
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError

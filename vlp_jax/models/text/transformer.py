@@ -1,4 +1,4 @@
-"""A transformer over token ids: CLIP's causal text tower, SigLIP's bidirectional one, BERT, GPT-2, and variants in between."""
+"""A transformer over token ids: CLIP's causal text tower, SigLIP's bidirectional one, BERT, GPT-2."""
 
 import dataclasses
 import functools
@@ -121,7 +121,7 @@ class TextTransformer(nn.Module):
 
     def embedded(self, text: jax.Array, mask: jax.Array, train: bool, types: jax.Array | None, cache: Cache | None,
                  text_mode: TextMode) -> tuple[jax.Array, jax.Array]:
-        """The layers' input [B, N, D] and its mask [B, N], with a class token where the tower has one and is not decoding."""
+        """The layers' input [B, N, D] and its mask [B, N], with a class token except when decoding."""
         options = self.options
         x = embedded_words(text, self.vocab_size, options.width, options.precision, self.word_std)
         if text_mode.start is not None:
@@ -167,7 +167,7 @@ class TextTransformer(nn.Module):
         return constrain(x, ("batch", "tokens", "activation_embed"))
 
     def append_class_token(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[B, L, D], [B, L] -> [B, L + 1, D], [B, L + 1], with a learned token after the last real one of each row."""
+        """Appends a learned token after the last real one of each row: [B, L, D], [B, L] -> [B, L + 1, D], [B, L + 1]."""
         token = self.learned("class_token", (1, 1, self.options.width))
         mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
         last = mask.sum(axis=1, keepdims=True) - 1
@@ -197,7 +197,7 @@ class TextTransformer(nn.Module):
 
 
 def embedded_words(text: jax.Array, vocab_size: int, width: int, precision: Precision, std: float = 0.02) -> jax.Array:
-    """Token embeddings by a table `tokens` of the calling module: int32 [B, L] -> [B, L, D] in the compute dtype."""
+    """Token embeddings, int32 [B, L] -> [B, L, D] in the compute dtype, by a table of the calling module."""
     table = nn.Embed(vocab_size, width, param_dtype=jnp.float32, name="tokens",
                      embedding_init=nn.with_logical_partitioning(nn.initializers.normal(std), ("vocab", "embed")))
     # The table is gathered along its width first; otherwise its sharded rows would be exchanged for the batch.

@@ -41,7 +41,7 @@ class Convolutions:
 
     def convolution(self, channels: int, size: int | tuple[int, int], stride: int = 1, *, padded: bool = True, bias: bool = False,
                     name: str | None = None) -> nn.Conv:
-        """A convolution. With `padded`, the output has the size of the input apart from the stride; else no padding."""
+        """A convolution. With `padded`, the output has the size of the input apart from the stride."""
         sizes = (size, size) if isinstance(size, int) else size
         init = nn.with_logical_partitioning(nn.initializers.variance_scaling(2.0, "fan_out", "normal"), (None, None, None, "embed"))
         return nn.Conv(channels, sizes, stride, padding=[(side // 2, side // 2) if padded else (0, 0) for side in sizes],
@@ -61,9 +61,10 @@ class Convolutions:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions or, as a bottleneck, 1x1, 3x3 and 1x1, with a shortcut projected where shapes differ.
+    """Two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1, with a shortcut.
 
-    [B, H, W, C] -> [B, H / stride, W / stride, channels (x 4 for a bottleneck)].
+    The shortcut is projected where shapes differ. [B, H, W, C] -> [B, H / stride, W / stride,
+    channels (x 4 for a bottleneck)].
 
     Attributes:
       clip: strides are average pooling before the last convolution and before the shortcut's.
@@ -163,7 +164,10 @@ class ClipResNet(nn.Module):
 
 
 class MeanQueryPooling(nn.Module):
-    """Attention pooling: the mean token attends to itself and all tokens, each with a learned position. [B, N, D] -> [B, E]."""
+    """Attention pooling with the mean token as query: [B, N, D] -> [B, E].
+
+    It attends to itself and all tokens, each with a learned position.
+    """
 
     heads: int
     output_dim: int
@@ -186,7 +190,10 @@ class MeanQueryPooling(nn.Module):
 
 def stages(x: jax.Array, depths: Sequence[int], width: int, bottleneck: bool, parts: Convolutions, train: bool,
            clip: bool) -> jax.Array:
-    """The residual blocks; each stage after the first halves the map and doubles the channels. To be called inside a module."""
+    """The residual blocks; each stage after the first halves the map and doubles the channels.
+
+    To be called inside a module.
+    """
     kind = nn.remat(ResidualBlock, static_argnums=(2,)) if parts.rematerialised else ResidualBlock
     for stage, depth in enumerate(depths):
         for block in range(depth):

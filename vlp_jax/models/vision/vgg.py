@@ -17,7 +17,9 @@ WIDEST = 8  # each stage doubles the channels, up to this multiple of the first 
 
 
 class Vgg(nn.Module):
-    """VGG image encoder: five stages of convolutions with biases and ReLU, each followed by max pooling that halves the map.
+    """VGG image encoder: five stages of convolutions, each followed by max pooling.
+
+    Convolutions have biases and ReLU; max pooling halves the map.
 
     Args of the call:
       image: [B, H, W, 3] normalised pixels.

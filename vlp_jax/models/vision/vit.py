@@ -185,6 +185,6 @@ def pixels_of(patches: jax.Array, side: int, patch_size: int) -> jax.Array:
 
 
 def kept_tokens(key: jax.Array, batch: int, count: int, rate: float) -> jax.Array:
-    """Random subset of `count` tokens for each example (FLIP, Li et al. 2023), int32 [B, round(count (1 - rate))]."""
+    """Random subset of each example's tokens (FLIP, Li et al. 2023): int32 [B, round(count (1 - rate))]."""
     kept = max(1, round(count * (1.0 - rate)))
     return jnp.argsort(jax.random.uniform(key, (batch, count)), axis=1)[:, :kept]
