@@ -67,7 +67,7 @@ class Images:
     # so in the loaders of nearly all published recipes.
     transparency: Literal["composite", "drop"] = "composite"
     background: tuple[int, int, int] = (255, 255, 255)  # behind transparent pixels, sRGB
-    crop_to_content: bool = False  # crop a transparent border first, to a square image
+    crop_to_content: bool = False  # crop a transparent border first; the image stays square
     content_margin: float = between(0.0, 0.0, 1.0)  # left around the content, as a fraction of its side
     # Larger images are rejected, not decoded: 8192x6144 takes up to 0.4 GB and 3 s of a core, in each of `data.threads`.
     maximum_pixels: int = between(8192 * 6144, 1)
@@ -104,7 +104,7 @@ class Texts:
 class MixturePart:
     """One source of a mixture. None takes the value of `data.train`."""
 
-    source: str | None = None  # KIND:PATTERN; must be given
+    source: str | None = None  # KIND:PATTERN; required
     weight: float | None = between(None, 0.0)  # relative share of the examples; set for every part or for none
     repeat: float = between(1.0, 0.0)  # passes over this source per epoch; with weights, only sets an epoch's length
     caption: float | None = between(None, 0.0)

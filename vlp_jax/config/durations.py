@@ -1,4 +1,4 @@
-"""The three keys for the length of a run, of which a config sets one.
+"""The three keys for the length of a run; a config sets one of them.
 
 A duration set in a config file replaces that of the recipe on which the config is based.
 """

@@ -48,8 +48,8 @@ def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> dict[st
       spec: as in `load_config`.
       overrides: as in `load_config`; an override of `stages.NAME.KEY` applies to that stage, any
         other to all.
-    Raises: as `load_config`, and ConfigError for a stage whose pretrained parameters are of no
-      earlier stage.
+    Raises: as `load_config`, and ConfigError for a stage with pretrained parameters of a stage that
+      is not before it.
     """
     path, variant, chosen = (*spec.split(":", 2), "", "")[:3]
     tree = _run(path, variant)

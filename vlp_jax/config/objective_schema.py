@@ -191,7 +191,7 @@ class MaskedJoint(MaskedPatches):
 class Supervised(Weighted):
     """Fields shared by the objectives that predict a target of `data.targets`."""
 
-    target: str = ""  # its name there; must be given
+    target: str = ""  # its name there; required
     features: Literal["image", "text", "fused"] = "fused"  # the tower's pooled vector, or a fusion of both
     hidden_dim: int | None = between(None, 1)  # of a hidden layer with a norm; None: the head is linear
     dropout: float = between(0.0, 0.0, 1.0)  # of the input of the head's last layer
@@ -222,7 +222,7 @@ class AnsweringObjective(Weighted):
     """A target text, token by token, by `model.decoder` from the fused image and text of `model.fusion`."""
 
     kind: Literal["answering"] = "answering"
-    target: str = ""  # its name in `data.targets`; must be given
+    target: str = ""  # its name in `data.targets`; required
     label_smoothing: float = between(0.0, 0.0, 0.999)
     unigram: Literal["running", "batch"] = "running"  # as in CaptioningObjective
     shortlist: int = between(32, 1)  # evaluation: number of answers, by their first tokens, that are ranked in full

@@ -123,10 +123,12 @@ class _Parser:
         self.problems = Problems() if problems is None else problems
 
     def fail(self, path: str, text: str, value: Any = None) -> typing.NoReturn:
+        """Raises a ConfigError for the key at `path`."""
         place = ", ".join(part for part in (value.flag if isinstance(value, Raw) else "", self.place) if part)
         raise ConfigError(f"{path}: {text}{_at(place)}")
 
     def dataclass(self, kind: type, tree: Any, path: str) -> Any:
+        """A section as a dataclass of the schema."""
         if dataclasses.is_dataclass(tree) and isinstance(tree, kind):
             return tree
         tree = self.section(tree, path)
@@ -156,6 +158,7 @@ class _Parser:
                 self.fail(where, f"unknown key {suggestion(path, siblings, schema.Config, self.tree, rest)}", single)
 
     def check_range(self, field: dataclasses.Field, parsed: Any, path: str, given: Any) -> None:
+        """Checks a value against the range of its field."""
         if parsed is None or "range" not in field.metadata:
             return
         low, high = field.metadata["range"]
@@ -168,6 +171,7 @@ class _Parser:
             self.fail(path, f"must be {allowed}, got {parsed}", given)
 
     def value(self, hint: Any, value: Any, path: str) -> Any:
+        """A value of the annotated type."""
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
         if origin in (typing.Union, types.UnionType):
             return self.union(arguments, value, path)
@@ -182,6 +186,7 @@ class _Parser:
         return self.scalar(hint, value, path)
 
     def union(self, arguments: tuple, value: Any, path: str) -> Any:
+        """An optional value, a section of one of several kinds, or a mapping or sequence."""
         if type(None) in arguments:
             if _is_none(value):
                 return None
@@ -209,6 +214,7 @@ class _Parser:
         return written if isinstance(written, Mapping) else value
 
     def choice(self, choices: tuple, value: Any, path: str) -> Any:
+        """One of several literals."""
         if isinstance(value, Raw):  # on the command line, numbers and bools are text
             value = next((choice for choice in choices if str(choice) == value
                           or (isinstance(choice, bool) and str(choice) == value.capitalize())), value)
@@ -219,6 +225,7 @@ class _Parser:
         return choices[choices.index(value)]
 
     def mapping(self, item: Any, value: Any, path: str) -> dict:
+        """A section of named entries."""
         if isinstance(value, Raw):
             value = self.literal(value, path)
         if not isinstance(value, Mapping):
@@ -235,6 +242,7 @@ class _Parser:
         return entries
 
     def sequence(self, arguments: tuple, value: Any, path: str) -> tuple:
+        """A tuple; a single value is a tuple of one."""
         given = value
         if isinstance(value, Raw):
             value = str(value) if value == "{}" else self.literal(value, path)  # a prompt, not an empty section
@@ -259,6 +267,7 @@ class _Parser:
             return tuple(value.split(",")) if "," in value else str(value)
 
     def scalar(self, hint: type, value: Any, path: str) -> Any:
+        """An int, float, bool or text."""
         if isinstance(value, Mapping) and value:
             self.fail(path, f"is a single value and has no key {next(iter(value))!r}", _first_raw(value))
         parsed = _from_text(hint, value) if isinstance(value, Raw) else value

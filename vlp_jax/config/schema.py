@@ -220,8 +220,8 @@ class Checkpoint:
 
     every_steps: int | None = between(1000, 1)
     every_minutes: float | None = between(None, 0.0)
-    keep: int = between(2, 1)  # the newest
-    keep_best: int = between(0, 0)  # in addition to the newest, by `best_metric`
+    keep: int = between(2, 1)  # number of latest checkpoints kept
+    keep_best: int = between(0, 0)  # number of best ones kept in addition, by `best_metric`
     best_metric: str | None = None  # a key of metrics.jsonl, such as val_vendor/text_to_image_recall@1
     best_mode: Literal["max", "min"] = "max"
 

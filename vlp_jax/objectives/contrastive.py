@@ -54,6 +54,7 @@ class ScaledObjective(Objective):
         return jnp.exp(params["log_scale"]) if self.scale_parameter == "log_scale" else 1.0 / params["temperature"]
 
     def constrain(self, params: dict) -> dict:
+        """The parameters with the scale clamped to its range."""
         if self.scale_parameter == "temperature":
             return {**params, "temperature": jnp.clip(params["temperature"], 1.0 / self.maximum_scale, 1.0 / self.minimum_scale)}
         return {**params, "log_scale": jnp.clip(params["log_scale"], jnp.log(self.minimum_scale), jnp.log(self.maximum_scale))}

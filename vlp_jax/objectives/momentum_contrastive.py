@@ -34,6 +34,7 @@ class Queue:
 
     @classmethod
     def empty(cls, size: int, dim: int) -> "Queue":
+        """A queue without any pairs."""
         zero, ids = jnp.zeros((), jnp.int32), jnp.zeros((size, 2), jnp.int32)
         return cls(jnp.zeros((size, dim)), jnp.zeros((size, dim)), ids, ids, zero, zero)
 

@@ -34,6 +34,7 @@ class PairLoss:
     size: int | None = None
 
     def at(self, scale: jax.Array, bias: jax.Array, size: int) -> "PairLoss":
+        """The loss with its scale, bias and batch size set."""
         return dataclasses.replace(self, scale=scale, bias=bias, size=size)
 
     def summarise(self, cosine: jax.Array, positives: jax.Array, axis: int) -> Any:

@@ -112,6 +112,7 @@ class RecurrentDecoder(nn.Module):
         return found
 
     def dense(self, width: int, name: str, bias: bool = True) -> nn.Module:
+        """A linear layer of this module."""
         return self.precision.dense(width, ("embed", None), kernel_init=nn.initializers.xavier_uniform(), use_bias=bias, name=name)
 
     def logits(self, x: jax.Array) -> jax.Array:

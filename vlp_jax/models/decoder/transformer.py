@@ -126,6 +126,7 @@ class TextDecoder(nn.Module):
         return table.astype(self.options.precision.compute)
 
     def positions(self) -> jax.Array:
+        """The learned position embeddings, [1, L, D], in the compute dtype."""
         init = nn.with_logical_partitioning(nn.initializers.normal(0.01), (None, None, "embed"))
         positions = self.param("position", init, (1, self.length, self.options.width), jnp.float32)
         return positions.astype(self.options.precision.compute)

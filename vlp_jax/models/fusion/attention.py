@@ -49,6 +49,7 @@ class FusionLayers(nn.Module):
     saved: tuple[str, ...] = ()
 
     def stack(self, train: bool, cross_attention: bool) -> Transformer:
+        """The transformer layers, with or without cross-attention."""
         options = dataclasses.replace(self.options, cross_attention=cross_attention)
         return Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
                            name="transformer")
@@ -61,6 +62,7 @@ class FusionLayers(nn.Module):
         return constrain(x + kind.astype(x.dtype), ("batch", "tokens", "activation_embed"))
 
     def norm(self, x: jax.Array, name: str) -> jax.Array:
+        """The final norm, where the fusion has one."""
         return constrain(self.options.normalisation(name)(x) if self.final_norm else x, ("batch", "tokens", "activation_embed"))
 
     def pool(self, first: jax.Array, name: str = "pooler") -> jax.Array:

@@ -125,6 +125,7 @@ class InteractiveRound(nn.Module):
         return with_layout(nodes + layer(self.norm(f"{name}_graph", nodes), edges))
 
     def norm(self, name: str, x: jax.Array) -> jax.Array:
+        """The norm before a branch of the round."""
         return self.options.normalisation(f"{name}_norm")(x)
 
 

@@ -19,7 +19,7 @@ ON_CHIP = 12 * 2**20  # bytes, out of the 16 MiB that a v5e's compiler gives one
 
 
 def heads_per_program(length: int, memory_length: int, heads: int, head_dim: int, itemsize: int) -> int | None:
-    """The most heads whose blocks and logits fit on-chip together; None where no block of whole heads fits."""
+    """The largest number of heads that fit on-chip with their blocks and logits; None where no block of heads does."""
     for count in range(heads, 0, -1):
         width = count * head_dim
         if heads % count or (count < heads and width % LANES):

@@ -44,8 +44,8 @@ def long_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: 
 def numbered(mask: Mask, batch: int, length: int, memory_length: int) -> tuple[Segments, jax.Array]:
     """The mask as Segments in which every query has a visible token, as the kernel's softmax needs.
 
-    Returns: the Segments, and [B, 1 or N] bool, the queries that had a visible token before, whose
-      outputs are valid.
+    Returns: the Segments, and [B, 1 or N] bool, True for queries that had a visible token before;
+      only their outputs are valid.
     """
     if isinstance(mask, Segments):
         queries, memory = mask.queries, mask.memory

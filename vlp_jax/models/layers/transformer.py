@@ -145,7 +145,7 @@ class Transformer(nn.Module):
 
     The arguments of the call are those of `TransformerLayer` without `drop_rate`. With
     `pool_position`, the last layer computes only keys and values of the other tokens; a scanned
-    stack, whose layers are all alike, computes everything.
+    stack computes everything, since all its layers are alike.
     """
 
     options: LayerOptions

@@ -175,6 +175,7 @@ class TextTransformer(nn.Module):
         return jnp.where((jnp.arange(mask.shape[1]) == last)[:, :, None], token, x), mask
 
     def learned(self, name: str, shape: tuple[int, ...], std: float = 0.01) -> jax.Array:
+        """A float32 parameter, cast to the compute dtype."""
         axes = (*[None] * (len(shape) - 1), "embed")
         init = nn.with_logical_partitioning(nn.initializers.normal(std), axes)
         return self.param(name, init, shape, jnp.float32).astype(self.options.precision.compute)

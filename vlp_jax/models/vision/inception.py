@@ -118,6 +118,7 @@ class InceptionBlock(nn.Module):
         return jnp.concatenate([self.branch(x, branch, train, str(i)) for i, branch in enumerate(self.branches)], axis=-1)
 
     def branch(self, x: jax.Array, steps: Sequence[Step | Fork], train: bool, name: str) -> jax.Array:
+        """The steps of one branch, one after the other."""
         for i, step in enumerate(steps):
             if isinstance(step, Step):
                 x = self.step(x, step, train, f"{name}_{i}")
@@ -126,6 +127,7 @@ class InceptionBlock(nn.Module):
         return x
 
     def step(self, x: jax.Array, step: Step, train: bool, name: str) -> jax.Array:
+        """A convolution with its norm and ReLU, or pooling."""
         if step == MEAN:
             return nn.avg_pool(x, (3, 3), padding="SAME")
         if step == LARGEST:

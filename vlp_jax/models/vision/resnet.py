@@ -92,9 +92,11 @@ class ResidualBlock(nn.Module):
         return jax.nn.relu(self.shortcut(x, y.shape[-1], train) + y)
 
     def width(self, last: bool) -> int:
+        """The number of output channels of a convolution."""
         return self.channels * (EXPANSION if self.bottleneck and last else 1)
 
     def shortcut(self, x: jax.Array, channels: int, train: bool) -> jax.Array:
+        """The shortcut: the input itself, or its projection."""
         if self.stride == 1 and x.shape[-1] == channels:
             return x
         x = average_pool(x, self.stride) if self.clip else x

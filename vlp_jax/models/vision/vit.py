@@ -120,6 +120,7 @@ class ViT(nn.Module):
         return self.param(name, init, shape, jnp.float32).astype(self.options.precision.compute)
 
     def pool(self, x: jax.Array) -> Encoding:
+        """The Encoding of the transformer's output [B, N, D], with its pooled vector."""
         options = self.options
         norm, unnormalised = options.normalisation("norm"), x
         if self.norm_before_pooling:
