@@ -91,7 +91,7 @@ class Schedule:
     timescale: float = between(10_000.0, 1.0)  # of rsqrt, in steps
     factor: float = between(0.9, 1e-6, 1.0)  # exponential: multiplies the learning rate once per `period`
     period: float = between(1000.0, 0.0)  # below 1 a fraction of the run, else steps
-    final: float = between(0.0, 0.0, 1.0)  # multiple at the end; the lower bound of exponential
+    final: float = between(0.0, 0.0, 1.0)  # at the end of cosine, linear, warmup_stable_decay, rsqrt; lower bound of exponential
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +182,7 @@ class Hosts:
     """Timeouts between several hosts, in seconds."""
 
     initialization_seconds: float = between(300.0, 1.0)  # until all have connected, at the start
-    heartbeat_seconds: float = between(60.0, 2.0)  # without a heartbeat, a host counts as lost and the others exit
+    heartbeat_seconds: float = between(60.0, 2.0)  # without a heartbeat, after which a host counts as lost and the others exit
     barrier_seconds: float = between(1800.0, 1.0)  # of barriers: checks, logged steps, checkpoints
 
 
