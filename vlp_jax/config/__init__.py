@@ -1,4 +1,4 @@
-"""Experiments as data: the schema, the parser with its error messages, and reading a config file."""
+"""Experiment configs: the schema, the parser with its error messages, and loading of config files."""
 
 from vlp_jax.config.experiment import base as base
 from vlp_jax.config.experiment import clip as clip

@@ -1,4 +1,4 @@
-"""What an experiment changes from the defaults."""
+"""The differences of an experiment from the defaults."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,13 +8,15 @@ from vlp_jax.config.parse import to_tree
 
 
 def differences(section: Any, default: Any = None) -> dict[str, Any]:
-    """The nested dictionaries, lists and scalars of `to_tree`, reduced to the fields whose value is not the default.
+    """The tree of `to_tree`, reduced to the fields whose value is not the default.
 
     Args:
       section: a dataclass of the schema.
-      default: the same section at its default; None, or a section of another class: `type(section)()`.
-    Returns: a tree without the unchanged fields; an entry of a mapping is kept even if nothing in it differs, and a section
-      with a `kind` keeps it, as `to_config` needs it to choose the class.
+      default: the same section at its default; None, or a section of another class:
+        `type(section)()`.
+    Returns: nested dictionaries, lists and scalars without the unchanged fields. An entry of a
+      mapping is kept even if it has no differences, and a section with a `kind` keeps it, since
+      `to_config` needs it to choose the class.
     """
     chosen = type(default) is not type(section)
     default = type(section)() if chosen else default

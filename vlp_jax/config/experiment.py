@@ -1,4 +1,4 @@
-"""What the files in `configs/` share: a base with every default, and the shrinking that makes a smoke variant."""
+"""Shared parts of the files in `configs/`: the base, recipes, and the reduction to smoke variants."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,10 @@ from vlp_jax.errors import ConfigError
 
 
 def base() -> ml_collections.ConfigDict:
-    """Every section and key of `schema.Config` at its default, open to assignment. Objectives and evaluators are
-    empty; the three durations are unset."""
+    """Every section and key of `schema.Config` at its default, open to assignment.
+
+    Objectives and evaluators are empty, and the three durations are unset.
+    """
     tree = to_tree(schema.Config())
     config = ml_collections.ConfigDict(tree, type_safe=False)
     config.unlock()
@@ -21,8 +23,13 @@ def base() -> ml_collections.ConfigDict:
 
 def variant_of(config: ml_collections.ConfigDict, variant: str,
                small: Callable[[ml_collections.ConfigDict], ml_collections.ConfigDict] | None = None) -> ml_collections.ConfigDict:
-    """`config` itself for "full", its `smoke` form for "smoke", what the recipe's own `small` makes of it for "small". A duration
-    that is set afterwards replaces the one it has."""
+    """The variant of a config: "full", "smoke" or "small".
+
+    "full" is the config itself, "smoke" its `smoke` form, "small" the result of the recipe's own
+    `small`. A duration set afterwards replaces its own.
+
+    Raises: ConfigError for an unknown variant.
+    """
     variants = {"full": lambda config: config, "smoke": smoke} | ({"small": small} if small else {})
     if variant not in variants:
         raise ConfigError(f"unknown variant {variant!r}, expected {', '.join(map(repr, variants))}")
@@ -30,11 +37,15 @@ def variant_of(config: ml_collections.ConfigDict, variant: str,
 
 
 def clip() -> ml_collections.ConfigDict:
-    """What CLIP's ViTs share (Radford et al. 2021, tables 18 and 19): batch 32,768, 32 epochs of 400M pairs, AdamW with
-    b2 0.98, epsilon 1e-6 and weight decay 0.2, 2,000 warm-up steps, cosine; BPE of 49,408 tokens, length 77. Captions give the ids
-    of OpenCLIP's tokenizer. The image tower begins with PyTorch's values, as in OpenAI's code and OpenCLIP, where its biases begin
-    with small random numbers and here with 0; the class token does not decay, as there. Pairs that share a caption or an image are
-    positives (`objectives.contrastive.positives`), there only the pair itself."""
+    """The settings shared by CLIP's ViTs (Radford et al. 2021, tables 18 and 19).
+
+    Batch 32,768, 32 epochs of 400M pairs, AdamW with b2 0.98, epsilon 1e-6 and weight decay 0.2,
+    2,000 warm-up steps, cosine; BPE of 49,408 tokens, length 77. Token ids are those of OpenCLIP's
+    tokenizer. The image tower is initialised with PyTorch's defaults, as in OpenAI's code and
+    OpenCLIP; there, biases are initialised with small random values, here with 0. The class token
+    does not decay, as there. Pairs that share a caption or an image are positives
+    (`objectives.contrastive.positives`), there only the pair itself.
+    """
     config = base()
     config.examples = 12_800_000_000
     config.data.batch_size = 32_768
@@ -54,16 +65,23 @@ def clip() -> ml_collections.ConfigDict:
 
 
 def siglip() -> ml_collections.ConfigDict:
-    """What SigLIP's models share (Zhai et al. 2023; text length, activation and pooling as in the released checkpoints):
-    batch 32,768, rate 1e-3, weight decay 1e-4, b2 0.95, SentencePiece of 32,000 tokens, length 64, MAP pooling.
+    """The settings shared by SigLIP's models (Zhai et al. 2023).
 
-    As in big_vision (optax.py) weight decay is multiplied by the schedule and not by the rate, which is 0.1 in AdamW's convention,
-    and only kernels decay; words and positions of the text begin with a deviation of width^-1/2 (models/proj/image_text/
-    text_transformer.py). Images are resized bilinearly, as there, with antialiasing, which big_vision's `resize` leaves out for
-    TF's default; the processors of the released weights are bicubic. Its one public example, siglip_lit_coco.py, has weight decay
-    0.01, a bias of -2.71, a locked image tower, flips and RandAugment. The scale stays between 1 and 1e6, there it has no bounds.
-    Not confirmed from public code: AdamW (not Adafactor), and the warm-up, here 2% of the run. Pairs that share a caption or an
-    image are positives, there only the pair itself."""
+    Batch 32,768, learning rate 1e-3, weight decay 1e-4, b2 0.95, SentencePiece of 32,000 tokens,
+    length 64, MAP pooling. Text length, activation and pooling are those of the released
+    checkpoints.
+
+    As in big_vision (optax.py), weight decay is multiplied by the schedule and not by the learning
+    rate; 1e-4 equals 0.1 in AdamW's convention. Only kernels decay. Token and position embeddings
+    of the text are initialised with a standard deviation of width^-1/2
+    (models/proj/image_text/text_transformer.py). Images are resized bilinearly, as there, but with
+    antialiasing, which big_vision's `resize` leaves out by TF's default; the processors of the
+    released weights are bicubic. Its one public example, siglip_lit_coco.py, has weight decay 0.01,
+    a bias of -2.71, a locked image tower, flips and RandAugment. The scale is kept between 1 and
+    1e6; there it has no bounds. Not confirmed from public code: AdamW (not Adafactor), and the
+    warm-up, here 2% of the run. Pairs that share a caption or an image are positives, there only
+    the pair itself.
+    """
     config = base()
     config.examples = 9_000_000_000
     config.data.batch_size = 32_768
@@ -83,22 +101,26 @@ def siglip() -> ml_collections.ConfigDict:
     return as_recipe(config)
 
 
-# OpenCLIP's cleaning and ids: it pads with 0, which is "!".
+# OpenCLIP's text cleaning and token ids; its padding id 0 is the token "!".
 CLIP_TEXT = dict(tokenizer="embedded:clip", canonicalize=("ftfy", "html", "lower_case", "whitespace"),
                  start_token="<|startoftext|>", end_token="<|endoftext|>", padding_token="!")
 BIG_VISION_DECAY = dict(decay_coupling="schedule", decay_multipliers=((r"kernel$", 1.0), (r".*", 0.0)))
-# What ALBEF and BLIP draw augmentations from, each applied half of the time.
+# The operations of RandAugment in ALBEF and BLIP, each applied half of the time.
 ALBEF_OPERATIONS = ("identity", "autocontrast", "equalize", "brightness", "sharpness", "shear_x", "shear_y", "translate_x",
                     "translate_y", "rotate")
 NO_DROPOUT = dict(dropout=0.0, attention_dropout=0.0, mlp_dropout=0.0)
-SMOKE_EMA = 0.9  # a longer average of 42 steps would be what they began with
-WEB_SOURCE = "webdataset:/data/pairs/{00000..41407}.tar"  # a place to be overridden
+SMOKE_EMA = 0.9  # with a larger decay, an EMA over 42 steps is close to the initial parameters
+WEB_SOURCE = "webdataset:/data/pairs/{00000..41407}.tar"  # a placeholder to be overridden
 
 
 def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The same experiment shrunk for a laptop's CPU and the embedded data: two narrow layers a tower, small pictures, 42
-    steps, every one logged, a checkpoint every 7, an average of the last ten or so of them. What makes the experiment itself
-    (objectives, pooling, norms, activations, schedule kind, optimizer kind, precision, scan, rematerialisation) stays."""
+    """The same experiment reduced to run on a laptop's CPU with the embedded data.
+
+    It has two narrow layers per tower, small images, 42 steps, all of them logged, a checkpoint
+    every 7, and an EMA over about the last ten. What defines the experiment (objectives, pooling,
+    norms, activations, schedule kind, optimizer kind, precision, scan, rematerialisation) is
+    unchanged.
+    """
     narrow = dict(width=64, depth=2, heads=4, mlp_dim=256)
     config.update(steps=42, examples=None, epochs=None, log_every=1)
     config.data.update(batch_size=64, workers=0)
@@ -119,7 +141,7 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def embedded_text(text: ml_collections.ConfigDict) -> dict:
-    """The embedded tokenizer, for texts as `text` says."""
+    """The embedded tokenizer, with the text changes and the truncation of `text`."""
     return to_tree(schema.Text(canonicalize=tuple(text.canonicalize), truncation_side=text.truncation_side))
 
 
@@ -128,11 +150,11 @@ WITH_MASK_TOKEN = EMBEDDED_VOCABULARY + 8
 
 
 FUSION_SIZES = {"concatenation": ("width", "mlp_dim"), "gated": ("width",), "bilinear": ("width", "rank"),
-                "visual_attention": ("width",), "graph": ("width", "heads", "mlp_dim")}  # of the others: a stack's
+                "visual_attention": ("width",), "graph": ("width", "heads", "mlp_dim")}  # others have the sizes of a stack
 
 
 def shrink_parts(config: ml_collections.ConfigDict, narrow: dict) -> None:
-    """Fusion, decoder and objectives for small towers, a small batch and the embedded vocabulary."""
+    """Reduces fusion, decoder and objectives to small towers, a small batch and the embedded vocabulary."""
     if config.model.decoder is not None:
         shrink_decoder(config.model.decoder, narrow)
     if config.model.fusion is not None and config.model.fusion.kind != "in_text_tower":
@@ -152,7 +174,10 @@ def shrink_parts(config: ml_collections.ConfigDict, narrow: dict) -> None:
 
 
 def shrink_decoder(decoder: ml_collections.ConfigDict, narrow: dict) -> None:
-    """A decoder of `narrow` layers, or of as wide states and words; one in the text tower has none of its own."""
+    """Reduces a decoder to `narrow` layers, or to states and embeddings of that width.
+
+    A decoder in the text tower has no sizes of its own.
+    """
     if decoder.get("kind") in ("lstm", "gru"):
         sizes = ("width", "embedding_width", *(("attention_width",) if decoder.get("image") == "attention" else ()))
         decoder.update(dict.fromkeys(sizes, narrow["width"]))
@@ -161,9 +186,13 @@ def shrink_decoder(decoder: ml_collections.ConfigDict, narrow: dict) -> None:
 
 
 def narrow_image(tower: ml_collections.ConfigDict, narrow: dict) -> None:
-    """Shrinks an image tower: a ViT to `narrow`, a ResNet to one block of few channels a stage, others to few channels."""
+    """Reduces an image tower to a few narrow layers.
+
+    A ViT is reduced to `narrow`, a ResNet to one block with few channels per stage, others to few
+    channels.
+    """
     if tower.kind == "vit":
-        tower.update(narrow, preset="Ti", depth=narrow["depth"] * (tower.depth != 0))  # one of embeddings alone stays so
+        tower.update(narrow, preset="Ti", depth=narrow["depth"] * (tower.depth != 0))  # depth 0 is kept
         if tower.stem == "patch":
             tower.update(patch_size=8, image_size=32)
         return
@@ -172,7 +201,7 @@ def narrow_image(tower: ml_collections.ConfigDict, narrow: dict) -> None:
                      image_size=min(tower.image_size, 64))
         return
     if tower.kind == "inception_v3":
-        tower.update(width=4, image_size=min(tower.image_size, 75))  # no smaller picture leaves anything behind its strides
+        tower.update(width=4, image_size=min(tower.image_size, 75))  # the smallest image for its strides
         return
     stages = len(tower.blocks) or 4
     tower.update(width=8, blocks=(1,) * stages, image_size=min(tower.image_size, 64))
@@ -181,8 +210,10 @@ def narrow_image(tower: ml_collections.ConfigDict, narrow: dict) -> None:
 
 
 def narrow_text(tower: ml_collections.ConfigDict, narrow: dict) -> None:
-    """Shrinks a text tower: a transformer to `narrow`, a recurrent network or a bag of words to its width, with short texts of the
-    embedded vocabulary."""
+    """Reduces a text tower to short texts of the embedded vocabulary.
+
+    A transformer is reduced to `narrow`, a recurrent network or a bag of words to its width.
+    """
     tower.update(length=min(tower.length, 24), vocab_size=EMBEDDED_VOCABULARY, word_vectors=None,
                  word_overlap=schema.TextTower().word_overlap)
     if tower.kind == "transformer":
@@ -194,8 +225,11 @@ def narrow_text(tower: ml_collections.ConfigDict, narrow: dict) -> None:
 
 
 def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The same experiment for the embedded data and minutes on a laptop's CPU, to learn something and not only to run: what `small`
-    variants share. Narrow towers and the input of clip_emoji.py, 32 x 32 pixels but for an Inception-v3 (see `emoji_image`)."""
+    """The same experiment on the embedded data, for minutes on a laptop's CPU, as in `small` variants.
+
+    It is meant to learn something, and not only to run. It has narrow towers and the input of
+    clip_emoji.py, with 32 x 32 pixels except for an Inception-v3 (see `emoji_image`).
+    """
     config.update(steps=500, examples=None, epochs=None, log_every=25)
     config.data.update(batch_size=64, workers=0)
     config.data.train.update(source="embedded:emoji/train", mixture={})
@@ -219,9 +253,12 @@ def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def emoji_image(tower: ml_collections.ConfigDict, narrow: dict) -> None:
-    """Shrinks an image tower for pictures of 32 x 32: a ViT of 16 patches behind a convolution stem, all of a VGG's layers with few
-    channels. An Inception-v3 has few channels, and 107 x 107 pixels, the fewest of which its last map has 2 x 2 places. Others are
-    as in smoke variants."""
+    """Reduces an image tower to images of 32 x 32 pixels.
+
+    A ViT has 16 patches after a convolution stem, a VGG all its layers with few channels. An
+    Inception-v3 has few channels and 107 x 107 pixels, the smallest size for a last map of 2 x 2
+    positions. Others are as in smoke variants.
+    """
     if tower.kind == "vit":
         tower.update(narrow, depth=2, image_size=32, patch_size=8, stem="convolution", stem_channels=(32, 64, 128, 128),
                      stem_strides=(2, 2, 2, 1))

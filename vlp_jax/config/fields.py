@@ -5,8 +5,10 @@ from typing import Any
 
 
 def between(default: Any, low: float | None = None, high: float | None = None) -> Any:
-    """A dataclass field with an allowed range, of each number where it has several; both ends belong to it, None leaves an end
-    open."""
+    """A dataclass field with an allowed range, both ends included; None leaves an end open.
+
+    The range is of each number where the field has several.
+    """
     return dataclasses.field(default=default, metadata={"range": (low, high)})
 
 
@@ -16,10 +18,13 @@ def positive(default: Any) -> Any:
 
 
 def of_kind(kind: str) -> Any:
-    """A dataclass field holding a section of one of several kinds, of `kind` where it names none; there is none by default."""
+    """A dataclass field with a section of one of several kinds, None by default.
+
+    A section without a kind has the kind `kind`.
+    """
     return dataclasses.field(default=None, metadata={"kind": kind})
 
 
 def section(default: Any) -> Any:
-    """A dataclass field holding a nested section or a mapping; `default` is called to make it."""
+    """A dataclass field with a nested section or a mapping; `default` is called to create it."""
     return dataclasses.field(default_factory=default)

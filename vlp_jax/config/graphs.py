@@ -1,4 +1,4 @@
-"""What a fusion of graphs needs of `data.boxes` and `data.dependencies`: checked, and how many regions there are filled in."""
+"""Checks of `data.boxes` and `data.dependencies` for a graph fusion; the number of regions is filled in."""
 
 import dataclasses
 import re
@@ -8,12 +8,15 @@ from vlp_jax.config import schema
 from vlp_jax.config.targets import Fail
 from vlp_jax.errors import ConfigError
 
-SOURCE_PROMPT = re.compile(r"[?&#]prompt=")  # an option of a source that puts captions into prompts
+SOURCE_PROMPT = re.compile(r"[?&#]prompt=")  # an option of a source that inserts captions into prompts
 
 
 def with_box_count(config: schema.Config, place: str) -> schema.Config:
-    """`config` with `box_count` of a fusion whose regions are boxes. Raises: ConfigError for graphs without their data, data
-    without a graph that reads them, and what does not go together with them."""
+    """`config` with `box_count` of a fusion whose regions are boxes.
+
+    Raises: ConfigError for graphs without their data, data without a graph that uses them, and
+      settings incompatible with them.
+    """
     def fail(path: str, text: str) -> NoReturn:
         raise ConfigError(f"{path}: {text}{f' [{place}]' if place else ''}")
 
@@ -33,7 +36,7 @@ def with_box_count(config: schema.Config, place: str) -> schema.Config:
 
 
 def check_there(name: str, data: schema.Boxes | schema.Dependencies | None, key: str, value: str, fail: Fail) -> None:
-    """Calls `fail` where only one of `data.NAME` and the fusion's `key` speaks of them, or the first does not say where."""
+    """Calls `fail` where only one of `data.NAME` and the fusion's `key` is set, or the first has no field."""
     if data is None and value == name:
         fail(f"model.fusion.{key}", f"{name!r} needs data.{name}: set it, such as dict(field={name!r}), the field of the metadata "
                                     "that holds them")
@@ -44,8 +47,11 @@ def check_there(name: str, data: schema.Boxes | schema.Dependencies | None, key:
 
 
 def check_pictures(config: schema.Config, fail: Fail) -> None:
-    """Calls `fail` for changes of a picture that boxes do not follow, and for an objective that tells patches: no nodes of theirs
-    are left."""
+    """Checks what is incompatible with boxes as regions.
+
+    Calls `fail` for augmentations that are not applied to boxes, and for an objective that predicts
+    patches, which are then no nodes.
+    """
     augmentation = config.data.augmentation
     for key, used in (("rotation", augmentation.rotation), ("randaugment.operations", augmentation.randaugment.operations)):
         if used:
@@ -56,7 +62,10 @@ def check_pictures(config: schema.Config, fail: Fail) -> None:
 
 
 def check_words(config: schema.Config, fail: Fail) -> None:
-    """Calls `fail` for texts that are more than one caption alone, of which `data.dependencies` know the words."""
+    """Calls `fail` for texts other than a single caption.
+
+    `data.dependencies` index the words of one caption.
+    """
     train = config.data.train
     why = "and data.dependencies count the words of captions alone; set"
     if config.data.text.truncation_side != "right":

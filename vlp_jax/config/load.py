@@ -1,4 +1,4 @@
-"""Reads `configs/NAME.py:VARIANT` with overrides into a checked `Config`."""
+"""Loads `configs/NAME.py:VARIANT` with overrides as a checked `Config`."""
 
 import difflib
 import inspect
@@ -19,18 +19,19 @@ from vlp_jax.errors import ConfigError
 
 PACKAGE = pathlib.Path(__file__).parents[1]
 FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")  # of this project's configs: in a wheel, and in the repository
-STAGES = "stages"  # the only key of a config that trains in stages: their configs by name, in order
+STAGES = "stages"  # the only key of a config of training in stages: the stages' configs by name, in order
 
 
 def load_config(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
-    """The experiment that a config file describes.
+    """The experiment of a config file.
 
     Args:
-      spec: `PATH`, `PATH:VARIANT` or, of a training in stages, `PATH:VARIANT:STAGE`; the file defines
-        `get_config(variant="full") -> ConfigDict`, or a dict {"stages": {NAME: ConfigDict, ...}}. A config of this project goes by
-        its name too: `clip_b16:smoke` is `configs/clip_b16.py:smoke`, wherever the command is run.
+      spec: `PATH`, `PATH:VARIANT` or, for training in stages, `PATH:VARIANT:STAGE`. The file
+        defines `get_config(variant="full") -> ConfigDict`, or it returns a dict {"stages": {NAME:
+        ConfigDict, ...}}. A config of this project can be given by its name: `clip_b16:smoke` is
+        `configs/clip_b16.py:smoke`, in any working directory.
       overrides: (dotted key, text) pairs, applied in order.
-    Raises: ConfigError for a file that is missing, fails, or describes something impossible.
+    Raises: ConfigError for a file that is missing, fails, or describes an invalid experiment.
     """
     stages = load_stages(spec, overrides)
     if None not in stages and spec.count(":") < 2:
@@ -41,10 +42,14 @@ def load_config(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
 
 
 def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> dict[str | None, Config]:
-    """The experiments that a config file describes, in order: those of its stages by name, or one without a name.
+    """The experiments of a config file, in order: those of its stages by name, or one with the name None.
 
-    Arguments as of `load_config`; an override of `stages.NAME.KEY` is for that stage, of any other key for all.
-    Raises: as `load_config`, and ConfigError for a stage that begins with what none before it has trained.
+    Args:
+      spec: as in `load_config`.
+      overrides: as in `load_config`; an override of `stages.NAME.KEY` applies to that stage, any
+        other to all.
+    Raises: as `load_config`, and ConfigError for a stage with pretrained parameters of a stage that
+      is not before it.
     """
     path, variant, chosen = (*spec.split(":", 2), "", "")[:3]
     tree = _run(path, variant)
@@ -82,13 +87,13 @@ def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> dict[st
 
 
 def _checked(tree: dict, overrides: Sequence[tuple[str, str]], place: str) -> Config:
-    """The config of one experiment. Raises: ConfigError, ConfigErrors with all that is wrong with it."""
+    """The config of one experiment. Raises: ConfigError, or ConfigErrors with all its problems."""
     problems = Problems()
     return to_config(apply_overrides(tree, overrides, problems), place, problems)
 
 
 def _stages_in(tree: dict, path: str) -> dict[str, dict]:
-    """The configs of a training's stages. Raises: ConfigError for anything else in `tree`."""
+    """The configs of the stages. Raises: ConfigError for anything else in `tree`."""
     stages, others = tree[STAGES], sorted(tree.keys() - {STAGES})
     if others:
         raise ConfigError(f"{path}: {others[0]!r} stands beside {STAGES}; a key belongs to a stage")
@@ -108,7 +113,7 @@ def _check_stage(name: str, known: Collection[str], key: str) -> None:
 
 
 def _of_stage(name: str, overrides: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The overrides that concern a stage; its own duration is before one for all of them."""
+    """The overrides of a stage; its own duration precedes one for all stages."""
     prefix = f"{STAGES}.{name}."
     own = [key.removeprefix(prefix) for key, _ in overrides if key.startswith(prefix)]
     general = {*DURATIONS} if {*DURATIONS} & {*own} else set()
@@ -136,9 +141,11 @@ def _run(path: str, variant: str):
 
 
 def config_file(path: str) -> str:
-    """The file of a config: `path` itself, or the one of this project that has this name (`clip_b16`, `configs/clip_b16.py`).
+    """The file of a config: `path` itself, or this project's config of that name.
 
-    Raises: ConfigError where there is none, with the nearest names.
+    The name is such as `clip_b16` or `configs/clip_b16.py`.
+
+    Raises: ConfigError where there is none, with the closest names.
     """
     if os.path.isfile(path):
         return path

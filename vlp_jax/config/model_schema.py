@@ -1,4 +1,4 @@
-"""What a config may say about the model: the `model` section."""
+"""Schema of the `model` section."""
 
 import dataclasses
 
@@ -10,8 +10,10 @@ from vlp_jax.config.tower_schema import AnyImageTower, AnyTextTower, ImageTower,
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """An image encoder and a text encoder with a shared embedding space; a fusion, for objectives on both at once; a decoder, for
-    words to be predicted."""
+    """An image and a text encoder with a shared embedding space, an optional fusion and an optional decoder.
+
+    A fusion is for objectives on image and text together, a decoder for those that predict tokens.
+    """
 
     image: AnyImageTower = section(ImageTower)
     text: AnyTextTower = section(TextTower)

@@ -1,4 +1,4 @@
-"""What a config may say about the losses: the entries of the `objectives` section."""
+"""Schema of the losses: the entries of the `objectives` section."""
 
 import dataclasses
 from typing import Literal
@@ -8,12 +8,12 @@ from vlp_jax.config.fields import between
 
 @dataclasses.dataclass(frozen=True)
 class Weighted:
-    """How much an objective counts, and when. Fields that all objectives share."""
+    """The weight of an objective, and its schedule. Fields shared by all objectives."""
 
     weight: float = between(1.0, 0.0)
-    weight_start: int = between(0, 0)  # updates before it counts
-    weight_warmup: int = between(0, 0)  # updates over which its weight then grows from 0
-    weight_end: int | None = between(None, 1)  # updates after which it counts no more
+    weight_start: int = between(0, 0)  # updates with weight 0 at the start
+    weight_warmup: int = between(0, 0)  # updates over which the weight then grows from 0
+    weight_end: int | None = between(None, 1)  # updates after which the weight is 0
 
     @property
     def planned(self) -> bool:
@@ -23,10 +23,11 @@ class Weighted:
 
 @dataclasses.dataclass(frozen=True)
 class Scaled(Weighted):
-    """Fields that objectives share which learn the scale of cosines.
+    """Fields shared by objectives with a learned scale of cosines.
 
-    The parameter that is learned is the logarithm of the scale (CLIP), or its inverse (ALBEF), which moves by the learning rate
-    itself: at 1e-4 from 0.07 to 0.02 in 500 updates and not in 12,500.
+    The learned parameter is the logarithm of the scale (CLIP), or its inverse (ALBEF). The inverse
+    changes by the learning rate itself: at 1e-4 it goes from 0.07 to 0.02 in 500 updates instead of
+    12,500.
     """
 
     scale_parameter: Literal["log_scale", "temperature"] = "log_scale"
@@ -34,23 +35,23 @@ class Scaled(Weighted):
 
 @dataclasses.dataclass(frozen=True)
 class ContrastiveObjective(Scaled):
-    """Fields that the two contrastive objectives share."""
+    """Fields shared by the two contrastive objectives."""
 
-    positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # sharing which makes a pair positive
-    implementation: Literal["dense", "chunked", "ring"] = "dense"  # how the pairs are met; the numbers are the same
-    chunk_size: int = between(1024, 1)  # chunked and ring: texts that a device's images meet at once
+    positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # a pair that shares one is positive
+    implementation: Literal["dense", "chunked", "ring"] = "dense"  # how pairs are computed; results are equal
+    chunk_size: int = between(1024, 1)  # chunked and ring: texts that a device processes at once
 
 
 @dataclasses.dataclass(frozen=True)
 class SoftmaxContrastive(ContrastiveObjective):
-    """InfoNCE both ways (Radford et al. 2021)."""
+    """InfoNCE in both directions (Radford et al. 2021)."""
 
     kind: Literal["clip"] = "clip"
     initial_scale: float = between(1 / 0.07, 1e-6)  # multiplies cosine similarities
     minimum_scale: float = between(1.0, 1e-6)
     maximum_scale: float = between(100.0, 1e-6)
     label_smoothing: float = between(0.0, 0.0, 0.999)
-    mixup: float = between(0.0, 0.0)  # pictures are mixed in pairs by a weight from Beta(x, x), and their losses; 0 leaves them
+    mixup: float = between(0.0, 0.0)  # x of the weight from Beta(x, x) that mixes images and losses in pairs; 0: none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,61 +67,61 @@ class SigmoidContrastive(ContrastiveObjective):
 
 @dataclasses.dataclass(frozen=True)
 class Triplet(Weighted):
-    """A pair nearer than others, by a margin (Faghri et al. 2018)."""
+    """Hinge loss with a margin between matched and unmatched pairs (Faghri et al. 2018)."""
 
     kind: Literal["triplet"] = "triplet"
     margin: float = between(0.2, 0.0)  # of cosines
-    negatives: Literal["hardest", "all"] = "hardest"  # of a batch: only the nearest counts, or the sum of all that are too near
-    positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # sharing which makes no pair a negative
+    negatives: Literal["hardest", "all"] = "hardest"  # of a batch: only the nearest, or the sum over all within the margin
+    positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # a pair that shares one is no negative
 
 
 @dataclasses.dataclass(frozen=True)
 class MomentumContrastive(Scaled):
-    """InfoNCE against the averaged model's embeddings, a queue of earlier ones among them, with soft targets (Li et al. 2021)."""
+    """InfoNCE against the EMA model's embeddings and a queue, with soft targets (Li et al. 2021)."""
 
     kind: Literal["momentum_contrastive"] = "momentum_contrastive"
-    positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # sharing which makes a candidate a positive
+    positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # a candidate that shares one is positive
     initial_scale: float = between(1 / 0.07, 1e-6)
     minimum_scale: float = between(1.0, 1e-6)
     maximum_scale: float = between(1000.0, 1e-6)
-    queue: int = between(65_536, 1)  # pairs remembered, at least a batch
-    alpha: float = between(0.4, 0.0, 1.0)  # share of the averaged model's similarities in the targets
-    alpha_warmup: int = between(0, 0)  # updates over which that share grows from 0
-    teacher_dropout: bool = False  # whether the averaged model drops activations as the trained one does
+    queue: int = between(65_536, 1)  # pairs kept, at least a batch
+    alpha: float = between(0.4, 0.0, 1.0)  # weight of the EMA model's similarities in the targets
+    alpha_warmup: int = between(0, 0)  # updates over which alpha grows from 0
+    teacher_dropout: bool = False  # whether the EMA model drops activations as the trained one does
 
 
 @dataclasses.dataclass(frozen=True)
 class Matching(Weighted):
-    """Does a text belong to an image? (Li et al. 2021)"""
+    """Image-text matching, a binary classification of pairs (Li et al. 2021)."""
 
     kind: Literal["matching"] = "matching"
     negatives: Literal["similar", "uniform"] = "similar"  # uniform needs no embeddings
-    # Of the cosines by whose softmax similar negatives are drawn; None: the scale that a contrastive objective has learned so far
+    # Multiplies the cosines in the softmax that draws similar negatives; None: the scale learned by a contrastive objective so far
     negative_scale: float | None = between(1 / 0.07, 0.0)
     negative_floor: float = between(0.0, 0.0, 1.0)  # added to each probability of that softmax
-    # The wrong part of a negative pair; both: each image with a wrong text, and each text with a wrong image
+    # The replaced part of a negative pair; both: each image with a negative text, and each text with a negative image
     negatives_from: Literal["both", "text", "image"] = "both"
-    # Probability with which a pair is asked about as a wrong one, and not as it is; None: each as it is, and with each wrong part
+    # Probability that a pair is replaced by a negative one; None: each is classified as it is, and with each negative part
     negative_rate: float | None = between(None, 0.0, 1.0)
-    # cross_entropy: of a head of two numbers; binary_cross_entropy and hinge: of one, the log-odds, or a score beyond whose margin
-    # of 1 nothing is lost
+    # cross_entropy: of a head with two outputs. binary_cross_entropy and hinge: of a head with one, the log-odds, or a score with
+    # zero loss beyond a margin of 1.
     loss: Literal["cross_entropy", "binary_cross_entropy", "hinge"] = "cross_entropy"
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskedLanguage(Weighted):
-    """Hidden words from the others, and from the image (Devlin et al. 2019)."""
+    """Masked tokens from the others, and from the image (Devlin et al. 2019)."""
 
     kind: Literal["masked_language"] = "masked_language"
     with_image: bool = True
-    rate: float = between(0.15, 0.0, 1.0)  # of the tokens, of which 80% are hidden, 10% replaced and 10% left
-    keep_first: bool = True  # the start token is never chosen
-    keep_last: bool = True  # nor is the end token
+    rate: float = between(0.15, 0.0, 1.0)  # of the tokens, of which 80% are masked, 10% replaced and 10% unchanged
+    keep_first: bool = True  # the start token is never selected
+    keep_last: bool = True  # the end token is never selected
     mask_id: int | None = between(None, 0)  # None: the last id of `model.text.vocab_size`, beyond the tokenizer's
-    tied: bool = False  # words are told by the text tower's own embeddings
-    whole_words: bool = False  # all tokens of a word are chosen together (Cui et al. 2019); rate is of words then
-    alpha: float = between(0.0, 0.0, 1.0)  # weight of what the averaged model tells (Li et al. 2021, equation 7)
-    alpha_warmup: int = between(0, 0)  # updates over which that weight grows from 0
+    tied: bool = False  # the output embeddings are those of the text tower
+    whole_words: bool = False  # select all tokens of a word together (Cui et al. 2019); `rate` is then of words
+    alpha: float = between(0.0, 0.0, 1.0)  # weight of the EMA model's predictions (Li et al. 2021, equation 7)
+    alpha_warmup: int = between(0, 0)  # updates over which alpha grows from 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +130,7 @@ class CaptioningObjective(Weighted):
 
     kind: Literal["captioning"] = "captioning"
     label_smoothing: float = between(0.0, 0.0, 0.999)
-    unigram: Literal["running", "batch"] = "running"  # of which tokens the reference `unigram_entropy` is; batch with microbatches
+    unigram: Literal["running", "batch"] = "running"  # tokens counted for `unigram_entropy`; microbatches need "batch"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,40 +146,40 @@ class MaskedAutoencoder(Weighted):
 
 @dataclasses.dataclass(frozen=True)
 class ImageViews(Weighted):
-    """Two views of each picture among those of all pictures (Chen et al. 2020), as SLIP adds it to CLIP (Mu et al. 2022)."""
+    """Contrastive loss between two views of each image (Chen et al. 2020), as in SLIP (Mu et al. 2022)."""
 
     kind: Literal["simclr"] = "simclr"
     temperature: float = between(0.1, 1e-6)
     hidden_dim: int = between(4096, 1)  # of the projection head
     output_dim: int = between(256, 1)
-    first: Literal["image", "first_view"] = "image"  # first_view: two views beside the image, both by `data.view_augmentation`
+    first: Literal["image", "first_view"] = "image"  # first_view: two views next to the image, both by `data.view_augmentation`
 
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskedPatches(Weighted):
-    """Fields that the objectives share which tell the codes of hidden patches (Bao et al. 2022)."""
+    """Fields shared by the objectives that predict the codes of masked patches (Bao et al. 2022)."""
 
-    image_rate: float = between(0.4, 0.01, 0.99)  # of the patches
-    smallest_block: int = between(16, 1)  # patches are hidden in rectangles of at least so many
+    image_rate: float = between(0.4, 0.01, 0.99)  # fraction of masked patches
+    smallest_block: int = between(16, 1)  # smallest area of the masked rectangles, in patches
     codes: int = between(8192, 2)  # of a random-projection quantizer (Chiu et al. 2022)
-    code_width: int = between(16, 1)  # to which it projects a patch
+    code_width: int = between(16, 1)  # width of its projection of a patch
     codebook_seed: int = between(0, 0, 2**31 - 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskedImage(MaskedPatches):
-    """The codes of hidden patches from the visible ones."""
+    """The codes of masked patches from the visible ones."""
 
     kind: Literal["masked_image"] = "masked_image"
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskedJoint(MaskedPatches):
-    """Hidden patches and hidden words at once, from a fusion (Singh et al. 2022)."""
+    """Masked patches and masked tokens at once, from a fusion (Singh et al. 2022)."""
 
     kind: Literal["masked_joint"] = "masked_joint"
-    rate: float = between(0.15, 0.0, 1.0)  # of the words' tokens; this and what follows as in MaskedLanguage
+    rate: float = between(0.15, 0.0, 1.0)  # of the text's tokens; this and the following fields as in MaskedLanguage
     keep_first: bool = True
     keep_last: bool = True
     mask_id: int | None = between(None, 0)
@@ -188,44 +189,44 @@ class MaskedJoint(MaskedPatches):
 
 @dataclasses.dataclass(frozen=True)
 class Supervised(Weighted):
-    """Fields that the objectives share which tell a target of `data.targets`."""
+    """Fields shared by the objectives that predict a target of `data.targets`."""
 
-    target: str = ""  # its name there; must be given
-    features: Literal["image", "text", "fused"] = "fused"  # by what the tower pooled, or a fusion of both
-    hidden_dim: int | None = between(None, 1)  # of a layer with a norm in the head; None: the head is linear
-    dropout: float = between(0.0, 0.0, 1.0)  # of what the head's last layer reads
-    initial_bias: float = 0.0  # of the head's last layer; a low one says of scores that most classes are false
-    prior: Literal["running", "batch"] = "running"  # of which targets' frequencies `reference` knows; batch with microbatches
-    outputs: int | None = between(None, 1)  # of the head; None: as many as the target has, filled in when a config is read
+    target: str = ""  # its name there; required
+    features: Literal["image", "text", "fused"] = "fused"  # the tower's pooled vector, or a fusion of both
+    hidden_dim: int | None = between(None, 1)  # of a hidden layer with a norm; None: the head is linear
+    dropout: float = between(0.0, 0.0, 1.0)  # of the input of the head's last layer
+    initial_bias: float = 0.0  # of the head's last layer; a low one suits scores that are mostly 0
+    prior: Literal["running", "batch"] = "running"  # targets counted for `reference`; microbatches need "batch"
+    outputs: int | None = between(None, 1)  # of the head; None: as the target has, filled in when a config is loaded
 
 
 @dataclasses.dataclass(frozen=True)
 class Classification(Supervised):
-    """Which class."""
+    """Prediction of a class."""
 
     kind: Literal["classification"] = "classification"
-    loss: Literal["softmax", "binary", "hinge"] = "softmax"  # of one class, of scores of all, of one class by a margin
+    loss: Literal["softmax", "binary", "hinge"] = "softmax"  # softmax and hinge: of one class; binary: of scores of all
     label_smoothing: float = between(0.0, 0.0, 0.999)  # softmax
     margin: float = between(1.0, 0.0)  # hinge
 
 
 @dataclasses.dataclass(frozen=True)
 class Regression(Supervised):
-    """Which number, by the squared error."""
+    """Prediction of a number, with the squared error."""
 
     kind: Literal["regression"] = "regression"
 
 
 @dataclasses.dataclass(frozen=True)
 class AnsweringObjective(Weighted):
-    """A target that is a text, word by word, by `model.decoder` from what `model.fusion` made of picture and text."""
+    """A target text, token by token, by `model.decoder` from the fused image and text of `model.fusion`."""
 
     kind: Literal["answering"] = "answering"
-    target: str = ""  # its name in `data.targets`; must be given
+    target: str = ""  # its name in `data.targets`; required
     label_smoothing: float = between(0.0, 0.0, 0.999)
     unigram: Literal["running", "batch"] = "running"  # as in CaptioningObjective
-    shortlist: int = between(32, 1)  # evaluation: answers that are compared in full, after those with the likeliest first words
-    length: int | None = between(None, 2)  # of the target; None: filled in when a config is read
+    shortlist: int = between(32, 1)  # evaluation: number of answers, by their first tokens, that are ranked in full
+    length: int | None = between(None, 2)  # of the target; None: filled in when a config is loaded
 
 
 HidesWords = MaskedLanguage | MaskedJoint

@@ -1,4 +1,4 @@
-"""Overrides from the command line, `--config.section.key=value`, in a nested mapping."""
+"""Overrides from the command line, `--config.section.key=value`, applied to a nested mapping."""
 
 import ast
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,10 @@ ENTRIES = sections_of_entries(schema.Config)
 
 
 class Raw(str):
-    """A value as typed on the command line; its meaning depends on the type of the field it is for.
+    """A value as typed on the command line; its meaning depends on the type of its field.
 
-    flag: the whole override, for messages.
+    Attributes:
+      flag: the whole override, for messages.
     """
 
     flag: str
@@ -30,11 +31,14 @@ class Raw(str):
 def apply_overrides(tree: dict, overrides: Sequence[tuple[str, str]], problems: Problems | None = None) -> dict:
     """`tree` with dotted overrides from the command line.
 
-    A duration takes the place of another one that the tree has. `none` takes an entry out of a section of named ones, such as
-    `evaluators`; a key of an entry that is not there adds it.
+    A duration replaces another one in the tree. `none` removes an entry of a section of named
+    entries, such as `evaluators`; a key of an absent entry adds the entry.
+
     Args:
-      problems: to which overrides that cannot be applied are added; None: they are raised.
-    Raises: ConfigError.
+      tree: a nested mapping; it is changed.
+      overrides: (dotted key, text) pairs, applied in order.
+      problems: collects invalid overrides; None: they are raised.
+    Raises: ConfigError for invalid overrides, without `problems`.
     """
     found = Problems() if problems is None else problems
     durations = {path for path, text in overrides if path in DURATIONS and text.lower() != "none"}
@@ -49,7 +53,10 @@ def apply_overrides(tree: dict, overrides: Sequence[tuple[str, str]], problems: 
 
 
 def apply_override(tree: dict, path: str, text: str) -> None:
-    """Sets one key. Raises: ConfigError for a key below a single value, and for an entry to be taken out that is not there."""
+    """Sets one key.
+
+    Raises: ConfigError for a key below a single value, and for the removal of an absent entry.
+    """
     *parents, last = path.split(".")
     node = tree
     for depth, parent in enumerate(parents):
@@ -62,8 +69,12 @@ def apply_override(tree: dict, path: str, text: str) -> None:
 
 
 def section_at(value: Any, flag: str, path: str, rest: str) -> dict:
-    """A section, as a dictionary to be changed: one that is not there, or was taken out, is made by its first key, and one that
-    was typed as a whole is read."""
+    """A section as a mutable dictionary.
+
+    An absent or removed section is created empty, one typed as a whole is parsed.
+
+    Raises: ConfigError for a single value.
+    """
     if isinstance(value, Raw) and value.lower() != "none":
         try:
             value = ast.literal_eval(value)

@@ -1,5 +1,7 @@
-"""Turns loose configuration (nested mappings, override strings) into the frozen dataclasses of `schema.py`, or names every key that
-is wrong, a line each, with its place and what would be right."""
+"""Parses untyped configuration (nested mappings, override strings) into the frozen dataclasses of `schema.py`.
+
+An error names every invalid key, one per line, with its place and the valid alternatives.
+"""
 
 import ast
 import dataclasses
@@ -20,18 +22,18 @@ from vlp_jax.config.targets import with_outputs
 from vlp_jax.config.unused import check_unused
 from vlp_jax.errors import ConfigError
 
-LARGEST = 2**53  # up to which whole numbers are exact in JSON and as floats
+LARGEST = 2**53  # integers up to this are exact in JSON and as floats
 
 
 def to_config(tree: Mapping, place: str = "", problems: Sequence[str] = ()) -> schema.Config:
     """The checked `Config` of a nested mapping.
 
     Args:
-      tree: what a config file returned, overrides applied.
+      tree: the return value of a config file, with overrides applied.
       place: the file's name, for messages.
-      problems: what else has been found to be wrong with it.
-    Raises: ConfigError naming the key, the place, and the closest valid key or the allowed values; ConfigErrors for several keys.
-      How keys go together is checked once each of them can be read.
+      problems: other problems found before.
+    Raises: ConfigError naming the key, the place, and the closest valid key or the allowed values;
+      ConfigErrors for several keys. How keys fit together is checked once all of them are valid.
     """
     found = Problems(problems)
     parser = _Parser(place, tree, found)
@@ -59,7 +61,10 @@ def to_config(tree: Mapping, place: str = "", problems: Sequence[str] = ()) -> s
 
 
 def check_duration(config: schema.Config, problems: Sequence[str], place: str) -> None:
-    """Raises: ConfigError unless one of the three durations is set; one that cannot be read has been reported already."""
+    """Checks that exactly one of the three durations is set.
+
+    Raises: ConfigError where it is not; a duration with an invalid value is in `problems` already.
+    """
     durations = [name for name in DURATIONS if getattr(config, name) is not None]
     if len(durations) != 1 and not any(problem.startswith(f"{name}:") for problem in problems for name in DURATIONS):
         found = " and ".join(durations) or "none of them"
@@ -67,7 +72,15 @@ def check_duration(config: schema.Config, problems: Sequence[str], place: str) -
 
 
 def read_value(kind: type, name: str, text: str, flag: str) -> Any:
-    """The value of one field of a section, as typed on the command line. flag: what messages name. Raises: ConfigError."""
+    """The value of one field of a section, from its text on the command line.
+
+    Args:
+      kind: dataclass of the section.
+      name: of the field.
+      text: its value as typed.
+      flag: name of the option in messages.
+    Raises: ConfigError for an invalid value.
+    """
     field = next(field for field in dataclasses.fields(kind) if field.name == name)
     raw, parser = Raw(name, text), _Parser("")
     raw.flag = ""
@@ -89,7 +102,7 @@ def to_tree(config: Any) -> Any:
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}; sequences stay whole."""
+    """{"a": {"b": 1}} -> {"a.b": 1}; sequences are not flattened."""
     if not isinstance(tree, Mapping) or not tree:
         return {prefix: tree}
     flat = {}
@@ -103,17 +116,19 @@ def _at(place: str) -> str:
 
 
 class _Parser:
-    """One walk over a mapping; `place` is in every message. What is wrong is added to `problems`, and left out of the result."""
+    """One walk over a mapping. Problems are added to `problems`, with `place` in every message."""
 
     def __init__(self, place: str, tree: Any = None, problems: Problems | None = None):
         self.place, self.tree = place, tree
         self.problems = Problems() if problems is None else problems
 
     def fail(self, path: str, text: str, value: Any = None) -> typing.NoReturn:
+        """Raises a ConfigError for the key at `path`."""
         place = ", ".join(part for part in (value.flag if isinstance(value, Raw) else "", self.place) if part)
         raise ConfigError(f"{path}: {text}{_at(place)}")
 
     def dataclass(self, kind: type, tree: Any, path: str) -> Any:
+        """A section as a dataclass of the schema."""
         if dataclasses.is_dataclass(tree) and isinstance(tree, kind):
             return tree
         tree = self.section(tree, path)
@@ -135,7 +150,7 @@ class _Parser:
         return kind(**values)
 
     def unknown(self, path: str, siblings: list[str], value: Any) -> None:
-        """Reports a key that there is not; of a section that there is not, each key inside it."""
+        """Reports an unknown key; of an unknown section, each key inside it."""
         inside = flatten(value) if isinstance(value, Mapping) and value else {"": value}
         for rest, single in inside.items():
             with self.problems.noted():
@@ -143,6 +158,7 @@ class _Parser:
                 self.fail(where, f"unknown key {suggestion(path, siblings, schema.Config, self.tree, rest)}", single)
 
     def check_range(self, field: dataclasses.Field, parsed: Any, path: str, given: Any) -> None:
+        """Checks a value against the range of its field."""
         if parsed is None or "range" not in field.metadata:
             return
         low, high = field.metadata["range"]
@@ -155,6 +171,7 @@ class _Parser:
             self.fail(path, f"must be {allowed}, got {parsed}", given)
 
     def value(self, hint: Any, value: Any, path: str) -> Any:
+        """A value of the annotated type."""
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
         if origin in (typing.Union, types.UnionType):
             return self.union(arguments, value, path)
@@ -169,6 +186,7 @@ class _Parser:
         return self.scalar(hint, value, path)
 
     def union(self, arguments: tuple, value: Any, path: str) -> Any:
+        """An optional value, a section of one of several kinds, or a mapping or sequence."""
         if type(None) in arguments:
             if _is_none(value):
                 return None
@@ -176,7 +194,7 @@ class _Parser:
         if len(arguments) == 1:
             return self.value(arguments[0], value, path)
         value = self.section(value, path)
-        if not any(map(dataclasses.is_dataclass, arguments)):  # a section of values by name, or a sequence of them
+        if not any(map(dataclasses.is_dataclass, arguments)):  # values by name, or a sequence of them
             by_name = isinstance(value, Mapping)
             return self.value(next(a for a in arguments if (typing.get_origin(a) is dict) == by_name), value, path)
         kinds = {kind: a for a in arguments for kind in typing.get_args(typing.get_type_hints(a)["kind"])}
@@ -191,12 +209,13 @@ class _Parser:
         return self.dataclass(kinds[kind], value, path)
 
     def section(self, value: Any, path: str) -> Any:
-        """`value`, and of a section typed on the command line its keys."""
+        """`value`, or the mapping of a section typed on the command line."""
         written = self.literal(value, path) if isinstance(value, Raw) else value
         return written if isinstance(written, Mapping) else value
 
     def choice(self, choices: tuple, value: Any, path: str) -> Any:
-        if isinstance(value, Raw):  # a number or bool among them is text on the command line
+        """One of several literals."""
+        if isinstance(value, Raw):  # on the command line, numbers and bools are text
             value = next((choice for choice in choices if str(choice) == value
                           or (isinstance(choice, bool) and str(choice) == value.capitalize())), value)
         if value not in choices:
@@ -206,6 +225,7 @@ class _Parser:
         return choices[choices.index(value)]
 
     def mapping(self, item: Any, value: Any, path: str) -> dict:
+        """A section of named entries."""
         if isinstance(value, Raw):
             value = self.literal(value, path)
         if not isinstance(value, Mapping):
@@ -216,15 +236,16 @@ class _Parser:
         entries = {}
         for key, entry in value.items():
             if _is_none(entry) and any(sections_in(item)):
-                continue  # an entry that was there is taken out by None
+                continue  # None removes an entry
             with self.problems.noted():
                 entries[key] = self.value(item, entry, f"{path}.{key}")
         return entries
 
     def sequence(self, arguments: tuple, value: Any, path: str) -> tuple:
+        """A tuple; a single value is a tuple of one."""
         given = value
         if isinstance(value, Raw):
-            value = str(value) if value == "{}" else self.literal(value, path)  # a prompt, and no empty section
+            value = str(value) if value == "{}" else self.literal(value, path)  # a prompt, not an empty section
         if isinstance(value, (str, bytes)) or not isinstance(value, (tuple, list)):
             value = (value,)
         if len(arguments) == 2 and arguments[1] is Ellipsis:
@@ -235,7 +256,7 @@ class _Parser:
                      for i, (kind, item) in enumerate(zip(arguments, value, strict=True)))
 
     def literal(self, value: Raw, path: str) -> Any:
-        """The Python literal behind a command-line value; bare words are text."""
+        """The Python literal of a command-line value; bare words are text."""
         try:
             return ast.literal_eval(value)
         except (ValueError, SyntaxError):
@@ -246,6 +267,7 @@ class _Parser:
             return tuple(value.split(",")) if "," in value else str(value)
 
     def scalar(self, hint: type, value: Any, path: str) -> Any:
+        """An int, float, bool or text."""
         if isinstance(value, Mapping) and value:
             self.fail(path, f"is a single value and has no key {next(iter(value))!r}", _first_raw(value))
         parsed = _from_text(hint, value) if isinstance(value, Raw) else value
@@ -261,7 +283,7 @@ class _Parser:
 
 
 def with_kind(field: dataclasses.Field, value: Any) -> Any:
-    """`value`, and where it is a section without a kind, the field's usual one."""
+    """`value`; a section without a kind gets the field's default kind."""
     if "kind" not in field.metadata or not isinstance(value, Mapping):
         return value
     return {"kind": field.metadata["kind"], **value}
@@ -290,7 +312,7 @@ def _from_text(hint: type, text: str) -> Any:
 
 
 def _first_raw(value: Any) -> Any:
-    """A command-line value inside `value`, so that a message can quote the override and not the file."""
+    """A command-line value inside `value`, so that a message quotes the override and not the file."""
     while isinstance(value, Mapping) and value:
         value = next(iter(value.values()))
     return value

@@ -1,4 +1,4 @@
-"""What is wrong with a config, collected, so that all of it is reported at once."""
+"""Collects the problems of a config, so that all of them are reported at once."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ class Problems(list[str]):
 
     @contextlib.contextmanager
     def noted(self) -> Iterator[None]:
-        """A ConfigError that is raised inside is added to the list, and goes no further."""
+        """Adds a ConfigError raised inside to the list, and suppresses it."""
         try:
             yield
         except ConfigErrors as error:
@@ -20,7 +20,10 @@ class Problems(list[str]):
             self.append(error.args[0])
 
     def report(self) -> None:
-        """Raises: ConfigError where there is one problem, ConfigErrors where there are several."""
+        """Raises the collected problems, if any.
+
+        Raises: ConfigError for one problem, ConfigErrors for several.
+        """
         messages = list(dict.fromkeys(self))
         if messages:
             raise ConfigError(messages[0]) if len(messages) == 1 else ConfigErrors(messages)

@@ -1,4 +1,4 @@
-"""The key that was meant by one that does not exist: looked for in the whole config, also by its name in other code bases."""
+"""Suggests the intended key for an unknown one, from the whole config and from the names in other code bases."""
 
 import dataclasses
 import difflib
@@ -7,10 +7,10 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-ENTRY = "NAME"  # in paths, for the name of an entry of a section of named ones
-CLOSE, CLOSE_ELSEWHERE = 0.5, 0.72  # least similarity of a key in the same section, and of one anywhere else
+ENTRY = "NAME"  # in paths, the name of an entry in a section of named entries
+CLOSE, CLOSE_ELSEWHERE = 0.5, 0.72  # least similarity of a key in the same section, and in any other
 
-# What other code bases (OpenCLIP, big_vision, timm, PyTorch, transformers, Keras) call a setting: the end of its path here.
+# The end of a setting's path here: its names in other code bases (OpenCLIP, big_vision, timm, PyTorch, transformers, Keras).
 SYNONYMS = {
     "optimizer.learning_rate": ("lr", "rate", "base_lr", "peak_lr", "max_lr", "init_lr", "base_learning_rate", "step_size"),
     "optimizer.weight_decay": ("wd", "decay_weight", "l2"),
@@ -91,7 +91,10 @@ CALLED = {name: end for end, names in SYNONYMS.items() for name in names}
 
 
 def flag_suggestion(flag: str, schema: type) -> str:
-    """The override that was meant by an unknown flag such as `--batch-size=3`, in brackets behind a message, or nothing."""
+    """The intended override for an unknown flag such as `--batch-size=3`, or an empty text.
+
+    It is in brackets, for the end of a message.
+    """
     name, equals, value = flag.removeprefix("--").partition("=")
     found = suggestion(name.replace("-", "_"), [], schema, {}) if flag.startswith("--") else ""
     path = found.partition("'")[2].partition("'")[0]
@@ -99,16 +102,16 @@ def flag_suggestion(flag: str, schema: type) -> str:
 
 
 def suggestion(path: str, siblings: list[str], schema: type, tree: Mapping, rest: str = "") -> str:
-    """What to write in place of an unknown key, in brackets behind a message: "(did you mean 'depth'?)".
+    """The intended key for an unknown one, in brackets for the end of a message: "(did you mean 'depth'?)".
 
     Args:
       path: the unknown key with its section, dotted.
-      siblings: the keys that its section has.
+      siblings: the keys of its section.
       schema: the dataclass of the whole config.
-      tree: the config as it was given, whose entries lend their names.
+      tree: the config as it was given; its entries' names are used.
       rest: where the unknown key is a section, the dotted key inside it.
-    Returns: the nearest key of the same section by its last name, one of another section by its whole path, or all keys of the
-      section where nothing is like it.
+    Returns: the closest key of the same section by its last name, one of another section by its
+      whole path, or all keys of the section where none is similar.
     """
     everywhere = list(dict.fromkeys(paths_of(schema)))
     meant = meant_by(path, siblings, everywhere, tree)
@@ -121,7 +124,7 @@ def suggestion(path: str, siblings: list[str], schema: type, tree: Mapping, rest
 
 
 def meant_by(path: str, siblings: list[str], everywhere: list[str], tree: Mapping) -> str | None:
-    """The key that an unknown one is nearest to: the name of a sibling, or the path of another; None if nothing is like it."""
+    """The key closest to an unknown one: the name of a sibling, or the path of another; None if none is similar."""
     *section, key = path.split(".")
     if CALLED.get(key.lower()) in siblings:
         return CALLED[key.lower()]
@@ -130,7 +133,7 @@ def meant_by(path: str, siblings: list[str], everywhere: list[str], tree: Mappin
         if found:
             return named(nearest(found, section), tree)
     here = difflib.get_close_matches(key, siblings, n=1, cutoff=CLOSE)
-    # a key of another kind of this section is none of this one's
+    # keys of this section that are not siblings are of another kind
     elsewhere = similar(key, [other for other in everywhere if named(other, tree).rpartition(".")[0] != ".".join(section)], section)
     if elsewhere and (not here or likeness(key, last(elsewhere)) > likeness(key, here[0]) + 0.15):
         return named(elsewhere, tree)
@@ -138,7 +141,7 @@ def meant_by(path: str, siblings: list[str], everywhere: list[str], tree: Mappin
 
 
 def paths_of(kind: type, prefix: str = "") -> Iterator[str]:
-    """The dotted path of each key that a dataclass of the schema has; entries of a section of named ones as `NAME`."""
+    """The dotted path of each key of a dataclass of the schema; entries of a section of named entries as `NAME`."""
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         path = f"{prefix}{field.name}"
@@ -153,7 +156,7 @@ def sections_of_entries(kind: type) -> set[str]:
 
 
 def sections_in(hint: Any, entry: bool = False) -> Iterator[tuple[type, bool]]:
-    """The dataclasses that a field's type may hold, and whether as an entry with a name of its own."""
+    """The dataclasses allowed by a field's type, and whether each is an entry with a name of its own."""
     if dataclasses.is_dataclass(hint):
         yield hint, entry
     elif typing.get_origin(hint) in (typing.Union, types.UnionType):
@@ -164,7 +167,7 @@ def sections_in(hint: Any, entry: bool = False) -> Iterator[tuple[type, bool]]:
 
 
 def nearest(paths: list[str], section: list[str]) -> str:
-    """The path that shares most with a section; of several the shortest."""
+    """The path that shares the longest prefix with a section; of several, the shortest."""
     def shared(path: str) -> int:
         parts = path.split(".")
         return next((i for i, pair in enumerate(zip(parts, section, strict=False)) if pair[0] != pair[1]),
@@ -174,13 +177,13 @@ def nearest(paths: list[str], section: list[str]) -> str:
 
 
 def similar(key: str, paths: list[str], section: list[str]) -> str | None:
-    """The path whose last name is spelt most like a key, if any is."""
+    """The path whose last name is spelled most like a key; None if none is similar."""
     best = max((likeness(key, last(path)) for path in paths), default=0.0)
     return nearest([path for path in paths if likeness(key, last(path)) == best], section) if best >= CLOSE_ELSEWHERE else None
 
 
 def likeness(one: str, other: str) -> float:
-    """How alike a key is to a name of the schema, from 0 to 1, in whatever case it is written."""
+    """Similarity of a key to a name of the schema, from 0 to 1, ignoring case."""
     return difflib.SequenceMatcher(None, one.lower(), other).ratio()
 
 
@@ -190,7 +193,7 @@ def last(path: str) -> str:
 
 
 def named(path: str, tree: Mapping) -> str:
-    """A path whose entry bears the name of the first that there is."""
+    """A path with `NAME` replaced by the name of the first entry of its section."""
     section, entry, rest = path.partition(f".{ENTRY}.")
     entries: Any = tree if entry else None
     for part in section.split("."):

@@ -1,4 +1,4 @@
-"""What the objectives that tell a target need of `data.targets`: checked, and the size of their heads filled in."""
+"""Checks of the objectives that predict a target of `data.targets`; the size of their heads is filled in."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,13 +7,15 @@ from typing import NoReturn
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 
-Fail = Callable[[str, str], NoReturn]  # (key, what is wrong with it)
+Fail = Callable[[str, str], NoReturn]  # (key, problem)
 KIND_OF_LOSS = {"softmax": "class", "hinge": "class", "binary": "scores"}
 
 
 def with_outputs(config: schema.Config, place: str) -> schema.Config:
-    """`config` with `outputs` of every objective that tells a target. Raises: ConfigError for a target that does not say what it
-    is, and for an objective that it does not fit."""
+    """`config` with `outputs`, or `length`, of every objective that predicts a target.
+
+    Raises: ConfigError for an incomplete target, and for an objective that does not fit its target.
+    """
     def fail(path: str, text: str) -> NoReturn:
         raise ConfigError(f"{path}: {text}{f' [{place}]' if place else ''}")
 
@@ -31,7 +33,7 @@ def with_outputs(config: schema.Config, place: str) -> schema.Config:
 
 
 def check_target(path: str, target: schema.AnyTarget, fail: Fail) -> None:
-    """Calls `fail` for a target without a field, or without a number of classes that its names agree with."""
+    """Calls `fail` for a target without a field, or without a number of classes that agrees with its names."""
     if not target.field:
         fail(f"{path}.field", "is missing; name the field of the metadata that holds it")
     if not isinstance(target, schema.Classes):
@@ -47,7 +49,10 @@ def check_target(path: str, target: schema.AnyTarget, fail: Fail) -> None:
 
 
 def outputs_of(path: str, objective: schema.Supervised, config: schema.Config, fail: Fail) -> int:
-    """How many numbers an objective tells. Calls `fail` where its target is of another kind, or what it reads is not there."""
+    """The number of outputs of an objective.
+
+    Calls `fail` where its target is of another kind, or its features are absent.
+    """
     target = target_of(path, objective, config, fail)
     wanted = "number" if isinstance(objective, schema.Regression) else KIND_OF_LOSS[objective.loss]
     if target.kind != wanted:
@@ -65,7 +70,7 @@ def outputs_of(path: str, objective: schema.Supervised, config: schema.Config, f
 
 def target_of(path: str, objective: schema.Supervised | schema.AnsweringObjective, config: schema.Config,
               fail: Fail) -> schema.AnyTarget:
-    """What an objective tells. Calls `fail` where there is no such target."""
+    """The target of an objective. Calls `fail` where it does not exist."""
     if objective.target not in config.data.targets:
         known = ", ".join(config.data.targets) or "none; set data.targets.NAME=dict(kind='class', field=..., classes=...)"
         fail(f"{path}.target", f"{objective.target!r} is no name of data.targets (there are: {known})")
@@ -73,7 +78,10 @@ def target_of(path: str, objective: schema.Supervised | schema.AnsweringObjectiv
 
 
 def length_of(path: str, objective: schema.AnsweringObjective, config: schema.Config, fail: Fail) -> int:
-    """How many tokens an answer has. Calls `fail` where its target is no text, or nothing can write it."""
+    """The number of tokens of an answer.
+
+    Calls `fail` where its target is no text, or the model cannot generate it.
+    """
     target, decoder, fusion = target_of(path, objective, config, fail), config.model.decoder, config.model.fusion
     if target.kind != "text":
         fail(f"{path}.target", f"needs a target of kind 'text', data.targets.{objective.target} is one of kind {target.kind!r}")
@@ -88,7 +96,7 @@ def length_of(path: str, objective: schema.AnsweringObjective, config: schema.Co
              f"is {target.length}, more than model.text.length={config.model.text.length}")
     text = config.data.text
     for key, token, does in (("start_token", text.start_token, "begins"), ("end_token", text.end_token, "ends")):
-        if token is None:  # without an end, an answer is ranked before all that go on from it
+        if token is None:  # without an end, an answer is ranked above all its continuations
             fail(f"data.text.{key}", f"is None, and {path} {does} an answer with it; set one")
     if objective.length not in (None, target.length):
         fail(f"{path}.length", f"is {objective.length}, data.targets.{objective.target} has {target.length}; leave it out")
@@ -96,5 +104,5 @@ def length_of(path: str, objective: schema.AnsweringObjective, config: schema.Co
 
 
 def number_of_classes(target: schema.AnyTarget) -> int:
-    """Of a target: how many classes it has; 1 for a number."""
+    """The number of classes of a target; 1 for a number."""
     return (target.classes or len(target.names)) if isinstance(target, schema.Classes) else 1

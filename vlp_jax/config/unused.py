@@ -1,4 +1,4 @@
-"""Settings that another setting leaves without effect: named, since whoever wrote them expects one."""
+"""Finds settings that have no effect because of another setting."""
 
 import dataclasses
 
@@ -9,24 +9,30 @@ MOMENTS = {"adamw": ("b1", "b2", "epsilon"), "adam": ("b1", "b2", "epsilon"), "m
            "lion": ("b1", "b2"), "adafactor": ("b1", "b2"), "sgd": ()}
 OF_SCHEDULES = {"cosine": ("final",), "linear": ("final",), "rsqrt": ("decay", "timescale", "final"), "constant": (),
                 "exponential": ("factor", "period", "final"), "warmup_stable_decay": ("decay", "final")}
-# For which tasks of an evaluator a setting is; one that is not here is for all.
+# The tasks of an evaluator that a setting is for; one that is absent is for all.
 TASKS_OF_SETTINGS = {"class_field": ("zero_shot",), "templates": ("zero_shot",), "class_names": ("zero_shot",),
                      "captions_per_class": ("zero_shot",), "merge_equal_captions": ("retrieval",), "by": ("classification",),
                      "objective": ("classification", "regression", "answers"), "num_beams": ("captions", "answers"),
                      "length_penalty": ("captions", "answers"), "early_stopping": ("captions", "answers")}
-LISTED = ("zero_shot", "retrieval")  # tasks without which their settings are listed, and no error
+LISTED = ("zero_shot", "retrieval")  # tasks whose settings are listed, and are no error, where the task is absent
 CHUNK_SIZE = schema.ContrastiveObjective().chunk_size
 
 
 def check_unused(config: schema.Config, place: str) -> None:
-    """Raises: ConfigError naming each setting that would do nothing, and what it needs."""
+    """Checks for settings without an effect.
+
+    Raises: ConfigError naming each, and what it needs.
+    """
     at = f" [{place}]" if place else ""
     Problems(f"{path}: has no effect {needed}{at}" for path, unused, needed in unused_settings(config) if unused).report()
 
 
 def passed_over(config: schema.Config) -> list[str]:
-    """Settings, other than their defaults, for which a kind or a task has no use: (`optimizer.b1=0.95`, beside what). They are no
-    error: whoever tries another one on a config that sets them for its own should not have to take them back."""
+    """Settings, other than their defaults, that a kind or a task does not use.
+
+    They are returned as `optimizer.b1=0.95 has no effect with ...`. They are no error, so that
+    another kind can be tried on a config with settings for its own.
+    """
     optimizer, schedule = config.optimizer, config.optimizer.schedule
     settings = [("optimizer", optimizer, [name for name in ("b1", "b2", "epsilon") if name not in MOMENTS[optimizer.kind]],
                  f"with optimizer.kind={optimizer.kind!r}"),
@@ -41,7 +47,7 @@ def passed_over(config: schema.Config) -> list[str]:
 
 
 def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
-    """(setting, whether it does nothing, beside what or without what)."""
+    """All checks, as tuples of the setting, whether it has no effect, and the reason."""
     image = config.model.image
     settings = [] if image.kind == "vit" else unused_of_convolutions(image)
     stacks = {"image": image, "text": config.model.text, "fusion": config.model.fusion, "decoder": config.model.decoder}
@@ -105,7 +111,7 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
 
 
 def unused_parts(config: schema.Config) -> list[tuple[str, bool, str]]:
-    """A decoder and a fusion by which no objective predicts anything."""
+    """A decoder and a fusion that no objective uses."""
     objectives = config.objectives.values()
     writes = any(isinstance(objective, schema.CaptioningObjective | schema.AnsweringObjective) for objective in objectives)
     fuses = any(isinstance(objective, schema.Matching | schema.MaskedJoint | schema.AnsweringObjective)
@@ -122,7 +128,7 @@ def unused_parts(config: schema.Config) -> list[tuple[str, bool, str]]:
 
 
 def unused_of_targets(config: schema.Config) -> list[tuple[str, bool, str]]:
-    """Targets that nothing tells, and what another setting of a target or of its objective leaves without effect."""
+    """Targets that no objective predicts, and settings of a target or of its objective without an effect."""
     objectives = {name: spec for name, spec in config.objectives.items() if isinstance(spec, schema.Supervised)}
     told = {spec.target for spec in config.objectives.values() if isinstance(spec, schema.Supervised | schema.AnsweringObjective)}
     settings = [(f"data.targets.{name}", name not in told, f"without an objective that has target={name!r}")
@@ -148,7 +154,7 @@ def unused_of_targets(config: schema.Config) -> list[tuple[str, bool, str]]:
 
 
 def unused_of_graphs(fusion: schema.Fusion | None) -> list[tuple[str, bool, str]]:
-    """Who is whose neighbour, said of regions and words that there are not."""
+    """Neighbourhoods of regions and words that are absent."""
     if not isinstance(fusion, schema.GraphFusion):
         return []
     default = schema.GraphFusion()
@@ -159,7 +165,7 @@ def unused_of_graphs(fusion: schema.Fusion | None) -> list[tuple[str, bool, str]
 
 
 def unused_of_convolutions(tower: schema.ResNetTower | schema.ConvolutionTower) -> list[tuple[str, bool, str]]:
-    """What a convolutional network does not read, with the norm or the pooling that it has."""
+    """Settings that a convolutional network does not use with its norm or pooling."""
     default = type(tower)()
     changed = {field.name for field in dataclasses.fields(tower) if getattr(tower, field.name) != getattr(default, field.name)}
     settings = [("model.image.groups", tower.norm != "group" and "groups" in changed, f"beside norm={tower.norm!r}")]
@@ -172,7 +178,7 @@ def unused_of_convolutions(tower: schema.ResNetTower | schema.ConvolutionTower) 
 
 
 def unused_of_resnet(tower: schema.ResNetTower, changed: set[str]) -> list[tuple[str, bool, str]]:
-    """What CLIP's ResNet does not read, and what only it does."""
+    """Settings that CLIP's ResNet does not use, and settings that only it uses."""
     stem = [(f"model.image.{name}", tower.clip and name in changed, "beside clip=True, which has a stem of its own")
             for name in ("stem_size", "stem_stride", "max_pool")]
     pooling = [(f"model.image.{name}", not tower.clip and name in changed, "without clip=True, for whose attention pooling it is")
@@ -181,7 +187,7 @@ def unused_of_resnet(tower: schema.ResNetTower, changed: set[str]) -> list[tuple
 
 
 def unused_of_text_tower(config: schema.Config) -> list[tuple[str, bool, str]]:
-    """What a decoder inside the text tower does not read, and what only such a one does."""
+    """Settings that a decoder inside the text tower does not use, and settings that only such a decoder uses."""
     decoder, fusion, default, settings = config.model.decoder, config.model.fusion, schema.Decoder(), []
     parts = {"fusion": isinstance(fusion, schema.TextTowerFusion) and fusion.start_token}
     if isinstance(decoder, schema.RecurrentDecoder):

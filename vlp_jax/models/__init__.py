@@ -1,1 +1,1 @@
-"""Linen modules: layers, towers, and their composition. They know nothing of losses."""
+"""Linen modules: layers, towers, and their composition. No losses."""

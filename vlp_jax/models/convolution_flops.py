@@ -1,4 +1,4 @@
-"""Operations of convolutional image towers on one picture, forward."""
+"""FLOPs of convolutional image towers for one image, forward."""
 
 from vlp_jax.config import schema
 from vlp_jax.models.towers import blocks_of
@@ -8,17 +8,17 @@ from vlp_jax.models.vision.resnet import EXPANSION
 
 
 def convolution(side: int, size: int, channels: int, wider: int) -> int:
-    """A convolution with size^2 weights between two channels, to a map of side x side."""
+    """A convolution with size^2 weights per pair of channels and an output of side x side."""
     return 2 * side**2 * size**2 * channels * wider
 
 
 def convolution_flops(tower: schema.ResNetTower | schema.VggTower | schema.InceptionTower) -> int:
-    """What the tower's kind computes."""
+    """FLOPs of the tower, by its kind."""
     return {"resnet": resnet_flops, "vgg": vgg_flops, "inception_v3": inception_flops}[tower.kind](tower)
 
 
 def convolution_tokens(tower: schema.ResNetTower | schema.VggTower | schema.InceptionTower) -> int:
-    """How many places the last feature map has."""
+    """The number of positions of the last feature map."""
     if tower.kind != "resnet":
         return map_side(tower)**2
     halvings = len(blocks_of(tower)[0]) - 1 + (tower.clip or tower.max_pool)
@@ -50,7 +50,7 @@ def inception_flops(tower: schema.InceptionTower) -> int:
 
 
 def branch_flops(branch: inception.Branch, channels: int, side: int, width: int) -> tuple[int, int, int]:
-    """Of one branch of an Inception block: operations, and the channels and the side of what it gives."""
+    """FLOPs of one branch of an Inception block, and the channels and the side of its output."""
     flops = 0
     for step in branch:
         parts = step if isinstance(step, tuple) else (step,)

@@ -1,4 +1,7 @@
-"""Floating-point operations of the towers' matrix products, from their config: what a model needs, not what a program does."""
+"""FLOPs of the towers' matrix products, from their config.
+
+They are what the model needs, not what a compiled program executes.
+"""
 
 from vlp_jax.config import schema
 from vlp_jax.models.convolution_flops import convolution_flops, convolution_tokens
@@ -9,34 +12,55 @@ from vlp_jax.models.towers import image_token_width, image_width
 
 
 def layer_flops(size: Size, tokens: int, activation: str) -> int:
-    """One self-attention layer on one example: query, key, value and output (2 N D^2 each), logits and mixing (2 N^2 D each),
-    and the MLP's two products, or three with a gate (2 N D F each); a multiplication and an addition are two operations."""
+    """One self-attention layer on one example; a multiplication and an addition are two operations.
+
+    Query, key, value and output: 2 N D^2 each. Logits and weighted sum: 2 N^2 D each. The MLP's two
+    products, or three with a gate: 2 N D F each.
+    """
     width = size.width
     return 8 * tokens * width**2 + 4 * tokens**2 * width + mlp_flops(size, tokens, activation)
 
 
 def stack_flops(tower: schema.Tower, size: Size, tokens: int, one_wanted: bool) -> int:
-    """All layers of a tower. one_wanted: only one token of the last layer is, for which no scanned stack makes an exception."""
+    """All layers of a tower.
+
+    Args:
+      tower: the config.
+      size: of its layers.
+      tokens: N.
+      one_wanted: whether only one token of the last layer is needed. A scanned stack computes all
+        tokens nonetheless.
+    """
     layer = layer_flops(size, tokens, tower.activation)
     last = pooling_flops(size, tokens, tower.activation) if one_wanted and not tower.scan else layer
     return (size.depth - 1) * layer + last if size.depth else 0
 
 
 def mlp_flops(size: Size, tokens: int, activation: str) -> int:
-    """The MLP's two products on so many tokens, or three with a gate."""
+    """The MLP's two products, or three with a gate, on N tokens."""
     return (6 if activation == "swiglu" else 4) * tokens * size.width * size.mlp_dim
 
 
 def pooling_flops(size: Size, tokens: int, activation: str) -> int:
-    """Attention pooling of one example: one query looks at all tokens, and an MLP. So does a layer of which one token is wanted."""
+    """Attention pooling of one example: one query attends to all tokens, and an MLP.
+
+    A layer of which only one token is needed costs the same.
+    """
     width = size.width
     return 4 * width**2 + 4 * tokens * width**2 + 4 * tokens * width + mlp_flops(size, 1, activation)
 
 
 def image_flops(tower: schema.AnyImageTower, embedding_dim: int, train: bool = True, tokens: bool = True,
                 embedded: bool = True) -> int:
-    """The image tower and its projection on one picture, forward. train: with the tokens that training drops left out.
-    tokens: whether anything needs them beside what is pooled. embedded: whether anything needs the projection."""
+    """The image tower and its projection on one image, forward.
+
+    Args:
+      tower: the config.
+      embedding_dim: width of the shared space.
+      train: whether tokens dropped in training are left out.
+      tokens: whether the tokens are needed in addition to the pooled vector.
+      embedded: whether the projection is needed.
+    """
     if tower.kind != "vit":
         return convolution_flops(tower) + (projection_flops(tower, image_width(tower), embedding_dim) if embedded else 0)
     size, patch = size_of(tower, "model.image"), patch_size_of(tower)
@@ -50,7 +74,7 @@ def image_flops(tower: schema.AnyImageTower, embedding_dim: int, train: bool = T
 
 
 def image_tokens(tower: schema.AnyImageTower) -> int:
-    """How many tokens a picture has; none of them dropped."""
+    """The number of tokens of an image, without token dropping."""
     if tower.kind == "vit":
         return (tower.image_size // patch_size_of(tower))**2 + (tower.pooling == "cls") + tower.registers
     return convolution_tokens(tower)
@@ -62,7 +86,7 @@ def cross_flops(width: int, queries: int, memory: int, memory_width: int) -> int
 
 
 def stem_flops(tower: schema.ImageTower, width: int, patches: int, patch: int) -> int:
-    """From pixels to tokens: one product a patch, or 3x3 convolutions."""
+    """From pixels to tokens: one product per patch, or 3x3 convolutions."""
     if tower.stem == "patch":
         return 2 * patches * 3 * patch**2 * width
     flops, channels, side = 0, 3, tower.image_size
@@ -74,7 +98,7 @@ def stem_flops(tower: schema.ImageTower, width: int, patches: int, patch: int) -
 
 
 def masked_autoencoder_flops(tower: schema.ImageTower, mask_ratio: float, decoder: Size) -> int:
-    """A masked autoencoder on one picture, forward: it encodes the visible patches, and decodes all of them."""
+    """A masked autoencoder on one image, forward: it encodes the visible patches and decodes all of them."""
     size, patch = size_of(tower, "model.image"), patch_size_of(tower)
     patches, others = (tower.image_size // patch)**2, (tower.pooling == "cls") + tower.registers
     visible = max(1, int(patches * (1.0 - mask_ratio)))
@@ -86,7 +110,10 @@ def masked_autoencoder_flops(tower: schema.ImageTower, mask_ratio: float, decode
 
 
 def text_flops(tower: schema.AnyTextTower, embedding_dim: int, tokens: bool = True, embedded: bool = True) -> int:
-    """The text tower and its projection on one caption, forward; looking up embeddings is no product. The rest as above."""
+    """The text tower and its projection on one caption, forward; an embedding look-up is not a product.
+
+    `tokens` and `embedded` as in `image_flops`.
+    """
     if isinstance(tower, schema.WordTower):
         flops = recurrent_flops(tower) if isinstance(tower, schema.RecurrentTower) else 2 * tower.length * tower.width
         return flops + (projection_flops(tower, tower.width, embedding_dim) if embedded else 0)
@@ -99,15 +126,24 @@ def text_flops(tower: schema.AnyTextTower, embedding_dim: int, tokens: bool = Tr
 
 
 def projection_flops(tower: schema.AnyImageTower | schema.AnyTextTower, width: int, embedding_dim: int) -> int:
-    """From what a tower pooled to the shared space, of one example."""
+    """From a tower's pooled vector to the shared space, for one example."""
     return 0 if tower.projection == "none" else 2 * width * embedding_dim
 
 
 def decoder_flops(config: schema.Model, pictures: int = 1, rows: int = 1, length: int | None = None,
                   memory: tuple[int, int] | None = None) -> int:
-    """The decoder and the words' logits on one text, forward; each layer has keys and values of the picture's tokens. Where texts
-    are packed: on so many rows of texts, beside each of which all of so many pictures stand. length: of the text, where it is not
-    as long as the text tower's. memory: (number, width) of the tokens that are looked at, where these are not the picture's."""
+    """The decoder and its vocabulary logits on one text, forward.
+
+    Each layer has keys and values of the image's tokens.
+
+    Args:
+      config: the model.
+      pictures: number of images of a window of packed texts, all of which each row attends to; 1
+        without packing.
+      rows: number of rows of packed texts of a window; 1 without packing.
+      length: of the text; None: that of the text tower.
+      memory: (number, width) of the tokens attended to; None: those of the image.
+    """
     length, memory = length or config.text.length, memory or (image_tokens(config.image), image_token_width(config.image))
     if isinstance(config.decoder, schema.RecurrentDecoder):
         return recurrent_decoder_flops(config, length, *memory)
@@ -127,7 +163,7 @@ def decoder_flops(config: schema.Model, pictures: int = 1, rows: int = 1, length
     seen *= pictures
     cross = 4 * length * width**2 + 4 * seen * memory_width * width + 4 * length * seen * width if seen else 0
     of_text = text_width(config.text)
-    flops = 2 * length * width**2 if inside else 0  # the words' head
+    flops = 2 * length * width**2 if inside else 0  # first layer of the language-model head
     flops += 2 * length * of_text * width if decoder.kind == "on_text_tower" and of_text != width else 0
     flops += logits + size.depth * (layer_flops(size, length, stack.activation) + cross)
     return pictures * pooling + rows * flops

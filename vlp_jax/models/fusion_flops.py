@@ -1,4 +1,4 @@
-"""Floating-point operations of a fusion's matrix products, from its config, as those of the towers in `flops.py`."""
+"""FLOPs of a fusion's matrix products, from its config, like those of the towers in `flops.py`."""
 
 from vlp_jax.config import schema
 from vlp_jax.models.flops import cross_flops, image_tokens, layer_flops, mlp_flops, text_flops
@@ -39,22 +39,28 @@ def fusion_flops(model: schema.Model) -> int:
 
 
 def pooled_fusion_flops(fusion: schema.PooledFusion, width: int) -> int:
-    """A fusion of what the towers pooled, two vectors of together so many numbers."""
+    """A fusion of the towers' pooled vectors; `width` is the sum of their widths."""
     if fusion.kind == "gated":
         return 2 * fusion.width * 2 * width
     return 2 * (fusion.rank if fusion.kind == "bilinear" else fusion.mlp_dim) * (width + fusion.width)
 
 
 def visual_attention_flops(fusion: schema.VisualAttentionFusion, images: int, image_width: int, text_width: int) -> int:
-    """So many tokens of an image, and what of a text is pooled; each hop scores the tokens and adds them up."""
+    """Visual attention of one pooled text to `images` tokens of an image.
+
+    Each hop scores the tokens and sums them.
+    """
     width = fusion.width
     hop = 2 * (images + 1) * width**2 + 4 * images * width
     return 2 * width * (images * image_width + text_width) + fusion.hops * hop
 
 
 def graph_flops(model: schema.Model) -> int:
-    """Both graphs' nodes, and in each round messages within and across, and an MLP. Neighbours are mixed by whole matrices, and so
-    are an image's tokens where its regions are boxes."""
+    """Both graphs' nodes, and in each round messages within and across, and an MLP.
+
+    Messages within a graph are products with whole adjacency matrices, and so is the pooling of an
+    image's tokens under boxes.
+    """
     fusion, width, image_width = model.fusion, model.fusion.width, image_token_width(model.image)
     boxes = fusion.regions == "boxes"
     images, texts = fusion.box_count if boxes else image_tokens(model.image), text_tokens(model.text)

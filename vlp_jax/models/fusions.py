@@ -1,4 +1,4 @@
-"""The fusion that the `model` section of a config describes, and its width."""
+"""The fusion of the `model` section of a config, and its width."""
 
 import dataclasses
 import math
@@ -19,9 +19,12 @@ from vlp_jax.models.towers import layer_options
 
 
 def build_fusion(config: schema.Model, precision: Precision) -> nn.Module | None:
-    """Raises: ConfigError for sizes that do not fit together."""
+    """The fusion of a config; None where there is none, or where the text tower's layers fuse.
+
+    Raises: ConfigError for sizes that do not fit together.
+    """
     fusion = config.fusion
-    if fusion is None or fusion.kind == "in_text_tower":  # whose layers the text tower has
+    if fusion is None or fusion.kind == "in_text_tower":  # the text tower has the layers
         return None
     if isinstance(fusion, schema.PooledFusion):
         return build_pooled_fusion(fusion, precision)
@@ -40,7 +43,7 @@ def build_fusion(config: schema.Model, precision: Precision) -> nn.Module | None
 
 
 def build_pooled_fusion(fusion: schema.PooledFusion, precision: Precision) -> PooledFusion:
-    """A fusion of what the towers pooled; its fields are those of its config."""
+    """A fusion of the towers' pooled vectors; its fields are those of its config."""
     kind = {"concatenation": Concatenation, "gated": GatedSum, "bilinear": LowRankBilinear,
             "visual_attention": VisualAttention}[fusion.kind]
     fields = {field.name: getattr(fusion, field.name) for field in dataclasses.fields(fusion) if field.name != "kind"}
@@ -48,14 +51,18 @@ def build_pooled_fusion(fusion: schema.PooledFusion, precision: Precision) -> Po
 
 
 def image_grid(tower: schema.AnyImageTower) -> Grid:
-    """Where an image encoder's tokens stand in the picture; none of them dropped."""
+    """Layout of an image encoder's tokens, without token dropping."""
     if tower.kind == "vit":
         return Grid(tower.image_size // patch_size_of(tower), int(tower.pooling == "cls"), tower.registers)
     return Grid(math.isqrt(image_tokens(tower)))
 
 
 def build_graph(config: schema.Model, precision: Precision) -> GraphFusion:
-    """Raises: ConfigError for heads that do not divide the width, and for an image without its whole grid of regions."""
+    """The graph fusion of a config.
+
+    Raises: ConfigError for heads that do not divide the width, and for an image whose grid of
+      regions is incomplete.
+    """
     fusion, image = config.fusion, config.image
     if fusion.width % fusion.heads:
         raise ConfigError(f"model.fusion: width {fusion.width} does not divide into {fusion.heads} heads")
@@ -69,7 +76,7 @@ def build_graph(config: schema.Model, precision: Precision) -> GraphFusion:
 
 
 def fused_width(config: schema.Model) -> int:
-    """The width of the text's tokens after fusion, or of what a fusion without tokens pools."""
+    """The width of the text's tokens after fusion, or of the pooled vector of a fusion without tokens."""
     if isinstance(config.fusion, schema.PooledFusion | schema.GraphFusion):
         return config.fusion.width
     inside = config.fusion.kind == "in_text_tower"
@@ -77,5 +84,8 @@ def fused_width(config: schema.Model) -> int:
 
 
 def pooled_width(config: schema.Model) -> int:
-    """The width of what a fusion pools: where it is of both streams, or both graphs, the two stand beside each other."""
+    """The width of a fusion's pooled vector.
+
+    It is twice the fused width where the vectors of two streams or graphs are concatenated.
+    """
     return fused_width(config) * (1 + (config.fusion.kind in ("co_attention", "graph")))

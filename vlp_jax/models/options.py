@@ -1,4 +1,4 @@
-"""What all transformers share: the precision they compute in, and the options of a layer."""
+"""Precision of computation, and the options of a transformer layer."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ Initializer = Callable[..., jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Precision:
-    """Parameters are float32; matrix products and activations use `compute`. Passed down, never decided twice."""
+    """Parameters are float32; matrix products and activations use `compute`. Created once and passed down."""
 
     compute: jnp.dtype = jnp.float32
 
@@ -28,22 +28,28 @@ class Precision:
             bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[-outputs:]))
 
     def working_copy(self, params: Any) -> Any:
-        """`params` with every kernel in `compute`, as each layer would cast it by itself. Cast before a scan over layers, the
-        gradients of the kernels leave the scan in `compute`, half as large, and the numbers are the same."""
+        """`params` with every kernel cast to `compute`, as each layer would cast it.
+
+        When cast before a scan over layers, the gradients of the kernels leave the scan in
+        `compute`, half as large, and results are equal.
+        """
         def cast(path, leaf):
             return leaf.astype(self.compute) if jax.tree_util.keystr(path[-1:], simple=True) == "kernel" else leaf
 
         return jax.tree_util.tree_map_with_path(cast, params)
 
     def layer_norm(self, epsilon: float, name: str | None = None, axis: str = "embed") -> nn.LayerNorm:
-        """Statistics in float32, result in `compute`."""
+        """LayerNorm with statistics in float32 and the result in `compute`."""
         return nn.LayerNorm(
             epsilon=epsilon, dtype=self.compute, param_dtype=jnp.float32, name=name,
             scale_init=nn.with_logical_partitioning(nn.initializers.ones, (axis,)),
             bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (axis,)))
 
     def rms_norm(self, epsilon: float, name: str | None = None, axis: str = "embed") -> nn.RMSNorm:
-        """Zhang & Sennrich 2019: no mean is taken off, and nothing added. Statistics in float32, result in `compute`."""
+        """RMSNorm (Zhang & Sennrich 2019), which subtracts no mean and adds no bias.
+
+        Statistics are in float32, the result is in `compute`.
+        """
         return nn.RMSNorm(epsilon=epsilon, dtype=self.compute, param_dtype=jnp.float32, name=name,
                           scale_init=nn.with_logical_partitioning(nn.initializers.ones, (axis,)))
 
@@ -63,7 +69,7 @@ ACTIVATIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class LayerOptions:
-    """Everything about a transformer layer except its place in the stack."""
+    """All options of a transformer layer except its index in the stack."""
 
     width: int
     heads: int
@@ -80,41 +86,57 @@ class LayerOptions:
     causal: bool = False
     cross_attention: bool = False
     initialization: str = "xavier"
-    depth: int = 1  # of the stack, which scales CLIP's initial values
-    attention: str = "auto"  # "plain": never by a platform's kernel
+    depth: int = 1  # of the stack; scales the initial values of "clip" and "gpt2"
+    attention: str = "auto"  # "plain": never a platform's kernel
     precision: Precision = Precision()
-    own: tuple[str, ...] = ()  # "attention", "cross", "mlp": what these layers do not share with others of the same name
+    own: tuple[str, ...] = ()  # branches whose parameters a decoder does not share with its tower: "attention", "cross", "mlp"
 
     def name_of(self, branch: str) -> str:
-        """The name of a branch's parameters; layers that are called by several stacks share those of one name."""
+        """The name of a branch's parameters; stacks that call the same layers share those of equal names."""
         return f"decoder_{branch}" if branch in self.own else branch
 
     def linear(self, x: jax.Array, name: str) -> jax.Array:
-        """[B, N, D'] -> [B, N, D]; call it inside a module."""
+        """A linear map [B, N, D'] -> [B, N, D]. To be called inside a module."""
         return self.precision.dense(self.width, ("embed", "mlp"), kernel_init=self.initializers()["residual"], name=name)(x)
 
     def to_width(self, x: jax.Array, name: str) -> jax.Array:
-        """[B, N, D'] -> [B, N, D]: x itself where it is that wide, else what a linear map makes of it."""
+        """[B, N, D'] -> [B, N, D]: x itself where it has this width, else a linear map of it."""
         return x if x.shape[-1] == self.width else self.linear(x, name)
 
     def normalisation(self, name: str, axis: str = "embed") -> nn.Module:
-        """The norm that the stack uses everywhere."""
+        """The norm used throughout the stack."""
         kind = self.precision.rms_norm if self.norm_kind == "rms" else self.precision.layer_norm
         return kind(self.norm_epsilon, name, axis)
 
     @property
     def keeps_branches(self) -> bool:
-        """Whether the backward pass needs what a residual branch gives, and not only the sum: for a scale on it, or a norm on the
-        sum. What is named `attention_residual`, `cross_residual` and `mlp_residual` to be kept is the branch then."""
+        """Whether the backward pass needs the output of a residual branch, and not only the sum.
+
+        This is so with layer scale and with post-norm. The activations named `attention_residual`,
+        `cross_residual` and `mlp_residual` for rematerialisation are then those outputs.
+        """
         return self.layer_scale is not None or self.norm == "post"
 
     def initializers(self) -> dict[str, Initializer]:
-        """Kernel initial values: `xavier` uniform (as big_vision), `normal` with a standard deviation of 0.02 (Devlin et al.
-        2019), `gpt2`: that, divided by the root of the number of residual branches, 2 depth, for what writes to the residual
-        stream (Radford et al. 2019, section 2.3), or `clip`: normal with a standard deviation of
-        D^-1/2 for query, key, value, D^-1/2 (2 depth)^-1/2 for what writes to the residual stream and (2 D)^-1/2 for
-        the MLP's input (Radford et al. 2021, section 2.4 and its code); or `torch`, what PyTorch's modules begin with: uniform up
-        to fan_in^-1/2, and up to (1.5 / D)^1/2 for query, key, value (`nn.Linear`, `nn.MultiheadAttention`)."""
+        """Initializers of the kernels, by the kind of layer, for the scheme `initialization`.
+
+        `xavier`: uniform, as in big_vision.
+
+        `normal`: std 0.02 (Devlin et al. 2019).
+
+        `gpt2`: std 0.02, divided by the square root of the number of residual branches, 2 depth,
+        for layers that write to the residual stream (Radford et al. 2019, section 2.3).
+
+        `clip`: normal with std D^-1/2 for query, key and value, D^-1/2 (2 depth)^-1/2 for layers
+        that write to the residual stream, and (2 D)^-1/2 for the MLP's input (Radford et al. 2021,
+        section 2.4 and its code).
+
+        `torch`: the defaults of PyTorch's modules: uniform up to fan_in^-1/2, and up to (1.5 /
+        D)^1/2 for query, key and value (`nn.Linear`, `nn.MultiheadAttention`).
+
+        Returns: the initializers of "attention" (query, key, value), "residual", "mlp", and for
+          `torch` also "patch".
+        """
         same = {"xavier": nn.initializers.xavier_uniform(), "normal": nn.initializers.normal(0.02)}.get(self.initialization)
         if same is not None:
             return dict(attention=same, residual=same, mlp=same)

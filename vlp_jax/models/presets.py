@@ -1,8 +1,8 @@
 """Published sizes of transformers: width, depth, heads, MLP width.
 
-Ti to B and L: Dosovitskiy et al. 2021 (table 1) and Touvron et al. 2021; So400m: Alabdulmohsin et al. 2023;
-H, g, G: Zhai et al. 2022 (table 2) with OpenCLIP's 4.3637 MLP ratio for g; clip-*: the text towers of Radford et al. 2021
-(table 20) and, for clip-g, of OpenCLIP's ViT-g-14.
+Ti to B and L: Dosovitskiy et al. 2021 (table 1) and Touvron et al. 2021; So400m: Alabdulmohsin et
+al. 2023; H, g, G: Zhai et al. 2022 (table 2) with OpenCLIP's 4.3637 MLP ratio for g; clip-*: the
+text towers of Radford et al. 2021 (table 20) and, for clip-g, of OpenCLIP's ViT-g-14.
 """
 
 import dataclasses
@@ -40,11 +40,17 @@ SIZES = {
 
 
 def size_of(tower, section: str) -> Size:
-    """The size a tower's config asks for: its preset, with whatever it states itself on top. Another width than the preset's keeps
-    the preset's width of a head and its ratio of mlp_dim, unless these are stated.
+    """The size of a tower: its preset, overridden by the sizes set in its config.
 
-    tower: has `preset` ("B" or "B/16"), `width`, `depth`, `heads`, `mlp_dim` (None: the preset's).
-    Raises: ConfigError naming `section` for an unknown preset or a width that does not divide into its heads.
+    A width other than the preset's keeps the preset's width of a head and its ratio of mlp_dim,
+    unless these are set.
+
+    Args:
+      tower: config with `preset` ("B" or "B/16"), `width`, `depth`, `heads`, `mlp_dim` (None: the
+        preset's).
+      section: the config section, for messages.
+    Raises: ConfigError naming `section` for an unknown preset or a width that does not divide into
+      its heads.
     """
     preset, stated = preset_of(tower, section), stated_sizes(tower)
     size = dataclasses.replace(preset, **scaled(preset, stated, section), **stated)
@@ -55,7 +61,10 @@ def size_of(tower, section: str) -> Size:
 
 
 def preset_of(tower, section: str) -> Size:
-    """The size that a tower's preset names. Raises: ConfigError."""
+    """The size named by a tower's preset.
+
+    Raises: ConfigError for an unknown preset.
+    """
     name = tower.preset.partition("/")[0]
     if name not in SIZES:
         raise ConfigError(f"{section}.preset: unknown size {name!r}, expected one of {', '.join(SIZES)}")
@@ -63,13 +72,15 @@ def preset_of(tower, section: str) -> Size:
 
 
 def stated_sizes(tower) -> dict[str, int]:
-    """What of its size a tower's config states itself."""
+    """The sizes set in a tower's config."""
     return {key: value for key in ("width", "depth", "heads", "mlp_dim") if (value := getattr(tower, key)) is not None}
 
 
 def scaled(preset: Size, stated: dict[str, int], section: str) -> dict[str, int]:
-    """heads and mlp_dim, as far as they are not stated, in proportion to a width that is. Raises: ConfigError where the width does
-    not divide so."""
+    """heads and mlp_dim, as far as they are not set, in proportion to a width that is.
+
+    Raises: ConfigError where the width does not allow it.
+    """
     width, free = stated.get("width", preset.width), [key for key in ("heads", "mlp_dim") if key not in stated]
     units = {"heads": preset.width // preset.heads, "mlp_dim": preset.width // math.gcd(preset.width, preset.mlp_dim)}
     unit = math.lcm(*(units[key] for key in free))
@@ -88,9 +99,11 @@ def preset_name(preset: Size) -> str:
 
 
 def derived_sizes(model) -> list[str]:
-    """A line for each tower whose width is not its preset's and decides its heads or mlp_dim.
+    """A line for each tower whose width differs from its preset's and determines its heads or mlp_dim.
 
-    model: the config's section. Raises: ConfigError as `size_of`.
+    Args:
+      model: the config section.
+    Raises: ConfigError as in `size_of`.
     """
     lines = []
     for name in ("image", "text", "fusion", "decoder"):
@@ -106,7 +119,10 @@ def derived_sizes(model) -> list[str]:
 
 
 def patch_size_of(tower) -> int:
-    """The patch size that an image tower's config states, or that its preset names ("B/16")."""
+    """The patch size set in an image tower's config, or named by its preset ("B/16").
+
+    Raises: ConfigError where there is neither.
+    """
     if tower.patch_size is not None:
         return tower.patch_size
     match = re.fullmatch(r"[^/]+/(\d+)", tower.preset)

@@ -1,4 +1,4 @@
-"""A picture's patches as discrete codes, of which nothing is learned (Chiu et al. 2022, "BEST-RQ", section 3.1)."""
+"""Discrete codes of an image's patches by a random, fixed codebook (Chiu et al. 2022, "BEST-RQ", section 3.1)."""
 
 import flax.struct
 import jax
@@ -8,14 +8,19 @@ from einops import rearrange
 
 @flax.struct.dataclass
 class Codebook:
-    """projection: float32 [P, W], of P pixel values; vectors: float32 [V, W], of length 1, one a code."""
+    """A random projection and code vectors.
+
+    Attributes:
+      projection: float32 [P, W], from P pixel values.
+      vectors: float32 [V, W], unit vectors, one per code.
+    """
 
     projection: jax.Array
     vectors: jax.Array
 
 
 def random_codebook(seed: int, pixels: int, codes: int, width: int) -> Codebook:
-    """The codebook of a seed: a projection that is Xavier uniform, and the directions of standard normal vectors."""
+    """The codebook of a seed: a Xavier uniform projection, and the directions of standard normal vectors."""
     projection, vectors = jax.random.split(jax.random.key(seed))
     vectors = jax.random.normal(vectors, (codes, width))
     return Codebook(jax.nn.initializers.xavier_uniform()(projection, (pixels, width)),
@@ -23,10 +28,17 @@ def random_codebook(seed: int, pixels: int, codes: int, width: int) -> Codebook:
 
 
 def patch_codes(image: jax.Array, patch: int, codebook: Codebook) -> jax.Array:
-    """[B, H, W, 3] pixels, normalised to about mean 0 and variance 1 over the data -> int32 [B, N], each patch's code.
+    """The code of each patch.
 
-    argmin_v |c_v - A x / |A x||, x a patch's values row by row, A the projection and c_v the vectors: the largest product with c_v,
-    whatever the length of A x. A patch of zeros has code 0.
+    The code is argmin_v |c_v - A x / |A x||, with x a patch's values row by row, A the projection
+    and c_v the vectors. This is the largest product with c_v, whatever the norm of A x. A patch of
+    zeros has code 0.
+
+    Args:
+      image: [B, H, W, 3] pixels, normalised to mean 0 and variance 1, approximately, over the data.
+      patch: side of a patch in pixels.
+      codebook: the projection and the vectors.
+    Returns: int32 [B, N].
     """
     x = rearrange(image.astype(jnp.float32), "b (h p) (w q) c -> b (h w) (p q c)", p=patch, q=patch)
     exact = jax.lax.Precision.HIGHEST

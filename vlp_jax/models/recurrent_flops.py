@@ -1,4 +1,4 @@
-"""Operations of recurrent networks' matrix products on one caption, forward."""
+"""FLOPs of the matrix products of recurrent networks for one caption, forward."""
 
 from vlp_jax.config import schema
 from vlp_jax.models.decoder.recurrent import STATES
@@ -8,12 +8,12 @@ GATES = {"lstm": 4, "gru": 3}
 
 
 def cell_flops(kind: str, width: int, hidden: int) -> int:
-    """One step of a cell: each gate's products with what enters and with the state."""
+    """One step of a cell: each gate's products with the input and with the state."""
     return 2 * GATES[kind] * hidden * (width + hidden)
 
 
 def recurrent_flops(tower: schema.RecurrentTower) -> int:
-    """A recurrent text encoder: its cells, each way, and pooling."""
+    """A recurrent text encoder: its cells in each direction, and pooling."""
     kind, ways = "gru" if tower.kind == "gru" else "lstm", 1 + (tower.kind == "bidirectional_lstm")
     flops = sum(tower.length * ways * cell_flops(kind, width, tower.width // ways)
                 for width in (tower.embedding_width, *(tower.width,) * (tower.depth - 1)))
@@ -22,8 +22,16 @@ def recurrent_flops(tower: schema.RecurrentTower) -> int:
 
 
 def recurrent_decoder_flops(config: schema.Model, length: int, tokens: int, seen: int) -> int:
-    """A recurrent decoder and the words' logits on a text of so many; the picture is read in front, or its tokens, so many of width
-    `seen`, are looked at before each word."""
+    """A recurrent decoder and its vocabulary logits.
+
+    The image is an input before the text, or its tokens are attended to before each text token.
+
+    Args:
+      config: the model.
+      length: number of text tokens.
+      tokens: number of the image's tokens.
+      seen: width of the image's tokens.
+    """
     decoder, hidden, words = config.decoder, config.decoder.width, config.decoder.embedding_width
     further = (decoder.depth - 1) * cell_flops(decoder.kind, hidden, hidden)
     if decoder.image == "state":

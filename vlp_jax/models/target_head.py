@@ -1,4 +1,4 @@
-"""From what a tower or a fusion pooled to the classes, scores or numbers that supervised objectives tell."""
+"""Prediction head from a pooled vector to the classes, scores or values of supervised objectives."""
 
 import functools
 
@@ -10,7 +10,11 @@ from vlp_jax.models.options import Precision
 
 
 class TargetHead(nn.Module):
-    """A linear layer, in front of it one with a norm and GELU where `hidden_dim` is given: [B, D] -> float32 [B, outputs]."""
+    """A linear layer, optionally after a hidden one with norm and GELU: [B, D] -> float32 [B, outputs].
+
+    Attributes:
+      hidden_dim: width of the hidden layer; None: no hidden layer.
+    """
 
     hidden_dim: int | None
     outputs: int

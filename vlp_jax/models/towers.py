@@ -1,4 +1,4 @@
-"""The towers that the `model` section of a config describes, and their widths."""
+"""The towers of the `model` section of a config, and their widths."""
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
@@ -19,7 +19,7 @@ from vlp_jax.models.vision.vit import ViT
 
 def layer_options(tower: schema.Stack, section: str, precision: Precision, causal: bool = False,
                   cross_attention: bool = False) -> LayerOptions:
-    """The stack that a tower's config describes."""
+    """The layer options of a tower's config."""
     size = size_of(tower, section)
     return LayerOptions(
         width=size.width, heads=size.heads, mlp_dim=size.mlp_dim, depth=size.depth, norm=tower.norm, norm_kind=tower.norm_kind,
@@ -30,13 +30,19 @@ def layer_options(tower: schema.Stack, section: str, precision: Precision, causa
 
 
 def build_image_tower(tower: schema.AnyImageTower, precision: Precision) -> ViT | ResNet | ClipResNet | Vgg | Inception:
-    """An image encoder, called with (image, train, tokens). Raises: ConfigError for sizes that do not fit together."""
+    """An image encoder, called with (image, train, tokens).
+
+    Raises: ConfigError for sizes that do not fit together.
+    """
     build = {"vit": build_vit, "resnet": build_resnet, "vgg": build_vgg, "inception_v3": build_inception}[tower.kind]
     return build(tower, precision)
 
 
 def build_vit(tower: schema.ImageTower, precision: Precision) -> ViT:
-    """Raises: ConfigError for sizes that do not fit together."""
+    """The ViT of a config.
+
+    Raises: ConfigError for sizes that do not fit together.
+    """
     patch_size = patch_size_of(tower)
     if tower.image_size % patch_size:
         raise ConfigError(f"model.image: image_size {tower.image_size} does not divide into patches of {patch_size}")
@@ -58,7 +64,10 @@ def build_vit(tower: schema.ImageTower, precision: Precision) -> ViT:
 
 
 def check_stem(tower: schema.ImageTower, patch_size: int) -> None:
-    """Raises: ConfigError unless the stem's strides multiply to the patch size."""
+    """Checks that the stem's strides multiply to the patch size.
+
+    Raises: ConfigError where they do not.
+    """
     if len(tower.stem_channels) != len(tower.stem_strides) or not tower.stem_channels:
         raise ConfigError(f"model.image.stem_channels: needs one entry for each of stem_strides, "
                           f"got {tower.stem_channels} and {tower.stem_strides}")
@@ -71,7 +80,10 @@ def check_stem(tower: schema.ImageTower, patch_size: int) -> None:
 
 
 def build_resnet(tower: schema.ResNetTower, precision: Precision) -> ResNet | ClipResNet:
-    """Raises: ConfigError for an unknown depth and for sizes that do not fit together."""
+    """The ResNet of a config.
+
+    Raises: ConfigError for an unknown depth and for sizes that do not fit together.
+    """
     depths, bottleneck = blocks_of(tower)
     parts = Convolutions(tower.norm, tower.groups, tower.rematerialisation == "full", precision=precision)
     if not tower.clip:
@@ -90,7 +102,10 @@ def build_resnet(tower: schema.ResNetTower, precision: Precision) -> ResNet | Cl
 
 
 def blocks_of(tower: schema.ResNetTower) -> tuple[tuple[int, ...], bool]:
-    """How many blocks each stage has, and whether they are bottlenecks. Raises: ConfigError for a depth that is not in He et al."""
+    """The number of blocks of each stage, and whether they are bottlenecks.
+
+    Raises: ConfigError for a depth that is not in He et al.
+    """
     if tower.depth not in SIZES:
         raise ConfigError(f"model.image.depth: must be one of {', '.join(map(str, SIZES))} for a ResNet, got {tower.depth}")
     depths, bottleneck = SIZES[tower.depth]
@@ -108,15 +123,18 @@ def image_token_width(tower: schema.AnyImageTower) -> int:
 
 
 def image_width(tower: schema.AnyImageTower) -> int:
-    """The width of what an image encoder pools."""
+    """The width of an image encoder's pooled vector."""
     if tower.kind in ("vgg", "inception_v3"):
         return pooled_width(tower)
     return tower.output_dim if tower.kind == "resnet" and tower.clip else image_token_width(tower)
 
 
 def build_text_tower(tower: schema.AnyTextTower, precision: Precision) -> TextTransformer | RecurrentText | BagOfWords:
-    """A text encoder, called with (text, mask, train, tokens). Raises: ConfigError for sizes that do not fit together, and for a
-    pooled token that would see no text."""
+    """A text encoder, called with (text, mask, train, tokens).
+
+    Raises: ConfigError for sizes that do not fit together, and for a pooled token that attends to
+      no text.
+    """
     if isinstance(tower, schema.WordTower):
         return build_word_tower(tower, precision)
     if tower.causal and tower.pooling in ("cls", "first"):
@@ -134,8 +152,10 @@ def build_text_tower(tower: schema.AnyTextTower, precision: Precision) -> TextTr
 
 
 def build_decoder(config: schema.Model, precision: Precision) -> TextDecoder | RecurrentDecoder | WordHead:
-    """The decoder, or what is left of it where its layers are the text tower's. Raises: ConfigError for parts that do not fit
-    together."""
+    """The decoder, or its language-model head where its layers are the text tower's.
+
+    Raises: ConfigError for parts that do not fit together.
+    """
     decoder, on_tower = config.decoder, config.decoder.kind == "on_text_tower"
     if isinstance(decoder, schema.RecurrentDecoder):
         return RecurrentDecoder(cell=decoder.kind, vocab_size=config.text.vocab_size, embedding_width=decoder.embedding_width,
@@ -159,7 +179,10 @@ def build_decoder(config: schema.Model, precision: Precision) -> TextDecoder | R
 
 
 def check_decoder_on_tower(config: schema.Model) -> None:
-    """Raises: ConfigError unless the text tower's tokens, as many as the text's, know nothing of later ones."""
+    """Checks that the text tower's tokens depend on no later ones and are as many as the text's.
+
+    Raises: ConfigError where they are not.
+    """
     decoder, text = config.decoder, config.text
     if not text.causal or text.pooling == "cls":
         raise ConfigError("model.decoder.kind: 'on_text_tower' needs model.text.causal=True, and no pooling='cls': its tokens must "
@@ -170,10 +193,10 @@ def check_decoder_on_tower(config: schema.Model) -> None:
 
 
 def grounded_mode(fusion: schema.TextTowerFusion) -> TextMode:
-    """How the text tower reads a text beside a picture."""
+    """The text tower's mode as image-grounded encoder."""
     return TextMode("encode_token" if fusion.start_token else None, cross_attention=True)
 
 
 def decode_mode(decoder: schema.Decoder) -> TextMode:
-    """How the text tower writes a text, for a decoder inside it."""
+    """The text tower's mode as decoder."""
     return TextMode("decode_token" if decoder.start_token else None, decoder.image == "cross_attention", True, decoder.own)

@@ -1,4 +1,4 @@
-"""An image encoder and a text encoder with a shared embedding space, built from the `model` section of a config."""
+"""An image and a text encoder with a shared embedding space, built from the `model` section of a config."""
 
 import flax.linen as nn
 import jax
@@ -24,9 +24,9 @@ from vlp_jax.sharding.layout import constrain
 
 
 class VisionLanguageModel(nn.Module):
-    """Two towers, the projections into the shared space, and a fusion and a decoder where the config has them.
+    """Two towers, the projections into the shared space, and the fusion and decoder of the config, if any.
 
-    Each method works alone through `module.apply(variables, ..., method="encode_image")`.
+    Each method can be called alone through `module.apply(variables, ..., method="encode_image")`.
     """
 
     config: schema.Model
@@ -46,21 +46,37 @@ class VisionLanguageModel(nn.Module):
 
     def encode_image(self, image: jax.Array, train: bool = False, tokens: bool = True, kept: jax.Array | None = None,
                      masked: jax.Array | None = None, boxes: jax.Array | None = None) -> Encoding:
-        """[B, H, W, 3] normalised pixels -> the image tower's Encoding, with its `tokens` where they are wanted. kept: int32
-        [B, K], the only patches that a ViT is to encode; masked: bool [B, N], those that it is not to see; others have none.
-        boxes: float32 [B, R, 4], which the Encoding takes along for the fusion."""
+        """The image tower's Encoding.
+
+        Args:
+          image: [B, H, W, 3] normalised pixels.
+          train: whether to drop tokens, branches and activations.
+          tokens: whether the Encoding's `tokens` are needed.
+          kept: int32 [B, K], the only patches that a ViT encodes; other towers do not support it.
+          masked: bool [B, N], the patches that a ViT replaces by a mask token; other towers do not
+            support it.
+          boxes: float32 [B, R, 4], passed on in the Encoding for the fusion.
+        """
         chosen = {name: value for name, value in (("kept", kept), ("masked", masked)) if value is not None}
         return self.image(image, train, tokens, **chosen).replace(boxes=boxes)
 
     def encode_text(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True,
                     edges: jax.Array | None = None) -> Encoding:
-        """int32 [B, L], bool [B, L] -> the text tower's Encoding, with its `tokens` where they are wanted. edges: bool [B, L, L],
-        which the Encoding takes along for the fusion."""
+        """The text tower's Encoding.
+
+        Args:
+          text: int32 [B, L] token ids.
+          mask: bool [B, L], True for real tokens; None: all are real.
+          train: whether to drop branches and activations.
+          tokens: whether the Encoding's `tokens` are needed.
+          edges: bool [B, L, L], passed on in the Encoding for the fusion.
+        """
         return self.text(text, mask, train, tokens).replace(edges=edges)
 
     def fuse(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
-        """The Encodings of B pairs, with their tokens -> the text's tokens after fusion, their mask, and pooled [B, D].
+        """The fusion of the Encodings of B pairs, with their tokens.
 
+        Returns: the text's tokens after fusion, their mask, and pooled [B, D].
         Raises: ConfigError where the config has no fusion.
         """
         fusion = self.config.fusion
@@ -68,12 +84,12 @@ class VisionLanguageModel(nn.Module):
             raise ConfigError("model.fusion: an objective on image and text together needs one, such as kind='cross_attention'")
         if fusion.kind != "in_text_tower":
             return self.fusion(image, text, train)
-        mask = None if text.mask is None else text.mask[:, -text.ids.shape[1]:]  # without that of a class token in front
+        mask = None if text.mask is None else text.mask[:, -text.ids.shape[1]:]  # without the class token in front
         fused = self.text(text.ids, mask, train, text_mode=grounded_mode(fusion), memory=image)
         return FusedEncoding(fused.tokens, fused.mask, fused.pooled, fused.ids)
 
     def word_table(self) -> jax.Array:
-        """The text tower's embeddings of its vocabulary, float32 [V, D]; the tower has been called before."""
+        """The text tower's token embeddings, float32 [V, D]. The tower has to be called before."""
         return nn.meta.unbox(self.text.get_variable("params", "tokens"))["embedding"]
 
     def embed_image(self, encoding: Encoding) -> jax.Array:
@@ -86,11 +102,18 @@ class VisionLanguageModel(nn.Module):
 
     def decode(self, text: jax.Array, mask: jax.Array | None = None, memory: Encoding | None = None, train: bool = False,
                encoding: Encoding | None = None, prefix: jax.Array | None = None, packed: PackedRows | None = None) -> jax.Array:
-        """int32 [B, L], bool [B, L] -> logits float32 [B, L, V] of each next token, by the decoder (see `TextDecoder`).
+        """The decoder's logits of each next token (see `TextDecoder`).
 
-        memory: the picture's Encoding, where the decoder looks at one. encoding: the text tower's, for a decoder on top of it; it
-        is computed where it is not given. prefix: int32 [B], so many first tokens are seen at once. packed: of which texts the rows
-        consist.
+        Args:
+          text: int32 [B, L] token ids.
+          mask: bool [B, L], True for real tokens; None: all are real.
+          memory: the image's Encoding, where the decoder attends to one.
+          train: whether to drop branches and activations.
+          encoding: the text tower's Encoding, for a decoder on top of it; computed where it is not
+            given.
+          prefix: int32 [B], the number of first tokens that all tokens attend to.
+          packed: segments of rows that hold several texts.
+        Returns: float32 [B, L, V].
         """
         if isinstance(self.config.decoder, schema.RecurrentDecoder):
             return self.decoder(text, memory, train)
@@ -101,13 +124,19 @@ class VisionLanguageModel(nn.Module):
         return self.decoder(text, mask, memory, prefix, train, packed=packed)
 
     def answer(self, fused: FusedEncoding, text: jax.Array, mask: jax.Array | None = None, train: bool = False) -> jax.Array:
-        """As `decode`, of answers int32 [B, L] to pairs that are fused: the decoder looks at the text's tokens that have seen the
-        picture."""
+        """`decode` of answers int32 [B, L] to fused pairs: the decoder attends to the fused tokens of the text."""
         return self.decode(text, mask, as_memory(fused), train)
 
     def decode_next(self, text: jax.Array, position: jax.Array, memory: Encoding | None = None) -> jax.Array:
-        """As `decode`, of tokens int32 [B, n] that stand at `position` behind those of earlier calls, which the collection "cache"
-        holds (to be mutable). The first call gives the picture's `memory`, and may give no token (n = 0); later ones do not."""
+        """`decode` of tokens that follow those of earlier calls.
+
+        Earlier calls are kept in the collection "cache" (to be mutable).
+
+        Args:
+          text: int32 [B, n].
+          position: int32 scalar, position of the first of them.
+          memory: the image's Encoding, only in the first call, which may have no tokens (n = 0).
+        """
         if isinstance(self.config.decoder, schema.RecurrentDecoder):
             return self.decoder(text, memory, cached=True)
         cache = Cache(position, self.config.text.length)
@@ -119,26 +148,29 @@ class VisionLanguageModel(nn.Module):
 
     def written(self, text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool = False,
                 cache: Cache | None = None) -> jax.Array:
-        """`decode`, and with a cache `decode_next`, by the text tower's layers."""
+        """`decode`, or with a cache `decode_next`, by the text tower's layers."""
         decoder = self.config.decoder
         tokens = self.text(text, mask, train, cache=cache, text_mode=decode_mode(decoder), memory=memory).tokens
         return constrain(self.decoder(tokens, self.word_table() if decoder.tied else None), ("batch", None, "vocab"))
 
     def __call__(self, image: jax.Array | None, text: jax.Array | None, mask: jax.Array | None = None,
                  train: bool = False) -> tuple[jax.Array | None, jax.Array | None]:
-        """Unit vectors [B, E] of images and of texts; None for what is not given."""
+        """Unit vectors [B, E] of images and of texts; None for an input that is None."""
         images = None if image is None else self.embed_image(self.encode_image(image, train, tokens=False))
         texts = None if text is None else self.embed_text(self.encode_text(text, mask, train, tokens=False))
         return images, texts
 
 
 def as_memory(fused: FusedEncoding) -> Encoding:
-    """What a decoder that answers looks at: the text's tokens after fusion."""
+    """The memory of a decoder of answers: the text's tokens after fusion."""
     return Encoding(fused.tokens, fused.mask, fused.pooled)
 
 
 def embedding_dim(config: schema.Model) -> int:
-    """Size of the shared space. Raises ConfigError where a tower without projection has another width."""
+    """Width of the shared space.
+
+    Raises: ConfigError where a tower without projection has another width.
+    """
     widths = {"image": image_width(config.image), "text": text_width(config.text)}
     dim = config.embedding_dim or widths["text"]
     for name, tower in (("image", config.image), ("text", config.text)):
@@ -149,7 +181,7 @@ def embedding_dim(config: schema.Model) -> int:
 
 
 def build_projection(tower: schema.AnyImageTower | schema.AnyTextTower, dim: int, precision: Precision) -> nn.Module | None:
-    """From a tower's pooled [B, D] to the shared [B, dim]; None where the tower has none."""
+    """The linear map from a tower's pooled [B, D] to the shared [B, dim]; None for a tower without one."""
     if tower.projection == "none":
         return None
     return precision.dense(dim, ("embed", "embedding"), use_bias=tower.projection == "linear_with_bias",
@@ -157,7 +189,7 @@ def build_projection(tower: schema.AnyImageTower | schema.AnyTextTower, dim: int
 
 
 def project(projection: nn.Module | None, pooled: jax.Array) -> jax.Array:
-    """[B, D] -> [B, E]; as it is where there is no projection."""
+    """[B, D] -> [B, E]; the identity where there is no projection."""
     return pooled if projection is None else projection(pooled)
 
 

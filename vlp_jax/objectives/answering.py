@@ -1,4 +1,4 @@
-"""Answers written word by word, from what a fusion made of a picture and a text: generative question answering, and replies."""
+"""Generated answers to a fused image and text: generative question answering, and dialogue replies."""
 
 import flax.linen as nn
 import jax
@@ -15,15 +15,21 @@ from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss
 from vlp_jax.objectives.captioning import WordPrediction, token_losses
 
-NOT_LISTED = -1e6  # the score of an answer whose first word is too unlikely to be looked at further
+NOT_LISTED = -1e6  # added to the score of an answer whose first token is too unlikely to be ranked in full
 
 
 class Answering(WordPrediction):
-    """`next_token_loss` of a target that is a text: the decoder looks at the text's tokens after fusion, and writes the answer, as
-    BLIP does (Li et al. 2022, section 4.4), or a reply to a dialogue about the picture (Das et al. 2017, "Visual Dialog").
+    """`next_token_loss` of a target text, by the decoder from the text's tokens after fusion.
 
-    A row without an answer predicts nothing. Metrics: those of `WordPrediction`, and `target_rate`, the share of rows with one.
-    length: of the target, in tokens. shortlist: how many answers `scores` compares in full.
+    The text is an answer, as in BLIP (Li et al. 2022, section 4.4), or a reply in a dialogue about
+    the image (Das et al. 2017, "Visual Dialog"). A row without an answer contributes no
+    predictions.
+
+    Metrics: those of `WordPrediction`, and `target_rate`, the fraction of rows with an answer.
+
+    Attributes:
+      length: of the target, in tokens.
+      shortlist: number of answers that `scores` ranks in full.
     """
 
     target: str = ""
@@ -48,14 +54,23 @@ class Answering(WordPrediction):
         return Loss(loss.value, {**loss.metrics, "target_rate": mask[:, 0].mean(dtype=jnp.float32)})
 
     def scores(self, fused: FusedEncoding, model: VisionLanguageModel, candidates: np.ndarray) -> jax.Array:
-        """float32 [B, K]: log p of each answer, as BLIP ranks them (appendix B.2): those of the `shortlist` whose first words are
-        the likeliest; NOT_LISTED or less for others. candidates: int32 [K, L], -1 behind their ends."""
+        """log p of each candidate answer, ranked as in BLIP (appendix B.2).
+
+        Only the `shortlist` of answers with the likeliest first tokens is scored in full; others
+        get NOT_LISTED or less.
+
+        Args:
+          fused: Encoding of the pairs.
+          model: the VisionLanguageModel.
+          candidates: int32 [K, L], -1 after their ends.
+        Returns: float32 [B, K].
+        """
         candidates = jnp.asarray(candidates)
         count = min(self.shortlist, len(candidates))
         pure, variables = model.clone(parent=None), model.variables
 
         def log_likelihood(ids: jax.Array) -> jax.Array:
-            """float32 [B] of one answer a row, int32 [B, L]."""
+            """log p float32 [B] of one answer per row, int32 [B, L]."""
             text, mask = jnp.maximum(ids, 0), ids >= 0
             logits = pure.apply(variables, fused, text, mask, method="answer")
             return -jnp.where(mask[:, 1:], token_losses(logits, text)[0], 0.0).sum(axis=1)

@@ -1,4 +1,7 @@
-"""What an objective is: a Linen module with its own head that turns encodings into a loss, and declares its needs."""
+"""The interface of objectives: Linen modules that turn encodings into a loss.
+
+They have their own heads, and declare their needs.
+"""
 
 from typing import Any, ClassVar
 
@@ -12,32 +15,50 @@ from vlp_jax.config import schema
 
 @flax.struct.dataclass
 class Loss:
-    """A scalar to minimise, float32, and scalars to report beside it."""
+    """A scalar loss and its metrics.
+
+    Attributes:
+      value: float32 [], to be minimised.
+      metrics: scalars to report with it.
+    """
 
     value: jax.Array
     metrics: dict[str, jax.Array]
 
 
 class Objective(nn.Module):
-    """Base of all objectives. `__call__(encodings, batch, model) -> Loss`.
+    """Base class of all objectives. `__call__(encodings, batch, model) -> Loss`.
 
-    model: the VisionLanguageModel, for what an objective computes beside the shared encodings, such as a fusion of pairs that
-      it chose itself.
+    Args of the call:
+      encodings: the encodings named in `needs`.
+      batch: arrays of the pipeline, and `teacher`.
+      model: the VisionLanguageModel, for computations in addition to the shared encodings, such as
+        a fusion of pairs that the objective chooses itself.
 
-    needs: names of the encodings it reads (`pretraining_module.py` lists them); each is computed once a step for all objectives.
-    trains: names of the encodings, of `needs` or made by the objective itself, that it gives a gradient.
-    inputs: names of the arrays that it reads in the batch beside texts and ids: those that the pipeline makes only where they are
-      asked for (`data/batch_spec.py`).
-    teacher_needs: names of the encodings by the averaged parameters that it, or its `teacher_outputs`, reads in `batch["teacher"]`.
-    teacher_dropout: whether the averaged parameters are applied with dropout, for all objectives that use the teacher.
-    uses_teacher: whether it reads, in `batch["teacher"]` next to the encodings, the result of `teacher_outputs` under its own name.
-    takes_packed: whether it knows texts that are packed into rows (`data.text.packing`), or reads none.
-    couples_batch: whether an example's loss depends on the rest of the batch, so that the mean of the microbatches'
-      losses is not the loss of the batch. A loss that does not is a mean over examples.
-    reads_pixels: whether it reads the pixels of the batch itself, beside or instead of encodings of them.
-    couples_through: of an objective that couples the batch, the encodings through which it does, each a small array [B, ...].
-      Where these are all that it reads of the encodings, accumulation can keep them for the whole batch and stay exact;
-      the objective is then called with the whole batch, but for `image`.
+    Attributes:
+      needs: names of the encodings that it reads (listed in `pretraining_module.py`); each is
+        computed once per step for all objectives.
+      trains: names of the encodings, of `needs` or computed by the objective itself, that receive a
+        gradient.
+      inputs: names of the arrays of the batch that it reads in addition to texts and ids; the
+        pipeline provides them only if they are named here (`data/batch_spec.py`).
+      teacher_needs: names of the encodings by the EMA parameters that it, or its `teacher_outputs`,
+        reads in `batch["teacher"]`.
+      teacher_dropout: whether the EMA parameters are applied with dropout, for all objectives that
+        use the teacher.
+      uses_teacher: whether it reads the result of `teacher_outputs`, under its own name next to the
+        encodings, in `batch["teacher"]`.
+      takes_packed: whether it supports packed rows of texts (`data.text.packing`), or reads no
+        text.
+      couples_batch: whether the loss of an example depends on the rest of the batch, so that the
+        mean of the microbatches' losses is not the loss of the batch. Any other loss is a mean over
+        examples.
+      reads_pixels: whether it reads the pixels of the batch itself, with or without encodings of
+        them.
+      couples_through: for an objective that couples the batch, the encodings through which it does,
+        each a small array [B, ...]. Where these are all the encodings that it reads, gradient
+        accumulation can keep them for the whole batch and is exact; the objective is then called
+        with the whole batch, except `image`.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -58,27 +79,36 @@ class Objective(nn.Module):
         return bool(self.teacher_needs)
 
     def teacher_outputs(self, encodings: dict, batch: dict[str, jax.Array], model: nn.Module) -> Any:
-        """What the student, called next with the same batch, reads in `batch["teacher"][self.name]`; called with the averaged
-        parameters and their encodings, without dropout unless an objective has `teacher_dropout`. What is drawn for the two is
-        drawn here, from the stream "teacher"."""
+        """The teacher's outputs, which the student reads in `batch["teacher"][self.name]` for the same batch.
+
+        It is called with the EMA parameters and their encodings, without dropout unless an
+        objective has `teacher_dropout`. What is drawn at random for both is drawn here, from the
+        stream "teacher".
+        """
         return None
 
     @property
     def training(self) -> bool:
-        """Whether the model is to drop activations: where there is randomness for it, as in a train step."""
+        """Whether activations are dropped: where there is a "dropout" rng, as in a train step."""
         return self.has_rng("dropout")
 
     def flops(self, model: schema.Model, batch: int) -> int:
-        """Operations of the forward matrix products on a batch, beside those of the encodings that it needs."""
+        """FLOPs of the forward matrix products on a batch, without those of the encodings that it needs."""
         return 0
 
     def constrain(self, params: dict) -> dict:
-        """The objective's own parameters after an update, brought back into their allowed range."""
+        """The objective's own parameters after an update, projected into their allowed range."""
         return params
 
 
 def weight_at(config: schema.Weighted, updates: jax.Array | None) -> float | jax.Array:
-    """How much an objective counts in the update after `updates` [] others; None, or where nothing is planned: its full weight."""
+    """The weight of an objective after a number of updates.
+
+    Args:
+      config: the objective's.
+      updates: int32 [], the number of updates before this one; None: the full weight.
+    Returns: the weight; a constant where the config has no schedule of it.
+    """
     if updates is None or not config.planned:
         return config.weight
     weight = grown(config.weight, config.weight_warmup, updates - config.weight_start)

@@ -1,20 +1,29 @@
-"""Patches hidden in rectangles (Bao et al. 2022, "BEiT", algorithm 1)."""
+"""Blockwise masking of patches (Bao et al. 2022, "BEiT", algorithm 1)."""
 
 import math
 
 import jax
 import jax.numpy as jnp
 
-BLOCKS = 16  # drawn for each picture; far fewer hide 40% of it
-ASPECT = 0.3  # a rectangle is at most so narrow, either way
+BLOCKS = 16  # rectangles drawn for each image; far fewer mask 40% of it
+ASPECT = 0.3  # smallest aspect ratio of a rectangle; its inverse is the largest
 
 
 def hidden_patches(key: jax.Array, batch: int, side: int, count: int, smallest: int) -> jax.Array:
-    """int32 [B, count]: which of a picture's side^2 patches, numbered row by row, are hidden; as many in each picture.
+    """Draws the masked patches of each image.
 
-    Rectangles of `smallest` to `count` patches, of any aspect ratio from ASPECT to its inverse and in any place, are laid one on
-    another until `count` patches are covered. Of the last one only as many are hidden as are wanting, in reading order from its
-    first or from its last, where the paper hides all of it.
+    Rectangles of `smallest` to `count` patches, of any aspect ratio from ASPECT to its inverse and
+    at any position, are added until `count` patches are covered. Of the last one only as many
+    patches are masked as are missing, in reading order from its first or from its last, where the
+    paper masks all of it.
+
+    Args:
+      key: random key.
+      batch: B.
+      side: patches along each axis of the image.
+      count: number of masked patches, the same in each image.
+      smallest: the smallest area of a rectangle in patches.
+    Returns: int32 [B, count], indices among the side^2 patches, numbered row by row.
     """
     shape, place, direction = jax.random.split(key, 3)
     area, aspect = jax.random.uniform(shape, (2, batch, BLOCKS))
@@ -25,7 +34,7 @@ def hidden_patches(key: jax.Array, batch: int, side: int, count: int, smallest: 
     line = jnp.arange(side)
     rows, columns = (start <= line) & (line < start + extent)  # [B, BLOCKS, side] each
     covered = (rows[..., :, None] & columns[..., None, :]).reshape(batch, BLOCKS, side**2)
-    turn = jnp.where(covered.any(axis=1), covered.argmax(axis=1), BLOCKS)  # of the rectangle that covers a patch first
+    turn = jnp.where(covered.any(axis=1), covered.argmax(axis=1), BLOCKS)  # index of the first rectangle that covers a patch
     reading = jnp.arange(side**2)
     reading = jnp.where(jax.random.bernoulli(direction, shape=(batch, 1)), reading, reading[::-1])
     return jnp.argsort(turn * side**2 + reading, axis=1)[:, :count].astype(jnp.int32)

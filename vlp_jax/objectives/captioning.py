@@ -1,4 +1,7 @@
-"""Captioning: each token of a text from those before it, and from a picture where the decoder looks at one."""
+"""Captioning: prediction of each token of a text from those before it, and from an image.
+
+The image is used where the decoder has a memory.
+"""
 
 import flax.linen as nn
 import jax
@@ -8,43 +11,62 @@ from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective
 from vlp_jax.objectives.tokens import entropy_of, log_likelihood, mean_where, rows_of_text
 
-FADING = 0.999  # of the counts of tokens, by a batch
+FADING = 0.999  # decay of the counts of tokens per batch
 
 
 def token_losses(logits: jax.Array, text: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """float32 [B, L - 1] twice: -log p of the next token, and the mean of -log p over the vocabulary.
-    logits: [B, L, V]; text: int32 [B, L]."""
+    """-log p of the next token, and the mean of -log p over the vocabulary.
+
+    Args:
+      logits: [B, L, V].
+      text: int32 [B, L].
+    Returns: float32 [B, L - 1] twice.
+    """
     logits = logits[:, :-1].astype(jnp.float32)
     return -log_likelihood(logits, text[:, 1:]), jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1)
 
 
 def next_token_loss(logits: jax.Array, text: jax.Array, mask: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-    """Cross-entropy of the next token, the mean over all tokens to be predicted, a float32 scalar.
+    """Cross-entropy of the next token, the mean over all predicted tokens.
 
-    logits: [B, L, V], those at place i predict text[:, i + 1]; text: int32 [B, L].
-    mask: bool [B, L], the tokens to be predicted; a row's first one never is.
-    label_smoothing: s of the target is spread evenly over the vocabulary (Szegedy et al. 2016, section 7).
+    Args:
+      logits: [B, L, V]; those at position i predict text[:, i + 1].
+      text: int32 [B, L].
+      mask: bool [B, L], the tokens to be predicted; the first of a row never is.
+      label_smoothing: s, the part of the target that is uniform over the vocabulary (Szegedy et al.
+        2016, section 7).
+    Returns: a float32 scalar.
     """
     own, even = token_losses(logits, text)
     return mean_where((1.0 - label_smoothing) * own + label_smoothing * even, mask[:, 1:])
 
 
 class WordPrediction(Objective):
-    """Base of those whose loss is `next_token_loss`, the mean over the tokens of a batch.
+    """Base class of objectives with `next_token_loss`, the mean over the tokens of a batch.
 
-    Metrics: `cross_entropy` (the loss without smoothing), `token_accuracy`, and their reference `unigram_entropy`: what a model
-    loses that knows no more than how frequent each token is.
-    label_smoothing: see `next_token_loss`. unigram: `running` counts the tokens of all batches, the older the less, in a collection
-      of its own, which microbatches cannot; `batch` those of the batch, whose entropy is lower, as it is of few.
+    Metrics: `cross_entropy` (the loss without smoothing), `token_accuracy`, and their reference
+    `unigram_entropy`: the loss of a model that predicts the frequency of each token.
+
+    Attributes:
+      label_smoothing: see `next_token_loss`.
+      unigram: the tokens of `unigram_entropy`. `running`: decayed counts over all batches, in a
+        collection of its own, which microbatches do not support; `batch`: those of the batch, with
+        a lower entropy, since they are few.
     """
 
     label_smoothing: float = 0.0
     unigram: str = "running"
 
-    couples_batch = True  # by the number of tokens, over which the mean is taken
+    couples_batch = True  # the mean is over the tokens of the whole batch
 
     def predicted(self, logits: jax.Array, text: jax.Array, wanted: jax.Array) -> Loss:
-        """Of the tokens that are to be predicted, bool [B, L]; to be called inside a compact method. logits: [B, L, V]."""
+        """The loss of the tokens to be predicted. To be called inside a compact method.
+
+        Args:
+          logits: [B, L, V].
+          text: int32 [B, L].
+          wanted: bool [B, L], the tokens to be predicted.
+        """
         loss = next_token_loss(logits, text, wanted, self.label_smoothing)
         own, _ = token_losses(logits, text)
         right = logits[:, :-1].argmax(axis=-1) == text[:, 1:]
@@ -53,7 +75,7 @@ class WordPrediction(Objective):
                            "token_accuracy": mean_where(right.astype(jnp.float32), wanted[:, 1:])})
 
     def counted(self, tokens: jax.Array, mask: jax.Array, vocab_size: int) -> jax.Array:
-        """float32 [V], how often each token was to be predicted."""
+        """How often each token was to be predicted, float32 [V]."""
         counts = jnp.zeros(vocab_size, jnp.float32).at[tokens].add(mask.astype(jnp.float32))
         if self.unigram == "batch":
             return counts
@@ -65,10 +87,10 @@ class WordPrediction(Objective):
 
 
 class Captioning(WordPrediction):
-    """The batch's own texts, by the decoder's logits in `decoding`.
+    """`next_token_loss` of the batch's own texts, by the decoder's logits in `decoding`.
 
-    Texts may be packed: a token is predicted from those before it in its own text. `filled` is the part of the rows that is no
-    padding then.
+    Texts may be packed: a token is then predicted from those before it in its own text, and the
+    metric `filled` is the fraction of the rows that is not padding.
     """
 
     needs = ("decoding",)

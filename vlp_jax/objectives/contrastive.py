@@ -16,8 +16,13 @@ from vlp_jax.sharding.collectives import Exchange
 
 
 def shared_positives(batch: dict[str, jax.Array], kinds: tuple[str, ...]) -> jax.Array:
-    """[B, B] bool: the pairs (image i, text j) that belong together: the diagonal, and pairs whose examples share a
-    caption or an image, as `kinds` says. `caption_id` and `image_id` are int32 [B, 2] fingerprints."""
+    """The positive pairs (image i, text j): the diagonal, and pairs whose examples share a caption or an image.
+
+    Args:
+      batch: with `caption_id` and `image_id`, int32 [B, 2] fingerprints.
+      kinds: which of "caption" and "image" count.
+    Returns: [B, B] bool.
+    """
     positives = jnp.eye(len(batch["text"]), dtype=bool)
     for kind in kinds:
         identity = batch[f"{kind}_id"]
@@ -26,9 +31,11 @@ def shared_positives(batch: dict[str, jax.Array], kinds: tuple[str, ...]) -> jax
 
 
 class ScaledObjective(Objective):
-    """Base of objectives with a learned scale of cosines, clamped after each update.
+    """Base class of objectives with a learned scale of cosines, clamped after each update.
 
-    scale_parameter: what is learned, `log_scale` (Radford et al. 2021), or `temperature`, the scale's inverse (Li et al. 2021).
+    Attributes:
+      scale_parameter: the learned parameter: `log_scale` (Radford et al. 2021), or `temperature`,
+        the scale's inverse (Li et al. 2021).
     """
 
     initial_scale: float = 1 / 0.07
@@ -37,27 +44,32 @@ class ScaledObjective(Objective):
     scale_parameter: str = "log_scale"
 
     def scale(self) -> jax.Array:
-        """The scale, float32 []; call it inside a compact method."""
+        """The scale, float32 []. To be called inside a compact method."""
         first = jnp.log(self.initial_scale) if self.scale_parameter == "log_scale" else 1.0 / self.initial_scale
         return self.scale_of({self.scale_parameter: self.param(self.scale_parameter, nn.initializers.constant(first), (),
                                                                jnp.float32)})
 
     def scale_of(self, params: dict) -> jax.Array:
-        """The scale that the objective's own parameters say."""
+        """The scale given by the objective's own parameters."""
         return jnp.exp(params["log_scale"]) if self.scale_parameter == "log_scale" else 1.0 / params["temperature"]
 
     def constrain(self, params: dict) -> dict:
+        """The parameters with the scale clamped to its range."""
         if self.scale_parameter == "temperature":
             return {**params, "temperature": jnp.clip(params["temperature"], 1.0 / self.maximum_scale, 1.0 / self.minimum_scale)}
         return {**params, "log_scale": jnp.clip(params["log_scale"], jnp.log(self.minimum_scale), jnp.log(self.maximum_scale))}
 
 
 class ContrastiveObjective(ScaledObjective):
-    """Pulls the embeddings of an image and its text together and pushes those of others apart.
+    """Base class of contrastive objectives on the embeddings of matched and unmatched pairs.
 
-    implementation: `dense` holds all pairs at once; `chunked` and `ring` (see `contrastive_blocks`) give the same values and
-      gradients without; chunk_size: the texts that these two look at, at once.
-    Metrics: `scale`, `batch_accuracy`, and a reference: `uniform`, the loss of the same logit for all pairs.
+    Metrics: `scale`, `batch_accuracy`, and a reference: `uniform`, the loss with equal logits for
+    all pairs.
+
+    Attributes:
+      implementation: `dense` holds all pairs at once; `chunked` and `ring` (see
+        `contrastive_blocks`) do not, and give the same values and gradients.
+      chunk_size: number of texts that these two process at once.
     """
 
     positives: tuple[str, ...] = ("caption", "image")
@@ -87,9 +99,11 @@ class ContrastiveObjective(ScaledObjective):
 class SoftmaxContrastive(ContrastiveObjective):
     """`softmax_contrastive` on a batch.
 
-    mixup: pictures are mixed in pairs, a picture and its neighbour with weights w and 1 - w, and so are the losses of the pairs
-      that these make with their own texts and with the neighbours' (Zhang et al. 2018; for contrastive losses Lee et al. 2021,
-      "i-Mix"), in both directions; w is drawn from Beta(mixup, mixup) for a batch. 0 leaves pictures as they are.
+    Attributes:
+      mixup: 0 leaves images unchanged. Otherwise an image and its neighbour are mixed with weights
+        w and 1 - w, and so are the losses of the pairs with their own texts and with the
+        neighbours' texts, in both directions; w is drawn from Beta(mixup, mixup) once per batch
+        (Zhang et al. 2018; for contrastive losses Lee et al. 2021, "i-Mix").
     """
 
     label_smoothing: float = 0.0
@@ -127,7 +141,13 @@ class SoftmaxContrastive(ContrastiveObjective):
         return Loss(loss, {"scale": scale, "batch_accuracy": accuracy, "uniform": uniform(batch), "mixup_weight": weight})
 
     def compared(self, encodings: dict, batch: dict[str, jax.Array], scale: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The loss and the accuracy of each picture with the text of the same place. batch: for what else belongs together."""
+        """The loss and the accuracy of each image with the text of the same index.
+
+        Args:
+          encodings: with `image_embedding` and `text_embedding`.
+          batch: identifies further positives.
+          scale: multiplies cosines.
+        """
         if self.implementation != "dense":
             return self.in_blocks(SoftmaxPairs(label_smoothing=self.label_smoothing), encodings, batch, scale)
         image, text = encodings["image_embedding"], encodings["text_embedding"]
@@ -136,13 +156,16 @@ class SoftmaxContrastive(ContrastiveObjective):
 
 
 def uniform(batch: dict[str, jax.Array]) -> jax.Array:
-    """ln(B): the cross-entropy of a guess among the texts of a batch, whichever belong to a picture."""
+    """ln(B): the cross-entropy of a uniform guess among the texts of a batch, whichever match an image."""
     return jnp.log(jnp.float32(len(batch["text"])))
 
 
 class SigmoidContrastive(ContrastiveObjective):
-    """`sigmoid_contrastive` on a batch. Its `uniform` is the loss at the best such logit where one pair in a row belongs together:
-    B times the entropy of 1 / B."""
+    """`sigmoid_contrastive` on a batch.
+
+    Its `uniform` is the least loss with equal logits for all pairs, where one pair of a row is a
+    match: B times the entropy of 1 / B.
+    """
 
     initial_bias: float = -10.0
 

@@ -1,7 +1,8 @@
-"""Contrastive losses that never hold all pairs of a batch: in chunks, and round the ring of devices.
+"""Contrastive losses that never hold all pairs of a batch: in chunks, and around the ring of devices.
 
-Value and gradients are those of `contrastive_losses.py`. Memory: with b examples a device, B in all, embeddings of E and
-chunks of c texts, the chunked losses take b x c + 2 B x E, the ring's b x c + 8 b x E or so, forward and backward.
+Values and gradients are those of `contrastive_losses.py`. Memory, forward and backward, for b
+examples per device, B in all, embeddings of width E and chunks of c texts: about b x c + 2 B x E
+for the chunked losses, b x c + 8 b x E for the ring.
 """
 
 import functools
@@ -20,13 +21,20 @@ CHUNK = 1024
 
 def chunked_softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, identities: Identities = (),
                                 label_smoothing: float = 0.0, chunk_size: int = CHUNK) -> jax.Array:
-    """InfoNCE both ways (Radford et al. 2021, figure 3), each device's images beside all texts, `chunk_size` at a time.
+    """InfoNCE in both directions (Radford et al. 2021, figure 3), in chunks of texts.
 
-    image, text: [B, E] unit vectors, over the batch axes of the layout in use. scale: scalar that multiplies their cosines.
-    identities: int32 [B, 2] arrays, such as `caption_id` and `image_id`; image i and text j belong together where i = j or
-      where examples i and j agree in one of these. A row's target is uniform over its positives.
-    label_smoothing: mixes the targets with the uniform distribution.
-    Returns: the mean over examples and directions, float32. Raises: MeshError for a batch that does not divide.
+    Each device's images are compared with all texts, `chunk_size` at a time.
+
+    Args:
+      image, text: [B, E] unit vectors, sharded over the batch axes of the current layout.
+      scale: scalar that multiplies their cosines.
+      identities: int32 [B, 2] arrays, such as `caption_id` and `image_id`; image i and text j are a
+        match where i = j or where examples i and j agree in one of these. A row's target is uniform
+        over its positives.
+      label_smoothing: weight of the uniform distribution in the targets.
+      chunk_size: number of texts that a device processes at once.
+    Returns: the mean over examples and directions, float32.
+    Raises: MeshError for a batch that does not divide over the devices.
     """
     exchange = Exchange.in_use(ring=False, chunk=chunk_size)
     return loss_and_accuracy(SoftmaxPairs(label_smoothing=label_smoothing), exchange, image, text, scale, 0.0, identities)[0]
@@ -34,17 +42,22 @@ def chunked_softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Ar
 
 def ring_softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, identities: Identities = (),
                              label_smoothing: float = 0.0, chunk_size: int = CHUNK) -> jax.Array:
-    """`chunked_softmax_contrastive` whose texts travel from device to device, so that no device gathers them."""
+    """`chunked_softmax_contrastive` with texts passed from device to device, so that no device gathers them."""
     exchange = Exchange.in_use(ring=True, chunk=chunk_size)
     return loss_and_accuracy(SoftmaxPairs(label_smoothing=label_smoothing), exchange, image, text, scale, 0.0, identities)[0]
 
 
 def chunked_sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, bias: jax.Array,
                                 identities: Identities = (), chunk_size: int = CHUNK) -> jax.Array:
-    """Pairwise sigmoid loss (Zhai et al. 2023, eq. 1), each device's images beside all texts, `chunk_size` at a time.
+    """Pairwise sigmoid loss (Zhai et al. 2023, eq. 1), in chunks of texts.
 
-    Arguments as of `chunked_softmax_contrastive`, and the scalar `bias`.
-    Returns: the sum over pairs divided by B, float32. Raises: MeshError for a batch that does not divide.
+    Each device's images are compared with all texts, `chunk_size` at a time.
+
+    Args:
+      image, text, scale, identities, chunk_size: as in `chunked_softmax_contrastive`.
+      bias: scalar.
+    Returns: the sum over pairs divided by B, float32.
+    Raises: MeshError for a batch that does not divide over the devices.
     """
     exchange = Exchange.in_use(ring=False, chunk=chunk_size)
     return loss_and_accuracy(SigmoidPairs(), exchange, image, text, scale, bias, identities)[0]
@@ -52,15 +65,25 @@ def chunked_sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Ar
 
 def ring_sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, bias: jax.Array,
                              identities: Identities = (), chunk_size: int = CHUNK) -> jax.Array:
-    """`chunked_sigmoid_contrastive` whose texts travel from device to device (Zhai et al. 2023, figure 1), both ways."""
+    """`chunked_sigmoid_contrastive` with texts passed from device to device, in both directions.
+
+    See Zhai et al. 2023, figure 1.
+    """
     exchange = Exchange.in_use(ring=True, chunk=chunk_size)
     return loss_and_accuracy(SigmoidPairs(), exchange, image, text, scale, bias, identities)[0]
 
 
 def loss_and_accuracy(pairs: PairLoss, exchange: Exchange, image: jax.Array, text: jax.Array, scale: jax.Array,
                       bias: jax.Array, identities: Identities) -> tuple[jax.Array, jax.Array]:
-    """The loss, and how often an image's nearest text in the batch is one of its own (a scalar in [0, 1], without
-    gradient; a tie counts). Arguments as of the four functions above."""
+    """The loss, and the accuracy: the fraction of images whose nearest text in the batch is a positive.
+
+    Args:
+      pairs: the loss.
+      exchange: the implementation, in chunks or around the ring.
+      image, text, scale, bias, identities: as in the four functions above.
+    Returns: the loss, and the accuracy, a scalar in [0, 1], without gradient; a tie counts as
+      correct.
+    """
     exchange.check(len(image))
     labels = ((jnp.arange(len(image), dtype=jnp.int32),), *((identity[:, 0], identity[:, 1]) for identity in identities))
     return _pairwise(pairs, exchange, image, text, jnp.asarray(scale), jnp.asarray(bias), labels)
@@ -72,7 +95,7 @@ def _pairwise(pairs, exchange, image, text, scale, bias, labels):
 
 
 def _forward(pairs, exchange, image, text, scale, bias, labels):
-    """The first round: what must be known of each example, hence the loss."""
+    """The first pass: the summaries of each example, and from them the loss."""
     size = len(image)
 
     def local(batched, whole):
@@ -97,7 +120,7 @@ def _forward(pairs, exchange, image, text, scale, bias, labels):
 
 
 def _backward(pairs, exchange, residuals, cotangents):
-    """The second round: every block again, and its part of the gradients."""
+    """The second pass: every block again, and its part of the gradients."""
     image, text, scale, bias, labels, slopes = residuals
     size = len(image)
 

@@ -1,4 +1,7 @@
-"""Contrastive losses as plain functions that hold all pairs of a batch at once; `contrastive_blocks.py` has those that do not."""
+"""Contrastive losses as plain functions on all pairs of a batch at once.
+
+`contrastive_blocks.py` has blockwise ones.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +9,15 @@ import jax.numpy as jnp
 
 def softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, positives: jax.Array | None = None,
                         label_smoothing: float = 0.0) -> jax.Array:
-    """InfoNCE both ways (Radford et al. 2021, figure 3): which text belongs to an image, and which image to a text.
+    """InfoNCE in both directions, image to text and text to image (Radford et al. 2021, figure 3).
 
-    image, text: [B, E] unit vectors. scale: scalar that multiplies their cosines (an inverse temperature).
-    positives: [B, B] bool, True where image i and text j belong together, at least one in every row and column;
-      a row's target is uniform over its positives (Khosla et al. 2020 with the sum outside the logarithm). The identity
-      if None.
-    label_smoothing: mixes the targets with the uniform distribution.
+    Args:
+      image, text: [B, E] unit vectors.
+      scale: scalar that multiplies their cosines (an inverse temperature).
+      positives: [B, B] bool, True where image i and text j are a match, at least one in every row
+        and column. A row's target is uniform over its positives (Khosla et al. 2020 with the sum
+        outside the logarithm). None: the identity.
+      label_smoothing: weight of the uniform distribution in the targets.
     Returns: the mean over examples and directions, float32.
     """
     logits = scale * cosines(image, text)
@@ -21,24 +26,33 @@ def softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, pos
 
 
 def cross_entropy(logits: jax.Array, positives: jax.Array, label_smoothing: float) -> jax.Array:
-    """The mean over rows of -sum_j t_j log softmax(logits)_j, where t mixes the positives' mean with the row's.
+    """The mean over rows of -sum_j t_j log softmax(logits)_j, with t uniform over the positives and smoothed.
 
-    logits: [B, C]; positives: [B, C] bool. With p and n the log-sum-exp of the positive and of the other logits this is
-    log(1 + exp(n - p)) + (p - mean of the positives) + label_smoothing (mean of the positives - mean of all). Unlike
-    log_softmax it stays exact, gradients included, where a row's one positive is all but certain and the loss is tiny.
+    With p and n the log-sum-exp of the positive and of the other logits, this is log(1 + exp(n -
+    p)) + (p - mean of the positives) + label_smoothing (mean of the positives - mean of all).
+    Unlike log_softmax, this form is exact, including its gradients, where the single positive of a
+    row is almost certain and the loss is tiny.
+
+    Args:
+      logits: [B, C].
+      positives: [B, C] bool.
+      label_smoothing: weight of the uniform distribution in the targets.
     """
     own, others = (jax.nn.logsumexp(jnp.where(kept, logits, -1e30), axis=-1) for kept in (positives, ~positives))
     count = positives.sum(axis=-1)
     mean = jnp.where(positives, logits, 0.0).sum(axis=-1) / count
-    spread = jnp.where(count > 1, own - mean, 0.0)  # 0 for one positive; the rounding of its gradient would drown the rest
+    spread = jnp.where(count > 1, own - mean, 0.0)  # 0 for one positive; rounding errors of its gradient would dominate
     return (jax.nn.softplus(others - own) + spread + label_smoothing * (mean - logits.mean(axis=-1))).mean()
 
 
 def sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, bias: jax.Array,
                         positives: jax.Array | None = None) -> jax.Array:
-    """Pairwise sigmoid loss (Zhai et al. 2023, eq. 1): every pair is its own yes/no question.
+    """Pairwise sigmoid loss (Zhai et al. 2023, eq. 1): an independent binary classification of every pair.
 
-    image, text: [B, E] unit vectors; scale, bias: scalars; positives: [B, B] bool, the identity if None.
+    Args:
+      image, text: [B, E] unit vectors.
+      scale, bias: scalars.
+      positives: [B, B] bool; None: the identity.
     Returns: the sum over pairs divided by B, float32.
     """
     logits = scale * cosines(image, text) + bias
@@ -47,17 +61,17 @@ def sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, bia
 
 
 def cosines(image: jax.Array, text: jax.Array) -> jax.Array:
-    """Inner products [B, B] of unit vectors, in float32 at least, whatever the inputs' dtype."""
+    """Inner products [B, B] of unit vectors, at least in float32, whatever the dtype of the inputs."""
     return inner("id,jd->ij", image, text)
 
 
 def inner(letters: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """`jnp.einsum` in float32 at least, whatever the inputs' dtype, and as precise as that."""
+    """`jnp.einsum` with dtype and precision of at least float32, whatever the dtype of the inputs."""
     dtype = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
     return jnp.einsum(letters, a, b, preferred_element_type=dtype, precision=jax.lax.Precision.HIGHEST)
 
 
 def top1_accuracy(image: jax.Array, text: jax.Array, positives: jax.Array) -> jax.Array:
-    """How often an image's nearest text in the batch is one of its own; a scalar in [0, 1]."""
+    """The fraction of images whose nearest text in the batch is a positive; a scalar in [0, 1]."""
     nearest = jnp.argmax(image @ text.T, axis=1)
     return jnp.take_along_axis(positives, nearest[:, None], axis=1).mean()

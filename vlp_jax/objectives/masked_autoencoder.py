@@ -1,4 +1,4 @@
-"""Masked autoencoding: the pixels of hidden patches, from the visible ones (He et al. 2022)."""
+"""Masked autoencoding: reconstruction of masked patches' pixels from the visible patches (He et al. 2022)."""
 
 import flax.linen as nn
 import jax
@@ -19,8 +19,10 @@ from vlp_jax.objectives.base import Loss, Objective
 class MaskedAutoencoder(Objective):
     """The mean squared error on the pixels of masked patches, each normalised by its own mean and variance.
 
-    The image tower, a ViT, encodes the visible patches only. A light decoder of its own sees their encodings, a learned mask token
-    in every other place, and fixed positions. `target_variance` is the loss of a decoder that predicts the mean everywhere.
+    The image tower, a ViT, encodes only the visible patches. The input of a light decoder, part of
+    the objective, is their encodings, a learned mask token at every other position, and fixed
+    position embeddings. The metric `target_variance` is the loss of a decoder that predicts the
+    mean everywhere.
     """
 
     mask_ratio: float = 0.75
@@ -28,7 +30,7 @@ class MaskedAutoencoder(Objective):
     decoder_depth: int = 8
     decoder_heads: int = 16
 
-    takes_packed = True  # it reads no text
+    takes_packed = True  # no text is used
     reads_pixels = True
 
     def flops(self, model: schema.Model, batch: int) -> int:
@@ -57,7 +59,18 @@ class MaskedAutoencoder(Objective):
 
     def decode(self, tokens: jax.Array, restore: jax.Array, side: int, pixels: int, front: int, behind: int,
                model: VisionLanguageModel) -> jax.Array:
-        """Encodings of the visible patches, with `front` tokens before and `behind` after them -> [B, N, pixels] of all patches."""
+        """The decoder.
+
+        Args:
+          tokens: encodings of the visible patches, with other tokens around them.
+          restore: as from `visible_patches`.
+          side: patches along each axis.
+          pixels: number of values of a patch.
+          front: number of other tokens before the patches.
+          behind: number of other tokens after them.
+          model: the VisionLanguageModel.
+        Returns: [B, N, pixels] of all patches.
+        """
         width, precision = self.decoder_width, model.precision
         if width % 4 or width % self.decoder_heads:
             raise ConfigError(f"objectives: masked_autoencoder's decoder_width {width} must divide by 4 and by its "
@@ -78,15 +91,20 @@ class MaskedAutoencoder(Objective):
 
 
 def visible_patches(key: jax.Array, batch: int, count: int, mask_ratio: float) -> tuple[jax.Array, jax.Array]:
-    """The patches of each example that are not masked, a random choice: int32 [B, K]; and restore, int32 [B, N]: where each patch
-    stands in a row of the visible ones followed by the masked ones. restore >= K marks the masked ones."""
+    """A random choice of the visible patches of each example.
+
+    Returns: the visible patches, int32 [B, K]; and restore, int32 [B, N], the index of each patch
+      in a row of the visible ones followed by the masked ones. restore >= K marks the masked ones.
+    """
     order = jnp.argsort(jax.random.uniform(key, (batch, count)), axis=1)
     return order[:, :max(1, int(count * (1.0 - mask_ratio)))], jnp.argsort(order, axis=1)
 
 
 def patch_targets(image: jax.Array, patch: int) -> jax.Array:
-    """[B, H, W, 3] -> float32 [B, N, 3 patch^2]: each patch less its mean, divided by its standard deviation (unbiased, with 1e-6
-    added to the variance, as in the paper's code)."""
+    """[B, H, W, 3] -> float32 [B, N, 3 patch^2]: each patch minus its mean, divided by its standard deviation.
+
+    The deviation is unbiased, with 1e-6 added to the variance, as in the paper's code.
+    """
     patches = rearrange(image.astype(jnp.float32), "b (h p) (w q) c -> b (h w) (p q c)", p=patch, q=patch)
     mean, variance = patches.mean(axis=-1, keepdims=True), patches.var(axis=-1, keepdims=True, ddof=1)
     return (patches - mean) * jax.lax.rsqrt(variance + 1e-6)

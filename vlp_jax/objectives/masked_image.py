@@ -1,4 +1,4 @@
-"""Masked image modelling: the codes of hidden patches, from the visible ones (Bao et al. 2022, "BEiT")."""
+"""Masked image modelling: prediction of the codes of masked patches (Bao et al. 2022, "BEiT")."""
 
 import flax.linen as nn
 import flax.struct
@@ -20,7 +20,13 @@ from vlp_jax.objectives.tokens import entropy_of, log_likelihood
 
 @flax.struct.dataclass
 class HiddenPatches:
-    """places: int32 [B, K], the patches that are hidden; mask: bool [B, N], True for them; codes: int32 [B, N], of all patches."""
+    """The masked patches of a batch.
+
+    Attributes:
+      places: int32 [B, K], indices of the masked patches.
+      mask: bool [B, N], True for them.
+      codes: int32 [B, N], of all patches.
+    """
 
     places: jax.Array
     mask: jax.Array
@@ -28,18 +34,27 @@ class HiddenPatches:
 
     @property
     def hidden_codes(self) -> jax.Array:
-        """int32 [B, K]."""
+        """The codes of the masked patches, int32 [B, K]."""
         return jnp.take_along_axis(self.codes, self.places, axis=1)
 
 
 class MaskedImage(Objective):
-    """Some patches are replaced by a learned token, and the code of each is told from what the image tower makes of it, by the
-    head that tells hidden words. The codes are those of a random projection (see `models.quantizer`).
+    """Cross-entropy of the codes of masked patches.
 
-    image_rate: the share of the patches that is hidden. smallest_block: the fewest patches of a rectangle in which they are.
-    codes, code_width, codebook_seed: how many codes there are, the width of their space, and the seed that they come from.
-    Metrics: `accuracy`, and the reference `code_entropy`: the loss of the best guess without context, from the frequencies of this
-    batch's hidden codes (less than from those of the whole set).
+    They are predicted from the visible ones: a learned token replaces them in the image tower's
+    input. The head is the one for masked tokens (`WordHead`). The codes are those of a random
+    projection (see `models.quantizer`).
+
+    Metrics: `accuracy`, and the reference `code_entropy`: the loss of the best guess without
+    context, from the frequencies of this batch's masked codes (less than from those of the whole
+    data).
+
+    Attributes:
+      image_rate: fraction of the patches that is masked.
+      smallest_block: the smallest area, in patches, of the rectangles in which they are masked.
+      codes: number of codes.
+      code_width: width of the codes' space.
+      codebook_seed: seed of the random codebook.
     """
 
     image_rate: float = 0.4
@@ -49,14 +64,21 @@ class MaskedImage(Objective):
     codebook_seed: int = 0
 
     reads_pixels = True
-    takes_packed = True  # it reads no text
+    takes_packed = True  # no text is used
 
     def flops(self, model: schema.Model, batch: int) -> int:
         width = size_of(model.image, "model.image").width
         return batch * (image_flops(model.image, 0, embedded=False) + self.coding_flops(model, width))
 
     def coding_flops(self, model: schema.Model, width: int) -> int:
-        """The head on the hidden patches' tokens of such a width, and a third of the quantizer, which has no backward pass."""
+        """The head on the masked patches' tokens, and a third of the quantizer.
+
+        The quantizer has no backward pass.
+
+        Args:
+          model: the config.
+          width: of the tokens.
+        """
         own, patch = size_of(model.image, "model.image").width, patch_size_of(model.image)
         patches = (model.image.image_size // patch)**2
         quantizer = 2 * patches * self.code_width * (3 * patch**2 + self.codes)
@@ -69,11 +91,15 @@ class MaskedImage(Objective):
         return code_loss(self.told(tokens, hidden, model), hidden)
 
     def count_of(self, patches: int) -> int:
-        """How many patches are hidden."""
+        """The number of masked patches."""
         return max(1, round(self.image_rate * patches))
 
     def hide(self, image: jax.Array, model: VisionLanguageModel) -> HiddenPatches:
-        """Draws the patches of each picture that are hidden. Raises: ConfigError for a tower that cannot."""
+        """Draws the masked patches of each image.
+
+        Raises: ConfigError for a tower that does not support it, and for a `smallest_block` above
+          the number of masked patches.
+        """
         tower = model.config.image
         if tower.kind != "vit" or tower.token_drop:
             raise ConfigError("objectives: to hide patches, model.image.kind must be 'vit' and model.image.token_drop 0")
@@ -89,14 +115,14 @@ class MaskedImage(Objective):
         return HiddenPatches(places, mask, patch_codes(image, patch, codebook))
 
     def told(self, tokens: jax.Array, hidden: HiddenPatches, model: VisionLanguageModel, name: str = "head") -> jax.Array:
-        """All of a picture's tokens [B, M, D'] -> logits float32 [B, K, V] of the hidden patches' codes."""
-        places = hidden.places + (model.config.image.pooling == "cls")  # a class token stands in front of the patches
+        """All of an image's tokens [B, M, D'] -> logits float32 [B, K, V] of the masked patches' codes."""
+        places = hidden.places + (model.config.image.pooling == "cls")  # a class token comes before the patches
         tokens = jnp.take_along_axis(tokens, places[:, :, None], axis=1)
         return WordHead(layer_options(model.config.image, "model.image", model.precision), self.codes, name=name)(tokens)
 
 
 def code_loss(logits: jax.Array, hidden: HiddenPatches) -> Loss:
-    """The mean over hidden patches of -log softmax(logits)[code], with its metrics. logits: float32 [B, K, V]."""
+    """The mean over masked patches of -log softmax(logits)[code], with its metrics. logits: float32 [B, K, V]."""
     codes = hidden.hidden_codes
     counts = jnp.zeros(logits.shape[-1], jnp.float32).at[codes].add(1.0)
     return Loss(-log_likelihood(logits, codes).mean(),

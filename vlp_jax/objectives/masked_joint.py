@@ -1,4 +1,4 @@
-"""Masked multimodal modelling: hidden patches and hidden words at once, from both (Singh et al. 2022, "FLAVA", section 3.2)."""
+"""Masked multimodal modelling of patches and tokens at once (Singh et al. 2022, "FLAVA", section 3.2)."""
 
 import flax.linen as nn
 import jax
@@ -16,12 +16,16 @@ from vlp_jax.objectives.masked_language import masked_loss, masked_text, unigram
 
 
 class MaskedJoint(MaskedImage):
-    """The picture's patches are hidden as in `MaskedImage`, the text's tokens as in `MaskedLanguage`; what a fusion of the two
-    gives tells both, by a head each. The loss is the sum of the two.
+    """Patches masked as in `MaskedImage` and tokens masked as in `MaskedLanguage`, both predicted from a fusion.
 
-    rate, keep_first, keep_last, mask_id, tied, whole_words: of the words, as in `MaskedLanguage`.
-    Metrics: those of the two, with `image_` and `text_` in front: `image_loss`, `image_accuracy`, `image_code_entropy`,
-    `text_loss`, `text_accuracy`, `text_masked`, `text_unigram_entropy`.
+    Each has a head of its own, and the loss is the sum of the two.
+
+    Metrics: those of the two, with the prefixes `image_` and `text_`: `image_loss`,
+    `image_accuracy`, `image_code_entropy`, `text_loss`, `text_accuracy`, `text_masked`,
+    `text_unigram_entropy`.
+
+    Attributes:
+      rate, keep_first, keep_last, mask_id, tied, whole_words: for the text, as in `MaskedLanguage`.
     """
 
     rate: float = 0.15
@@ -32,7 +36,7 @@ class MaskedJoint(MaskedImage):
     whole_words: bool = False
 
     takes_packed = False
-    couples_batch = True  # by the number of chosen words, over which the mean is taken
+    couples_batch = True  # the mean is over the selected tokens of the whole batch
 
     @property
     def inputs(self) -> tuple[str, ...]:

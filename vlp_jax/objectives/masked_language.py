@@ -1,4 +1,4 @@
-"""Masked language modelling: hidden words from the others, and from the image (Devlin et al. 2019, section 3.1)."""
+"""Masked language modelling: masked tokens from the others and from the image (Devlin et al. 2019, section 3.1)."""
 
 import flax.linen as nn
 import flax.struct
@@ -20,8 +20,13 @@ from vlp_jax.objectives.tokens import entropy_of, kl_divergence, log_likelihood,
 
 @flax.struct.dataclass
 class MaskedText:
-    """text: int32 [B, L] with some tokens replaced; chosen: bool [B, L], those to be told; open: bool [B, L], those that might have
-    been chosen."""
+    """A text with masked tokens.
+
+    Attributes:
+      text: int32 [B, L] with some tokens replaced.
+      chosen: bool [B, L], the tokens selected for prediction.
+      open: bool [B, L], the tokens that could be selected.
+    """
 
     text: jax.Array
     chosen: jax.Array
@@ -29,26 +34,38 @@ class MaskedText:
 
     @property
     def share(self) -> jax.Array:
-        """The fraction of the open tokens that was chosen."""
+        """The fraction of the open tokens that was selected."""
         return self.chosen.sum() / jnp.maximum(self.open.sum(), 1)
 
 
 class MaskedLanguage(Objective):
-    """Some of a text's tokens are hidden and told from the rest: by a linear layer, an activation, a norm, and a product with
-    the text tower's embeddings (`tied`) or a table of its own.
+    """Cross-entropy of masked tokens.
 
-    with_image: from the tokens that a fusion with the image gives; else from those of the text tower.
-    rate: the probability of each token to be chosen; of those chosen, 80% become the mask token, 10% a random one, 10% stay.
-    keep_first, keep_last: whether a text's first token (a start token) and its last (an end token) are never chosen.
-    whole_words: all tokens of a word are chosen together, a word with the probability `rate`, as in Google's later BERT models (Cui
-      et al. 2019, section 2.1); what becomes of a chosen token is drawn for each by itself.
-    mask_id: the mask token; None takes the last id of the model's vocabulary, which no tokenizer's token may have.
-    alpha: a of momentum distillation, (1 - a) times the cross-entropy plus a times KL(q || p), p what is told of the chosen tokens,
-      q what the averaged model tells of them from the same image and the same masked text (Li et al. 2021, "ALBEF", equation 7);
-      it grows linearly from 0 over the first `alpha_warmup` updates.
-    Metrics: `accuracy`, `masked` (the fraction of tokens that were chosen), and the reference `unigram_entropy`: the loss of the
-      best guess without context, from the frequencies of this batch's tokens (less than from those of the whole set). With a
-      teacher also `alpha`, `cross_entropy` and `divergence`, the two parts of the loss.
+    They are predicted by a linear layer, an activation, a norm, and a product with an embedding
+    table.
+
+    Metrics: `accuracy`, `masked` (the fraction of tokens that were selected), and the reference
+    `unigram_entropy`: the loss of the best guess without context, from the frequencies of this
+    batch's tokens (less than from those of the whole data). With a teacher also `alpha`,
+    `cross_entropy` and `divergence`, the two parts of the loss.
+
+    Attributes:
+      with_image: predict from the tokens of a fusion with the image; else from those of the text
+        tower.
+      rate: probability of selecting a token; of the selected ones, 80% become the mask token, 10% a
+        random one, 10% are unchanged.
+      keep_first, keep_last: whether a text's first token (a start token) and its last (an end
+        token) are never selected.
+      mask_id: the mask token; None takes the last id of the model's vocabulary, which must not be a
+        token of the tokenizer.
+      tied: the table is the text tower's embeddings; else one of the head's own.
+      whole_words: all tokens of a word are selected together, a word with the probability `rate`,
+        as in Google's later BERT models (Cui et al. 2019, section 2.1); the replacement is drawn
+        for each selected token separately.
+      alpha: a of momentum distillation: the loss is (1 - a) times the cross-entropy plus a times
+        KL(q || p), with p the predictions of the selected tokens and q the EMA model's, from the
+        same image and the same masked text (Li et al. 2021, "ALBEF", equation 7). It grows linearly
+        from 0 over the first `alpha_warmup` updates.
     """
 
     with_image: bool = True
@@ -61,7 +78,7 @@ class MaskedLanguage(Objective):
     alpha: float = 0.0
     alpha_warmup: int = 0
 
-    couples_batch = True  # by the number of chosen tokens, over which the mean is taken
+    couples_batch = True  # the mean is over the selected tokens of the whole batch
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -84,7 +101,7 @@ class MaskedLanguage(Objective):
         width = fused_width(model) if self.with_image else text
         flops = 2 * model.text.length * text * (width + model.text.vocab_size)
         flops += fusion_flops(model) if self.with_image else 0
-        if not self.with_image or model.fusion.kind != "in_text_tower":  # which does not look at the text alone
+        if not self.with_image or model.fusion.kind != "in_text_tower":  # there only the fusion encodes the text
             flops += text_flops(model.text, embedding_dim(model), embedded=False)
         return batch * (flops + (flops // 3 if self.uses_teacher else 0))  # a teacher has no backward pass
 
@@ -94,7 +111,7 @@ class MaskedLanguage(Objective):
 
     def teacher_outputs(self, encodings: dict, batch: dict[str, jax.Array],
                         model: VisionLanguageModel) -> tuple[MaskedText, jax.Array]:
-        """The text as it was masked, and what is told of it, logits float32 [B, L, V]."""
+        """The masked text, and the teacher's logits for it, float32 [B, L, V]."""
         masked = self.masked(self.make_rng("teacher"), batch, model)
         return masked, self.told(encodings, masked, batch, model)
 
@@ -110,7 +127,7 @@ class MaskedLanguage(Objective):
                                  "unigram_entropy": unigram_entropy(batch["text"], masked, model)})
 
     def masked(self, key: jax.Array, batch: dict[str, jax.Array], model: VisionLanguageModel) -> MaskedText:
-        """The batch's texts with some of their tokens, or words, hidden."""
+        """The batch's texts with some of their tokens, or words, masked."""
         return masked_text(self, key, batch, model, batch["word_start"] if self.whole_words else None)
 
     @nn.compact
@@ -125,7 +142,7 @@ class MaskedLanguage(Objective):
         return word_logits(encoding.tokens, masked.text, model, self.tied, "head")
 
     def distilled(self, loss: Loss, logits: jax.Array, lesson: jax.Array, chosen: jax.Array) -> Loss:
-        """The loss, and the divergence from what the teacher told, by their weights."""
+        """The weighted sum of the loss and the divergence from the teacher's predictions."""
         alpha = grown(self.alpha, self.alpha_warmup, self.updates.value)
         divergence = mean_where(kl_divergence(jax.lax.stop_gradient(lesson), logits), chosen)
         if not self.is_initializing() and self.is_mutable_collection("distillation"):
@@ -136,8 +153,15 @@ class MaskedLanguage(Objective):
 
 def masked_text(words: Objective, key: jax.Array, batch: dict[str, jax.Array], model: VisionLanguageModel,
                 word_start: jax.Array | None = None) -> MaskedText:
-    """The batch's texts with some of their tokens hidden, as `rate`, `mask_id`, `keep_first` and `keep_last` of `words` say;
-    whole words where it is told where they begin (see `mask_tokens`)."""
+    """The batch's texts with some tokens masked.
+
+    Args:
+      words: objective with `rate`, `mask_id`, `keep_first` and `keep_last`.
+      key: random key.
+      batch: with `text` and `text_mask`.
+      model: the VisionLanguageModel.
+      word_start: as in `mask_tokens`, to mask whole words.
+    """
     size = model.config.text.vocab_size
     mask_id = size - 1 if words.mask_id is None else words.mask_id
     return mask_tokens(key, batch["text"], batch["text_mask"], words.rate, size, mask_id, words.keep_first, words.keep_last,
@@ -145,8 +169,16 @@ def masked_text(words: Objective, key: jax.Array, batch: dict[str, jax.Array], m
 
 
 def word_logits(tokens: jax.Array, text: jax.Array, model: VisionLanguageModel, tied: bool, name: str) -> jax.Array:
-    """[B, N, D'] of a text [B, L] -> logits float32 [B, L, V], by a head of the calling module. A learned class token may stand in
-    front of the text's."""
+    """Logits of a text's tokens by a head of the calling module.
+
+    Args:
+      tokens: [B, N, D']; a learned class token may come before those of the text.
+      text: int32 [B, L].
+      model: the VisionLanguageModel.
+      tied: whether the head uses the text tower's embeddings.
+      name: of the head.
+    Returns: float32 [B, L, V].
+    """
     tower = model.config.text
     needs_transformer(tower, "an objective on hidden words")
     table = model.word_table() if tied else None
@@ -161,9 +193,19 @@ def unigram_entropy(text: jax.Array, masked: MaskedText, model: VisionLanguageMo
 
 def mask_tokens(key: jax.Array, text: jax.Array, mask: jax.Array, rate: float, vocab_size: int, mask_id: int,
                 keep_first: bool, keep_last: bool, word_start: jax.Array | None = None) -> MaskedText:
-    """Chooses real tokens of text [B, L] with probability `rate`, and replaces 80% of them by `mask_id` and 10% by any other id.
+    """Selects real tokens at random, and replaces 80% of them by `mask_id` and 10% by any other id.
 
-    word_start: [B, L] bool, True at each row's first token; whole words are chosen instead, each with that probability."""
+    Args:
+      key: random key.
+      text: int [B, L].
+      mask: [B, L] bool, True for real tokens.
+      rate: probability of selecting a token, or a word.
+      vocab_size: number of ids.
+      mask_id: id of the mask token.
+      keep_first, keep_last: whether the first and the last real token of a row are never selected.
+      word_start: [B, L] bool, True at each word's first token and at each row's first token; whole
+        words are then selected, each with probability `rate`.
+    """
     places = jnp.arange(text.shape[1])
     last = mask.sum(axis=1, dtype=jnp.int32)[:, None] - 1
     open = mask & ((places > 0) | (not keep_first)) & ((places < last) | (not keep_last))
@@ -180,6 +222,12 @@ def mask_tokens(key: jax.Array, text: jax.Array, mask: jax.Array, rate: float, v
 
 
 def masked_loss(logits: jax.Array, text: jax.Array, chosen: jax.Array) -> Loss:
-    """The mean over chosen tokens of -log softmax(logits)[text], 0 without any. logits: float32 [B, L, V]; text: int32 [B, L]."""
+    """The mean over selected tokens of -log softmax(logits)[text], 0 without any.
+
+    Args:
+      logits: float32 [B, L, V].
+      text: int32 [B, L].
+      chosen: bool [B, L], the selected tokens.
+    """
     right = (jnp.argmax(logits, axis=-1) == text).astype(jnp.float32)
     return Loss(mean_where(-log_likelihood(logits, text), chosen), {"accuracy": mean_where(right, chosen)})

@@ -1,4 +1,4 @@
-"""Image-text matching: does this text belong to this image? (Li et al. 2021, "ALBEF", section 3.2, equation 3)"""
+"""Image-text matching: binary classification of fused pairs (Li et al. 2021, "ALBEF", section 3.2, equation 3)."""
 
 import functools
 
@@ -18,18 +18,24 @@ from vlp_jax.sharding.layout import constrain
 
 
 class Matching(Objective):
-    """A yes-or-no head on the fused pair, asked about each pair of the batch, each image with a wrong text, and each text with a
-    wrong image.
+    """A binary classification of fused pairs: matched ones, and ones with a negative text or image.
 
-    negatives: `similar` draws the wrong partner in proportion to the softmax of `negative_scale` times the cosines of the
-      embeddings plus `negative_floor`, `uniform` any. Never one whose example shares an image or a caption with the row; a row
-      whose whole batch does asks about no wrong pair. A scale of None is the one that the first contrastive objective has learned.
-    negatives_from: `both` of these wrong pairs, or those with a wrong `text`, or with a wrong `image`, alone.
-    negative_rate: each pair is asked about once, with this probability as a wrong one (of `both` kinds as often), as in ViLT and
-      FLAVA, and not as it is and with each wrong part besides, as in ALBEF.
-    loss: of `matching_loss`; the head gives two numbers for `cross_entropy`, one for the others.
-    Metrics: `accuracy` and `positive_rate` of the questions, and `reference`, the least loss of one answer to all of them: the
-      entropy of that rate, or with `hinge` twice the rarer answer's.
+    Metrics: `accuracy` and `positive_rate` of the classified pairs, and `reference`, the least loss
+    of a constant prediction: the entropy of that rate, or with `hinge` twice the rate of the rarer
+    class.
+
+    Attributes:
+      negatives: `similar` draws the negative in proportion to the softmax of `negative_scale` times
+        the cosines of the embeddings, plus `negative_floor`; `uniform` draws any. Examples that
+        share an image or a caption with the row are never drawn; a row that shares one with the
+        whole batch has no negative pair.
+      negative_scale: None takes the scale learned by the first contrastive objective.
+      negatives_from: `both` kinds of negative pairs, or only those with a negative `text`, or with
+        a negative `image`.
+      negative_rate: each pair is classified once, as a negative with this probability (of `both`
+        kinds equally often), as in ViLT and FLAVA. None: each pair is classified as it is and with
+        each kind of negative, as in ALBEF.
+      loss: of `matching_loss`; the head has two outputs for `cross_entropy`, one for the others.
     """
 
     negatives: str = "similar"
@@ -47,10 +53,10 @@ class Matching(Objective):
 
     @property
     def trains(self) -> tuple[str, ...]:
-        return ("image", "text")  # the embeddings only choose
+        return ("image", "text")  # the embeddings only select negatives
 
     def flops(self, model: schema.Model, batch: int) -> int:
-        similarity = 2 * batch**2 * embedding_dim(model) // 3 if self.negatives == "similar" else 0  # has no backward pass
+        similarity = 2 * batch**2 * embedding_dim(model) // 3 if self.negatives == "similar" else 0  # without a backward pass
         questions = 1 if self.negative_rate is not None else 3 if self.negatives_from == "both" else 2
         return questions * batch * fusion_flops(model) + similarity
 
@@ -72,7 +78,7 @@ class Matching(Objective):
         return matching_loss(logits, labels, jnp.stack(asked, axis=1).reshape(-1), self.loss)
 
     def similarity(self, encodings: dict, shape: tuple[int, int]) -> jax.Array:
-        """[B, B]: by whose softmax over a row an image's wrong text is drawn, over a column a text's wrong image."""
+        """Similarity [B, B], whose softmax draws negatives: over a row a text, over a column an image."""
         if self.negatives != "similar":
             return jnp.zeros(shape, jnp.float32)
         scale = encodings["scale"] if self.negative_scale is None else self.negative_scale
@@ -83,7 +89,7 @@ class Matching(Objective):
 
     def asked_once(self, image: Encoding, text: Encoding, similarity: jax.Array, allowed: jax.Array,
                    model: VisionLanguageModel) -> Loss:
-        """The loss of one question about each pair, which is a wrong one with the probability `negative_rate`."""
+        """The loss with one classification per pair, which is a negative with the probability `negative_rate`."""
         key, of_text, of_image = self.make_rng("dropout"), self.make_rng("dropout"), self.make_rng("dropout")
         is_wrong, by_text = jax.random.bernoulli(key, jnp.array([[self.negative_rate], [0.5]]), (2, len(allowed)))
         by_text = {"both": by_text, "text": jnp.ones_like(by_text), "image": jnp.zeros_like(by_text)}[self.negatives_from]
@@ -97,7 +103,7 @@ class Matching(Objective):
 
     @nn.compact
     def logits(self, model: VisionLanguageModel, image: Encoding, text: Encoding, train: bool = False) -> jax.Array:
-        """float32 [B, 2] of pairs: (do not belong together, do); of a head of one number, the first is 0."""
+        """Logits float32 [B, 2] of pairs: (no match, match); with a head of one output, the first is 0."""
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("embed", None))
         product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
         head = nn.Dense(2 if self.loss == "cross_entropy" else 1, dtype=model.precision.compute, dot_general=product,
@@ -107,10 +113,17 @@ class Matching(Objective):
 
 
 def matching_loss(logits: jax.Array, labels: jax.Array, asked: jax.Array, loss: str = "cross_entropy") -> Loss:
-    """The mean loss of logits [N, 2] with labels [N] (1: belongs together) over those `asked` [N], and its metrics.
+    """The mean loss of classified pairs, and its metrics.
 
-    With the margin m of the right answer's logit over the other's, `cross_entropy` and `binary_cross_entropy`, which are the same
-    on two logits, are -log sigmoid(m), and `hinge` (Cortes & Vapnik 1995) is max(0, 1 - m).
+    With the margin m of the correct class's logit over the other's, `cross_entropy` and
+    `binary_cross_entropy`, which are equal on two logits, are -log sigmoid(m), and `hinge` (Cortes
+    & Vapnik 1995) is max(0, 1 - m).
+
+    Args:
+      logits: [N, 2].
+      labels: int [N], 1 for a match.
+      asked: bool [N], the pairs that count.
+      loss: `cross_entropy`, `binary_cross_entropy` or `hinge`.
     """
     weights = asked / asked.sum(dtype=jnp.float32)
     rate = (weights * labels).sum()
@@ -123,10 +136,14 @@ def matching_loss(logits: jax.Array, labels: jax.Array, asked: jax.Array, loss: 
 
 
 def draw_negatives(key: jax.Array, similarity: jax.Array, allowed: jax.Array, floor: float = 0.0) -> tuple[jax.Array, jax.Array]:
-    """One column for each row, in proportion to softmax(similarity) + floor among those that are allowed.
+    """Draws one allowed column for each row, in proportion to softmax(similarity) + floor.
 
-    similarity: [B, C], whose softmax is over all of a row; allowed: [B, C] bool. Returns: int32 [B], and bool [B], False for rows
-    with nothing allowed.
+    Args:
+      key: random key.
+      similarity: [B, C]; the softmax is over the whole row.
+      allowed: [B, C] bool.
+      floor: added to each probability.
+    Returns: int32 [B], and bool [B], False for rows without an allowed column.
     """
     similarity = jax.lax.stop_gradient(similarity)
     logits = jnp.where(allowed, jnp.log(jax.nn.softmax(similarity) + floor) if floor else similarity, -jnp.inf)
@@ -144,7 +161,7 @@ def rows_of(encoding: Encoding, index: jax.Array) -> Encoding:
 
 
 def interleave(*encodings: Encoding) -> Encoding:
-    """[B, ...] K times -> [K B, ...], the K of an example in a row, so that they stay on its device."""
+    """[B, ...] K times -> [K B, ...]; the K of an example are consecutive, and so stay on its device."""
     def join(*parts):
         return constrain(jnp.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:]), ("batch", *[None] * (parts[0].ndim - 1)))
 

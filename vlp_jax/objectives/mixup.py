@@ -1,4 +1,4 @@
-"""Pictures mixed in pairs (Zhang et al. 2018, "mixup")."""
+"""Mixup of images in pairs (Zhang et al. 2018, "mixup")."""
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +8,27 @@ from vlp_jax.errors import ConfigError
 
 
 def mixed(key: jax.Array, x: jax.Array, alpha: float) -> tuple[jax.Array, jax.Array]:
-    """Each example and its neighbour, weight x + (1 - weight) neighbour(x), and the weight: a float32 scalar drawn from
-    Beta(alpha, alpha) for the whole batch (section 2 and the paper's code). x: [B, ...] floats."""
+    """Mixes each example with its neighbour: weight x + (1 - weight) neighbour(x).
+
+    Args:
+      key: random key.
+      x: [B, ...] floats.
+      alpha: of the Beta(alpha, alpha) distribution of the weight, which is drawn once per batch
+        (section 2 and the paper's code).
+    Returns: the mixed examples, and the weight, a float32 scalar.
+    """
     weight = jax.random.beta(key, alpha, alpha, dtype=jnp.float32)
     return weight * x + (1.0 - weight) * neighbour(x), weight
 
 
 def neighbour(x: jax.Array) -> jax.Array:
-    """Examples 0 and 1 in each other's place, 2 and 3, and so on: [B, ...] -> [B, ...]. A batch is shuffled, so that these pairs
-    are as random as any, and both of a pair lie on one device. Raises: ConfigError for a batch of an odd number."""
+    """Swaps examples 0 and 1, 2 and 3, and so on: [B, ...] -> [B, ...].
+
+    A batch is shuffled, so these pairs are as random as any others, and both of a pair are on one
+    device.
+
+    Raises: ConfigError for a batch of an odd number.
+    """
     if len(x) % 2:
         raise ConfigError(f"objectives: mixup mixes the examples of a batch in pairs, and {len(x)} is an odd number; change "
                           "data.batch_size")

@@ -1,4 +1,4 @@
-"""Contrastive learning against an averaged model, with a queue and soft targets (Li et al. 2021, "ALBEF")."""
+"""Contrastive learning against the EMA model, with a queue and soft targets (Li et al. 2021, "ALBEF")."""
 
 import flax.linen as nn
 import flax.struct
@@ -16,8 +16,14 @@ from vlp_jax.sharding.layout import constrain
 
 @flax.struct.dataclass
 class Queue:
-    """A ring of pairs. image, text: float32 [Q, E], what the averaged model made of them; caption_id, image_id: int32 [Q, 2];
-    place: int32, the row that comes next, and that is the oldest where all are filled; filled: int32, how many are."""
+    """A ring buffer of pairs.
+
+    Attributes:
+      image, text: float32 [Q, E], embeddings by the EMA model.
+      caption_id, image_id: int32 [Q, 2].
+      place: int32, the row that is written next; it is the oldest where all are filled.
+      filled: int32, the number of filled rows.
+    """
 
     image: jax.Array
     text: jax.Array
@@ -28,11 +34,12 @@ class Queue:
 
     @classmethod
     def empty(cls, size: int, dim: int) -> "Queue":
+        """A queue without any pairs."""
         zero, ids = jnp.zeros((), jnp.int32), jnp.zeros((size, 2), jnp.int32)
         return cls(jnp.zeros((size, dim)), jnp.zeros((size, dim)), ids, ids, zero, zero)
 
     def push(self, image: jax.Array, text: jax.Array, caption_id: jax.Array, image_id: jax.Array) -> "Queue":
-        """The queue after a batch of at most its size."""
+        """The queue after adding a batch of at most its size."""
         size, count = len(self.image), len(image)
         rows = (self.place + jnp.arange(count)) % size
 
@@ -43,8 +50,14 @@ class Queue:
                      (self.place + count) % size, jnp.minimum(self.filled + count, size))
 
     def with_batch(self, batch: dict[str, jax.Array], kinds: tuple[str, ...]) -> tuple[jax.Array, jax.Array]:
-        """Which candidates, a batch's B pairs and the queue's after them, are there, bool [B + Q]; and which belong to each
-        example of the batch, bool [B, B + Q]: its own, and those that share its caption or image, as `kinds` says."""
+        """The valid candidates and the positives among a batch's B pairs followed by the queue's.
+
+        Args:
+          batch: with `caption_id` and `image_id`.
+          kinds: which of "caption" and "image" make a candidate that shares it a positive.
+        Returns: bool [B + Q], the candidates that are present; and bool [B, B + Q], the positives
+          of each example of the batch: itself and those that share its caption or image.
+        """
         size = len(batch["image_id"])
         known = jnp.arange(size + len(self.image)) < size + self.filled
         positives = jnp.eye(size, len(known), dtype=bool)
@@ -55,14 +68,21 @@ class Queue:
 
 
 class MomentumContrastive(ScaledObjective):
-    """Images against the averaged model's texts and texts against its images: those of the batch, and of a queue of earlier ones.
+    """Images against the EMA model's texts, and texts against its images, of the batch and of a queue.
 
-    Targets are `alpha` times the averaged model's own softmax plus 1 - alpha times the pair itself, as equation 6 has it; alpha
-    grows linearly over the first `alpha_warmup` updates. positives: sharing which makes a candidate count as the pair itself, all
-    of them alike; the paper has none. teacher_dropout: whether the averaged model, for all objectives that it teaches, drops
-    activations too, as in the paper's code. The queue starts empty, and what is not filled yet is no candidate.
-    Metrics: `scale`, `alpha`, `candidates`, and the references `uniform` (the loss of a guess: ln(candidates)) and
-      `target_entropy`, which no model can go below.
+    The queue holds embeddings of earlier batches; it starts empty, and its unfilled rows are no
+    candidates. Targets are `alpha` times the EMA model's own softmax plus 1 - alpha times the
+    matched pair, as in equation 6.
+
+    Metrics: `scale`, `alpha`, `candidates`, and the references `uniform` (the loss of a uniform
+    guess: ln(candidates)) and `target_entropy`, the lower bound of the loss.
+
+    Attributes:
+      positives: a candidate that shares one of these counts as a match, all with equal weights; the
+        paper has none.
+      alpha: grows linearly from 0 over the first `alpha_warmup` updates.
+      teacher_dropout: whether the EMA model, for all objectives that use it, drops activations too,
+        as in the paper's code.
     """
 
     positives: tuple[str, ...] = ("caption", "image")
@@ -105,10 +125,17 @@ class MomentumContrastive(ScaledObjective):
 
 def soft_contrastive(student: jax.Array, teacher: jax.Array, candidates: jax.Array, scale: jax.Array, alpha: jax.Array | float,
                      positives: jax.Array, known: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The cross-entropy of softmax(scale student candidates^T) with alpha softmax(scale teacher candidates^T) + (1 - alpha) y.
+    """Cross-entropy of softmax(scale student candidates^T) with soft targets.
 
-    student, teacher: unit vectors [B, E] of the same items; candidates: [C, E] of what they are compared with; positives: [B, C]
-    bool, y is uniform over a row's; known: [C] bool, False hides a candidate. Targets have no gradient.
+    The targets are alpha softmax(scale teacher candidates^T) + (1 - alpha) y, without gradient.
+
+    Args:
+      student, teacher: unit vectors [B, E] of the same items.
+      candidates: [C, E], the vectors that they are compared with.
+      scale: scalar that multiplies cosines.
+      alpha: weight of the teacher's softmax.
+      positives: [B, C] bool; y is uniform over those of a row.
+      known: [C] bool, False hides a candidate.
     Returns: the mean over rows, float32, and the mean entropy of the targets.
     """
     logits, teacher_logits = (jnp.where(known, scale * cosines(rows, candidates), -1e30) for rows in (student, teacher))

@@ -1,4 +1,4 @@
-"""What packed texts go together with."""
+"""Checks of the settings that packed texts are compatible with."""
 
 from jax.sharding import Mesh
 
@@ -9,7 +9,11 @@ from vlp_jax.sharding.mesh import check_batch
 
 
 def check_packing(config: schema.Config, mesh: Mesh) -> None:
-    """Raises: ConfigError where something needs a row for each text, MeshError where windows do not divide over the mesh."""
+    """Checks a config with packed texts; one without passes.
+
+    Raises: ConfigError where something needs a row for each text, MeshError where windows do not
+      divide over the mesh.
+    """
     window = config.data.text.packing
     if window is None:
         return
@@ -23,7 +27,7 @@ def check_packing(config: schema.Config, mesh: Mesh) -> None:
 
 
 def needing_a_row_each(config: schema.Config) -> list[str]:
-    """The settings with which a text must have a row for itself."""
+    """The settings that need a row of its own for each text."""
     objectives, decoder = build_objectives(config.objectives), config.model.decoder
     found = [f"objectives.{name}" for name, objective in objectives.items() if not objective.takes_packed]
     settings = [] if decoder is None else [("kind", decoder.kind != "transformer")]

@@ -1,9 +1,10 @@
-"""The two contrastive losses as sums over pairs that need not be together: what has to be known of an example's pairs with
-others, how that is put together from parts, and what it says about the loss and its slope at each pair.
+"""The two contrastive losses as sums over pairs that can be computed block by block.
 
-Both losses are the mean of two directions: of a loss of each image's pairs (along axis 1), and of each text's (axis 0).
-A pair's logit is scale * cosine + bias. Its cosines are what is kept and compared, so that nothing is rounded at the size of
-the logits.
+A loss defines a summary of an example's pairs with others, how summaries of parts are merged, and
+the loss and its derivative with respect to each logit from a complete summary. Both losses are the
+mean of two directions: of a loss of each image's pairs (along axis 1), and of each text's (axis 0).
+A pair's logit is scale * cosine + bias. Cosines are kept and compared, not logits, so that rounding
+errors are not those of the larger logits.
 """
 
 import dataclasses
@@ -13,15 +14,19 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-FLOOR = -1e30  # below any cosine, and finite, so that the difference of two is no NaN
+FLOOR = -1e30  # below any cosine, and finite, so that the difference of two is not NaN
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairLoss:
-    """Base of the two. A summary is of n examples, each with some others: a struct of arrays [n] with at least `own_max` and
-    `other_max`, the largest cosine of its positives and of its other pairs.
+    """Base class of the two losses.
 
-    scale, bias: scalars, and size: the batch's number of examples; the methods need them, `at` sets them.
+    A summary describes n examples, each paired with some others: a struct of arrays [n] with at
+    least `own_max` and `other_max`, the largest cosine of its positives and of its other pairs.
+
+    Attributes:
+      scale, bias: scalars.
+      size: the number of examples of the batch. The methods need these three; `at` sets them.
     """
 
     scale: Any = None
@@ -29,34 +34,40 @@ class PairLoss:
     size: int | None = None
 
     def at(self, scale: jax.Array, bias: jax.Array, size: int) -> "PairLoss":
+        """The loss with its scale, bias and batch size set."""
         return dataclasses.replace(self, scale=scale, bias=bias, size=size)
 
     def summarise(self, cosine: jax.Array, positives: jax.Array, axis: int) -> Any:
-        """Of a block [b, c] of pairs, which may be empty, reduced along `axis`."""
+        """Summary of a block [b, c] of pairs, which may be empty, reduced along `axis`."""
         raise NotImplementedError
 
     def merge(self, summaries: Any) -> Any:
-        """Summaries of the same examples with different others, stacked along axis 0, to one."""
+        """Merges summaries of the same examples with different others, stacked along axis 0."""
         raise NotImplementedError
 
     def losses(self, summary: Any) -> jax.Array:
-        """[n]: the examples' losses, from a summary with all others."""
+        """The examples' losses [n], from a summary with all others."""
         raise NotImplementedError
 
     def slopes(self, summary: Any) -> Any:
-        """What `slope` needs to know of the examples: a pytree of arrays [n]."""
+        """What `slope` needs of the examples: a pytree of arrays [n]."""
         raise NotImplementedError
 
     def slope(self, cosine: jax.Array, positives: jax.Array, slopes: Any, axis: int) -> jax.Array:
-        """[b, c]: the derivative of the examples' losses with respect to each logit of a block, where an example's pairs
-        lie along `axis`."""
+        """The derivative of the examples' losses with respect to each logit of a block, [b, c].
+
+        An example's pairs are along `axis`.
+        """
         raise NotImplementedError
 
 
 @flax.struct.dataclass
 class SoftmaxSummary:
-    """Of the positives and of the others: the largest cosine and the sum of exp(scale (cosine - largest)). The sums of all
-    cosines and of the positives', and the number of positives."""
+    """Summary of softmax losses.
+
+    For the positives (`own`) and the others: the largest cosine, and the sum of exp(scale (cosine -
+    largest)). Also the sums of the positives' cosines and of all, and the number of positives.
+    """
 
     own_max: jax.Array
     own_sum: jax.Array
@@ -69,8 +80,11 @@ class SoftmaxSummary:
 
 @flax.struct.dataclass
 class SoftmaxSlopes:
-    """The derivative is own_weight exp(scale (cosine - own_max)) + own_shift at a positive pair, other_weight
-    exp(scale (cosine - other_max)) at another."""
+    """Coefficients of the derivative of softmax losses.
+
+    It is own_weight exp(scale (cosine - own_max)) + own_shift for a positive pair, other_weight
+    exp(scale (cosine - other_max)) for another.
+    """
 
     own_max: jax.Array
     own_weight: jax.Array
@@ -81,8 +95,12 @@ class SoftmaxSlopes:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SoftmaxPairs(PairLoss):
-    """`contrastive_losses.cross_entropy`: with p and n the log-sum-exp of an example's positive and other logits,
-    log(1 + exp(n - p)) + (p - mean of the positives) + label_smoothing (mean of the positives - mean of all)."""
+    """`contrastive_losses.cross_entropy` by pairs.
+
+    With p and n the log-sum-exp of an example's positive and other logits, the loss is log(1 +
+    exp(n - p)) + (p - mean of the positives) + label_smoothing (mean of the positives - mean of
+    all).
+    """
 
     label_smoothing: float = 0.0
 
@@ -112,7 +130,7 @@ class SoftmaxPairs(PairLoss):
         return self.scale * (summary.other_max - summary.own_max) + logarithms
 
     def slopes(self, summary):
-        doubt = jax.nn.sigmoid(self.excess(summary))  # the softmax's weight on the others
+        doubt = jax.nn.sigmoid(self.excess(summary))  # probability of the others in the softmax
         several = (summary.count > 1).astype(doubt.dtype)
         return SoftmaxSlopes(
             own_max=summary.own_max, own_weight=(several - doubt) / summary.own_sum,
@@ -128,7 +146,7 @@ class SoftmaxPairs(PairLoss):
 
 @flax.struct.dataclass
 class SigmoidSummary:
-    """The largest cosines, and the sum of the pairs' losses."""
+    """Summary of sigmoid losses: the largest cosines, and the sum of the pairs' losses."""
 
     own_max: jax.Array
     other_max: jax.Array
@@ -137,7 +155,10 @@ class SigmoidSummary:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SigmoidPairs(PairLoss):
-    """log(1 + exp(-z x)) for each pair, z 1 where it is positive and -1 elsewhere (Zhai et al. 2023, eq. 1)."""
+    """log(1 + exp(-z x)) for each pair of logit x (Zhai et al. 2023, eq. 1).
+
+    z is 1 for a positive pair and -1 for others.
+    """
 
     def summarise(self, cosine, positives, axis):
         logits = self.scale * cosine + self.bias
@@ -159,6 +180,6 @@ class SigmoidPairs(PairLoss):
 
 
 def _largest(cosine: jax.Array, positives: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-    """Along `axis`, of the positive and of the other pairs."""
+    """The largest cosine along `axis`, of the positive and of the other pairs."""
     own, other = (jnp.where(kept, cosine, FLOOR).max(axis, initial=FLOOR) for kept in (positives, ~positives))
     return own, other

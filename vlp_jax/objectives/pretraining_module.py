@@ -1,4 +1,4 @@
-"""The module that is trained: a model, and the objectives on what it computes."""
+"""The module that is trained: a model, and the objectives on its encodings."""
 
 import dataclasses
 
@@ -38,11 +38,11 @@ KINDS: dict[str, type[Objective]] = {"clip": SoftmaxContrastive, "siglip": Sigmo
                                      "masked_autoencoder": MaskedAutoencoder,
                                      "simclr": ImageViews, "masked_image": MaskedImage, "masked_joint": MaskedJoint,
                                      "classification": Classification, "regression": Regression, "answering": Answering}
-VIEWS = {f"{name}_pooled": name for name in batch_spec.VIEWS}  # encodings of pictures that are made where these are needed
+VIEWS = {f"{name}_pooled": name for name in batch_spec.VIEWS}  # encodings of augmented views, created on demand
 
 
 class PretrainingModule(nn.Module):
-    """Computes each encoding that an objective needs once, then every objective.
+    """Computes each encoding that the objectives need once, then every objective.
 
     Variables: `params/model/...` and `params/objectives_NAME/...`.
     """
@@ -58,18 +58,23 @@ class PretrainingModule(nn.Module):
     def __call__(self, batch: dict[str, jax.Array], train: bool = False, updates: jax.Array | None = None) -> Loss:
         """The weighted sum of the losses, and metrics `NAME/loss`, `NAME/...` of each.
 
-        updates: how many there were before, for weights that change with them; None: all objectives count in full.
-        batch: `image` [B, H, W, 3] normalised, `text` int32 [B, L], `text_mask` bool [B, L], and what the objectives and the fusion
-          read.
+        Args:
+          batch: `image` [B, H, W, 3] normalised, `text` int32 [B, L], `text_mask` bool [B, L], and
+            what else the objectives and the fusion read.
+          train: whether to drop tokens, branches and activations.
+          updates: number of updates before this one, for weights with a schedule; None: full
+            weights.
         """
         needs = {need for objective in self.objectives.values() for need in objective.needs}
-        if self.is_initializing():  # what a teacher gives has the shapes of what the student would
+        if self.is_initializing():  # the teacher's outputs have the shapes of the student's
             batch = {**batch, "teacher": self.teacher_outputs(batch)}
         return self.losses(self.encode(batch, needs, train), batch, tuple(self.objectives), updates)
 
     def teacher_outputs(self, batch: dict[str, jax.Array]) -> dict:
-        """What objectives read in `batch["teacher"]` (see `Objective`), by these parameters; with dropout where there is a key for
-        it."""
+        """The content of `batch["teacher"]` (see `Objective`), computed with these parameters.
+
+        Dropout is active where there is an rng for it.
+        """
         needs = {need for objective in self.objectives.values() for need in objective.teacher_needs}
         encodings = self.encode(batch, needs, train=self.has_rng("dropout"))
         lessons = {objective.name: objective.teacher_outputs(encodings, batch, self.model) for objective in self.objectives.values()
@@ -99,9 +104,14 @@ class PretrainingModule(nn.Module):
         return None
 
     def encode(self, batch: dict[str, jax.Array], needs: set[str], train: bool) -> dict:
-        """The encodings named in `needs`: `image`, `text` (models.layers.Encoding), `image_embedding`, `text_embedding`
-        (unit vectors [B, E]), `image_pooled`, `text_pooled`, `first_view_pooled`, `second_view_pooled` ([B, D] as the tower gives
-        them), `fused` (models.fusion.FusedEncoding of the pairs), `decoding` (models.decoder.Decoding of each row of text)."""
+        """The encodings named in `needs`.
+
+        `image`, `text`: `models.layers.transformer.Encoding`.
+        `image_embedding`, `text_embedding`: unit vectors [B, E].
+        `image_pooled`, `text_pooled`, `first_view_pooled`, `second_view_pooled`: [B, D], the towers' pooled vectors.
+        `fused`: `models.fusion.attention.FusedEncoding` of the pairs.
+        `decoding`: `models.decoder.transformer.Decoding` of each row of text.
+        """
         encodings, needs = {}, needs | needs_behind(self.model_config, needs)
         if needs & {"image", "image_embedding", "image_pooled"}:
             encodings["image"] = self.model.encode_image(batch["image"], train, tokens="image" in needs, boxes=batch.get("boxes"))
@@ -130,7 +140,10 @@ class PretrainingModule(nn.Module):
         return encodings
 
     def drawn_prefix(self, mask: jax.Array) -> jax.Array:
-        """int32 [B]: evenly from 0 to the part of a text that `model.decoder.text_prefix` says; a token is left to predict."""
+        """Random prefix lengths int32 [B], uniform from 0 to the part `model.decoder.text_prefix` of a text.
+
+        At least one token is left to be predicted.
+        """
         count = mask.sum(axis=1)
         most = jnp.minimum(jnp.floor(self.model_config.decoder.text_prefix * count), jnp.maximum(count - 1, 0))
         return jnp.floor(jax.random.uniform(self.make_rng("dropout"), (len(mask),)) * (most + 1)).astype(jnp.int32)
@@ -140,14 +153,21 @@ class PretrainingModule(nn.Module):
         return self.model(image, text, mask)
 
     def match(self, batch: dict[str, jax.Array]) -> jax.Array:
-        """float32 [B, 2] of the pairs of a batch: (do not belong together, do), by the first matching objective."""
+        """Matching logits float32 [B, 2] of a batch, (no match, match), by the first matching objective."""
         head = next(objective for objective in self.objectives.values() if isinstance(objective, Matching))
         encodings = self.encode(batch, {"image", "text"}, train=False)
         return head.logits(self.model, encodings["image"], encodings["text"])
 
     def predict(self, name: str, batch: dict[str, jax.Array], candidates: np.ndarray | None = None) -> jax.Array:
-        """float32 [B, outputs]: what the objective `name`, a supervised one, answers for each pair; of one that writes answers, the
-        scores of all `candidates`, int32 [K, L]."""
+        """Predictions of a supervised objective for each pair.
+
+        Args:
+          name: of the objective.
+          batch: as in `__call__`.
+          candidates: int32 [K, L], the candidate answers of an objective that generates text; they
+            are scored.
+        Returns: float32 [B, outputs], or the candidates' scores [B, K].
+        """
         objective = self.objectives[name]
         encodings = self.encode(batch, {*objective.needs}, train=False)
         if candidates is not None:
@@ -155,21 +175,26 @@ class PretrainingModule(nn.Module):
         return objective.answers(encodings, self.model)
 
     def caption_losses(self, image: jax.Array, text: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Of each text of a batch: the sum of -log p of its tokens but for the first, float32 [B], and how many these are."""
+        """The negative log-likelihood of each text of a batch.
+
+        Returns: the sum of -log p of its tokens after the first, float32 [B], and their number.
+        """
         batch = {"image": image, "text": text, "text_mask": mask}
         own, _ = token_losses(self.encode(batch, {"decoding"}, train=False)["decoding"].logits, text)
         return jnp.where(mask[:, 1:], own, 0.0).sum(axis=1), mask[:, 1:].sum(axis=1)
 
     def write_captions(self, image: jax.Array, start: jax.Array, end: int, padding: int,
                        search: BeamSearch = BeamSearch()) -> jax.Array:  # noqa: B008 - frozen
-        """The decoder's text for each picture, the likeliest token each time, or by beam search: int32 [B, L - 1], `padding` behind
-        the `end`."""
+        """The decoder's text for each image, greedy or by beam search: int32 [B, L - 1], padded after the `end`."""
         memory = self.model.encode_image(image) if self.model_config.decoder.image != "none" else None
         return self.written(memory, start, self.model_config.text.length - 1, end, padding, search)
 
     def write_answers(self, name: str, batch: dict[str, jax.Array], start: int, end: int, padding: int,
                       search: BeamSearch = BeamSearch()) -> jax.Array:  # noqa: B008 - frozen
-        """As `write_captions`, what the objective `name` answers to each pair of a batch: int32 [B, length of its target - 1]."""
+        """The text that the objective `name` generates for each pair of a batch, as `write_captions`.
+
+        Returns: int32 [B, length of its target - 1].
+        """
         objective = self.objectives[name]
         fused = self.encode(batch, {*objective.needs}, train=False)["fused"]
         starts = jnp.full(len(fused.tokens), start, jnp.int32)
@@ -177,7 +202,7 @@ class PretrainingModule(nn.Module):
 
     def written(self, memory: Encoding | None, start: jax.Array, length: int, end: int, padding: int,
                 search: BeamSearch) -> jax.Array:
-        """int32 [B, length]: what the decoder writes behind `start`, int32 [B], looking at the rows of a memory."""
+        """The decoder's text after `start`, int32 [B], for the rows of a memory: int32 [B, length]."""
         model, variables = self.model.clone(parent=None), self.model.variables
 
         def next_logits(cache, tokens, position, memory):
@@ -189,13 +214,15 @@ class PretrainingModule(nn.Module):
 
 
 def has_prefix(decoder: schema.AnyDecoder) -> bool:
-    """Whether training shows the decoder a part of each text at once."""
+    """Whether the decoder is trained with a bidirectional prefix of each text."""
     return isinstance(decoder, schema.Decoder) and decoder.text_prefix > 0
 
 
 def needs_behind(config: schema.Model, needs: set[str]) -> set[str]:
-    """The encodings that others in `needs` are made of: those that are fused, and those that the decoder looks at. Raises:
-    ConfigError where there is no fusion, or no decoder."""
+    """The encodings from which those in `needs` are computed: the inputs of the fusion and of the decoder.
+
+    Raises: ConfigError where there is no fusion, or no decoder.
+    """
     if "fused" in needs and config.fusion is None:
         raise ConfigError("model.fusion: an objective with features='fused' needs one, such as kind='concatenation'")
     of_fusion = {"image", "text"} if "fused" in needs else set()
@@ -208,8 +235,10 @@ def needs_behind(config: schema.Model, needs: set[str]) -> set[str]:
 
 
 def check_decoder(config: schema.Model, objectives: dict[str, schema.Objective]) -> None:
-    """Raises: ConfigError where one decoder is to look at pictures, to caption them, and at what is fused, to answer, and these are
-    not equally wide, as the one matrix that reads both needs."""
+    """Checks the width of what one decoder attends to, to caption images and to answer from fused pairs.
+
+    Raises: ConfigError where the two widths differ, since one matrix projects both.
+    """
     built = build_objectives(objectives).values()
     answers, captions = any(isinstance(one, Answering) for one in built), any("decoding" in one.needs for one in built)
     if not (answers and captions) or config.decoder.image == "none":
@@ -221,7 +250,10 @@ def check_decoder(config: schema.Model, objectives: dict[str, schema.Objective])
 
 
 def build_objectives(configs: dict[str, schema.Objective]) -> dict[str, Objective]:
-    """One objective module an entry; the config's fields are the module's, but for its kind and what says how much it counts."""
+    """One objective module per entry; its fields are those of the config.
+
+    The config's kind and its weight, with its schedule, are no fields of the module.
+    """
     return {name: KINDS[config.kind](**_fields(config)) for name, config in configs.items()}
 
 
@@ -234,7 +266,7 @@ def asked_inputs(configs: dict[str, schema.Objective]) -> tuple[str, ...]:
 
 
 def encodings_trained(configs: dict[str, schema.Objective]) -> set[str]:
-    """The names of what these objectives train of `PretrainingModule.encode`."""
+    """The names of the encodings of `PretrainingModule.encode` that these objectives train."""
     return {name for objective in build_objectives(configs).values() for name in objective.trains}
 
 

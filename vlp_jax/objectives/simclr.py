@@ -1,4 +1,4 @@
-"""Two views of a picture find each other among those of all pictures of the batch (Chen et al. 2020, "SimCLR")."""
+"""Contrastive learning between two views of an image (Chen et al. 2020, "SimCLR")."""
 
 import flax.linen as nn
 import jax
@@ -13,12 +13,16 @@ from vlp_jax.objectives.contrastive_losses import cosines, cross_entropy
 
 
 class ImageViews(Objective):
-    """`nt_xent` of what the image tower pools of two views, behind a projection head of its own, as SLIP adds it to CLIP (Mu et al.
-    2022, section 3.2 and figure 1).
+    """`nt_xent` of the image tower's pooled vectors of two views, after a projection head of its own.
 
-    first: which is the one beside `second_view`: the `image` that other objectives see, or `first_view`, made as the second is.
-    Metrics: `accuracy`, how often the nearest of all other views is that of the same picture, and the reference `uniform`, the loss
-      of a guess: ln(2 B - 1).
+    SLIP combines it with CLIP in this form (Mu et al. 2022, section 3.2 and figure 1).
+
+    Metrics: `accuracy`, the fraction of first views whose nearest other view is of the same image, and
+    the reference `uniform`, the loss of a uniform guess: ln(2 B - 1).
+
+    Attributes:
+      first: the view compared with `second_view`: the `image` that other objectives use, or
+        `first_view`, augmented like the second.
     """
 
     temperature: float = 0.1
@@ -26,7 +30,7 @@ class ImageViews(Objective):
     output_dim: int = 256
     first: str = "image"
 
-    takes_packed = True  # it reads no text
+    takes_packed = True  # no text is used
     couples_batch = True
 
     @property
@@ -50,7 +54,7 @@ class ImageViews(Objective):
 
 
 class ProjectionHead(nn.Module):
-    """Three linear layers, with batch normalisation and ReLU between them: [B, D] -> [B, output_dim]."""
+    """Three linear layers, with batch normalisation and ReLU in between: [B, D] -> [B, output_dim]."""
 
     hidden_dim: int
     output_dim: int
@@ -58,7 +62,7 @@ class ProjectionHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's, which the authors left as it is
+        init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default, which the authors use
         axes = (("embed", "mlp"), ("mlp", "embed"), ("embed", "embedding"))
         for i, along in enumerate(axes[:2]):
             x = self.precision.dense(self.hidden_dim, along, kernel_init=init, name=f"linear_{i}")(x)
@@ -67,8 +71,10 @@ class ProjectionHead(nn.Module):
 
 
 class BatchNormalisation(nn.Module):
-    """Ioffe and Szegedy 2015, by the statistics of the whole batch, over all devices: [B, D] -> [B, D]. None are kept for
-    evaluation, which knows no projection head."""
+    """Batch normalisation (Ioffe and Szegedy 2015) by the statistics of the global batch: [B, D] -> [B, D].
+
+    No running statistics are kept, since evaluation does not use the projection head.
+    """
 
     axis: str
     epsilon: float = 1e-5
@@ -83,10 +89,16 @@ class BatchNormalisation(nn.Module):
 
 
 def nt_xent(first: jax.Array, second: jax.Array, temperature: float) -> tuple[jax.Array, jax.Array]:
-    """The mean over all 2 B views of -log of the softmax at the other view of the same picture, among the 2 B - 1 others, of
-    cosines / temperature (Chen et al. 2020, equation 1).
+    """NT-Xent loss (Chen et al. 2020, equation 1).
 
-    first, second: unit vectors [B, E]. Returns: the loss, float32, and how often that view is the likeliest, of the first ones.
+    It is the mean over all 2 B views of -log softmax of cosines / temperature at the other view of
+    the same image, among the 2 B - 1 other views.
+
+    Args:
+      first, second: unit vectors [B, E], two views of each image.
+      temperature: divides cosines.
+    Returns: the loss, float32, and the fraction of first views for which the other view of the
+      image is the likeliest.
     """
     size, itself = len(first), jnp.eye(len(first), dtype=bool)
     between = cosines(first, second) / temperature

@@ -1,4 +1,4 @@
-"""Objectives that tell what a sample's metadata say of it: a class, scores of classes, or a number."""
+"""Objectives that predict a target from a sample's metadata: a class, scores of classes, or a number."""
 
 import flax.linen as nn
 import jax
@@ -26,17 +26,21 @@ from vlp_jax.objectives.supervised_losses import (
 from vlp_jax.objectives.tokens import mean_where
 from vlp_jax.sharding.layout import constrain
 
-FADING = 0.999  # of the sums of targets, by a batch
+FADING = 0.999  # decay of the sums of targets per batch
 PARTS = {"image": "image_pooled", "text": "text_pooled", "fused": "fused"}
 
 
 class Supervised(Objective):
-    """Base of the two. The loss is the mean over all rows of a batch, to which those without a target add nothing.
+    """Base class of the two. The loss is the mean over all rows of a batch; those without a target contribute 0.
 
-    Metrics: `target_rate`, the share of rows that have a target, and `reference`, what always the same answer would lose at best,
-    by how frequent targets are (of a batch with so many of them). With microbatches, metrics are means over these.
-    prior: `running` knows the targets of all batches, the older the less, in a collection of its own, which microbatches cannot;
-      `batch` those of the batch.
+    Metrics: `target_rate`, the fraction of rows that have a target, and `reference`, the least loss
+    of a constant prediction, from the frequencies of the targets, for a batch with this
+    `target_rate`. With microbatches, metrics are means over these.
+
+    Attributes:
+      prior: the targets whose frequencies `reference` uses. `running`: a decayed sum over all
+        batches, in a collection of its own, which microbatches do not support; `batch`: those of
+        the batch.
     """
 
     target: str = ""
@@ -76,14 +80,14 @@ class Supervised(Objective):
 
     @nn.compact
     def answers(self, encodings: dict, model: VisionLanguageModel) -> jax.Array:
-        """float32 [B, outputs] of the encodings in `needs`."""
+        """The predictions float32 [B, outputs] from the encodings in `needs`."""
         part = encodings[PARTS[self.features]]
         pooled = part.pooled if self.features == "fused" else part
         head = TargetHead(self.hidden_dim, self.outputs, self.dropout, self.initial_bias, model.precision, name="head")
         return constrain(head(pooled, self.training), ("batch", None))
 
     def counted(self, sums: jax.Array) -> jax.Array:
-        """What `reference` reads: sums of the batch, or of all batches up to this one."""
+        """The sums for `reference`: of the batch, or of all batches up to this one."""
         if self.prior == "batch":
             return sums
         sums = self.added(self.kept.value, sums)
@@ -92,39 +96,43 @@ class Supervised(Objective):
         return sums
 
     def added(self, kept: jax.Array, sums: jax.Array) -> jax.Array:
-        """`sums` of all batches up to this one, by those of the batches before it, which fade, and its own."""
+        """The sums of all batches up to this one: those of earlier batches, decayed, plus this one's."""
         return FADING * kept + sums
 
     def no_targets(self) -> jax.Array:
-        """A target as it comes, of no rows."""
+        """Targets of zero rows, as in a batch."""
         raise NotImplementedError
 
     def checked(self, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Targets as they come -> the same, something finite standing where there are none, and bool [B], where there are some."""
+        """The targets with missing ones replaced by a finite value, and bool [B], True where there is a target."""
         raise NotImplementedError
 
     def losses(self, answers: jax.Array, wanted: jax.Array) -> jax.Array:
-        """float32 [B]."""
+        """The losses of the rows, float32 [B]."""
         raise NotImplementedError
 
     def metrics(self, answers: jax.Array, wanted: jax.Array, given: jax.Array) -> dict[str, jax.Array]:
-        """Of the rows that have a target."""
+        """Metrics over the rows that have a target."""
         raise NotImplementedError
 
     def sums(self, wanted: jax.Array, given: jax.Array) -> jax.Array:
-        """float32 [S]: what is to be known of the targets of a batch for `reference`, and `added` over batches."""
+        """The statistics of a batch's targets for `reference`, float32 [S]; `added` over batches."""
         raise NotImplementedError
 
     def reference(self, sums: jax.Array) -> jax.Array:
-        """The least mean loss over rows with such sums of targets of always the same answer, a scalar."""
+        """The least mean loss of a constant prediction over rows whose targets have these sums, a scalar."""
         raise NotImplementedError
 
 
 class Classification(Supervised):
-    """Which class: `loss` is `softmax` cross-entropy or the multi-class `hinge` of a class, int32 [B], -1 where there is none, or
-    `binary` cross-entropy of scores, float32 [B, C], all 0 where there are none.
+    """Prediction of a class, or of scores of classes.
 
-    Metrics: `accuracy`, or of scores `soft_accuracy`, the score of the class that is answered (Antol et al. 2015).
+    Metrics: `accuracy`, or for scores `soft_accuracy`, the score of the predicted class (Antol et
+    al. 2015).
+
+    Attributes:
+      loss: `softmax` cross-entropy or multi-class `hinge`, of a class, int32 [B], -1 for none; or
+        `binary` cross-entropy, of scores, float32 [B, C], all 0 for none.
     """
 
     loss: str = "softmax"
@@ -164,7 +172,7 @@ class Classification(Supervised):
 
 
 class Regression(Supervised):
-    """Which number, float32 [B], NaN where there is none, by the squared error. The reference is the variance."""
+    """Prediction of a number, float32 [B], NaN for none, with the squared error. The reference is the variance."""
 
     def no_targets(self) -> jax.Array:
         return jnp.zeros(0, jnp.float32)

@@ -1,4 +1,4 @@
-"""What the losses on words share."""
+"""Functions shared by the losses on tokens."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,11 @@ from vlp_jax.models.decoder.packed_rows import PackedRows
 
 
 def rows_of_text(batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array, PackedRows | None]:
-    """A batch's text, int32 [T, L], and its mask, bool [T, L]; and how the rows are packed, where they hold several texts each."""
+    """The rows of text of a batch.
+
+    Returns: text int32 [T, L], mask bool [T, L], and the segments of packed rows, None without
+      packing.
+    """
     packed = PackedRows.of(batch["segment"]) if "segment" in batch else None
     text, mask = (batch[name].reshape(-1, batch[name].shape[-1]) for name in ("text", "text_mask"))
     return text, mask, packed
@@ -26,10 +30,10 @@ def kl_divergence(teacher: jax.Array, student: jax.Array) -> jax.Array:
 
 
 def mean_where(values: jax.Array, mask: jax.Array) -> jax.Array:
-    """The mean of `values` where `mask`; 0 where that is nowhere."""
+    """The mean of `values` where `mask` is True; 0 where it is True nowhere."""
     return jnp.where(mask, values, 0.0).sum() / jnp.maximum(mask.sum(), 1)
 
 
 def entropy_of(counts: jax.Array) -> jax.Array:
-    """The entropy, in nats, of drawing in proportion to counts [V]; 0 where all are 0."""
+    """The entropy, in nats, of the distribution in proportion to counts [V]; 0 where all are 0."""
     return jax.scipy.special.entr(counts / jnp.maximum(counts.sum(), 1e-9)).sum()

@@ -1,4 +1,4 @@
-"""Hinge losses: a pair is to be nearer, by a margin, than either part is to others' (Faghri et al. 2018, "VSE++")."""
+"""Hinge losses with a margin between matched and unmatched pairs (Faghri et al. 2018, "VSE++")."""
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,16 @@ from vlp_jax.objectives.contrastive_losses import cosines, top1_accuracy
 
 
 class Triplet(Objective):
-    """`triplet_contrastive` or `hinge_contrastive` on a batch; it has no parameters.
+    """`triplet_contrastive` or `hinge_contrastive` on a batch, without parameters.
 
-    negatives: `hardest` or `all`. positives: sharing which an example's text, or image, is no negative.
-    Metrics: `batch_accuracy`, `violated` (the share of images and texts that some negative is too near to), and a reference:
-      `uniform`, the loss of the same cosine for all pairs, of which positives are no negatives there either.
+    Metrics: `batch_accuracy`, `violated` (the fraction of images and texts with a negative within
+    the margin), and a reference: `uniform`, the loss with equal cosines for all pairs, where
+    positives are no negatives either.
+
+    Attributes:
+      margin: of cosines.
+      negatives: `hardest` or `all`.
+      positives: an example that shares one of these is no negative.
     """
 
     margin: float = 0.2
@@ -35,35 +40,49 @@ class Triplet(Objective):
         of_images, of_texts = violations(image, text, self.margin, positives)
         violated = 0.5 * ((of_images > 0).any(axis=1).mean(dtype=jnp.float32) + (of_texts > 0).any(axis=0).mean(dtype=jnp.float32))
         loss = {"hardest": triplet_contrastive, "all": hinge_contrastive}[self.negatives]
-        others = ~positives if self.negatives == "all" else (~positives).any(axis=1)[:, None]  # the same of images and of texts
+        others = ~positives if self.negatives == "all" else (~positives).any(axis=1)[:, None]  # equal for images and texts
         uniform = 2.0 * self.margin * others.sum(axis=1).mean(dtype=jnp.float32)
         return Loss(loss(image, text, self.margin, positives), {"batch_accuracy": top1_accuracy(image, text, positives),
                                                                 "violated": violated, "uniform": uniform})
 
 
 def triplet_contrastive(image: jax.Array, text: jax.Array, margin: float = 0.2, positives: jax.Array | None = None) -> jax.Array:
-    """The hinge with the hardest negative (Faghri et al. 2018, equation 6), of image i and text c with cosine s(i, c):
-    max_c' [margin + s(i, c') - s(i, c)]_+ + max_i' [margin + s(i', c) - s(i, c)]_+.
+    """The hinge loss with the hardest negative (Faghri et al. 2018, equation 6).
 
-    image, text: [B, E] unit vectors, row k of both a pair. positives: [B, B] bool, True where image i and text j belong together:
-      they are no negatives of each other; the identity if None.
-    Returns: the mean over pairs of both directions' sum, float32; a row without negatives gives 0.
+    For image i and text c with cosine s(i, c):
+
+      max_c' [margin + s(i, c') - s(i, c)]_+ + max_i' [margin + s(i', c) - s(i, c)]_+.
+
+    Args:
+      image, text: [B, E] unit vectors; row k of both is a pair.
+      margin: of cosines.
+      positives: [B, B] bool, True where image i and text j are a match, and so no negatives of each
+        other. None: the identity.
+    Returns: the mean over pairs of the sum of both directions, float32; a row without negatives
+      gives 0.
     """
     of_images, of_texts = violations(image, text, margin, positives)
     return (of_images.max(axis=1) + of_texts.max(axis=0)).mean()
 
 
 def hinge_contrastive(image: jax.Array, text: jax.Array, margin: float = 0.2, positives: jax.Array | None = None) -> jax.Array:
-    """The hinge summed over all negatives (Kiros et al. 2014; Faghri et al. 2018, section 3.1):
-    sum_c' [margin + s(i, c') - s(i, c)]_+ + sum_i' [margin + s(i', c) - s(i, c)]_+. The rest as of `triplet_contrastive`.
+    """The hinge loss summed over all negatives (Kiros et al. 2014; Faghri et al. 2018, section 3.1).
+
+      sum_c' [margin + s(i, c') - s(i, c)]_+ + sum_i' [margin + s(i', c) - s(i, c)]_+.
+
+    Arguments and result as in `triplet_contrastive`.
     """
     of_images, of_texts = violations(image, text, margin, positives)
     return (of_images.sum(axis=1) + of_texts.sum(axis=0)).mean()
 
 
 def violations(image: jax.Array, text: jax.Array, margin: float, positives: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """[B, B] twice, float32, at image i and text j: [margin + s_ij - s_ii]_+, text j as a negative of image i, and
-    [margin + s_ij - s_jj]_+, image i as a negative of text j; 0 where these belong together. Arguments as above."""
+    """Margin violations of every pair, in both directions; arguments as in `triplet_contrastive`.
+
+    Returns: [B, B] float32 twice, at image i and text j: [margin + s_ij - s_ii]_+, with text j as a
+      negative of image i, and [margin + s_ij - s_jj]_+, with image i as a negative of text j; 0
+      where these are a match.
+    """
     similarity = cosines(image, text)
     own = jnp.diagonal(similarity)
     allowed = ~(jnp.eye(len(image), dtype=bool) if positives is None else positives)

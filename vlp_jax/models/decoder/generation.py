@@ -1,7 +1,8 @@
-"""Texts from a model that predicts the next token: greedily, by beam search, or drawn. Each is one compiled program.
+"""Text generation from a next-token model: greedy, beam search, or sampling. Each is one compiled program.
 
-All take a `step(state, tokens) -> (logits, state)`: tokens int32 [B], the newest of each row; logits float32 [B, V] of the next;
-state any tree, such as a cache of keys and values. All give int32 [B, length] without `start`, `padding` behind the `end` token.
+All functions take `step(state, tokens) -> (logits, state)`: tokens int32 [B], the newest of each
+row; logits float32 [B, V] of the next token; state any tree, such as a cache of keys and values.
+All return int32 [B, length] without the `start` token, with `padding` after the `end` token.
 """
 
 import dataclasses
@@ -13,11 +14,23 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 
 Step = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
-NEVER = -1e30  # a logit of what may not be
+NEVER = -1e30  # logit of an excluded token
 
 
 def generate(step: Step, state: Any, start: jax.Array, length: int, end: int, padding: int, choose: Callable) -> jax.Array:
-    """One token after another by `choose(logits, number)`, until all rows have ended or have `length` tokens. start: int32 [B]."""
+    """Generates token after token, until all rows have ended or have `length` tokens.
+
+    Args:
+      step: as in the module's docstring.
+      state: before the first token.
+      start: int32 [B], the first input tokens.
+      length: the largest number of tokens.
+      end: id of the token that ends a text.
+      padding: id of the token after it.
+      choose: `choose(logits, number)`, from logits [B, V] and the number of tokens generated so far
+        to the next token [B].
+    Returns: int32 [B, length].
+    """
     def unfinished(carry):
         number, _, _, _, ended = carry
         return (number < length) & ~ended.all()
@@ -34,13 +47,13 @@ def generate(step: Step, state: Any, start: jax.Array, length: int, end: int, pa
 
 
 def greedy(step: Step, state: Any, start: jax.Array, length: int, end: int, padding: int) -> jax.Array:
-    """The likeliest token each time."""
+    """Greedy decoding: the likeliest token at each step."""
     return generate(step, state, start, length, end, padding, lambda logits, number: logits.argmax(axis=-1))
 
 
 def sample(step: Step, state: Any, start: jax.Array, length: int, end: int, padding: int, key: jax.Array,
            temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> jax.Array:
-    """Draws each token from the softmax of logits / temperature, among those that `top_k` and then `top_p` leave."""
+    """Samples each token from the softmax of logits / temperature, restricted by `top_k` and then `top_p`."""
     def choose(logits, number):
         logits = logits / temperature
         logits = logits if top_k is None else keep_top_k(logits, top_k)
@@ -51,14 +64,17 @@ def sample(step: Step, state: Any, start: jax.Array, length: int, end: int, padd
 
 
 def keep_top_k(logits: jax.Array, k: int) -> jax.Array:
-    """[B, V] with all but the k largest of a row (and what equals the last of these) ruled out (Fan et al. 2018)."""
+    """Logits [B, V] with all but the k largest of a row excluded, ties with the k-th kept (Fan et al. 2018)."""
     last = jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][:, -1:]
     return jnp.where(logits >= last, logits, NEVER)
 
 
 def keep_top_p(logits: jax.Array, p: float) -> jax.Array:
-    """[B, V] with all ruled out but the fewest likeliest tokens of a row that have a probability of p together (nucleus sampling,
-    Holtzman et al. 2020, section 3.1); the likeliest one stays."""
+    """Logits [B, V] restricted to the nucleus (Holtzman et al. 2020, section 3.1).
+
+    The nucleus is the fewest likeliest tokens of a row with a total probability of at least p; the
+    likeliest token is always kept.
+    """
     probabilities = jax.nn.softmax(logits)
     order = jnp.argsort(-probabilities, axis=-1)
     ranked = jnp.take_along_axis(probabilities, order, axis=-1)
@@ -70,14 +86,17 @@ def keep_top_p(logits: jax.Array, p: float) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BeamSearch:
-    """How many texts beam search keeps, how it compares finished ones and when it stops, by the names and the rule of `generate` in
-    transformers.
+    """Options of beam search, with the names and the stopping rule of transformers' `generate`.
 
-    num_beams: unfinished texts kept at a time, and as many finished ones beside them; 1 is greedy.
-    length_penalty: exponent of the number of tokens that divides the log-probability of a finished text.
-    early_stopping: True: at the first `beams` finished texts. False: when the likeliest unfinished text, divided by its present
-      length, would not be among the finished ones. "never": when no continuation could be; with a positive length penalty by the
-      greatest length.
+    Attributes:
+      num_beams: number of unfinished texts kept, and of finished ones kept in addition; 1 is
+        greedy.
+      length_penalty: the log-probability of a finished text is divided by its number of tokens to
+        this power.
+      early_stopping: True stops at the first `num_beams` finished texts. False stops when the
+        likeliest unfinished text, scored with its present length, would not be among the finished
+        ones. "never" stops when no continuation could be; with a positive length penalty, this is
+        judged with the largest length.
     """
 
     num_beams: int = 1
@@ -86,7 +105,10 @@ class BeamSearch:
 
 
 class _Beams(NamedTuple):
-    """The unfinished texts of B rows, K each, and the best K finished ones; `open`: bool [B], whether these may still improve."""
+    """State of beam search for B rows: K unfinished texts each, and the best K finished ones.
+
+    `open`: bool [B], whether the finished texts may still improve.
+    """
 
     number: jax.Array
     state: Any
@@ -100,18 +122,31 @@ class _Beams(NamedTuple):
 
 def beam_search(step: Step, state: Any, start: jax.Array, length: int, end: int, padding: int, search: BeamSearch,
                 take: Callable[[Any, jax.Array], Any]) -> tuple[jax.Array, jax.Array]:
-    """The best finished texts that beam search finds, best first: int32 [B, K, length] and their scores, float32 [B, K].
+    """Beam search, with finished texts kept apart from unfinished ones.
 
-    A score is the sum of log-probabilities, the end token's among them, divided by (number of tokens)^length_penalty. A text that
-    ends among the K likeliest continuations of a step is kept apart as a finished one, while the likeliest K unfinished go on; with
-    `length` tokens all are finished. Texts that do not exist (of short lengths, or of few tokens) have the score NEVER.
-    state: for B rows. take: `take(state, rows)` gives the state of `rows`, int32 [N] of its own.
+    A score is the sum of log-probabilities, including the end token's, divided by (number of
+    tokens)^length_penalty. A text that ends among the K likeliest continuations of a step is kept
+    as a finished one, and the K likeliest unfinished ones continue; with `length` tokens, all are
+    finished.
+
+    Args:
+      step: as in the module's docstring, for B K rows.
+      state: for B rows.
+      start: int32 [B], the first input tokens.
+      length: the largest number of tokens.
+      end: id of the token that ends a text.
+      padding: id of the token after it.
+      search: the options.
+      take: `take(state, rows)` returns the state of `rows`, int32 [N] indices of its rows.
+    Returns: the best finished texts, best first, int32 [B, K, length], and their scores, float32
+      [B, K]. Where there are fewer than K texts (short lengths, or few tokens), the others have the
+      score NEVER.
     """
     batch, num_beams = len(start), search.num_beams
     fresh = jnp.full((batch, num_beams, length), padding, jnp.int32)
     absent = jnp.full((batch, num_beams), NEVER)
     carry = _Beams(jnp.int32(0), take(state, repeat(jnp.arange(batch), "b -> (b k)", k=num_beams)), fresh,
-                   repeat(start.astype(jnp.int32), "b -> b k", k=num_beams), absent.at[:, 0].set(0.0),  # all are the same at first
+                   repeat(start.astype(jnp.int32), "b -> b k", k=num_beams), absent.at[:, 0].set(0.0),  # all are equal at first
                    fresh, absent, jnp.ones(batch, bool))
 
     def unfinished(carry: _Beams) -> jax.Array:
@@ -136,8 +171,10 @@ def beam_search(step: Step, state: Any, start: jax.Array, length: int, end: int,
 
 
 def _continuations(logits: jax.Array, totals: jax.Array, end: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The likeliest 2K one-token continuations of K texts, [B, 2K] each: their parents, tokens and log-probabilities. Of so many
-    at least K do not end."""
+    """The likeliest 2K one-token continuations of K texts, of which at least K do not end.
+
+    Returns: their parents, tokens and log-probabilities, [B, 2K] each.
+    """
     num_beams, vocabulary = totals.shape[1], logits.shape[-1]
     gains = rearrange(jax.nn.log_softmax(logits), "(b k) v -> b k v", k=num_beams)
     total, best = jax.lax.top_k(rearrange(totals[:, :, None] + gains, "b k v -> b (k v)"), min(2, vocabulary) * num_beams)
@@ -146,7 +183,7 @@ def _continuations(logits: jax.Array, totals: jax.Array, end: int) -> tuple[jax.
 
 def _with_finished(carry: _Beams, tokens: jax.Array, totals: jax.Array, ended: jax.Array, search: BeamSearch,
                    number: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The best K of the finished texts, those that just ended among them: tokens [B, K, length] and scores [B, K]."""
+    """The best K finished texts, including those that just ended: tokens [B, K, length] and scores [B, K]."""
     allowed = ended & carry.open[:, None] & (totals > NEVER / 2)
     scores = jnp.where(allowed, totals / number.astype(jnp.float32)**search.length_penalty, NEVER)
     scores, best = jax.lax.top_k(jnp.concatenate([carry.scores, scores], axis=1), search.num_beams)
@@ -154,7 +191,7 @@ def _with_finished(carry: _Beams, tokens: jax.Array, totals: jax.Array, ended: j
 
 
 def _may_improve(totals: jax.Array, scores: jax.Array, search: BeamSearch, number: jax.Array, length: int) -> jax.Array:
-    """bool [B]: whether a continuation of the unfinished texts could be among the best K, as far as `early_stopping` looks."""
+    """Whether a continuation could be among the best K, by the rule of `early_stopping`: bool [B]."""
     full = (scores > NEVER / 2).all(axis=1)
     if search.early_stopping is True:
         return ~full
@@ -170,8 +207,18 @@ def _of(rows: jax.Array, index: jax.Array) -> jax.Array:
 
 def written(apply: Callable, memory: Any, start: jax.Array, length: int, end: int, padding: int,
             search: BeamSearch = BeamSearch()) -> jax.Array:  # noqa: B008 - frozen
-    """int32 [B, length]: a decoder's text for each row of `memory`, the likeliest token each time, or with several beams the best
-    text that these find. apply, memory: as of `decoder_step`."""
+    """A decoder's text for each row of `memory`: greedy, or with several beams the best text of beam search.
+
+    Args:
+      apply: as in `decoder_step`.
+      memory: as in `decoder_step`.
+      start: int32 [B], the first input tokens.
+      length: the largest number of tokens.
+      end: id of the token that ends a text.
+      padding: id of the token after it.
+      search: options of beam search.
+    Returns: int32 [B, length].
+    """
     step, state = decoder_step(apply, memory, len(start))
     if search.num_beams == 1:
         return greedy(step, state, start, length, end, padding)
@@ -181,8 +228,12 @@ def written(apply: Callable, memory: Any, start: jax.Array, length: int, end: in
 def decoder_step(apply: Callable, memory: Any, rows: int) -> tuple[Step, Any]:
     """The step function of a decoder, and the state before the first token.
 
-    apply: `apply(cache, tokens [B, n], position, memory) -> (logits [B, n, V], cache)`, such as of
-      `VisionLanguageModel.decode_next`. memory: what the picture's encoder gave for each row, or None. rows: B.
+    Args:
+      apply: `apply(cache, tokens [B, n], position, memory) -> (logits [B, n, V], cache)`, such as
+        of `VisionLanguageModel.decode_next`.
+      memory: the image encoder's output for each row, or None.
+      rows: B.
+    Returns: the step function, and its state.
     """
     _, cache = apply({}, jnp.zeros((rows, 0), jnp.int32), jnp.int32(0), memory)
 
@@ -195,6 +246,9 @@ def decoder_step(apply: Callable, memory: Any, rows: int) -> tuple[Step, Any]:
 
 
 def take_rows(state: tuple[Any, jax.Array], rows: jax.Array) -> tuple[Any, jax.Array]:
-    """`decoder_step`'s state of the given rows: the third axis from behind of what is cached, with an axis of layers or without."""
+    """`decoder_step`'s state of the given rows.
+
+    They are the third axis from last of cached arrays, which have an axis of layers or not.
+    """
     cache, position = state
     return jax.tree.map(lambda x: jnp.take(x, rows, axis=-3), cache), position

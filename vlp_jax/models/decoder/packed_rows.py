@@ -1,4 +1,4 @@
-"""Several short texts in a row of tokens, each beside its own picture."""
+"""Several short texts packed into a row of tokens, each with its own image."""
 
 import flax.struct
 import jax
@@ -12,34 +12,45 @@ from vlp_jax.sharding.layout import constrain
 
 @flax.struct.dataclass
 class PackedRows:
-    """segments: int32 [T, L], the number of the text that a token belongs to, 0 for padding. windows: int, the T rows are so many
-    windows of T / windows rows, and texts 1 ... W of a window belong to its W pictures."""
+    """Segment ids of packed rows.
+
+    Attributes:
+      segments: int32 [T, L], the number of the text that a token belongs to; 0 for padding.
+      windows: the T rows are divided into this many windows of T / windows rows; texts 1 ... W of a
+        window belong to its W images.
+    """
 
     segments: jax.Array
     windows: int = flax.struct.field(pytree_node=False)
 
     @classmethod
     def of(cls, segments: jax.Array) -> "PackedRows":
-        """segments: int32 [windows, rows, L]."""
+        """Packed rows from segments int32 [windows, rows, L]."""
         return cls(rearrange(segments, "w r l -> (w r) l"), len(segments))
 
     def places(self) -> jax.Array:
-        """int32 [T, L]: where a token stands in its own text, from 0 on."""
+        """The position of each token in its own text, from 0, int32 [T, L]."""
         order = jnp.arange(self.segments.shape[1], dtype=jnp.int32)
         start = jnp.where(~self.continued(), order, 0)
         return order - jax.lax.cummax(start, axis=1)
 
     def continued(self) -> jax.Array:
-        """[T, L] bool: whether a token's text is that of the token before it."""
+        """Whether a token belongs to the same text as the token before it, bool [T, L]."""
         same = self.segments[:, 1:] == self.segments[:, :-1]
         return jnp.pad(same, ((0, 0), (1, 0)))
 
     def themselves(self) -> Segments:
-        """What self-attention may meet."""
+        """The mask of self-attention."""
         return Segments(self.segments, self.segments)
 
     def pictures(self, memory: Encoding) -> tuple[jax.Array, Segments]:
-        """Pictures' tokens [B, M, D] -> those of a window, beside each of its rows, [T, W M, D], and who may see which."""
+        """The images' tokens for each row, and the mask of cross-attention.
+
+        Args:
+          memory: Encoding of the images, with tokens [B, M, D].
+        Returns: the tokens of all images of a row's window, [T, W M, D], and Segments by which each
+          text attends to its own image.
+        """
         rows, count = len(self.segments) // self.windows, memory.tokens.shape[1]
         tokens = repeat(memory.tokens, "(n w) m d -> (n r) (w m) d", n=self.windows, r=rows)
         each = len(memory.tokens) // self.windows

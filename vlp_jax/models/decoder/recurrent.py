@@ -1,4 +1,7 @@
-"""Recurrent decoders: LSTM or GRU cells that write a text, of a picture that begins their state or that they attend to."""
+"""Recurrent decoders: LSTM or GRU cells that generate a text from an image.
+
+The image is an initial input, or is attended to before each token.
+"""
 
 import functools
 from collections.abc import Callable
@@ -14,28 +17,35 @@ from vlp_jax.models.text.recurrent import along, build_cell, on_own_examples
 from vlp_jax.models.text.transformer import embedded_words
 from vlp_jax.sharding.layout import constrain
 
-STATES = {"lstm": 2, "gru": 1}  # vectors that a cell remembers: an LSTM's memory and what it shows of it
+STATES = {"lstm": 2, "gru": 1}  # number of state vectors: an LSTM has a cell state and a hidden state
 
 
 class RecurrentDecoder(nn.Module):
-    """Layers of LSTM or GRU cells over the words of a text, each of which predicts the next one.
+    """Layers of LSTM or GRU cells over the tokens of a text that predict the next token.
 
     Args of the call:
-      text: int32 [B, L] token ids. Padding stands behind a text's words, and so changes nothing that they predict.
-      memory: what the picture's encoder gave; None where the cache holds it already.
-      train: whether to drop activations; needs a "dropout" rng then.
-      cached: whether states behind the text are kept in the collection "cache" (to be mutable), and those of an earlier call taken
-        up: the text is what follows then, in texts whose beginning was given before. The first such call has the memory.
-    Returns: logits float32 [B, L, V], those at place i predict token i + 1.
+      text: int32 [B, L] token ids. Padding comes after the text, and so changes none of its
+        predictions.
+      memory: the image encoder's output; None where the cache already holds it.
+      train: whether to drop activations; this needs a "dropout" rng.
+      cached: whether the final states are kept in the collection "cache" (to be mutable) and a
+        later call continues from them: its text follows that of the calls before. The first such
+        call has the memory.
+    Returns: logits float32 [B, L, V]; those at position i predict token i + 1.
 
-    cell: "lstm" or "gru". States are float32, products with parameters in the compute dtype.
-    image: `state`: what the encoder pooled, brought to a word's width, is read in front of the text by cells whose state is zero,
-      and logits are linear in the last layer's state (Vinyals et al. 2015, "Show and tell", equations 10 to 12). `attention`:
-      before each word the first layer looks at the tokens (see `AttendingCell`); its state begins as tanh of a linear map of
-      their mean, and logits are linear in E y + L_h h + L_z z: the word, the last layer's state and what was seen (Xu et al. 2015,
-      "Show, attend and tell", section 3.1.2 and equation 7). The weights of each call, float32 [B, L, N], are added to the
-      collection "attention" for a caller that asks for it, as `MultiHeadAttention` does.
-    dropout: of the words, of what enters each further layer, and of what the logits are made of (Zaremba et al. 2014).
+    Attributes:
+      cell: "lstm" or "gru". States are float32, products with parameters in the compute dtype.
+      image: `state`: the encoder's pooled vector, brought to the width of an embedding, is an input
+        before the text to cells with zero state, and logits are linear in the last layer's state
+        (Vinyals et al. 2015, "Show and tell", equations 10 to 12). `attention`: before each token,
+        the first layer attends to the image's tokens (see `AttendingCell`). Its initial state is
+        tanh of a linear map of their mean. Logits are linear in E y + L_h h + L_z z: the token's
+        embedding, the last layer's state and the attended image (Xu et al. 2015, "Show, attend and
+        tell", section 3.1.2 and equation 7). The weights of each call, float32 [B, L, N], are sown
+        into the collection "attention" where the caller makes it mutable, as in
+        `MultiHeadAttention`.
+      dropout: of the embeddings, of the inputs of each further layer, and of the inputs of the
+        logits (Zaremba et al. 2014).
     """
 
     cell: str
@@ -65,7 +75,7 @@ class RecurrentDecoder(nn.Module):
         return self.logits(drop(states[:, int(memory is not None):]))
 
     def attending(self, words: jax.Array, memory: Encoding | None, cached: bool) -> tuple[jax.Array, jax.Array]:
-        """The first layer's states [B, L, D], and what it saw of the picture before each, [B, L, D']."""
+        """The first layer's states [B, L, D], and the attended image before each token, [B, L, D']."""
         start, picture = None, self.get_variable("cache", "picture")
         if memory is not None:
             mean = masked_mean(memory.tokens, memory.mask).astype(memory.tokens.dtype)
@@ -83,7 +93,7 @@ class RecurrentDecoder(nn.Module):
         return states.astype(words.dtype), seen
 
     def layers(self, x: jax.Array, numbers: range, drop: Callable, cached: bool) -> jax.Array:
-        """[B, L, D'] -> [B, L, D], through the layers of these numbers."""
+        """[B, L, D'] -> [B, L, D], through the layers with these numbers."""
         for i in numbers:
             cell = build_cell(self.cell, self.width, self.precision, f"layer_{i}")
             start = cell.initialize_carry(jax.random.key(0), (len(x), x.shape[-1]))
@@ -92,7 +102,7 @@ class RecurrentDecoder(nn.Module):
         return x
 
     def through(self, cell: nn.Module, start: Any, x: jax.Array, cached: bool, *beside: Any) -> Any:
-        """What a cell gives along x [B, L, D'], from a state that is `start` or, where there is one, in the cache."""
+        """A cell's outputs along x [B, L, D'], from the cached state or, where there is none, from `start`."""
         name = f"{cell.name}_state"
         if cached and self.has_variable("cache", name):
             start = jax.tree.map(lambda state: state[:, 0], self.get_variable("cache", name))
@@ -102,6 +112,7 @@ class RecurrentDecoder(nn.Module):
         return found
 
     def dense(self, width: int, name: str, bias: bool = True) -> nn.Module:
+        """A linear layer of this module."""
         return self.precision.dense(width, ("embed", None), kernel_init=nn.initializers.xavier_uniform(), use_bias=bias, name=name)
 
     def logits(self, x: jax.Array) -> jax.Array:
@@ -116,16 +127,20 @@ class RecurrentDecoder(nn.Module):
 
 
 class AttendingCell(nn.Module):
-    """An LSTM or GRU cell that looks at a picture before each step (Xu et al. 2015, sections 3.1.2 and 4.2, soft attention). Of
-    tokens a_i, with the state h before the step:
+    """An LSTM or GRU cell with soft attention to an image before each step.
+
+    Xu et al. 2015, sections 3.1.2 and 4.2. With the image's tokens a_i and the state h before the
+    step, it computes
 
       p = softmax_i(w . tanh(W_a a_i + W_h h + b)),  beta = sigmoid(w_b . h + b_b),  z = beta sum_i p_i a_i,
 
-    and the cell reads the word beside z.
+    and the input of the cell is the token's embedding concatenated with z.
 
     Args of the call:
-      carry: the cell's, float32. word: [B, E].
-      picture: tokens [B, N, D'], W_a a_i + b of each [B, N, A], and bool [B, N, 1], which of them are seen, or None for all.
+      carry: the cell's, float32.
+      word: [B, E], the token's embedding.
+      picture: the image's tokens [B, N, D'], W_a a_i + b of each [B, N, A], and bool [B, N, 1], the
+        visible tokens, or None for all.
     Returns: the new carry; and the new h [B, D], z [B, D'] and p, float32 [B, N].
     """
 
@@ -137,7 +152,7 @@ class AttendingCell(nn.Module):
     @nn.compact
     def __call__(self, carry: Any, word: jax.Array, picture: tuple) -> tuple[Any, tuple[jax.Array, jax.Array, jax.Array]]:
         tokens, keys, mask = picture
-        state = jax.tree.leaves(carry)[-1]  # what an LSTM shows stands behind its memory
+        state = jax.tree.leaves(carry)[-1]  # an LSTM's hidden state comes after its cell state
         dense = functools.partial(self.precision.dense, kernel_init=nn.initializers.xavier_uniform())
         asked = dense(self.attention_width, ("embed", None), use_bias=False, name="asked")(state)
         init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), (None, None))
@@ -153,8 +168,14 @@ class AttendingCell(nn.Module):
 
 @functools.partial(jax.checkpoint, prevent_cse=False)
 def additive_logits(keys: jax.Array, asked: jax.Array, score: jax.Array) -> jax.Array:
-    """w . tanh(k_i + q), float32 [B, N] (Bahdanau et al. 2015, appendix A.1.2). keys: [B, N, A]; asked: [B, A]; score: [A].
+    """Logits of additive attention, w . tanh(k_i + q) (Bahdanau et al. 2015, appendix A.1.2).
 
-    The backward pass computes tanh again: of each step, [B, N, A] numbers would have to be kept.
+    The backward pass recomputes tanh; otherwise [B, N, A] values would be kept for each step.
+
+    Args:
+      keys: [B, N, A].
+      asked: [B, A], the query.
+      score: [A], w.
+    Returns: float32 [B, N].
     """
     return jnp.einsum("bna,a->bn", jnp.tanh(keys + asked[:, None]), score, preferred_element_type=jnp.float32)

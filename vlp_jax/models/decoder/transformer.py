@@ -1,4 +1,4 @@
-"""A causal transformer that predicts words: of a text alone, before a picture's tokens, or on top of a text tower."""
+"""Causal transformer decoder: text alone, with an image as prefix or memory, or on top of a text tower."""
 
 import flax.linen as nn
 import flax.struct
@@ -14,32 +14,43 @@ from vlp_jax.sharding.layout import constrain
 
 @flax.struct.dataclass
 class Decoding:
-    """logits: float32 [B, L, V], those at place i predict token i + 1. prefix: int32 [B], how many of a text's first tokens were
-    shown at once and are not to be predicted."""
+    """Output of a decoder.
+
+    Attributes:
+      logits: float32 [B, L, V]; those at position i predict token i + 1.
+      prefix: int32 [B], the number of first tokens of a text that were visible to all and are not
+        to be predicted.
+    """
 
     logits: jax.Array
     prefix: jax.Array
 
 
 class TextDecoder(nn.Module):
-    """A decoder-only transformer (Radford et al. 2019, "GPT-2"), or the decoder of an encoder-decoder (Vaswani et al. 2017).
+    """Decoder-only transformer (Radford et al. 2019, "GPT-2"), or the decoder of an encoder-decoder (Vaswani et al. 2017).
 
     Args of the call:
-      text: int32 [B, L] token ids, L at most `length`; with `on_tower` [B, L, D'], a causal text tower's tokens.
+      text: int32 [B, L] token ids, L at most `length`; with `on_tower` [B, L, D'], a causal text
+        tower's tokens.
       mask: [B, L] bool, True for real tokens (a prefix of each row); None: all are real.
-      memory: what the picture's encoder gave; None with image="none", and where the cache holds it already.
-      prefix: int32 [B], so many first tokens of a text are seen by all others, later ones too (prefix-LM); None: none.
-      cache: where `text` stands in texts whose beginning was given before.
-      packed: where a row holds several texts; memory is then of the pictures of all, and each text sees its own.
+      memory: the image encoder's output; None with image="none", and where the cache already holds
+        it.
+      prefix: int32 [B], the number of first tokens of a text that all its tokens attend to, earlier
+        ones too (prefix-LM); None: none.
+      cache: position of `text` in texts whose beginning was passed in earlier calls.
+      packed: segments of rows that hold several texts; memory is then of all their images, and each
+        text attends to its own.
     Returns: logits float32 [B, L, V].
 
-    image: `cross_attention` in every layer, or its tokens as a `prefix` of the text that is seen both ways (Wang et al. 2022,
-      "SimVLM"), or `none`.
-    queries: by how many learned queries the picture's tokens are pooled first (Yu et al. 2022, "CoCa", section 3.2); 0: not.
-    tied: the output's embeddings are those of the input (Press and Wolf 2017).
+    Attributes:
+      image: `cross_attention` in every layer; the image's tokens as a `prefix` of the text with
+        bidirectional attention (Wang et al. 2022, "SimVLM"); or `none`.
+      queries: number of learned queries that pool the image's tokens first (Yu et al. 2022, "CoCa",
+        section 3.2); 0: no pooling.
+      tied: the output embeddings are those of the input (Press and Wolf 2017).
     """
 
-    options: LayerOptions  # causal, with cross-attention where image asks for it
+    options: LayerOptions  # causal, with cross-attention where `image` is "cross_attention"
     vocab_size: int
     length: int
     image: str = "cross_attention"
@@ -79,7 +90,7 @@ class TextDecoder(nn.Module):
 
     def through(self, stack: Transformer, x: jax.Array, mask: jax.Array | None, memory: Encoding | None,
                 prefix: jax.Array | None, cache: Cache | None) -> jax.Array:
-        """x [B, L, D] after all layers, with what each place may see: a cache's tokens and a prefix as well."""
+        """x [B, L, D] after all layers, with the attention mask of a cache and of a prefix."""
         seen, in_front = memory_mask(self, memory, cache), self.image == "prefix"
         places = seen.shape[1] if in_front else 0
         if in_front and memory is not None:
@@ -87,7 +98,7 @@ class TextDecoder(nn.Module):
         count = places + self.length if cache is not None else x.shape[1]
         start = 0 if cache is None else cache.position + (places if memory is None else 0)
         own = Cache(start, count)
-        visible = None  # but for causality, which the options say, and kernels know
+        visible = None  # plain causal attention: set in the options, supported by kernels
         if in_front or cache is not None or prefix is not None:
             shown = places + (0 if prefix is None else prefix[:, None, None])
             visible = own.visible(x.shape[1]) | (jnp.arange(count) < shown)
@@ -99,7 +110,7 @@ class TextDecoder(nn.Module):
         return x[:, places:] if memory is not None else x
 
     def looked_at(self, memory: Encoding) -> Encoding:
-        """The picture's tokens as the layers see them."""
+        """The image's tokens as memory of the layers: pooled by queries, or projected as a prefix."""
         if self.queries:
             pooled = AttentionPooling(self.options, self.queries, mlp=False, name="pooler")(memory.tokens, memory.mask)
             memory = Encoding(pooled.reshape(len(pooled), self.queries, -1), None, None)
@@ -115,6 +126,7 @@ class TextDecoder(nn.Module):
         return table.astype(self.options.precision.compute)
 
     def positions(self) -> jax.Array:
+        """The learned position embeddings, [1, L, D], in the compute dtype."""
         init = nn.with_logical_partitioning(nn.initializers.normal(0.01), (None, None, "embed"))
         positions = self.param("position", init, (1, self.length, self.options.width), jnp.float32)
         return positions.astype(self.options.precision.compute)

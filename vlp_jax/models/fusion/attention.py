@@ -1,4 +1,4 @@
-"""Fusion: from the encodings of an image and of a text to one of both."""
+"""Fusions of image and text encodings by transformer layers."""
 
 import dataclasses
 
@@ -13,19 +13,31 @@ from vlp_jax.sharding.layout import constrain
 
 @flax.struct.dataclass
 class FusedEncoding(Encoding):
-    """An Encoding of the text's tokens (None where only what is pooled is fused), which have seen the image, and `image_tokens`
-    [B, M, D], which have seen the text; None where a fusion has none."""
+    """Output of a fusion: an Encoding of the text's tokens, which have attended to the image.
+
+    Attributes:
+      tokens: as in Encoding; None where only pooled vectors are fused.
+      image_tokens: [B, M, D], the image's tokens, which have attended to the text; None where a
+        fusion has none.
+    """
 
     image_tokens: jax.Array | None = None
 
 
 class FusionLayers(nn.Module):
-    """Base of the fusions by transformer layers. `__call__(image, text, train) -> FusedEncoding`.
+    """Base class of the fusions by transformer layers. `__call__(image, text, train) -> FusedEncoding`.
 
-    image, text: Encodings with tokens [B, M, D'] and [B, N, D''] of any widths, the text's mask [B, N] with hidden tokens last,
-      all of the image's tokens real. What is of another width than the layers is brought to theirs by a linear map.
-    Pooled is the text's first token, or one of the fusion's own; with `pooler`, after a linear layer and tanh, as in BERT (Devlin
-    et al. 2019).
+    The text's first token, or a token of the fusion's own, is pooled.
+
+    Args of the call:
+      image: Encoding with tokens [B, M, D'] of any width, all of them real. A linear map brings
+        another width to the layers'.
+      text: Encoding with tokens [B, N, D''] of any width, and a mask [B, N] with hidden tokens
+        last. The width as for `image`.
+      train: whether to drop branches and activations.
+
+    Attributes:
+      pooler: a linear layer and tanh on the pooled token, as in BERT (Devlin et al. 2019).
     """
 
     options: LayerOptions
@@ -37,18 +49,20 @@ class FusionLayers(nn.Module):
     saved: tuple[str, ...] = ()
 
     def stack(self, train: bool, cross_attention: bool) -> Transformer:
+        """The transformer layers, with or without cross-attention."""
         options = dataclasses.replace(self.options, cross_attention=cross_attention)
         return Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
                            name="transformer")
 
     def typed(self, x: jax.Array, name: str) -> jax.Array:
-        """x, as wide as the layers, and a learned vector that says of which kind its tokens are, as BERT's segments do."""
+        """x in the width of the layers, plus a learned embedding of its modality, like BERT's segment embeddings."""
         x = self.options.to_width(x, f"{name}_in")
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("embed",))
         kind = self.param(f"{name}_type", init, (self.options.width,), jnp.float32)
         return constrain(x + kind.astype(x.dtype), ("batch", "tokens", "activation_embed"))
 
     def norm(self, x: jax.Array, name: str) -> jax.Array:
+        """The final norm, where the fusion has one."""
         return constrain(self.options.normalisation(name)(x) if self.final_norm else x, ("batch", "tokens", "activation_embed"))
 
     def pool(self, first: jax.Array, name: str = "pooler") -> jax.Array:
@@ -61,8 +75,12 @@ class FusionLayers(nn.Module):
 
 
 class CrossAttention(FusionLayers):
-    """The text's tokens attend themselves and the image's in each layer (Li et al. 2021, "ALBEF", figure 1): visual attention of
-    words. Its weights are in the collection "attention" for a caller that asks for it (see `MultiHeadAttention`)."""
+    """Cross-attention of the text's tokens to the image's in each layer (Li et al. 2021, "ALBEF", figure 1).
+
+    The text's tokens also attend to themselves. This is visual attention of words. Its weights are
+    sown into the collection "attention" where the caller makes it mutable (see
+    `MultiHeadAttention`).
+    """
 
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
@@ -72,12 +90,15 @@ class CrossAttention(FusionLayers):
 
 
 class MergedAttention(FusionLayers):
-    """All tokens in one stream (Kim et al. 2021, "ViLT", equations 1 to 5): self-attention over the concatenated features of both.
-    The image's stand in front, so that the text's padding comes last.
+    """Self-attention over the concatenated tokens of image and text (Kim et al. 2021, "ViLT", equations 1 to 5).
 
-    class_token: a learned token in front of all others is pooled (Singh et al. 2022, "FLAVA", section 3.1).
-    projected: each kind of tokens goes through a linear map of its own, whose bias also says of which kind they are.
-    normalised: False takes the towers' tokens as their final norms found them.
+    The image's tokens come first, so that the text's padding is last.
+
+    Attributes:
+      class_token: pools a learned token in front of all others (Singh et al. 2022, "FLAVA", section
+        3.1).
+      projected: a linear map for each modality; its bias also marks the modality.
+      normalised: False takes the towers' tokens before their final norms.
     """
 
     class_token: bool = False
@@ -87,7 +108,7 @@ class MergedAttention(FusionLayers):
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
         images, texts = self.entering(image, "image"), self.entering(text, "text")
-        parts, behind = [images, texts], images.shape[1] + self.class_token  # where the text begins
+        parts, behind = [images, texts], images.shape[1] + self.class_token  # index of the first text token
         if self.class_token:
             init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, "embed"))
             token = self.param("class_token", init, (1, 1, self.options.width), jnp.float32).astype(images.dtype)
@@ -99,17 +120,21 @@ class MergedAttention(FusionLayers):
         return FusedEncoding(x[:, behind:], text.mask, pooled, image_tokens=x[:, int(self.class_token):behind])
 
     def entering(self, encoding: Encoding, name: str) -> jax.Array:
-        """A tower's tokens as they enter the stream, [B, N, D]."""
+        """A tower's tokens as input of the layers, [B, N, D]."""
         x = encoding.tokens if self.normalised or encoding.unnormalised is None else encoding.unnormalised
         x = self.options.linear(x, f"{name}_in") if self.projected else self.typed(x, name)
         return constrain(x, ("batch", "tokens", "activation_embed"))
 
 
 class CoAttention(FusionLayers):
-    """Two streams; in each layer each attends itself, then the other as it was before the layer (Dou et al. 2022, "METER", section
-    3.1.3). Pooled is the first token of the text beside that of the image, [B, 2 D].
+    """Two streams; in each layer, each attends to itself, then to the other stream as it was before the layer.
 
-    class_token: whether the image's first token stands for all; else their mean is taken, as METER's code does for Swin's.
+    Dou et al. 2022, "METER", section 3.1.3. Pooled is the concatenation of the first token of the
+    text and of that of the image, [B, 2 D].
+
+    Attributes:
+      class_token: whether the image's first token is pooled; else the mean of its tokens, as in
+        METER's code for Swin.
     """
 
     class_token: bool = True

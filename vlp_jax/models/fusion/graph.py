@@ -1,4 +1,4 @@
-"""Graphs over the regions of an image and the words of a text: who is whose neighbour, and the layers by which neighbours talk."""
+"""Graphs over the regions of an image and the tokens of a text: adjacency matrices and graph layers."""
 
 import dataclasses
 
@@ -11,13 +11,18 @@ from einops import rearrange
 from vlp_jax.models.layers.attention import visible_softmax
 from vlp_jax.models.options import ACTIVATIONS, LayerOptions
 
-SLOPE = 0.2  # of the leaky ReLU, below 0 (Velickovic et al. 2018, section 2.1)
+SLOPE = 0.2  # negative slope of the leaky ReLU (Velickovic et al. 2018, section 2.1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """The tokens of an image: side x side regions, row by row, and how many others (class token, registers) stand before and after
-    them."""
+    """Layout of an image's tokens: side x side regions, row by row, and other tokens.
+
+    Attributes:
+      side: regions along each axis.
+      before: number of other tokens (class token, registers) before the regions.
+      after: number of other tokens after them.
+    """
 
     side: int
     before: int = 0
@@ -25,10 +30,16 @@ class Grid:
 
     @property
     def tokens(self) -> int:
+        """The number of all tokens, M."""
         return self.before + self.side**2 + self.after
 
     def neighbours(self, count: int) -> np.ndarray:
-        """bool [M, M]: regions that share a side (`count` 4), or a side or a corner (8). Tokens without a place have none."""
+        """Adjacency of the tokens, bool [M, M].
+
+        Args:
+          count: 4 for regions that share a side, 8 for regions that share a side or a corner.
+            Tokens without a position have no neighbours.
+        """
         row, column = np.divmod(np.arange(self.side**2), self.side)
         down, across = (np.abs(place[:, None] - place) for place in (row, column))
         near = down + across == 1 if count == 4 else np.maximum(down, across) == 1
@@ -36,20 +47,31 @@ class Grid:
 
 
 def word_neighbours(tokens: int, window: int, before: int = 0) -> np.ndarray:
-    """bool [N, N]: words at most `window` places from each other. So many tokens `before` the words (a class token) have none."""
+    """Adjacency of text tokens at most `window` positions apart.
+
+    Args:
+      tokens: N.
+      window: the largest distance of neighbours.
+      before: number of tokens before the text (a class token), which have no neighbours.
+    Returns: bool [N, N].
+    """
     place = np.arange(tokens - before)
     distance = np.abs(place[:, None] - place)
     return np.pad((distance > 0) & (distance <= window), (before, 0))
 
 
 def pooled_regions(tokens: jax.Array, boxes: jax.Array, grid: Grid) -> jax.Array:
-    """The mean of an image's tokens under each box, weighted by how much of a token's cell of the grid the box covers.
+    """Mean of an image's tokens under each box.
 
-    One map serves all regions, as in Fast R-CNN (Girshick 2015, section 2.1). Its RoI pooling divides a box into parts, rounds
-    their ends to whole cells and takes the largest value of each; here a box is one part, nothing is rounded, and the mean is
-    taken.
+    A token is weighted by the part of its grid cell that the box covers. One feature map serves all
+    regions, as in Fast R-CNN (Girshick 2015, section 2.1). RoI pooling there divides a box into
+    parts, rounds their ends to whole cells and takes the maximum of each; here a box is one part,
+    nothing is rounded, and the mean is taken.
 
-    tokens: [B, N, D], on `grid`. boxes: float32 [B, R, 4], left, top, right, bottom as fractions of the image, NaN for none.
+    Args:
+      tokens: [B, N, D], on `grid`.
+      boxes: float32 [B, R, 4]: left, top, right, bottom as fractions of the image; NaN for no box.
+      grid: layout of the tokens.
     Returns: [B, R, D] in the dtype of the tokens; zeros for no box.
     """
     boxes = jnp.where(given(boxes)[:, :, None], boxes, 0.0)
@@ -59,8 +81,13 @@ def pooled_regions(tokens: jax.Array, boxes: jax.Array, grid: Grid) -> jax.Array
 
 
 def covered(ends: jax.Array, cells: int) -> jax.Array:
-    """Which parts of an interval lie in each of so many equal cells of [0, 1]. ends: [..., 2] -> [..., cells], of sum 1; zeros for
-    an interval without length."""
+    """Fractions of an interval that lie in each of `cells` equal cells of [0, 1].
+
+    Args:
+      ends: [..., 2].
+      cells: number of cells.
+    Returns: [..., cells], with sum 1; zeros for an interval of length 0.
+    """
     edges = np.arange(cells + 1, dtype=np.float32) / np.float32(cells)
     parts = jnp.maximum(jnp.minimum(ends[..., 1:], edges[1:]) - jnp.maximum(ends[..., :1], edges[:-1]), 0.0)
     whole = parts.sum(axis=-1, keepdims=True)
@@ -68,35 +95,47 @@ def covered(ends: jax.Array, cells: int) -> jax.Array:
 
 
 def given(boxes: jax.Array) -> jax.Array:
-    """bool [B, R]: which of boxes [B, R, 4] are there, and not NaN."""
+    """Which boxes of [B, R, 4] are present, not NaN: bool [B, R]."""
     return jnp.isfinite(boxes).all(axis=-1)
 
 
 def box_neighbours(boxes: jax.Array, which: str) -> jax.Array:
-    """bool [B, R, R]: `all` boxes, or those that `overlap`, of boxes [B, R, 4]."""
+    """Adjacency of boxes.
+
+    Args:
+      boxes: [B, R, 4].
+      which: `all` boxes are neighbours, or those that `overlap`.
+    Returns: bool [B, R, R].
+    """
     if which == "all":
         return jnp.ones((*boxes.shape[:2], boxes.shape[1]), bool)
     begins, ends = boxes[:, :, None, :2], boxes[:, None, :, 2:]
-    before = (begins < ends).all(axis=-1)  # NaN is before nothing
+    before = (begins < ends).all(axis=-1)  # False for NaN
     return before & before.swapaxes(1, 2)
 
 
 def edges_of(neighbours: np.ndarray | jax.Array, mask: jax.Array | None) -> jax.Array:
-    """bool [B or 1, N, N]: who hears whom, itself included. Nodes that mask [B, N] hides hear nobody, and nobody hears them.
-    neighbours: bool [N, N], or [B, N, N] where each example has its own."""
+    """Edges between nodes, self loops included.
+
+    Args:
+      neighbours: bool [N, N], or [B, N, N] where each example has its own.
+      mask: bool [B, N], the real nodes; the others have no edges in either direction, not even to
+        themselves. None: all.
+    Returns: bool [B or 1, N, N].
+    """
     edges = jnp.asarray(neighbours | np.eye(neighbours.shape[-1], dtype=bool))
     edges = edges if edges.ndim == 3 else edges[None]
     return edges if mask is None else edges & mask[:, :, None] & mask[:, None, :]
 
 
 def normalised_adjacency(edges: jax.Array) -> jax.Array:
-    """D^-1/2 A D^-1/2 of edges A, self loops included, with D the number of each node's edges: float32 [B or 1, N, N]."""
+    """D^-1/2 A D^-1/2 of edges A, self loops included, with D the degree of each node: float32 [B or 1, N, N]."""
     root = jax.lax.rsqrt(jnp.maximum(edges.sum(axis=-1), 1).astype(jnp.float32))
     return jnp.where(edges, root[:, :, None] * root[:, None, :], 0.0)
 
 
 class GraphConvolution(nn.Module):
-    """sigma(D^-1/2 (A + I) D^-1/2 H W), sigma the options' activation (Kipf & Welling 2017, equation 2).
+    """sigma(D^-1/2 (A + I) D^-1/2 H W), with sigma the options' activation (Kipf & Welling 2017, equation 2).
 
     Args of the call:
       nodes: [B, N, D], H.
@@ -117,12 +156,15 @@ class GraphConvolution(nn.Module):
 
 
 class GraphAttention(nn.Module):
-    """Neighbours weighted by attention (Velickovic et al. 2018, equations 1 to 5): of each head
+    """Neighbours weighted by attention (Velickovic et al. 2018, equations 1 to 5).
 
-      e_ij = LeakyReLU(a . [W h_i, W h_j]),  h'_i = sigma(sum_j softmax_j(e_ij) W h_j) over the neighbours j of i and itself,
+    Each head computes, over the neighbours j of i and i itself,
 
-    side by side, sigma the options' activation. Arguments and result as of `GraphConvolution`; edges need not be symmetric. Where a
-    caller asks for the collection "attention", it has the softmax as `weights`, float32 [B, H, N, N].
+      e_ij = LeakyReLU(a . [W h_i, W h_j]),  h'_i = sigma(sum_j softmax_j(e_ij) W h_j),
+
+    with sigma the options' activation; the heads are concatenated. Arguments and result are those
+    of `GraphConvolution`; edges need not be symmetric. The softmax is sown into the collection
+    "attention" as `weights`, float32 [B, H, N, N], where the caller makes it mutable.
     """
 
     options: LayerOptions

@@ -1,4 +1,4 @@
-"""An interactive network: a graph of an image's regions and one of a text's words, whose nodes talk within and across."""
+"""Graph fusion: graphs of an image's regions and of a text's tokens, with messages within and across."""
 
 import dataclasses
 
@@ -17,26 +17,37 @@ OTHER = {"image": "text", "text": "image"}
 
 
 class GraphFusion(nn.Module):
-    """Several rounds of messages within and across the two graphs, after "Graph matching networks" (Li et al. 2019, section 3.2):
-    of the nodes i of one graph and j of the other
+    """Rounds of messages within and across two graphs, after Li et al. 2019, section 3.2.
+
+    Their paper is "Graph matching networks". For the nodes i of one graph and j of the other, a
+    round computes for both graphs at once
 
       g_i = h_i + G(norm(h))_i                                             the message within the graph, by a layer of `graph.py`
       m_i = sum_j softmax_j(q(norm(g_i)) . k(norm(g_j))) v(norm(g_j))      the message across, of every head
       h'_i = c_i + MLP(norm(c_i)),  c_i = g_i + m_i                        the node's update
 
-    for both graphs at once. Theirs takes g_i - sum_j softmax_j(g_i . g_j) g_j for the message across; as the two graphs here are of
-    different kinds of things, learned maps q, k, v, and one of the heads together, stand in it, and it is added to g_i. Each graph
-    and each round has parameters of its own.
+    The paper's message across is g_i - sum_j softmax_j(g_i . g_j) g_j. The two graphs here have
+    nodes of different kinds, so the message has learned maps q, k and v, and one that combines the
+    heads, and it is added to g_i. Each graph and each round has its own parameters.
 
-    image, text: Encodings with tokens [B, M, D'] and [B, N, D'']; each token is a node, brought to the width by a linear map. With
-      regions="boxes" the image has `boxes` [B, R, 4], each a node in place of the tokens (see `pooled_regions`); with
-      words="dependencies" the text has `edges` [B, L, L].
-    Returns: FusedEncoding with the words' nodes as tokens, the regions' as image_tokens, and pooled [B, 2 D], the mean of the real
-      nodes of the text beside that of the image. Hidden nodes change no other.
+    Args of the call:
+      image: Encoding with tokens [B, M, D']. Each token is a node; a linear map brings it to the
+        width. With regions="boxes", each of `boxes` [B, R, 4] is a node in place of the tokens (see
+        `pooled_regions`).
+      text: Encoding with tokens [B, N, D'']. Each token is a node; with words="dependencies" it has
+        `edges` [B, L, L].
+      train: unused.
+    Returns: FusedEncoding with the text's nodes as tokens, the image's as image_tokens, and pooled
+      [B, 2 D], the mean of the real nodes of the text concatenated with that of the image. Padding
+      nodes influence no other node.
 
-    layer: "convolution" or "attention". grid: of the image's tokens. image_neighbours: 4 or 8 of a region. word_window: so many
-      places from each other words are still neighbours. words_before: tokens in front of the words, which have no neighbours.
-      box_neighbours: of `graph.box_neighbours`.
+    Attributes:
+      layer: "convolution" or "attention".
+      grid: layout of the image's tokens.
+      image_neighbours: number of neighbours of a region, 4 or 8.
+      word_window: the largest distance of neighbouring text tokens.
+      words_before: number of tokens before the text, which have no neighbours.
+      box_neighbours: `which` of `graph.box_neighbours`.
     """
 
     options: LayerOptions
@@ -68,13 +79,13 @@ class GraphFusion(nn.Module):
         return FusedEncoding(nodes["text"], text.mask, pooled.astype(nodes["text"].dtype), image_tokens=nodes["image"])
 
     def region_neighbours(self, image: Encoding) -> np.ndarray | jax.Array:
-        """bool [M, M], or [B, R, R] of boxes."""
+        """Adjacency of the image's nodes: bool [M, M], or [B, R, R] of boxes."""
         if self.regions == "boxes":
             return box_neighbours(image.boxes, self.box_neighbours)
         return self.grid.neighbours(self.image_neighbours)
 
     def word_neighbours(self, text: Encoding) -> np.ndarray | jax.Array:
-        """bool [N, N], or [B, N, N] of a parse."""
+        """Adjacency of the text's nodes: bool [N, N], or [B, N, N] of a dependency parse."""
         before = self.words_before
         if self.words == "dependencies":
             return jnp.pad(text.edges, ((0, 0), (before, 0), (before, 0)))
@@ -82,8 +93,16 @@ class GraphFusion(nn.Module):
 
 
 class InteractiveRound(nn.Module):
-    """One round of messages (see `GraphFusion`). nodes: [B, N, D] of each graph, edges: bool [B or 1, N, N], masks: [B, N] or None,
-    each by the graph's name, "image" or "text". Returns the nodes after it."""
+    """One round of messages (see `GraphFusion`).
+
+    All arguments are keyed by the graph's name, "image" or "text".
+
+    Args of the call:
+      nodes: [B, N, D] of each graph.
+      edges: bool [B or 1, N, N] of each graph.
+      masks: bool [B, N] of each graph, or None.
+    Returns: the updated nodes.
+    """
 
     options: LayerOptions
     layer: str
@@ -101,14 +120,15 @@ class InteractiveRound(nn.Module):
                 for name, x in heard.items()}
 
     def within(self, name: str, nodes: jax.Array, edges: jax.Array) -> jax.Array:
-        """The nodes of one graph and what each hears from its neighbours."""
+        """The nodes of one graph plus the message from their neighbours."""
         layer = GRAPH_LAYERS[self.layer](self.options, name=f"{name}_graph")
         return with_layout(nodes + layer(self.norm(f"{name}_graph", nodes), edges))
 
     def norm(self, name: str, x: jax.Array) -> jax.Array:
+        """The norm before a branch of the round."""
         return self.options.normalisation(f"{name}_norm")(x)
 
 
 def with_layout(x: jax.Array) -> jax.Array:
-    """Nodes [B, N, D] where activations lie."""
+    """Nodes [B, N, D] in the layout of activations."""
     return constrain(x, ("batch", "tokens", "activation_embed"))

@@ -1,4 +1,4 @@
-"""Fusions of what the two towers pooled: one vector of each, and one of both. None of them gives tokens."""
+"""Fusions of the towers' pooled vectors into one vector. None of them returns tokens."""
 
 import functools
 
@@ -14,8 +14,11 @@ from vlp_jax.sharding.layout import constrain
 
 
 class PooledFusion(nn.Module):
-    """Base of these fusions. `__call__(image, text, train) -> FusedEncoding` with pooled [B, width] of the Encodings' pooled
-    [B, D'] and [B, D''], in the compute dtype, and without tokens. One of them reads the image's tokens too."""
+    """Base class of these fusions. `__call__(image, text, train) -> FusedEncoding`.
+
+    The FusedEncoding has pooled [B, width] in the compute dtype, computed from the Encodings'
+    pooled [B, D'] and [B, D''], and no tokens. `VisualAttention` uses the image's tokens too.
+    """
 
     width: int
     precision: Precision
@@ -28,7 +31,7 @@ class PooledFusion(nn.Module):
 
 
 class Concatenation(PooledFusion):
-    """Two linear layers with an activation between them on the two vectors side by side."""
+    """Two linear layers with an activation in between, on the concatenation of the two vectors."""
 
     mlp_dim: int
     activation: str
@@ -41,8 +44,9 @@ class Concatenation(PooledFusion):
 
 
 class GatedSum(PooledFusion):
-    """A weighted sum whose weights each pair chooses for itself, number by number: the gated multimodal unit (Arevalo et al. 2017),
-    of image v and text t
+    """A sum with learned, elementwise gates: the gated multimodal unit (Arevalo et al. 2017).
+
+    For image v and text t,
 
       h = z * tanh(W_v v) + (1 - z) * tanh(W_t t),  z = sigmoid(W_z [v, t]).
     """
@@ -55,12 +59,15 @@ class GatedSum(PooledFusion):
 
 
 class LowRankBilinear(PooledFusion):
-    """Every product of a number of the image and one of the text, weighted by a tensor of low rank (Kim et al. 2017, "Hadamard
-    product for low-rank bilinear pooling", section 3), of image y and text x
+    """Low-rank bilinear pooling (Kim et al. 2017, "Hadamard product for low-rank bilinear pooling", section 3).
+
+    All products of an image feature and a text feature are weighted by a tensor of low rank: for
+    image y and text x,
 
       f = P^T (tanh(U^T x) * tanh(V^T y)) + b.
 
-    rank: the width between, that of the elementwise product.
+    Attributes:
+      rank: the width of the elementwise product.
     """
 
     rank: int
@@ -72,14 +79,17 @@ class LowRankBilinear(PooledFusion):
 
 
 class VisualAttention(PooledFusion):
-    """The text as a whole looks at the image's regions, several times, each time knowing what it saw before: stacked attention
-    (Yang et al. 2016, section 3.3). Of regions f_i, the image's tokens, and the text's pooled q, with v_i = tanh(W_I f_i + b_I) and
-    u = W_T q + b_T of the same width, each hop with parameters of its own:
+    """Stacked attention of the pooled text to the image's regions (Yang et al. 2016, section 3.3).
+
+    Each hop attends to the regions with a query updated by the hops before. With regions f_i, the
+    image's tokens, the text's pooled q, and v_i = tanh(W_I f_i + b_I) and u = W_T q + b_T of the
+    same width, each hop with its own parameters computes
 
       p = softmax_i(w . tanh(W_v v_i + W_u u + b)),  u <- u + sum_i p_i v_i.
 
-    Attention of single words to the regions is what `CrossAttention` has, of all tokens to all what `MergedAttention` has. Where a
-    caller asks for the collection "attention", its `weights` are a tuple of the hops' p, float32 [B, M].
+    For attention of single tokens to the regions see `CrossAttention`, for attention of all tokens
+    to all see `MergedAttention`. The p of all hops, float32 [B, M], are sown into the collection
+    "attention" as `weights`, a tuple, where the caller makes it mutable.
     """
 
     hops: int

@@ -1,4 +1,4 @@
-"""Multi-head attention: the module, and the way of computing it that suits the platform and the shapes."""
+"""Multi-head attention, and the choice of its implementation by platform and shapes."""
 
 import functools
 import logging
@@ -19,43 +19,58 @@ from vlp_jax.models.options import LayerOptions
 from vlp_jax.sharding.collectives import on_each_device
 from vlp_jax.sharding.layout import Layout, constrain, current_layout
 
-SHORT = 8  # queries below which no kernel pays: the one learned query of attention pooling
+SHORT = 8  # below this number of queries no kernel pays off: attention pooling has one learned query
 
 
 @flax.struct.dataclass
 class Cache:
-    """That keys and values are kept in the collection "cache", of `length` tokens, for queries that come later.
+    """Position and length of the keys and values kept in the collection "cache" for incremental decoding.
 
-    position: int32 scalar, where the first of the new tokens stands; None: what is attended to is the whole of it.
+    Attributes:
+      position: int32 scalar, position of the first new token; None: the memory is complete and kept
+        as it is.
+      length: number of tokens that the cache holds.
     """
 
     position: jax.Array | None
     length: int = flax.struct.field(pytree_node=False)
 
     def visible(self, queries: int) -> jax.Array:
-        """[1, N, length] bool: what N new tokens see, themselves and what stands before."""
+        """Causal mask of N new tokens over the cache: each attends to itself and to all earlier positions.
+
+        Returns: bool [1, N, length].
+        """
         return (jnp.arange(self.length) <= self.position + jnp.arange(queries)[:, None])[None]
 
 
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention over several heads (Vaswani et al. 2017, section 3.2).
 
+    The attention weights of each call, float32 [B, H, N, M], are sown as `weights`, a tuple, into
+    the collection "attention" where the caller makes it mutable (`apply(...,
+    mutable="attention")`). They are not computed otherwise.
+
     Args of the call:
-      query: [B, N, D] tokens that look.
-      memory: [B, M, D] tokens looked at; the query itself for self-attention.
-      mask: [B, M] bool, False hides a token of the memory, and hidden ones (padding) come last; None shows all. Or Segments.
-      angles: how far each pair of numbers of a head is turned (see `positions.rotary2d`), [B or 1, N, K / 2]; a pair of them for
-        queries and memory where these are not the same tokens.
-      visible: [B or 1, N, M] bool, the pairs that may be met beside what `mask` and `causal` say; no platform's kernel has it.
-      bias: float32 [H, N, M] or [B, H, N, M], added to the logits (as `positions.relative_bias`); no platform's kernel has it.
-      cache: where the keys and values of memory are kept; all that are kept are looked at then. Without memory, only these.
-    Returns: [B, N, D] in the compute dtype. A query that may see nothing gets the output projection's bias.
+      query: [B, N, D] tokens that attend.
+      memory: [B, M, D] tokens attended to; the query itself for self-attention. None: only the keys
+        and values in the cache.
+      mask: [B, M] bool, False hides a token of the memory; hidden tokens (padding) come last. None:
+        all visible. Or Segments.
+      angles: [B or 1, N, K / 2] rotation angles of each pair of features of a head (see
+        `positions.rotary2d`); a tuple of two, for query and memory, where these are different
+        tokens.
+      visible: [B or 1, N, M] bool, the allowed pairs, combined with `mask` and in place of
+        `causal`. No kernel supports it.
+      cache: where the keys and values of the memory are kept; the query then attends to all that
+        are kept.
+      bias: float32 [H, N, M] or [B, H, N, M], added to the logits (see `positions.relative_bias`).
+        No kernel supports it.
+    Returns: [B, N, D] in the compute dtype. A query without any visible token gets the bias of the
+      output projection.
 
-    train: whether weights are dropped, as `options.attention_dropout` says; needs a "dropout" rng then. No platform's kernel does
-      it.
-
-    Where a caller asks for the collection "attention" (`apply(..., mutable="attention")`), the weights of each call, float32
-    [B, H, N, M], are added to its `weights`, a tuple; nobody else pays for them.
+    Attributes:
+      train: whether attention weights are dropped with probability `options.attention_dropout`;
+        this needs a "dropout" rng, and no kernel supports it.
     """
 
     options: LayerOptions
@@ -71,7 +86,7 @@ class MultiHeadAttention(nn.Module):
         project = functools.partial(precision.dense, (options.heads, options.width // options.heads),
                                     ("embed", "heads", "head_dim"), kernel_init=initial["attention"])
         inputs = {"query": query} if memory is None else {"query": query, "key": memory, "value": memory}
-        # The heads side by side: a TPU would keep [B, N, H, K] with every head widened to 128 numbers.
+        # The heads are concatenated: as [B, N, H, K], a TPU would pad every head to 128 features.
         made = {name: checkpoint_name(constrain(rearrange(project(name=name)(x), "b n h k -> b n (h k)"),
                                                 ("batch", None, "activation_heads")), name) for name, x in inputs.items()}
         if options.qk_norm:
@@ -92,7 +107,7 @@ class MultiHeadAttention(nn.Module):
                                kernel_init=initial["residual"])(attended)
 
     def kept(self, name: str, new: jax.Array | None, cache: Cache) -> jax.Array:
-        """All keys, or values, that the cache holds, `new` [B, n, H K] among them."""
+        """All keys, or all values, of the cache, after `new` [B, n, H K] is written to it."""
         if new is None:
             return self.get_variable("cache", name)
         if cache.position is not None:
@@ -102,15 +117,21 @@ class MultiHeadAttention(nn.Module):
         return new
 
     def norm_heads(self, x: jax.Array, name: str) -> jax.Array:
-        """LayerNorm of each head's part of [B, N, H K]."""
+        """LayerNorm of each head's features of [B, N, H K]."""
         heads = rearrange(x, "b n (h k) -> b n h k", h=self.options.heads)
         norm = self.options.normalisation(name, "head_dim")
         return rearrange(norm(heads), "b n h k -> b n (h k)")
 
 
 def rotate(x: jax.Array, angles: jax.Array, heads: int) -> jax.Array:
-    """Rotary positions (Su et al. 2021, equation 34): of every head of x [B, N, H K], numbers i and i + K / 2 are a point that is
-    turned by angles [B or 1, N, K / 2], in float32."""
+    """Rotary position embedding (Su et al. 2021, equation 34).
+
+    Args:
+      x: [B, N, H K]; features i and i + K / 2 of each head are a point in the plane.
+      angles: [B or 1, N, K / 2], the rotation of each point.
+      heads: H.
+    Returns: [B, N, H K] in the dtype of x, computed in float32.
+    """
     first, second = rearrange(x.astype(jnp.float32), "b n (h two k) -> two b n h k", h=heads, two=2)
     cos, sin = jnp.cos(angles)[:, :, None], jnp.sin(angles)[:, :, None]
     turned = jnp.stack([first * cos - second * sin, first * sin + second * cos])
@@ -120,15 +141,22 @@ def rotate(x: jax.Array, angles: jax.Array, heads: int) -> jax.Array:
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool,
            attention: str = "auto", visible: jax.Array | None = None, bias: jax.Array | None = None,
            drop: tuple[jax.Array, float] | None = None) -> jax.Array:
-    """softmax(q k^T / sqrt(K) + bias) v of every head with the softmax in float32.
+    """softmax(q k^T / sqrt(K) + bias) v of every head, with the softmax in float32.
 
-    q: [B, N, H K]; k, v: [B, M, H K], the heads side by side; mask: [B, M] bool, the visible tokens first, or Segments, or None.
-    attention: `auto` takes the platform's kernel where there is one for these shapes, `plain` never.
-    visible: [B or 1, N, M] bool, pairs that may be met, in place of `causal`; by plain products, as with bias, float32 [H, N, M] or
-      [B, H, N, M].
-    drop: a key and the probability with which each weight is set to 0, the others divided by what is left (Vaswani et al. 2017,
-      section 5.4, as BERT has it); by plain products too.
-    Returns [B, N, H K]; zeros where nothing is seen.
+    Args:
+      q: [B, N, H K], the heads concatenated.
+      k, v: [B, M, H K].
+      mask: [B, M] bool, the visible tokens first; or Segments, or None.
+      heads: H.
+      causal: whether a query attends to no later token.
+      attention: `auto` uses the platform's kernel where it supports the shapes, `plain` never does.
+      visible: [B or 1, N, M] bool, the allowed pairs, in place of `causal`; computed by plain
+        matrix products.
+      bias: float32 [H, N, M] or [B, H, N, M]; computed by plain matrix products.
+      drop: a key and the probability with which each attention weight is set to 0; the others are
+        divided by the keep probability (Vaswani et al. 2017, section 5.4, as in BERT). Computed by
+        plain matrix products.
+    Returns: [B, N, H K]; zeros for a query without any visible token.
     """
     if drop is not None and attention == "auto":
         warn_once("attention_dropout is above 0: in training, attention takes plain products and a softmax, and no kernel")
@@ -148,7 +176,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, cau
 
 
 def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, heads: int, segments: bool = False) -> Callable | None:
-    """What computes attention on this platform for these shapes, or None, said once, where nothing but plain products does."""
+    """The attention kernel of this platform for these shapes; None, logged once, where there is none."""
     platform = layout.mesh.devices.flat[0].platform
     local, rest = divmod(heads, layout.parts("activation_heads"))
     rest = rest or q.shape[0] % layout.parts("batch")
@@ -165,7 +193,7 @@ def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, heads: int, segments:
         try:
             jax.eval_shape(jax.grad(lambda q, k: cudnn_attention(q, k, k, None, heads, False).sum()), q, k)
             return cudnn_attention
-        except (RuntimeError, ValueError, NotImplementedError) as error:  # cuDNN is not there, or does not take these shapes
+        except (RuntimeError, ValueError, NotImplementedError) as error:  # no cuDNN, or it does not support these shapes
             lack = f" ({str(error).splitlines()[0]})"
     what = f"{q.shape[1]} tokens{' in segments' if segments else ''}, {heads} heads of {head_dim} in {q.dtype}"
     warn_once(f"attention of {what} has no kernel on {platform}{lack}: plain products and a softmax are used")
@@ -174,13 +202,16 @@ def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, heads: int, segments:
 
 @functools.cache
 def warn_once(message: str) -> None:
-    """Logs a warning, the same one only once a process."""
+    """Logs a warning, each message only once per process."""
     logging.getLogger(__name__).warning(message)
 
 
 def cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool) -> jax.Array:
-    """`attend` by cuDNN's flash attention, on NVIDIA GPUs from the A100 on. Instead of a mask it takes the number of visible
-    tokens, and in training only even numbers of tokens: a hidden one is added to odd ones."""
+    """`attend` by cuDNN's flash attention, on NVIDIA GPUs from the A100 on.
+
+    cuDNN takes the number of visible tokens instead of a mask, and in training only even numbers of
+    tokens: an odd number is padded by one hidden token.
+    """
     length, memory_length = q.shape[1], k.shape[1]
     q, k, v = (rearrange(jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0))), "b n (h k) -> b n h k", h=heads) for x in (q, k, v))
     visible = jnp.full(len(q), memory_length, jnp.int32) if mask is None else mask.sum(axis=1, dtype=jnp.int32)
@@ -193,7 +224,7 @@ def cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | 
 def plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool,
                     visible: jax.Array | None = None, bias: jax.Array | None = None,
                     drop: tuple[jax.Array, float] | None = None) -> jax.Array:
-    """`attend` by two products and a softmax, on any platform."""
+    """`attend` by two matrix products and a softmax, on any platform."""
     weights = attention_weights(q, k, mask, heads, causal, visible, bias)
     if drop is not None:
         key, rate = drop
@@ -204,7 +235,7 @@ def plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads:
 
 def attention_weights(q: jax.Array, k: jax.Array, mask: Mask, heads: int, causal: bool,
                       visible: jax.Array | None = None, bias: jax.Array | None = None) -> jax.Array:
-    """softmax(q k^T / sqrt(K) + bias) of every head, float32 [B, H, N, M]; arguments as of `attend`."""
+    """softmax(q k^T / sqrt(K) + bias) of every head, float32 [B, H, N, M]; arguments as in `attend`."""
     q, k = (rearrange(x, "b n (h k) -> b n h k", h=heads) for x in (q, k))
     logits = jnp.einsum("bnhk,bmhk->bhnm", q * q.shape[-1]**-0.5, k, preferred_element_type=jnp.float32)
     logits = logits if bias is None else logits + bias
@@ -214,7 +245,7 @@ def attention_weights(q: jax.Array, k: jax.Array, mask: Mask, heads: int, causal
 
 
 def cpu_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool) -> jax.Array:
-    """`plain_attention` as XLA computes it fastest on CPUs: the products with one batch axis, that of examples and heads."""
+    """`plain_attention` with one batch axis, examples times heads, which XLA computes fastest on CPUs."""
     q, k, v = (rearrange(x, "b n (h k) -> (b h) n k", h=heads) for x in (q * (q.shape[-1] // heads)**-0.5, k, v))
     logits = jnp.einsum("bnk,bmk->bnm", q, k, preferred_element_type=jnp.float32)
     weights = visible_softmax(logits, None if mask is None else jnp.repeat(shown(mask), heads, axis=0), causal)
@@ -222,11 +253,18 @@ def cpu_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: i
 
 
 def visible_softmax(logits: jax.Array, visible: jax.Array | None, causal: bool) -> jax.Array:
-    """Softmax over the last axis of float32 [..., N, M], 0 where `visible` (broadcast) is False or a later token would be seen."""
+    """Softmax over the last axis of logits, without hidden positions.
+
+    Args:
+      logits: float32 [..., N, M].
+      visible: bool, broadcastable to the logits; None: all visible.
+      causal: whether later positions are hidden.
+    Returns: float32 [..., N, M], 0 at hidden positions.
+    """
     if causal:
         lower = np.tril(np.ones(logits.shape[-2:], bool))
         visible = lower if visible is None else visible & lower
     if visible is None:
         return jax.nn.softmax(logits)
-    # A finite floor and a second mask, so that a row with nothing visible gives zeros and no NaN gradient.
+    # A finite floor and a second mask, so that a row without visible tokens gives zeros and no NaN gradient.
     return jnp.where(visible, jax.nn.softmax(jnp.where(visible, logits, -1e30)), 0.0)

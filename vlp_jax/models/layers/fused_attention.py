@@ -1,9 +1,11 @@
-"""Attention as one Pallas kernel on TPU, for sequences of which one example fits on-chip: pictures and captions.
+"""Attention as one Pallas kernel on TPU, for short sequences (images, captions).
 
-A program of the kernel takes a few heads of one example: their queries, keys and values, [N, heads x K] with the heads side by
-side as the projections leave them. The [N, M] logits of a head never leave the chip, forward or backward, and nothing is kept
-for the backward pass but q, k and v: it computes the weights again. JAX's own TPU kernels (`jax.experimental.pallas.ops.tpu`)
-are made for long sequences: they want one head a row, which doubles 64-wide heads in memory, and lengths that divide by 128.
+One example must fit on-chip. A program of the kernel processes a few heads of one example: their
+queries, keys and values, [N, heads x K], with the heads concatenated as the projections return
+them. The [N, M] logits of a head never leave the chip, forward or backward. Only q, k and v are
+kept for the backward pass, which computes the weights again. JAX's own TPU kernels
+(`jax.experimental.pallas.ops.tpu`) are designed for long sequences: they need one head per row,
+which doubles 64-wide heads in memory, and lengths that divide by 128.
 """
 
 import functools
@@ -13,11 +15,11 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 LANES = 128  # width of a TPU's vector registers; a block's last axis is a multiple of it, or the whole axis
-ON_CHIP = 12 * 2**20  # bytes of the 16 MiB that a v5e's compiler lets one kernel have
+ON_CHIP = 12 * 2**20  # bytes, out of the 16 MiB that a v5e's compiler gives one kernel
 
 
 def heads_per_program(length: int, memory_length: int, heads: int, head_dim: int, itemsize: int) -> int | None:
-    """The most heads whose blocks and logits fit on-chip together, or None where no block of whole heads does."""
+    """The largest number of heads that fit on-chip with their blocks and logits; None where no block of heads does."""
     for count in range(heads, 0, -1):
         width = count * head_dim
         if heads % count or (count < heads and width % LANES):
@@ -35,8 +37,14 @@ def fused_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | 
                     interpret: bool = False) -> jax.Array:
     """softmax(q k^T / sqrt(K)) v of every head, with the softmax in float32.
 
-    q: [B, N, H K]; k, v: [B, M, H K], the heads side by side; mask: bool [B, M], False hides a token, or None.
-    interpret: runs the kernel's steps one by one, on any platform. Returns: [B, N, H K]; zeros where nothing is seen.
+    Args:
+      q: [B, N, H K], the heads concatenated.
+      k, v: [B, M, H K].
+      mask: [B, M] bool, False hides a token; None: all visible.
+      heads: H.
+      causal: whether a query attends to no later token.
+      interpret: runs the kernel in Pallas' interpreter, on any platform.
+    Returns: [B, N, H K]; zeros for a query without any visible token.
     """
     return _call(_forward_kernel, (q, k, v), mask, (q,), heads, causal, interpret, products=2)[0]
 
@@ -55,7 +63,7 @@ fused_attention.defvjp(_forward, _backward)
 
 
 def _call(kernel, arrays, mask, outputs, heads, causal, interpret, products):
-    """Runs `kernel` for every example and group of heads; `outputs` have the shapes of what it writes."""
+    """Runs `kernel` for every example and group of heads; its outputs have the shapes of `outputs`."""
     batch, length, width = arrays[0].shape
     memory_length, head_dim = arrays[1].shape[1], width // heads
     count = heads_per_program(length, memory_length, heads, head_dim, arrays[0].dtype.itemsize)
@@ -112,7 +120,7 @@ def _weights(q, k, visible):
 
 
 def _visible(mask_ref, masked, causal, length, memory_length):
-    """bool [N, M], or None where everything is seen."""
+    """bool [N, M], or None where all pairs are visible."""
     shape = (length, memory_length)
     visible = None
     if masked:
@@ -124,5 +132,5 @@ def _visible(mask_ref, masked, causal, length, memory_length):
 
 
 def _dot(a, b, axes):
-    """The product of two matrices over the given axis of each, summed in float32."""
+    """The product of two matrices over the given axis of each, accumulated in float32."""
     return jax.lax.dot_general(a, b, (((axes[0],), (axes[1],)), ((), ())), preferred_element_type=jnp.float32)

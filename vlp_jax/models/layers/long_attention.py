@@ -1,7 +1,7 @@
-"""Attention over long sequences on TPU, by JAX's splash kernel: blocks of queries meet blocks of keys, one after the other.
+"""Attention over long sequences on TPU, by JAX's splash kernel, block by block.
 
-It wants each head in rows of its own and lengths that divide by 128, so queries and keys are rearranged and padded for it. What
-fits on-chip whole is better served by `fused_attention`.
+The kernel needs each head in rows of its own and lengths that divide by 128, so queries and keys
+are rearranged and padded. For a sequence that fits on-chip as a whole, `fused_attention` is faster.
 """
 
 import jax
@@ -19,8 +19,14 @@ def long_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: 
                    interpret: bool = False) -> jax.Array:
     """softmax(q k^T / sqrt(K)) v of every head, with the softmax in float32.
 
-    q: [B, N, H K]; k, v: [B, M, H K], the heads side by side; mask: bool [B, M], False hides a token, or Segments, or None.
-    interpret: runs the kernel's steps one by one, on any platform. Returns: [B, N, H K]; zeros where nothing is seen.
+    Args:
+      q: [B, N, H K], the heads concatenated.
+      k, v: [B, M, H K].
+      mask: [B, M] bool, False hides a token; or Segments; None: all visible.
+      heads: H.
+      causal: whether a query attends to no later token.
+      interpret: runs the kernel in Pallas' interpreter, on any platform.
+    Returns: [B, N, H K]; zeros for a query without any visible token.
     """
     length = q.shape[1]
     numbers, some = numbered(mask, len(q), length, k.shape[1])
@@ -36,8 +42,11 @@ def long_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: 
 
 
 def numbered(mask: Mask, batch: int, length: int, memory_length: int) -> tuple[Segments, jax.Array]:
-    """The mask by numbers in which every query has a token to see, as the kernel's softmax needs; and [B, 1 or N] bool, for which
-    queries what comes of it stands."""
+    """The mask as Segments in which every query has a visible token, as the kernel's softmax needs.
+
+    Returns: the Segments, and [B, 1 or N] bool, True for queries that had a visible token before;
+      only their outputs are valid.
+    """
     if isinstance(mask, Segments):
         queries, memory = mask.queries, mask.memory
         return Segments(jnp.where(queries > 0, queries, memory.min(axis=1, keepdims=True)), memory), queries > 0
@@ -47,12 +56,12 @@ def numbered(mask: Mask, batch: int, length: int, memory_length: int) -> tuple[S
 
 
 def padded(x: jax.Array, axis: int) -> jax.Array:
-    """`x` with zeros behind it up to a multiple of 128 along `axis`."""
+    """`x`, zero-padded at the end to a multiple of 128 along `axis`."""
     return jnp.pad(x, [(0, -size % LANES if i == axis else 0) for i, size in enumerate(x.shape)])
 
 
 def blocks(length: int, memory_length: int) -> splash.BlockSizes:
-    """Blocks of the largest size up to 512 that divides a length."""
+    """Block sizes: the largest multiple of 128 up to 512 that divides each length."""
     queries, keys = (max(size for size in range(LANES, LARGEST_BLOCK + 1, LANES) if total % size == 0)
                      for total in (length, memory_length))
     return splash.BlockSizes(block_q=queries, block_q_dkv=queries, block_q_dq=queries, block_kv=keys, block_kv_compute=keys,

@@ -1,18 +1,23 @@
-"""Positions of image patches and of words: added to tokens (sine and cosine), turning queries and keys (rotary), or told to
-attention by how far apart two words stand."""
+"""Position embeddings of image patches and of text: additive, rotary, and as biases of attention logits."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-BUCKETS, FARTHEST = 32, 128  # of distances between words, and from where on all are alike: T5's (Raffel et al. 2020, section 2.1)
+BUCKETS, FARTHEST = 32, 128  # buckets of distances, and the distance from which all share one: T5 (Raffel et al. 2020, section 2.1)
 
 
 def sincos2d(side: int, width: int, temperature: float = 10_000.0) -> np.ndarray:
-    """Fixed position embedding of a side x side grid (MoCo v3, Chen et al. 2021, and MAE): [side^2, width], rows from the top.
+    """Fixed position embedding of a side x side grid (MoCo v3, Chen et al. 2021, and MAE).
 
-    A quarter of the width each for sin and cos of x and of y, with frequencies from 1 towards 1 / temperature, which as there is
-    not reached; the width divides by 4.
+    A quarter of the width each holds sin and cos of x and of y. Frequencies decrease from 1 towards
+    1 / temperature, which is not reached, as in the released code.
+
+    Args:
+      side: number of patches along each axis.
+      width: number of features; divides by 4.
+      temperature: inverse of the limit of the frequencies.
+    Returns: float32 [side^2, width], rows from the top.
     """
     frequencies = temperature ** -(np.arange(width // 4) / (width // 4))
     y, x = (grid.reshape(-1, 1) * frequencies for grid in np.mgrid[:side, :side].astype(np.float64))
@@ -20,39 +25,65 @@ def sincos2d(side: int, width: int, temperature: float = 10_000.0) -> np.ndarray
 
 
 def rotary2d(side: int, head_dim: int, temperature: float = 100.0) -> np.ndarray:
-    """Angles of a side x side grid for rotary positions along both axes (Heo et al. 2024, "Rotary position embedding for vision
-    transformer", section 3.1): [side^2, head_dim / 2], rows from the top. Half of the angles are multiples of x, half of y;
-    head_dim divides by 4."""
+    """Angles of a side x side grid for rotary positions along both axes.
+
+    Heo et al. 2024, "Rotary position embedding for vision transformer", section 3.1. Half of the
+    angles are multiples of x, half of y.
+
+    Args:
+      side: number of patches along each axis.
+      head_dim: width of a head; divides by 4.
+      temperature: inverse of the limit of the frequencies.
+    Returns: float32 [side^2, head_dim / 2], rows from the top.
+    """
     frequencies = temperature ** -(np.arange(head_dim // 4) / (head_dim // 4))
     y, x = (grid.reshape(-1, 1) * frequencies for grid in np.mgrid[:side, :side].astype(np.float64))
     return np.concatenate([x, y], axis=1).astype(np.float32)
 
 
 def sinusoidal(length: int, width: int) -> np.ndarray:
-    """Fixed positions of words (Vaswani et al. 2017, section 3.5), float32 [length, width], the width even: at 2 i the sine of
-    p / 10000^(2 i / D), at 2 i + 1 its cosine."""
+    """Fixed position embedding of text (Vaswani et al. 2017, section 3.5).
+
+    Feature 2 i of position p is the sine of p / 10000^(2 i / D), feature 2 i + 1 its cosine.
+
+    Args:
+      length: number of positions.
+      width: number of features; even.
+    Returns: float32 [length, width].
+    """
     angles = np.arange(length)[:, None] / 10_000.0 ** (np.arange(0, width, 2) / width)
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, width).astype(np.float32)
 
 
 def relative_bias(table: jax.Array, first: jax.Array | int, queries: int, memory: int, causal: bool) -> jax.Array:
-    """What is added to the logits of attention between words (Raffel et al. 2020, "T5", section 2.1): a number for each head and
-    each bucket of distances.
+    """Relative position bias of attention logits (Raffel et al. 2020, "T5", section 2.1).
 
-    table: float32 [BUCKETS, H]; first: where the first query stands; of a causal stack no bucket is spent on later words.
+    It is a scalar per head and distance bucket.
+
+    Args:
+      table: float32 [BUCKETS, H], learned.
+      first: position of the first query.
+      queries: number of queries.
+      memory: number of keys.
+      causal: whether the stack is causal; no bucket is then used for later positions.
     Returns: float32 [H, queries, memory].
     """
     return jnp.take(table, buckets(first, queries, memory, causal), axis=0).transpose(2, 0, 1)
 
 
 def buckets(first: jax.Array | int, queries: int, memory: int, causal: bool) -> jax.Array:
-    """int32 [queries, memory]: half of the buckets are for a single distance each, the others grow with its logarithm up to
-    FARTHEST; without causality earlier words have one half of the buckets, later ones the other."""
+    """Distance bucket of every pair of query and key.
+
+    Half of the buckets hold a single distance each; the others grow logarithmically up to FARTHEST.
+    If not causal, one half of the buckets is for earlier positions, the other for later ones.
+
+    Returns: int32 [queries, memory].
+    """
     distance = jnp.arange(memory) - (first + jnp.arange(queries))[:, None]
     count = BUCKETS if causal else BUCKETS // 2
     single = count // 2
     growth = (FARTHEST / single) ** (np.arange(1, count - single) / (count - single))
-    # Where each bucket but the first begins, in whole numbers: no rounding of a logarithm decides.
+    # The first distance of each bucket after bucket 0, as integers, so that no rounding of a logarithm matters.
     begins = np.concatenate([np.arange(1, single + 1), np.ceil(single * growth - 1e-9)]).astype(np.int32)
     found = jnp.searchsorted(begins, jnp.maximum(-distance, 0) if causal else jnp.abs(distance), side="right").astype(jnp.int32)
     return found if causal else found + count * (distance > 0)

@@ -1,4 +1,4 @@
-"""A mask of attention that tells tokens apart by numbers."""
+"""Attention mask by segment ids."""
 
 import flax.struct
 import jax
@@ -6,23 +6,27 @@ import jax
 
 @flax.struct.dataclass
 class Segments:
-    """A mask of attention by numbers: a query sees the tokens of its own number, and none of number 0.
+    """Attention mask by segment ids: a query attends to the tokens of its own segment.
 
-    queries: int32 [B, N]; memory: int32 [B, M]. A query of another number than 0 has a token to see.
+    Id 0 is padding and never attended to.
+
+    Attributes:
+      queries: int32 [B, N]. A query with another id than 0 has at least one token to attend to.
+      memory: int32 [B, M].
     """
 
     queries: jax.Array
     memory: jax.Array
 
     def visible(self) -> jax.Array:
-        """[B, N, M] bool."""
+        """The mask as allowed pairs, [B, N, M] bool."""
         memory = self.memory[:, None, :]
         return (self.queries[:, :, None] == memory) & (memory > 0)
 
 
-Mask = jax.Array | Segments | None  # bool [B, M], False hides a token; or by numbers; None shows all
+Mask = jax.Array | Segments | None  # bool [B, M], False hides a token; or segment ids; None: all visible
 
 
 def shown(mask: jax.Array | Segments) -> jax.Array:
-    """[B, 1 or N, M] bool, which tokens of the memory each query sees."""
+    """The tokens of the memory that each query may attend to, [B, 1 or N, M] bool."""
     return mask.visible() if isinstance(mask, Segments) else mask[:, None]

@@ -1,4 +1,4 @@
-"""The transformer parts that vision, text, fusion and decoder share."""
+"""Transformer layers shared by vision, text, fusion and decoder."""
 
 import dataclasses
 import functools
@@ -19,10 +19,18 @@ from vlp_jax.sharding.layout import constrain
 
 @flax.struct.dataclass
 class Encoding:
-    """What every encoder returns: tokens [B, N, D] (None where only `pooled` was asked for), mask [B, N] bool (None: all real),
-    pooled [B, D] (or None), of a text the ids [B, L] int32 that it was made from, and the tokens as a transformer's final norm
-    found them (None where there is no such norm). For a fusion of graphs, where its config asks for them: of an image the `boxes`
-    [B, R, 4] of its regions (see `graph.pooled_regions`), of a text the `edges` between its tokens, bool [B, L, L]."""
+    """Output of an encoder.
+
+    Attributes:
+      tokens: [B, N, D]; None where only `pooled` was requested.
+      mask: [B, N] bool, True for real tokens; None: all are real.
+      pooled: [B, D], or None.
+      ids: int32 [B, L], the token ids of a text.
+      unnormalised: tokens before a transformer's final norm; None without such a norm.
+      boxes: [B, R, 4], the boxes of an image's regions, for a graph fusion that uses them (see
+        `graph.pooled_regions`).
+      edges: bool [B, L, L], the edges between a text's tokens, for a graph fusion that uses them.
+    """
 
     tokens: jax.Array | None
     mask: jax.Array | None
@@ -34,7 +42,7 @@ class Encoding:
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an activation between them, or a gate beside it (swiglu). [B, N, D] -> [B, N, D]."""
+    """Two linear layers with an activation in between, or a gated one (swiglu). [B, N, D] -> [B, N, D]."""
 
     options: LayerOptions
     train: bool = False
@@ -56,15 +64,21 @@ class TransformerLayer(nn.Module):
     """Self-attention, optional cross-attention and an MLP, each on a residual branch.
 
     Args of the call:
-      x: [B, N, D]; drop_rate: scalar, the probability of skipping a branch (stochastic depth).
-      mask: [B, N] bool or None; memory: [B, M, D'] and memory_mask: [B, M] for cross-attention.
-      angles: [B or 1, N, K / 2] by which self-attention turns queries and keys, or None.
-      pool_position: the one token of each example that is wanted; None: all.
-      visible: [B or 1, N, N] bool, which pairs self-attention may meet, in place of what `options.causal` says.
-      cache: where new tokens x stand among those whose keys and values are kept; with `visible` [.., N, cache.length]. Memory is
-        then given once, and None for tokens that come later.
+      x: [B, N, D].
+      drop_rate: scalar, probability of skipping a branch (stochastic depth).
+      mask: [B, N] bool or None.
+      memory: [B, M, D'], for cross-attention.
+      memory_mask: [B, M] bool, for cross-attention.
+      angles: [B or 1, N, K / 2], rotation of the queries and keys of self-attention; None: no
+        rotation.
+      pool_position: position of the one token of each example that is computed; None: all tokens.
+      visible: [B or 1, N, N] bool, the allowed pairs of self-attention, in place of
+        `options.causal`.
+      cache: position of the new tokens x among those whose keys and values are kept; `visible` is
+        then [.., N, cache.length]. The memory is given in the first call, and None for later
+        tokens.
       bias: float32 [H, N, M], added to the logits of self-attention.
-    Returns: [B, N, D], or [B, 1, D] with `only`.
+    Returns: [B, N, D], or [B, 1, D] with `pool_position`.
     """
 
     options: LayerOptions
@@ -92,7 +106,7 @@ class TransformerLayer(nn.Module):
 
     def residual(self, name: str, x: jax.Array, drop_rate: jax.Array, branch: Callable,
                  pool_position: PoolPosition | None = None) -> jax.Array:
-        """x + scale * branch(norm(x)), or norm(x + scale * branch(x)) with post-normalisation; of the token at `pool_position`."""
+        """x + scale * branch(norm(x)), or with post-norm norm(x + scale * branch(x)); of one token with `pool_position`."""
         options = self.options
         norm = options.normalisation(f"{options.name_of(name)}_norm")
         y = branch(norm(x)) if options.norm == "pre" else branch(x)
@@ -110,18 +124,28 @@ class TransformerLayer(nn.Module):
 
 
 def drop_branch(key: jax.Array, x: jax.Array, rate: jax.Array) -> jax.Array:
-    """Stochastic depth (Huang et al. 2016): whole examples of x [B, ...] become 0 with probability `rate`, the rest
-    is divided by 1 - rate."""
+    """Stochastic depth (Huang et al. 2016).
+
+    Args:
+      key: random key.
+      x: [B, ...].
+      rate: scalar, the probability with which a whole example becomes 0.
+    Returns: x, with the remaining examples divided by 1 - rate.
+    """
     keep = jax.random.bernoulli(key, 1.0 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
     return jnp.where(keep, x / (1.0 - rate).astype(x.dtype), 0)
 
 
 class Transformer(nn.Module):
-    """A stack of `options.depth` layers (0: x itself). `scan` and `rematerialisation` change memory and compile time, not numbers.
+    """A stack of `options.depth` layers (0: the identity).
 
-    With `scan`, parameters live in `layers` with a leading axis of length depth; without, in `layer_0`, `layer_1`, ...
-    The call is that of `TransformerLayer` without the rate. With `only`, the last layer computes nothing for other tokens than
-    keys and values; a scanned stack, whose layers are all alike, computes everything.
+    `scan` and `rematerialisation` change memory and compile time, not results. With `scan`,
+    parameters are in `layers` with a leading axis of length depth; without, in `layer_0`,
+    `layer_1`, ...
+
+    The arguments of the call are those of `TransformerLayer` without `drop_rate`. With
+    `pool_position`, the last layer computes only keys and values of the other tokens; a scanned
+    stack computes everything, since all its layers are alike.
     """
 
     options: LayerOptions
@@ -156,14 +180,21 @@ class Transformer(nn.Module):
         return x if pool_position is None else pool_position.of(x)
 
 
-# What a layer's backward pass needs so that it computes no product with parameters again. The input of a layer is kept anyway, and
-# attention itself, of queries, keys and values that are kept, is computed again: it is a few hundredths of a layer's operations.
+# Activations that the backward pass of a layer needs to compute no product with parameters again. The input of a layer is kept in
+# any case. Attention itself is computed again from the kept queries, keys and values: a few hundredths of a layer's operations.
 MATMULS = ("query", "key", "value", "attention_residual", "cross_residual", "hidden")
 
 
 def rematerialised(policy: str, saved: tuple[str, ...], options: LayerOptions, prevent_cse: bool) -> type[nn.Module]:
-    """`TransformerLayer` that recomputes in the backward pass: `none` nothing, `save_matmuls` what is no product with parameters,
-    `full` everything, `save_names` everything but what `saved` names: any of MATMULS, `attended`, or `mlp_residual`."""
+    """`TransformerLayer` with activations recomputed in the backward pass.
+
+    Args:
+      policy: `none` recomputes nothing; `save_matmuls` everything except products with parameters;
+        `full` everything; `save_names` everything except the activations named in `saved`.
+      saved: any of MATMULS, `attended`, `mlp_residual`.
+      options: of the layer.
+      prevent_cse: as in `flax.linen.remat`.
+    """
     if policy == "none":
         return TransformerLayer
     matmuls = (*MATMULS, "mlp_residual") if options.keeps_branches else MATMULS
@@ -173,10 +204,18 @@ def rematerialised(policy: str, saved: tuple[str, ...], options: LayerOptions, p
 
 
 class AttentionPooling(nn.Module):
-    """Multi-head attention pooling: learned queries look at all tokens, then a residual MLP (Zhai et al. 2022, "Scaling Vision
-    Transformers", section 3.4). tokens [B, N, D'], mask [B, N] or None -> [B, D], or [B, queries, D] for more than one.
+    """Multi-head attention pooling: learned queries attend to all tokens, then a residual MLP.
 
-    mlp: False for a norm in place of the MLP, as CoCa pools (Yu et al. 2022, figure 2)."""
+    Zhai et al. 2022, "Scaling Vision Transformers", section 3.4.
+
+    Args of the call:
+      tokens: [B, N, D'].
+      mask: [B, N] bool, or None.
+    Returns: [B, D], or [B, queries, D] for more than one query.
+
+    Attributes:
+      mlp: False replaces the MLP by a norm, as in CoCa (Yu et al. 2022, figure 2).
+    """
 
     options: LayerOptions
     queries: int = 1
@@ -197,7 +236,7 @@ class AttentionPooling(nn.Module):
 
 
 def masked_mean(tokens: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """The mean of the visible tokens, in float32. [B, N, D], [B, N] -> [B, D]; zeros where nothing is visible."""
+    """Mean of the visible tokens, in float32: [B, N, D], [B, N] -> [B, D]; zeros where no token is visible."""
     tokens = tokens.astype(jnp.float32)
     if mask is None:
         return tokens.mean(axis=1)

@@ -1,4 +1,4 @@
-"""From tokens to words: BERT's head (Devlin et al. 2019), which tells hidden words, and next ones in BLIP."""
+"""Language-model head (Devlin et al. 2019, BERT), for masked tokens, and for next tokens in BLIP."""
 
 import flax.linen as nn
 import jax
@@ -8,8 +8,16 @@ from vlp_jax.models.options import ACTIVATIONS, LayerOptions
 
 
 class WordHead(nn.Module):
-    """Tokens [B, L, D'] -> logits float32 [B, L, V]: a linear layer, an activation, a norm, and a product with a table [V, D], its
-    own if None is given, to which a bias is added."""
+    """Tokens to vocabulary logits.
+
+    A linear layer, an activation and a norm precede a product with an embedding table, to which a
+    bias is added.
+
+    Args of the call:
+      tokens: [B, L, D'].
+      table: [V, D]; None: a table of its own.
+    Returns: float32 [B, L, V].
+    """
 
     options: LayerOptions
     vocab_size: int

@@ -1,4 +1,4 @@
-"""Text encoders without attention between words: recurrent networks, which read one word after the other, and a bag of words."""
+"""Text encoders without attention between tokens: recurrent networks and a bag of words."""
 
 import functools
 from collections.abc import Callable
@@ -16,28 +16,29 @@ from vlp_jax.models.text.transformer import embedded_words
 from vlp_jax.sharding.collectives import on_each_device
 from vlp_jax.sharding.layout import constrain, current_layout
 
-# LSTM: Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000. GRU: Cho et al. 2014, whose reset gate acts here on
+# LSTM: Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000. GRU: Cho et al. 2014; the reset gate is applied to
 # the product with the state, as in the first version of their paper and in cuDNN.
 CELLS: dict[str, type[nn.RNNCellBase]] = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
 
 
 class RecurrentText(nn.Module):
-    """Layers of LSTM or GRU cells over the words of a text, from left to right or both ways.
+    """Layers of LSTM or GRU cells over the tokens of a text, left to right or in both directions.
 
     Args of the call:
       text: int32 [B, L] token ids.
       mask: [B, L] bool, True for real tokens (a prefix of each row); None: all are real.
-      train: whether to drop activations; needs a "dropout" rng then.
-      tokens: False where only `pooled` is wanted.
-    Returns: Encoding with tokens [B, L, D], the last layer's states, 0 for padding; their mask; pooled [B, D]. No state of a real
-      token, in either direction, ever saw padding.
+      train: whether to drop activations; this needs a "dropout" rng.
+      tokens: False where only `pooled` is needed.
+    Returns: Encoding with tokens [B, L, D], the last layer's states, 0 for padding; their mask;
+      pooled [B, D]. The state of a real token never depends on padding, in either direction.
 
-    cell: "lstm" or "gru". States are float32, products with parameters in the compute dtype.
-    bidirectional: half of D is read from left to right, half from right to left, from the last real token on (Schuster & Paliwal
-      1997).
-    pooling: `end` the state that each direction ends in, `mean` over real tokens, `attention` (see `WordAttention`). An empty row
-      pools zeros.
-    dropout: of what enters each layer, not of what goes from word to word (Zaremba et al. 2014).
+    Attributes:
+      cell: "lstm" or "gru". States are float32, products with parameters in the compute dtype.
+      bidirectional: half of D is computed from left to right, half from right to left, starting at
+        the last real token (Schuster & Paliwal 1997).
+      pooling: `end` the final state of each direction, `mean` over real tokens, `attention` (see
+        `WordAttention`). An empty row pools zeros.
+      dropout: of the inputs of each layer, not of the recurrent connections (Zaremba et al. 2014).
     """
 
     cell: str
@@ -81,7 +82,7 @@ class RecurrentText(nn.Module):
 
 
 def build_cell(kind: str, width: int, precision: Precision, name: str) -> nn.RNNCellBase:
-    """A cell of CELLS with a state of `width` numbers; call it inside a module."""
+    """A cell of CELLS with a state of `width` features. To be called inside a module."""
     partitioned = functools.partial(nn.with_logical_partitioning, names=("embed", None))
     return CELLS[kind](width, dtype=precision.compute, param_dtype=jnp.float32, name=name,
                        kernel_init=partitioned(nn.initializers.lecun_normal()),
@@ -90,8 +91,15 @@ def build_cell(kind: str, width: int, precision: Precision, name: str) -> nn.RNN
 
 
 def run(cell: nn.RNNCellBase, x: jax.Array, lengths: jax.Array, reverse: bool) -> jax.Array:
-    """A cell's states [B, L, D] along x [B, L, D'], from the left, or from the last of `lengths` [B] tokens to the left; call it
-    inside a module."""
+    """The states of a cell along a sequence. To be called inside a module.
+
+    Args:
+      cell: the recurrent cell.
+      x: [B, L, D'].
+      lengths: int32 [B], numbers of real tokens.
+      reverse: from the last real token to the left, instead of from the left.
+    Returns: [B, L, D].
+    """
     turned = functools.partial(flip_sequences, num_batch_dims=1, time_major=False) if reverse else lambda x, lengths: x
 
     def states(cell, x, lengths):
@@ -102,16 +110,31 @@ def run(cell: nn.RNNCellBase, x: jax.Array, lengths: jax.Array, reverse: bool) -
 
 
 def along(cell: nn.Module, carry: Any, x: jax.Array, *beside: Any) -> tuple[Any, Any]:
-    """A cell called once for each place of x [B, L, D], `cell(carry, x[:, i], *beside) -> (carry, found)`: the last carry, and what
-    was found, with a second axis of L."""
+    """Scans a cell over the positions of a sequence: `cell(carry, x[:, i], *beside) -> (carry, found)`.
+
+    Args:
+      cell: called once for each position.
+      carry: initial carry.
+      x: [B, L, D].
+      beside: further arguments, the same at every position.
+    Returns: the last carry, and the outputs `found`, stacked along a second axis of L.
+    """
     scan = nn.scan(lambda cell, carry, x, beside: cell(carry, x, *beside), variable_broadcast="params",
                    split_rngs={"params": False}, in_axes=(1, nn.broadcast), out_axes=1)
     return scan(cell, carry, x, beside)
 
 
 def on_own_examples(function: Callable, cell: nn.Module, *arrays: Any) -> Any:
-    """`function(cell, *arrays)`, of trees of arrays whose first axis is the batch; call it inside a module. Each device runs
-    through its own examples, so that gradients of the cell's parameters are summed over devices once and not at every word."""
+    """`function(cell, *arrays)`, computed on each device for its own examples. To be called inside a module.
+
+    The gradients of the cell's parameters are then summed over devices once, and not at every
+    token.
+
+    Args:
+      function: takes the cell and the arrays.
+      cell: a module, the first argument of `function`.
+      arrays: trees of arrays whose first axis is the batch.
+    """
     layout, examples = current_layout(), len(jax.tree.leaves(arrays)[0])
     if cell.is_initializing() or layout is None or layout.mesh.size == 1 or examples % layout.parts("batch"):
         return function(cell, *arrays)
@@ -124,8 +147,11 @@ def on_own_examples(function: Callable, cell: nn.Module, *arrays: Any) -> Any:
 
 
 class WordAttention(nn.Module):
-    """The mean of the real tokens, weighted by softmax(w . tanh(W x)) (Lin et al. 2017, "A structured self-attentive sentence
-    embedding", equation 5). [B, N, D], [B, N] bool -> [B, D]; zeros where nothing is real."""
+    """Attention-weighted mean of the real tokens, with weights softmax(w . tanh(W x)).
+
+    Lin et al. 2017, "A structured self-attentive sentence embedding", equation 5. [B, N, D], [B, N]
+    bool -> [B, D]; zeros where no token is real.
+    """
 
     precision: Precision
 
@@ -140,8 +166,11 @@ class WordAttention(nn.Module):
 
 
 class BagOfWords(nn.Module):
-    """The words' embeddings as tokens, and their mean as what is pooled, whatever their order (Iyyer et al. 2015, "Deep averaging
-    networks", without further layers). The call is that of `RecurrentText`."""
+    """Token embeddings as tokens, and their mean as `pooled`, independent of their order.
+
+    Iyyer et al. 2015, "Deep averaging networks", without further layers. The call is that of
+    `RecurrentText`.
+    """
 
     vocab_size: int
     width: int

@@ -1,4 +1,4 @@
-"""What a text tower's config means, whatever its kind: how wide it is, and what of the model only a transformer can be."""
+"""Properties of text towers of any kind: widths, token counts, and what needs a transformer."""
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
@@ -8,29 +8,35 @@ from vlp_jax.models.text.recurrent import BagOfWords, RecurrentText
 
 
 def text_width(tower: schema.AnyTextTower) -> int:
-    """The width of a text encoder's tokens, and of what it pools."""
+    """The width of a text encoder's tokens and of its pooled vector."""
     return tower.width if isinstance(tower, schema.WordTower) else size_of(tower, "model.text").width
 
 
 def embedding_width(tower: schema.AnyTextTower) -> int:
-    """The width of a text encoder's words, before its layers."""
+    """The width of a text encoder's token embeddings, before its layers."""
     return tower.embedding_width if isinstance(tower, schema.RecurrentTower) else text_width(tower)
 
 
 def text_tokens(tower: schema.AnyTextTower) -> int:
-    """How many tokens a text encoder gives other parts of the model."""
+    """The number of tokens that a text encoder passes to other parts of the model."""
     return tower.length + (tower.kind == "transformer" and tower.pooling == "cls")
 
 
 def needs_transformer(tower: schema.AnyTextTower, what: str) -> None:
-    """Raises: ConfigError unless the text tower has a transformer's layers, as `what` needs."""
+    """Checks that the text tower is a transformer, as `what` needs.
+
+    Raises: ConfigError where it is not.
+    """
     if tower.kind != "transformer":
         raise ConfigError(f"model.text.kind: {tower.kind!r} has no transformer's layers, which {what} needs; use 'transformer', or "
                           "leave it out")
 
 
 def build_word_tower(tower: schema.WordTower, precision: Precision) -> RecurrentText | BagOfWords:
-    """A text encoder that is no transformer. Raises: ConfigError for a width that two directions cannot share."""
+    """A text encoder other than a transformer.
+
+    Raises: ConfigError for an odd width of a bidirectional tower.
+    """
     if isinstance(tower, schema.BagTower):
         return BagOfWords(tower.vocab_size, tower.width, tower.dropout, precision)
     bidirectional = tower.kind == "bidirectional_lstm"

@@ -1,4 +1,4 @@
-"""A transformer over token ids: CLIP's causal text tower, SigLIP's bidirectional one, BERT, GPT-2, and what lies between."""
+"""A transformer over token ids: CLIP's causal text tower, SigLIP's bidirectional one, BERT, GPT-2."""
 
 import dataclasses
 import functools
@@ -16,12 +16,16 @@ from vlp_jax.sharding.layout import constrain
 
 @dataclasses.dataclass(frozen=True)
 class TextMode:
-    """One of the ways through a text tower's layers, all of which share their parameters (Li et al. 2022, "BLIP", section 3.1).
+    """A mode of a text tower; all modes share the parameters (Li et al. 2022, "BLIP", section 3.1).
 
-    start: name of a learned token that takes the place of each text's first one; None: the text as it is.
-    cross_attention: whether the layers attend a memory, between their self-attention and their MLP.
-    writing: whether no word sees a later one. Its words are all it gives: nothing is pooled, and no class token is there.
-    own: what this way does not share, of "attention", "cross" and "mlp", each with its norm.
+    Attributes:
+      start: name of a learned token that replaces the first token of each text; None: the text is
+        unchanged.
+      cross_attention: whether the layers cross-attend to a memory, between self-attention and MLP.
+      decoding: whether self-attention is causal. Only tokens are returned: nothing is pooled, and
+        there is no class token.
+      own: the branches that this mode does not share, of "attention", "cross" and "mlp", each with
+        its norm.
     """
 
     start: str | None = None
@@ -30,35 +34,42 @@ class TextMode:
     own: tuple[str, ...] = ()
 
     def layers(self, options: LayerOptions) -> LayerOptions:
-        """A tower's options, as this way goes through its layers."""
+        """A tower's layer options in this mode."""
         return dataclasses.replace(options, causal=options.causal or self.decoding, cross_attention=self.cross_attention,
                                    own=self.own)
 
 
-ALONE = TextMode()  # a text by itself
+ALONE = TextMode()  # the text without an image
 
 
 class TextTransformer(nn.Module):
-    """A text encoder. Whether it is causal stands in `options`.
+    """Transformer text encoder, causal or not by `options.causal`.
 
     Args of the call:
       text: int32 [B, L] token ids, L at most `length`.
       mask: [B, L] bool, True for real tokens (a prefix of each row); None: all are real.
-      train: whether to drop branches and activations; needs a "dropout" rng then.
-      tokens: False where only `pooled` is wanted, so that a last layer need not compute what is not pooled.
-      types: int32 [B, L], which of `token_types` segments a token belongs to; None: all to the first.
-      cache: where `text` stands in rows whose earlier tokens this causal tower was given before; nothing is pooled then.
-      reading: the way through the layers. memory: what they attend, [B, M, D'] of any width, where `reading` says so; a cache that
-        was given it before holds it.
-    Returns: Encoding with tokens [B, L, D] (one more, in front, with pooling "cls"), their mask, pooled [B, D].
+      train: whether to drop branches and activations; this needs a "dropout" rng.
+      tokens: False where only `pooled` is needed; the last layer then computes only what is pooled,
+        where it can.
+      types: int32 [B, L], the segment of each token, of `token_types`; None: the first for all.
+      cache: position of `text` in rows whose earlier tokens were passed in earlier calls; the tower
+        is causal, and nothing is pooled.
+      text_mode: the mode of the layers.
+      memory: [B, M, D'] of any width, for cross-attention in modes that have it. A cache that was
+        given it before holds it.
+    Returns: Encoding with tokens [B, L, D] (one more, in front, with pooling "cls"), their mask,
+      pooled [B, D].
 
-    Pooling: `end` the last real token, `last` the last position whatever it holds, `first` the first one, `cls` a learned token
-    in front, `cls_end` one right behind the last real token (Yu et al. 2022, "CoCa"), `mean` over real tokens, `map` attention
-    pooling. An empty row pools its first position, or zeros for `mean`. With `cls_end` the tokens are those of the words and
-    not normalised: a decoder's layers go on with them.
-    pooler: a linear layer and tanh on what is pooled, as BERT has (Devlin et al. 2019).
-    position: `learned` and `sinusoidal` are added to the words, the latter to sqrt(D) times them (Vaswani et al. 2017, sections 3.4
-      and 3.5); `relative` to the logits of all layers' attention (see `positions.relative_bias`).
+    Attributes:
+      pooling: `end` the last real token, `last` the last position whatever it holds, `first` the
+        first token, `cls` a learned token in front, `cls_end` a learned token after the last real
+        one (Yu et al. 2022, "CoCa"), `mean` over real tokens, `map` attention pooling. An empty row
+        pools its first position, or zeros for `mean`. With `cls_end`, the returned tokens are those
+        of the text, before the final norm: a decoder's layers continue from them.
+      pooler: a linear layer and tanh on the pooled vector, as in BERT (Devlin et al. 2019).
+      position: `learned` and `sinusoidal` positions are added to token embeddings, for the latter
+        multiplied by sqrt(D) (Vaswani et al. 2017, sections 3.4 and 3.5); `relative` adds a bias to
+        the attention logits of all layers (see `positions.relative_bias`).
     """
 
     options: LayerOptions
@@ -71,8 +82,8 @@ class TextTransformer(nn.Module):
     embedding_norm: bool = False
     final_norm: bool = True
     pooler: bool = False
-    word_std: float = 0.02  # of the first values of the words' embeddings
-    position_std: float = 0.01  # and of those of positions and token types
+    word_std: float = 0.02  # std of the initial token embeddings
+    position_std: float = 0.01  # std of the initial embeddings of positions and token types
     stochastic_depth: float = 0.0
     scan: bool = False
     rematerialisation: str = "none"
@@ -92,7 +103,7 @@ class TextTransformer(nn.Module):
         if cache is not None or text_mode.decoding:
             visible = None if cache is None else cache.visible(x.shape[1])
             x = transformer(x, mask if self.padding_mask and cache is None else None, visible=visible, cache=cache)
-            continued = self.pooling == "cls_end" and text_mode == ALONE  # by a decoder's layers
+            continued = self.pooling == "cls_end" and text_mode == ALONE  # a decoder's layers follow
             return Encoding(x if continued else self.normalised(x), mask, None, text)
         position = self.pooled_position(mask)
         alone = not tokens and position is not None
@@ -110,7 +121,7 @@ class TextTransformer(nn.Module):
 
     def embedded(self, text: jax.Array, mask: jax.Array, train: bool, types: jax.Array | None, cache: Cache | None,
                  text_mode: TextMode) -> tuple[jax.Array, jax.Array]:
-        """The layers' input [B, N, D] and its mask [B, N], with the class token where the tower has one and does not write."""
+        """The layers' input [B, N, D] and its mask [B, N], with a class token except when decoding."""
         options = self.options
         x = embedded_words(text, self.vocab_size, options.width, options.precision, self.word_std)
         if text_mode.start is not None:
@@ -132,7 +143,7 @@ class TextTransformer(nn.Module):
         return constrain(x, ("batch", "tokens", "activation_embed")), mask
 
     def placed(self, x: jax.Array, cache: Cache | None) -> jax.Array:
-        """The words' embeddings [B, L, D] with what says where each stands, if that is added to them."""
+        """The token embeddings [B, L, D] with position embeddings, where these are added."""
         width = self.options.width
         if self.position == "sinusoidal":
             positions = jnp.asarray(sinusoidal(self.length, width), x.dtype)[None]
@@ -142,7 +153,7 @@ class TextTransformer(nn.Module):
         return x + places_of(self.learned("position", (1, self.length, width), self.position_std), x.shape[1], cache)
 
     def bias(self, count: int, cache: Cache | None) -> jax.Array | None:
-        """What is added to the logits of self-attention, [H, N, M], None where nothing is."""
+        """The bias of the self-attention logits, [H, N, M]; None without relative positions."""
         if self.position != "relative":
             return None
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "heads"))
@@ -151,12 +162,12 @@ class TextTransformer(nn.Module):
         return relative_bias(table, first, count, memory, self.options.causal)
 
     def normalised(self, x: jax.Array) -> jax.Array:
-        """What the last layer gave, with the final norm where the tower has one."""
+        """The output of the last layer, with the final norm where the tower has one."""
         x = self.options.normalisation("norm")(x) if self.final_norm else x
         return constrain(x, ("batch", "tokens", "activation_embed"))
 
     def append_class_token(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[B, L, D], [B, L] -> [B, L + 1, D], [B, L + 1], with a learned token behind each row's last real one."""
+        """Appends a learned token after the last real one of each row: [B, L, D], [B, L] -> [B, L + 1, D], [B, L + 1]."""
         token = self.learned("class_token", (1, 1, self.options.width))
         mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
         last = mask.sum(axis=1, keepdims=True) - 1
@@ -164,12 +175,13 @@ class TextTransformer(nn.Module):
         return jnp.where((jnp.arange(mask.shape[1]) == last)[:, :, None], token, x), mask
 
     def learned(self, name: str, shape: tuple[int, ...], std: float = 0.01) -> jax.Array:
+        """A float32 parameter, cast to the compute dtype."""
         axes = (*[None] * (len(shape) - 1), "embed")
         init = nn.with_logical_partitioning(nn.initializers.normal(std), axes)
         return self.param(name, init, shape, jnp.float32).astype(self.options.precision.compute)
 
     def pooled_position(self, mask: jax.Array) -> PoolPosition | None:
-        """Where the one token that is pooled stands; None where pooling reads them all."""
+        """Position of the one token that is pooled; None where pooling uses all tokens."""
         if self.pooling in ("cls", "first"):
             return PoolPosition()
         if self.pooling == "last":
@@ -186,20 +198,23 @@ class TextTransformer(nn.Module):
 
 
 def embedded_words(text: jax.Array, vocab_size: int, width: int, precision: Precision, std: float = 0.02) -> jax.Array:
-    """int32 [B, L] -> [B, L, D] in the compute dtype, by a table `tokens` of the module inside whose call this stands."""
+    """Token embeddings, int32 [B, L] -> [B, L, D] in the compute dtype, by a table of the calling module."""
     table = nn.Embed(vocab_size, width, param_dtype=jnp.float32, name="tokens",
                      embedding_init=nn.with_logical_partitioning(nn.initializers.normal(std), ("vocab", "embed")))
-    # Gathered along the width first: rows of a table that is divided there would have to be exchanged for the batch.
+    # The table is gathered along its width first; otherwise its sharded rows would be exchanged for the batch.
     return jnp.take(constrain(table.embedding.astype(precision.compute), ("vocab", "activation_embed")), text, axis=0)
 
 
 def places_of(positions: jax.Array, count: int, cache: Cache | None) -> jax.Array:
-    """The embeddings [1, count, D] of a row's first places, or of those from `cache.position` on."""
+    """Position embeddings [1, count, D] of the first positions, or of those from `cache.position` on."""
     return positions[:, :count] if cache is None else jax.lax.dynamic_slice_in_dim(positions, cache.position, count, axis=1)
 
 
 def memory_mask(module: nn.Module, memory: Encoding | None, cache: Cache | None) -> jax.Array | None:
-    """[B, M] bool, which of a memory's tokens are seen, None where all are; a module's cache keeps it for calls without memory."""
+    """The visible tokens of a memory, [B, M] bool; None where all are visible.
+
+    The module's cache keeps the mask for later calls without memory.
+    """
     if memory is None:
         return module.get_variable("cache", "memory_mask")[..., 0] if module.has_variable("cache", "memory_mask") else None
     if memory.mask is not None and cache is not None:

@@ -1,4 +1,4 @@
-"""The convolutional image towers that are no ResNets, from their config: VGG and Inception-v3."""
+"""Builds the convolutional image towers other than ResNets from their config: VGG and Inception-v3."""
 
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
@@ -8,7 +8,10 @@ from vlp_jax.models.vision.resnet import Convolutions
 
 
 def build_vgg(tower: schema.VggTower, precision: Precision) -> vgg.Vgg:
-    """Raises: ConfigError for an unknown depth, and for a picture that five halvings leave nothing of."""
+    """The VGG of a config.
+
+    Raises: ConfigError for an unknown depth, and for an image too small for five halvings.
+    """
     parts = Convolutions(tower.norm, tower.groups, tower.rematerialisation == "full", precision=precision)
     depths, hidden_dim = vgg_depths(tower), tower.hidden_dim if tower.pooling == "hidden" else None
     if map_side(tower) < 1:
@@ -18,14 +21,20 @@ def build_vgg(tower: schema.VggTower, precision: Precision) -> vgg.Vgg:
 
 
 def vgg_depths(tower: schema.VggTower) -> tuple[int, ...]:
-    """How many convolutions each stage has. Raises: ConfigError for a depth that is not in the paper."""
+    """The number of convolutions of each stage.
+
+    Raises: ConfigError for a depth that is not in the paper.
+    """
     if tower.depth not in vgg.DEPTHS:
         raise ConfigError(f"model.image.depth: must be one of {', '.join(map(str, vgg.DEPTHS))} for a VGG, got {tower.depth}")
     return vgg.DEPTHS[tower.depth]
 
 
 def build_inception(tower: schema.InceptionTower, precision: Precision) -> inception.Inception:
-    """Raises: ConfigError for an odd width, and for a picture that its strides leave nothing of."""
+    """The Inception-v3 of a config.
+
+    Raises: ConfigError for an odd width, and for an image too small for its strides.
+    """
     parts = Convolutions(tower.norm, tower.groups, tower.rematerialisation == "full", epsilon=inception.EPSILON,
                          precision=precision)
     if tower.width % 2:
@@ -37,14 +46,14 @@ def build_inception(tower: schema.InceptionTower, precision: Precision) -> incep
 
 
 def map_width(tower: schema.VggTower | schema.InceptionTower) -> int:
-    """The width of the tokens."""
+    """The width of the tokens, the channels of the last feature map."""
     if tower.kind == "vgg":
         return tower.width * min(2**(len(vgg_depths(tower)) - 1), vgg.WIDEST)
     return inception.scaled(inception.WIDEST, tower.width)
 
 
 def map_side(tower: schema.VggTower | schema.InceptionTower) -> int:
-    """The side of the last feature map, whose places are the tokens."""
+    """The side of the last feature map; its positions are the tokens."""
     if tower.kind == "vgg":
         return tower.image_size // 2**len(vgg_depths(tower))
     side = tower.image_size
@@ -55,5 +64,5 @@ def map_side(tower: schema.VggTower | schema.InceptionTower) -> int:
 
 
 def pooled_width(tower: schema.VggTower | schema.InceptionTower) -> int:
-    """The width of what is pooled."""
+    """The width of the pooled vector."""
     return tower.hidden_dim if tower.kind == "vgg" and tower.pooling == "hidden" else map_width(tower)

@@ -1,5 +1,8 @@
-"""Inception-v3 (Szegedy et al. 2016, "Rethinking the Inception architecture", table 1), in the numbers of channels and the order of
-branches of torchvision's, which are those of the released model."""
+"""Inception-v3 (Szegedy et al. 2016, "Rethinking the Inception architecture", table 1).
+
+Numbers of channels and the order of branches are those of torchvision, which are those of the
+released model.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,17 +16,22 @@ from vlp_jax.models.layers.transformer import Encoding
 from vlp_jax.models.vision.resnet import Convolutions
 from vlp_jax.sharding.layout import constrain
 
-STEM_WIDTH = 32  # channels of the first convolution, of which all others are multiples of a half
-SMALLEST = 75  # pixels a side, of which the last map is a single place
-EPSILON = 1e-3  # of its BatchNorm
+STEM_WIDTH = 32  # channels of the first convolution; all others are multiples of half of it
+SMALLEST = 75  # pixels per side of the smallest image, whose last feature map has a single position
+EPSILON = 1e-3  # of BatchNorm
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A convolution without bias, normalised, with ReLU; or, with channels=0, pooling over 3x3: the mean with stride 1, padded by
-    zeros, or the largest with stride 2.
+    """A convolution without bias, normalised, with ReLU; or, with channels=0, 3x3 pooling.
 
-    padded: whether a convolution's map stays as large as it was but for the stride.
+    Pooling takes the mean with stride 1 and zero padding, or the maximum with stride 2.
+
+    Attributes:
+      channels: of the output; 0 for pooling.
+      size: height and width of the kernel.
+      stride: along both axes.
+      padded: whether a convolution keeps the size of its input, apart from the stride.
     """
 
     channels: int = 0
@@ -32,7 +40,7 @@ class Step:
     padded: bool = True
 
 
-Fork = tuple[Step, Step]  # two convolutions of the same map, side by side
+Fork = tuple[Step, Step]  # two convolutions of the same map, concatenated
 Branch = tuple[Step | Fork, ...]
 MEAN, LARGEST = Step(), Step(stride=2, padded=False)
 
@@ -60,7 +68,7 @@ def factorised(inner: int) -> tuple[Branch, ...]:
 
 
 def spread() -> tuple[Branch, ...]:
-    """Figure 7: 3x3 convolutions as 1x3 beside 3x1."""
+    """Figure 7: 3x3 convolutions as 1x3 and 3x1 in parallel."""
     fork = (Step(384, (1, 3)), Step(384, (3, 1)))
     return ((point(320),), (point(384), fork), (point(448), Step(384), fork), (MEAN, point(192)))
 
@@ -76,11 +84,13 @@ WIDEST = 2048  # channels of the last block
 
 
 class Inception(nn.Module):
-    """An image encoder: the stem, eleven blocks of parallel branches, pooling by the mean. The auxiliary classifier of the paper is
-    left out.
+    """Inception-v3 image encoder: stem, eleven blocks of parallel branches, mean pooling.
 
-    Args of the call: as of `vgg.Vgg`. Returns: Encoding with the last feature map as tokens [B, N, D], rows from the top, no mask,
-    pooled [B, D]; of 299 x 299 pixels N is 64, D = 64 width.
+    The paper's auxiliary classifier is left out.
+
+    The arguments of the call are those of `vgg.Vgg`.
+    Returns: Encoding with the last feature map as tokens [B, N, D], rows from the top, no mask, and
+      pooled [B, D]. For 299 x 299 pixels N is 64; D = 64 width.
     """
 
     parts: Convolutions
@@ -108,6 +118,7 @@ class InceptionBlock(nn.Module):
         return jnp.concatenate([self.branch(x, branch, train, str(i)) for i, branch in enumerate(self.branches)], axis=-1)
 
     def branch(self, x: jax.Array, steps: Sequence[Step | Fork], train: bool, name: str) -> jax.Array:
+        """The steps of one branch, one after the other."""
         for i, step in enumerate(steps):
             if isinstance(step, Step):
                 x = self.step(x, step, train, f"{name}_{i}")
@@ -116,6 +127,7 @@ class InceptionBlock(nn.Module):
         return x
 
     def step(self, x: jax.Array, step: Step, train: bool, name: str) -> jax.Array:
+        """A convolution with its norm and ReLU, or pooling."""
         if step == MEAN:
             return nn.avg_pool(x, (3, 3), padding="SAME")
         if step == LARGEST:
@@ -126,10 +138,10 @@ class InceptionBlock(nn.Module):
 
 
 def scaled(channels: int, width: int) -> int:
-    """How many channels a layer has where the first convolution has `width`, an even number."""
+    """The number of channels of a layer where the first convolution has `width`, an even number."""
     return channels * width // STEM_WIDTH
 
 
 def smaller(side: int, step: Step) -> int:
-    """The side of a map behind a step."""
+    """The side of a map after a step."""
     return -(-side // step.stride) if step.padded else (side - max(step.size)) // step.stride + 1

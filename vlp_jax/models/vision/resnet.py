@@ -1,4 +1,4 @@
-"""Residual networks: He et al. 2016 (v1.5: a bottleneck's stride lies in its 3x3 convolution), and CLIP's variant of them."""
+"""Residual networks: He et al. 2016 (v1.5: a bottleneck strides in its 3x3 convolution), and CLIP's ResNets."""
 
 import dataclasses
 import functools
@@ -18,14 +18,19 @@ from vlp_jax.sharding.layout import constrain
 SIZES: dict[int, tuple[tuple[int, ...], bool]] = {
     18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True), 101: ((3, 4, 23, 3), True),
     152: ((3, 8, 36, 3), True)}
-EXPANSION = 4  # of a bottleneck's channels
+EXPANSION = 4  # output channels of a bottleneck per inner channel
 
 
 @dataclasses.dataclass(frozen=True)
 class Convolutions:
-    """How convolutions and what normalises them are made. norm: `batch` (statistics of the whole batch in training, wherever
-    its examples lie; their running mean in evaluation), `group`, of the greatest common divisor of `groups` and the channels, or
-    `none`. rematerialised: whether the backward pass computes each block again."""
+    """How convolutions and their normalisation are built.
+
+    Attributes:
+      norm: `batch` (statistics of the global batch in training, however it is sharded; their
+        running mean in evaluation), `group` (the number of groups is the greatest common divisor of
+        `groups` and the channels), or `none`.
+      rematerialised: whether the backward pass recomputes each block.
+    """
 
     norm: str = "batch"
     groups: int = 32  # Wu & He 2018
@@ -36,7 +41,7 @@ class Convolutions:
 
     def convolution(self, channels: int, size: int | tuple[int, int], stride: int = 1, *, padded: bool = True, bias: bool = False,
                     name: str | None = None) -> nn.Conv:
-        """A convolution. padded: by what keeps the image's size, but for the stride; else not at all."""
+        """A convolution. With `padded`, the output has the size of the input apart from the stride."""
         sizes = (size, size) if isinstance(size, int) else size
         init = nn.with_logical_partitioning(nn.initializers.variance_scaling(2.0, "fan_out", "normal"), (None, None, None, "embed"))
         return nn.Conv(channels, sizes, stride, padding=[(side // 2, side // 2) if padded else (0, 0) for side in sizes],
@@ -44,7 +49,7 @@ class Convolutions:
                        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)))
 
     def normalise(self, x: jax.Array, train: bool, name: str, scale: float = 1.0) -> jax.Array:
-        """[B, H, W, C] normalised, with learned scales that start at `scale`; call it inside a module."""
+        """[B, H, W, C] normalised, with learned scales initialised to `scale`. To be called inside a module."""
         if self.norm == "none":
             return x
         shared = dict(epsilon=self.epsilon, dtype=self.precision.compute, param_dtype=jnp.float32, name=name,
@@ -56,10 +61,13 @@ class Convolutions:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions or, as a bottleneck, 1x1, 3x3 and 1x1, beside a shortcut that is projected where shapes differ.
+    """Two 3x3 convolutions, or a bottleneck of 1x1, 3x3 and 1x1, with a shortcut.
 
-    clip: strides are average pooling, in front of the last convolution and of the shortcut's.
-    [B, H, W, C] -> [B, H / stride, W / stride, channels (x 4 for a bottleneck)].
+    The shortcut is projected where shapes differ. [B, H, W, C] -> [B, H / stride, W / stride,
+    channels (x 4 for a bottleneck)].
+
+    Attributes:
+      clip: strides are average pooling before the last convolution and before the shortcut's.
     """
 
     channels: int
@@ -71,7 +79,7 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         sizes = (1, 3, 1) if self.bottleneck else (3, 3)
-        strided = 1 if self.bottleneck else 0  # of which convolution
+        strided = 1 if self.bottleneck else 0  # index of the convolution with the stride
         y = x
         for i, size in enumerate(sizes):
             last = i == len(sizes) - 1
@@ -84,9 +92,11 @@ class ResidualBlock(nn.Module):
         return jax.nn.relu(self.shortcut(x, y.shape[-1], train) + y)
 
     def width(self, last: bool) -> int:
+        """The number of output channels of a convolution."""
         return self.channels * (EXPANSION if self.bottleneck and last else 1)
 
     def shortcut(self, x: jax.Array, channels: int, train: bool) -> jax.Array:
+        """The shortcut: the input itself, or its projection."""
         if self.stride == 1 and x.shape[-1] == channels:
             return x
         x = average_pool(x, self.stride) if self.clip else x
@@ -95,12 +105,14 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """An image encoder: stem, stages, pooling by the mean.
+    """ResNet image encoder: stem, stages, mean pooling.
 
-    Args of the call: image [B, H, W, 3] normalised pixels; train: whether BatchNorm uses and updates statistics (collection
-      `batch_stats`); tokens: False where only `pooled` is wanted.
-    Returns: Encoding with the last feature map as tokens [B, N, D], rows from the top, no mask, pooled [B, D]. With the stem of
-      He et al. and four stages, N is (H / 32) (W / 32).
+    Args of the call:
+      image: [B, H, W, 3] normalised pixels.
+      train: whether BatchNorm uses and updates batch statistics (collection `batch_stats`).
+      tokens: False where only `pooled` is needed.
+    Returns: Encoding with the last feature map as tokens [B, N, D], rows from the top, no mask, and
+      pooled [B, D]. With the stem of He et al. and four stages, N is (H / 32) (W / 32).
     """
 
     depths: tuple[int, ...]
@@ -124,10 +136,12 @@ class ResNet(nn.Module):
 
 
 class ClipResNet(nn.Module):
-    """CLIP's ResNet (Radford et al. 2021, section 2.4): a stem of three 3x3 convolutions, strides by average pooling, and
-    attention pooling whose query is the mean token. Called as `ResNet`; pooled is [B, output_dim].
+    """CLIP's ResNet (Radford et al. 2021, section 2.4).
 
-    Raises: ValueError if the image is not of the size the position embedding was made for.
+    The stem has three 3x3 convolutions, strides are average pooling, and the query of attention
+    pooling is the mean token. The call is that of `ResNet`; pooled is [B, output_dim].
+
+    Raises: ValueError if the image does not have the size of the position embedding.
     """
 
     depths: tuple[int, ...]
@@ -152,7 +166,10 @@ class ClipResNet(nn.Module):
 
 
 class MeanQueryPooling(nn.Module):
-    """Attention pooling: the mean token looks at itself and all tokens, each with a learned position. [B, N, D] -> [B, E]."""
+    """Attention pooling with the mean token as query: [B, N, D] -> [B, E].
+
+    It attends to itself and all tokens, each with a learned position.
+    """
 
     heads: int
     output_dim: int
@@ -175,7 +192,10 @@ class MeanQueryPooling(nn.Module):
 
 def stages(x: jax.Array, depths: Sequence[int], width: int, bottleneck: bool, parts: Convolutions, train: bool,
            clip: bool) -> jax.Array:
-    """The residual blocks; each stage but the first halves the image and doubles the channels. Call it inside a module."""
+    """The residual blocks; each stage after the first halves the map and doubles the channels.
+
+    To be called inside a module.
+    """
     kind = nn.remat(ResidualBlock, static_argnums=(2,)) if parts.rematerialised else ResidualBlock
     for stage, depth in enumerate(depths):
         for block in range(depth):

@@ -11,21 +11,27 @@ from vlp_jax.models.layers.transformer import Encoding
 from vlp_jax.models.vision.resnet import Convolutions
 from vlp_jax.sharding.layout import constrain
 
-# convolutions of each of five stages: configurations A, B, D and E of table 1
+# number of convolutions of each of five stages: configurations A, B, D and E of table 1
 DEPTHS: dict[int, tuple[int, ...]] = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-WIDEST = 8  # times the first stage's channels; each stage has twice as many as the one before until then
+WIDEST = 8  # each stage doubles the channels, up to this multiple of the first stage's
 
 
 class Vgg(nn.Module):
-    """An image encoder: five stages of convolutions with biases, each with ReLU, behind each stage max pooling that halves the map.
+    """VGG image encoder: five stages of convolutions, each followed by max pooling.
 
-    Args of the call: image [B, H, W, 3] normalised pixels; train: whether BatchNorm uses and updates statistics (collection
-      `batch_stats`) and activations are dropped (a "dropout" rng); tokens: False where only `pooled` is wanted.
-    Returns: Encoding with the last feature map as tokens [B, N, D], rows from the top, N = (H / 32) (W / 32) rounded down, no mask,
-      and pooled [B, E].
+    Convolutions have biases and ReLU; max pooling halves the map.
 
-    hidden_dim: pooled are the two fully connected layers of the paper on the whole map, each with ReLU and dropout, E of that size;
-      None: the mean token, E = D.
+    Args of the call:
+      image: [B, H, W, 3] normalised pixels.
+      train: whether BatchNorm uses and updates batch statistics (collection `batch_stats`) and
+        dropout is active (a "dropout" rng).
+      tokens: False where only `pooled` is needed.
+    Returns: Encoding with the last feature map as tokens [B, N, D], rows from the top, N = (H / 32)
+      (W / 32) rounded down, no mask, and pooled [B, E].
+
+    Attributes:
+      hidden_dim: E, the width of the paper's two fully connected layers on the whole map, each with
+        ReLU and dropout; their output is pooled. None: the mean token is pooled, E = D.
     """
 
     depths: tuple[int, ...]

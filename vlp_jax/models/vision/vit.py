@@ -1,4 +1,4 @@
-"""The Vision Transformer (Dosovitskiy et al. 2021) with the options its descendants added."""
+"""The Vision Transformer (Dosovitskiy et al. 2021) with the options of its successors."""
 
 import math
 
@@ -14,18 +14,20 @@ from vlp_jax.sharding.layout import constrain
 
 
 class ViT(nn.Module):
-    """An image encoder: stem, positions, transformer, pooling.
+    """Vision Transformer image encoder: stem, positions, transformer, pooling.
 
     Args of the call:
       image: [B, H, W, 3] normalised pixels; H and W are `image_size`.
-      train: whether to drop tokens, branches and activations; needs a "dropout" rng then.
-      tokens: False where only `pooled` is wanted, so that a last layer need not compute what is not pooled.
-      kept: int32 [B, K], the patches that are encoded, in this order; None: all, or in training a random part (`token_drop`).
-      masked: bool [B, N], the patches in whose place a learned token is encoded (Bao et al. 2022, "BEiT"); none of their pixels
-        reaches any other patch.
-    Returns: Encoding with tokens [B, N, D] (class token first, registers last, where there are any), no mask, and
-      pooled [B, D], None for pooling "none".
-    Raises: ValueError if the image is not of the size the position embedding was made for.
+      train: whether to drop tokens, branches and activations; this needs a "dropout" rng.
+      tokens: False where only `pooled` is needed; the last layer then computes only what is pooled,
+        where it can.
+      kept: int32 [B, K], indices of the patches that are encoded, in this order; None: all, or in
+        training a random subset (`token_drop`).
+      masked: bool [B, N], the patches that are replaced by a learned mask token (Bao et al. 2022,
+        "BEiT"). None of their pixels influences any other patch.
+    Returns: Encoding with tokens [B, N, D] (class token first, registers last, where there are
+      any), no mask, and pooled [B, D], None for pooling "none".
+    Raises: ValueError if the image does not have the size of the position embedding.
     """
 
     options: LayerOptions
@@ -35,7 +37,7 @@ class ViT(nn.Module):
     stem_channels: tuple[int, ...] = ()
     stem_strides: tuple[int, ...] = ()
     patch_bias: bool = True
-    position: str = "learned"  # "learned", "factorised" (a row's and a column's), "sincos2d", "rotary2d" (in every layer)
+    position: str = "learned"  # "learned", "factorised" (row plus column), "sincos2d", "rotary2d" (in every layer)
     pooling: str = "cls"
     queries: int = 1
     registers: int = 0
@@ -55,7 +57,7 @@ class ViT(nn.Module):
             raise ValueError(f"this ViT takes images of {self.image_size}x{self.image_size}, got {image.shape}")
         side = self.image_size // self.patch_size
         unseen = unseen_patches(masked, kept, side**2)
-        if unseen is not None and self.stem == "convolution":  # which looks across patches
+        if unseen is not None and self.stem == "convolution":  # its kernels cross patch borders
             image = jnp.where(pixels_of(unseen, side, self.patch_size), 0.0, image)
         x = self.embed_patches(image.astype(precision.compute))
         if masked is not None:
@@ -67,7 +69,7 @@ class ViT(nn.Module):
         if kept is not None:
             x = jnp.take_along_axis(x, kept[:, :, None], axis=1)
             angles = None if angles is None else jnp.take_along_axis(angles, kept[:, :, None], axis=1)
-        if angles is not None:  # class token and registers have no place
+        if angles is not None:  # class token and registers have no position
             angles = jnp.pad(angles, ((0, 0), (int(has_class_token), self.registers), (0, 0)))
         if has_class_token:
             token = self.learned("class_token", (1, 1, options.width)) + self.learned("class_position", (1, 1, options.width))
@@ -86,7 +88,7 @@ class ViT(nn.Module):
         return encoding if tokens else encoding.replace(tokens=None, unnormalised=None)
 
     def embed_patches(self, image: jax.Array) -> jax.Array:
-        """[B, H, W, 3] -> [B, N, D]."""
+        """Pixels to patch embeddings, [B, H, W, 3] -> [B, N, D]."""
         options, precision = self.options, self.options.precision
         if self.stem == "convolution":
             image = ConvolutionStem(self.stem_channels, self.stem_strides, options, name="stem")(image)
@@ -97,7 +99,7 @@ class ViT(nn.Module):
                                kernel_init=options.initializers().get("patch", nn.initializers.lecun_normal()))(patches)
 
     def positions(self, side: int) -> jax.Array:
-        """What is added to the patches, [1, N, D]."""
+        """The position embedding added to the patches, [1, N, D]."""
         width = self.options.width
         if self.position == "sincos2d":
             return jnp.asarray(sincos2d(side, width), self.options.precision.compute)[None]
@@ -107,17 +109,18 @@ class ViT(nn.Module):
         return self.learned("position", (1, side * side, width))
 
     def angles(self, side: int) -> jax.Array | None:
-        """By how much attention turns the patches' queries and keys, [1, N, K / 2]."""
+        """The rotary angles of the patches' queries and keys, [1, N, K / 2]; None without rotary positions."""
         if self.position != "rotary2d":
             return None
         return jnp.asarray(rotary2d(side, self.options.width // self.options.heads))[None]
 
     def learned(self, name: str, shape: tuple[int, ...]) -> jax.Array:
-        """A float32 parameter, in the compute dtype."""
+        """A float32 parameter, cast to the compute dtype."""
         init = nn.with_logical_partitioning(nn.initializers.normal(self.options.width**-0.5), (None, None, "embed"))
         return self.param(name, init, shape, jnp.float32).astype(self.options.precision.compute)
 
     def pool(self, x: jax.Array) -> Encoding:
+        """The Encoding of the transformer's output [B, N, D], with its pooled vector."""
         options = self.options
         norm, unnormalised = options.normalisation("norm"), x
         if self.norm_before_pooling:
@@ -135,10 +138,12 @@ class ViT(nn.Module):
 
 
 class ConvolutionStem(nn.Module):
-    """3x3 convolutions, each followed by GroupNorm and ReLU, instead of one patch projection ("Early convolutions help
-    transformers see better", Xiao et al. 2021; GroupNorm because it needs no statistics over the batch).
+    """3x3 convolutions, each followed by GroupNorm and ReLU, in place of one patch projection.
 
-    image [B, H, W, C] -> [B, H/s, W/s, channels[-1]], s the product of the strides.
+    Xiao et al. 2021, "Early convolutions help transformers see better"; with GroupNorm, because it
+    needs no statistics over the batch.
+
+    [B, H, W, C] -> [B, H/s, W/s, channels[-1]], where s is the product of the strides.
     """
 
     channels: tuple[int, ...]
@@ -161,7 +166,14 @@ class ConvolutionStem(nn.Module):
 
 
 def unseen_patches(masked: jax.Array | None, kept: jax.Array | None, count: int) -> jax.Array | None:
-    """bool [B, N], True for the patches that are masked, or not among those kept [B, K]; None where all are seen."""
+    """The patches whose pixels are hidden: those that are masked or not kept.
+
+    Args:
+      masked: bool [B, N], or None.
+      kept: int32 [B, K], indices, or None.
+      count: N.
+    Returns: bool [B, N], True for hidden patches; None where all patches are visible.
+    """
     if kept is None:
         return masked
     unkept = (kept[:, :, None] != jnp.arange(count)).all(axis=1)
@@ -169,11 +181,11 @@ def unseen_patches(masked: jax.Array | None, kept: jax.Array | None, count: int)
 
 
 def pixels_of(patches: jax.Array, side: int, patch_size: int) -> jax.Array:
-    """bool [B, N] of patches -> [B, H, W, 1] of their pixels."""
+    """A mask of patches as a mask of their pixels: bool [B, N] -> [B, H, W, 1]."""
     return repeat(patches, "b (h w) -> b (h p) (w q) 1", h=side, p=patch_size, q=patch_size)
 
 
 def kept_tokens(key: jax.Array, batch: int, count: int, rate: float) -> jax.Array:
-    """Which of `count` tokens each example keeps (FLIP, Li et al. 2023): int32 [B, round(count (1 - rate))], drawn at random."""
+    """Random subset of each example's tokens (FLIP, Li et al. 2023): int32 [B, round(count (1 - rate))]."""
     kept = max(1, round(count * (1.0 - rate)))
     return jnp.argsort(jax.random.uniform(key, (batch, count)), axis=1)[:, :kept]
