@@ -50,5 +50,6 @@ def small(config):
     config.model.text.update(NO_DROPOUT)
     config.model.fusion.update(NO_DROPOUT)
     config.model.fusion.rematerialisation = "none"
+    config.objectives.matching.update(negatives_from="both", negative_rate=None)  # three questions about each pair, in few updates
     config.objectives.words.rate = 0.5  # what the text alone does not tell
     return config

@@ -49,5 +49,6 @@ def small(config):
     config.model.fusion.update(NO_DROPOUT, depth=4, scan=False, rematerialisation="none")
     config.model.text.update(NO_DROPOUT)
     config.model.image.update(NO_DROPOUT)
+    config.objectives.matching.update(negatives_from="both", negative_rate=None)  # three questions about each pair, in few updates
     config.objectives.words.update(rate=0.5, whole_words=False)  # what the text alone does not tell
     return config

@@ -70,7 +70,7 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
         if isinstance(objective, schema.HidesWords):
             ends = (("first", objective.keep_first, "start_token", text.start_token),
                     ("last", objective.keep_last, "end_token", text.end_token))
-            settings += [(f"objectives.{name}.spare_{place}", spared and token is None, f"without data.text.{key}: that is a word")
+            settings += [(f"objectives.{name}.keep_{place}", spared and token is None, f"without data.text.{key}: that is a word")
                          for place, spared, key, token in ends]
         if isinstance(objective, schema.Matching):
             settings.append((f"objectives.{name}.negative_scale", objective.negatives == "uniform" and
