@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("variants"):
             test = (item.path, getattr(item, "originalname", item.name))
-            if test in seen:
+            if test in seen and not item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.full)
             seen.add(test)
 

@@ -139,6 +139,7 @@ def trained(tmp_path_factory, small):
     return workdir
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("sample", [(b"no picture at all", "a caption"), (png(9), "")])
 def test_a_bad_sample_is_left_out_of_an_evaluation_counted_and_named(trained, tar_of, tmp_path, sample, capsys):
     """A score over part of a set is another score, and says so."""

@@ -166,6 +166,7 @@ def test_a_topology_or_file_that_cannot_be_is_said_before_anything_is_compiled(t
         assert not done.stdout
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--topology=v9:2x2"], "'v9:2x2' is none"), (["--topology=v5e:2x2", "--config.model.image.depht=3"], "did you mean 'depth'"),
     ([], "--topology")])

@@ -17,6 +17,7 @@ from vlp_jax.loading import restore_targets
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+@pytest.mark.full
 def test_parameters_lie_as_in_training_or_whole_where_the_mesh_does_not_fit(tiny, tmp_path, monkeypatch, capsys):
     flags = tiny("data.train.source=synthetic:64?height=20&width=24", "steps=1", "mesh.data=2", "mesh.fsdp=4")
     assert main.main([f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={tmp_path}/run", *flags]) == 0
@@ -60,6 +61,7 @@ def answers(tmp_path_factory):
     return folder
 
 
+@pytest.mark.full
 def test_what_is_told_of_a_set_is_the_same_in_training_and_after_it_with_the_classes_of_the_checkpoint(tiny, answers, capsys):
     source = f"jsonl:{answers}/x.jsonl"
     targets = {"answer": dict(kind="class", field="answer", classes=3), "year": dict(kind="number", field="year", mean=2000.0)}
@@ -137,6 +139,7 @@ def test_the_loss_on_held_out_captions_is_measured_and_captions_need_a_decoder(t
         evaluate.main([*flags, "--evaluators=retrieval"])
 
 
+@pytest.mark.full
 def test_tars_of_classes_and_tables_with_a_row_for_each_caption_are_trained_on_and_evaluated(tiny, tmp_path, capsys):
     """CLIP_benchmark's layout: the names of four classes, of which three occur, and prompts, one folder above the tars."""
     (tmp_path / "test").mkdir()

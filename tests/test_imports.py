@@ -63,6 +63,7 @@ def test_no_module_imports_itself_by_way_of_others():
     assert not imports
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("package", "banned"), [("vlp_jax", ("tensorflow", "torch")), ("vlp_jax.data", ("jax.numpy",))])
 def test_importing_every_module_brings_in_nothing_banned(package, banned):
     folder = ROOT / package.replace(".", "/")

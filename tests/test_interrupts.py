@@ -105,6 +105,7 @@ sys.meta_path.insert(0, Interrupts())
 """
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("door", "while_importing"), [("main", "ml_collections"), ("main", "jax"), ("main", "orbax.checkpoint"),
                                                        ("evaluate", "jax"), ("inspect", "flax"), ("prepare", "numpy")])
 def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path, door, while_importing):
@@ -160,6 +161,7 @@ def test_a_hangup_that_nohup_ignores_stays_ignored():
 
 # Open files
 
+@pytest.mark.full
 def test_workers_take_few_open_files_and_the_limit_is_raised_for_them(monkeypatch):
     preprocessor = Preprocessor(32, schema.Images(), load_tokenizer(schema.Text(), 12, 4096))
     rows = TrainRows(open_mixture(schema.TrainSource(source="synthetic:64")), preprocessor, schema.Augmentation(), 0)

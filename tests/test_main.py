@@ -59,6 +59,7 @@ def test_every_step_has_one_row(unbroken):
     assert [row["step"] for row in rows(unbroken[0])] == list(range(1, 13))
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stopped_run_goes_on_bit_for_bit(unbroken, tmp_path, number):
     process = subprocess.Popen(command(tmp_path / "run"), cwd=ROOT, stdout=subprocess.PIPE, text=True,
@@ -76,6 +77,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(unbroken, tmp_path, number):
     assert fingerprint(result.stdout) == unbroken[1]
 
 
+@pytest.mark.full
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(unbroken, tmp_path):
     workdir = tmp_path / "run"
     assert run("cp", "-r", str(unbroken[0]), str(workdir)).returncode == 0
@@ -90,6 +92,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(unbroken, tmp_
     assert fingerprint(result.stdout) == unbroken[1]
 
 
+@pytest.mark.full
 def test_a_run_goes_on_with_other_workers_bit_for_bit(unbroken, tmp_path):
     workdir = tmp_path / "run"
     assert run("cp", "-r", str(unbroken[0]), str(workdir)).returncode == 0
@@ -109,12 +112,14 @@ def test_one_device_and_eight_give_the_same_first_losses(unbroken, tmp_path):
     np.testing.assert_allclose([eight[step] for step in range(1, 6)], [one[step] for step in range(1, 6)], rtol=1e-5)
 
 
+@pytest.mark.full
 def test_a_changed_config_is_refused_and_named(unbroken):
     result = run(*command(unbroken[0], "--config.optimizer.learning_rate=5e-4"))
     assert result.returncode == 2
     assert "optimizer.learning_rate: 0.005 -> 0.0005" in result.stderr
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("override", "message"), [
     ("--config.data.batch_size=12", "is given twice"),
     ("--config.data.train.source=webdataset:/nowhere/{0..3}.tar", "data error"),
@@ -129,6 +134,7 @@ def test_what_cannot_work_is_one_line_and_status_2(tmp_path, override, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.full
 def test_a_trained_model_embeds_pictures_and_captions(unbroken):
     model, params, preprocess = vlp_jax.load(str(unbroken[0]))
     picture = np.zeros((40, 30, 3), np.uint8)
@@ -138,6 +144,7 @@ def test_a_trained_model_embeds_pictures_and_captions(unbroken):
     np.testing.assert_array_equal(model.embed(params, text=arrays["text"])[1], text)
 
 
+@pytest.mark.full
 def test_evaluate_and_inspect_read_a_run(unbroken, tmp_path):
     output = tmp_path / "metrics.json"
     result = run(sys.executable, "-m", "vlp_jax.evaluate", f"--workdir={unbroken[0]}", "--source=embedded:emoji/val_concept",

@@ -75,6 +75,7 @@ def evil_tar(tmp_path_factory):
     return path
 
 
+@pytest.mark.full
 def test_training_evaluating_inspecting_and_preparing_print_no_control_characters(evil_tar, tiny, tmp_path, capfd):
     source = f"webdataset:{evil_tar}"
     evaluators = {"val": {"source": source, "tasks": ("retrieval", "zero_shot"), "class_field": "group"}}

@@ -17,6 +17,7 @@ def tables():
     return list(make_recipes.tables())
 
 
+@pytest.mark.full
 def test_the_document_is_what_the_script_writes(tables, monkeypatch):
     """To accept a change: python docs/make_recipes.py."""
     monkeypatch.setattr(make_recipes, "tables", lambda: tables)

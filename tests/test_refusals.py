@@ -65,6 +65,7 @@ def float_keys(section, path=""):
             yield f"{path}{name}"
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("recipe", ["clip_emoji", "albef"])
 @pytest.mark.parametrize("number", ["inf", "-inf", "nan", "1e999"])
 def test_no_number_of_a_config_may_be_infinite_or_no_number(recipe, number):
@@ -99,6 +100,7 @@ def test_a_run_longer_than_steps_can_be_counted_is_refused(tiny, duration):
 
 # Memory
 
+@pytest.mark.full
 def test_a_model_too_large_is_refused_with_its_bytes_before_any_is_allocated(tiny, tmp_path, monkeypatch, capsys):
     large = tiny(SYNTHETIC, "steps=1", "mesh.data=1", "model.text.width=8192", "model.text.mlp_dim=32768", "model.text.depth=48")
     status, said = leave(main.main, [f"--config={CONFIG}", f"--workdir={tmp_path}/run", *large], monkeypatch, capsys)
@@ -149,6 +151,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
         command_line.run_entry_point(lambda arguments: 1 // 0)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("written", ["lock", "config.json", "metrics.jsonl"])
 def test_a_disk_without_a_free_byte_at_the_start_is_one_line(tiny, tmp_path, monkeypatch, capsys, written):
     fsync, opened = os.fsync, open

@@ -49,6 +49,7 @@ def test_a_changed_default_of_a_chosen_kind_is_among_the_differences():
     assert set(found) == {"steps", "objectives", "model"}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("variant", ["", ":smoke"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_describes_a_model_that_can_be_built(name, variant):
@@ -149,6 +150,7 @@ def test_setting_one_duration_replaces_the_others():
     assert (config.steps, config.examples, config.epochs) == (7, None, None)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("kind", ["cross_attention", "merged", "co_attention", "concatenation", "gated", "bilinear",
                                   "visual_attention", "graph"])
 def test_every_fusion_has_a_smoke_form_that_is_narrow_and_can_be_built(kind):

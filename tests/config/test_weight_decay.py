@@ -34,6 +34,7 @@ def share_of(found, endings, tower):
     return values.pop()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", TAKEN)
 def test_weight_decay_takes_of_each_kind_of_parameter_what_the_authors_code_does(name):
     found, relative = taken_of(name)
@@ -63,6 +64,7 @@ def test_slip_s_class_token_decays_and_flip_s_positions_do_not():
     assert found["model/text/position"] == 0 and "model/image/position" not in found
 
 
+@pytest.mark.full
 def test_norms_decay_where_the_authors_lists_do_not_name_them():
     """MMBT's list has LayerNorm, and BatchNorm's weights are called bn1; METER's has norm, and its VQA head's is 1.weight."""
     found, relative = taken_of("resnet50_bert_concat")
@@ -72,6 +74,7 @@ def test_norms_decay_where_the_authors_lists_do_not_name_them():
     assert share_of(found, "norm/scale", "model/image/") == pytest.approx(5e-6 * 0.01 * relative, rel=1e-3)
 
 
+@pytest.mark.full
 def test_meter_s_image_norms_decay_and_others_do_not():
     """meter/modules/meter_utils.py names LayerNorm and norm1, and CLIP's are called ln_1."""
     found, relative = taken_of("meter")

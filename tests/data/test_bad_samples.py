@@ -120,6 +120,7 @@ def test_every_reason_has_a_case():
     assert {reason for reason, *_ in CASES.values()} == set(Reason)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("case", CASES)
 def test_a_bad_sample_is_replaced_and_named_once_an_epoch(case, tmp_path):
     reason, write, damage = CASES[case]

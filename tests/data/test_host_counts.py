@@ -57,6 +57,7 @@ def test_the_batches_of_two_hosts_are_those_of_one(unbroken):
     assert_same(batches_of(kind, BATCHES, 0, hosts=2), expected)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("stop", "before", "after"), [(3, 1, 2), (4, 2, 1), (5, 2, 2)])
 def test_a_stop_anywhere_and_a_resume_with_another_number_of_hosts_give_the_unbroken_batches(unbroken, stop, before, after):
     kind, expected = unbroken

@@ -102,6 +102,7 @@ def image_ids(rows, positions):
 
 # What a batch is a function of
 
+@pytest.mark.variants
 @pytest.mark.parametrize("data", [{"threads": 1, "prefetch": 1}, {"threads": 8, "prefetch": 5}, {"workers": 2, "prefetch": 2}],
                          ids=["one thread", "threads", "worker processes"])
 def test_the_kth_batch_does_not_depend_on_who_computes_it(damaged_source, data):
@@ -136,6 +137,7 @@ def test_the_rows_of_several_hosts_are_those_of_one(source, hosts):
         assert_same({name: np.concatenate([part[name] for part in of_hosts]) for name in batch}, batch)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("stop", "before", "after"), [
     (1, {"hosts": 1, "workers": 1}, {"hosts": 4, "threads": 3}), (3, {"hosts": 2, "threads": 1}, {"hosts": 1, "workers": 2}),
     (4, {"hosts": 4}, {"hosts": 2, "prefetch": 1})])
@@ -308,6 +310,7 @@ def test_closing_leaves_no_worker_process(source):
     assert not any(process.is_alive() for process in before)
 
 
+@pytest.mark.full
 def test_a_worker_that_is_killed_is_an_error_that_names_the_key(source):
     batches = Batches(rows_of(source), schema.Data(batch_size=BATCH, workers=1, prefetch=1))
     next(batches)
@@ -319,6 +322,7 @@ def test_a_worker_that_is_killed_is_an_error_that_names_the_key(source):
     batches.close()
 
 
+@pytest.mark.full
 def test_workers_leave_when_their_parent_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text("""

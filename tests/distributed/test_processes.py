@@ -42,6 +42,7 @@ def ends(processes):
     return [(processes[host].returncode, *said[host]) for host in said]
 
 
+@pytest.mark.full
 def test_hosts_exchange_words_agree_and_speak_with_one_voice_and_each_holds_the_rows_of_its_devices():
     (status, out, said), (other_status, other_out, other_said) = ends(start("meet"))
     assert (status, other_status) == (0, 0), said + other_said
@@ -51,6 +52,7 @@ def test_hosts_exchange_words_agree_and_speak_with_one_voice_and_each_holds_the_
     assert other_said.splitlines()[-1] == "host 1: refused: config error: host 0 does not like it"
 
 
+@pytest.mark.full
 def test_a_missing_host_is_counted_and_named_within_the_stated_time():
     begun = time.monotonic()
     results = ends(start("meet_missing", hosts=3, only=(0, 2)))
@@ -67,6 +69,7 @@ def test_a_host_alone_says_that_host_0_does_not_answer():
     assert "host error: host 1 of 2: no word from host 0 at 127.0.0.1:" in said
 
 
+@pytest.mark.full
 def test_an_error_on_one_host_ends_the_others_with_its_words():
     (status, _, said), (other_status, _, other_said) = ends(start("fail"))
     assert (status, other_status) == (2, 2)
@@ -74,6 +77,7 @@ def test_an_error_on_one_host_ends_the_others_with_its_words():
     assert other_said.splitlines()[-1] == "host 1: data error: a source is gone"
 
 
+@pytest.mark.full
 def test_a_crash_of_host_0_is_told_to_the_others_before_it_leaves():
     (status, _, said), (other_status, _, other_said) = ends(start("crash"))
     assert (status, other_status) == (1, 1)
@@ -81,6 +85,7 @@ def test_a_crash_of_host_0_is_told_to_the_others_before_it_leaves():
     assert "host 1: host error: host 0 of 2 has left: RuntimeError: a bug" in other_said
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("victim", "number"), [(0, signal.SIGKILL), (1, signal.SIGTERM)])
 def test_when_a_host_is_killed_the_others_leave_and_name_it_within_the_stated_time(victim, number):
     """SIGTERM kills as ever where nothing waits for it in order to save."""
@@ -127,6 +132,7 @@ def test_hosts_with_different_configs_do_not_start():
         assert "host error: host 1 has another config or data set than host 0" in said
 
 
+@pytest.mark.full
 def test_a_signal_to_one_host_stops_all_after_the_same_step():
     results = ends(start("stop_together"))
     assert [status for status, _, _ in results] == [143, 143], results

@@ -99,6 +99,7 @@ def test_embeddings_that_are_not_finite_are_an_error(bad):
         retrieval(broken, AXES, pairs([[0], [1], [2]], 3))
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize(("items", "batch_size"), [(7, 3), (6, 3), (1, 5), (10, 16)])
 def test_every_item_is_embedded_once_and_in_order(devices, items, batch_size):

@@ -32,6 +32,7 @@ def test_attention_drops_its_weights_and_divides_the_others():
     assert (np.asarray(masked)[:, :, 5:] == 0).all() and (np.triu(np.asarray(masked).sum(axis=0), 1) == 0).all()
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", ["dropout", "attention_dropout", "mlp_dropout"])
 @pytest.mark.parametrize("scan", [False, True])
 def test_each_rate_acts_in_training_alone_and_with_other_numbers_for_every_key(name, scan):
@@ -65,6 +66,7 @@ def test_dropout_of_an_image_tower_falls_on_its_embeddings_too():
     assert plain.shape == dropped.shape and np.abs(plain - dropped).max() > 0.1
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("path", "limit"), [("attention/query", (1.5 / 64)**0.5), ("attention/out", 64**-0.5),
                                              ("mlp/in", 64**-0.5), ("mlp/out", 256**-0.5)])
 def test_pytorch_s_first_values_are_uniform_up_to_its_bounds(path, limit):
@@ -78,6 +80,7 @@ def test_pytorch_s_first_values_are_uniform_up_to_its_bounds(path, limit):
     np.testing.assert_allclose(values.std(), limit / 3**0.5, rtol=0.03)
 
 
+@pytest.mark.full
 def test_words_and_positions_begin_with_the_deviations_that_are_set():
     config = experiment(model__text__vocab_size=3000, model__text__width=32, model__text__length=300, model__text__word_std=0.3,
                         model__text__position_std=0.07, model__text__token_types=2)

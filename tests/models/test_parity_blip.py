@@ -137,6 +137,7 @@ def errors(module, params, golden):
     return {name: relative_error(*pair) for name, pair in pairs.items()} | {"plain loss": relative_error(plain, np.asarray(loss))}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
 def test_three_ways_through_one_tower_equal_transformers(scan):
     golden, module, params = dict(np.load(GOLDEN / "blip_tiny.npz")), module_of(scan), parameters(scan)
@@ -146,6 +147,7 @@ def test_three_ways_through_one_tower_equal_transformers(scan):
     assert max(found.values()) <= BOUND, found
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("changes", "noticed"), [
     (dict(norm="pre"), {"cosines", "matching_logits", "loss"}), (dict(padding_mask=False), {"cosines", "matching_logits"}),
     (dict(activation="gelu_tanh"), {"cosines", "matching_logits", "next_logits"})])

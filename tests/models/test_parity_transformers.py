@@ -124,6 +124,7 @@ def encodings(model, image, text, mask):
     return image, text, project(model.text_projection, text.pooled), model.embed_image(image), model.embed_text(text)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
 @pytest.mark.parametrize(("kind", "build"), [("clip", clip_model), ("siglip", siglip_model)])
 def test_every_output_equals_transformers(kind, build, scan):
@@ -143,6 +144,7 @@ def test_every_output_equals_transformers(kind, build, scan):
     assert max(errors.values()) <= BOUND, errors
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("kind", "build", "changes"), [
     ("clip", clip_model, (dict(activation="gelu"), dict(norm_epsilon=1e-2), dict(causal=False), dict(pooling="last"))),
     ("siglip", siglip_model, (dict(activation="gelu"), dict(norm_epsilon=1e-2), dict(causal=True), dict(padding_mask=True))),

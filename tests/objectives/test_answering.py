@@ -62,6 +62,7 @@ def test_answers_are_ranked_by_their_log_likelihoods_among_those_with_likely_fir
                 assert found[row, number] <= NOT_LISTED + 1
 
 
+@pytest.mark.full
 def test_padding_of_questions_and_answers_changes_nothing():
     module, variables = started(config_of())
     given = batch()
@@ -105,6 +106,7 @@ def test_what_an_answer_needs_is_named(changes, message):
         config_of(**changes)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("decoder", sorted(DECODERS))
 def test_a_decoder_that_captions_too_reads_pictures_and_what_is_fused_by_one_matrix(decoder):
     both = dict(answer=dict(kind="answering", target="answer", unigram="batch"), caption=dict(kind="captioning", unigram="batch"))

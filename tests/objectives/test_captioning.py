@@ -80,6 +80,7 @@ def decoding_experiment(decoder):
     return experiment(objectives=objectives, model__decoder=decoder if "embedding_width" in decoder else dict(TOWER, **decoder))
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("decoder", "parts"), [
     (dict(image="none"), {"decoder"}), (dict(image="cross_attention"), {"decoder", "image"}),
     (dict(image="prefix"), {"decoder", "image"}), (dict(kind="on_text_tower", tied=False), {"decoder", "image", "text"}),
@@ -95,6 +96,7 @@ def test_a_recipe_has_the_parameters_of_what_its_decoder_looks_at_and_its_flops(
     assert 3 * counted_flops(program.jaxpr) == train_step_flops(config)
 
 
+@pytest.mark.full
 def test_the_prefix_of_a_text_is_drawn_evenly_in_training_and_none_is_shown_in_evaluation():
     config = decoding_experiment(dict(image="none", text_prefix=0.8))
     module, batch = build_module(config), prepare(batch_of(8), config.data.images)

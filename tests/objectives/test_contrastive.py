@@ -12,6 +12,7 @@ from vlp_jax.objectives.contrastive_losses import sigmoid_contrastive, softmax_c
 from vlp_jax.objectives.pretraining_module import build_objectives
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("scale", [1.0, 14.3, 100.0])
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("float64", 1e-10)])
 @pytest.mark.parametrize("kind", ["softmax", "softmax smoothed", "sigmoid"])
@@ -45,6 +46,7 @@ def test_examples_that_share_a_caption_or_an_image_are_each_others_positives():
     np.testing.assert_array_equal(shared_positives(batch, ()), np.eye(4, dtype=bool))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("scale", [14.3, 100.0])
 def test_float32_is_exact_where_nearly_every_pair_is_solved_and_the_loss_is_tiny(scale):
     image, text, positives = pairs(noise=1.0 if scale == 100 else 0.2, batch=48, dim=64)
@@ -56,6 +58,7 @@ def test_float32_is_exact_where_nearly_every_pair_is_solved_and_the_loss_is_tiny
     assert max(errors) <= 1e-5, errors
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("loss", [softmax_contrastive, lambda *x: sigmoid_contrastive(*x[:3], -10.0, *x[3:])])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_losses_and_gradients_are_finite_at_the_ends(loss, sign):
@@ -140,6 +143,7 @@ def test_the_scale_is_clamped_and_the_bias_is_not(scale, kept):
     assert constrained["bias"] == -300.0
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("temperature", "kept"), [(0.9, 0.5), (0.05, 0.05), (5e-4, 1e-3)])
 def test_a_temperature_is_learned_itself_and_clamped_as_albef_s(temperature, kept):
     """ALBEF models/model_pretrain.py:57 and 90: 0.07 at first, clamped to [0.001, 0.5]; cosines are divided by it."""

@@ -51,6 +51,7 @@ def compiled(implementation, kind, sizes, smoothing=SMOOTHING, chunk_size=3):
                    in_shardings=(spread, spread, *[None] * scalars, spread, spread))
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("implementation", "kind", "sizes", "dtype"), CASES)
 def test_value_and_every_gradient_equal_float64_numpy(implementation, kind, sizes, dtype):
     caption, image_id, positives = identities()
@@ -68,6 +69,7 @@ def test_value_and_every_gradient_equal_float64_numpy(implementation, kind, size
                 assert max(errors) <= (1e-5 if dtype == "float32" else 1e-10), (noise, scale, errors)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("scale", [14.3, 100.0])
 def test_the_ring_is_exact_where_nearly_every_pair_is_solved_and_the_loss_is_tiny(scale):
     image, text, positives = pairs(noise=1.0 if scale == 100 else 0.2, batch=48, dim=64)
@@ -105,6 +107,7 @@ def test_bfloat16_embeddings_are_compared_in_float32_and_get_bfloat16_gradients(
     np.testing.assert_allclose(gradients[0].astype(jnp.float32), wide[1][0], rtol=1e-2, atol=1e-6)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("implementation", ["chunked", "ring"])
 @pytest.mark.parametrize("objective", [SoftmaxContrastive, SigmoidContrastive])
 def test_an_objective_reports_the_same_loss_and_metrics_by_every_implementation(objective, implementation):
@@ -140,12 +143,14 @@ def temporaries(implementation, kind, devices, rows, width, chunk_size):
     return function.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
 def test_a_rings_memory_does_not_grow_with_the_devices(kind):
     few, many = (temporaries("ring", kind, devices, rows=64, width=64, chunk_size=64) for devices in (6, 8))
     assert many < 1.05 * few
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("implementation", "kind"), [("ring", "softmax"), ("ring", "sigmoid"), ("chunked", "softmax")])
 def test_no_pass_keeps_the_blocks_of_pairs(implementation, kind):
     rows, devices = 512, 8

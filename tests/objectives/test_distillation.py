@@ -43,6 +43,7 @@ def parts():
     return update.module, state.params, ema, {**batch, "image": batch["image"] / 255.0}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("updates", [0, 1, 9])
 def test_the_loss_is_a_weighted_sum_of_cross_entropy_and_divergence_from_the_averaged_model(parts, updates):
     module, params, ema, batch = parts
@@ -68,6 +69,7 @@ def test_the_loss_is_a_weighted_sum_of_cross_entropy_and_divergence_from_the_ave
     assert after["distillation"]["objectives_words"]["updates"] == updates + 1
 
 
+@pytest.mark.full
 def test_no_gradient_reaches_the_teacher_and_both_see_the_same_masks(parts):
     module, params, ema, batch = parts
     counts = {"distillation": {"objectives_words": {"updates": jnp.int32(9)}}}

@@ -46,6 +46,7 @@ def decoder_layer(x, p):
     return x + (y * (1 + erf(y / np.sqrt(2))) / 2) @ p["mlp"]["out"]["kernel"] + p["mlp"]["out"]["bias"]
 
 
+@pytest.mark.full
 def test_the_loss_is_that_of_the_paper():
     """From the encoder's tokens on: unshuffling, decoder, normalised pixels and the mean over masked patches."""
     config = config_of()

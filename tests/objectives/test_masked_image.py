@@ -36,6 +36,7 @@ def neighbours(hidden):
     return (across.sum() + down.sum()) / hidden.sum()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("side", "count", "smallest"), [(14, 78, 16), (4, 6, 2)])
 def test_so_many_patches_are_hidden_in_each_picture_in_blocks_as_beits_are(side, count, smallest):
     rng = np.random.default_rng(0)
@@ -50,6 +51,7 @@ def test_so_many_patches_are_hidden_in_each_picture_in_blocks_as_beits_are(side,
     np.testing.assert_allclose(frequencies[0], frequencies[0][::-1], atol=noise)  # neither top nor bottom comes first
 
 
+@pytest.mark.full
 def test_a_single_block_is_a_rectangle_of_any_allowed_shape():
     places = np.asarray(hidden_patches(jax.random.key(1), 500, 14, 20, 20))
     hidden = (places[:, :, None] == np.arange(196)).any(1).reshape(-1, 14, 14)
@@ -100,6 +102,7 @@ def test_what_cannot_be_hidden_is_a_config_error(objective, image, message):
         jax.eval_shape(lambda: initial_variables(build_module(config), example_batch(config), 0))
 
 
+@pytest.mark.full
 def test_text_gets_no_parameters_and_the_loss_starts_near_that_of_a_guess():
     config = experiment(objectives=dict(patches=PATCHES))
     module = build_module(config)

@@ -68,6 +68,7 @@ def test_it_needs_a_mask_token_and_spares_only_ends_that_there_are_as_masked_wor
         to_config(config.to_dict())
 
 
+@pytest.mark.full
 def test_whole_words_are_hidden_together():
     module, batch = module_of(whole_words=True)
     assert "word_start" in batch

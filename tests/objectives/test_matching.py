@@ -15,6 +15,7 @@ from vlp_jax.objectives.matching import Matching, draw_negatives, interleave, ma
 from vlp_jax.training.build import build_module, example_batch
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["cross_entropy", "binary_cross_entropy", "hinge"])
 def test_the_loss_its_gradient_and_its_metrics_equal_float64_numpy(kind):
     rng = np.random.default_rng(0)
@@ -44,6 +45,7 @@ def test_the_loss_its_gradient_and_its_metrics_equal_float64_numpy(kind):
     np.testing.assert_allclose(loss.metrics["accuracy"], (logits.argmax(1) == labels)[asked].mean(), rtol=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["cross_entropy", "binary_cross_entropy", "hinge"])
 def test_the_reference_is_the_least_that_one_answer_for_all_pairs_can_lose(kind):
     labels, asked = jnp.array([1, 0, 0, 1, 0, 0]), jnp.array([True] * 5 + [False])
@@ -108,6 +110,7 @@ def batch_of(size):
     return {"text": jnp.zeros((size, 3)), "caption_id": jnp.asarray(caption), "image_id": jnp.asarray(image)}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("negatives", ["similar", "uniform"])
 def test_each_pair_is_asked_about_beside_a_wrong_text_and_a_wrong_image_never_of_the_same_image_or_caption(negatives):
     for seed in range(5):
@@ -121,7 +124,7 @@ def test_each_pair_is_asked_about_beside_a_wrong_text_and_a_wrong_image_never_of
         np.testing.assert_allclose(loss.metrics["positive_rate"], 1 / 3, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("wrong", "same"), [("text", 0), ("image", 1)])
+@pytest.mark.parametrize(("negatives_from", "same"), [("text", 0), ("image", 1)])
 def test_asked_about_one_kind_of_wrong_pair_alone_half_of_the_pairs_are_right(negatives_from, same):
     pairs, loss = asked_pairs("uniform", batch_of(8), negatives_from=negatives_from)
     rows = np.arange(8)
@@ -156,6 +159,7 @@ def test_negatives_are_drawn_by_the_scale_that_was_learned_and_harden_with_it():
         Matching(negative_scale=None).similarity({**encodings, "scale": None}, (6, 6))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("changes", [dict(scale_parameter="temperature"), {}])
 def test_the_module_hands_over_the_scale_of_its_contrastive_objective(changes):
     config = experiment(model__fusion=dict(kind="gated", width=8), objectives=dict(
@@ -169,7 +173,8 @@ def test_the_module_hands_over_the_scale_of_its_contrastive_objective(changes):
     np.testing.assert_allclose(module.apply(variables, method="learned_scale"), 7.0, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("wrong", "rate"), [("image", 0.5), ("text", 0.1), ("both", 0.4), ("image", 0.0)])
+@pytest.mark.full
+@pytest.mark.parametrize(("negatives_from", "rate"), [("image", 0.5), ("text", 0.1), ("both", 0.4), ("image", 0.0)])
 def test_asked_about_once_a_pair_is_wrong_as_often_as_it_is_said(negatives_from, rate):
     rows, seen = np.arange(8), []
     for seed in range(60):
@@ -197,6 +202,7 @@ def test_wrong_pairs_take_their_boxes_and_edges_along():
         np.testing.assert_array_equal(found[1::2], expected[index])
 
 
+@pytest.mark.full
 def test_rows_without_an_allowed_negative_are_left_out():
     ids = jnp.zeros((4, 2), jnp.int32)
     batch = {"text": jnp.zeros((4, 3)), "caption_id": ids, "image_id": ids}

@@ -21,6 +21,7 @@ from vlp_jax.training.cost.flops import train_step_flops
 PARTNER = np.array([1, 0, 3, 2, 5, 4, 7, 6])
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
 def test_the_weight_is_drawn_from_beta(alpha):
     draws = 4000
@@ -32,6 +33,7 @@ def test_the_weight_is_drawn_from_beta(alpha):
     assert np.abs(difference[0] - difference[1]).max() < 1.95 * np.sqrt(2 / draws)  # Kolmogorov and Smirnov, at 0.1%
 
 
+@pytest.mark.full
 def test_pictures_are_mixed_in_pairs_by_one_weight_of_the_key():
     x = np.random.default_rng(3).normal(size=(8, 4, 4, 3)).astype(np.float32)
     found, weight = mixed(jax.random.key(2), jnp.asarray(x), 0.4)
@@ -47,6 +49,7 @@ def mixup_experiment(**changes):
     return experiment(objectives=dict(contrastive=objective), **changes)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("implementation", ["dense", "chunked"])
 def test_the_loss_mixes_those_of_both_texts_in_both_directions(implementation):
     """Row i of the targets is w times the positives of example i and 1 - w times those of its neighbour."""

@@ -43,6 +43,7 @@ def oracle(student, teacher, candidates, scale, alpha, positives):
     return -(targets * np.log(p)).sum(1).mean(), entropy
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kinds", [("caption", "image"), ("image",), ()])
 @pytest.mark.parametrize("alpha", [0.0, 0.4])
 def test_loss_and_references_equal_float64_numpy_with_an_empty_and_a_filled_queue(alpha, kinds):
@@ -110,6 +111,7 @@ def test_nothing_flows_into_the_teacher_and_a_queue_below_a_batch_is_a_config_er
         MomentumContrastive(queue=3).apply(variables, student, batch, None)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("drops", [False, True])
 def test_the_averaged_model_drops_activations_where_it_is_asked_to_and_others_than_the_trained_one(drops):
     """ALBEF's momentum model stays in training mode (models/model_pretrain.py:96-107)."""

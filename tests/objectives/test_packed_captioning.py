@@ -118,6 +118,7 @@ def test_places_start_anew_in_each_text():
     assert packed.continued()[0].tolist() == [False, True, True, False, True, False, True]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("way", ["words alone", "cross-attention", "queries"])
 def test_flops_are_those_of_the_traced_program(way):
     config = experiment_of(DECODERS[way], packed=True)

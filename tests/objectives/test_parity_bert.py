@@ -70,6 +70,7 @@ def test_tokens_logits_loss_and_gradient_equal_those_of_transformers(given_choic
     assert relative_error(gradient["model"]["text"]["tokens"]["embedding"], GOLDEN["gradient"]) <= 10 * BOUND
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("change", [dict(norm_epsilon=1e-2), dict(activation="gelu_tanh"), dict(padding_mask=False),
                                     dict(token_types=0), dict(embedding_norm=False)])
 def test_another_tower_would_be_noticed(given_choice, change):

@@ -66,6 +66,7 @@ def losses(params, logits, **changes):
     return {name: configs[name].weight * objectives[name].apply(own[name], encodings, BATCH, None).value for name in configs}
 
 
+@pytest.mark.full
 def test_tokens_and_embeddings_of_texts_of_any_length_equal_those_of_open_clip():
     tokens, embedding = encoded(parameters())
     real = GOLDEN["text_mask"]
@@ -73,6 +74,7 @@ def test_tokens_and_embeddings_of_texts_of_any_length_equal_those_of_open_clip()
     assert relative_error(embedding, GOLDEN["text_embedding"]) <= BOUND
 
 
+@pytest.mark.full
 def test_both_losses_and_the_gradient_of_their_sum_equal_those_of_open_clip():
     params = parameters()
     found = losses(params, GOLDEN["logits"])
@@ -84,6 +86,7 @@ def test_both_losses_and_the_gradient_of_their_sum_equal_those_of_open_clip():
     assert relative_error(of_logits, GOLDEN["logits_gradient"]) <= 10 * BOUND
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("change", [dict(norm_epsilon=1e-2), dict(activation="quick_gelu"), dict(pooling="end")])
 def test_another_tower_would_be_noticed(change):
     assert relative_error(encoded(parameters(), **change)[1], GOLDEN["text_embedding"]) > 10 * BOUND

@@ -51,6 +51,7 @@ def parameters():
     return {"model": {"decoder": decoder}}
 
 
+@pytest.mark.full
 def test_logits_loss_and_gradient_equal_those_of_transformers():
     params, module = parameters(), module_of()
     assert jax.tree.map(np.shape, params) == shapes_of(module, BATCH)
@@ -61,6 +62,7 @@ def test_logits_loss_and_gradient_equal_those_of_transformers():
     assert relative_error(gradient["model"]["decoder"]["tokens"], GOLDEN["gradient"]) <= 10 * BOUND
 
 
+@pytest.mark.full
 def test_the_same_texts_packed_into_fewer_rows_lose_the_same():
     packed = pack(GOLDEN["text"], GOLDEN["text_mask"], window=4, rows=3, padding=PADDING)
     assert not packed.pop("dropped").any() and packed["text"].shape == (2, 3, 9)
@@ -69,6 +71,7 @@ def test_the_same_texts_packed_into_fewer_rows_lose_the_same():
     assert relative_error(gradient["model"]["decoder"]["tokens"], GOLDEN["gradient"]) <= 10 * BOUND
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("change", [dict(norm_epsilon=1e-2), dict(activation="gelu"), dict(norm="post")])
 def test_another_decoder_would_be_noticed(change):
     real, captured = GOLDEN["text_mask"], loss_of(module_of(**change), parameters(), BATCH)[1]

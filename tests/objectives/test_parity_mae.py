@@ -54,6 +54,7 @@ def given_noise(monkeypatch):
     monkeypatch.setattr(jax.random, "uniform", lambda key, shape: jnp.asarray(GOLDEN["noise"]))
 
 
+@pytest.mark.full
 def test_visible_patches_encodings_predictions_loss_and_gradient_equal_those_of_transformers(given_noise):
     params, module = parameters(), module_of()
     kept, restore = visible_patches(jax.random.key(0), 3, 16, DECODER.mask_ratio)
@@ -70,6 +71,7 @@ def test_the_parameters_are_all_that_the_module_has():
     assert jax.tree.map(np.shape, parameters()) == shapes_of(module_of(), BATCH)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("change", [dict(norm_epsilon=1e-3), dict(activation="gelu_tanh"), dict(norm_before_pooling=False)])
 def test_another_tower_would_be_noticed(given_noise, change):
     _, captured = loss_of(module_of(**change), parameters(), BATCH)

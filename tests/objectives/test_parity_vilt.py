@@ -77,6 +77,7 @@ def words_of(**changes):
     return module_of(WORDS, **changes), {"model": model, "objectives_words": told}
 
 
+@pytest.mark.full
 def test_masked_words_logits_loss_and_gradient_equal_those_of_transformers(given_choice):
     module, params = words_of()
     (loss, captured), gradient = loss_and_gradient(module, params, BATCH)
@@ -87,6 +88,7 @@ def test_masked_words_logits_loss_and_gradient_equal_those_of_transformers(given
     assert relative_error(found, kernel_of_patches(GOLDEN["gradient"])) <= 10 * BOUND
 
 
+@pytest.mark.full
 def test_the_odds_and_the_loss_of_pairs_equal_those_of_transformers():
     model, _, head = parameters()
     module, params = module_of({"pairs": schema.Matching(negatives="uniform")}), {"model": model, "objectives_pairs": head}

@@ -89,6 +89,7 @@ def parameters(config, module):
     return jax.tree.map(lambda leaf: jnp.asarray(0.4 * rng.normal(size=leaf.shape), jnp.float32), shapes)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("first", "asked"), [("image", ("second_view",)), ("first_view", ("first_view", "second_view"))])
 def test_the_tower_s_pooled_vectors_of_the_two_views_are_compared_and_the_pipeline_is_asked_for_them(first, asked):
     config = views_experiment(first)

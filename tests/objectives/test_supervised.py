@@ -53,6 +53,7 @@ LOSSES = {"softmax": (softmax, lambda z: supervised_losses.softmax_losses(z, jnp
           "hinge": (hinge, lambda z: supervised_losses.hinge_losses(z, jnp.asarray(LABELS), MARGIN))}
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", LOSSES)
 def test_each_rows_loss_and_its_slopes_equal_float64_numpy(name):
     expected, function = LOSSES[name]
@@ -70,6 +71,7 @@ def references(labels):
             "hinge": supervised_losses.hinge_reference(counts, MARGIN)}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("labels", [LABELS, np.array([1] * 8 + [0, 2, 3, 1])], ids=["even", "one is most"])
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_reference_is_what_the_best_constant_answer_loses(name, labels):
@@ -89,6 +91,7 @@ def test_a_reference_is_what_the_best_constant_answer_loses(name, labels):
     assert references(labels)[name] - 1e-5 <= best <= references(labels)[name] + 0.01
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("mean", "std"), [(3.0, 2.0), (2000.0, 1.0), (1e5, 10.0)])
 def test_the_reference_of_numbers_is_their_variance_also_far_from_zero(mean, std):
     values = RNG.normal(mean, std, (40, 16)).astype(np.float32)
@@ -166,6 +169,7 @@ def test_the_running_prior_adds_up_the_targets_of_all_batches():
     assert FADING == 0.999
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("hidden_dim", [None, 6])
 def test_the_head_equals_numpy_and_gives_float32_in_bfloat16(hidden_dim):
     x = RNG.normal(size=(4, 8)).astype(np.float32)
@@ -240,6 +244,7 @@ def test_a_running_prior_cannot_be_split_and_is_named():
         check_collections(config, {"targets": nn.meta.unbox(shapes)["targets"]})
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("of", ["image", "text", "fused"])
 def test_an_objective_reads_what_it_is_of_and_trains_nothing_else(of):
     config = config_of(of)

@@ -44,6 +44,7 @@ def oracle(negatives, image, text, margin, positives):
     return value, (of_image, of_text)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("negatives", LOSSES)
 @pytest.mark.parametrize("margin", [0.0, 0.2, 1.0])
 @pytest.mark.parametrize("noise", [None, 0.5], ids=["unrelated", "aligned"])
@@ -114,6 +115,7 @@ def state_of(config, module):
     return TrainState(jnp.int32(0), params, None, None, {}, jax.random.key_data(jax.random.key(3)))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("negatives", LOSSES)
 def test_microbatches_and_meshes_give_the_gradients_of_the_batch_on_one_device(negatives):
     objectives = dict(pair=dict(kind="triplet", negatives=negatives))

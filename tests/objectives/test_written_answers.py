@@ -81,6 +81,7 @@ def every_total(decoder, given):
     return [dict(zip(map(cut, EVERY_TEXT), sums[:, row], strict=True)) for row in range(sums.shape[1])]
 
 
+@pytest.mark.full
 @each_decoder
 def test_the_likeliest_words_are_those_of_a_loop_that_reads_the_whole_text_before_each(decoder):
     given, (module, variables) = given_batch(), model_of(decoder)
@@ -95,6 +96,7 @@ def test_the_likeliest_words_are_those_of_a_loop_that_reads_the_whole_text_befor
     assert found.shape == (rows, LENGTH - 1) and len(np.unique(found, axis=0)) > 3 and (found[:, :-1] == END).any()
 
 
+@pytest.mark.full
 @each_decoder
 def test_a_narrow_beam_finds_a_text_and_as_many_beams_as_there_are_beginnings_find_the_likeliest_of_all(decoder):
     given = given_batch()

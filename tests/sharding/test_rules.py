@@ -119,6 +119,7 @@ def leaves(tree):
     return {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+@pytest.mark.full
 def test_every_large_parameter_of_a_model_is_divided_by_fsdp_and_every_one_by_a_known_axis():
     config = experiment(fsdp=8)
     shapes, shardings = state_of(config)
@@ -131,6 +132,7 @@ def test_every_large_parameter_of_a_model_is_divided_by_fsdp_and_every_one_by_a_
     assert named - {None} <= set(LOGICAL_AXES) and {"embed", "mlp", "heads", "vocab", "layers", "patch"} <= named
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("kind", ["adamw", "lion", "sgd", "muon", "adafactor"])
 def test_what_an_optimizer_keeps_of_a_parameter_lies_as_the_parameter(kind):
     shapes, shardings = state_of(experiment(kind, fsdp=4, tensor=2))

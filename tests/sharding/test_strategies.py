@@ -101,6 +101,7 @@ def trained():
     return by
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("strategy", MESHES)
 def test_every_strategy_on_eight_devices_trains_as_one_device_does(one_device, trained, strategy):
     assert one_device.losses[-1] != one_device.losses[0]

@@ -84,12 +84,14 @@ def whole():
     return config, module, state, batch, gradients_of(config, module, state, batch)
 
 
+@pytest.mark.full
 def test_microbatches_give_the_gradient_of_the_batch_for_every_parameter(whole):
     config, module, state, batch, expected = whole
     assert np.abs(expected[0]["objectives_contrastive"]["log_scale"]) > 1e-3
     check_equal(gradients_of(with_microbatches(config, 4), module, state, batch), expected)
 
 
+@pytest.mark.full
 def test_over_a_mesh_the_gradients_are_those_of_one_device(whole):
     """Two rows of a microbatch on each of four devices, twice."""
     config, module, state, batch, expected = whole
@@ -140,6 +142,7 @@ def wide(config, drop=0.0, dtype=jnp.float32):
     return Wide(config.model, flax.core.freeze(config.objectives), Precision(dtype), drop)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("dtype", "bound"), [(jnp.float32, 1e-5), (jnp.float64, 1e-12)])
 def test_losses_that_couple_the_batch_and_means_over_examples_go_together_scales_and_bias_included(dtype, bound, monkeypatch):
     monkeypatch.setitem(vlp_jax.objectives.pretraining_module.KINDS, "reconstruction", ReconstructionObjective)
@@ -210,6 +213,7 @@ def test_dropout_is_the_same_in_both_passes_where_another_objective_needs_more_o
         assert np.abs(found[path] - value).max() <= 1e-5 * largest, path
 
 
+@pytest.mark.full
 def test_memory_is_that_of_one_microbatch_and_the_embeddings():
     """Compiled temporaries, of 64 examples with towers wide enough that their activations are what counts."""
     tower = dict(width=32, mlp_dim=128)
@@ -229,6 +233,7 @@ def test_memory_is_that_of_one_microbatch_and_the_embeddings():
     assert accumulated < part + parameters + 2 * embeddings, (whole, part, accumulated, parameters, embeddings)
 
 
+@pytest.mark.full
 def test_with_the_microbatchs_negatives_it_is_the_mean_over_microbatches():
     config, count = experiment(), 2
     module, batch = wide(config), batch_of()
@@ -264,6 +269,7 @@ class Student(Objective):
         return Loss(jnp.square(encodings["text_embedding"] - batch["teacher"]["text_embedding"]).sum(axis=1).mean(), {})
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_teacher_is_the_averaged_parameters_without_dropout(count, monkeypatch):
     monkeypatch.setitem(vlp_jax.objectives.pretraining_module.KINDS, "reconstruction", Student)

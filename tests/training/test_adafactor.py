@@ -44,6 +44,7 @@ def assert_close(found, expected, rtol=2e-5):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-7, err_msg=path_of(path))
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("shape", [(160, 200), (200, 160), (130, 130), (100, 400), (7,), (3, 3, 160, 140)])
 def test_on_plain_arrays_moments_and_clipping_are_those_of_optax(shape):
     params = {"kernel": jnp.zeros(shape)}
@@ -91,6 +92,7 @@ def as_tree(flat, like):
     return jax.tree.unflatten(jax.tree.structure(like), [flat[path] for path in paths])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", KINDS)
 def test_scan_changes_no_update_of_any_optimizer(kind):
     assert set(KINDS) == set(schema.Optimizer.__annotations__["kind"].__args__)

@@ -68,6 +68,7 @@ def test_a_frozen_tower_keeps_its_statistics_and_gives_in_training_what_it_gives
     np.testing.assert_allclose(metrics["loss"], shown.value, rtol=1e-5)
 
 
+@pytest.mark.full
 def test_averaged_parameters_have_averaged_statistics():
     """Kingma and Ba's plain exponential moving average, in float64, of the live values after each update."""
     update, state, mesh = update_of(experiment(model__image=RESNET, ema=0.8, optimizer__learning_rate=0.1,

@@ -54,6 +54,7 @@ BEST = ("checkpoint.every_steps=none", "checkpoint.keep=1", "checkpoint.keep_bes
         "checkpoint.best_mode=max", "optimizer.learning_rate=0.03", "steps=6")
 
 
+@pytest.mark.full
 def test_a_checkpoint_of_the_step_is_there_before_an_evaluator_runs_whatever_it_ends_in(train, tmp_path, monkeypatch):
     """Killed before, in and after evaluations; the run that continues has the rows and the checkpoints of one without a stop."""
     expected = train(EVERY_SECOND, *BEST, workdir="uninterrupted")
@@ -84,12 +85,14 @@ def test_a_checkpoint_of_the_step_is_there_before_an_evaluator_runs_whatever_it_
     assert saved(workdir) == saved(expected)
 
 
+@pytest.mark.full
 def test_rows_are_amended_once_and_no_other_is_touched(train):
     for number, row in enumerate(measured(train(EVERY_SECOND, "steps=5")), start=1):
         assert row["step"] == number
         assert (METRIC in row) == (number in (2, 4, 5))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("evaluator", "error", "words"), [
     ({"class_field": "grup"}, DataError, ["evaluators.val.class_field", "'grup'", "group", "keywords"]),
     *(({"templates": (template,)}, ConfigError, ["evaluators.val.templates", repr(template), "exactly one {}"])
@@ -140,6 +143,7 @@ def sets(tmp_path):
     return write("good.tar", False), write("bad.tar", True)
 
 
+@pytest.mark.full
 def test_bad_samples_of_an_evaluation_set_are_left_out_counted_and_named(train, sets, tmp_path, capsys):
     evaluators = {"good": {"source": sets[0], "every_steps": 1}, "bad": {"source": sets[1], "every_steps": 1}}
     workdir = train("steps=2", f"evaluators={evaluators}")

@@ -82,6 +82,7 @@ def finished(tmp_path_factory, tiny):
 MESHES = [("mesh.data=1", "mesh.fsdp=8"), ("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2"), ("mesh.data=1",)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("mesh", MESHES, ids=" ".join)
 def test_a_checkpoint_is_restored_bit_for_bit_on_any_mesh(finished, assembled, mesh):
     before, after = (restored(assembled(*changes), finished) for changes in ((), mesh))
@@ -111,6 +112,7 @@ def cut_short(path):
     path.write_bytes(path.read_bytes()[:1000])
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("lose", [
     lambda folder: damage(folder / "params", pathlib.Path.unlink), lambda folder: shutil.rmtree(folder / "rest"),
     lambda folder: shutil.rmtree(folder / "metadata"),
@@ -224,6 +226,7 @@ def test_a_guard_added_later_starts_with_nothing_skipped(finished, assembled):
     assert int(restored(assembled("guard.non_finite=skip"), finished).state.guard.skipped) == 0
 
 
+@pytest.mark.full
 def test_a_state_that_is_not_finite_is_never_saved(finished, assembled, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)

@@ -84,6 +84,7 @@ def test_the_batch_that_compiles_is_the_batch_that_comes_and_microbatches_take_i
         assert np.isfinite(metrics["loss"]) and np.isfinite(metrics["gradient_norm"])
 
 
+@pytest.mark.full
 def test_a_row_s_boxes_and_edges_are_those_of_its_picture_and_of_the_caption_that_is_drawn(source):
     run = build_run(config_of(source, evaluators={}, data__augmentation__flip=0.0, data__augmentation__area=None,
                              data__images__resize="squash"))

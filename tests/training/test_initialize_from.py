@@ -81,6 +81,7 @@ def test_a_run_begins_with_the_parameters_that_its_patterns_name_and_no_others(o
     assert any(np.any(value != fresh[path]) for path, value in begun.items())
 
 
+@pytest.mark.full
 def test_objectives_that_continue_keep_what_they_have_learned_and_others_begin_from_scratch(train, source, fresh, tmp_path, capsys):
     """A learned scale, by default, where name, kind and shapes are the same; what is left out is listed."""
     theirs, scale = parameters(source), "objectives_contrastive/log_scale"
@@ -145,6 +146,7 @@ def test_running_statistics_come_with_their_tower_and_a_run_that_goes_on_needs_i
     train_resnet(run, *changes, "steps=1")
 
 
+@pytest.mark.full
 def test_what_cannot_be_taken_is_named_before_anything_is_written(train, tiny, source, tmp_path):
     def refused(entry, *changes):
         with pytest.raises(ConfigError) as error:
@@ -197,6 +199,7 @@ def test_what_another_host_cannot_read_stops_this_one_too(tiny, source, tmp_path
     assert vlp_jax.load(source)[1]["params"]  # of one host alone: it asks nobody
 
 
+@pytest.mark.full
 def test_stages_run_one_after_the_other_and_a_second_command_goes_on_where_the_first_stopped(tiny, tmp_path, capsys):
     config = tmp_path / "staged.py"
     config.write_text(STAGED.replace("CLIP", repr(f"{ROOT}/configs/clip_emoji.py")))

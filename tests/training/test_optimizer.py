@@ -46,6 +46,7 @@ def assert_equal_trees(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("fields", [dict(kind="adamw", weight_decay=0.01), dict(kind="adam"), dict(kind="sgd"),
                                     dict(kind="sgd", momentum=0.0), dict(kind="lion", weight_decay=0.01),
                                     dict(kind="muon", weight_decay=0.01),
@@ -59,6 +60,7 @@ MASK = {"model": {"image": {"kernel": True, "bias": False}, "text": {"kernel": T
         "objectives_contrastive": {"log_scale": False}}
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("fields", "theirs"), [
     (dict(kind="adamw", b1=0.8, b2=0.95, epsilon=1e-4, weight_decay=0.3),
      lambda rate: optax.adamw(rate, 0.8, 0.95, 1e-4, weight_decay=0.3, mask=MASK)),
@@ -87,6 +89,7 @@ def test_second_moments_of_adafactor_decay_by_1_minus_a_power_of_the_step_up_to_
         np.testing.assert_allclose(updates["model"]["image"]["bias"], -min(1.0, slope / np.sqrt(moment)), rtol=1e-5)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("kind", MOMENTS)
 def test_the_settings_of_moments_that_are_listed_for_a_kind_and_no_others_change_what_it_does(kind):
     def last_update(**fields):
@@ -104,6 +107,7 @@ def test_the_settings_of_moments_that_are_listed_for_a_kind_and_no_others_change
         assert alike != (name in MOMENTS[kind]), name
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["muon", "adamw", "lion", "sgd"])
 def test_parameters_without_any_gradient_stay_and_the_others_move_as_ever(kind):
     plain = built(kind=kind, weight_decay=0.1)
@@ -212,6 +216,7 @@ MATRICES = {"attention/query/kernel": ((4, 2, 3), (4, 6)), "attention/out/kernel
             "fusion/out/kernel": ((6, 4), (6, 4))}
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("path", MATRICES)
 def test_muon_moves_a_kernel_by_an_almost_orthogonal_matrix(path):
     """Singular values after five Newton-Schulz steps lie about 1 (Jordan 2024), times 0.2 sqrt of the longer side."""

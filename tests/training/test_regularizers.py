@@ -72,6 +72,7 @@ def without():
     return updated(descent(), 1)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("accumulation", "mesh"), [
     ((1, "batch"), dict(data=1)), ((4, "batch"), dict(data=1)), ((2, "microbatch"), dict(data=1)),
     ((2, "batch"), dict(data=2, fsdp=2, tensor=2, replicate_below=1))],
@@ -99,6 +100,7 @@ def test_an_update_has_them_once_in_its_loss_and_its_gradients(accumulation, mes
     np.testing.assert_allclose(metrics["gradient_norm"], norm**0.5, rtol=1e-4)
 
 
+@pytest.mark.full
 def test_a_parameter_that_no_objective_trains_yet_is_left_alone():
     planned = dict(contrastive=dict(kind="clip", weight_start=5), triplet=dict(kind="triplet"))
     before, after, _ = updated(descent(objectives=planned, regularizers=dict(all=dict(l2=0.1))), 1)

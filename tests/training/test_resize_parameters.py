@@ -47,6 +47,7 @@ def resampled_by_hand(table, old, new):
     return np.einsum("yi,xj,ijd->yxd", weights, weights, grid).reshape(1, new * new, -1)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("old", "new"), GRIDS)
 def test_positions_of_patches_are_interpolated_by_the_cubic_kernel_of_the_paper_and_as_pillow_does(old, new):
     table = table_of(old**2)
@@ -59,6 +60,7 @@ def test_positions_of_patches_are_interpolated_by_the_cubic_kernel_of_the_paper_
         np.testing.assert_allclose(found.reshape(new, new, 5)[:, :, channel], pillow, atol=1e-5)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("old", "new"), GRIDS)
 def test_what_is_alike_everywhere_stays_so_and_what_rises_evenly_rises_evenly_inside(old, new):
     np.testing.assert_allclose(resampled(jnp.full((1, old**2, 3), 0.7), new**2), 0.7, atol=1e-6)
@@ -127,6 +129,7 @@ def encoder(config):
     return jax.jit(lambda params: flat(module.apply({"params": nest(params)}, batch, needs, False, method="encode")))
 
 
+@pytest.mark.full
 def test_every_stack_encodes_alike_with_its_layers_scanned_or_not():
     configs = [with_scan(scan) for scan in (False, True)]
     params, encode = [initial(config, seed) for seed, config in enumerate(configs)], [encoder(config) for config in configs]
@@ -169,6 +172,7 @@ def trained(folder):
     return model, variables, leaves(variables["params"])
 
 
+@pytest.mark.full
 def test_runs_go_on_scanned_over_other_devices_and_from_there_unscanned_with_larger_pictures_and_longer_texts(
         train, tiny, source, tmp_path, capsys):
     scans = ("model.image.scan=True", "model.text.scan=True", "mesh.fsdp=4", "mesh.replicate_below=64")
@@ -203,6 +207,7 @@ def test_runs_go_on_scanned_over_other_devices_and_from_there_unscanned_with_lar
             np.testing.assert_allclose(third[path], value, atol=1e-5 if path == "model/image/position" else 0, err_msg=path)
 
 
+@pytest.mark.full
 def test_a_stack_of_another_depth_is_refused_with_both_depths_unless_patterns_name_as_many_layers(tiny, source, tmp_path):
     def origin_of(entry, *changes):
         entry = f"pretrained={{'a':{{'workdir':'{source}'{entry}}}}}"

@@ -42,6 +42,7 @@ def saved(workdir):
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
 
 
+@pytest.mark.full
 def test_the_best_checkpoint_by_a_metric_is_kept_beside_the_newest(train):
     metric = "val/text_to_image_median_rank"
     workdir = train("steps=4", "evaluators={'val': {'source': 'embedded:emoji/val_concept', 'every_steps': 1}}",
@@ -62,20 +63,24 @@ def test_best_metric_that_no_evaluator_measures_is_refused(train, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.full
 def test_a_checkpoint_is_due_by_minutes(train):
     assert saved(train("steps=3", "checkpoint.every_steps=none", "checkpoint.every_minutes=0.0", "checkpoint.keep=9")) == [1, 2, 3]
 
 
+@pytest.mark.full
 def test_without_either_only_the_last_step_is_saved(train):
     assert saved(train("steps=3", "checkpoint.every_steps=none", "checkpoint.every_minutes=600")) == [3]
 
 
+@pytest.mark.full
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_checkpoint(train):
     with pytest.raises(TrainingError, match="at step 2; the last good checkpoint is .*checkpoints/1;"):
         train("steps=5", "optimizer.kind=sgd", "checkpoint.every_steps=1", "optimizer.clip_norm=none", "optimizer.weight_decay=0",
               "optimizer.learning_rate=1e30")
 
 
+@pytest.mark.full
 def test_every_row_holds_the_names_that_the_readme_promises(train):
     for row in rows(train("steps=2")):
         assert {"step", "train/loss", "train/examples_per_second", "train/data_wait_fraction", "train/learning_rate",
@@ -83,6 +88,7 @@ def test_every_row_holds_the_names_that_the_readme_promises(train):
         assert 0 <= row["train/data_wait_fraction"] <= 1
 
 
+@pytest.mark.full
 def test_a_signal_during_an_evaluation_breaks_it_off_and_the_next_start_makes_up_for_it(train, tmp_path, monkeypatch):
     """Seven batches of pictures and captions; the signal comes during the second. Everything is watched, and synced."""
     place, expect, sync, batches, awaited, synced = Predictor.place, Watchdog.expect, MetricsFile.sync, [], [], []
@@ -115,6 +121,7 @@ def test_a_signal_during_an_evaluation_breaks_it_off_and_the_next_start_makes_up
 
 # The input
 
+@pytest.mark.full
 def test_a_slow_first_batch_names_its_source(train, monkeypatch, capsys):
     read = SyntheticSource.__getitem__
 
@@ -128,11 +135,13 @@ def test_a_slow_first_batch_names_its_source(train, monkeypatch, capsys):
     assert 1 <= capsys.readouterr().err.count("still waiting for the first batch of synthetic:64") <= 5
 
 
+@pytest.mark.full
 def test_a_quick_first_batch_says_nothing(train, capsys):
     train("steps=2", SYNTHETIC)
     assert "waiting" not in capsys.readouterr().err
 
 
+@pytest.mark.full
 def test_a_setting_that_another_kind_of_optimizer_has_no_use_for_is_told(train, capsys):
     train("steps=1", "optimizer.kind=lion", "optimizer.b1=0.8", "optimizer.epsilon=1e-3")
     warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
@@ -140,12 +149,14 @@ def test_a_setting_that_another_kind_of_optimizer_has_no_use_for_is_told(train, 
 
 
 
+@pytest.mark.full
 def test_a_source_smaller_than_a_batch_goes_on_into_the_next_epoch_with_a_warning(train, capsys):
     workdir = train("steps=2", "data.train.source=synthetic:3?height=20&width=24")
     assert "3 examples an epoch are less than one batch of 8" in capsys.readouterr().out
     assert rows(workdir)[-1]["train/epoch"] == 2 * 8 / 3
 
 
+@pytest.mark.full
 def test_a_mixture_trains_for_epochs_in_its_shares(train):
     """60 + 30 samples, a quarter of them from the first: an epoch holds 22.5 and 67.5, so 23 and 67."""
     parts = {"first": {"source": "synthetic:60?height=20&width=24", "weight": 1.0},
@@ -155,6 +166,7 @@ def test_a_mixture_trains_for_epochs_in_its_shares(train):
     assert (last["train/examples/first"], last["train/examples/second"]) == (4 * 23, 4 * 67)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("change", "words"), [
     ("seed=7", "seed was 0, is 7"),
     ("data.batch_size=16", "data.batch_size was 8, is 16"),
@@ -169,6 +181,7 @@ def test_a_changed_input_is_refused_on_resuming_and_the_change_named(train, chan
     train("steps=2", SYNTHETIC)  # nothing was taken over from what was refused
 
 
+@pytest.mark.full
 def test_a_run_with_one_percent_of_damaged_samples_ends_with_the_right_counts(train, tmp_path, capsys):
     """300 samples, three of them bad, for two epochs; a stop and a resumption in the middle lose no count."""
     source = open_source("synthetic:300?height=20&width=24")
@@ -189,6 +202,7 @@ def test_a_run_with_one_percent_of_damaged_samples_ends_with_the_right_counts(tr
     assert expected.items() <= rows(workdir)[-1].items()
 
 
+@pytest.mark.full
 def test_an_accepted_change_is_written_down_and_goes_on(train):
     train("steps=2", SYNTHETIC)
     workdir = train("steps=3", SYNTHETIC, flags=["--accept-changes"])

@@ -93,6 +93,7 @@ def test_the_length_of_a_run_comes_from_steps_examples_or_epochs_rounded_up():
         assert total_steps(dataclasses.replace(config, **duration), examples_per_epoch=100) == steps
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("kind", OF_SCHEDULES)
 def test_the_settings_that_are_listed_for_a_kind_and_no_others_change_its_rates(kind):
     short = dict(period=20.0)  # or nothing would happen in so few steps

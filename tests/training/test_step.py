@@ -29,6 +29,7 @@ def averaging():
     return start(experiment(ema=0.9))
 
 
+@pytest.mark.full
 def test_updates_bring_the_loss_down_and_report_it(averaging):
     step, state = averaging
     rows = []
@@ -42,6 +43,7 @@ def test_updates_bring_the_loss_down_and_report_it(averaging):
     assert int(state.step) == 15
 
 
+@pytest.mark.full
 def test_an_update_is_a_function_of_state_and_batch_and_leaves_the_key_alone():
     step, state = start(experiment(model__image__stochastic_depth=0.5, model__image__depth=2))
     (a, first), (b, again) = step(state, batch_of()), step(state, batch_of())
@@ -61,6 +63,7 @@ def test_the_average_is_the_recursion_over_parameters(averaging):
         np.testing.assert_allclose(value, ema[path], rtol=1e-5, atol=1e-7, err_msg=path)
 
 
+@pytest.mark.full
 def test_a_frozen_tower_keeps_every_bit_while_the_other_learns():
     step, state = start(experiment(optimizer__frozen=("^model/image/",)))
     assert state.ema is None
@@ -73,6 +76,7 @@ def test_a_frozen_tower_keeps_every_bit_while_the_other_learns():
     assert np.isfinite(float(metrics["gradient_norm"]))
 
 
+@pytest.mark.full
 def test_the_scale_is_clamped_after_each_update():
     objective = dict(kind="clip", initial_scale=99.99, maximum_scale=100.0)
     step, state = start(experiment(objectives=dict(contrastive=objective), optimizer__learning_rate=1.0, optimizer__kind="sgd",
@@ -85,6 +89,7 @@ def test_the_scale_is_clamped_after_each_update():
     assert any(scale == pytest.approx(limit, rel=1e-5) for scale in scales for limit in (1.0, 100.0)), scales
 
 
+@pytest.mark.full
 def test_sigmoid_starts_at_scale_10_and_bias_minus_10():
     _, state = start(experiment(objectives=dict(contrastive=dict(kind="siglip"))))
     params = state.params["objectives_contrastive"]

@@ -174,6 +174,7 @@ def largest_difference(found, expected):
     return np.abs(np.asarray(found, np.float64) - np.asarray(expected, np.float64)).max()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shortest_side_crop_is_what_transformers_makes_for_clip(shape):
     """Where the surplus to cut is even: there torchvision, the reference of CLIP's authors, and transformers agree."""

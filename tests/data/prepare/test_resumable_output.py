@@ -220,6 +220,7 @@ def start(arguments, output):
     return process
 
 
+@pytest.mark.full
 def test_ctrl_c_is_one_line_and_a_kill_takes_the_workers_along_and_the_next_run_goes_on(command, tmp_path):
     output, arguments = tmp_path / "out", command(tmp_path / "out", 2)
     process = start(arguments, output)
@@ -291,6 +292,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.full
 def test_who_leaves_early_does_not_wait_for_workers_that_send_what_nobody_takes(tmp_path):
     (tmp_path / "sending.py").write_text(SENDING)
     done = subprocess.run([sys.executable, str(tmp_path / "sending.py")], capture_output=True, text=True, timeout=60, check=False,

@@ -111,6 +111,7 @@ def test_the_index_of_another_file_is_not_taken_for_that_of_this_one(tmp_path, k
     assert found == expected("echo") if way == "renamed over" or kind == "parquet" else found == [None] * COUNT
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_flipped_bit_in_an_index_is_noticed_or_changes_nothing(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(index, "CHECKED_AT_ONCE", 64)  # larger arrays are checked when they are first used

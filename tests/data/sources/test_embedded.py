@@ -31,6 +31,7 @@ def metadata(samples, split, field):
     return collections.Counter(sample.metadata[field] for sample in samples[split])
 
 
+@pytest.mark.full
 def test_every_split_is_there_with_every_field(samples):
     assert {split: len(rows) for split, rows in samples.items()} == COUNTS
     for rows in samples.values():

@@ -10,6 +10,7 @@ from vlp_jax.data.sources.registry import Source, open_source
 from vlp_jax.errors import DataError
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("split", "count", "pictures"), [("train", 21_444, 9_109), ("val_vendor", 4_380, 1_690)])
 def test_every_question_is_about_a_picture_whose_metadata_agree_with_the_answer(split, count, pictures):
     source = open_source(f"embedded:emoji_vqa/{split}")

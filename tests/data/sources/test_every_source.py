@@ -279,6 +279,7 @@ def expected_steps(two_steps):
     return two_steps(SYNTHETIC)
 
 
+@pytest.mark.full
 def test_two_steps_of_training_are_the_same_from_every_source(spec, two_steps, expected_steps):
     losses, parameters = two_steps(spec)
     assert (losses, parameters) == expected_steps
@@ -309,6 +310,7 @@ def test_the_readme_has_a_command_for_every_kind():
     assert set(train_commands()) == set(KINDS) == set(PLACES)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", PLACES)
 def test_the_readme_s_command_trains(kind, tmp_path, tiny):
     writer, place = PLACES[kind]

@@ -185,6 +185,7 @@ def tar_of(count):
 LINES = "".join(json.dumps({"image": "a.png", "caption": f"caption {number}"}) + "\n" for number in range(30)).encode()
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("way", ["right", "capital", "ignored", "short", "moved", "second try"])
 @pytest.mark.parametrize("kind", ["webdataset", "jsonl"])
 def test_samples_behind_a_web_server_are_right_or_refused_by_name(server, monkeypatch, kind, way):
@@ -219,6 +220,7 @@ def test_an_index_of_a_web_file_is_that_of_its_version(server, monkeypatch):
         open_source(f"jsonl:{server}/x")[3]  # this server names no version: each row is checked
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("status", "words"), [
     (404, "no such file"), (410, "no such file"), (403, "the server answered with status 403"),
     (401, "the server answered with status 401"), (429, "its server answered with status 429"),

@@ -267,6 +267,7 @@ def test_a_bad_row_says_why_and_leaves_the_others_readable(images, row, reason):
     assert source[1].captions == ("b",)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("text", "message"), [
     ("", "is empty; its first row must name the columns"),
     ("image,caption\n", "no row in 1 file(s)"),

@@ -29,6 +29,7 @@ AUTO_MAPS = {
 }
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("name", AUTO_MAPS)
 def test_no_python_of_a_tokenizer_folder_is_run_whatever_is_answered(name, tmp_path):
     folder, marker = tmp_path / "tokenizer", tmp_path / "marker"

@@ -63,6 +63,7 @@ def test_packed_tokens_are_those_of_the_same_captions_and_all_other_arrays_stay_
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("hosts", [1, 2, 4])
 def test_the_rows_of_several_hosts_are_those_of_one(hosts):
     whole = batches_of(rows_of(), 4, position=2)

@@ -101,6 +101,7 @@ def experiment(**changes):
     return dataclasses.replace(config, evaluators={}, ema=0.9, mesh=schema.Mesh(data=1, fsdp=8, replicate_below=64), **changes)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", TOWERS)
 def test_the_text_tower_s_embeddings_begin_with_them(tmp_path, kind):
     config, tower = experiment(), TOWERS[kind]

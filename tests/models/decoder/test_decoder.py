@@ -59,6 +59,7 @@ def assert_close(a, b, tolerance=1e-5):
     assert np.abs(a - b).max() <= tolerance * np.abs(b).max(), np.abs(a - b).max()
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("way", WAYS)
 def test_cached_decoding_gives_the_logits_of_the_whole_text(way):
     model = model_of(**WAYS[way])
@@ -76,6 +77,7 @@ def test_cached_decoding_gives_the_logits_of_the_whole_text(way):
             assert_close(jnp.concatenate(found, axis=1), whole)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("way", ["prefix", "scanned", "in the text tower"])
 def test_generation_with_a_cache_continues_as_without_one(way):
     model, start, end, padding = model_of(**WAYS[way]), 2, 1, 0
@@ -108,6 +110,7 @@ def test_generation_with_a_cache_continues_as_without_one(way):
         np.testing.assert_allclose(scores[row, 0], expected, rtol=1e-4)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("way", WAYS)
 def test_no_word_sees_a_later_one(way):
     model = model_of(**WAYS[way])
@@ -120,6 +123,7 @@ def test_no_word_sees_a_later_one(way):
         assert (np.abs(changed - whole)[:1, place:].max(axis=-1) > 1e-4).all()
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("way", WAYS)
 def test_padding_never_changes_a_logit(way):
     model = model_of(**WAYS[way])
@@ -138,6 +142,7 @@ def test_hidden_tokens_of_the_picture_change_no_logit(way):
     assert np.abs(decode(model, TEXT, MASK, MEMORY) - decode(model, TEXT, MASK, MASKED))[1].max() > 1e-3
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("way", ["words alone", "prefix", "cross-attention"])
 def test_a_prefix_is_seen_both_ways_and_the_rest_is_causal(way):
     model, prefix = model_of(**WAYS[way]), np.array([3, 2, 0])
@@ -158,6 +163,7 @@ def test_every_word_sees_the_whole_picture_in_front():
         assert (np.abs(decode(model, TEXT, None, other) - whole).max(axis=-1) > 1e-5).all()
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("way", ["prefix", "on a text tower"])
 def test_logits_are_float32_and_tied_embeddings_one_parameter(way):
     changes = WAYS[way]
@@ -197,6 +203,7 @@ def test_parts_that_do_not_fit_together_are_a_config_error(changes, text, messag
         model.init(jax.random.key(0), TEXT, MASK, MEMORY, method="decode")
 
 
+@pytest.mark.full
 def test_gpt_2_s_residual_branches_start_smaller_the_more_of_them_there_are():
     """Radford et al. 2019, section 2.3: a standard deviation of 0.02, over the root of the 2 depth branches for what they write."""
     model = model_of(width=64, mlp_dim=256, depth=3, initialization="gpt2")

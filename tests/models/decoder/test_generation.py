@@ -60,6 +60,7 @@ GOLDEN = np.load(pathlib.Path(__file__).parents[2] / "golden/beam_search.npz")
 CASES = sorted(name.removeprefix("texts_").rsplit("_", 2)[0] for name in GOLDEN.files if name.startswith("texts_"))
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("case", sorted(set(CASES)))
 def test_beam_search_is_that_of_transformers_with_few_beams_and_long_texts(case):
     """Golden: tests/golden/make_beam_search.py. Each row has a table of its own; in some an unfinished text overtakes."""
@@ -133,6 +134,7 @@ def test_top_k_and_top_p_keep_the_likeliest():
     np.testing.assert_array_equal(keep_top_p(logits, 0.0) > -1e3, [[1, 0, 0, 0], [0, 1, 0, 0]])
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("choice", "kept"), [({}, [0, 1, 2, 3]), ({"top_k": 2}, [0, 3]), ({"top_p": 0.76}, [0, 2, 3]),
                                               ({"temperature": 0.5, "top_k": 3}, [0, 2, 3])])
 def test_draws_have_the_renormalised_frequencies_of_what_is_allowed(choice, kept):

@@ -94,6 +94,7 @@ def expected(kind, image, params, words, tokens, pooled, depth):
     return np.asarray(logits[image == "state":]), np.asarray(attention)
 
 
+@pytest.mark.variants
 @each_way
 @pytest.mark.parametrize("depth", [1, 2])
 def test_logits_are_those_of_the_equations(kind, image, depth):
@@ -111,6 +112,7 @@ def test_logits_are_those_of_the_equations(kind, image, depth):
             np.testing.assert_array_equal(kept[:, ~SEEN[row]], 0.0)
 
 
+@pytest.mark.variants
 @each_way
 @pytest.mark.parametrize("pieces", [[0, 1, 1, 1, 1, 1, 1], [3, 0, 3]])
 def test_cached_decoding_gives_the_logits_of_the_whole_text(kind, image, pieces):
@@ -125,6 +127,7 @@ def test_cached_decoding_gives_the_logits_of_the_whole_text(kind, image, pieces)
     assert_close(jnp.concatenate(found, axis=1), decode(model), 1e-6)
 
 
+@pytest.mark.variants
 @each_way
 def test_generation_with_a_cache_continues_as_without_one(kind, image):
     model, start, end, padding = model_of(kind, image), 2, 1, 0
@@ -157,6 +160,7 @@ def test_generation_with_a_cache_continues_as_without_one(kind, image):
             np.testing.assert_allclose(scores[row, beam], total, rtol=1e-4)
 
 
+@pytest.mark.variants
 @each_way
 def test_neither_padding_nor_a_later_word_nor_a_hidden_token_changes_a_logit(kind, image):
     model = model_of(kind, image)
@@ -174,6 +178,7 @@ def test_neither_padding_nor_a_later_word_nor_a_hidden_token_changes_a_logit(kin
     np.testing.assert_array_equal(*(decode(model, TEXT, MASK, memory) for memory in (hidden, PICTURE)))
 
 
+@pytest.mark.variants
 @each_way
 def test_in_bfloat16_logits_are_those_of_float32_but_for_rounding_and_parameters_stay_float32(kind, image):
     model = model_of(kind, image, jnp.bfloat16)
@@ -184,6 +189,7 @@ def test_in_bfloat16_logits_are_those_of_float32_but_for_rounding_and_parameters
     assert_close(rounded, decode(model_of(kind, image)), 0.05)
 
 
+@pytest.mark.variants
 @each_way
 def test_dropout_acts_in_training_alone(kind, image):
     model = model_of(kind, image, dropout=0.5)
@@ -223,6 +229,7 @@ def test_gradients_reach_the_image_tower_and_every_parameter_and_are_the_same_on
     assert {"image", "decoder"} == found[1, 1, 1]["model"].keys()
 
 
+@pytest.mark.full
 @each_way
 def test_a_module_writes_and_scores_captions_alike_on_a_mesh_and_as_without_a_cache(kind, image):
     config = trained(kind, image, mesh__replicate_below=0)
@@ -254,6 +261,7 @@ def test_a_module_writes_and_scores_captions_alike_on_a_mesh_and_as_without_a_ca
     np.testing.assert_array_equal(written, text[:, 1:])
 
 
+@pytest.mark.full
 @each_way
 def test_devices_meet_no_more_often_for_longer_texts(kind, image):
     mesh, model = build_mesh(schema.Mesh(data=8), jax.devices()), model_of(kind, image)

@@ -48,6 +48,7 @@ def parameters(module, *inputs, scale=0.3):
         lambda path, leaf: jnp.asarray((path[-1].key == "scale") + scale * rng.normal(size=leaf.shape), leaf.dtype), shapes)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_changes_nothing_and_widths_may_differ(kind):
     module = fusion_of(kind)
@@ -68,6 +69,7 @@ def test_padding_changes_nothing_and_widths_may_differ(kind):
         assert fused[0].image_tokens.shape == (3, 5, WIDTH)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_image_reaches_every_token_of_its_text_and_no_other_example(kind):
     module = fusion_of(kind)
@@ -91,6 +93,7 @@ def test_the_text_reaches_the_image_tokens(kind):
     assert (np.abs(one[0] - two[0]).max(-1) > 1e-4).all() and (np.asarray(one[1:]) == np.asarray(two[1:])).all()
 
 
+@pytest.mark.full
 def test_a_layer_of_cross_attention_equals_float64_numpy():
     """x + self-attention(norm x), + cross-attention(norm x, image), + MLP(norm x), norm (Vaswani et al. 2017, figure 1, with
     the norms in front)."""
@@ -158,6 +161,7 @@ def with_unnormalised(encoding, seed):
     return encoding.replace(unnormalised=jnp.asarray(tokens))
 
 
+@pytest.mark.full
 def test_a_stream_with_a_class_token_pools_it_and_reads_what_the_final_norms_found_through_linear_maps():
     module = fusion_of("merged", **OWN)
     image, text = (with_unnormalised(encoding, seed) for seed, encoding in enumerate(encodings()))
@@ -182,6 +186,7 @@ def test_a_stream_with_a_class_token_pools_it_and_reads_what_the_final_norms_fou
     np.testing.assert_allclose(fused.tokens, stream[:, 6:], atol=1e-5)
 
 
+@pytest.mark.full
 def test_padding_changes_nothing_beside_a_class_token():
     module = fusion_of("merged", class_token=True, projected=True)
     params = parameters(module, *encodings())
@@ -211,6 +216,7 @@ def model_config(**fusion):
     return to_config(config.to_dict()).model
 
 
+@pytest.mark.full
 def test_towers_without_layers_and_a_merged_stream_make_a_model():
     model = VisionLanguageModel(model_config(kind="merged", preset="Ti", width=8, depth=1, heads=2, mlp_dim=8), Precision())
     pixels, words = jnp.ones((2, 8, 8, 3)), jnp.ones((2, 5), jnp.int32)
@@ -231,6 +237,7 @@ def test_fusing_without_a_fusion_and_scanning_two_streams_are_config_errors():
         fusion_of("co_attention", scan=True)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("how", [{}, dict(scan=True), dict(rematerialisation="full")], ids=["loop", "scan", "remat"])
 def test_the_weights_of_attention_are_there_for_who_asks_and_cost_nobody_else(how):
     module = fusion_of("cross_attention", **how)
@@ -255,6 +262,7 @@ def test_the_weights_of_attention_are_there_for_who_asks_and_cost_nobody_else(ho
     assert program() == program(mutable="cache")
 
 
+@pytest.mark.full
 def test_the_attention_of_a_whole_model_is_found_by_the_names_of_its_parts():
     config = model_config(kind="cross_attention", preset="Ti", width=8, depth=1, heads=2, mlp_dim=8)
     config = dataclasses.replace(config, text=dataclasses.replace(config.text, depth=1))

@@ -72,6 +72,7 @@ def interactive_round(p, layer, nodes, near):
     return after
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("layer", LAYERS)
 def test_rounds_of_the_interactive_network_equal_float64_numpy_on_the_real_nodes_alone(layer):
     module = network(layer, rounds=2)
@@ -116,6 +117,7 @@ def means(tokens, boxes):
     return np.array(regions)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("which", ["overlap", "all"])
 def test_with_boxes_and_parses_the_network_equals_float64_numpy_on_the_real_nodes_alone(which):
     module, image, text = given(which)
@@ -137,6 +139,7 @@ def test_with_boxes_and_parses_the_network_equals_float64_numpy_on_the_real_node
         assert relative_error(fused.pooled[row], np.concatenate([nodes["text"].mean(0), nodes["image"].mean(0)])) <= 2e-5
 
 
+@pytest.mark.full
 def test_in_bfloat16_boxes_and_parses_give_about_what_float32_gives():
     module, image, text = given()
     params = parameters(module, image, text)
@@ -150,6 +153,7 @@ def test_in_bfloat16_boxes_and_parses_give_about_what_float32_gives():
         assert 1e-4 < relative_error(found.astype(jnp.float32), expected) <= 0.1  # a norm makes 20 times of one node's
 
 
+@pytest.mark.full
 def test_more_room_for_boxes_and_edges_of_padding_change_nothing():
     module, image, text = given()
     params = parameters(module, image, text)
@@ -162,6 +166,7 @@ def test_more_room_for_boxes_and_edges_of_padding_change_nothing():
         np.testing.assert_allclose(np.asarray(other.tokens)[MASK], np.asarray(fused.tokens)[MASK], atol=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("layer", LAYERS)
 def test_more_padding_and_hidden_nodes_in_another_order_change_nothing(layer):
     module = network(layer, rounds=2)
@@ -204,6 +209,7 @@ def test_gradients_are_finite_and_none_come_from_hidden_nodes(layer):
     assert (np.asarray(of_text)[~MASK] == 0).all() and (np.abs(np.asarray(of_text))[MASK].max(-1) > 0).all()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("layer", LAYERS)
 def test_over_a_mesh_nodes_and_gradients_are_those_of_one_device(layer):
     module = network(layer, rounds=2)

@@ -85,6 +85,7 @@ def test_hidden_regions_are_not_looked_at():
     np.testing.assert_allclose(hidden.pooled, module.apply({"params": params}, *encodings(IMAGE, TEXT)).pooled, atol=1e-6)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("kind", MODULES)
 @pytest.mark.parametrize("size", [0.0, 1.0, 1e4])
 def test_gradients_are_finite_at_the_ends_of_tanh_and_the_gate(kind, size):
@@ -106,6 +107,7 @@ def test_parameters_stay_float32_where_it_computes_in_bfloat16(kind):
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype("float32")}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("fusion", [dict(kind="gated", width=8), dict(kind="bilinear", width=8, rank=8),
                                     dict(kind="visual_attention", width=8)])
 def test_matching_learns_by_them_and_masked_words_have_no_tokens_to_be_told_from(fusion):

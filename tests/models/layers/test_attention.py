@@ -43,6 +43,7 @@ def numpy_attention(q, k, v, mask, heads, causal):
     return [x.reshape(*x.shape[:2], -1) for x in (out, *gradients)]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("compute", [plain_attention, cpu_attention, interpreted], ids=["plain", "cpu", "kernel"])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
@@ -62,6 +63,7 @@ def test_values_and_gradients_equal_numpy_and_are_zero_where_nothing_is_visible(
         assert not np.asarray(out)[3].any() and not any(np.asarray(gradient)[3].any() for gradient in gradients)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("kernel", [fused_attention, long_attention])
 def test_the_kernels_take_a_memory_of_another_length(kernel):
     rng = np.random.default_rng(1)
@@ -69,6 +71,7 @@ def test_the_kernels_take_a_memory_of_another_length(kernel):
     np.testing.assert_allclose(kernel(q, k, v, None, 2, False, True), plain_attention(q, k, v, None, 2, False), atol=1e-6)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("length", "causal"), [(130, False), (130, True)])
 def test_the_kernel_for_long_sequences_gives_values_and_gradients_of_plain_products(length, causal):
     """Two blocks of keys and padding behind; one example sees all, one a part, one nothing."""
@@ -88,6 +91,7 @@ def test_the_kernel_for_long_sequences_gives_values_and_gradients_of_plain_produ
         assert not np.asarray(got)[2].any()
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("compute", [plain_attention, cpu_attention, functools.partial(long_attention, interpret=True)],
                          ids=["plain", "cpu", "kernel"])
 @pytest.mark.parametrize("itself", [True, False])
@@ -167,6 +171,7 @@ def test_what_cudnn_says_is_why_plain_products_are_used(caplog, monkeypatch):
     assert "(cuDNN not found.)" in caplog.messages[0]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("length", [5, 6])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("masked", [False, True])

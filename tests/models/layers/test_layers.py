@@ -52,6 +52,7 @@ def value_and_gradients(module, params, **rngs):
     return {"value": value, "gradients": gradients}
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("cross", [False, True], ids=["self", "cross"])
 def test_a_scanned_stack_computes_what_the_unrolled_one_does(cross):
     options = dataclasses.replace(OPTIONS, cross_attention=cross)
@@ -95,6 +96,7 @@ def test_one_wanted_token_is_what_all_of_them_hold_there_with_the_same_gradients
         assert_close(results(other), expected, bound=3e-5)  # gradients of several layers, which each machine rounds its own way
 
 
+@pytest.mark.full
 def test_layers_of_a_scanned_stack_start_from_different_values():
     params = nn.meta.unbox(Transformer(OPTIONS, scan=True).init(KEY, X))["params"]["layers"]
     kernel = params["mlp"]["in"]["kernel"]
@@ -125,6 +127,7 @@ def test_scan_and_rematerialisation_are_independent_switches(scan, policy):
     assert any(name.startswith(("remat", "checkpoint")) for name in primitives) == (policy != "none"), primitives
 
 
+@pytest.mark.full
 def test_kernels_cast_before_the_scan_have_the_same_float32_gradients_and_halve_what_the_scan_stacks():
     precision = Precision(jnp.bfloat16)
     module = Transformer(dataclasses.replace(OPTIONS, precision=precision), scan=True)
@@ -143,6 +146,7 @@ def test_kernels_cast_before_the_scan_have_the_same_float32_gradients_and_halve_
     assert stacked_bytes(precision.working_copy) < 0.65 * stacked_bytes(lambda params: params)
 
 
+@pytest.mark.full
 def test_rematerialisation_keeps_less_for_the_backward_pass():
     def kept(policy, *saved):
         module = Transformer(OPTIONS, rematerialisation=policy, saved=saved)
@@ -158,6 +162,7 @@ def test_rematerialisation_keeps_less_for_the_backward_pass():
         assert (more == 0 if name == "mlp_residual" else 0.9 * size <= more <= size), name  # that one is the next layer's input
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("changes", [{}, {"qk_norm": True}, {"layer_scale": 0.1}, {"norm": "post"}, {"dropout": 0.2}], ids=str)
 def test_save_matmuls_computes_no_product_with_parameters_twice(changes):
     def products(policy):
@@ -179,6 +184,7 @@ def test_stochastic_depth_drops_whole_examples_at_its_rate_and_keeps_the_mean():
     assert abs(dropped.mean() - 1.0) < 0.05
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
 def test_stochastic_depth_grows_linearly_from_the_first_layer_and_is_off_in_evaluation(scan):
     params = parameters(Transformer(OPTIONS), X)
@@ -239,6 +245,7 @@ def test_attention_pooling_ignores_masked_tokens():
     assert jnp.abs(module.apply({"params": params}, X + 1, MASK) - module.apply({"params": params}, X, MASK)).max() > 1e-3
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("pooling", "stem"), [("cls", "patch"), ("mean", "convolution"), ("map", "patch")])
 @pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])

@@ -74,6 +74,7 @@ def test_buckets_of_distances_are_those_of_t5(causal):
     np.testing.assert_array_equal(buckets(jnp.int32(7), 5, 300, causal), found[7:12])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_adds_the_bias_to_its_logits(causal):
     """softmax(q k^T / sqrt(K) + b) v in float64, with a table's entry for each head and distance."""
@@ -100,6 +101,7 @@ WAYS = [(position, dict(pooling=pooling, causal=causal, scan=scan))
         (("end", True, False), ("mean", False, True), ("cls", False, False), ("first", False, True), ("cls_end", True, False))]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("position", "changes"), WAYS)
 def test_padding_changes_nothing_and_without_tokens_the_pooled_vector_is_the_same(position, changes):
     module = tower(position, **changes)
@@ -113,6 +115,7 @@ def test_padding_changes_nothing_and_without_tokens_the_pooled_vector_is_the_sam
     np.testing.assert_allclose(without.pooled, before.pooled, atol=2e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("position", ["sinusoidal", "relative"])
 def test_the_order_of_words_counts_and_gradients_are_finite(position):
     module = tower(position, pooling="mean")
@@ -125,6 +128,7 @@ def test_the_order_of_words_counts_and_gradients_are_finite(position):
         assert np.abs(gradients["relative_bias"]).max() > 1e-6
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("position", "scan"), [("sinusoidal", False), ("relative", False), ("relative", True)])
 def test_a_cache_continues_a_text_at_its_place(position, scan):
     module = tower(position, causal=True, scan=scan)

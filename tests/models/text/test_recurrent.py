@@ -66,6 +66,7 @@ def expected(kind, pooling, depth, params, words):
     return x, forward[-1] if backward is None else np.concatenate([forward[-1], backward[0]])
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("kind", "pooling", "depth"), ALL)
 def test_states_and_what_is_pooled_are_those_of_the_equations(kind, pooling, depth):
     module = tower(kind, pooling, depth)
@@ -83,6 +84,7 @@ def test_states_and_what_is_pooled_are_those_of_the_equations(kind, pooling, dep
     np.testing.assert_allclose(without.pooled, found.pooled, atol=1e-6)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("kind", "pooling", "depth"), ALL)
 def test_padding_changes_nothing_whatever_stands_in_it_and_however_much_there_is(kind, pooling, depth):
     module = tower(kind, pooling, depth)
@@ -98,6 +100,7 @@ def test_padding_changes_nothing_whatever_stands_in_it_and_however_much_there_is
     np.testing.assert_allclose(alone.pooled, before.pooled[1:2], atol=1e-6)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("kind", "pooling", "depth"), ALL)
 def test_gradients_reach_every_parameter_and_are_finite_beside_an_empty_text(kind, pooling, depth):
     module = tower(kind, pooling, depth)
@@ -111,6 +114,7 @@ def test_gradients_reach_every_parameter_and_are_finite_beside_an_empty_text(kin
         assert np.isfinite(gradient).all() and np.abs(gradient).max() > 1e-6, path
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["bidirectional_lstm", "gru", "bag"])
 def test_states_are_those_of_float32_but_for_rounding_in_bfloat16_and_parameters_stay_float32(kind):
     module, params = tower(kind), parameters(tower(kind))
@@ -167,6 +171,7 @@ def test_it_is_trained_by_contrast_and_by_matching_through_a_fusion_over_any_dev
     assert np.abs(found[1, 1, 1]["model"]["text"]["tokens"]["embedding"]).max() > 0
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["bidirectional_lstm", "gru"])
 def test_devices_meet_no_more_often_for_longer_texts(kind):
     mesh = build_mesh(schema.Mesh(data=8), jax.devices())

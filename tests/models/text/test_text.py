@@ -50,6 +50,7 @@ def relative_error(a, b):
     return float(jnp.abs(a - b).max() / jnp.abs(b).max())
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("causal", "pooling"), WAYS)
 def test_padding_never_changes_a_text_embedding(causal, pooling):
     module = tower(causal, pooling)
@@ -62,6 +63,7 @@ def test_padding_never_changes_a_text_embedding(causal, pooling):
     assert relative_error(pooled(module, params, alone, None), expected[1:2]) < 5e-6
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("causal", "pooling"), WAYS)
 def test_every_real_token_changes_the_embedding_and_no_padding_does(causal, pooling):
     module = tower(causal, pooling)
@@ -82,6 +84,7 @@ def embeddings_and_gradients(module, params, mask):
     return embeddings, gradients
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("causal", "pooling"), [*WAYS, (True, "last"), (False, "last")])
 def test_gradients_reach_every_parameter_and_are_finite_for_an_empty_caption(causal, pooling):
     module = tower(causal, pooling)
@@ -118,6 +121,7 @@ def test_each_pooling_takes_what_it_names():
         np.testing.assert_allclose(encoding.pooled, expected(np.asarray(encoding.tokens)), atol=1e-6)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
 @pytest.mark.parametrize("pooling", ["end", "last", "first", "cls", "mean", "map"])
 def test_without_tokens_the_pooled_vector_is_the_same(pooling, scan):
@@ -146,6 +150,7 @@ def test_a_class_token_in_front_of_causal_text_is_a_config_error():
         build_text_tower(schema.TextTower(causal=True, pooling="cls"), Precision())
 
 
+@pytest.mark.full
 def test_embeddings_are_unit_vectors_and_zero_stays_zero():
     text = schema.TextTower(preset="Ti", width=16, depth=1, heads=2, mlp_dim=24, vocab_size=20, length=6, projection="linear")
     image = schema.ImageTower(preset="Ti", width=16, depth=1, heads=2, mlp_dim=24, image_size=8, patch_size=4)

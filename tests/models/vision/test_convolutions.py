@@ -96,6 +96,7 @@ PUBLISHED = [*((schema.VggTower(depth=depth, norm=norm, pooling="hidden"), count
     (schema.InceptionTower(), 27_161_264 - AUXILIARY)]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("tower", "published"), PUBLISHED, ids=lambda value: getattr(value, "kind", None))
 def test_parameters_are_as_many_as_torchvision_publishes_without_the_classifier_of_1000(tower, published):
     module, side = build_image_tower(tower, Precision()), tower.image_size
@@ -152,6 +153,7 @@ def test_group_norm_keeps_no_statistics_and_no_example_knows_of_another(name):
     np.testing.assert_allclose(together[:1], alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.full
 def test_dropout_of_the_fully_connected_layers_acts_in_training_alone():
     module, x = build_image_tower(SMALL["vgg with layers"], Precision()), jnp.ones((2, 40, 40, 3))
     variables = module.init(jax.random.key(0), x)
@@ -160,6 +162,7 @@ def test_dropout_of_the_fully_connected_layers_acts_in_training_alone():
     np.testing.assert_array_equal(module.apply(variables, x).pooled, module.apply(variables, x).pooled)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("tower", [dict(kind="vgg", depth=11, width=4, image_size=32, norm="batch"),
                                    dict(kind="inception_v3", width=2, image_size=75)], ids=lambda tower: tower["kind"])
 def test_statistics_of_the_batch_refuse_microbatches(tower):

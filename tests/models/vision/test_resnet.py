@@ -72,6 +72,7 @@ def thinned(found):
     return TORCH["thinned"](np.asarray(found))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", MODELS)
 def test_outputs_and_running_statistics_are_those_of_torch(kind):
     golden, model, pictures = np.load(GOLDEN / "resnet.npz"), MODELS[kind], TORCH["pictures"]()
@@ -100,6 +101,7 @@ def count_of(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("depth", "published"), [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160),
                                                   (152, 60_192_808)])
 def test_parameters_are_as_many_as_published_without_the_classifier(depth, published):
@@ -127,6 +129,7 @@ def small(**changes):
     return build_image_tower(schema.ResNetTower(**SMALL | changes), Precision())
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("changes", [{}, {"clip": True}, {"depth": 18, "stem_size": 3, "stem_stride": 1, "max_pool": False}],
                          ids=["bottleneck", "clip", "small stem"])
 def test_batch_statistics_and_outputs_do_not_depend_on_how_many_devices_share_the_batch(changes):
@@ -145,6 +148,7 @@ def test_batch_statistics_and_outputs_do_not_depend_on_how_many_devices_share_th
     assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(jax.tree.leaves(found[1][1]), before, strict=True))
 
 
+@pytest.mark.full
 def test_group_norm_keeps_no_statistics_and_no_example_knows_of_another():
     module, x = small(norm="group"), np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype(np.float32)
     variables = module.init(jax.random.key(0), x)
@@ -153,6 +157,7 @@ def test_group_norm_keeps_no_statistics_and_no_example_knows_of_another():
     np.testing.assert_allclose(together[:1], alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("clip", [False, True])
 def test_rematerialisation_changes_no_number(clip):
     x = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype(np.float32)
@@ -170,6 +175,7 @@ def test_rematerialisation_changes_no_number(clip):
         np.testing.assert_allclose(full, none, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.full
 def test_tokens_are_left_out_where_only_what_is_pooled_is_wanted():
     for clip in (False, True):
         module, x = small(clip=clip), jnp.ones((2, 16, 16, 3))

@@ -35,6 +35,7 @@ def parameters(module):
         lambda path, leaf: jnp.asarray((path[-1].key == "scale") + 0.3 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("fields", "tokens"), [
     (dict(pooling="cls"), 17),
     (dict(pooling="mean"), 16),
@@ -124,6 +125,7 @@ def test_rotary_logits_depend_on_how_far_apart_two_patches_are_and_on_nothing_el
     assert np.abs(logits[:, 1, 1, 2, 3] - logits[:, 1, 1, 3, 2]).max() > 1e-2
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("fields", [dict(pooling="cls"), dict(pooling="cls", position="rotary2d", registers=2),
                                     dict(pooling="map")])
 def test_without_tokens_the_pooled_vector_is_the_same(fields):
@@ -144,6 +146,7 @@ def test_token_dropping_keeps_the_right_number_of_different_tokens_of_each_image
     assert np.abs(np.bincount(halves.ravel(), minlength=16) / 32 - 0.5).max() < 0.36  # four deviations
 
 
+@pytest.mark.full
 def test_tokens_are_dropped_in_training_only_and_never_the_class_token_or_registers():
     module = vit(pooling="cls", registers=2, token_drop=0.5)
     params = parameters(module)
@@ -154,6 +157,7 @@ def test_tokens_are_dropped_in_training_only_and_never_the_class_token_or_regist
     np.testing.assert_array_equal(evaluated.pooled, vit(pooling="cls", registers=2).apply({"params": params}, IMAGES).pooled)
 
 
+@pytest.mark.full
 def test_dropped_tokens_take_their_positions_with_them():
     module = vit(pooling="mean", token_drop=0.5)
     params = jax.tree.map(jnp.zeros_like, parameters(module))  # what is left of a token is its normalised position
@@ -187,6 +191,7 @@ def count(tree):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("preset", "published"), [  # timm's vit_*_patch16_224 (H: vit_huge_patch14_224) without classifier
     ("Ti/16", 5_524_416), ("S/16", 21_665_664), ("B/16", 85_798_656), ("B/32", 87_455_232), ("L/16", 303_301_632),
     ("H/14", 630_764_800)])

@@ -104,6 +104,7 @@ def check_flip(run, expected, workdir, file, bit, capsys):
         assert same(found.state, expected.state) and found.metadata == expected.metadata, where
 
 
+@pytest.mark.full
 def test_a_flipped_bit_in_a_file_of_each_kind_is_noticed_or_harmless(finished, copied, assembled, capsys):
     run, draws, kinds = assembled("steps=4"), random.Random(1), {}
     for file in files_of(finished):
@@ -164,6 +165,7 @@ def edited(workdir, change, seal=False):
     return workdir
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("key", ["position", "step", "clock", "config", "preprocessor", "input_counts", "targets",
                                  "class_descriptions", "input_fingerprint", "parameters", "fingerprints", "sha256"])
 def test_a_changed_entry_of_the_metadata_is_noticed(copied, assembled, capsys, key):
@@ -219,6 +221,7 @@ def test_other_names_among_the_checkpoints_are_named_and_ignored(copied, assembl
     assert len(list(folder.iterdir())) == 9
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("read", ["evaluate", "inspect", "load", "pretrained"])
 @pytest.mark.parametrize("lose", ["metadata/metadata", "ema", "average/_METADATA", "everything", "checkpoints is a file"])
 def test_damaged_folders_are_refused_in_one_line(copied, monkeypatch, tiny, read, lose):

@@ -49,6 +49,7 @@ def config_of(image=(), text=(), batch_size=4, resnet=None, words=None, convolut
     return to_config(config.to_dict())
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("changes", [
     {}, {"image": {"pooling": "map", "projection": "linear"}, "text": {"pooling": "map", "causal": False}},
     {"image": {"pooling": "mean", "registers": 3, **STEM}, "text": {"pooling": "cls", "causal": False}},
@@ -69,6 +70,7 @@ GRAPH = dict(heads=2, mlp_dim=320)
 STACKS = ("cross_attention", "merged", "co_attention")
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("width", [128, 64], ids=["as wide as the towers", "narrower"])
 @pytest.mark.parametrize(("kind", "changes"), [
     ("cross_attention", {}), ("merged", {}), ("merged", dict(class_token=True, projected=True)), ("co_attention", {}),
@@ -98,7 +100,8 @@ def test_an_update_is_three_forward_passes_and_the_pairs():
     assert two - 2 * one == 3 * 2 * 64 * (16**2 - 2 * 8**2)
 
 
-@pytest.mark.parametrize(("wrong", "pairs"), [("both", 3), ("text", 2), ("image", 2)])
+@pytest.mark.variants
+@pytest.mark.parametrize(("negatives_from", "pairs"), [("both", 3), ("text", 2), ("image", 2)])
 def test_matching_fuses_each_pair_that_it_asks_about(negatives_from, pairs):
     config = config_of(text={"causal": False, "pooling": "first"})
     fusion = schema.ConcatenationFusion(width=96, mlp_dim=320)
@@ -123,6 +126,7 @@ def test_a_masked_autoencoder_has_the_products_that_its_traced_program_has():
     assert counted_flops(program.jaxpr) * 3 * config.data.batch_size == train_step_flops(config) * 4
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("objective", [dict(kind="masked_image"), dict(kind="masked_joint", keep_last=False, keep_first=False)])
 def test_masked_patches_have_the_products_that_their_traced_program_has(objective):
     config = base()
@@ -141,6 +145,7 @@ def test_masked_patches_have_the_products_that_their_traced_program_has(objectiv
     assert counted * config.data.batch_size == pytest.approx(train_step_flops(config), rel=1e-6)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("hidden_dim", [None, 40])
 @pytest.mark.parametrize(("of", "kind"), [("image", None), ("text", None), ("fused", "concatenation"), ("fused", "graph"),
                                           ("fused", "co_attention"), ("fused", "cross_attention")])

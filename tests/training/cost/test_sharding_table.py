@@ -62,6 +62,7 @@ def test_the_parts_of_all_devices_make_the_whole(table):
     assert total(rows, "optimizer state") == 2 * total(rows, "parameters") + 8
 
 
+@pytest.mark.full
 def test_no_device_is_needed():
     """Where JAX is told to use a TPU that is not there, whatever touched a device would fail."""
     result = subprocess.run([sys.executable, "-m", "vlp_jax.inspect", "--sharding", CONFIG, "--devices=64"], cwd=ROOT, text=True,

@@ -57,6 +57,7 @@ def test_a_trace_that_would_never_start_is_refused(tmp_path, tiny):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.full
 def test_every_row_tells_the_speed_and_where_the_time_went(runs):
     for row in rows(runs[0][0]):
         computing = 1 - row["train/data_wait_fraction"]  # a step's seconds are without what it waited for its data
