@@ -62,6 +62,7 @@ def get_config(variant="full"):
 def small(config):
     config = on_emoji(config)
     config.ema = 0.98
+    config.model.image.initialization = "xavier"  # 0.02 is a standard deviation for widths of 768
     config.model.text.update(NO_DROPOUT)
     config.model.fusion.update(NO_DROPOUT)
     config.objectives.contrastive.update(queue=256, alpha_warmup=300)
