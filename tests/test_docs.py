@@ -1,6 +1,6 @@
 """README and docs/: generated pages, links, files, keys and flags that are named there exist."""
 
-import ast
+import itertools
 import pathlib
 import re
 import sys
@@ -14,7 +14,7 @@ sys.path.append(str(ROOT / "docs"))
 import make_config_keys  # noqa: E402
 from make_config_keys import Config, has_key  # noqa: E402
 
-from vlp_jax.config import base, load_config, to_tree  # noqa: E402
+from vlp_jax.config import base, load_config  # noqa: E402
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "launch/README.md",
          *sorted((ROOT / "docs").glob("*.md"))]
@@ -140,18 +140,28 @@ def test_lines_of_prose_are_at_most_132_columns(page):
     assert not [line for line in lines if len(line) > 132 and " " in line.strip() and not line.startswith("|")]
 
 
-def test_the_flags_of_open_clip_that_have_keys_set_them():
-    """The overrides that docs/from_open_clip.md names by value, read by the parser."""
-    text = (ROOT / "docs/from_open_clip.md").read_text()
-    values = dict(re.findall(r"`((?:optimizer|precision|accumulation|objectives|model)\.[\w.]+)` = `([^`]+)`", text))
-    values |= dict(re.findall(r"`(optimizer\.[\w.]+)=([a-z]+)`", text))
-    assert values["optimizer.schedule.kind"] and values["precision.compute"] == "bfloat16"
-    for key, value in values.items():
-        key = key.replace("NAME", "contrastive")
-        tree = to_tree(load_config("clip_b16", [(key, value)]))
-        for part in key.split("."):
-            tree = tree[part]
-        assert tree == (list(ast.literal_eval(value)) if value.startswith("(") else value), key
+SPANS = r"(?:`[^`]+`(?:, | or )?)+"
+
+
+def valued_keys():
+    """(key, value) of the tables for those who come from elsewhere, "`KEY`, `KEY` = `VALUE`, `VALUE`" and "`KEY=VALUE`"."""
+    for name in ("from_open_clip", "from_big_vision"):
+        text = (ROOT / f"docs/{name}.md").read_text()
+        for keys, values in re.findall(rf"({SPANS}) = ({SPANS})", text):
+            yield from itertools.product(re.findall(r"`([^`]+)`", keys), re.findall(r"`([^`]+)`", values))
+        for key, value in re.findall(r"`(\w+\.[\w.]+)=([^`]+)`", text):
+            if value not in ("K", "folder:DIR", "tfds:DIR/SPLIT"):
+                yield key, value
+
+
+def test_values_that_are_named_for_keys_are_read():
+    """As overrides of clip_b16, with a set of images to evaluate on."""
+    pairs = [(key, value) for key, value in valued_keys() if has_key(key)]
+    assert {("optimizer.schedule.kind", "warmup_stable_decay"), ("data.images.resize", "letterbox"),
+            ("evaluators.NAME.templates", "imagenet"), ("optimizer.decay_coupling", "schedule")} <= set(pairs)
+    for key, value in pairs:
+        key = key.replace("objectives.NAME", "objectives.contrastive").replace("evaluators.NAME", "evaluators.imagenet")
+        load_config("clip_b16", [("evaluators.imagenet.source", "folder:DIR"), (key, value)])
 
 
 def test_every_page_is_in_the_site_s_navigation():
