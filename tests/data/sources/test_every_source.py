@@ -286,33 +286,33 @@ def test_two_steps_of_training_are_the_same_from_every_source(spec, two_steps, e
     assert losses[0] != losses[1]
 
 
-# What README says
+# The commands of docs/data.md
 
-PLACES = {  # kind: (who writes it, the folder that README names)
+PLACES = {  # kind: (who writes it, the folder that the page names)
     "webdataset": ("webdataset", "/data/tars"), "parquet": ("parquet, struct", "/data/parquet"), "jsonl": ("jsonl", "/data/jsonl"),
     "csv": ("csv", "/data/csv"), "folder": ("folder", "/data/classes"), "tfds": ("tfds", "/data/mine/1.0.0"),
     "arrayrecord": ("arrayrecord", "/data/prepared"), "synthetic": ("synthetic", None), "embedded": (None, None)}
 
 
-def readme_commands(door):
-    """The arguments of every command for a door in README's section on data."""
-    section = (ROOT / "README.md").read_text().split("## Your data")[1].split("\n## ")[0]
+def documented_commands(entry_point):
+    """The arguments of every command of an entry point in docs/data.md, section "Your data"."""
+    section = (ROOT / "docs/data.md").read_text().split("## Your data")[1].split("\n## ")[0]
     lines = section.replace("\\\n", " ").splitlines()
-    return [shlex.split(line)[3:] for line in lines if line.startswith(f"    python -m vlp_jax.{door} ")]
+    return [shlex.split(line)[3:] for line in lines if line.startswith(f"    python -m vlp_jax.{entry_point} ")]
 
 
 def train_commands():
     """By kind of source, which is in the last argument."""
-    return {words[-1].split("source=")[1].partition(":")[0]: words for words in readme_commands("main")}
+    return {words[-1].split("source=")[1].partition(":")[0]: words for words in documented_commands("main")}
 
 
-def test_the_readme_has_a_command_for_every_kind():
+def test_the_documentation_has_a_command_for_every_kind():
     assert set(train_commands()) == set(KINDS) == set(PLACES)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("kind", PLACES)
-def test_the_readme_s_command_trains(kind, tmp_path, tiny):
+def test_the_documented_command_trains(kind, tmp_path, tiny):
     writer, place = PLACES[kind]
     words = train_commands()[kind]
     if place:
@@ -326,22 +326,22 @@ def test_the_readme_s_command_trains(kind, tmp_path, tiny):
     assert [row["train/bad_examples"] for row in rows] == [0, 0]
 
 
-def test_the_readme_s_prepare_commands_work(tmp_path, monkeypatch):
+def test_the_documented_prepare_commands_work(tmp_path, monkeypatch):
     (tmp_path / "tars").mkdir()
     (tmp_path / "jsonl").mkdir()
     webdataset_tars(tmp_path / "tars")
     jsonl_files(tmp_path / "jsonl")
     monkeypatch.chdir(tmp_path)
-    for words in readme_commands("prepare"):
+    for words in documented_commands("prepare"):
         words = [word.replace("/data/", f"{tmp_path}/").replace("=32000", "=300") for word in words]
         assert prepare.main(words) == 0
     assert len(open_source(f"arrayrecord:{tmp_path}/prepared/train")) == COUNT
     assert (tmp_path / "captions.model").stat().st_size
 
 
-def test_the_readme_s_mixture_is_one(tmp_path):
-    """Its lines, run as they stand, on a tar with both fields and a folder of one class."""
-    lines = (ROOT / "README.md").read_text().split("**Several sources**")[1].split("\n\n")[1]
+def test_the_documented_mixture_is_one(tmp_path):
+    """Its lines, run unchanged, on a tar with both fields and a folder of one class."""
+    lines = (ROOT / "docs/data.md").read_text().split("**Several sources**")[1].split("\n\n")[1]
     config = base()
     exec(textwrap.dedent(lines), {"config": config})
     mixture = config.data.train.mixture.to_dict()
