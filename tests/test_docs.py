@@ -48,7 +48,7 @@ def test_the_page_of_config_keys_has_every_key_of_a_config():
 
 def test_comments_above_and_behind_a_field_are_its_meaning():
     comments = make_config_keys.comments(make_config_keys.hints_of(Config)["data"])
-    assert comments["batch_size"] == "examples a step, over all devices and hosts"
+    assert comments["batch_size"] == "examples per step, over all devices and hosts"
     assert comments["workers"].startswith("Processes that decode") and comments["workers"].endswith("(data/cores.py)")
 
 
