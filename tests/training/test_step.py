@@ -120,6 +120,6 @@ def test_the_fingerprint_changes_with_two_signs_and_with_every_order():
 
 
 def test_the_fingerprint_does_not_depend_on_how_arrays_lie_on_devices():
-    mesh = jax.build_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     spread = jax.device_put(TREE["a"], jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
     assert int(fingerprint({**TREE, "a": spread})) == int(fingerprint(TREE))
