@@ -121,7 +121,7 @@ def test_each_pair_is_asked_about_beside_a_wrong_text_and_a_wrong_image_never_of
         np.testing.assert_allclose(loss.metrics["positive_rate"], 1 / 3, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("wrong", "same"), [("text", 0), ("image", 1)])
+@pytest.mark.parametrize(("negatives_from", "same"), [("text", 0), ("image", 1)])
 def test_asked_about_one_kind_of_wrong_pair_alone_half_of_the_pairs_are_right(negatives_from, same):
     pairs, loss = asked_pairs("uniform", batch_of(8), negatives_from=negatives_from)
     rows = np.arange(8)
@@ -169,7 +169,7 @@ def test_the_module_hands_over_the_scale_of_its_contrastive_objective(changes):
     np.testing.assert_allclose(module.apply(variables, method="learned_scale"), 7.0, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("wrong", "rate"), [("image", 0.5), ("text", 0.1), ("both", 0.4), ("image", 0.0)])
+@pytest.mark.parametrize(("negatives_from", "rate"), [("image", 0.5), ("text", 0.1), ("both", 0.4), ("image", 0.0)])
 def test_asked_about_once_a_pair_is_wrong_as_often_as_it_is_said(negatives_from, rate):
     rows, seen = np.arange(8), []
     for seed in range(60):

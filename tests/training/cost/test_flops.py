@@ -98,7 +98,7 @@ def test_an_update_is_three_forward_passes_and_the_pairs():
     assert two - 2 * one == 3 * 2 * 64 * (16**2 - 2 * 8**2)
 
 
-@pytest.mark.parametrize(("wrong", "pairs"), [("both", 3), ("text", 2), ("image", 2)])
+@pytest.mark.parametrize(("negatives_from", "pairs"), [("both", 3), ("text", 2), ("image", 2)])
 def test_matching_fuses_each_pair_that_it_asks_about(negatives_from, pairs):
     config = config_of(text={"causal": False, "pooling": "first"})
     fusion = schema.ConcatenationFusion(width=96, mlp_dim=320)
