@@ -7,7 +7,7 @@ python benchmarks/accelerator_step.py --open-clip=ViT-B-16 [--batch=512] [--comp
 
 The second form uses OpenCLIP's model, loss and optimizer groups with bfloat16 autocast (its `--precision amp_bf16`) and
 fused AdamW, on one GPU. Both time whole blocks of steps and wait for the last update. Prints one line of JSON, in which
-`memory_gigabytes` is the peak memory in use, and `bill_gigabytes` the compiler's estimate of it.
+`memory_gigabytes` is the peak memory in use, and `estimated_gigabytes` the compiler's estimate of it.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def our_step(given, arguments):
             **rates(seconds, config.data.batch_size), "compile_seconds": compile_seconds, "loss": loss,
             "model_flops_utilisation": flops / seconds / (chip.flops * layout.mesh.size) if chip else None,
             "memory_gigabytes": used["peak_bytes_in_use"] / 1e9 if used else None,
-            "bill_gigabytes": (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 1e9}
+            "estimated_gigabytes": (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 1e9}
 
 
 def random_array(rng, like, vocabulary):

@@ -52,11 +52,11 @@ def compile_row(name):
     config, topology, batch, overrides = ROWS[name]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "vlp_jax.compile", f"--config={ROOT}/configs/{config}.py", f"--topology={topology}",
-                   f"--json={folder}/bill.json", f"--config.data.batch_size={batch}", *(f"--config.{item}" for item in overrides)]
+                   f"--json={folder}/cost.json", f"--config.data.batch_size={batch}", *(f"--config.{item}" for item in overrides)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-        if not pathlib.Path(folder, "bill.json").exists():
+        if not pathlib.Path(folder, "cost.json").exists():
             raise SystemExit(f"{name}: {done.stderr[-2000:]}")
-        cost = json.loads(pathlib.Path(folder, "bill.json").read_text())
+        cost = json.loads(pathlib.Path(folder, "cost.json").read_text())
     return cost | {"config": config, "overrides": list(overrides), "date": time.strftime("%Y-%m-%d")}
 
 

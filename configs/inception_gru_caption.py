@@ -32,10 +32,10 @@ def get_config(variant="full"):
     config.optimizer.update(kind="adam", learning_rate=1e-3, b1=0.9, b2=0.999, epsilon=1e-7)
     config.optimizer.schedule.update(kind="constant")
     config.precision.compute = "bfloat16"
-    return text_generator(variant_of(config, variant, on_emoji), variant)
+    return captioner(variant_of(config, variant, on_emoji), variant)
 
 
-def text_generator(config, variant):
+def captioner(config, variant):
     """Captions are looked at. Statistics of few places, in nearly fifty layers, would make a run hang on rounding errors: there,
     GroupNorm of a single group stands for BatchNorm."""
     if variant != "full":

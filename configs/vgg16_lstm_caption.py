@@ -32,10 +32,10 @@ def get_config(variant="full"):
     config.optimizer.update(kind="adam", learning_rate=4e-4, b1=0.8, b2=0.999, epsilon=1e-8, clip_norm=1.0)
     config.optimizer.schedule.update(kind="constant")
     config.precision.compute = "bfloat16"
-    return text_generator(variant_of(config, variant, on_emoji), variant)
+    return captioner(variant_of(config, variant, on_emoji), variant)
 
 
-def text_generator(config, variant):
+def captioner(config, variant):
     """Captions are looked at; a narrow decoder has little to drop, and a short run no time for it."""
     if variant == "small":
         config.steps = 1000

@@ -31,10 +31,10 @@ def get_config(variant="full"):
     config.optimizer.update(learning_rate=6e-4, b1=0.9, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0)
     config.optimizer.schedule.update(kind="cosine", warmup=0.01, final=0.1)
     config.precision.compute = "bfloat16"
-    return text_generator(variant_of(config, variant, on_emoji), variant)
+    return captioner(variant_of(config, variant, on_emoji), variant)
 
 
-def text_generator(config, variant):
+def captioner(config, variant):
     """Captions are looked at."""
     if variant != "full":
         config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("captions",)))

@@ -27,7 +27,6 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
-
 @pytest.hookimpl(tryfirst=True)  # before `-m` is evaluated
 def pytest_collection_modifyitems(items):
     """Marks as `full` all cases but the first of a test marked `variants`, in the order of their declaration."""

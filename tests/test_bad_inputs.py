@@ -82,7 +82,7 @@ def tar_of(tmp_path):
 
 
 @pytest.mark.parametrize(("override", "words"), [
-    ("--config.optimiser.rate=1", ["optimiser", "optimizer", "clip_emoji.py"]),
+    ("--config.optimiser.learning_rate=1", ["optimiser", "optimizer", "clip_emoji.py"]),
     ("--config.optimizer.learning_rat=1", ["optimizer.learning_rat", "'learning_rate'", "clip_emoji.py"]),
     ("--config.data.batch_size=many", ["data.batch_size", "many"]),
     ("--config.ema=1.5", ["ema", "1.5", "between 0.0 and 1.0"]),

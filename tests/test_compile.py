@@ -53,10 +53,10 @@ gpu = pytest.mark.skipif(importlib.util.find_spec("jax_cuda12_plugin") is None,
 
 @pytest.mark.compile
 @tpu
-def test_a_small_config_compiles_for_a_tpu_and_gives_its_bill(tmp_path):
-    done = door(f"--config={CONFIG}:smoke", "--topology=v5e:2x2", f"--json={tmp_path}/bill.json")
+def test_a_small_config_compiles_for_a_tpu_and_gives_its_cost(tmp_path):
+    done = door(f"--config={CONFIG}:smoke", "--topology=v5e:2x2", f"--json={tmp_path}/cost.json")
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "bill.json").read_text())
+    found = json.loads((tmp_path / "cost.json").read_text())
     assert found.keys() >= KEYS
     assert all(isinstance(found[key], int) for key in found if key.endswith("_bytes"))
     # AdamW: parameters and two moments, float32, and the batch of 16 a chip (bytes, ids and masks) beside a few scalars
@@ -76,9 +76,9 @@ def test_a_small_config_compiles_for_a_tpu_and_gives_its_bill(tmp_path):
 def test_what_does_not_fit_is_status_2_with_a_fix_and_two_topologies_are_a_table(tmp_path):
     wide = ["--config.model.image.width=4096", "--config.model.image.mlp_dim=16384", "--config.model.image.heads=32",
             "--config.model.image.depth=48"]
-    done = door(f"--config={CONFIG}:smoke", "--topology=v5e:2x2,v5p:2x2x1", f"--json={tmp_path}/bills.json", *wide)
+    done = door(f"--config={CONFIG}:smoke", "--topology=v5e:2x2,v5p:2x2x1", f"--json={tmp_path}/costs.json", *wide)
     assert done.returncode == 2, done.stderr
-    small, large = json.loads((tmp_path / "bills.json").read_text())
+    small, large = json.loads((tmp_path / "costs.json").read_text())
     assert not small["fits"] and large["chip_memory_bytes"] > small["chip_memory_bytes"]
     assert small["memory_bytes"] > 3 * 4 * small["parameters"] * 0.9
     assert "nearest fix: --config.mesh.fsdp=4" in done.stdout
@@ -88,9 +88,9 @@ def test_what_does_not_fit_is_status_2_with_a_fix_and_two_topologies_are_a_table
 @pytest.mark.compile
 @tpu
 def test_other_tpus_and_two_slices_compile_and_what_crosses_slices_is_told_apart(tmp_path):
-    done = door(f"--config={CONFIG}:smoke", "--topology=v4:2x2x1,v6e:2x2,2*v5e:2x2", f"--json={tmp_path}/bills.json")
+    done = door(f"--config={CONFIG}:smoke", "--topology=v4:2x2x1,v6e:2x2,2*v5e:2x2", f"--json={tmp_path}/costs.json")
     assert done.returncode == 0, done.stderr
-    *single, double = json.loads((tmp_path / "bills.json").read_text())
+    *single, double = json.loads((tmp_path / "costs.json").read_text())
     assert [cost["chip_memory_bytes"] for cost in single] == [CHIPS[name].memory_bytes for name in ("v4", "v6e")]
     assert all(cost["floor_network_seconds"] is None and cost["collectives"]["all-reduce"]["network_bytes"] == 0 for cost in single)
     assert double["chips"] == 8 and double["floor_network_seconds"] > 0
@@ -101,10 +101,10 @@ def test_other_tpus_and_two_slices_compile_and_what_crosses_slices_is_told_apart
 @tpu
 def test_fsdp_gathers_parameters_and_scatters_their_gradients_on_a_tpu(tmp_path):
     """Each chip sends seven eighths of every large parameter's bfloat16 copy, and of every gradient."""
-    done = door(f"--config={CONFIG}:smoke", "--topology=v5e:2x4", f"--json={tmp_path}/bill.json", "--config.mesh.data=1",
+    done = door(f"--config={CONFIG}:smoke", "--topology=v5e:2x4", f"--json={tmp_path}/cost.json", "--config.mesh.data=1",
                 "--config.mesh.fsdp=-1", "--config.mesh.replicate_below=0")
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "bill.json").read_text())
+    found = json.loads((tmp_path / "cost.json").read_text())
     assert found["collectives"]["all-gather"]["sent_bytes"] >= 7 / 8 * 2 * 0.5 * found["parameters"]
     assert found["collectives"]["reduce-scatter"]["sent_bytes"] > 0
     assert found["arguments_bytes"] < 3 * 4 * found["parameters"]
@@ -114,9 +114,9 @@ def test_fsdp_gathers_parameters_and_scatters_their_gradients_on_a_tpu(tmp_path)
 @tpu
 def test_what_clip_b16_keeps_on_64_chips_stays_under_8_gigabytes(tmp_path):
     """The full config at its size: the smallest steps do not show what a compiler keeps twice."""
-    done = door(f"--config={CONFIG}", "--topology=v5e:8x8", "--config.data.batch_size=8192", f"--json={tmp_path}/bill.json")
+    done = door(f"--config={CONFIG}", "--topology=v5e:8x8", "--config.data.batch_size=8192", f"--json={tmp_path}/cost.json")
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "bill.json").read_text())
+    found = json.loads((tmp_path / "cost.json").read_text())
     assert found["rematerialisation"] == "save_matmuls" and found["temporaries_bytes"] < 8.0e9
 
 
@@ -147,9 +147,9 @@ print("tpu_custom_call" in compiled.as_text(), compiled.memory_analysis().temp_s
 @gpu
 @pytest.mark.parametrize("topology", ["h100:8", "h200:16"])
 def test_a_small_config_compiles_for_gpus(topology, tmp_path):
-    done = door(f"--config={CONFIG}:smoke", f"--topology={topology}", f"--json={tmp_path}/bill.json")
+    done = door(f"--config={CONFIG}:smoke", f"--topology={topology}", f"--json={tmp_path}/cost.json")
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "bill.json").read_text())
+    found = json.loads((tmp_path / "cost.json").read_text())
     assert found["temporaries_bytes"] > 0 and found["collectives"]["all-reduce"]["count"] > 0
     assert (found["floor_network_seconds"] is not None) == (found["chips"] > 8)
 
@@ -160,7 +160,7 @@ def test_a_small_config_compiles_for_gpus(topology, tmp_path):
 @tpu
 def test_a_topology_or_file_that_cannot_be_is_said_before_anything_is_compiled(tmp_path):
     for arguments, words in ((["--topology=v5e:2x2,v5e:3x5"], "v5e:3x5"),
-                             (["--topology=v5e:2x2", f"--json={tmp_path}/none/bill.json"], "none/bill.json cannot be written")):
+                             (["--topology=v5e:2x2", f"--json={tmp_path}/none/cost.json"], "none/cost.json cannot be written")):
         done = door(f"--config={CONFIG}:smoke", *arguments)
         assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
         assert not done.stdout

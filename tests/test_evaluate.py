@@ -111,7 +111,7 @@ def test_answers_are_learned_and_written_and_ranked_alike_in_training_and_after_
     assert rows[-1]["held_out/answers_samples"] == 8 and rows[-1]["held_out/answers_exact_match"] > 0.8
     text = (tmp_path / "run/answers/held_out-000120.txt").read_text()
     assert text.startswith("1. what colour is it?\n   written: ") and "2. is it a picture?\n   written: yes\n   true: yes\n" in text
-    for more in ([], ["--num_beams=4", "--length-penalty=0.5", "--early-stopping=never"]):
+    for more in ([], ["--num-beams=4", "--length-penalty=0.5", "--early-stopping=never"]):
         capsys.readouterr()
         flags = [f"--workdir={tmp_path}/run", f"--source={source}", *more]
         assert evaluate.main([*flags, "--evaluators=classification,answers"]) == 0
@@ -122,8 +122,8 @@ def test_answers_are_learned_and_written_and_ranked_alike_in_training_and_after_
     with pytest.raises(ConfigError, match="--length-penalty, --early-stopping: are for beam search"):
         evaluate.main([f"--workdir={tmp_path}/run", f"--source={source}", "--length-penalty=2", "--evaluators=answers"])
     for beams, tasks, words in (("0", "answers", "must be at least 1"), ("2", "classification", "captions and answers")):
-        with pytest.raises(ConfigError, match=f"--num_beams: .*{words}"):
-            evaluate.main([f"--workdir={tmp_path}/run", f"--source={source}", f"--num_beams={beams}", f"--evaluators={tasks}"])
+        with pytest.raises(ConfigError, match=f"--num-beams: .*{words}"):
+            evaluate.main([f"--workdir={tmp_path}/run", f"--source={source}", f"--num-beams={beams}", f"--evaluators={tasks}"])
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_the_loss_on_held_out_captions_is_measured_and_captions_need_a_decoder(t
     assert main.main([f"--config={ROOT}/configs/vit_gpt2.py:smoke", f"--workdir={tmp_path}/run", *flags]) == 0
     capsys.readouterr()
     flags = [f"--workdir={tmp_path}/run", "--source=embedded:emoji/val_concept"]
-    assert evaluate.main([*flags, "--evaluators=captions", "--num_beams=2"]) == 0
+    assert evaluate.main([*flags, "--evaluators=captions", "--num-beams=2"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert 4 < found["caption_loss"] < 12 and found["captions"].count("true: ") == 5  # ln 4096 is 8.3
     with pytest.raises(ConfigError, match="retrieval"):

@@ -121,7 +121,7 @@ def test_what_is_stated_is_what_the_state_takes(tiny):
 
 @pytest.mark.parametrize("error", [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 134938738832 bytes."),
                                    MemoryError()], ids=["XLA", "Python"])
-def test_out_of_memory_in_the_step_gives_the_bill_and_what_would_help(tiny, tmp_path, monkeypatch, capsys, error):
+def test_out_of_memory_in_the_step_gives_the_cost_and_what_would_help(tiny, tmp_path, monkeypatch, capsys, error):
     def exhausted(*_):
         raise error
 

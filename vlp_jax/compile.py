@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     flags = Flags(prog="compile", description=__doc__)
     flags.add_argument("--config", required=True, help="a config by its name, or a file with get_config(); NAME:VARIANT")
     flags.add_argument("--topology", required=True, help="v5e:16x16 or h100:8; several with commas; 2*v5e:16x16: two slices")
-    flags.add_argument("--json", help="file to write the bill to, a list for several topologies")
+    flags.add_argument("--json", help="file to write the cost estimate to, a list for several topologies")
     flags.add_argument("--find-batch", action="store_true", help="find the largest batch that fits, by compiling several")
     given, overrides = flags.parse_with_overrides(arguments)
     config = load_config(given.config, overrides)

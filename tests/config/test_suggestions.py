@@ -17,7 +17,8 @@ CLIP_EMOJI = f"{ROOT}/configs/clip_emoji.py"
 
 @pytest.mark.parametrize(("key", "meant"), [
     ("batch_size", "data.batch_size"), ("optimizer.lr", "optimizer.learning_rate"), ("learning_rate", "optimizer.learning_rate"),
-    ("data.lr", "optimizer.learning_rate"), ("dtype", "precision.compute"), ("model.dtype", "precision.compute"),
+    ("data.lr", "optimizer.learning_rate"), ("optimizer.rate", "optimizer.learning_rate"), ("average", "ema"),
+    ("dtype", "precision.compute"), ("model.dtype", "precision.compute"),
     ("warmup", "optimizer.schedule.warmup"), ("optimizer.warmup", "optimizer.schedule.warmup"),
     ("optimizer.warmup_steps", "optimizer.schedule.warmup"), ("num_epochs", "epochs"), ("train.batch_size", "data.batch_size"),
     ("modle.text.width", "model"),
@@ -31,6 +32,13 @@ def test_a_suggestion_is_looked_for_in_the_whole_config(key, meant):
     with pytest.raises(ConfigError, match=f"^config error: {key}") as caught:
         load_config(CLIP_EMOJI, [(key, "3")])
     assert f"{key}: unknown key (did you mean {meant!r}?)" in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "meant"), [("softmax", "clip"), ("sigmoid", "siglip"), ("image_views", "simclr"),
+                                             ("Clip", "clip")])
+def test_a_kind_is_found_by_its_other_names(kind, meant):
+    with pytest.raises(ConfigError, match=f"got '{kind}' .did you mean '{meant}'"):
+        load_config(CLIP_EMOJI, [("objectives.contrastive.kind", kind)])
 
 
 def test_every_synonym_leads_to_a_key_that_exists():

@@ -1,4 +1,4 @@
-"""One of several hosts without a model: `python host_process.py BEHAVIOUR PORT HOSTS HOST`, started by test_hosts.py."""
+"""One of several hosts without a model: `python host_process.py BEHAVIOUR PORT HOSTS HOST`, started by test_processes.py."""
 
 import os
 import signal

@@ -49,14 +49,14 @@ def test_the_loss_is_a_weighted_sum_of_cross_entropy_and_divergence_from_the_ave
     module, params, ema, batch = parts
     counts = {"distillation": {"objectives_words": {"updates": jnp.int32(updates)}}}
     lessons = module.apply({"params": ema, **counts}, batch, method="teacher_outputs", rngs={"teacher": jax.random.key(1)})
-    masked, uses_teacher = lessons["objectives_words"]
+    masked, taught = lessons["objectives_words"]
     loss, after = module.apply({"params": params, **counts}, {**batch, "teacher": lessons}, mutable="distillation")
 
     def told(module, batch):
         encodings = module.encode(batch, {"image"}, False)
         return module.objectives["words"].told(encodings, masked, batch, module.model)
 
-    p, q = log_softmax(module.apply({"params": params, **counts}, batch, method=told)), log_softmax(uses_teacher)
+    p, q = log_softmax(module.apply({"params": params, **counts}, batch, method=told)), log_softmax(taught)
     np.testing.assert_allclose(q, log_softmax(module.apply({"params": ema, **counts}, batch, method=told)), atol=1e-5)
     chosen = np.asarray(masked.chosen)
     cross_entropy = -np.take_along_axis(p, batch["text"][..., None], -1)[..., 0][chosen].mean()

@@ -122,12 +122,12 @@ def test_the_averaged_model_drops_activations_where_it_is_asked_to_and_others_th
     params = variables.pop("params")
     state = TrainState(jnp.int32(0), params, None, params, dict(variables), None)
 
-    def uses_teacher(key):
+    def taught(key):
         return with_teacher(config, module, state, batch, jax.random.key(key))["teacher"]["text_embedding"]
 
     whole, need = {"params": params, **variables}, "text_embedding"
     plain = module.apply(whole, batch, rngs={"teacher": jax.random.key(1)}, method="teacher_outputs")[need]
     trained = module.apply(whole, batch, {need}, True, rngs={"dropout": jax.random.key(1)}, method="encode")[need]
-    np.testing.assert_array_equal(uses_teacher(1), uses_teacher(1))
-    assert (np.abs(uses_teacher(1) - plain).max() > 1e-2) == (np.abs(uses_teacher(1) - uses_teacher(2)).max() > 1e-2) == drops
-    assert np.abs(uses_teacher(1) - trained).max() > 1e-2  # not the same masks
+    np.testing.assert_array_equal(taught(1), taught(1))
+    assert (np.abs(taught(1) - plain).max() > 1e-2) == (np.abs(taught(1) - taught(2)).max() > 1e-2) == drops
+    assert np.abs(taught(1) - trained).max() > 1e-2  # not the same masks

@@ -31,7 +31,7 @@ def experiment(kind="adamw", **mesh):
     config.data.batch_size = BATCH
     config.model.image.update(TOWER, patch_size=4, image_size=8)
     config.model.text.update(TOWER, vocab_size=24, length=5)
-    config.optimizer.update(kind=kind, rate=0.01, weight_decay=0.1)
+    config.optimizer.update(kind=kind, learning_rate=0.01, weight_decay=0.1)
     config.mesh.update(mesh, replicate_below=SMALL)
     return to_config(config.to_dict())
 

@@ -191,10 +191,10 @@ def test_what_another_host_cannot_read_stops_this_one_too(tiny, source, tmp_path
 
     def told(what, fault):
         assert fault is None
-        return [None, ["DamagedCheckpoint", "average: cut short"] if what.startswith("average of ") else None]
+        return [None, ["DamagedCheckpoint", "ema: cut short"] if what.startswith("ema of ") else None]
 
     monkeypatch.setattr(read_errors, "exchange", told)
-    with pytest.raises(CheckpointError, match="checkpoints/2: is damaged: average: cut short"):
+    with pytest.raises(CheckpointError, match="checkpoints/2: is damaged: ema: cut short"):
         initialize_state(state, origins, run.layout)
     assert vlp_jax.load(source)[1]["params"]  # of one host alone: it asks nobody
 

@@ -17,7 +17,7 @@ from vlp_jax.config.durations import DURATIONS
 from vlp_jax.config.graphs import with_box_count
 from vlp_jax.config.overrides import Raw
 from vlp_jax.config.problems import Problems
-from vlp_jax.config.suggestions import sections_in, suggestion
+from vlp_jax.config.suggestions import KINDS, sections_in, suggestion
 from vlp_jax.config.targets import with_outputs
 from vlp_jax.config.unused import check_unused
 from vlp_jax.errors import ConfigError
@@ -219,9 +219,10 @@ class _Parser:
             value = next((choice for choice in choices if str(choice) == value
                           or (isinstance(choice, bool) and str(choice) == value.capitalize())), value)
         if value not in choices:
-            closest = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1, cutoff=0.0)
-            self.fail(path, f"must be one of {', '.join(map(repr, choices))}, got {str(value)!r} "
-                            f"(did you mean {closest[0]!r}?)", value)
+            meant = KINDS.get(str(value).lower())
+            if meant not in choices:
+                meant, = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1, cutoff=0.0)
+            self.fail(path, f"must be one of {', '.join(map(repr, choices))}, got {str(value)!r} (did you mean {meant!r}?)", value)
         return choices[choices.index(value)]
 
     def mapping(self, item: Any, value: Any, path: str) -> dict:

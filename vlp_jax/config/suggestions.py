@@ -63,7 +63,7 @@ SYNONYMS = {
     "rematerialisation": ("remat", "remat_policy", "grad_checkpointing", "gradient_checkpointing", "activation_checkpointing",
                           "rematerialization"),
     "initialization": ("init", "initialisation", "initializer"),
-    "ema": ("ema_decay", "use_ema", "model_ema", "ema_rate", "polyak"),
+    "ema": ("ema_decay", "use_ema", "model_ema", "ema_rate", "polyak", "average"),
     "accumulation.microbatches": ("accum_freq", "grad_accum", "grad_accum_steps", "gradient_accumulation_steps", "accumulate",
                                   "accumulation_steps", "microbatch_size", "accumulate_grad_batches"),
     "precision.compute": ("dtype", "amp", "bf16", "fp16", "mixed_precision", "compute_dtype", "half_precision", "param_dtype",
@@ -81,6 +81,9 @@ SYNONYMS = {
     "evaluators.NAME.tasks": ("metrics", "eval_tasks"),
     "evaluators.NAME.templates": ("prompts", "prompt_templates", "zeroshot_templates"),
     "evaluators.NAME.num_beams": ("beams", "beam_size"),
+    "std": ("deviation", "stddev", "standard_deviation"),
+    "negatives_from": ("wrong",),
+    "features": ("of",),
     "objectives": ("loss", "losses", "loss_type", "objective"),
     "objectives.NAME.initial_scale": ("temperature", "logit_scale", "init_logit_scale", "temperature_init", "tau"),
     "objectives.NAME.initial_bias": ("logit_bias", "init_logit_bias", "bias_init"),
@@ -88,6 +91,9 @@ SYNONYMS = {
     "watchdog.seconds": ("timeout", "hang_timeout"),
 }
 CALLED = {name: end for end, names in SYNONYMS.items() for name in names}
+# Other names of kinds, for which the spelling alone would suggest another kind.
+KINDS = {"softmax": "clip", "infonce": "clip", "info_nce": "clip", "sigmoid": "siglip", "image_views": "simclr",
+         "nt_xent": "simclr"}
 
 
 def flag_suggestion(flag: str, schema: type) -> str:

@@ -34,7 +34,7 @@ class CoordinatorProxy:
                                         stdout=subprocess.PIPE, start_new_session=True)  # Ctrl-C must not reach it
         self.address = f"unix:{self.process.stdout.readline().decode().strip()}"
         if self.address == "unix:":
-            raise OSError(f"the relay to host 0 did not start: {sys.executable} {__file__} ended with {self.process.wait()}")
+            raise OSError(f"the proxy to host 0 did not start: {sys.executable} {__file__} ended with {self.process.wait()}")
         threading.Thread(target=self.listen, daemon=True, name="relay").start()
 
     def listen(self) -> None:

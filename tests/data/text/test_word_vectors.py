@@ -118,7 +118,7 @@ def test_the_text_tower_s_embeddings_begin_with_them(tmp_path, kind):
         np.testing.assert_array_equal(begun[number], vector)
         begun[number] = plain[number]
     np.testing.assert_array_equal(begun, plain)
-    np.testing.assert_array_equal(states[file].average["model"]["text"]["tokens"]["embedding"][words["red"]], [1, 2, 3, 4])
+    np.testing.assert_array_equal(states[file].ema["model"]["text"]["tokens"]["embedding"][words["red"]], [1, 2, 3, 4])
 
 
 def test_vectors_for_a_text_tower_that_nothing_reads_are_refused(tmp_path):

@@ -94,7 +94,7 @@ def test_generation_with_a_cache_continues_as_without_one(way):
         search = BeamSearch(num_beams=3, length_penalty=0.0, early_stopping="never")
         return greedy(step, state, starts, 5, end, padding), beam_search(step, state, starts, 5, end, padding, search, take_rows)
 
-    found, (num_beams, scores) = jax.jit(both)()
+    found, (texts, scores) = jax.jit(both)()
     text = np.full((3, 6), padding, np.int32)
     text[:, 0] = start
     for place in range(5):
@@ -102,7 +102,7 @@ def test_generation_with_a_cache_continues_as_without_one(way):
         logits = decode(model, text, None, MEMORY)[:, place]
         text[:, place + 1] = np.where(ended, padding, logits.argmax(axis=-1))
     np.testing.assert_array_equal(found, text[:, 1:])
-    best = np.concatenate([np.full((3, 1), start), num_beams[:, 0]], axis=1).astype(np.int32)
+    best = np.concatenate([np.full((3, 1), start), texts[:, 0]], axis=1).astype(np.int32)
     gains = jax.nn.log_softmax(decode(model, best, None, MEMORY))
     for row in range(3):
         length = list(best[row, 1:]).index(end) + 1 if end in best[row, 1:] else 5

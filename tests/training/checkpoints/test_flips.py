@@ -223,7 +223,7 @@ def test_other_names_among_the_checkpoints_are_named_and_ignored(copied, assembl
 
 @pytest.mark.variants
 @pytest.mark.parametrize("read", ["evaluate", "inspect", "load", "pretrained"])
-@pytest.mark.parametrize("lose", ["metadata/metadata", "ema", "average/_METADATA", "everything", "checkpoints is a file"])
+@pytest.mark.parametrize("lose", ["metadata/metadata", "ema", "ema/_METADATA", "everything", "checkpoints is a file"])
 def test_damaged_folders_are_refused_in_one_line(copied, monkeypatch, tiny, read, lose):
     workdir = copied()
     folder = workdir / "checkpoints"

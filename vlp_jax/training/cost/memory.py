@@ -15,7 +15,7 @@ from vlp_jax.errors import ConfigError, TrainingError, is_out_of_memory
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 ADVICE = ("a smaller data.batch_size, accumulation.microbatches, model.*.rematerialisation='full' and mesh.fsdp over more devices "
-          "take less; python -m vlp_jax.compile prints the bill of a step")
+          "take less; python -m vlp_jax.compile prints the cost of a step")
 
 
 def device_bytes(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> int:
