@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from stderr_lines import own_lines
 
 import vlp_jax
 from vlp_jax.command_line import give_devices_threads
@@ -130,7 +131,7 @@ def test_what_cannot_work_is_one_line_and_status_2(tmp_path, override, message):
     result = run(*command(tmp_path / "run", override))
     assert result.returncode == 2
     assert message in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    assert len(own_lines(result.stderr)) == 1
     assert not (tmp_path / "run").exists()
 
 
