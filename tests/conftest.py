@@ -29,13 +29,16 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` is evaluated
 def pytest_collection_modifyitems(items):
-    """Marks as `full` all cases but the first of a test marked `variants`, in the order of their declaration."""
+    """Marks as `full` all cases but the first of a test marked `variants`, in the order of their declaration. A slow case is slow
+    alone, so that no tier runs what another has run."""
     seen = set()
     for item in items:
-        if item.get_closest_marker("variants"):
-            test = (item.path, getattr(item, "originalname", item.name))
-            if test in seen and not item.get_closest_marker("slow"):
-                item.add_marker(pytest.mark.full)
+        test = (item.path, getattr(item, "originalname", item.name))
+        if item.get_closest_marker("variants") and test in seen:
+            item.add_marker(pytest.mark.full)
+        if item.get_closest_marker("slow"):
+            item.own_markers[:] = [mark for mark in item.own_markers if mark.name != "full"]
+        else:
             seen.add(test)
 
 

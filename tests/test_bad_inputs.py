@@ -119,6 +119,7 @@ def test_a_workdir_under_a_regular_file(refused, tmp_path, small):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("sample", "reason"), [((b"no picture at all", "a caption"), "damaged_image"),
                                                 pytest.param((png(9)[:200], "a caption"), "damaged_image", marks=pytest.mark.slow),
                                                 pytest.param((png(9), "  "), "empty_caption", marks=pytest.mark.slow)])

@@ -21,6 +21,7 @@ from vlp_jax.training.build import build_update
 CANDIDATES = np.array([[1, 5, 2, -1], [1, 5, 7, 2], [1, 9, 2, -1], [1, 3, 2, -1], [1, 12, 2, -1]], np.int32)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("decoder", ["transformer", "gru", pytest.param("lstm", marks=pytest.mark.slow)])
 def test_the_loss_is_the_cross_entropy_of_each_token_behind_the_start_and_rows_without_answer_add_none(decoder):
     config = config_of(decoder, label_smoothing=0.1)
@@ -42,6 +43,7 @@ def test_the_loss_is_the_cross_entropy_of_each_token_behind_the_start_and_rows_w
         assert any(np.any(value) for path, value in leaves(gradients).items() if path.startswith(part)), part
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("decoder", ["transformer", "gru", pytest.param("lstm", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shortlist", [pytest.param(32, marks=pytest.mark.slow), 2])
 def test_answers_are_ranked_by_their_log_likelihoods_among_those_with_likely_first_words(decoder, shortlist):

@@ -62,6 +62,7 @@ def parameters(decoder):
     return jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), jnp.float32), shapes)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("way", [pytest.param(way, marks=pytest.mark.slow if way == "scanned" else ()) for way in DECODERS])
 def test_loss_metrics_and_gradients_are_those_of_a_row_each(way):
     params, (plain, packed) = parameters(DECODERS[way]), batches()

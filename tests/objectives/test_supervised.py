@@ -212,6 +212,7 @@ def targets_of(rows=BATCH):
             "target_scores": (rng.random((rows, 3)) * (np.arange(rows)[:, None] % 3 > 0)).astype(np.float32)}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("beside", [pytest.param({}, id="alone"),
                                     pytest.param({"pairs": schema.SoftmaxContrastive()}, id="beside what couples the batch",
                                                  marks=pytest.mark.slow)])

@@ -49,6 +49,7 @@ def parts():
     return config, module, jax.tree.map(jnp.asarray, variables["params"])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("updates", [2, 5, 8, 9])
 @pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_loss_and_its_gradients_are_the_weighted_sum(parts, updates, count):

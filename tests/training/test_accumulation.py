@@ -164,6 +164,7 @@ TOWERS = {"matrices": lambda config: wide(config, drop=0.5),  # real towers comp
           "transformers": build_module}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("towers", ["matrices", pytest.param("transformers", marks=pytest.mark.slow)])
 def test_with_dropout_the_gradient_is_that_of_the_batch_whose_parts_drop_what_the_microbatches_drop(towers):
     config, count, names = experiment(**DROPS), 2, ("image_embedding", "text_embedding")

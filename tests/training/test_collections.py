@@ -52,6 +52,7 @@ def test_each_update_moves_the_running_statistics_alike_on_one_device_and_on_eig
         np.testing.assert_allclose(found[path], value, rtol=1e-4, atol=1e-6, err_msg=path)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("changes", [dict(kind="resnet"), pytest.param(dict(kind="resnet", rematerialisation="full"),
                                                                              marks=pytest.mark.slow)])
 def test_a_frozen_tower_keeps_its_statistics_and_gives_in_training_what_it_gives_in_evaluation(changes):

@@ -87,6 +87,7 @@ def saved(workdir):
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
 
 
+@pytest.mark.full
 def test_two_hosts_train_as_one_and_a_signal_to_either_saves_at_one_step_from_which_one_process_goes_on(two, one, tmp_path, capsys):
     workdir = tmp_path / "two"
     processes = two("steps=100000", "checkpoint.every_steps=none")

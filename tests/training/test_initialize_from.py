@@ -67,6 +67,7 @@ def fresh(train, tmp_path_factory):
     return parameters(train(tmp_path_factory.mktemp("fresh") / "run", *UNCHANGED))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("origin", "taken", "ema"), [
     pytest.param("", "", True, marks=pytest.mark.slow), pytest.param(",'ema':False", "", False, marks=pytest.mark.slow),
     pytest.param(",'parameters':('^model/',)", "model/", True, marks=pytest.mark.slow),
@@ -175,6 +176,7 @@ def test_what_cannot_be_taken_is_named_before_anything_is_written(train, tiny, s
     assert origin.parameters and all(path.startswith("model/image/") for path in origin.parameters)
 
 
+@pytest.mark.full
 def test_all_hosts_begin_with_the_step_that_host_0_finds_newest(tiny, source, tmp_path, monkeypatch):
     shutil.copytree(source, tmp_path / "origin")
     shutil.copytree(source / "checkpoints/2", tmp_path / "origin/checkpoints/3")  # which this host sees, and host 0 not yet
@@ -184,6 +186,7 @@ def test_all_hosts_begin_with_the_step_that_host_0_finds_newest(tiny, source, tm
     assert origin.step == 2 and origin.parameters
 
 
+@pytest.mark.full
 def test_what_another_host_cannot_read_stops_this_one_too(tiny, source, tmp_path, monkeypatch):
     overrides = split_overrides(tiny(SYNTHETIC, "steps=2", f"pretrained={{'a':{{'workdir':'{source}'}}}}"))[1]
     run = build_run(load_config(f"{ROOT}/configs/clip_emoji.py:smoke", overrides))

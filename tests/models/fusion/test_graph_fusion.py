@@ -195,6 +195,7 @@ def test_hidden_regions_may_hold_anything(layer):
     np.testing.assert_array_equal(np.asarray(fused.image_tokens)[shown], np.asarray(other.image_tokens)[shown])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("layer", [pytest.param("attention", marks=pytest.mark.slow), "convolution"])
 def test_gradients_are_finite_and_none_come_from_hidden_nodes(layer):
     module = network(layer, rounds=2)

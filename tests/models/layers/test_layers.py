@@ -63,6 +63,7 @@ def test_a_scanned_stack_computes_what_the_unrolled_one_does(cross):
     assert_close({"x": scanned}, {"x": unrolled})
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("changes", [pytest.param({}, marks=pytest.mark.slow), {"causal": True, "qk_norm": True},
                                      pytest.param({"norm": "post", "layer_scale": 0.3}, marks=pytest.mark.slow),
                                      pytest.param({"cross_attention": True}, marks=pytest.mark.slow)], ids=str)
@@ -104,6 +105,7 @@ def test_layers_of_a_scanned_stack_start_from_different_values():
     assert not jnp.isclose(*kernel).any()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("scan", [pytest.param(False, marks=pytest.mark.slow), True], ids=["unrolled", "scanned"])
 def test_rematerialisation_changes_neither_values_nor_gradients(scan):
     build = functools.partial(Transformer, OPTIONS, stochastic_depth=0.5, scan=scan, train=True)

@@ -72,6 +72,7 @@ def drawn(kind, path, shape):
     return TORCH["drawn"](name, shape[::-1]).T
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "inception")) for kind in TOWERS])
 def test_outputs_are_those_of_torchvision(kind):
     golden, pictures = np.load(GOLDEN / "convolutions.npz"), TORCH["pictures"](kind)
@@ -114,6 +115,7 @@ SMALL = {"vgg": schema.VggTower(depth=11, width=4, image_size=40, norm="batch"),
          "inception": schema.InceptionTower(width=2, image_size=75)}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["vgg", "vgg with layers", pytest.param("inception", marks=pytest.mark.slow)])
 def test_rematerialisation_changes_no_number_and_gradients_are_finite_and_tokens_may_be_left_out(name):
     tower = SMALL[name]
