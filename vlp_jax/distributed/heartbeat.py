@@ -97,7 +97,7 @@ class Heartbeat:
         silent = [host for host, (_, since) in self.heard.items() if host != self.me and time.monotonic() - since > self.patience]
         if silent and not self.leaving.is_set():
             names = "0" if 0 in silent else ", ".join(map(str, silent))  # without process 0 no heartbeat arrives
-            self.exit(f"host error: nothing heard of host {names} of {self.hosts} for {self.patience:g} s "
+            self.exit(f"host error: no message from host {names} of {self.hosts} for {self.patience:g} s "
                       "(hosts.heartbeat_seconds): lost; start all hosts again to resume from the last checkpoint", PASSING)
 
     def follow(self, host: int, told: dict) -> None:
