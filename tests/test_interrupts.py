@@ -72,7 +72,7 @@ def test_a_signal_to_the_whole_group_saves_and_leaves_nothing_behind(training, n
     output, errors = process.communicate(timeout=300)
     assert process.returncode == status, errors
     assert errors.splitlines() == said
-    assert "saved; run the same command again to go on" in output
+    assert "saved; run the same command again to resume" in output
     last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == [str(last)]
     assert not shared_memory() - before

@@ -82,7 +82,7 @@ def test_no_number_of_a_config_may_be_infinite_or_no_number(recipe, number):
 @pytest.mark.parametrize(("override", "words"), [
     ("data.images.std=(0,1,1)", "data.images.std: must be at least 1e-06"), ("data.images.std=(1,1,-1)", "data.images.std"),
     ("data.images.mean=(1e999,1,1)", r"data.images.mean\[0\]: expected a finite number"), ("epochs=0", "epochs: must be above 0"),
-    ("epochs=inf", "epochs: expected a finite number, got inf"), ("ema=1", "ema: an average of decay 1 never changes"),
+    ("epochs=inf", "epochs: expected a finite number, got inf"), ("ema=1", "ema: an EMA with decay 1 never changes"),
     ("optimizer.clip_norm=0", "optimizer.clip_norm: must be above 0"),
     ("optimizer.epsilon=0", "optimizer.epsilon: must be above 0"),
     ("optimizer.lr_multipliers=(('kernel',1e999),)", r"optimizer.lr_multipliers\[0\]\[1\]: expected a finite number"),

@@ -58,7 +58,7 @@ def test_three_stops_at_random_moments_change_nothing(unbroken, tmp_path, number
         process.send_signal(number)
         output = process.communicate()[0]
         assert process.returncode == status, output
-        assert status != 143 or "run the same command again to go on" in output
+        assert status != 143 or "run the same command again to resume" in output
     done = subprocess.run(command(workdir), capture_output=True, text=True, cwd=ROOT, env=environment())
     assert done.returncode == 0, done.stderr
     assert "resumed from step" in done.stdout

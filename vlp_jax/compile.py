@@ -91,7 +91,7 @@ def cost_text(cost: "CostEstimate", topology: "Topology", config: schema.Config)
             "parameters": f"{cost.parameters:,}"}
     if cost.temporaries_bytes is not None:
         rows |= {"arguments": gigabytes(cost.arguments_bytes), "temporaries": gigabytes(cost.temporaries_bytes),
-                 "output": f"{gigabytes(cost.output_bytes)} beside what reuses arguments"}
+                 "output": f"{gigabytes(cost.output_bytes)} without what reuses arguments"}
     memory = f"{gigabytes(cost.memory_bytes)} of {gigabytes(cost.chip_memory_bytes)}, {cost.free_fraction:.1%} free"
     rows |= {"memory a chip": memory,
              "model flops": f"{cost.flops_per_step:.4g} a step",

@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     flags = Flags(prog="main", description=__doc__)
     flags.add_argument("--config", required=True, help="a config of this project by its name, as clip_b16 or clip_b16:VARIANT, or "
                        "a file with get_config(), as MINE.py:VARIANT; NAME:VARIANT:STAGE is one stage of several")
-    flags.add_argument("--workdir", required=True, help="folder of the run; given again, the run goes on")
+    flags.add_argument("--workdir", required=True, help="folder of the run; given again, the run resumes")
     flags.add_argument("--accept-changes", action="store_true", help="go on in a workdir whose config differs")
     add_host_flags(flags)
     given, overrides = flags.parse_with_overrides(arguments)
@@ -67,7 +67,7 @@ def train_stage(name: str | None, config: schema.Config, given: argparse.Namespa
     outcome = train(config, workdir, given.accept_changes)
     print(final_table(outcome, workdir), flush=True)
     if outcome.exit_status:
-        print(f"stopped after step {outcome.step} of {outcome.steps}, saved; run the same command again to go on", flush=True)
+        print(f"stopped after step {outcome.step} of {outcome.steps}, saved; run the same command again to resume", flush=True)
     return outcome.exit_status
 
 

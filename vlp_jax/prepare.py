@@ -43,7 +43,7 @@ def _flags() -> Flags:
     parser.add_argument("--shards", type=_positive, help="of each split (default: 1 per 2,500 samples)")
     parser.add_argument("--image-format", choices=record_schema.IMAGE_FORMATS, default="keep",
                         help="webp and png are lossless RGBA")
-    parser.add_argument("--image-size", type=_positive, help="make larger pictures smaller, the shorter side being this many "
+    parser.add_argument("--image-size", type=_positive, help="downscale larger images, whose shorter side becomes this many "
                         "pixels; JPEG stays JPEG (quality 95), all others are lossless (default: leave them)")
     parser.add_argument("--compression", choices=writer.COMPRESSIONS, default="zstd",
                         help="of records; brotli is the smallest and slow to write")
@@ -206,7 +206,7 @@ def main(arguments: list[str]) -> int:
             if flags.train_tokenizer:
                 _train(flags, splits)
     except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
+        print("stopped; run the same command again to resume", file=sys.stderr)
         return 130
     return 0
 

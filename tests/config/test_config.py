@@ -93,15 +93,15 @@ def test_a_mistaken_override_is_named_with_the_way_out(override, message):
 
 
 @pytest.mark.parametrize(("overrides", "path", "words"), [
-    ({"model.image.saved": "query"}, "model.image.saved", "beside rematerialisation='save_matmuls'"),
+    ({"model.image.saved": "query"}, "model.image.saved", "with rematerialisation='save_matmuls'"),
     ({"model.text.word_overlap": "0.1"}, "model.text.word_overlap", "without model.text.word_vectors"),
     ({"model.text.rematerialisation": "save_names"}, "model.text.rematerialisation", "that is 'full'"),
     ({"objectives.contrastive.implementation": "dense", "objectives.contrastive.chunk_size": "64"},
      "objectives.contrastive.chunk_size", "use 'chunked' or 'ring'"),
     ({"optimizer.newton_schulz_steps": "3"}, "optimizer.newton_schulz_steps", "it is for 'muon'"),
     ({"objectives": "{'match': {'kind': 'matching', 'negatives': 'uniform', 'negative_scale': 3.0}}",
-      "model.fusion": "{'kind': 'gated'}"}, "objectives.match.negative_scale", "beside negatives='uniform'"),
-    ({"optimizer.momentum": "0.5"}, "optimizer.momentum", "beside optimizer.kind='adamw': it is for 'sgd'"),
+      "model.fusion": "{'kind': 'gated'}"}, "objectives.match.negative_scale", "with negatives='uniform'"),
+    ({"optimizer.momentum": "0.5"}, "optimizer.momentum", "with optimizer.kind='adamw': it is for 'sgd'"),
     ({"accumulation.negatives": "microbatch"}, "accumulation.negatives", "microbatches=1"),
     ({"checkpoint.best_metric": "val/text_to_image_recall@1"}, "checkpoint.best_metric", "keep_best=0"),
     ({"regularizers.small.pattern": "kernel"}, "regularizers.small", "l1=0 and l2=0"),

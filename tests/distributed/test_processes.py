@@ -66,7 +66,7 @@ def test_a_missing_host_is_counted_and_named_within_the_stated_time():
 def test_a_host_alone_says_that_host_0_does_not_answer():
     (status, _, said), = ends(start("meet_missing", only=(1,)))
     assert status == 75
-    assert "host error: host 1 of 2: no word from host 0 at 127.0.0.1:" in said
+    assert "host error: host 1 of 2: no message from host 0 at 127.0.0.1:" in said
 
 
 @pytest.mark.full
@@ -99,7 +99,7 @@ def test_when_a_host_is_killed_the_others_leave_and_name_it_within_the_stated_ti
     (status, _, said), (other_status, _, _) = results[1 - victim], results[victim]
     assert (status, other_status) == (75, -number), said
     since = f"for {HEARTBEAT} s" if victim else "since its connection has closed"
-    assert f"host error: nothing heard of host {victim} of 2 {since}" in said
+    assert f"host error: no message from host {victim} of 2 {since}" in said
     assert "stack trace" not in said
     assert time.monotonic() - begun < HEARTBEAT + 20
 

@@ -123,8 +123,8 @@ def test_a_sample_without_an_answer_is_named_before_the_first_update():
 
 @pytest.mark.parametrize(("evaluator", "message"), [
     (dict(num_beams=2), "evaluators.val.num_beams: has no effect without the task 'captions' or 'answers'"),
-    (dict(tasks=("captions",), length_penalty=2.0), "evaluators.val.length_penalty: has no effect beside num_beams=1"),
-    (dict(tasks=("answers",), early_stopping=True), "evaluators.val.early_stopping: has no effect beside num_beams=1"),
+    (dict(tasks=("captions",), length_penalty=2.0), "evaluators.val.length_penalty: has no effect with num_beams=1"),
+    (dict(tasks=("answers",), early_stopping=True), "evaluators.val.early_stopping: has no effect with num_beams=1"),
     (dict(tasks=("captions",), num_beams=2, early_stopping="ever"), "did you mean 'never'"),
     (dict(tasks=("captions",), objective="a"), "evaluators.val.objective: has no effect without the task .* or 'answers'"),
     (dict(tasks=("captions",), num_beams=0), "evaluators.val.num_beams: must be at least 1"),

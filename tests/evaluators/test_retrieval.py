@@ -75,7 +75,7 @@ def test_without_merging_recall_is_that_of_clip_benchmark(seed):
 
 
 def test_equal_captions_are_found_by_their_own_images_and_no_more_than_one_image_is_first():
-    """Three images of which two are called the same: a perfect model cannot tell them apart."""
+    """Three images of which two are called the same: a perfect model cannot keep them apart."""
     images, texts = AXES[[0, 0, 1]], AXES[:2]
     found = retrieval(images, texts, pairs([[0], [0], [1]], 2), merge_equal_captions=False)
     assert found["image_to_text_recall@1"] == pytest.approx(2 / 3)

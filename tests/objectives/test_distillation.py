@@ -98,7 +98,7 @@ def test_training_teaches_by_the_average_and_counts_its_updates():
 
 
 def test_distillation_needs_an_average_and_its_warm_up_an_alpha():
-    with pytest.raises(ConfigError, match="objectives.words: learns from the moving average .*; set ema"):
+    with pytest.raises(ConfigError, match="objectives.words: learns from the EMA .*; set ema"):
         check_accumulation(experiment(objectives=dict(words=WORDS | dict(alpha=0.4)), model__fusion=FUSION))
     with pytest.raises(ConfigError, match="objectives.words.alpha_warmup: has no effect with alpha=0"):
         config_of(alpha_warmup=3)

@@ -53,7 +53,7 @@ def test_patches_are_told_from_words_too_and_words_from_patches_too_and_padding_
 
 def test_a_fusion_without_tokens_of_the_picture_is_a_config_error():
     module, batch = module_of("cross_attention")
-    with pytest.raises(ConfigError, match="model.fusion.kind: 'cross_attention' gives no tokens of the picture .* use 'merged'"):
+    with pytest.raises(ConfigError, match="model.fusion.kind: 'cross_attention' gives no tokens of the image .* use 'merged'"):
         jax.eval_shape(lambda: initial_variables(module, batch, 0))
 
 

@@ -292,7 +292,7 @@ def test_a_teacher_is_the_averaged_parameters_without_dropout(count, monkeypatch
 
 def test_a_pupil_without_an_average_is_a_config_error(monkeypatch):
     monkeypatch.setitem(vlp_jax.objectives.pretraining_module.KINDS, "reconstruction", Student)
-    with pytest.raises(ConfigError, match=r"objectives\.student: learns from the moving average .* set ema"):
+    with pytest.raises(ConfigError, match=r"objectives\.student: learns from the EMA .* set ema"):
         check_accumulation(dataclasses.replace(experiment(), objectives={"student": Reconstruction()}))
 
 

@@ -179,7 +179,7 @@ def test_a_run_whose_checkpoints_are_gone_does_not_start_anew(finished, assemble
         (workdir / "newest_checkpoint").unlink()
         (workdir / tells).mkdir()
     shutil.rmtree(workdir / "checkpoints")
-    with pytest.raises(CheckpointError, match=f"holds no checkpoint, but .*/{tells} tells of one"):
+    with pytest.raises(CheckpointError, match=f"holds no checkpoint, but .*/{tells} records one"):
         restored(assembled(), workdir)
 
 
@@ -331,4 +331,4 @@ def test_a_source_that_hangs_is_shown_with_the_step_that_waits_for_it(train, mon
     assert len(rows(workdir)) == 12
     shown = [file.read_text() for file in workdir.glob("hang_step_*_host_0.txt")]  # a busy machine may add other steps
     assert any("in slow_disk" in text and "in next_batch" in text for text in shown)
-    assert "where every thread stands follows" in capfd.readouterr().err
+    assert "the stack of every thread follows" in capfd.readouterr().err

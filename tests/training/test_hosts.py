@@ -95,7 +95,7 @@ def test_two_hosts_train_as_one_and_a_signal_to_either_saves_at_one_step_from_wh
     processes[1].send_signal(signal.SIGTERM)
     (status, out, _), (other_status, other_out, other_said) = ends(processes)
     assert (status, other_status) == (143, 143), other_said
-    assert "run the same command again to go on" in out
+    assert "run the same command again to resume" in out
     assert "loss" in out and "loss" not in other_out and "run the same" not in other_out  # only Gloo's words, which may come torn
     stopped = max(losses(workdir))
     assert saved(workdir) == [stopped]
@@ -118,7 +118,7 @@ def test_after_a_kill_of_one_host_the_other_leaves_in_time_and_both_or_one_go_on
     results = ends(processes)
     (status, _, said), (other_status, _, _) = results[1 - victim], results[victim]
     assert (status, other_status) == (75, -9), said
-    assert f"host error: nothing heard of host {victim} of 2" in said
+    assert f"host error: no message from host {victim} of 2" in said
     assert time.monotonic() - killed < HEARTBEAT + 20
     assert max(saved(workdir)) < 40
     unbroken = one("one", *plan)

@@ -240,7 +240,7 @@ def test_stages_are_named_where_one_is_needed_and_where_there_is_none(tmp_path):
         load_config(str(config))
     sorted_by_name = tmp_path / "sorted.py"
     sorted_by_name.write_text("from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict(dict(stages={}))\n")
-    for name, tree, words in (("beside", "stages=dict(a=CONFIG), steps=5", "'steps' stands beside stages"),
+    for name, tree, words in (("beside", "stages=dict(a=CONFIG), steps=5", "'steps' is given next to stages"),
                               ("none", "stages={}", "expected a dict of at least one config"),
                               ("number", "stages=dict(a=3)", "stage a is int")):
         (tmp_path / f"{name}.py").write_text(f"CONFIG = dict(steps=5)\ndef get_config():\n    return dict({tree})\n")

@@ -58,7 +58,7 @@ def check_pictures(config: schema.Config, fail: Fail) -> None:
             fail(f"data.augmentation.{key}", f"is {used}, and data.boxes are not moved along; set it to 0")
     for name, objective in config.objectives.items():
         if isinstance(objective, schema.MaskedJoint):
-            fail("model.fusion.regions", f"'boxes' leaves no patches that objectives.{name} could tell; set 'grid'")
+            fail("model.fusion.regions", f"'boxes' leaves no patches that objectives.{name} could predict; set 'grid'")
 
 
 def check_words(config: schema.Config, fail: Fail) -> None:

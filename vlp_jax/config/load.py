@@ -96,7 +96,7 @@ def _stages_in(tree: dict, path: str) -> dict[str, dict]:
     """The configs of the stages. Raises: ConfigError for anything else in `tree`."""
     stages, others = tree[STAGES], sorted(tree.keys() - {STAGES})
     if others:
-        raise ConfigError(f"{path}: {others[0]!r} stands beside {STAGES}; a key belongs to a stage")
+        raise ConfigError(f"{path}: {others[0]!r} is given next to {STAGES}; a key belongs to a stage")
     if not isinstance(stages, dict) or not stages:
         raise ConfigError(f"{path}: {STAGES} is {stages!r}, expected a dict of at least one config by its name")
     trees = {name: settle(stage).to_dict() if isinstance(stage, ml_collections.ConfigDict) else stage

@@ -46,7 +46,7 @@ def to_config(tree: Mapping, place: str = "", problems: Sequence[str] = ()) -> s
             raise ConfigError(f"objectives: at least one is needed, such as contrastive.kind='clip'{_at(place)}")
     with found.noted():
         if config.ema == 1.0:
-            raise ConfigError(f"ema: an average of decay 1 never changes; it must be below 1, such as 0.9999{_at(place)}")
+            raise ConfigError(f"ema: an EMA with decay 1 never changes; it must be below 1, such as 0.9999{_at(place)}")
     for name, origin in config.pretrained.items():
         if (origin.workdir is None) == (origin.stage is None):
             found.append(f"pretrained.{name}: set either workdir, the folder of a run, or stage, an earlier stage{_at(place)}")

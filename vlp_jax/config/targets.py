@@ -39,7 +39,7 @@ def check_target(path: str, target: schema.AnyTarget, fail: Fail) -> None:
     if not isinstance(target, schema.Classes):
         return
     if target.classes is None and not target.names:
-        fail(f"{path}.classes", "is missing; say how many there are, which has to be known before data are read, or give names")
+        fail(f"{path}.classes", "is missing; set how many there are (it must be known before data are read), or give names")
     if target.names and target.classes not in (None, len(target.names)):
         fail(f"{path}.classes", f"is {target.classes}, and there are {len(target.names)} names; leave one of the two out")
     if len(set(target.names)) < len(target.names):

@@ -58,15 +58,15 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
         by_name = tower.rematerialisation == "save_names"
         settings += [
             (f"model.{name}.saved", bool(tower.saved) and not by_name,
-             f"beside rematerialisation={tower.rematerialisation!r}: it is for 'save_names'"),
+             f"with rematerialisation={tower.rematerialisation!r}: it is for 'save_names'"),
             (f"model.{name}.rematerialisation", by_name and not tower.saved,
              "as 'save_names' without names in `saved` (such as query, key, value): that is 'full'")]
     text = config.data.text
     settings += unused_parts(config) + unused_of_targets(config) + unused_of_graphs(config.model.fusion)
     for name, objective in config.objectives.items():
-        settings.append((f"objectives.{name}.weight", objective.weight == 0 and objective.planned, "as 0 beside a plan for it"))
+        settings.append((f"objectives.{name}.weight", objective.weight == 0 and objective.planned, "as 0 with a plan for it"))
         settings.append((f"objectives.{name}.weight_end", (objective.weight_end or 1 << 60) <= objective.weight_start,
-                         "beside a weight_start that is not before it: the objective would never count"))
+                         "with a weight_start that is not before it: the objective would never count"))
         if isinstance(objective, schema.HidesWords):
             ends = (("first", objective.keep_first, "start_token", text.start_token),
                     ("last", objective.keep_last, "end_token", text.end_token))
@@ -74,16 +74,16 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
                          for place, spared, key, token in ends]
         if isinstance(objective, schema.Matching):
             settings.append((f"objectives.{name}.negative_scale", objective.negatives == "uniform" and
-                             objective.negative_scale != schema.Matching().negative_scale, "beside negatives='uniform'"))
+                             objective.negative_scale != schema.Matching().negative_scale, "with negatives='uniform'"))
             settings.append((f"objectives.{name}.negative_floor", objective.negatives == "uniform" and objective.negative_floor > 0,
-                             "beside negatives='uniform'"))
+                             "with negatives='uniform'"))
         if isinstance(objective, schema.MaskedLanguage):
             settings.append((f"objectives.{name}.alpha_warmup", objective.alpha == 0 < objective.alpha_warmup, "with alpha=0"))
         if not isinstance(objective, schema.ContrastiveObjective):
             continue
         dense = objective.implementation == "dense"
         settings.append((f"objectives.{name}.chunk_size", dense and objective.chunk_size != CHUNK_SIZE,
-                         "beside implementation='dense', which holds all pairs; use 'chunked' or 'ring'"))
+                         "with implementation='dense', which holds all pairs; use 'chunked' or 'ring'"))
     settings += [(f"regularizers.{name}", not (spec.l1 or spec.l2), "with l1=0 and l2=0")
                  for name, spec in config.regularizers.items()]
     accumulation, checkpoint, optimizer = config.accumulation, config.checkpoint, config.optimizer
@@ -99,9 +99,9 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
          "with weight_decay=0"),
         ("optimizer.newton_schulz_steps",
          optimizer.kind != "muon" and optimizer.newton_schulz_steps != schema.Optimizer().newton_schulz_steps,
-         f"beside optimizer.kind={optimizer.kind!r}: it is for 'muon'"),
+         f"with optimizer.kind={optimizer.kind!r}: it is for 'muon'"),
         ("optimizer.momentum", optimizer.kind != "sgd" and optimizer.momentum != schema.Optimizer().momentum,
-         f"beside optimizer.kind={optimizer.kind!r}: it is for 'sgd'"),
+         f"with optimizer.kind={optimizer.kind!r}: it is for 'sgd'"),
         ("accumulation.negatives", accumulation.negatives != "batch" and accumulation.microbatches == 1, "with microbatches=1"),
         ("checkpoint.best_metric", checkpoint.best_metric is not None and not checkpoint.keep_best,
          "with checkpoint.keep_best=0; set how many of the best to keep"),
@@ -133,13 +133,13 @@ def unused_of_targets(config: schema.Config) -> list[tuple[str, bool, str]]:
     told = {spec.target for spec in config.objectives.values() if isinstance(spec, schema.Supervised | schema.AnsweringObjective)}
     settings = [(f"data.targets.{name}", name not in told, f"without an objective that has target={name!r}")
                 for name in config.data.targets]
-    settings += [(f"data.targets.{name}.file", bool(spec.names) and spec.file is not None, "beside `names`")
+    settings += [(f"data.targets.{name}.file", bool(spec.names) and spec.file is not None, "with `names`")
                  for name, spec in config.data.targets.items() if isinstance(spec, schema.Classes)]
     for name, spec in objectives.items():
         if isinstance(spec, schema.Classification):
             settings += [(f"objectives.{name}.label_smoothing", spec.loss != "softmax" and spec.label_smoothing > 0,
-                          f"beside loss={spec.loss!r}"),
-                         (f"objectives.{name}.margin", spec.loss != "hinge" and spec.margin != 1.0, f"beside loss={spec.loss!r}")]
+                          f"with loss={spec.loss!r}"),
+                         (f"objectives.{name}.margin", spec.loss != "hinge" and spec.margin != 1.0, f"with loss={spec.loss!r}")]
     heads, writers = {"classification", "regression", "answers"}, {"captions", "answers"}
     for name, spec in config.evaluators.items():
         settings += [(f"evaluators.{name}.objective", spec.objective is not None and not heads & {*spec.tasks},
@@ -147,7 +147,7 @@ def unused_of_targets(config: schema.Config) -> list[tuple[str, bool, str]]:
                      (f"evaluators.{name}.num_beams", spec.num_beams > 1 and not writers & {*spec.tasks},
                       "without the task 'captions' or 'answers'"),
                      *((f"evaluators.{name}.{key}", spec.num_beams == 1 and getattr(spec, key) != getattr(schema.Evaluator(), key),
-                        "beside num_beams=1: it is for beam search") for key in ("length_penalty", "early_stopping")),
+                        "with num_beams=1: it is for beam search") for key in ("length_penalty", "early_stopping")),
                      (f"evaluators.{name}.by", spec.by is not None and "classification" not in spec.tasks,
                       "without the task 'classification'")]
     return settings
@@ -158,7 +158,7 @@ def unused_of_graphs(fusion: schema.Fusion | None) -> list[tuple[str, bool, str]
     if not isinstance(fusion, schema.GraphFusion):
         return []
     default = schema.GraphFusion()
-    return [(f"model.fusion.{name}", getattr(fusion, name) != getattr(default, name) and off, f"beside {setting}")
+    return [(f"model.fusion.{name}", getattr(fusion, name) != getattr(default, name) and off, f"with {setting}")
             for name, off, setting in (("image_neighbours", fusion.regions == "boxes", "regions='boxes'"),
                                        ("box_neighbours", fusion.regions == "grid", "regions='grid'"),
                                        ("word_window", fusion.words == "dependencies", "words='dependencies'"))]
@@ -168,18 +168,18 @@ def unused_of_convolutions(tower: schema.ResNetTower | schema.ConvolutionTower) 
     """Settings that a convolutional network does not use with its norm or pooling."""
     default = type(tower)()
     changed = {field.name for field in dataclasses.fields(tower) if getattr(tower, field.name) != getattr(default, field.name)}
-    settings = [("model.image.groups", tower.norm != "group" and "groups" in changed, f"beside norm={tower.norm!r}")]
+    settings = [("model.image.groups", tower.norm != "group" and "groups" in changed, f"with norm={tower.norm!r}")]
     if tower.kind == "resnet":
         settings += unused_of_resnet(tower, changed)
     if tower.kind == "vgg":
-        settings += [(f"model.image.{name}", tower.pooling == "mean" and name in changed, "beside pooling='mean'")
+        settings += [(f"model.image.{name}", tower.pooling == "mean" and name in changed, "with pooling='mean'")
                      for name in ("hidden_dim", "dropout")]
     return settings
 
 
 def unused_of_resnet(tower: schema.ResNetTower, changed: set[str]) -> list[tuple[str, bool, str]]:
     """Settings that CLIP's ResNet does not use, and settings that only it uses."""
-    stem = [(f"model.image.{name}", tower.clip and name in changed, "beside clip=True, which has a stem of its own")
+    stem = [(f"model.image.{name}", tower.clip and name in changed, "with clip=True, which has a stem of its own")
             for name in ("stem_size", "stem_stride", "max_pool")]
     pooling = [(f"model.image.{name}", not tower.clip and name in changed, "without clip=True, for whose attention pooling it is")
                for name in ("heads", "output_dim")]
@@ -192,12 +192,12 @@ def unused_of_text_tower(config: schema.Config) -> list[tuple[str, bool, str]]:
     parts = {"fusion": isinstance(fusion, schema.TextTowerFusion) and fusion.start_token}
     if isinstance(decoder, schema.RecurrentDecoder):
         settings = [("model.decoder.attention_width", decoder.image == "state" and decoder.attention_width !=
-                     schema.RecurrentDecoder().attention_width, "beside image='state': it is for 'attention'")]
+                     schema.RecurrentDecoder().attention_width, "with image='state': it is for 'attention'")]
     elif decoder is not None:
         inside = decoder.kind == "in_text_tower"
         of_stack = {field.name for field in dataclasses.fields(schema.Stack)} | {"preset", "image_queries", "text_prefix"}
         beside = "'in_text_tower', whose layers are model.text's" if inside else f"{decoder.kind!r}: it is for 'in_text_tower'"
-        settings = [(f"model.decoder.{name}", getattr(decoder, name) != getattr(default, name), f"beside kind={beside}")
+        settings = [(f"model.decoder.{name}", getattr(decoder, name) != getattr(default, name), f"with kind={beside}")
                     for name in sorted(of_stack if inside else {"own", "start_token"})]
         parts["decoder"] = inside and decoder.start_token
     return settings + [(f"model.{name}.start_token", used and config.data.text.start_token is None,

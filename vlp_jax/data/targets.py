@@ -107,7 +107,7 @@ def ranked_answers(name: str, texts: Sequence[str], tokenizer: Tokenizer, length
     if alike:
         (first, other), more = alike[0], f" (and {len(alike) - 1} more)" if len(alike) > 1 else ""
         notice(f"data warning: data.targets.{name}: {first!r} and {other!r}{more} are the same tokens, and an evaluation counts "
-               f"either as wrong; `canonicalize` as in data.text may make them one, a length of more than {length} tell them apart")
+               f"either as wrong; `canonicalize` as in data.text may make them one, a length of more than {length} keep them apart")
     return rows
 
 

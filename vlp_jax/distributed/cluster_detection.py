@@ -47,7 +47,7 @@ def find_launch(coordinator: str | None, processes: int | None, process: int | N
         return None if processes == 1 else detect_launch(processes, patience)
     if coordinator is None or processes is None or process is None:
         raise ConfigError("--coordinator, --num-processes and --process-id go together: give all three, or none and let the "
-                          "cluster tell")
+                          "cluster decide")
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isascii() or not port.isdigit():
         raise ConfigError(f"--coordinator: {coordinator!r} is not HOST:PORT, as in 10.0.0.1:8476")
@@ -75,7 +75,7 @@ def detect_launch(processes: int | None, patience: float) -> Launch | None:
     except Exception as error:  # cluster clients raise various errors
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         role = f"; {KUBERNETES_ROLE}" if indexed else ""
-        raise ConfigError(f"the cluster does not say which hosts there are: {reason}{role}; {ADVICE}") from error
+        raise ConfigError(f"the cluster does not name its hosts: {reason}{role}; {ADVICE}") from error
     coordinator, processes, process, local_devices = found
     if indexed and coordinator is None:  # otherwise every pod would train into the same workdir
         raise ConfigError(f"this is pod {os.environ['JOB_COMPLETION_INDEX']} of an indexed Kubernetes job, and the package that "

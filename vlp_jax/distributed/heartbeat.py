@@ -89,16 +89,16 @@ class Heartbeat:
     def first_is_gone(self) -> None:
         """Exits because the connection to process 0 has ended without an orderly close."""
         if not self.leaving.wait(2 * self.interval):  # unless this process is about to exit with the message of process 0
-            self.exit(f"host error: nothing heard of host 0 of {self.hosts} since its connection has closed: lost; start all hosts "
-                      "again to go on from the last checkpoint", PASSING, tell=False)
+            self.exit(f"host error: no message from host 0 of {self.hosts} since its connection has closed: lost; start all hosts "
+                      "again to resume from the last checkpoint", PASSING, tell=False)
 
     def look(self) -> None:
         """Exits if a process has been silent for too long."""
         silent = [host for host, (_, since) in self.heard.items() if host != self.me and time.monotonic() - since > self.patience]
         if silent and not self.leaving.is_set():
             names = "0" if 0 in silent else ", ".join(map(str, silent))  # without process 0 no heartbeat arrives
-            self.exit(f"host error: nothing heard of host {names} of {self.hosts} for {self.patience:g} s "
-                      "(hosts.heartbeat_seconds): lost; start all hosts again to go on from the last checkpoint", PASSING)
+            self.exit(f"host error: no message from host {names} of {self.hosts} for {self.patience:g} s "
+                      "(hosts.heartbeat_seconds): lost; start all hosts again to resume from the last checkpoint", PASSING)
 
     def follow(self, host: int, told: dict) -> None:
         """Exits because another process has, unless this one is about to for its own reason."""

@@ -97,7 +97,7 @@ def leave(watch: Heartbeat, error: BaseException) -> None:
         watch.wait_for_news()  # a collective fails first when a process is lost
         if re.search("DEADLINE_EXCEEDED|UNAVAILABLE|Gloo", str(error)):
             watch.exit(f"host error: all {watch.hosts} hosts answer, and one that waited for another gave up: "
-                       f"{str(error).splitlines()[0]}; start all hosts again to go on from the last checkpoint", PASSING)
+                       f"{str(error).splitlines()[0]}; start all hosts again to resume from the last checkpoint", PASSING)
     if isinstance(error, KeyboardInterrupt):
         watch.exit("interrupted", CTRL_C)
     watch.exit("".join(traceback.format_exception(error)).rstrip(), 1)

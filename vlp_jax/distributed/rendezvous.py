@@ -96,7 +96,7 @@ def report(launch: Launch, patience: float) -> None:
         except OSError:
             time.sleep(PAUSE)
     if not answer:
-        raise HostError(f"host {launch.process} of {launch.processes}: no word from host 0 at {launch.coordinator} within "
+        raise HostError(f"host {launch.process} of {launch.processes}: no message from host 0 at {launch.coordinator} within "
                         f"{patience:g} s (hosts.initialization_seconds): was it started, and can its port be reached?")
     if answer.startswith(REFUSED):
         raise HostsDiffer(answer.removeprefix(REFUSED))

@@ -23,8 +23,8 @@ def check_trained(name: str, tasks: Sequence[str], config: schema.Config) -> Non
     trained = encodings_trained(config.objectives)
     embedded = trained >= EMBEDDINGS
     matched = any(objective.kind == "matching" for objective in config.objectives.values())
-    needs = {"retrieval": (embedded, "an objective on the embeddings of pictures and of captions, such as kind='clip'"),
-             "zero_shot": (embedded, "an objective on the embeddings of pictures and of captions, such as kind='clip'"),
+    needs = {"retrieval": (embedded, "an objective on the embeddings of images and of captions, such as kind='clip'"),
+             "zero_shot": (embedded, "an objective on the embeddings of images and of captions, such as kind='clip'"),
              "matching": (matched, "an objective of kind 'matching'"),
              "captions": ("decoding" in trained, "an objective of kind 'captioning'"),
              **{task: (any(objective.kind in kinds for objective in config.objectives.values()),
@@ -45,7 +45,7 @@ def check_negatives(config: schema.Config) -> None:
     for name, objective in config.objectives.items():
         drawn = isinstance(objective, schema.Matching) and objective.negatives == "similar"
         if drawn and not encodings_trained(config.objectives) >= EMBEDDINGS:
-            raise ConfigError(f"objectives.{name}.negatives: 'similar' draws by the embeddings of pictures and captions, which no "
+            raise ConfigError(f"objectives.{name}.negatives: 'similar' draws by the embeddings of images and captions, which no "
                               "objective trains; add one, such as kind='clip', or set negatives='uniform'")
 
 

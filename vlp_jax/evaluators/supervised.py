@@ -175,7 +175,7 @@ def regression(predict: Predict, data: EvaluationSet, head: SupervisedHead) -> d
     truth = true_numbers(data, head)
     answers = predict(first_texts(data))[:, 0].astype(np.float64)
     if not np.isfinite(answers).all():
-        raise ValueError("numbers told are not finite")
+        raise ValueError("predicted numbers are not finite")
     return {"regression_samples": len(truth), "regression_squared_error": float(np.square(answers - truth).mean()),
             "regression_absolute_error": float(np.abs(answers - truth).mean()), "regression_variance": float(truth.var())}
 

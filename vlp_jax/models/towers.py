@@ -138,7 +138,7 @@ def build_text_tower(tower: schema.AnyTextTower, precision: Precision) -> TextTr
     if isinstance(tower, schema.WordTower):
         return build_word_tower(tower, precision)
     if tower.causal and tower.pooling in ("cls", "first"):
-        raise ConfigError(f"model.text.pooling: {tower.pooling!r} stands in front of the text and sees none of it with "
+        raise ConfigError(f"model.text.pooling: {tower.pooling!r} precedes the text and attends to none of it with "
                           "causal=True; use 'end', 'last', 'mean' or 'map', or causal=False")
     options = layer_options(tower, "model.text", precision, causal=tower.causal)
     if tower.position == "sinusoidal" and options.width % 2:

@@ -56,7 +56,7 @@ class MaskedJoint(MaskedImage):
         text = model.encode_text(masked.text, batch["text_mask"], self.training, edges=batch.get("word_edges"))
         fused = model.fuse(image, text, self.training)
         if fused.image_tokens is None:
-            raise ConfigError(f"model.fusion.kind: {model.config.fusion.kind!r} gives no tokens of the picture to tell hidden "
+            raise ConfigError(f"model.fusion.kind: {model.config.fusion.kind!r} gives no tokens of the image to predict masked "
                               "patches from; use 'merged', 'co_attention' or 'graph'")
         patches = code_loss(self.told(fused.image_tokens, hidden, model, "image_head"), hidden)
         words = masked_loss(word_logits(fused.tokens, batch["text"], model, self.tied, "text_head"), batch["text"], masked.chosen)

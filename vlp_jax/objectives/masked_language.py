@@ -137,7 +137,7 @@ class MaskedLanguage(Objective):
         if self.with_image:
             encoding = model.fuse(encodings["image"], encoding, self.training)
         if encoding.tokens is None:
-            raise ConfigError(f"model.fusion.kind: {model.config.fusion.kind!r} gives no tokens to tell hidden words from; use "
+            raise ConfigError(f"model.fusion.kind: {model.config.fusion.kind!r} gives no tokens to predict masked words from; use "
                               "'cross_attention', 'merged', 'co_attention' or 'graph', or with_image=False")
         return word_logits(encoding.tokens, masked.text, model, self.tied, "head")
 

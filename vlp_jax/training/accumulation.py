@@ -178,7 +178,7 @@ def check_accumulation(config: schema.Config) -> None:
     count = config.accumulation.microbatches
     for name, objective in build_objectives(config.objectives).items():
         if objective.uses_teacher and config.ema is None:
-            raise ConfigError(f"objectives.{name}: learns from the moving average of the parameters; set ema, such as 0.995")
+            raise ConfigError(f"objectives.{name}: learns from the EMA of the parameters; set ema, such as 0.995")
     if count == 1:
         return
     if config.data.batch_size % count:

@@ -99,7 +99,7 @@ def origin_at(name: str, folder: str, step: int, spec: schema.Pretrained, run: R
     key = f"pretrained.{name}"
     metadata = read_metadata(checkpoint_folder(folder), step)
     if spec.ema and "ema" not in metadata["fingerprints"]:
-        raise ConfigError(f"{key}.ema: {folder} keeps no average of its parameters; set it to None or False")
+        raise ConfigError(f"{key}.ema: {folder} keeps no EMA of its parameters; set it to None or False")
     here = describe(run.shapes.params)
     there = shapes_as_here(metadata["parameters"], here)
     patterns = spec.parameters or (MODEL, *objectives_that_continue(here, there, metadata["config"], run.config))
@@ -206,7 +206,7 @@ def check_words(key: str, folder: str, taken: dict[str, list[int]], stored: dict
     """
     of_words = [path for path, shape in taken.items() if vocab_size in shape]
     if of_words and stored["tokenizer"] != preprocessor.tokenizer.definition:
-        raise ConfigError(f"{key}: {of_words[0]} in {folder} stands for the words of another tokenizer than data.text.tokenizer="
+        raise ConfigError(f"{key}: {of_words[0]} in {folder} belongs to the words of another tokenizer than data.text.tokenizer="
                           f"{preprocessor.tokenizer.spec.tokenizer!r}; use that run's, or leave it out of {key}.parameters")
 
 

@@ -66,7 +66,7 @@ def restore_variables(folder: str, step: int, ema: bool | None, module: Pretrain
     checkpoints = checkpoint_folder(folder)
     metadata = read_metadata(checkpoints, step, together=layout is not None)
     if ema and config.ema is None:
-        raise CheckpointError(f"{folder}: keeps no average of its parameters (config key ema); load it with ema=False")
+        raise CheckpointError(f"{folder}: keeps no EMA of its parameters (config key ema); load it with ema=False")
     ema = config.ema is not None if ema is None else ema
     if layout is None:
         check_parameters_fit(metadata["parameters"], f"{checkpoints}/{step}")

@@ -54,7 +54,7 @@ def train_alone(run: Run, workdir: str, changes: list[str]) -> Outcome:
         print(f"config changed: {change}", flush=True)
     if len(run.mixture) < config.data.batch_size:
         print(f"warning: {run.mixture.describe()}: {len(run.mixture)} examples an epoch are less than one batch of "
-              f"{config.data.batch_size}; every batch goes on into the next epoch", flush=True)
+              f"{config.data.batch_size}; every batch continues into the next epoch", flush=True)
     if (cores := available_cores()) < run.workers:
         print(f"warning: data.workers={run.workers} processes decode on {cores} core{'s' * (cores > 1)} and take turns; fewer are "
               "faster, or none to let this machine choose (data.workers=none)", flush=True)

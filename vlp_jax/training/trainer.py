@@ -335,4 +335,4 @@ def check_same_input(stored: Any, here: dict[str, Any], where: str) -> None:
     said = [f"{key} was {stored.get(key, 'absent')}, is {here.get(key, 'absent')}" if key in ("seed", "data.batch_size")
             else f"the samples of {key} or their number in an epoch are others" for key in changed]
     raise CheckpointError(f"{where}: was trained on other input, so its position in it means nothing now: {'; '.join(said)}; go "
-                          "back to what it was, or start anew in another workdir")
+                          "back to what it was, or start again in another workdir")

@@ -260,8 +260,8 @@ def break_folder(folder, how):
     [
         ("missing", "out-train.array_record-00001-of-00002 is missing; 1 of 2 shards found"),
         ("cut", "00001-of-00002 is damaged or not an ArrayRecord file"),
-        ("short", "00001-of-00002 holds 3 records; dataset_info.json says 5"),
-        ("manifest", "manifest.json says 4 records in out-train.array_record-00001-of-00002, dataset_info.json 5; "),
+        ("short", "00001-of-00002 holds 3 records; dataset_info.json lists 5"),
+        ("manifest", "manifest.json lists 4 records in out-train.array_record-00001-of-00002, dataset_info.json 5; "),
         ("manifest with fewer shards", "says no records in out-train.array_record-00001-of-00002, dataset_info.json 5; "),
         ("format", "written as tfrecord; only array_record is read"),
         ("no caption", "no caption field in features.json (fields: "),
@@ -325,7 +325,7 @@ def test_output_appears_only_when_it_is_whole(tar, tmp_path, monkeypatch, capsys
     with monkeypatch.context() as patch:
         patch.setattr("vlp_jax.data.prepare.writer._dataset_info", fails)
         assert prepare.main([f"--source=webdataset:{tar}", f"--output={tmp_path}/out"]) == 130
-    assert capsys.readouterr().err == "stopped; run the same command again to go on\n"
+    assert capsys.readouterr().err == "stopped; run the same command again to resume\n"
     assert not (tmp_path / "out").exists()
     run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tar", "out"]

@@ -228,7 +228,7 @@ def test_ctrl_c_is_one_line_and_a_kill_takes_the_workers_along_and_the_next_run_
     printed, said = process.communicate(timeout=60)
     assert (process.returncode, printed) == (130, "")
     said = [line for line in said.splitlines() if " samples, " not in line]  # progress, where the machine is slow
-    assert said == ["stopped; run the same command again to go on"]
+    assert said == ["stopped; run the same command again to resume"]
     process = start(arguments, output)
     workers = psutil.Process(process.pid).children(recursive=True)
     assert len(workers) >= 2

@@ -44,7 +44,7 @@ def test_the_fingerprint_changes_with_an_answer_and_unknown_pictures_and_splits_
     row = dict(image=pictures[3].key, type="name", question="what is it?", answer="a")
     others = [{**row, "answer": "b"}]
     assert QuestionSource(pictures, [row], "q").fingerprint() != QuestionSource(pictures, others, "q").fingerprint()
-    with pytest.raises(DataError, match="asks about nothing, which is no picture of embedded:emoji/val_vendor"):
+    with pytest.raises(DataError, match="asks about nothing, which is no image of embedded:emoji/val_vendor"):
         QuestionSource(pictures, [{**row, "image": "nothing"}], "q")
     with pytest.raises(DataError, match="no split 'test'; splits: train, val_vendor"):
         open_source("embedded:emoji_vqa/test")

@@ -148,7 +148,7 @@ def test_a_prepared_folder_holds_files(tmp_path, name):
 def test_braces_of_too_many_names_are_refused_before_they_are_expanded(pattern, names):
     error = quickly(lambda: open_source(f"webdataset:/data/{pattern}.tar"))
     message = str(error)
-    assert f"its braces stand for at least {names} names, and at most 1,000,000 are expanded" in message and len(message) < 1000
+    assert f"its braces expand to at least {names} names, and at most 1,000,000 are expanded" in message and len(message) < 1000
 
 
 def test_as_many_names_as_the_limit_allows_are_expanded(monkeypatch):

@@ -119,7 +119,7 @@ def test_prompts_make_captions(images):
     ("?imag=jpg", "unknown option 'imag' (did you mean 'image'?); options: image, caption, prompt, root, delimiter, quotes"),
     ("?image=a|b", "option 'image' takes one value, not 2"),
     ("?caption=", "option 'caption' has an empty value"),
-    ("?prompt=a photo", "prompt 'a photo' has no {} for the caption to stand in"),
+    ("?prompt=a photo", "prompt 'a photo' has no {} for the caption"),
     ("?delimiter=%3B%3B", "delimiter ';;' is not one ASCII character (a tab is %09)"),
     ("?image=picture", "x.csv: no column 'picture' (columns: image, caption); name the right one: ?image=COLUMN"),
     ("?caption=a|caption", "x.csv: no column 'a' (columns: image, caption); name the right one: ?caption=COLUMN"),
@@ -475,7 +475,7 @@ def test_a_missing_or_short_shard_of_tfds_is_named(prepared):
     writer = array_record_module.ArrayRecordWriter(str(second), "group_size:1")
     writer.write(b"\xff\xff")
     writer.close()
-    assert f"{second.name} holds 1 records; dataset_info.json says 3" in refusal(f"tfds:{prepared}/train")
+    assert f"{second.name} holds 1 records; dataset_info.json lists 3" in refusal(f"tfds:{prepared}/train")
 
 
 def test_a_record_of_tfds_that_is_none_is_damaged(prepared):

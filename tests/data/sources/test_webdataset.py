@@ -156,13 +156,13 @@ def test_a_key_may_stand_in_two_tars(whole, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [
-    ("sizes.json", {"whole.tar": 4, "other.tar": 9}, "whole.tar holds 3 samples; sizes.json beside it says 4"),
-    ("sizes.json", {"whole.tar": "4"}, "whole.tar holds 3 samples; sizes.json beside it says 4"),
+    ("sizes.json", {"whole.tar": 4, "other.tar": 9}, "whole.tar holds 3 samples; sizes.json next to it gives 4"),
+    ("sizes.json", {"whole.tar": "4"}, "whole.tar holds 3 samples; sizes.json next to it gives 4"),
     ("sizes.json", {"whole.tar": 3}, None),
     ("sizes.json", {"whole.tar": 2}, None),
     ("sizes.json", {"other.tar": 9}, None),
     ("sizes.json", [4], None),
-    ("whole_stats.json", {"count": 9, "successes": 4}, "whole.tar holds 3 samples; whole_stats.json beside it says 4"),
+    ("whole_stats.json", {"count": 9, "successes": 4}, "whole.tar holds 3 samples; whole_stats.json next to it gives 4"),
     ("whole_stats.json", {"count": 9, "successes": 3, "failed_to_download": 6}, None),
     ("whole_stats.json", {"what": "no img2dataset"}, None),
     ("other_stats.json", {"successes": 4}, None),
@@ -189,7 +189,7 @@ def test_a_cut_off_tar_of_img2dataset_is_an_error_that_names_it(whole, tmp_path)
     (tmp_path / "00001.tar").write_bytes(whole[0].read_bytes()[: whole[1][4]])
     for name in ("00000", "00001"):
         (tmp_path / f"{name}_stats.json").write_text(json.dumps({"count": 5, "successes": 3}))
-    with pytest.raises(DataError, match="00001.tar holds 2 samples; 00001_stats.json beside it says 3; was it cut off"):
+    with pytest.raises(DataError, match="00001.tar holds 2 samples; 00001_stats.json next to it gives 3; was it cut off"):
         open_source(f"webdataset:{tmp_path}/0*.tar")
 
 

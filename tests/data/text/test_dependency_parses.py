@@ -86,5 +86,5 @@ def test_what_is_no_parse_is_a_bad_sample(held):
     with pytest.raises(SampleError, match="its d (holds|is no list with a parse for each of its 1 captions)") as error:
         parses_in("k", {"d": held}, ["a"], SPEC)
     assert error.value.reason == Reason.WRONG_DEPENDENCIES
-    with pytest.raises(SampleError, match="each of its 3 captions, of which one that stands twice counts once"):
+    with pytest.raises(SampleError, match="each of its 3 captions, where a repeated caption counts once"):
         parses_in("k", {"d": [[[0, 1]], [[0, 1]]]}, ["a", "b", "c"], SPEC)

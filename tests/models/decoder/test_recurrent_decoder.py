@@ -284,7 +284,7 @@ def test_devices_meet_no_more_often_for_longer_texts(kind, image):
     (dict(kind="lstm", heads=2), "model.decoder.heads: is for kind='transformer'"),
     (dict(attention_width=8), "model.decoder.attention_width: is for kind='lstm' or 'gru', not for 'transformer'"),
     (dict(kind="rnn"), "model.decoder.kind: must be one of 'transformer'"),
-    (dict(kind="gru", attention_width=8), "model.decoder.attention_width: has no effect beside image='state'")])
+    (dict(kind="gru", attention_width=8), "model.decoder.attention_width: has no effect with image='state'")])
 def test_what_does_not_apply_to_a_decoder_of_its_kind_is_refused_by_name(decoder, message):
     with pytest.raises(ConfigError) as error:
         experiment(objectives=WRITES, model__decoder=decoder)

@@ -178,10 +178,10 @@ def test_statistics_of_the_batch_refuse_microbatches(tower):
     (dict(kind="vgg", image_size=31), "image_size: 31 leaves nothing behind a VGG's 5 halvings; use 32 or more"),
     (dict(kind="inception_v3", width=5), "width: 5 is odd"),
     (dict(kind="inception_v3", image_size=74), "image_size: 74 leaves nothing .* use 75 or more"),
-    (dict(kind="vgg", hidden_dim=8), "hidden_dim: has no effect beside pooling='mean'"),
-    (dict(kind="vgg", dropout=0.1), "dropout: has no effect beside pooling='mean'"),
-    (dict(kind="vgg", groups=8), "groups: has no effect beside norm='none'"),
-    (dict(kind="inception_v3", groups=8), "groups: has no effect beside norm='batch'")])
+    (dict(kind="vgg", hidden_dim=8), "hidden_dim: has no effect with pooling='mean'"),
+    (dict(kind="vgg", dropout=0.1), "dropout: has no effect with pooling='mean'"),
+    (dict(kind="vgg", groups=8), "groups: has no effect with norm='none'"),
+    (dict(kind="inception_v3", groups=8), "groups: has no effect with norm='batch'")])
 def test_what_cannot_be_is_refused_by_name(changes, message):
     with pytest.raises(ConfigError, match=f"model.image.{message}"):
         build_image_tower(experiment(model__image=changes).model.image, Precision())

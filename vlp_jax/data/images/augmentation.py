@@ -203,4 +203,4 @@ def check_erasing(augmentation: Augmentation, place: str) -> None:
     largest, (low, high) = augmentation.erase_area[1], augmentation.erase_ratio
     if low * largest > 1 or high < largest:
         raise ConfigError(f"{place}.erase_ratio: with no height/width in {low, high} a rectangle of {largest} of the area fits "
-                          f"into the square picture; one of {1 / low if low > 1 else high:.3g} does")
+                          f"into the square image; one of {1 / low if low > 1 else high:.3g} does")

@@ -85,7 +85,7 @@ def write_dataset(splits: Mapping[str, Source], output: str | os.PathLike, name:
         with ResumableOutput(output, name, _plan(splits, name, options)) as unfinished:
             return _write(splits, name, options, unfinished, progress)
     except OSError as error:
-        kept = "; whole shards are kept, run the same command again to go on" if unfinished_folder(output, name).is_dir() else ""
+        kept = "; whole shards are kept, run the same command again to resume" if unfinished_folder(output, name).is_dir() else ""
         raise ConfigError(f"--output={output} cannot be written: {error.strerror or error}{kept}") from error
 
 

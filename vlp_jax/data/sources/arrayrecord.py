@@ -81,7 +81,7 @@ def _check_shard(path: str, length: int, paths: list[str], spec: str) -> int:
     found = reader.num_records()
     reader.close()
     if found != length:
-        raise DataError(f"{spec}: {name} holds {found} records; dataset_info.json says {length}")
+        raise DataError(f"{spec}: {name} holds {found} records; dataset_info.json lists {length}")
     return size
 
 
@@ -147,7 +147,7 @@ class ArrayRecordSource:
         expected = {os.path.basename(path): length for path, length in zip(self.paths, self.lengths, strict=True)}
         for name in expected | listed:
             if listed.get(name) != expected.get(name):
-                raise DataError(f"{self.spec}: manifest.json says {listed.get(name, 'no')} records in {name}, dataset_info.json "
+                raise DataError(f"{self.spec}: manifest.json lists {listed.get(name, 'no')} records in {name}, dataset_info.json "
                                 f"{expected.get(name, 'none')}; the files are not of one run of prepare, which must run again")
 
     def _reader(self, shard: int):

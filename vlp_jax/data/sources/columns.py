@@ -49,7 +49,7 @@ class Columns:
         prompts = options.get("prompt", ("{}",))
         for prompt in prompts:
             if "{}" not in prompt:
-                raise DataError(f"{spec}: prompt {prompt!r} has no {{}} for the caption to stand in")
+                raise DataError(f"{spec}: prompt {prompt!r} has no {{}} for the caption")
         return cls(single(options, "image", image, spec), options.get("caption", captions), prompts)
 
     def check(self, present: list[str], place: str) -> None:

@@ -28,7 +28,7 @@ class QuestionSource:
         place = {pictures[i].key: i for i in range(len(pictures))}
         missing = [row["image"] for row in rows if row["image"] not in place]
         if missing:
-            raise DataError(f"{spec}: asks about {missing[0]}, which is no picture of {pictures.spec}")
+            raise DataError(f"{spec}: asks about {missing[0]}, which is no image of {pictures.spec}")
         self.places = [place[row["image"]] for row in rows]
 
     def __len__(self) -> int:

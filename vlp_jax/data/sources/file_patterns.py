@@ -56,7 +56,7 @@ def check_number(pattern: str) -> None:
             names *= max(1, last - first + 1)
         if names > MOST_NAMES:
             shown = pattern if len(pattern) <= 200 else f"{pattern[:200]}..."
-            raise DataError(f"{shown}: its braces stand for at least {names:,} names, and at "
+            raise DataError(f"{shown}: its braces expand to at least {names:,} names, and at "
                             f"most {MOST_NAMES:,} are expanded; name fewer, or use a glob (*)")
         rest = rest[: match.start()] + rest[match.end() :]
 

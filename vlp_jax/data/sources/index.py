@@ -77,7 +77,7 @@ class Index(Mapping[str, np.ndarray]):
         if zlib.crc32(self.arrays[name]) != expected:
             with contextlib.suppress(OSError):
                 os.remove(self.path)
-            raise DataError(f"{self.path}: this index is damaged, and was removed; start again, and it is built anew")
+            raise DataError(f"{self.path}: this index is damaged, and was removed; start again, and it is rebuilt")
         self.sums.pop(name, None)  # another thread may have removed it already
 
     def __iter__(self) -> Iterator[str]:

@@ -33,7 +33,7 @@ def check_counts(paths: list[str], lengths: list[int], spec: str) -> None:
     """
     for name, (said, by), found in zip(short_names(paths), _said(paths, spec), lengths, strict=True):
         if said is not None and found < said:
-            raise DataError(f"{spec}: {name} holds {found} samples; {by} beside it says {said}; "
+            raise DataError(f"{spec}: {name} holds {found} samples; {by} next to it gives {said}; "
                             "was it cut off, or is it still being written?")
 
 
@@ -64,5 +64,5 @@ def _read(path: str, spec: str) -> dict[str, Any]:
     try:
         found = json.loads(read_file(path))
     except ValueError as error:
-        raise DataError(f"{spec}: {path} cannot be read: {error}; mend it or remove it") from error
+        raise DataError(f"{spec}: {path} cannot be read: {error}; fix it or remove it") from error
     return found if isinstance(found, dict) else {}

@@ -48,7 +48,7 @@ def split_options(rest: str, kind: str, names: Sequence[str]) -> tuple[str, Opti
             raise DataError(f"{spec}: option {name!r} has an empty value")
         options[name] = options.get(name, ()) + found
     if not pattern:
-        raise DataError(f"{spec}: nothing stands before its options")
+        raise DataError(f"{spec}: nothing precedes its options")
     return pattern, options
 
 

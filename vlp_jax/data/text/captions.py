@@ -77,4 +77,4 @@ def check_texts(texts: schema.Texts, place: str) -> None:
         raise ConfigError(f"{place}.prompts: at least one is needed; '{{}}' is the text itself")
     for prompt in texts.prompts:
         if "{}" not in prompt:
-            raise ConfigError(f"{place}.prompts: {prompt!r} has no {{}} for the text to stand in")
+            raise ConfigError(f"{place}.prompts: {prompt!r} has no {{}} for the text")

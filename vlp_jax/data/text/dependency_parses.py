@@ -33,7 +33,7 @@ def parses_in(key: str, metadata: Mapping[str, Any], captions: Sequence[str], sp
         held = [held]
     if not is_list(held) or len(held) != len(captions):
         raise SampleError(Reason.WRONG_DEPENDENCIES, key, f"its {spec.field} is no list with a parse for each of its "
-                          f"{len(captions)} captions, of which one that stands twice counts once")
+                          f"{len(captions)} captions, where a repeated caption counts once")
     return {caption: pairs_in(key, parse, spec) for caption, parse in zip(captions, held, strict=True)}
 
 

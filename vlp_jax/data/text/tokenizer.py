@@ -134,7 +134,7 @@ class Tokenizer:
             for name, token in (("start_token", self.spec.start_token), ("end_token", self.spec.end_token),
                                 ("padding_token", self.spec.padding_token)))
         if len(start) + len(end) >= self.length:
-            raise ConfigError(f"model.text.length: {self.length} leaves no room beside the special tokens")
+            raise ConfigError(f"model.text.length: {self.length} leaves no room next to the special tokens")
         return start, end, padding[0]
 
     def id_of(self, name: str, token: str) -> int:

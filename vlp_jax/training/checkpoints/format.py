@@ -155,8 +155,8 @@ def check_same_state(metadata: dict[str, Any], items: dict[str, Any], where: str
       CheckpointError: the message names the first array that differs.
     """
     if any(item in items and item not in metadata["fingerprints"] for item in ("ema", "ema_statistics")):
-        raise CheckpointError(f"{where}: keeps no average of its parameters, which this config asks for (ema); leave ema out, or "
-                              "start anew in another workdir")
+        raise CheckpointError(f"{where}: keeps no EMA of its parameters, which this config asks for (ema); leave ema out, or "
+                              "start again in another workdir")
     for name, what in (("params", "model"), ("collections", "model"), ("rest", "optimizer")):
         here = describe(items.get(name, {}))
         stored = {"params": metadata["parameters"], "collections": metadata["collections"], "rest": metadata["rest"]}[name]

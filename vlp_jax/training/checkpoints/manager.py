@@ -128,7 +128,7 @@ class Checkpoints:
             return restored
         if damaged:
             raise CheckpointError(f"{self.folder}: all {len(damaged)} checkpoints are damaged, and were left where they are; "
-                                  "restore them from a copy, or start anew in another workdir")
+                                  "restore them from a copy, or start again in another workdir")
         broadcast_from_primary("checkpoints", self.check_fresh)
         return None
 
@@ -155,8 +155,9 @@ class Checkpoints:
         """
         left = next((path for path in (self.record, self.damaged_folder) if os.path.exists(path)), None)
         if left:
-            raise CheckpointError(f"{self.folder}: holds no checkpoint, but {left} tells of one: was it moved, or is its storage "
-                                  f"not mounted? To start anew use another workdir, or delete {os.path.dirname(self.folder)}")
+            raise CheckpointError(f"{self.folder}: holds no checkpoint, but {left} records one: was it moved, or is its storage "
+                                  "not mounted? To start from scratch use another workdir, or delete "
+                                  f"{os.path.dirname(self.folder)}")
 
     def set_aside(self, steps: list[int]) -> None:
         """Moves damaged checkpoints away on the primary process, each in one rename.

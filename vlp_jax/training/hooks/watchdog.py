@@ -65,7 +65,7 @@ class Watchdog:
         """
         path = os.path.join(self.workdir, f"hang_step_{self.step + 1}_host_{self.host}.txt")
         hang = f"{self.awaited} on host {self.host} has taken more than {self.config.seconds:g} s (watchdog.seconds)"
-        line = f"{hang}; where every thread stands follows, and lies in {path}"
+        line = f"{hang}; the stack of every thread follows, and is in {path}"
         print(line, file=sys.stderr, flush=True)
         faulthandler.dump_traceback(file=2)
         try:
