@@ -4,8 +4,8 @@ Settings (sections 3.1, 3.2 and 4.1, and the released pretraining code and confi
 - Model: ViT-B/16 at 224 pixels; BERT-base whose layers also have cross-attention, for matching, and
   a causal self-attention of their own, for captioning; projections to 256.
 - Training: batch 2,880, 20 epochs of 14M images; AdamW with weight decay 0.05; learning rate 3e-4
-  after 3,000 steps of warm-up. After each epoch the released config, and this one, multiply the
-  learning rate by 0.9, down to 1e-6; the paper by 0.85.
+  after 3,000 steps of warm-up, then multiplied by 0.9 after each epoch, down to 1e-6, as in the
+  released config (paper: by 0.85).
 - Momentum distillation: EMA decay 0.995, queue 57,600; alpha 0.4, rising from 0 over the first two
   epochs (9,722 steps of 2,880 in 14M images).
 - Label smoothing 0.1; RandAugment, magnitude 5 of 10, here 15 of 30.

@@ -12,16 +12,15 @@ Differences:
 - Pairs that share a caption or an image are positives (paper: the pair itself).
 
 The code was not released. Chosen by us: which parameters decay, and whether the decay is multiplied
-by the learning rate; crops; initial values; the bounds of the scale; the positives.
+by the learning rate; crops; initial values; the bounds of the scale.
 
 python -m vlp_jax.main --config=configs/coca_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
-2026-11-28:
-5 minutes, 5 CPU-minutes. Losses: contrastive 1.64 (a guess among 64: 4.16), captioning 1.29 per
-token (unigrams: 5.02). On val_vendor: captioning loss 1.91 per token, median rank of a caption's
-image 79 of 1,690 (untrained model: 8.44 and 769). Required of a run: 4 less per token, and 500
-ranks better.
+2026-11-28: 5 minutes, 5 CPU-minutes. Losses: contrastive 1.64 (a guess among 64: 4.16), captioning
+1.29 per token (unigrams: 5.02). On val_vendor: captioning loss 1.91 per token, median rank of a
+caption's image 79 of 1,690 (untrained model: 8.44 and 769). Required of a run: 4 less per token, and
+500 ranks better.
 """
 
 from vlp_jax.config import base, variant_of

@@ -12,9 +12,8 @@ Differences:
 - A row holds many captions, with no attention between them (GPT-2: parts of long documents).
 
 Packing: windows of 224 captions share 4 rows, which captions of 18 tokens fill. Longer captions
-need smaller windows:
-`train/dropped_captions` counts those left out, and `train/captioning/filled` is the filled part of
-the rows. The images of the pairs are read and not used.
+need smaller windows: `train/dropped_captions` counts those left out, and `train/captioning/filled`
+is the filled part of the rows. The images of the pairs are read and not used.
 
 python -m vlp_jax.main --config=configs/gpt2_lm.py --workdir=DIR '--config.data.train.source=webdataset:...'
 """

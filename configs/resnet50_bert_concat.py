@@ -14,10 +14,10 @@ Differences (released code in parentheses):
   a negative one (classification).
 - The image tower is a ResNet-50 (ResNet-152), texts have up to 77 tokens (512), and both towers
   start from scratch (from pretrained towers).
-- Gradients are not accumulated, as BatchNorm's statistics are those of the whole batch (over 24
-  batches before each update).
+- Gradients are not accumulated, as BatchNorm's statistics are those of a whole batch (accumulated
+  over 24 batches before each update).
 - The learning rate is only linear (also halved where the validation stalls).
-- Gradients are clipped by their joint norm (each parameter's by its own).
+- Gradients are clipped by their joint norm (each parameter's by its own norm).
 - Adam has bias correction (none).
 - The shorter side is resized to 224 (the code resizes to 256, and crops 224 at the centre).
 

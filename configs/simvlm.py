@@ -2,8 +2,8 @@
 
 Settings (equation 3 and section 4.1):
 - Model: 12 layers of width 768. A convolution stem gives 14 x 14 tokens of an image of 224 pixels.
-  They precede the text and, with its first tokens, a prefix of random length, have bidirectional
-  attention.
+  They precede the text. Attention is bidirectional among them and a first part of the text, of
+  random length.
 - Training: batch 4,096, 1M steps; AdamW with learning rate 5e-4, b2 0.999, weight decay 0.01; 2%
   warm-up.
 

@@ -5,10 +5,10 @@ masked-language modelling; batch 4,096, 200,000 steps; AdamW with learning rate 
 decay 0.01; warm-up over a tenth of the run, then linear to 0.
 
 As in the released code:
-- Words are masked whole.
+- Whole words are masked.
 - Each pair is classified once, half of them with another image.
 - Dropout 0.1 of the embeddings of patches and words, of the output of each residual branch, and
-  inside of each MLP; none of the attention weights.
+  inside each MLP; none of the attention weights.
 
 Differences:
 - Both sides of an image are resized to 384 (released code: aspect ratio kept, longer side up to

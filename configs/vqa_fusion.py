@@ -11,7 +11,7 @@ Settings of METER's fine-tuning on VQA v2:
 As in the command of METER's README, two operations of RandAugment with magnitude 9 change an image.
 
 Differences:
-- The operations are drawn from torchvision's fourteen.
+- The operations are drawn from torchvision's fourteen (released code: from its own list).
 - The model starts from scratch (released code: a pretrained METER), or with
   --config.pretrained.meter.workdir=runs/meter from a run of meter.py. This initializes all 363
   parameters of the model, with the image positions resampled from 18 x 18 patches to 36 x 36; the 6

@@ -25,7 +25,7 @@ To start from a run of blip.py: --config.pretrained.blip.workdir=runs/blip
 '--config.pretrained.blip.parameters=("^model/(image|text)/",)' initializes both towers, 219 of 561
 parameters, with the image positions resampled from 14 x 14 patches to 30 x 30, and 5 new text positions
 after BLIP's 30. Fusion and decoder are new: in BLIP, cross-attention and the decoder's self-attention
-are inside of the text tower.
+are inside the text tower.
 
 Data: JSON lines with `image`, `question` and `answers`, a list with the answer of every annotator.
 

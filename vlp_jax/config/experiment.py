@@ -238,7 +238,7 @@ def narrow_text(tower: ml_collections.ConfigDict, narrow: dict) -> None:
 def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The same experiment on the embedded data, for minutes on a laptop's CPU, as in `small` variants.
 
-    It is sized to learn, where `smoke` only runs. It has narrow towers and the input of clip_emoji.py,
+    It is meant to learn, and not only to run. It has narrow towers and the input of clip_emoji.py,
     with 32 x 32 pixels except for an Inception-v3 (see `emoji_image`).
     """
     config.update(steps=500, examples=None, epochs=None, log_every=25)
