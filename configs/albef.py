@@ -1,21 +1,34 @@
-"""ALBEF: two encoders aligned before a third fuses them, with a queue, soft targets and hard negatives (Li et al. 2021).
+"""ALBEF: image and text encoders aligned by a contrastive loss, then fused by a third (Li et al. 2021).
 
-Sections 3 and 3.5 and the released pretraining config: ViT-B/16 at 256 pixels, the lower half of BERT-base for the text, the
-upper half, with cross-attention, for the fusion; projections to 256; batch 512, 30 epochs; AdamW with weight decay 0.02; rate
-1e-4 after 1,000 steps (2,000 in the code), by a cosine down to 1e-5; average 0.995, queue 65,536, alpha 0.4 from 0 over the first
-epoch (7,812 steps of 512 in 4M pairs), for contrast and for masked words; RandAugment, 7 of 10, here 21 of 30.
+Settings (sections 3 and 3.5, and the released pretraining config):
+- Model: ViT-B/16 at 256 pixels; the lower half of BERT-base as the text encoder, and the upper
+  half, with cross-attention, as the fusion; projections to 256.
+- Training: batch 512, 30 epochs; AdamW with weight decay 0.02; learning rate 1e-4 after 1,000 steps
+  of warm-up (2,000 in the code), cosine down to 1e-5.
+- Momentum distillation: EMA decay 0.995, queue 65,536; alpha 0.4, rising from 0 over the first
+  epoch (7,812 steps of 512 in 4M pairs), for the contrastive and the masked-language loss.
+- Augmentation: RandAugment, magnitude 7 of 10, here 21 of 30.
 
-As in its code: the temperature is the parameter, between 0.001 and 0.5, and decays; wrong pairs are drawn at that temperature; the
-teacher drops activations; [SEP] may be masked; attention's weights are dropped by 0.1; captions are cleaned by its `pre_caption`.
+As in the released code:
+- The temperature itself is the parameter, is kept between 0.001 and 0.5, and decays.
+- Negatives are drawn at that temperature. The teacher has dropout, too.
+- [SEP] may be masked. Attention weights have dropout 0.1.
+- Captions are cleaned as by its `pre_caption`.
 
-What differs: its encoders start from DeiT and BERT, here from nothing. RandAugment's ranges are torchvision's, wider for
-translations (45% of the width at most, there 10 pixels). Wrong pairs are drawn by cosines of the student's own embeddings, there by
-those with the averaged model's, and from the whole batch, there from the 64 pairs of a GPU. Candidates that share a caption or an
-image are positives, there only the pair itself. The queue starts empty, there full of random vectors. The warm-up starts from 0,
-there from 1e-5; the cosine falls with every update, there once an epoch. Captions are not cut to 30 words before they are cut to 25
-tokens.
+Differences:
+- The encoders start from scratch (released code: from DeiT and BERT).
+- RandAugment has torchvision's ranges, wider for translations: at most 45% of the width (released
+  code: 10 pixels).
+- Negatives are drawn by cosines of the student's own embeddings, from the whole batch (released
+  code: by those with the EMA model's embeddings, from the 64 pairs of a GPU).
+- Candidates that share a caption or an image are positives (released code: only the pair itself).
+- The queue starts empty (released code: full of random vectors).
+- The warm-up starts from 0 (released code: 1e-5). The cosine falls at every update (released code:
+  once per epoch).
+- Captions are truncated to 25 tokens only (released code: first to 30 words).
 
 python -m vlp_jax.main --config=configs/albef.py --workdir=DIR '--config.data.train.source=webdataset:...'
+
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28, at commit 7124b7a,
 before the recipe's later corrections: 8 CPU-minutes; contrast 3.75 (a guess among 320: 5.77), matching 0.51 (always the rate:
 0.64), masked words 2.59 (unigrams: 4.51); on val_vendor 66% of pairs are told right, and the median rank of a caption's picture is
@@ -66,9 +79,9 @@ def small(config):
     config.model.text.update(NO_DROPOUT)
     config.model.fusion.update(NO_DROPOUT)
     config.objectives.contrastive.update(queue=256, alpha_warmup=300)
-    # Negatives at the initial temperature: at the learned one nearly all of them are almost the image itself, as many emoji are.
+    # Negatives at the initial temperature: at the learned one nearly all are near-duplicates of the image, as emoji have many.
     config.objectives.matching.negative_scale = 1 / 0.07
-    # The temperature keeps about the recipe's learning rate: at 4e-3 it falls to a hundredth in 50 updates.
+    # The temperature has about the recipe's learning rate: at 4e-3 it falls to a hundredth in 50 updates.
     config.optimizer.lr_multipliers = (("/temperature$", 0.05),)
-    config.objectives.words.update(rate=0.5, alpha_warmup=300)  # what the text alone does not tell
+    config.objectives.words.update(rate=0.5, alpha_warmup=300)  # half, so that the text alone does not determine them
     return config

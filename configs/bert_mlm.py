@@ -1,13 +1,21 @@
-"""BERT-base by masked words alone (Devlin et al. 2019).
+"""BERT-base: a text encoder trained by masked-language modelling alone (Devlin et al. 2019).
 
-Section 3 and appendix A.2: 12 layers of 768, GELU, dropout 0.1, also of attention's weights; batch 256 of 512 tokens, 1,000,000
-steps; Adam with rate 1e-4, b1 0.9, b2 0.999, weight decay 0.01, warm-up over 10,000 steps, then linearly to 0; 15% of the tokens
-chosen. Each text is a caption of its own; the next sentence is not predicted. In its code the words to be hidden are drawn
-beforehand, ten times for each text, here each time anew; first values are a normal distribution's within two deviations, here all
-of it; Adam's moments are not corrected for their bias, here they are.
+Settings (section 3 and appendix A.2):
+- Model: 12 layers of width 768, GELU, dropout 0.1, also of the attention weights.
+- Training: batch 256 of 512 tokens, 1,000,000 steps; Adam with learning rate 1e-4, b1 0.9, b2 0.999
+  and weight decay 0.01; warm-up over 10,000 steps, then linear to 0.
+- Masking: 15% of the tokens are selected.
+
+Differences:
+- Each text is one caption, and the next sentence is not predicted.
+- Masked tokens are drawn at every step (released code: beforehand, ten times for each text).
+- Initial values have a normal distribution (released code: truncated at two standard deviations).
+- Adam's moments have bias correction (released code: none).
 
 python -m vlp_jax.main --config=configs/bert_mlm.py --workdir=DIR '--config.data.train.source=webdataset:...'
-`:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` has not been run to its end yet.
+
+`:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` has not been run to its
+end yet.
 """
 
 from vlp_jax.config import base, variant_of

@@ -1,15 +1,28 @@
-"""BLIP: one text transformer that reads a text alone, reads it beside a picture, and writes it (Li et al. 2022).
+"""BLIP: one text transformer that encodes texts, alone and with images, and decodes (Li et al. 2022).
 
-Sections 3.1, 3.2 and 4.1 and the released pretraining code and config: ViT-B/16 at 224 pixels; BERT-base, whose layers also have
-cross-attention for matching, and causal self-attention of their own for writing; projections to 256; batch 2,880, 20 epochs of 14M
-images; AdamW with weight decay 0.05; rate 3e-4 after 3,000 steps; average 0.995, queue 57,600, alpha 0.4 from 0 over the first two
-epochs (9,722 steps of 2,880 in 14M images); labels smoothed by 0.1; RandAugment, 5 of 10, here 15 of 30. The paper multiplies the
-rate by 0.85 after each epoch, the released config, and this one, by 0.9, down to 1e-6. As in its code everything decays, biases,
-norms and the temperature too; probabilities of wrong pairs have 1e-4 added; captions are cleaned by its `pre_caption`. Else as
-albef.py, also in what differs; the warm-up starts there from 1e-6. [Encode] and [Decode] are two more learned tokens, and not
-words. Its encoders start from DeiT and BERT, here from nothing; its captioner and filter of web texts (section 3.3) are left out.
+Settings (sections 3.1, 3.2 and 4.1, and the released pretraining code and config):
+- Model: ViT-B/16 at 224 pixels; BERT-base whose layers also have cross-attention, for matching, and
+  a causal self-attention of their own, for captioning; projections to 256.
+- Training: batch 2,880, 20 epochs of 14M images; AdamW with weight decay 0.05; learning rate 3e-4
+  after 3,000 steps of warm-up, then multiplied by 0.9 after each epoch, down to 1e-6, as in the
+  released config (paper: by 0.85).
+- Momentum distillation: EMA decay 0.995, queue 57,600; alpha 0.4, rising from 0 over the first two
+  epochs (9,722 steps of 2,880 in 14M images).
+- Label smoothing 0.1; RandAugment, magnitude 5 of 10, here 15 of 30.
+
+As in the released code:
+- All parameters decay, also biases, norms and the temperature.
+- 1e-4 is added to the probabilities of negatives.
+- Captions are cleaned as by its `pre_caption`.
+
+Differences (all else, and all other differences, as in albef.py):
+- The warm-up starts from 0 (released code: 1e-6).
+- [Encode] and [Decode] are two additional learned tokens, and not entries of the vocabulary.
+- The encoders start from scratch (released code: from DeiT and BERT).
+- The captioner and filter of web texts (section 3.3) are left out.
 
 python -m vlp_jax.main --config=configs/blip.py --workdir=DIR '--config.data.train.source=webdataset:...'
+
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28, at commit 7124b7a,
 before the recipe's later corrections: 7 CPU-minutes; contrast 3.44 (a guess among 320: 5.77), matching 0.52 (always the rate:
 0.64), captions 1.55 a token, 2.46 with smoothed labels (unigrams: 5.07); on val_vendor captions cost 2.03 a token, 65% of pairs are
@@ -60,8 +73,8 @@ def small(config):
     config.model.image.initialization = "xavier"  # 0.02 is a standard deviation for widths of 768
     config.model.text.update(NO_DROPOUT)
     config.objectives.contrastive.update(queue=256, alpha_warmup=300)
-    # Negatives at the initial temperature: at the learned one nearly all of them are almost the image itself, as many emoji are.
+    # Negatives at the initial temperature: at the learned one nearly all are near-duplicates of the image, as emoji have many.
     config.objectives.matching.negative_scale = 1 / 0.07
-    # The temperature keeps about the recipe's learning rate: at 4e-3 it falls to a hundredth in 50 updates.
+    # The temperature has about the recipe's learning rate: at 4e-3 it falls to a hundredth in 50 updates.
     config.optimizer.lr_multipliers = (("/temperature$", 0.05),)
     return config

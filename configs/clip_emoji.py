@@ -1,16 +1,20 @@
-"""CLIP on the embedded emoji: a small ViT behind a deep convolution stem, from nothing, on a laptop.
+"""CLIP on the embedded emoji: a small ViT with a deep convolution stem, trained from scratch on a laptop.
 
 python -m vlp_jax.main --config=configs/clip_emoji.py --workdir=runs/clip_emoji
-26 CPU-minutes (2 cores of an AMD EPYC, 2026-11-30, beside other work); recall@1 on val_vendor 0.304 text to image, 0.243 image to
-text; zero-shot 0.493 by names, 0.527 by descriptions.
-`:smoke`, 42 steps in a CPU-minute, shows that something is learned: recall@10 on val_vendor is over twice chance both ways (0.020
-text to image, 0.021 image to text; chance 0.006; 2026-11-30).
+
+Results: 26 CPU-minutes (2 cores of an AMD EPYC, 2026-11-30, while other work ran); recall@1 on
+val_vendor 0.304 text to image, 0.243 image to text; zero-shot accuracy 0.493 with names, 0.527 with
+descriptions.
+
+`:smoke`, 42 steps in one CPU-minute, shows that the model learns: recall@10 on val_vendor is over
+twice chance in both directions (0.020 text to image, 0.021 image to text; chance 0.006;
+2026-11-30).
 """
 
 from vlp_jax.config import base, to_tree, variant_of
 from vlp_jax.config.schema import Augmentation
 
-# What a group's bare name ("people & body") says badly; each class is the mean of its words.
+# Words for each group, better than its bare name ("people & body"); a class embedding is the mean over its words.
 GROUPS = {"smileys & emotion": ("face", "smiling face", "sad face", "heart", "emotion", "cat face"),
           "people & body": ("person", "woman", "man", "hand", "people", "family"),
           "animals & nature": ("animal", "bird", "fish", "plant", "flower", "tree", "insect"),
@@ -31,7 +35,7 @@ def get_config(variant="full"):
     config.data.train.update(caption=0.6, caption_and_keywords=0.3, keywords=0.1)
     config.data.images.update(crop_to_content=True, content_margin=0.04, resize="squash", interpolation="bilinear",
                               mean=(0.5, 0.5, 0.5), std=(0.3, 0.3, 0.3))
-    # No flip (arrows, "facing right") and no hue (colour names): captions tell them apart.
+    # No flips and no changes of hue: captions depend on them (arrows, "facing right", colour names).
     config.data.augmentation.update(background="random", rotation=8.0, scale=(0.9, 1.25), shift=0.04, aspect=0.1,
                                     brightness=0.2, contrast=0.2, saturation=0.3, grayscale=0.1)
     config.model.embedding_dim = 192
@@ -48,7 +52,7 @@ def get_config(variant="full"):
                                              class_names=GROUPS),
                              val_concept=dict(source="embedded:emoji/val_concept", tasks=("retrieval",)))
     config = variant_of(config, variant)
-    if variant == "smoke":  # so few steps learn most from large ones, of images and captions nearly as they are
+    if variant == "smoke":  # few steps learn most from large updates, and images and captions almost unchanged
         config.optimizer.learning_rate = 5e-3
         config.data.augmentation = to_tree(Augmentation(background="random", scale=(0.97, 1.1), shift=0.02, aspect=0.04))
         config.data.train.update(caption=1.0, caption_and_keywords=0.0, keywords=0.0)

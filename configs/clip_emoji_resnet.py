@@ -1,9 +1,13 @@
-"""CLIP on the embedded emoji with a small ResNet (He et al. 2016) in place of the ViT, smaller pictures and one layer of text
-less, as a ResNet's convolutions take longer; everything else as clip_emoji.
+"""CLIP on the embedded emoji with a small ResNet as image tower (He et al. 2016).
+
+Differences from clip_emoji.py, as the convolutions of a ResNet take longer: smaller images, and one
+layer less in the text tower. All else is the same.
 
 python -m vlp_jax.main --config=configs/clip_emoji_resnet.py --workdir=runs/clip_emoji_resnet
-21 CPU-minutes (2 cores of an AMD EPYC, 2026-11-30, beside other work); recall@1 on val_vendor 0.312 text to image, 0.240 image to
-text; zero-shot 0.483 by names, 0.506 by descriptions. With 32 pixels and two layers: 0.301, 28 CPU-minutes beside other work.
+
+Results: 21 CPU-minutes (2 cores of an AMD EPYC, 2026-11-30, while other work ran); recall@1 on
+val_vendor 0.312 text to image, 0.240 image to text; zero-shot accuracy 0.483 with names, 0.506 with
+descriptions. With 32 pixels and two layers: 0.301, 28 CPU-minutes while other work ran.
 """
 
 import pathlib

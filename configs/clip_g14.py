@@ -1,9 +1,13 @@
-"""CLIP ViT-g/14 with the sizes of OpenCLIP's ViT-g-14, and the batch, rate and examples of its release with the scaling
-laws of Cherti et al. 2023 (Model-g-14_Data-2B_Samples-13B_lr-5e-4_bs-64k); what that name leaves open is CLIP's.
+"""CLIP ViT-g/14: two towers with the sizes of OpenCLIP's ViT-g-14 (Cherti et al. 2023).
+
+Batch, learning rate and number of examples are those of its release with the scaling laws of Cherti
+et al. (Model-g-14_Data-2B_Samples-13B_lr-5e-4_bs-64k). What this name leaves open is CLIP's.
+
+See `clip` in vlp_jax/config/experiment.py for shared settings and differences from OpenCLIP.
 
 python -m vlp_jax.main --config=configs/clip_g14.py --workdir=DIR '--config.data.train.source=webdataset:...'
-What it shares with other CLIP recipes, and what differs from OpenCLIP: `clip` in vlp_jax/config/experiment.py.
-Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
+
+`:smoke` shrinks it for a CPU and the embedded data. We have not trained it to the end.
 """
 
 from vlp_jax.config import clip, variant_of

@@ -1,8 +1,10 @@
-"""CLIP ViT-L/14 (Radford et al. 2021, tables 18 to 20).
+"""CLIP ViT-L/14: two towers and a contrastive loss (Radford et al. 2021, tables 18 to 20).
+
+See `clip` in vlp_jax/config/experiment.py for shared settings and differences from OpenCLIP.
 
 python -m vlp_jax.main --config=configs/clip_l14.py --workdir=DIR '--config.data.train.source=webdataset:...'
-What it shares with other CLIP recipes, and what differs from OpenCLIP: `clip` in vlp_jax/config/experiment.py.
-Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
+
+`:smoke` shrinks it for a CPU and the embedded data. We have not trained it to the end.
 """
 
 from vlp_jax.config import clip, variant_of

@@ -1,9 +1,13 @@
-"""CLIP ResNet-50 (Radford et al. 2021, tables 18 and 19): the modified ResNet with attention pooling, an embedding of 1,024.
+"""CLIP ResNet-50: the modified ResNet with attention pooling (Radford et al. 2021, tables 18 and 19).
+
+Embeddings have 1,024 elements. BatchNorm's statistics are those of the global batch, however it is
+sharded.
+
+See `clip` in vlp_jax/config/experiment.py for shared settings and differences from OpenCLIP.
 
 python -m vlp_jax.main --config=configs/clip_rn50.py --workdir=DIR '--config.data.train.source=webdataset:...'
-BatchNorm's statistics are those of the global batch, wherever its examples lie.
-What it shares with other CLIP recipes, and what differs from OpenCLIP: `clip` in vlp_jax/config/experiment.py.
-Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
+
+`:smoke` shrinks it for a CPU and the embedded data. We have not trained it to the end.
 """
 
 from vlp_jax.config import clip, schema, to_tree, variant_of

@@ -1,15 +1,26 @@
-"""CoCa-Base: a contrastive and a captioning loss from one pass (Yu et al. 2022, table 1 and section 4.1).
+"""CoCa-Base: a contrastive and a captioning loss from one forward pass (Yu et al. 2022).
+
+Settings (table 1 and section 4.1):
+- Model: images of 288 x 288 pixels in patches of 18 x 18; 12 unimodal and 12 multimodal text
+  layers; 256 queries for captioning.
+- Training: batch 65,536, 500,000 steps; Adafactor with learning rate 8e-4 and weight decay 0.01; 2%
+  warm-up, linear decay; weights 1 (contrastive) and 2 (captioning).
+
+Differences:
+- The vocabulary is CLIP's (paper: 64,000 pieces, not published).
+- The contrastive pooler has an MLP, pooling="map" (paper: only a norm).
+- Pairs that share a caption or an image are positives (paper: the pair itself).
+
+The code was not released. Chosen by us: which parameters decay, and whether the decay is multiplied
+by the learning rate; crops; initial values; the bounds of the scale.
 
 python -m vlp_jax.main --config=configs/coca_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
-288 x 288 pixels in patches of 18 x 18, 12 unimodal and 12 multimodal text layers, 256 queries; batch 65,536, 500,000 steps,
-Adafactor, rate 8e-4, 2% warm-up, linear decay, weight decay 0.01; weights 1 and 2. CLIP's vocabulary stands in for the unpublished
-one of 64,000 pieces; the contrastive pooler has an MLP (pooling="map"), where the paper has only a norm. Its code is not released:
-which parameters decay, and whether by the rate, crops, first values and the bounds of the scale are ours; so is it that pairs which
-share a caption or an image are positives.
-`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 5 minutes, 5
-CPU-minutes; contrast 1.64 (a guess among 64: 4.16), captions 1.29 a token (unigrams: 5.02); on val_vendor captions cost 1.91 a
-token, and the median rank of a caption's picture is 79 of 1,690, where the untrained model has 8.44 and 769. Asked of a run: 4
-less a token and 500 ranks better.
+
+`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
+2026-11-28: 5 minutes, 5 CPU-minutes. Losses: contrastive 1.64 (a guess among 64: 4.16), captioning
+1.29 per token (unigrams: 5.02). On val_vendor: captioning loss 1.91 per token, median rank of a
+caption's image 79 of 1,690 (untrained model: 8.44 and 769). Required of a run: 4 less per token, and
+500 ranks better.
 """
 
 from vlp_jax.config import base, variant_of
@@ -38,7 +49,7 @@ def get_config(variant="full"):
 
 
 def shrunk(config, variant):
-    """Fewer queries, and captions looked at."""
+    """Fewer queries, and an evaluation of captions, in small variants."""
     if variant != "full":
         config.model.decoder.image_queries = 16
         config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval", "captions")))

@@ -1,23 +1,38 @@
-"""Replies in a dialogue about a picture, from sequence to sequence: history and question, then the reply, by LSTMs (Sutskever et
-al. 2014; Bahdanau et al. 2015; with a picture: Das et al. 2017, "Visual Dialog", section 5).
+"""dialogue_seq2seq: replies in a dialogue about an image, by LSTMs (after Das et al. 2017).
 
-A bidirectional LSTM reads all that was said and the newest question; its states look at VGG-16's map of the picture, and an LSTM
-with additive attention to them writes the reply; evaluation ranks known replies by it, and writes others, greedily. Words of 300
-numbers and LSTMs of 512 are Das et al.'s; they fuse otherwise (late, or by a memory), with VGG from ImageNet, here from nothing.
-The cross-attention between and the length of training are ours. Their code (batra-mlp-lab/visdial) multiplies the rate by 0.99976
-after each update, down to 5e-5, and drops half of what question, history and image give together, nothing in the decoder; here
-the rate stays and half is dropped in the decoder. It has batches of 40 dialogues, and clips each number of a gradient to 5, here
-the gradient's norm.
+History and question are the input sequence, the reply is the output sequence (Sutskever et al.
+2014; Bahdanau et al. 2015). A bidirectional LSTM encodes the history and the newest question; its
+states attend to VGG-16's feature map of the image; an LSTM decoder with additive attention to these
+states generates the reply. Evaluation ranks the known replies by their likelihood, and also
+generates replies greedily.
 
-Data: JSON lines with `image`, `dialogue` (history and question) and `reply`:
+Settings: word embeddings of 300 and LSTMs of width 512 are those of Das et al. 2017 ("Visual
+Dialog", section 5). The cross-attention between encoder and image, and the length of training, are
+ours.
+
+Differences from Das et al. and their code (batra-mlp-lab/visdial):
+- Fusion by cross-attention (theirs: late fusion, or a memory network).
+- VGG starts from scratch (theirs: from ImageNet).
+- The learning rate is constant (theirs: multiplied by 0.99976 after each update, down to 5e-5).
+- Dropout of 0.5 in the decoder (theirs: of the joint vector of question, history and image, none in
+  the decoder).
+- The batch is 128 (theirs: 40 dialogues).
+- The norm of the gradient is clipped to 5 (theirs: each element of it).
+
+Data: JSON lines with `image`, `dialogue` (history and question) and `reply`.
+
 python -m vlp_jax.main --config=configs/dialogue_seq2seq.py --workdir=DIR \
     '--config.data.train.source=jsonl:dialogues.jsonl?caption=dialogue'
-The intent of a question can be told from the same context: an objective of kind 'classification' with features='text' and a
-target of the field that names it, as `type` in embedded:emoji_dialogues.
-`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 9 CPU-minutes beside
-other work; a reply costs 0.55 a token (unigrams: 3.65). Of 4,380 replies about val_vendor's pictures 52.1% are right, the best of
-770 ranked, and 50.8% as they are written; always the most frequent one would be 15.6%, and the most frequent one for each type of
-question 26.6%.
+
+To predict the intent of a question from the same context, add an objective of kind 'classification'
+with features='text' and a target of the field that holds the intent, such as `type` in
+embedded:emoji_dialogues.
+
+`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
+2026-11-28: 9 CPU-minutes while other work ran; the loss of a reply is 0.55 per token (unigrams:
+3.65). Accuracy on 4,380 replies about val_vendor's images: 52.1% for the best-ranked of 770
+replies, 50.8% for the generated reply; always the most frequent reply would have 15.6%, and the
+most frequent one for each type of question 26.6%.
 """
 
 from vlp_jax.config import base, schema, to_tree, variant_of
@@ -31,10 +46,10 @@ def get_config(variant="full"):
     config.epochs = 20.0
     config.data.batch_size = 128
     config.data.images.resize = "squash"
-    config.data.train.source = "jsonl:/data/dialogues/train.jsonl?caption=dialogue"  # a place to be overridden
+    config.data.train.source = "jsonl:/data/dialogues/train.jsonl?caption=dialogue"  # a placeholder to be overridden
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
                             padding_token="[PAD]", canonicalize=("lower_case", "whitespace"),
-                            truncation_side="left")  # the newest question stands last
+                            truncation_side="left")  # the newest question is last
     config.data.targets = dict(reply=dict(kind="text", field="reply", classes=1000, length=20,
                                           canonicalize=config.data.text.canonicalize))
     config.model.image = to_tree(schema.VggTower(depth=16, norm="batch"))
@@ -58,7 +73,7 @@ def get_config(variant="full"):
 
 
 def small(config):
-    config.model.image, config.model.text = base().model.image, base().model.text  # a ViT behind convolutions, faster than VGG
+    config.model.image, config.model.text = base().model.image, base().model.text  # a ViT on a convolution stem, faster than VGG
     config = on_emoji(config)
     config.update(steps=400, ema=0.98)
     config.data.batch_size = 128

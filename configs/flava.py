@@ -1,18 +1,31 @@
-"""FLAVA: two encoders and a fusion that read pictures, texts and both, masked and whole (Singh et al. 2022).
+"""FLAVA: image encoder, text encoder and fusion, trained on images, texts and pairs (Singh et al. 2022).
 
-Sections 3.1 to 3.4 and appendix A, tables A.1 and A.2: ViT-B/16 at 224 pixels; the same layers over BERT's words for the text; six
-more over both, behind a linear map each, with a class token of their own; projections to 512; no dropout; batch 8,192, 150,000
-updates of image-text pairs; AdamW, rate 1e-3 after 10,000 updates, then a cosine, weight decay 0.1 of all parameters, as in the
-released code. All losses weigh 1; 15% of the words are hidden, whole ones, and patches in BEiT's blocks (75 of 196 in the released
-code, here 40%: 78). One pair of ten is matched with a wrong text; crops have 90% to 100% of the area.
+Settings (sections 3.1 to 3.4 and appendix A, tables A.1 and A.2):
+- Model: ViT-B/16 at 224 pixels; the same layers over BERT's tokens as the text encoder; six more
+  over the tokens of both, each projected by a linear map, with a class token of their own;
+  projections to 512; no dropout.
+- Training: batch 8,192, 150,000 updates of image-text pairs; AdamW with learning rate 1e-3 after
+  10,000 updates of warm-up, then cosine; weight decay 0.1 of all parameters, as in the released
+  code. All losses have weight 1.
+- Masking: 15% of the words, whole ones; patches in BEiT's blocks, 40% of them: 78 (released code:
+  75 of 196).
+- Matching: one pair of ten has a negative text.
+- Augmentation: crops of 90% to 100% of the area.
 
-What differs: codes of patches come from a random-projection quantizer (Chiu et al. 2022), not from DALL-E's pretrained dVAE; as
-many of them, 8,192. The paper's MIM and MLM read ImageNet and text corpora, each in 15% of the updates, here the pairs themselves
-in every update. Its encoders start from DINO and masked words, here from nothing. Matching looks at whole pairs, in the paper at
-masked ones; a wrong text is drawn for matching alone, in the code for all losses but those of true pairs. Pairs that share a
-caption or an image are positives, there only the pair itself. Text length is 77, as in its released processor.
+Differences:
+- Codes of patches are from a random-projection quantizer (Chiu et al. 2022), with the same number
+  of codes, 8,192 (paper: DALL-E's pretrained dVAE).
+- MIM and MLM use the pairs themselves, in every update (paper: ImageNet and text corpora, each in
+  15% of the updates).
+- The encoders start from scratch (paper: from DINO and masked-language modelling).
+- Matching uses unmasked pairs (paper: masked ones).
+- A negative text is drawn for matching alone (released code: for all losses except those of true
+  pairs).
+- Pairs that share a caption or an image are positives (released code: only the pair itself).
+- The text length is 77, as in the released processor.
 
 python -m vlp_jax.main --config=configs/flava.py --workdir=DIR '--config.data.train.source=webdataset:...'
+
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28, at commit 7124b7a,
 before the recipe's later corrections: 8 CPU-minutes; contrast 1.79 (a guess among 64: 4.16), matching 0.26 (always the rate: 0.64),
 codes 2.68 (frequencies: 3.90), words 3.76 (unigrams: 4.49), both at once 2.61 and 2.96 (3.89 and 4.49); on val_vendor 72% of pairs

@@ -1,18 +1,32 @@
-"""FLIP ViT-B/16: CLIP whose image tower sees a random half of the patches in training (Li et al. 2023).
+"""FLIP ViT-B/16: CLIP whose image tower encodes a random half of the patches in training (Li et al. 2023).
+
+Settings of the paper: 12.8 epochs of 400M pairs; batch 32,768, with half of the patches; AdamW with
+learning rate 4e-6 for every 256 examples of a batch, b2 0.95, weight decay 0.2; cosine after a
+warm-up of 51.2M examples; crops of 50% to 100% of the area; mean of the patches; a bidirectional
+text tower of 32 tokens.
+
+As in the released code (facebookresearch/flip):
+- Biases, norms and positions do not decay; the scale and the word embeddings do.
+- Patches have fixed sine-cosine positions.
+- Padding tokens of a text are attended to.
+- Images are flipped, and normalized with ImageNet's mean.
+
+Differences from the released code:
+- Its config has batch 65,536, 12.8G examples and a warm-up of 25.6M of them.
+- The tokenizer is CLIP's (there: BERT's), and text is pooled at its end token (there: at its
+  first).
+- The image tower has no class token (there: one that is part of the mean and decays).
+- Query, key and value are initialized as three matrices (there: as one of three times the width).
+- Images are resized with antialiasing (there: without).
+- Pairs that share a caption or an image are positives (there: only the pair itself).
+- The short run without dropped patches that the paper adds at the end is left out. Evaluation uses
+  all patches.
+
+See `clip` in vlp_jax/config/experiment.py for the settings shared with other CLIP recipes.
 
 python -m vlp_jax.main --config=configs/flip_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
-Published: 12.8 epochs of 400M pairs, batch 32,768 with half of the patches, AdamW at 4e-6 for every 256 examples of a batch, b2
-0.95, weight decay 0.2, cosine after a warm-up of 51.2M examples, crops of 50% to 100%, a mean of the patches, a bidirectional text
-tower of 32 tokens. As in its code (facebookresearch/flip): biases, norms and positions do not decay, the scale and words do;
-patches have fixed sine and cosine positions; texts attend their padding; images are flipped and have ImageNet's mean.
 
-What differs from that code: its config has batch 65,536, 12.8G examples and a warm-up of 25.6M of them. The tokenizer is CLIP's
-here, not BERT's, and text is pooled at its end token, there at its first. Its image tower has a class token, which is part of the
-mean and decays. Its first values of query, key and value are those of one matrix of three times the width, here of three. Images
-are resized with antialiasing, there without. Pairs that share a caption or an image are positives, there only the pair itself. The
-short run without dropped patches that the paper adds at the end is left out; in evaluation all patches are seen.
-What it shares with other CLIP recipes: `clip` in vlp_jax/config/experiment.py.
-Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
+`:smoke` shrinks it for a CPU and the embedded data. We have not trained it to the end.
 """
 
 from vlp_jax.config import clip, variant_of

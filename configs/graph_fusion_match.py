@@ -1,14 +1,26 @@
-"""A graph of a picture's regions and one of a caption's words, which exchange messages and are matched as wholes.
+"""graph_fusion_match: image-text matching by graphs of regions and words (after Liu et al. 2020, GSMN).
 
-After two networks: messages within and across graphs from "Graph matching networks" (Li et al. 2019, section 3.2), and the two
-graphs from GSMN (Liu et al. 2020), whose code has, for MS-COCO: nodes of 1,024, words of 300, a recurrent network that reads both
-ways (GRU; here LSTM), Adam with rate 5e-4, batch 32, 20 epochs, gradients clipped at 2, the rate divided by 10 after each quarter
-of them. Its regions are boxes of a detector on ResNet-101 and its words' edges a parse; here they are that network's last map and
-its neighbours, and words at most two places apart; where the metadata hold boxes and parses, `data.boxes`, `data.dependencies` and
-`model.fusion` take them (README, "Regions and parses"). Its loss is a triplet's; here it is binary cross-entropy on the pooled
-graphs, of each pair and of each image with a wrong text.
+The nodes of both graphs exchange messages, and each graph is pooled to one vector for matching.
+Messages within and across graphs are those of "Graph matching networks" (Li et al. 2019, section
+3.2); the two graphs are those of GSMN.
+
+Settings of GSMN's code for MS-COCO: nodes of 1,024, word embeddings of 300, a bidirectional
+recurrent network; Adam with learning rate 5e-4, batch 32, 20 epochs; gradients clipped at 2; the
+learning rate divided by 10 after each quarter of the epochs.
+
+Differences from GSMN:
+- The recurrent network is an LSTM (GSMN: GRU).
+- Regions are positions of the last feature map of ResNet-101, connected to their neighbours (GSMN:
+  boxes of a detector on ResNet-101).
+- Words at most two positions apart are connected (GSMN: by a parse).
+- The loss is binary cross-entropy on the pooled graphs, of each pair and of each image with a
+  negative text (GSMN: a triplet loss).
+
+Where the metadata hold boxes and parses, `data.boxes`, `data.dependencies` and `model.fusion` use
+them (docs/data.md, "Regions and parses").
 
 python -m vlp_jax.main --config=configs/graph_fusion_match.py --workdir=DIR '--config.data.train.source=webdataset:...'
+
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28, at commit 7124b7a,
 before the recipe's later corrections: 8 CPU-minutes beside other work; matching 0.44 (one answer to all: 0.69); of 3,380 pairs of
 val_vendor, half of them wrong, accuracy 0.750, precision 0.786, recall 0.687, F1 0.733, where always yes has 0.500, 0.500, 1 and

@@ -1,15 +1,25 @@
-"""A captioner: an Inception-v3 encoder (Szegedy et al. 2016) and a GRU decoder (Cho et al. 2014) that attends to the picture before
-each word (Xu et al. 2015, "Show, attend and tell", soft attention), with the sizes of TensorFlow's tutorial "Image captioning with
-visual attention", which joins these.
+"""inception_gru_caption: an Inception-v3 encoder and a GRU decoder with visual attention (Xu et al. 2015).
+
+The encoder is that of Szegedy et al. 2016. The decoder (GRU: Cho et al. 2014) attends to the image
+before each word, with the soft attention of "Show, attend and tell". Sizes are those of
+TensorFlow's tutorial "Image captioning with visual attention", which combines the two.
+
+Settings: 299 x 299 pixels, 64 positions to attend to; word embeddings of 256, states and attention
+of 512; Adam at 1e-3, batch 64; 20 epochs of COCO's 82,783 x 5 captions.
+
+Differences from the tutorial:
+- The encoder starts from scratch and is trained (tutorial: pretrained on ImageNet and frozen).
+- As in Xu et al., the initial state is computed from the mean of the image's features, the attended
+  features have a gate, and words are predicted from previous word, state and attended features.
+  Their penalty on positions that are never attended to is left out.
+- Captions consist of GPT-2's tokens.
 
 python -m vlp_jax.main --config=configs/inception_gru_caption.py --workdir=DIR '--config.data.train.source=webdataset:...'
-299 x 299 pixels, 64 places to look at; words of 256, states and attention of 512; Adam at 1e-3, batches of 64; 20 epochs of COCO's
-82,783 x 5 captions. What is not as there: the encoder begins from nothing and is trained, where theirs was trained on ImageNet and
-stays as it is; the state begins with the picture's mean, what is seen has a gate, and words come from word, state and what was
-seen, all as in Xu et al.; their penalty on places that are never looked at is left out; captions are of GPT-2's tokens.
-Never trained to the end by us; `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
-2026-11-28: 10 CPU-minutes beside other work; captions 1.93 a token (unigrams: 5.02), on val_vendor 2.74; of the five written there
-one is near ("man gesturing no" for "woman judge"), the others name another thing.
+
+`:small` and `:smoke` shrink it for a CPU and the embedded data. We have not trained the full recipe
+to the end. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 10 CPU-minutes while other work ran;
+captioning loss 1.93 per token (unigrams: 5.02), on val_vendor 2.74; of the five captions generated
+there one is close ("man gesturing no" for "woman judge"), the others name another thing.
 """
 
 from vlp_jax.config import base, schema, to_tree, variant_of
@@ -36,8 +46,10 @@ def get_config(variant="full"):
 
 
 def captioner(config, variant):
-    """Captions are looked at. Statistics of few places, in nearly fifty layers, would make a run hang on rounding errors: there,
-    GroupNorm of a single group stands for BatchNorm."""
+    """Evaluates captions, with GroupNorm of a single group instead of BatchNorm, in small variants.
+
+    With BatchNorm's statistics over few positions, in nearly fifty layers, a run would depend on rounding errors.
+    """
     if variant != "full":
         config.model.image.update(norm="group", groups=1)
         config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("captions",)))

@@ -1,15 +1,26 @@
-"""LiT ViT-B/16: a text tower that learns to read out an image tower which is locked (Zhai et al. 2022).
+"""LiT ViT-B/16: contrastive training of a text tower against a locked image tower (Zhai et al. 2022).
+
+Settings of the paper: batch 16,384, 55,000 steps; Adafactor with learning rate 1e-3 and weight
+decay 1e-4; cosine after 10,000 steps of warm-up; gradients clipped at 1; initial scale 10; 16
+tokens of SentencePiece; no projection after the image tower. Weight decay and text as in
+siglip_b16.py.
+
+The locked tower keeps its initial values: random ones, unless `pretrained` loads others.
+
+Differences from big_vision:
+- Its only public config, lit_coco.py, is an example for COCO: weight decay 0.01, warm-up over 3% of
+  5,000 steps, flips and RandAugment, BERT for the text.
+- Its Adafactor does not clip updates by their root mean square, factors matrices whose sides have
+  32 elements or more (here: 128), and keeps its momentum in bfloat16.
+
+See `siglip` in vlp_jax/config/experiment.py for shared settings and more differences from
+big_vision.
 
 python -m vlp_jax.main --config=configs/lit_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
-Published: batch 16,384, 55,000 steps, Adafactor at 1e-3 with weight decay 1e-4, cosine after 10,000 steps of warm-up, gradients
-clipped at 1, an initial scale of 10, 16 tokens of SentencePiece, no projection behind the image tower. The locked tower keeps the
-values it starts with: random ones, unless `pretrained` brings others. Decay and text as in siglip_b16.py. The one config that is
-public, big_vision's lit_coco.py, is an example for COCO: weight decay 0.01, a warm-up of 3% of 5,000 steps, flips and RandAugment,
-BERT for the text. big_vision's Adafactor does not clip updates by their root mean square, factors matrices from 32 elements a side
-on, here from 128, and keeps its momentum in bfloat16.
-What it shares with other SigLIP recipes, and what differs from big_vision: `siglip` in vlp_jax/config/experiment.py.
-The tokenizer is fetched once from the Hugging Face hub; without a network: --config.data.text.tokenizer=FOLDER.
-Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
+
+The tokenizer is downloaded once from the Hugging Face hub; without a network:
+--config.data.text.tokenizer=FOLDER.
+`:smoke` shrinks it for a CPU and the embedded data. We have not trained it to the end.
 """
 
 from vlp_jax.config import siglip, variant_of

@@ -1,12 +1,23 @@
-"""MAE ViT-B/16: masked autoencoding of pictures alone (He et al. 2022, tables 8 and 1).
+"""MAE ViT-B/16: masked autoencoding of images alone (He et al. 2022).
+
+Settings (tables 8 and 1): 800 epochs of ImageNet's 1.28M images; batch 4,096; AdamW with learning
+rate 1.5e-4 for every 256 examples of a batch, b2 0.95, weight decay 0.05; cosine after 40 epochs of
+warm-up; crops of 20% to 100% of the area and flips; 75% of the patches masked; a decoder of 8
+layers of width 512.
+
+As in the released code: pixels are normalized patch by patch (--norm_pix_loss, as in the command of
+PRETRAIN.md).
+
+Differences from the released code:
+- Query, key and value are initialized as three matrices (there: as one of three times the width).
+- The class token has a learned position.
+
+`mae/target_variance`, next to `mae/loss`, is the loss of predicting the mean of each patch.
+Captions are read and not used.
 
 python -m vlp_jax.main --config=configs/mae_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
-Published: 800 epochs of ImageNet's 1.28M pictures, batch 4,096, AdamW at 1.5e-4 for every 256 examples of a batch, b2 0.95, weight
-decay 0.05, cosine after 40 epochs of warm-up, crops of 20% to 100% and flips, 75% masked, a decoder of 8 layers of width 512.
-Pixels are normalised patch by patch, in its code by --norm_pix_loss, as in the command of its PRETRAIN.md. The first values of
-query, key and value are those of one matrix of three times the width there, here of three. The class token has a learned position
-here. `mae/target_variance` beside `mae/loss` is the loss of predicting each patch's mean. Captions are read and not used.
-Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
+
+`:smoke` shrinks it for a CPU and the embedded data. We have not trained it to the end.
 """
 
 from vlp_jax.config import base, variant_of

@@ -1,13 +1,24 @@
-"""METER: two pretrained encoders and six layers of co-attention (Dou et al. 2022).
+"""METER: two pretrained encoders, fused by six layers of co-attention (Dou et al. 2022).
 
-Sections 3 and 4.1: CLIP's ViT-B/16 at 288 pixels, without its last layer, which METER's code leaves out; RoBERTa-base with length
-50, co-attention of 768 wide layers; masked words and matching; batch 4,096, 100,000 steps; AdamW with weight decay 0.01, rate 5e-5
-for fusion and heads and 1e-5 for the encoders, warm-up over a tenth, then linearly to 0. The encoders start from nothing, there
-from CLIP and RoBERTa. As in its code each pair is asked about once, half of them with another image (drawn for each, there exactly
-half of a batch); the scales of the image tower's norms decay, those of others do not; attention's weights are dropped by 0.1.
-Towers as wide as the fusion enter it without the linear map that they have there.
+Settings (sections 3 and 4.1):
+- Model: CLIP's ViT-B/16 at 288 pixels, without its last layer, which METER's code leaves out;
+  RoBERTa-base with length 50; co-attention layers of width 768. The losses are masked-language
+  modelling and matching.
+- Training: batch 4,096, 100,000 steps; AdamW with weight decay 0.01; learning rate 5e-5 for fusion
+  and heads and 1e-5 for the encoders; warm-up over a tenth of the run, then linear to 0.
+
+As in the released code:
+- Each pair is classified once, half of them with another image.
+- The scales of the image tower's norms decay, those of other norms do not.
+- Attention weights have dropout 0.1.
+
+Differences:
+- The encoders start from scratch (released code: from CLIP and RoBERTa).
+- Pairs with another image are drawn one by one (released code: exactly half of a batch).
+- Towers as wide as the fusion enter it directly (released code: through a linear map).
 
 python -m vlp_jax.main --config=configs/meter.py --workdir=DIR '--config.data.train.source=webdataset:...'
+
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28, at commit 7124b7a,
 before the recipe's later corrections: 10 CPU-minutes; matching 0.42 (always the rate: 0.64), masked words 2.49 (unigrams: 4.47); on
 val_vendor 69% of pairs are told right, where the untrained model tells 50%; at least 10 points more are asked of a run.
@@ -50,6 +61,6 @@ def small(config):
     config.model.text.update(NO_DROPOUT)
     config.model.fusion.update(NO_DROPOUT)
     config.model.fusion.rematerialisation = "none"
-    config.objectives.matching.update(negatives_from="both", negative_rate=None)  # three questions about each pair, in few updates
-    config.objectives.words.rate = 0.5  # what the text alone does not tell
+    config.objectives.matching.update(negatives_from="both", negative_rate=None)  # few updates, three classified pairs each
+    config.objectives.words.rate = 0.5  # half, so that the text alone does not determine them
     return config

@@ -1,15 +1,28 @@
-"""ResNet-50 and BERT, one vector of each side by side, and an MLP that tells whether they belong together.
+"""resnet50_bert_concat: image-text matching by an MLP on two vectors (after Kiela et al. 2019, MMBT).
 
-Sizes of He et al. 2016 (table 1) and of BERT-base (Devlin et al. 2019, section 3). The two joined as ConcatBert, the baseline of
-MMBT (Kiela et al. 2019); from its paper and code: Adam with rate 1e-4 and weight decay 0.01, warm-up over a tenth, then linearly to
-0; batch 128, which the code adds up 24 times before each update (BatchNorm knows no such parts: not here); at most 100 epochs;
-hidden layers with ReLU, here one of 768. As there, the scales of BatchNorm decay and those of LayerNorm do not. Theirs classifies,
-with a ResNet-152, from towers that were trained before, and texts of up to 512 tokens; its rate is also halved where the validation
-stalls; each gradient is clipped by itself, here all of them together; its Adam has no bias correction; it resizes to 256 and cuts
-224 out of the centre. This one starts from nothing and learns by matching, with binary cross-entropy, each picture against its own
-text and a wrong one.
+The vectors of ResNet-50 and BERT are concatenated as in ConcatBert, the baseline of MMBT. Sizes are
+those of He et al. 2016 (table 1) and of BERT-base (Devlin et al. 2019, section 3).
+
+Settings of MMBT's paper and code: Adam with learning rate 1e-4 and weight decay 0.01; warm-up over
+a tenth of the run, then linear to 0; batch 128; at most 100 epochs; hidden layers with ReLU, here
+one of 768.
+
+As in the released code: the scales of BatchNorm decay, and those of LayerNorm do not.
+
+Differences (released code in parentheses):
+- The model learns by matching, with binary cross-entropy, of each image with its own text and with
+  a negative one (classification).
+- The image tower is a ResNet-50 (ResNet-152), texts have up to 77 tokens (512), and both towers
+  start from scratch (from pretrained towers).
+- Gradients are not accumulated, as BatchNorm's statistics are those of a whole batch (accumulated
+  over 24 batches before each update).
+- The learning rate is only linear (also halved where the validation stalls).
+- Gradients are clipped by their joint norm (each parameter's by its own norm).
+- Adam has bias correction (none).
+- The shorter side is resized to 224 (the code resizes to 256, and crops 224 at the centre).
 
 python -m vlp_jax.main --config=configs/resnet50_bert_concat.py --workdir=DIR '--config.data.train.source=webdataset:...'
+
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28, at commit 7124b7a,
 before the recipe's later corrections: 6 CPU-minutes; matching 0.40, the mean of the last ten rows (always the rate: 0.69); on
 val_vendor 73% of pairs are told right, where always the same answer tells 50%; that a pair belongs together is said with precision

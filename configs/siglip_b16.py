@@ -1,9 +1,12 @@
-"""SigLIP B/16 (Zhai et al. 2023).
+"""SigLIP B/16: image and text towers trained with the sigmoid loss (Zhai et al. 2023).
+
+See `siglip` in vlp_jax/config/experiment.py for shared settings and differences from big_vision.
 
 python -m vlp_jax.main --config=configs/siglip_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
-What it shares with other SigLIP recipes, and what differs from big_vision: `siglip` in vlp_jax/config/experiment.py.
-The tokenizer is fetched once from the Hugging Face hub; without a network: --config.data.text.tokenizer=FOLDER.
-Never trained to the end by us; `:smoke` shrinks it for a CPU and the embedded data.
+
+The tokenizer is downloaded once from the Hugging Face hub; without a network:
+--config.data.text.tokenizer=FOLDER.
+`:smoke` shrinks it for a CPU and the embedded data. We have not trained it to the end.
 """
 
 from vlp_jax.config import siglip, variant_of

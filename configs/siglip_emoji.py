@@ -1,4 +1,4 @@
-"""SigLIP's loss on the embedded emoji; everything else as clip_emoji.
+"""SigLIP on the embedded emoji: clip_emoji.py with the sigmoid contrastive loss (Zhai et al. 2023).
 
 python -m vlp_jax.main --config=configs/siglip_emoji.py --workdir=runs/siglip_emoji
 """

@@ -1,11 +1,21 @@
-"""SimVLM-Base: prefix language modelling on pictures and texts (Wang et al. 2022, equation 3 and section 4.1).
+"""SimVLM-Base: prefix language modelling on images and texts (Wang et al. 2022).
+
+Settings (equation 3 and section 4.1):
+- Model: 12 layers of width 768. A convolution stem gives 14 x 14 tokens of an image of 224 pixels.
+  They precede the text. Attention is bidirectional among them and a first part of the text, of
+  random length.
+- Training: batch 4,096, 1M steps; AdamW with learning rate 5e-4, b2 0.999, weight decay 0.01; 2%
+  warm-up.
+
+Differences:
+- The stem has plain convolutions (paper: ResNet blocks).
+- One decoder-only stack (paper: an encoder and a decoder).
+- No texts without images (paper: C4), and CLIP's vocabulary (paper: 32,000 pieces); the paper's are
+  not released with it.
+
+The code was not released. Chosen by us: which parameters decay, and initial values.
 
 python -m vlp_jax.main --config=configs/simvlm.py --workdir=DIR '--config.data.train.source=webdataset:...'
-12 layers, width 768; a convolution stem gives 14 x 14 tokens of a picture at 224, which stand in front of the text and are seen
-both ways, as is a random beginning of the text; batch 4,096, 1M steps, AdamW, b2 0.999, weight decay 0.01, rate 5e-4, 2% warm-up.
-The stem is of plain convolutions, not of ResNet blocks, and there is one stack that is decoder-only, the paper's is an
-encoder-decoder; its texts without pictures (C4) and its vocabulary of 32,000 pieces are not public parts of it: CLIP's stands in.
-Its code is not released: which parameters decay, and first values, are ours.
 """
 
 from vlp_jax.config import base, variant_of
@@ -21,7 +31,7 @@ def get_config(variant="full"):
     config.data.images.transparency = "drop"
     config.data.images.update(mean=(0.5,) * 3, std=(0.5,) * 3)
     config.data.text.update(CLIP_TEXT)
-    # No layer of its own: the stem's tokens with a position each, and a norm.
+    # No transformer layer: the stem's tokens with position embeddings, and a norm.
     config.model.image.update(preset="B/16", depth=0, pooling="mean", stem="convolution", stem_channels=(64, 64, 128, 256, 512),
                               stem_strides=(2, 1, 2, 2, 2))
     config.model.text.update(vocab_size=49_408, length=256)
@@ -34,7 +44,7 @@ def get_config(variant="full"):
 
 
 def shrunk(config, variant):
-    """The picture still without layers of its own, and captions looked at."""
+    """Evaluates captions in small variants, whose image tower has no layers either."""
     if variant != "full":
         config.model.image.depth = 0
         config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("captions",)))

@@ -1,29 +1,36 @@
-"""A training in stages: pictures alone, texts alone, pairs, and fine-tuning; each begins with what those before it have trained.
+"""staged: four stages of training (images, texts, pairs, fine-tuning), initialized from earlier ones.
 
 python -m vlp_jax.main --config=configs/staged.py --workdir=DIR '--config.data.train.source=webdataset:...' \
     --config.stages.finetuned.data.train.source=folder:/data/train --config.stages.finetuned.evaluators.val.source=folder:/data/val
-trains DIR/image, DIR/text, DIR/joint and DIR/finetuned in turn; given again, it goes on where it stopped. The last stage wants
-labels, `class` in the metadata, and a set without is noticed only when it begins. One stage alone:
---config=configs/staged.py:full:joint. `--config.KEY=VALUE` is for every stage, `--config.stages.joint.KEY=VALUE` for one.
 
-As FLAVA begins with towers trained on one modality each (Singh et al. 2022, section 3.4), with other objectives: SimCLR's two views
-(Chen et al. 2020) as in slip_b16.py, masked words (Devlin et al. 2019) as in bert_mlm.py, then CLIP's contrastive loss as in
-clip_b16.py, and last a classifier of the pictures of a set with labels. The joint stage's rate, and all of fine-tuning, are ours.
-Transfer of features, with the encoder as it was: --config.stages.finetuned.optimizer.frozen='("^model/",)'. Transfer of the model,
-as shipped: it moves on, at a tenth of the head's rate. Partly: frozen='("^model/image/patch_embedding/",)', or any other pattern.
-`:small` and `:smoke` shrink the stages for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 12 minutes of
-CPU beside other work. The joint stage's 300 steps bring the contrastive loss to 0.76, and to 1.79 from nothing (`:small:joint` with
-'--config.stages.joint.pretrained={}'); on val_vendor, a vendor never seen, recall@1 text to image is 0.093, and 0.057 from nothing,
-@10 0.369 and 0.237, the median rank 23 and 64; image to text @1 0.064 and 0.043, @10 0.309 and 0.195. Nearly all of it comes from
-the pictures: without the text stage @10 is 0.370 and 0.278. Fine-tuned, 50.1% of its pictures go into the right one of 9 groups, of
-which the largest has 19.4%.
+trains DIR/image, DIR/text, DIR/joint and DIR/finetuned in turn; the same command resumes an interrupted training.
+`--config.KEY=VALUE` applies to every stage, `--config.stages.joint.KEY=VALUE` to one;
+--config=configs/staged.py:full:joint trains one stage alone. The last stage needs labels, `class` in the metadata;
+a set without them is noticed only when that stage begins.
+
+As in FLAVA, the towers are first trained on one modality each (Singh et al. 2022, section 3.4), with other
+objectives: SimCLR's two views (Chen et al. 2020) as in slip_b16.py, masked-language modelling (Devlin et al. 2019)
+as in bert_mlm.py, then CLIP's contrastive loss as in clip_b16.py, and last a classifier of labelled images. The
+joint stage's learning rate, and all of fine-tuning, are ours.
+
+Fine-tuning trains the encoder, too, at a tenth of the head's learning rate. With
+--config.stages.finetuned.optimizer.frozen='("^model/",)' it is frozen, and only its features are used; with
+frozen='("^model/image/patch_embedding/",)', or any other pattern, a part of it is.
+
+`:small` and `:smoke` shrink the stages for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
+2026-11-28: 12 CPU-minutes while other work ran. The joint stage's 300 steps reach a contrastive loss of 0.76, and
+from scratch 1.79 (`:small:joint` with '--config.stages.joint.pretrained={}'). On val_vendor, a vendor absent from
+training: recall@1 text to image 0.093 (from scratch 0.057), @10 0.369 (0.237), median rank 23 (64); image to text
+@1 0.064 (0.043), @10 0.309 (0.195). Nearly all of the gain comes from the image stage: without the text stage @10
+is 0.370 and 0.278. After fine-tuning, 50.1% of val_vendor's images are classified correctly, in 9 groups, the
+largest of which has 19.4%.
 """
 
 from vlp_jax.config import clip, to_tree, variant_of
 from vlp_jax.config.experiment import WITH_MASK_TOKEN, on_emoji
 from vlp_jax.config.schema import Augmentation
 
-MASK_ID_TOO = 49_416  # CLIP's 49,408 tokens and one to hide words behind, as a multiple of 8
+MASK_ID_TOO = 49_416  # CLIP's 49,408 tokens and a mask token, as a multiple of 8
 CLASSES, GROUPS = 1000, 9
 
 
@@ -33,7 +40,7 @@ def get_config(variant="full"):
 
 
 def towers():
-    """What all stages have: the towers that go from one to the next."""
+    """The settings of all stages: towers that are passed from one to the next, no evaluators."""
     config = clip()
     config.data.batch_size = 4096
     config.model.image.update(preset="B/16", rematerialisation="save_matmuls")
@@ -66,7 +73,7 @@ def text(variant):
     config.optimizer.schedule.update(kind="linear", warmup=10_000.0)
     config = shrunk(config, variant, steps=150)
     if variant == "small":
-        config.optimizer.learning_rate = 1e-3  # 300 steps at 4e-3 left a tower that learned pairs more slowly than a new one
+        config.optimizer.learning_rate = 1e-3  # after 300 steps at 4e-3 the tower learned pairs more slowly than an untrained one
     return config
 
 
@@ -99,7 +106,7 @@ def finetuned(variant):
 
 
 def shrunk(config, variant, steps):
-    """The stage in this variant; `small` takes so many steps."""
+    """The variant of a stage; "small" has this number of steps."""
     def small(config):
         config = on_emoji(config)
         config.update(steps=steps, ema=0.98)

@@ -1,15 +1,26 @@
-"""A captioner: a VGG-16 encoder (Simonyan & Zisserman 2015) whose picture begins the state of an LSTM decoder (Vinyals et al. 2015,
-"Show and tell"), with the sizes and the optimizer of neuraltalk2 (Karpathy 2015), which joins these two.
+"""vgg16_lstm_caption: a VGG-16 encoder and an LSTM decoder (after neuraltalk2, Karpathy 2015).
+
+The encoder is that of Simonyan & Zisserman 2015. The image is the decoder's input before the words,
+as in "Show and tell" (Vinyals et al. 2015). Sizes and optimizer are those of neuraltalk2, which
+combines the two.
+
+Settings: word embeddings and states of 512, dropout 0.5; Adam at 4e-4 with b1 0.8, 80 captions per
+batch; 60 epochs of COCO's 113,287 x 5 captions (neuraltalk2 sets no end).
+
+Differences from neuraltalk2:
+- The encoder starts from scratch (there: from ImageNet). It therefore has BatchNorm, the learning
+  rate of the rest, and the mean of its last feature map in place of the fully connected layers.
+  There it is trained only by an option, at 1e-5.
+- Captions consist of GPT-2's tokens (there: of COCO's frequent words).
+- Gradients are clipped by their norm (there: each element to 0.1).
+- Crops have 90% to 100% of the area (there: 224 x 224 of 256 x 256 pixels).
 
 python -m vlp_jax.main --config=configs/vgg16_lstm_caption.py --workdir=DIR '--config.data.train.source=webdataset:...'
-Words and states of 512, dropout of a half; Adam at 4e-4 with b1 0.8, 80 captions a batch; 60 epochs of COCO's 113,287 x 5 captions
-(neuraltalk2 sets no end). What is not as there: the encoder begins from nothing, where theirs was trained on ImageNet, so that it
-has BatchNorm here, one rate with the rest, and the mean of its last map in place of its fully connected layers; captions are of
-GPT-2's tokens, not of COCO's frequent words; gradients are clipped by their norm, not each number to 0.1; crops have 90% to 100%
-of the area, theirs are the pixels of a square of 224 in one of 256. Theirs does not train the encoder unless told to, then at 1e-5.
-`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 9 CPU-minutes beside
-other work; captions 1.61 a token, the mean of four batches (unigrams: 5.02); on val_vendor they cost 2.67 a token, where an
-even guess over the vocabulary costs 8.32.
+
+`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
+2026-11-28: 9 CPU-minutes while other work ran; captioning loss 1.61 per token, the mean of four
+batches (unigrams: 5.02); on val_vendor 2.67 per token, where a uniform guess over the vocabulary
+has 8.32.
 """
 
 from vlp_jax.config import base, schema, to_tree, variant_of
@@ -36,7 +47,7 @@ def get_config(variant="full"):
 
 
 def captioner(config, variant):
-    """Captions are looked at; a narrow decoder has little to drop, and a short run no time for it."""
+    """Evaluates captions in small variants; less dropout in "small", whose decoder is narrow and whose run is short."""
     if variant == "small":
         config.steps = 1000
         config.model.decoder.dropout = 0.1

@@ -1,13 +1,25 @@
-"""ViLT: no encoders, one stream over linear patches and words (Kim et al. 2021).
+"""ViLT: one transformer over linear patches and words, without encoders (Kim et al. 2021).
 
-Section 4.2: ViT-B/32's layers, pictures of 384 pixels (squashed here, not kept in shape with up to 640), text length 40; matching
-and masked words; batch 4,096, 200,000 steps; AdamW, rate 1e-4, weight decay 0.01, warm-up over a tenth, then linearly to 0. Its
-layers start from ImageNet's ViT, here from nothing. As there, words are masked whole, each pair is asked about once, half of them
-with another image (drawn for each, there exactly half of a batch), and 0.1 of the patches' and words' embeddings, of what each
-branch adds and of what is inside of each MLP is dropped, nothing of attention's weights. Its alignment of words and patches is
-left out. The warm-up is the paper's; the code's `step200k` leaves it at 2,500 updates.
+Settings (section 4.2): the layers of ViT-B/32; images of 384 pixels; text length 40; matching and
+masked-language modelling; batch 4,096, 200,000 steps; AdamW with learning rate 1e-4 and weight
+decay 0.01; warm-up over a tenth of the run, then linear to 0.
+
+As in the released code:
+- Whole words are masked.
+- Each pair is classified once, half of them with another image.
+- Dropout 0.1 of the embeddings of patches and words, of the output of each residual branch, and
+  inside each MLP; none of the attention weights.
+
+Differences:
+- Both sides of an image are resized to 384 (released code: aspect ratio kept, longer side up to
+  640).
+- The layers start from scratch (released code: from ImageNet's ViT).
+- Pairs with another image are drawn one by one (released code: exactly half of a batch).
+- The alignment of words and patches is left out.
+- The warm-up is the paper's (the code's `step200k` leaves it at 2,500 updates).
 
 python -m vlp_jax.main --config=configs/vilt.py --workdir=DIR '--config.data.train.source=webdataset:...'
+
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28, at commit 7124b7a,
 before the recipe's later corrections: 6 minutes, 11 CPU-minutes; matching 0.43 (always the rate: 0.64), masked words 2.62
 (unigrams: 4.47); on val_vendor 67% of pairs are told right, where the untrained model tells 50%; at least 10 points more are asked
@@ -49,6 +61,6 @@ def small(config):
     config.model.fusion.update(NO_DROPOUT, depth=4, scan=False, rematerialisation="none")
     config.model.text.update(NO_DROPOUT)
     config.model.image.update(NO_DROPOUT)
-    config.objectives.matching.update(negatives_from="both", negative_rate=None)  # three questions about each pair, in few updates
-    config.objectives.words.update(rate=0.5, whole_words=False)  # what the text alone does not tell
+    config.objectives.matching.update(negatives_from="both", negative_rate=None)  # few updates, three classified pairs each
+    config.objectives.words.update(rate=0.5, whole_words=False)  # half, so that the text alone does not determine them
     return config

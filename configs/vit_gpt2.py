@@ -1,11 +1,17 @@
-"""A captioner: a ViT encoder and a GPT-2 decoder with cross-attention (Vaswani et al. 2017; Radford et al. 2019; ViT: Dosovitskiy
-et al. 2021), as transformers' VisionEncoderDecoderModel puts them together; both from nothing here.
+"""vit_gpt2: captioning by a ViT and a GPT-2 with cross-attention (Vaswani et al. 2017).
+
+The parts are those of Dosovitskiy et al. 2021 (ViT) and Radford et al. 2019 (GPT-2), combined as in
+transformers' VisionEncoderDecoderModel; both start from scratch here.
+
+Settings: ViT-B/16 at 224 pixels, and GPT-2 small (12 layers, width 768, 50,257 tokens); AdamW as
+for GPT-3 (Brown et al. 2020, appendix B).
 
 python -m vlp_jax.main --config=configs/vit_gpt2.py --workdir=DIR '--config.data.train.source=webdataset:...'
-ViT-B/16 at 224 and GPT-2 small (12 layers, width 768, 50,257 tokens); AdamW as GPT-3 (Brown et al. 2020, appendix B).
-`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 5 minutes, 5
-CPU-minutes; captions 1.56 a token, 2.47 with smoothed labels (unigrams: 5.02); on val_vendor they cost 2.11 a token, where the
-untrained model has 8.33. Asked of a run: 4 less.
+
+`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
+2026-11-28: 5 minutes, 5 CPU-minutes; captioning loss 1.56 per token, 2.47 with smoothed labels
+(unigrams: 5.02); on val_vendor 2.11 per token, where the untrained model has 8.33. Required of a
+run: 4 less.
 """
 
 from vlp_jax.config import base, variant_of
@@ -35,7 +41,7 @@ def get_config(variant="full"):
 
 
 def captioner(config, variant):
-    """Captions are looked at."""
+    """Evaluates captions in small variants."""
     if variant != "full":
         config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("captions",)))
     return config

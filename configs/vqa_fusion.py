@@ -1,16 +1,26 @@
-"""Visual question answering as classification over frequent answers: two towers, a fusion, a head (Dou et al. 2022, METER).
+"""vqa_fusion: visual question answering as classification of answers (Dou et al. 2022, METER).
 
-METER's fine-tuning on VQA v2: the model of meter.py at 576 pixels, answers normalised and scored as the official evaluation does, a
-hidden layer of twice the width with a norm in the head, binary cross-entropy with soft scores of 3,129 answers; batch 512, 10
-epochs; AdamW, weight decay 0.01, also of the scales of the image tower's norms and of the head's, rate 5e-6 for the encoders, 5
-times that for the fusion, 50 times for the head; warm-up over a tenth, then linearly to 0. As in the command of its README two
-operations of RandAugment change an image, with magnitude 9; here of torchvision's fourteen. It goes on from pretraining there; here
-from nothing, or with
---config.pretrained.meter.workdir=runs/meter from a run of meter.py, which gives all 363 parameters of the model, the image
-positions resampled from 18 x 18 patches to 36 x 36; the head's 6 are new.
+Settings of METER's fine-tuning on VQA v2:
+- Model: that of meter.py at 576 pixels; a head whose hidden layer has twice the width and a norm.
+- Targets: frequent answers, normalized and scored as by the official evaluation; binary
+  cross-entropy with soft scores of 3,129 answers.
+- Training: batch 512, 10 epochs; AdamW with weight decay 0.01, also of the scales of the norms of
+  the image tower and the head; learning rate 5e-6 for the encoders, 5 times that for the fusion, 50
+  times for the head; warm-up over a tenth of the run, then linear to 0.
 
-Data: JSON lines with `image`, `question` and `answers`, a list of what every annotator said:
+As in the command of METER's README, two operations of RandAugment with magnitude 9 change an image.
+
+Differences:
+- The operations are drawn from torchvision's fourteen (released code: from its own list).
+- The model starts from scratch (released code: a pretrained METER), or with
+  --config.pretrained.meter.workdir=runs/meter from a run of meter.py. This initializes all 363
+  parameters of the model, with the image positions resampled from 18 x 18 patches to 36 x 36; the 6
+  of the head are new.
+
+Data: JSON lines with `image`, `question` and `answers`, a list with the answer of every annotator.
+
 python -m vlp_jax.main --config=configs/vqa_fusion.py --workdir=DIR '--config.data.train.source=jsonl:vqa.jsonl?caption=question'
+
 `:small` and `:smoke` shrink it for a CPU and the questions about the embedded pictures, which have one answer each. `:small`, 2
 cores of an AMD EPYC, 2026-11-28, at commit 7124b7a, before the recipe's later corrections: 5 CPU-minutes; 39.2% of val_vendor's
 4,380 questions answered rightly, where always the most frequent answer has 15.6%, and the most frequent one of each type 26.6%.
@@ -27,7 +37,7 @@ def get_config(variant="full"):
     config = base()
     config.epochs = 10.0
     config.data.batch_size = 512
-    config.data.train.source = "jsonl:/data/vqa/train.jsonl?caption=question"  # a place to be overridden
+    config.data.train.source = "jsonl:/data/vqa/train.jsonl?caption=question"  # a placeholder to be overridden
     config.data.images.transparency = "drop"
     config.data.text.update(tokenizer="FacebookAI/roberta-base", start_token="<s>", end_token="</s>", padding_token="<pad>")
     config.data.augmentation.randaugment.update(operations=2, magnitude=9)
@@ -68,6 +78,6 @@ def small(config):
                              attention_dropout=0.0, heads=4, mlp_dim=256)
     config.model.fusion = dict(kind="cross_attention", preset="Ti", width=128, depth=2, heads=4, mlp_dim=256)
     config.data.targets.answer = dict(kind="class")
-    config.objectives.answer.update(loss="softmax", hidden_dim=None)  # one answer a question
-    config.optimizer.update(learning_rate=5e-3, lr_multipliers=(("/head/", 5.0),))  # as in full, the head is faster than the rest
+    config.objectives.answer.update(loss="softmax", hidden_dim=None)  # one answer per question
+    config.optimizer.update(learning_rate=5e-3, lr_multipliers=(("/head/", 5.0),))  # as in "full", a higher one for the head
     return config

@@ -1,21 +1,37 @@
-"""Visual question answering by writing the answer: the question sees the picture, a decoder the question (Li et al. 2022, BLIP).
+"""vqa_generative: visual question answering by generating the answer (Li et al. 2022, BLIP).
 
-BLIP's fine-tuning on VQA v2 (section 4.4, figure 4 and appendix): pictures of 480 pixels, ViT-B/16, BERT-base with cross-attention
-for the question, a decoder of BERT-base's size for the answer; batch 256, 10 epochs, AdamW at 2e-5, weight decay 0.05 of
-everything, as in its code, cosine without a warm-up; crops of 50% to 100%, flips and RandAugment as in pretraining, stochastic
-depth 0.1 in the image tower, labels smoothed by 0.1. Answers are ranked by their log-likelihoods among the 128 with the likeliest
-first words; evaluation also writes them, greedily, there by 3 beams. Of several answers to a question the most frequent one is
-learned, there each in proportion, and questions about Visual Genome too; answers are normalised as the official evaluation does,
-there taken as they are in its files. The rate falls with every update, there once an epoch. Of questions .!"()*#:;~ become blanks,
-there nothing. RandAugment's translations are wider, as in albef.py. The decoder's norms stand in front of each branch, BERT's
-behind. It goes on from pretraining there, here from nothing, or from a run of blip.py: --config.pretrained.blip.workdir=runs/blip
-'--config.pretrained.blip.parameters=("^model/(image|text)/",)' takes both towers, 219 of 561 parameters, the image positions
-resampled from 14 x 14 patches to 30 x 30, and 5 fresh positions of words behind BLIP's 30. Fusion and decoder are new: BLIP has no
-such layers, but cross-attention and a writer's self-attention inside of its text tower.
+Settings of BLIP's fine-tuning on VQA v2 (section 4.4, figure 4 and appendix):
+- Model: ViT-B/16 at 480 pixels with stochastic depth 0.1; BERT-base with cross-attention for the
+  question; a decoder of BERT-base's size for the answer, which attends to the encoded question.
+- Training: batch 256, 10 epochs; AdamW at 2e-5, cosine without warm-up, weight decay 0.05 of all
+  parameters, as in the released code; label smoothing 0.1; crops of 50% to 100% of the area, flips, and
+  RandAugment as in pretraining.
+- Evaluation: answers are ranked by log-likelihood among the 128 with the likeliest first words, and
+  also generated.
 
-Data: JSON lines with `image`, `question` and `answers`, a list of what every annotator said:
+Differences:
+- The model starts from scratch (released code: a pretrained BLIP).
+- Answers are generated greedily (released code: with 3 beams).
+- Of several answers to a question, the most frequent one is the target (released code: each, in
+  proportion).
+- Questions about Visual Genome are left out (released code: used, too).
+- Answers are normalized as by the official evaluation (released code: used as in its files).
+- The learning rate falls at every update (released code: once per epoch).
+- The characters .!"()*#:;~ of questions become blanks (released code: removed).
+- RandAugment has wider translations, as in albef.py.
+- The decoder's norms precede each branch (BERT's follow it).
+
+To start from a run of blip.py: --config.pretrained.blip.workdir=runs/blip
+'--config.pretrained.blip.parameters=("^model/(image|text)/",)' initializes both towers, 219 of 561
+parameters, with the image positions resampled from 14 x 14 patches to 30 x 30, and 5 new text positions
+after BLIP's 30. Fusion and decoder are new: in BLIP, cross-attention and the decoder's self-attention
+are inside the text tower.
+
+Data: JSON lines with `image`, `question` and `answers`, a list with the answer of every annotator.
+
 python -m vlp_jax.main --config=configs/vqa_generative.py --workdir=DIR \
     '--config.data.train.source=jsonl:vqa.jsonl?caption=question'
+
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28, at commit 7124b7a,
 before the recipe's later corrections: 6 CPU-minutes beside other work; an answer costs 0.62 a token (unigrams: 3.66). Of 4,380
 questions about val_vendor's pictures 36.6% are answered right, the best of 770 ranked, and as many are right as written; always the
@@ -35,7 +51,7 @@ def get_config(variant="full"):
     config.data.augmentation.update(area=(0.5, 1.0), flip=0.5, randaugment=dict(operations=2, magnitude=15, probability=0.5,
                                                                                         names=ALBEF_OPERATIONS))
     config.data.images.resize = "squash"
-    config.data.train.source = "jsonl:/data/vqa/train.jsonl?caption=question"  # a place to be overridden
+    config.data.train.source = "jsonl:/data/vqa/train.jsonl?caption=question"  # a placeholder to be overridden
     config.data.images.transparency = "drop"
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
                             padding_token="[PAD]", canonicalize=("lower_case", "marks_to_blanks", "whitespace"))

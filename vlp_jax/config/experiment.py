@@ -39,12 +39,18 @@ def variant_of(config: ml_collections.ConfigDict, variant: str,
 def clip() -> ml_collections.ConfigDict:
     """The settings shared by CLIP's ViTs (Radford et al. 2021, tables 18 and 19).
 
-    Batch 32,768, 32 epochs of 400M pairs, AdamW with b2 0.98, epsilon 1e-6 and weight decay 0.2,
-    2,000 warm-up steps, cosine; BPE of 49,408 tokens, length 77. Token ids are those of OpenCLIP's
-    tokenizer. The image tower is initialised with PyTorch's defaults, as in OpenAI's code and
-    OpenCLIP; there, biases are initialised with small random values, here with 0. The class token
-    does not decay, as there. Pairs that share a caption or an image are positives
-    (`objectives.contrastive.positives`), there only the pair itself.
+    Batch 32,768, 32 epochs of 400M pairs; AdamW with b2 0.98, epsilon 1e-6 and weight decay 0.2;
+    2,000 warm-up steps, cosine; BPE of 49,408 tokens, length 77.
+
+    As in OpenCLIP:
+    - Token ids are those of its tokenizer.
+    - The image tower is initialised with PyTorch's defaults, as also in OpenAI's code.
+    - The class token does not decay.
+
+    Differences from OpenCLIP:
+    - Biases are initialised with 0 (there: initialised with small random values).
+    - Pairs that share a caption or an image are positives (`objectives.contrastive.positives`; there:
+      only the pair itself).
     """
     config = base()
     config.examples = 12_800_000_000
@@ -71,16 +77,21 @@ def siglip() -> ml_collections.ConfigDict:
     length 64, MAP pooling. Text length, activation and pooling are those of the released
     checkpoints.
 
-    As in big_vision (optax.py), weight decay is multiplied by the schedule and not by the learning
-    rate; 1e-4 equals 0.1 in AdamW's convention. Only kernels decay. Token and position embeddings
-    of the text are initialised with a standard deviation of width^-1/2
-    (models/proj/image_text/text_transformer.py). Images are resized bilinearly, as there, but with
-    antialiasing, which big_vision's `resize` leaves out by TF's default; the processors of the
-    released weights are bicubic. Its one public example, siglip_lit_coco.py, has weight decay 0.01,
-    a bias of -2.71, a locked image tower, flips and RandAugment. The scale is kept between 1 and
-    1e6; there it has no bounds. Not confirmed from public code: AdamW (not Adafactor), and the
-    warm-up, here 2% of the run. Pairs that share a caption or an image are positives, there only
-    the pair itself.
+    As in big_vision:
+    - Weight decay is multiplied by the schedule and not by the learning rate (optax.py); 1e-4 equals
+      0.1 in AdamW's convention. Only kernels decay.
+    - Token and position embeddings of the text are initialised with a standard deviation of
+      width^-1/2 (models/proj/image_text/text_transformer.py).
+    - Images are resized bilinearly (the processors of the released weights: bicubically).
+
+    Differences from big_vision:
+    - Images are resized with antialiasing (there: without, by the default of TF's `resize`).
+    - The scale is kept between 1 and 1e6 (there: no bounds).
+    - Pairs that share a caption or an image are positives (there: only the pair itself).
+    - Its one public example, siglip_lit_coco.py, has weight decay 0.01, a bias of -2.71, a locked
+      image tower, flips and RandAugment.
+
+    Not confirmed from public code: AdamW (not Adafactor), and the warm-up, here 2% of the run.
     """
     config = base()
     config.examples = 9_000_000_000
@@ -227,8 +238,8 @@ def narrow_text(tower: ml_collections.ConfigDict, narrow: dict) -> None:
 def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The same experiment on the embedded data, for minutes on a laptop's CPU, as in `small` variants.
 
-    It is meant to learn something, and not only to run. It has narrow towers and the input of
-    clip_emoji.py, with 32 x 32 pixels except for an Inception-v3 (see `emoji_image`).
+    It is meant to learn, and not only to run. It has narrow towers and the input of clip_emoji.py,
+    with 32 x 32 pixels except for an Inception-v3 (see `emoji_image`).
     """
     config.update(steps=500, examples=None, epochs=None, log_every=25)
     config.data.update(batch_size=64, workers=0)
