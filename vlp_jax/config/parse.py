@@ -81,12 +81,26 @@ def read_value(kind: type, name: str, text: str, flag: str) -> Any:
       flag: name of the option in messages.
     Raises: ConfigError for an invalid value.
     """
-    field = next(field for field in dataclasses.fields(kind) if field.name == name)
-    raw, parser = Raw(name, text), _Parser("")
+    raw = Raw(name, text)
     raw.flag = ""
-    value = parser.value(typing.get_type_hints(kind)[name], raw, flag)
+    return check_value(kind, name, raw, flag)
+
+
+def check_value(kind: type, name: str, given: Any, where: str) -> Any:
+    """A value given for one field of a section, checked and converted to the field's type.
+
+    Args:
+      kind: dataclass of the section.
+      name: of the field.
+      given: a Python value, or text of the command line as `Raw`.
+      where: name of the field in messages.
+    Raises: ConfigError for an invalid value.
+    """
+    field = next(field for field in dataclasses.fields(kind) if field.name == name)
+    parser = _Parser("")
+    value = parser.value(typing.get_type_hints(kind)[name], given, where)
     parser.problems.report()
-    parser.check_range(field, value, flag, raw)
+    parser.check_range(field, value, where, given)
     return value
 
 
