@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlp_jax.config import schema
-from vlp_jax.config.parse import check_value, read_value
-from vlp_jax.config.suggestions import suggestion
+from vlp_jax.config.parse import read_section, read_value
 from vlp_jax.config.unused import TASKS_OF_SETTINGS
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.prompts import names_in, templates_of
@@ -55,10 +54,10 @@ def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ConfigError: a setting does not exist, or its value is invalid.
     """
-    for name in settings:
-        if name not in SETTINGS:
-            raise ConfigError(f"{name}: unknown setting {suggestion(name, [*SETTINGS], schema.Evaluator, {})}")
-    return {name: check_value(schema.Evaluator, name, value, name) for name, value in settings.items()}
+    section = read_section(schema.Evaluator, settings, "")
+    if "every_steps" in settings:
+        raise ConfigError("every_steps: has no effect outside of training")
+    return {name: getattr(section, name) for name in settings}
 
 
 def build_evaluator(source: str, tasks: tuple[str, ...], settings: Mapping[str, Any], config: schema.Config,

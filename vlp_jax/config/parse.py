@@ -81,27 +81,28 @@ def read_value(kind: type, name: str, text: str, flag: str) -> Any:
       flag: name of the option in messages.
     Raises: ConfigError for an invalid value.
     """
-    raw = Raw(name, text)
+    field = next(field for field in dataclasses.fields(kind) if field.name == name)
+    raw, parser = Raw(name, text), _Parser("")
     raw.flag = ""
-    return check_value(kind, name, raw, flag)
+    value = parser.value(typing.get_type_hints(kind)[name], raw, flag)
+    parser.problems.report()
+    parser.check_range(field, value, flag, raw)
+    return value
 
 
-def check_value(kind: type, name: str, given: Any, where: str) -> Any:
-    """A value given for one field of a section, checked and converted to the field's type.
+def read_section(kind: type, tree: Mapping[str, Any], path: str) -> Any:
+    """One section of a config as a dataclass of the schema, from its keys as Python values.
 
     Args:
       kind: dataclass of the section.
-      name: of the field.
-      given: a Python value, or text of the command line as `Raw`.
-      where: name of the field in messages.
-    Raises: ConfigError for an invalid value.
+      tree: its keys; others have their defaults.
+      path: the section in messages, such as "model.image".
+    Raises: ConfigError for an unknown key or an invalid value, ConfigErrors for several.
     """
-    field = next(field for field in dataclasses.fields(kind) if field.name == name)
-    parser = _Parser("")
-    value = parser.value(typing.get_type_hints(kind)[name], given, where)
+    parser = _Parser("", tree)
+    section = parser.dataclass(kind, tree, path)
     parser.problems.report()
-    parser.check_range(field, value, where, given)
-    return value
+    return section
 
 
 def to_tree(config: Any) -> Any:
