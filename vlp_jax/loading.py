@@ -77,6 +77,8 @@ def load(folder: str, step: int | None = None, ema: bool | None = None,
         parameters where the config keeps them.
       compute: "float32" or "bfloat16".
       layout: the layout over which the variables are sharded. Default: the first device.
+    Returns: the model; its variables, {"params": ...} and other collections that it has, such as
+      `batch_stats`; and its preprocessor.
     Raises:
       CheckpointError: the checkpoint does not exist, has no EMA parameters, or is damaged.
     """
@@ -99,6 +101,8 @@ def create_model(config: AnyConfig, *, pretrained: str | os.PathLike | None = No
         without what the config's own section `pretrained` would replace.
       seed: of the initial parameters. Default: the config's.
       compute: "float32" or "bfloat16".
+    Returns: the model; its variables, {"params": ...} and other collections that it has; and its
+      preprocessor.
     Raises:
       ConfigError: the config is invalid, or the workdir is of another architecture.
       CheckpointError: as `load`.
@@ -126,8 +130,12 @@ def initialized(config: Config, compute: str) -> tuple[Model, dict[str, Any], Pr
     shapes = abstract_parameters(module, batch)
     check_parameters_fit(describe(shapes), "model")
     words = vector_arrays(word_vectors(config.model.text, preprocessor, shapes))
-    variables = jax.jit(lambda words: fresh_variables(module, batch, config.seed, words))(words)
-    return Model(module, config, preprocessor), variables, preprocessor
+    return Model(module, config, preprocessor), _initialized(module, batch, config.seed, words), preprocessor
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _initialized(module: PretrainingModule, batch: dict, seed: int, words):
+    return fresh_variables(module, batch, seed, words)
 
 
 def check_architecture(config: Config, stored: Config, folder: str) -> None:

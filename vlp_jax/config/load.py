@@ -32,6 +32,7 @@ def list_models(pattern: str = "*") -> list[str]:
 
     Args:
       pattern: which ones, as in a shell: "clip_*".
+    Returns: the names, such as "clip_b16".
     """
     names = {file.stem for place in FOLDERS if place.is_dir() for file in place.glob("*.py") if file.stem[0] != "_"}
     return sorted(fnmatch.filter(names, pattern))
@@ -43,6 +44,7 @@ def read_config(config: AnyConfig) -> Config:
     Args:
       config: a name or file as in `load_config`, or a config that was built in Python: a
         ConfigDict, a nested dict, or a `schema.Config`.
+    Returns: the config.
     Raises:
       ConfigError: the config is invalid, of training in stages, or nothing of the above.
     """
