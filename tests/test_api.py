@@ -23,6 +23,10 @@ from vlp_jax import evaluate, losses, main
 from vlp_jax.command_line import split_overrides
 from vlp_jax.config import load_config, to_config, to_tree
 from vlp_jax.errors import CheckpointError, ConfigError
+from vlp_jax.sharding.mesh import build_mesh
+from vlp_jax.sharding.rules import build_layout
+from vlp_jax.training.build import build_update
+from vlp_jax.training.state import fresh_variables
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMOKE = f"{ROOT}/configs/clip_emoji.py:smoke"
@@ -179,6 +183,8 @@ def test_a_pretrained_model_is_what_load_gives_if_it_is_of_that_architecture(tin
         vlp_jax.create_model(config, pretrained=tmp_path)
     with pytest.raises(ConfigError, match="seed: has no effect with pretrained"):
         vlp_jax.create_model(config, pretrained=by_command, seed=1)
+    with pytest.raises(ConfigError, match="seed: must be between 0 and"):
+        vlp_jax.create_model(config, seed=-1)
 
 
 @pytest.mark.parametrize("name", ["clip_b16:smoke", "siglip_b16:smoke"])
@@ -191,6 +197,20 @@ def test_a_recipe_by_its_name_needs_no_network(name, monkeypatch):
     model, params, preprocess = vlp_jax.create_model(name)
     assert model.config == load_config(name) and params == {"params": {}}
     assert preprocess(texts="cat")["text"].shape == (1, model.config.model.text.length)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "configs").glob("*.py")) if path.stem != "staged"])
+def test_every_recipe_by_its_name_has_the_parameters_of_its_run(name, monkeypatch):
+    def shapes_of(module, batch, seed, words):
+        return jax.eval_shape(lambda: fresh_variables(module, batch, seed, words))
+
+    monkeypatch.setattr("vlp_jax.loading._initialized", shapes_of)
+    _, variables, _ = vlp_jax.create_model(f"{name}:smoke")
+    config = load_config(f"{name}:smoke")
+    mesh = build_mesh(config.mesh)
+    update = build_update(config, build_layout(config.mesh, mesh), config.steps)
+    assert variables == {"params": update.shapes.params, **update.shapes.collections}
 
 
 def test_an_evaluation_in_python_gives_what_the_command_prints(by_command, capsys):

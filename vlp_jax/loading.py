@@ -109,7 +109,7 @@ def create_model(config: AnyConfig, *, pretrained: str | os.PathLike | None = No
     """
     config = read_config(config)
     if pretrained is None:
-        return initialized(config if seed is None else dataclasses.replace(config, seed=seed), compute)
+        return initialized(config if seed is None else read_config({**to_tree(config), "seed": seed}), compute)
     if seed is not None:
         raise ConfigError("seed: has no effect with pretrained; leave one of them out")
     folder = os.fspath(pretrained)
