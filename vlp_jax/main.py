@@ -45,10 +45,11 @@ def main(arguments: list[str]) -> int:
 def train(config: AnyConfig, workdir: str | os.PathLike, *, accept_changes: bool = False) -> "Outcome":
     """Trains a config from Python, as the entry point does from the command line.
 
-    A run that was stopped is resumed from its latest valid checkpoint. Progress is printed. A signal
-    to stop (Ctrl-C among them) ends the run after the current update with a checkpoint; Ctrl-C
-    before the first update, or pressed twice, ends the process. With several processes, each calls
-    this function, and an error on one ends all of them.
+    A run that was stopped is resumed from its latest valid checkpoint. Progress is printed. To be
+    called in the main thread, which gets the signals to stop (Ctrl-C among them): they end the run
+    after the current update with a checkpoint; Ctrl-C before the first update, or pressed twice,
+    ends the process. With several processes, each calls this function, and an error on one ends all
+    of them.
 
     Args:
       config: an ml_collections.ConfigDict, a nested dict or a `schema.Config`; or a name or file as
@@ -64,9 +65,10 @@ def train(config: AnyConfig, workdir: str | os.PathLike, *, accept_changes: bool
         then.
     """
     checked = read_config(config)
+    from vlp_jax.data.worker_processes import script_not_repeated
     from vlp_jax.training import run
 
-    with connected(checked.hosts, heeds_signals=True):
+    with script_not_repeated(), connected(checked.hosts, heeds_signals=True):
         return run.train(checked, os.fspath(workdir), accept_changes)
 
 
