@@ -142,7 +142,8 @@ def test_a_config_in_python_trains_and_resumes_as_on_the_command_line(tiny_confi
 def test_a_script_without_a_main_guard_is_not_run_again_by_the_processes_that_decode(tiny_config, tmp_path):
     config = tiny_config("steps=2", "data.workers=2", "data.train.source=synthetic:32?height=20&width=24")
     script = tmp_path / "script.py"
-    script.write_text(f"import vlp_jax\nprint('started')\nprint(vlp_jax.train({config!r}, {str(tmp_path / 'run')!r}).step, __file__)\n")
+    train = f"vlp_jax.train({config!r}, {str(tmp_path / 'run')!r})"
+    script.write_text(f"import vlp_jax\nprint('started')\nprint({train}.step, __file__)\n")
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300,
                             env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert result.stdout.count("started") == 1 and result.stdout.endswith(f"2 {script}\n"), result.stdout + result.stderr
