@@ -1,16 +1,21 @@
 """Packaging of vlp_jax; the version ranges are those it was tested with."""
 
+import pathlib
+import re
+
 from setuptools import find_packages, setup
+
+VERSION = re.search(r'^__version__ = "(.+)"$', pathlib.Path("vlp_jax/__init__.py").read_text(), flags=re.M).group(1)
 
 setup(
     name="vlp-jax",
-    version="0.1.0",
+    version=VERSION,
     description="Pretraining vision-language models in JAX/Flax",
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=[*find_packages(include=["vlp_jax", "vlp_jax.*"]), "vlp_jax.configs"],
     package_dir={"vlp_jax.configs": "configs"},  # so that --config=clip_b16 works wherever the wheel is installed
-    package_data={"vlp_jax.data": ["clip/*", "emoji/*", "emoji_vqa/*", "imagenet/*"]},
+    package_data={"vlp_jax": ["py.typed"], "vlp_jax.data": ["clip/*", "emoji/*", "emoji_vqa/*", "imagenet/*"]},
     entry_points={"console_scripts": [f"vlp-jax-{name} = vlp_jax.commands:{name}"
                                       for name in ("train", "evaluate", "prepare", "inspect", "compile")]},
     install_requires=[

@@ -84,6 +84,7 @@ def test_the_wheel_holds_configs_commands_and_data(tmp_path):
         names = {*archive.namelist()}
         archive.extractall(tmp_path / "site")
     assert {f"vlp_jax/configs/{path.name}" for path in (ROOT / "configs").glob("*.py")} <= names
+    assert "vlp_jax/py.typed" in names
     assert {f"vlp_jax/data/imagenet/{name}" for name in ("class_names.txt", "templates.txt", "LICENSE")} <= names
     (tmp_path / "empty").mkdir()
     code = ("import vlp_jax, vlp_jax.config.load as load; print(vlp_jax.__file__); print(load.config_file('clip_emoji')); "

@@ -1,6 +1,13 @@
-"""vlp_jax: pretraining vision-language models in JAX."""
+"""vlp_jax: pretraining vision-language models in JAX.
+
+The names in `__all__` are the public ones; each is imported at its first use, and `import vlp_jax`
+alone imports neither JAX nor Flax.
+"""
 
 import sys
+from typing import TYPE_CHECKING, Any
+
+from vlp_jax.lazy import lazy_attribute
 
 __version__ = "0.1.0"
 
@@ -9,11 +16,30 @@ if sys.argv[:1] == ["-m"]:  # `python -m vlp_jax.NAME`, before NAME is imported,
 
     leave_on_ctrl_c()
 
+if TYPE_CHECKING:
+    from vlp_jax import config as config
+    from vlp_jax import data as data
+    from vlp_jax import losses as losses
+    from vlp_jax import models as models
+    from vlp_jax.config.load import list_models as list_models
+    from vlp_jax.data.preprocessor import Preprocessor as Preprocessor
+    from vlp_jax.evaluate import run_evaluation as run_evaluation
+    from vlp_jax.loading import Model as Model
+    from vlp_jax.loading import create_model as create_model
+    from vlp_jax.loading import load as load
+    from vlp_jax.main import train as train
 
-def __getattr__(name: str):
-    """Imports `vlp_jax.load` at its first use: the worker processes of the input pipeline need no JAX."""
-    if name == "load":
-        from vlp_jax.loading import load
+__all__ = ["Model", "Preprocessor", "config", "create_model", "data", "list_models", "load", "losses", "models", "run_evaluation",
+           "train"]
+_PLACES = {"Model": "vlp_jax.loading:Model", "Preprocessor": "vlp_jax.data.preprocessor:Preprocessor", "config": "vlp_jax.config",
+           "create_model": "vlp_jax.loading:create_model", "data": "vlp_jax.data",
+           "list_models": "vlp_jax.config.load:list_models", "load": "vlp_jax.loading:load", "losses": "vlp_jax.losses",
+           "models": "vlp_jax.models", "run_evaluation": "vlp_jax.evaluate:run_evaluation", "train": "vlp_jax.main:train"}
 
-        return load
-    raise AttributeError(f"module 'vlp_jax' has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    return lazy_attribute(__name__, _PLACES, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from vlp_jax.config import schema
@@ -161,9 +161,34 @@ def give_devices_threads() -> None:
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/vlp_jax."""
+    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/vlp_jax.
+
+    A folder that is already set in `jax.config` stays.
+    """
     import jax  # imported here, as entry points without JAX have worker processes that would import it too
 
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    if not (os.environ.get("JAX_COMPILATION_CACHE_DIR") or jax.config.jax_compilation_cache_dir):
         cache_home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(cache_home, "vlp_jax"))
+
+
+@contextlib.contextmanager
+def connected(hosts: schema.Hosts, given: argparse.Namespace | None = None, *, heeds_signals: bool = False) -> Iterator[None]:
+    """A context in which all processes are connected, devices have their threads, and compiled programs are kept.
+
+    Args:
+      hosts: the hosts section of the config.
+      given: the flags of `add_host_flags`. Default: none of them, so that the cluster is detected.
+      heeds_signals: as in `joined`.
+    Raises:
+      ConfigError: as `find_launch`.
+      HostError: as `joined`.
+    """
+    from vlp_jax.distributed.cluster_detection import find_launch  # imported here, as in `use_compilation_cache`
+    from vlp_jax.distributed.processes import joined
+
+    give_devices_threads()
+    flags = (None, None, None) if given is None else (given.coordinator, given.num_processes, given.process_id)
+    with joined(find_launch(*flags, hosts.initialization_seconds), hosts, heeds_signals):
+        use_compilation_cache()
+        yield

@@ -9,24 +9,25 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 
-from vlp_jax.command_line import (
-    Flags,
-    add_host_flags,
-    give_devices_threads,
-    quiet_libraries,
-    run_entry_point,
-    use_compilation_cache,
-)
+from vlp_jax.command_line import Flags, add_host_flags, connected, quiet_libraries, run_entry_point
 from vlp_jax.config import schema
 from vlp_jax.data.sources.registry import open_source
-from vlp_jax.distributed.cluster_detection import find_launch
 from vlp_jax.distributed.exchange import broadcast_from_primary, check_all_agree, is_primary_process
-from vlp_jax.distributed.processes import joined
 from vlp_jax.errors import ConfigError, MeshError
-from vlp_jax.evaluator_flags import REPEATABLE, add_evaluator_flags, evaluator_of
+from vlp_jax.evaluator_flags import (
+    FLAGS,
+    KEYWORDS,
+    REPEATABLE,
+    add_evaluator_flags,
+    build_evaluator,
+    checked_settings,
+    given_settings,
+)
 from vlp_jax.evaluators.readable import readable_set
 from vlp_jax.evaluators.requirements import check_trained
 from vlp_jax.evaluators.suite import TASK_METRICS, evaluate_readable
@@ -59,37 +60,65 @@ def main(arguments: list[str]) -> int:
     add_host_flags(flags)
     given = flags.parse(arguments, REPEATABLE)
     quiet_libraries()
-    give_devices_threads()
-    patience = schema.Hosts()
-    launch = find_launch(given.coordinator, given.num_processes, given.process_id, patience.initialization_seconds)
-    with joined(launch, patience):
+    with connected(schema.Hosts(), given):
         evaluate(given)
     return 0
 
 
 def evaluate(given: argparse.Namespace) -> None:
     """`main`, in the connected processes."""
-    use_compilation_cache()
-    tasks = check_tasks(given.evaluators)
+    tasks = check_tasks(given.evaluators.split(","), FLAGS["tasks"])
     check_output(given.output)
-    step = broadcast_from_primary("--workdir", lambda: find_step(given.workdir, given.step))  # a run in progress may save more
-    config = restore_config(given.workdir, step)
-    check_trained("--evaluators", tasks, config)
-    spec = evaluator_of(given, tasks, config)
-    layout = evaluation_layout(config.mesh)
     ema = {"auto": None, "yes": True, "no": False}[given.ema]
-    model, variables, preprocessor = load(given.workdir, step, ema, layout=layout)
-    data = readable_set(open_source(given.source), model.config.data.threads)
-    check_all_agree("evaluation set", len(data))
-    predictor = build_predictor(model.module, preprocessor, layout)
-    heads = build_heads(model.module, predictor, restore_targets(given.workdir, step), layout)
-    _, results = evaluate_readable(data, spec, predictor, variables, class_descriptions(given.workdir, step),
-                                   model.config.data.threads, text_generator=build_text_generator(model.module, predictor, layout),
-                                   heads=heads)
+    results = evaluate_checkpoint(given.workdir, given.source, tasks, given_settings(given), step=given.step, ema=ema, names=FLAGS)
     text = json.dumps(results, indent=2)
     print(text)
     if given.output and is_primary_process():
         write_atomically(given.output, text + "\n")
+
+
+def run_evaluation(workdir: str | os.PathLike, *, source: str, tasks: str | Sequence[str] = ("retrieval",), step: int | None = None,
+                   ema: bool | None = None, **settings: Any) -> dict[str, float | str]:
+    """The metrics of a checkpoint on an evaluation set, as the entry point `vlp_jax.evaluate` prints them.
+
+    Args:
+      workdir: the workdir of the run.
+      source: the evaluation set, as for `vlp_jax.data.open_source`.
+      tasks: "retrieval", "zero_shot", "matching", "captions", "classification", "regression" or
+        "answers", or several of them.
+      step: step of the checkpoint. Default: the newest.
+      ema: True for the EMA parameters, False for those of the last update. Default: the EMA
+        parameters where the config keeps them.
+      **settings: those of `evaluators.NAME` of a config, such as batch_size=256 or
+        templates=("a photo of a {}.",). Default: those of the first evaluator of the run's config
+        with a task that uses them.
+    Returns: metrics by name; texts to read, such as generated captions, are among them.
+    Raises:
+      UserError: anything that the user can fix.
+    """
+    chosen = check_tasks([tasks] if isinstance(tasks, str) else tasks, KEYWORDS["tasks"])
+    checked = checked_settings(settings)
+    with connected(schema.Hosts()):
+        return evaluate_checkpoint(os.fspath(workdir), source, chosen, checked, step=step, ema=ema, names=KEYWORDS)
+
+
+def evaluate_checkpoint(workdir: str, source: str, tasks: tuple[str, ...], settings: Mapping[str, Any], *, step: int | None,
+                        ema: bool | None, names: Mapping[str, str]) -> dict[str, float | str]:
+    """`run_evaluation`, in the connected processes; `names` as in `build_evaluator`."""
+    step = broadcast_from_primary("--workdir", lambda: find_step(workdir, step))  # a run in progress may save more
+    config = restore_config(workdir, step)
+    check_trained(names["tasks"], tasks, config)
+    spec = build_evaluator(source, tasks, settings, config, names)
+    layout = evaluation_layout(config.mesh)
+    model, variables, preprocessor = load(workdir, step, ema, layout=layout)
+    data = readable_set(open_source(source), model.config.data.threads)
+    check_all_agree("evaluation set", len(data))
+    predictor = build_predictor(model.module, preprocessor, layout)
+    heads = build_heads(model.module, predictor, restore_targets(workdir, step), layout)
+    _, results = evaluate_readable(data, spec, predictor, variables, class_descriptions(workdir, step),
+                                   model.config.data.threads, text_generator=build_text_generator(model.module, predictor, layout),
+                                   heads=heads)
+    return results
 
 
 def evaluation_layout(config: schema.Mesh) -> Layout:
@@ -111,18 +140,18 @@ def evaluation_layout(config: schema.Mesh) -> Layout:
     return build_layout(schema.Mesh(), mesh)
 
 
-def check_tasks(text: str) -> tuple[str, ...]:
-    """The tasks of --evaluators.
+def check_tasks(given: Sequence[str], where: str) -> tuple[str, ...]:
+    """The tasks without empty names; `where` names them in messages.
 
     Raises:
       ConfigError: a task does not exist, or there is none.
     """
-    tasks = tuple(task for task in text.split(",") if task)
+    tasks = tuple(task for task in given if task)
     for task in tasks:
         if task not in TASKS:
-            raise ConfigError(f"--evaluators: unknown evaluator {task!r}; there are {', '.join(TASKS)}")
+            raise ConfigError(f"{where}: unknown evaluator {task!r}; there are {', '.join(TASKS)}")
     if not tasks:
-        raise ConfigError(f"--evaluators: name at least one of {', '.join(TASKS)}")
+        raise ConfigError(f"{where}: name at least one of {', '.join(TASKS)}")
     return tasks
 
 

@@ -1,20 +1,31 @@
-"""Loading of a trained model: `model, params, preprocess = vlp_jax.load(DIR)`."""
+"""A model to use in Python: `vlp_jax.load(DIR)` for a trained one, `vlp_jax.create_model(NAME)` for a fresh one."""
 
 import dataclasses
 import functools
+import os
 from typing import Any
 
 import jax
 import numpy as np
 
+from vlp_jax.config import AnyConfig, flatten, read_config, to_tree
 from vlp_jax.config.schema import Config
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.targets import Targets
-from vlp_jax.objectives.pretraining_module import PretrainingModule
+from vlp_jax.errors import ConfigError
+from vlp_jax.objectives.pretraining_module import PretrainingModule, check_decoder
 from vlp_jax.sharding.layout import Layout
-from vlp_jax.training.build import build_module
-from vlp_jax.training.checkpoints.format import checkpoint_folder, finished_steps, read_metadata
+from vlp_jax.training.build import build_module, example_batch, vector_arrays, word_vectors
+from vlp_jax.training.checkpoints.format import checkpoint_folder, describe, finished_steps, read_metadata
+from vlp_jax.training.checkpoints.workdir import SPEED_ONLY, changed_keys
+from vlp_jax.training.cost.memory import check_parameters_fit
 from vlp_jax.training.restore import find_step, restore_config, restore_variables
+from vlp_jax.training.state import abstract_parameters, fresh_variables
+
+# Keys of the section `model` that change no output of a trained model.
+TRAINING_ONLY = (*SPEED_ONLY, "model.*.scan", "model.*dropout", "model.*.stochastic_depth", "model.*.token_drop",
+                 "model.*.initialization", "model.*_std", "model.text.word_vectors", "model.text.word_overlap")
+SHOWN = 4  # most differing keys that a message names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +77,8 @@ def load(folder: str, step: int | None = None, ema: bool | None = None,
         parameters where the config keeps them.
       compute: "float32" or "bfloat16".
       layout: the layout over which the variables are sharded. Default: the first device.
+    Returns: the model; its variables, {"params": ...} and other collections that it has, such as
+      `batch_stats`; and its preprocessor.
     Raises:
       CheckpointError: the checkpoint does not exist, has no EMA parameters, or is damaged.
     """
@@ -74,6 +87,69 @@ def load(folder: str, step: int | None = None, ema: bool | None = None,
     preprocessor, module = Preprocessor.from_json(metadata["preprocessor"]), build_module(config, compute)
     variables = restore_variables(folder, step, ema, module, config, layout)
     return Model(module, config, preprocessor), variables, preprocessor
+
+
+def create_model(config: AnyConfig, *, pretrained: str | os.PathLike | None = None, seed: int | None = None,
+                 compute: str = "float32") -> tuple[Model, dict[str, Any], Preprocessor]:
+    """The model of a config, its variables and its preprocessor; the same objects as `load` returns.
+
+    Args:
+      config: a name of `list_models`, also as NAME:VARIANT, or a file; or an
+        ml_collections.ConfigDict, a nested dict or a `schema.Config`.
+      pretrained: a workdir; the result is that of `load`, with the checkpoint's own config. None:
+        parameters are initialized from the seed, equal to those before a run's first update,
+        without what the config's own section `pretrained` would replace.
+      seed: of the initial parameters. Default: the config's.
+      compute: "float32" or "bfloat16".
+    Returns: the model; its variables, {"params": ...} and other collections that it has; and its
+      preprocessor.
+    Raises:
+      ConfigError: the config is invalid, or the workdir is of another architecture.
+      CheckpointError: as `load`.
+    """
+    config = read_config(config)
+    if pretrained is None:
+        return initialized(config if seed is None else read_config({**to_tree(config), "seed": seed}), compute)
+    if seed is not None:
+        raise ConfigError("seed: has no effect with pretrained; leave one of them out")
+    folder = os.fspath(pretrained)
+    step = find_step(folder, None)
+    check_architecture(config, restore_config(folder, step), folder)
+    return load(folder, step, compute=compute)
+
+
+def initialized(config: Config, compute: str) -> tuple[Model, dict[str, Any], Preprocessor]:
+    """The model of a config with the parameters before its first update.
+
+    Raises:
+      ConfigError: parts do not fit together, or the parameters do not fit the device.
+    """
+    check_decoder(config.model, config.objectives)
+    preprocessor, module = Preprocessor.from_config(config), build_module(config, compute)
+    batch = example_batch(config)
+    shapes = abstract_parameters(module, batch)
+    check_parameters_fit(describe(shapes), "model")
+    words = vector_arrays(word_vectors(config.model.text, preprocessor, shapes))
+    return Model(module, config, preprocessor), _initialized(module, batch, config.seed, words), preprocessor
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _initialized(module: PretrainingModule, batch: dict, seed: int, words):
+    return fresh_variables(module, batch, seed, words)
+
+
+def check_architecture(config: Config, stored: Config, folder: str) -> None:
+    """Checks that two configs have the same model, other than in what matters to training only.
+
+    Raises:
+      ConfigError: naming the keys that differ.
+    """
+    there, here = (flatten(to_tree(each.model), "model") for each in (stored, config))
+    changes = changed_keys(there, here, TRAINING_ONLY)
+    if changes:
+        more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
+        raise ConfigError(f"pretrained: {folder} holds another architecture than the config: {'; '.join(changes[:SHOWN])}{more}; "
+                          "give the config that it was trained with, or take the checkpoint as it is by vlp_jax.load")
 
 
 def class_descriptions(folder: str, step: int | None = None) -> dict:

@@ -5,15 +5,8 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from vlp_jax.command_line import (
-    Flags,
-    add_host_flags,
-    give_devices_threads,
-    quiet_libraries,
-    run_entry_point,
-    use_compilation_cache,
-)
-from vlp_jax.config import load_stages, schema
+from vlp_jax.command_line import Flags, add_host_flags, connected, quiet_libraries, run_entry_point
+from vlp_jax.config import AnyConfig, load_stages, read_config, schema
 from vlp_jax.printing import safe_print as print
 
 if TYPE_CHECKING:  # modules that need JAX are imported after the config is read, so that its errors appear at once
@@ -35,16 +28,11 @@ def main(arguments: list[str]) -> int:
     add_host_flags(flags)
     given, overrides = flags.parse_with_overrides(arguments)
     quiet_libraries()
-    give_devices_threads()
     stages = load_stages(given.config, overrides)
-    from vlp_jax.distributed.cluster_detection import find_launch
-    from vlp_jax.distributed.processes import joined
     from vlp_jax.training.build import build_run
 
     config = next(iter(stages.values()))
-    launch = find_launch(given.coordinator, given.num_processes, given.process_id, config.hosts.initialization_seconds)
-    with joined(launch, config.hosts, heeds_signals=True):
-        use_compilation_cache()
+    with connected(config.hosts, given, heeds_signals=True):
         for config in [*stages.values()][1:]:
             build_run(config)  # errors in a later stage are raised before the first one trains
         for name, config in stages.items():
@@ -54,17 +42,47 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def train(config: AnyConfig, workdir: str | os.PathLike, *, accept_changes: bool = False) -> "Outcome":
+    """Trains a config from Python, as the entry point does from the command line.
+
+    A run that was stopped is resumed from its latest valid checkpoint. Progress is printed. To be
+    called in the main thread, which gets the signals to stop (Ctrl-C among them): they end the run
+    after the current update with a checkpoint; Ctrl-C before the first update, or pressed twice,
+    ends the process. With several processes, each calls this function, and an error on one ends all
+    of them.
+
+    Args:
+      config: an ml_collections.ConfigDict, a nested dict or a `schema.Config`; or a name or file as
+        for `--config`. A config with stages is trained one stage at a time: `train(stage,
+        f"{workdir}/{name}")` for each of `vlp_jax.config.load_stages(...)`.
+      workdir: folder of the run.
+      accept_changes: whether to continue a run whose config has changed.
+    Returns: the outcome: `step`, `steps`, `metrics` (the newest value of each, by the names in
+      metrics.jsonl), cost, number and fingerprint of the parameters, and `exit_status`, 0 for a
+      finished run.
+    Raises:
+      UserError: anything that the user can fix, before any file is written where it can be found by
+        then.
+    """
+    checked = read_config(config)
+    from vlp_jax.data.worker_processes import script_not_repeated
+    from vlp_jax.training import run
+
+    with script_not_repeated(), connected(checked.hosts, heeds_signals=True):
+        return run.train(checked, os.fspath(workdir), accept_changes)
+
+
 def train_stage(name: str | None, config: schema.Config, given: argparse.Namespace) -> int:
     """Trains one stage in a folder of its own name inside the workdir, or a run without stages.
 
     Returns: the exit status.
     """
-    from vlp_jax.training.run import train
+    from vlp_jax.training import run
 
     workdir = given.workdir if name is None else os.path.join(given.workdir, name)
     if name is not None:
         print(f"stage {name}, in {workdir}", flush=True)
-    outcome = train(config, workdir, given.accept_changes)
+    outcome = run.train(config, workdir, given.accept_changes)
     print(final_table(outcome, workdir), flush=True)
     if outcome.exit_status:
         print(f"stopped after step {outcome.step} of {outcome.steps}, saved; run the same command again to resume", flush=True)

@@ -13,7 +13,7 @@ from PIL import Image
 from vlp_jax.config import load_config, schema
 from vlp_jax.data.sources.registry import open_source
 from vlp_jax.errors import ConfigError, DataError
-from vlp_jax.evaluator_flags import REPEATABLE, SETTINGS, add_evaluator_flags, evaluator_of
+from vlp_jax.evaluator_flags import FLAGS, REPEATABLE, SETTINGS, add_evaluator_flags, build_evaluator, given_settings
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.prompts import names_in, templates_of, zero_shot_classes
 from vlp_jax.evaluators.suite import collect_descriptions
@@ -118,7 +118,7 @@ def read(arguments, tasks=("zero_shot", "retrieval", "captions"), evaluators=Non
     config = load_config(f"{ROOT}/configs/coca_b16.py:smoke", [("evaluators", repr(evaluators or {}))])
     flags = argparse.ArgumentParser()
     add_evaluator_flags(flags)
-    return evaluator_of(argparse.Namespace(source="embedded:emoji/val_vendor", **vars(flags.parse_args(arguments))), tasks, config)
+    return build_evaluator("embedded:emoji/val_vendor", tasks, given_settings(flags.parse_args(arguments)), config, FLAGS)
 
 
 def test_every_setting_of_an_evaluator_has_a_flag():

@@ -1,25 +1,61 @@
 """Loads `configs/NAME.py:VARIANT` with overrides as a checked `Config`."""
 
 import difflib
+import fnmatch
 import inspect
 import os
 import pathlib
 import runpy
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import ml_collections
 
 from vlp_jax.config.durations import DURATIONS, settle
 from vlp_jax.config.overrides import apply_overrides
-from vlp_jax.config.parse import to_config
+from vlp_jax.config.parse import to_config, to_tree
 from vlp_jax.config.problems import Problems
 from vlp_jax.config.schema import Config
 from vlp_jax.errors import ConfigError
 
 PACKAGE = pathlib.Path(__file__).parents[1]
 FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")  # of this project's configs: in a wheel, and in the repository
+AnyConfig = str | Config | Mapping[str, Any] | ml_collections.ConfigDict
 STAGES = "stages"  # the only key of a config of training in stages: the stages' configs by name, in order
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names of the configs that come with the package, sorted.
+
+    Each can be given to `vlp_jax.create_model`, `vlp_jax.train` and `--config`, also as NAME:VARIANT.
+
+    Args:
+      pattern: which ones, as in a shell: "clip_*".
+    Returns: the names, such as "clip_b16".
+    """
+    names = {file.stem for place in FOLDERS if place.is_dir() for file in place.glob("*.py") if file.stem[0] != "_"}
+    return sorted(fnmatch.filter(names, pattern))
+
+
+def read_config(config: AnyConfig) -> Config:
+    """The checked config of one experiment, however it is given.
+
+    Args:
+      config: a name or file as in `load_config`, or a config that was built in Python: a
+        ConfigDict, a nested dict, or a `schema.Config`.
+    Returns: the config.
+    Raises:
+      ConfigError: the config is invalid, of training in stages, or nothing of the above.
+    """
+    if isinstance(config, str):
+        return load_config(config)
+    tree = to_tree(config) if isinstance(config, Config) else _plain(config)
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"config: is {type(config).__name__}, expected a name, an ml_collections.ConfigDict, a dict or a Config")
+    if STAGES in tree:
+        raise ConfigError(f"{STAGES}: are several configs; give one of them at a time, each with a workdir NAME in one folder")
+    return to_config(tree)
 
 
 def load_config(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
@@ -56,7 +92,7 @@ def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> dict[st
     if isinstance(tree, ml_collections.ConfigDict):
         if STAGES in tree:
             raise ConfigError(f"{path}: a ConfigDict forgets the order of its {STAGES}; return a dict of them")
-        tree = settle(tree).to_dict()
+        tree = _plain(tree)
     if not isinstance(tree, dict):
         raise ConfigError(f"get_config returned {type(tree).__name__}, expected an ml_collections.ConfigDict [{path}]")
     if STAGES not in tree:
@@ -86,6 +122,11 @@ def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> dict[st
     return stages
 
 
+def _plain(tree: Any) -> Any:
+    """A ConfigDict as a dict; anything else unchanged."""
+    return settle(tree).to_dict() if isinstance(tree, ml_collections.ConfigDict) else tree
+
+
 def _checked(tree: dict, overrides: Sequence[tuple[str, str]], place: str) -> Config:
     """The config of one experiment. Raises: ConfigError, or ConfigErrors with all its problems."""
     problems = Problems()
@@ -99,8 +140,7 @@ def _stages_in(tree: dict, path: str) -> dict[str, dict]:
         raise ConfigError(f"{path}: {others[0]!r} is given next to {STAGES}; a key belongs to a stage")
     if not isinstance(stages, dict) or not stages:
         raise ConfigError(f"{path}: {STAGES} is {stages!r}, expected a dict of at least one config by its name")
-    trees = {name: settle(stage).to_dict() if isinstance(stage, ml_collections.ConfigDict) else stage
-             for name, stage in stages.items()}
+    trees = {name: _plain(stage) for name, stage in stages.items()}
     for name, stage in trees.items():
         if not isinstance(stage, dict):
             raise ConfigError(f"{path}: stage {name} is {type(stage).__name__}, expected an ml_collections.ConfigDict")
@@ -150,7 +190,7 @@ def config_file(path: str) -> str:
     if os.path.isfile(path):
         return path
     folder, name = os.path.split(path.removesuffix(".py"))
-    known = sorted({file.stem for place in FOLDERS if place.is_dir() for file in place.glob("*.py") if file.stem[0] != "_"})
+    known = list_models()
     if name in known and folder in ("", "configs"):
         return str(next(place / f"{name}.py" for place in FOLDERS if (place / f"{name}.py").is_file()))
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)

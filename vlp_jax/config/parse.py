@@ -90,6 +90,21 @@ def read_value(kind: type, name: str, text: str, flag: str) -> Any:
     return value
 
 
+def read_section(kind: type, tree: Mapping[str, Any], path: str) -> Any:
+    """One section of a config as a dataclass of the schema, from its keys as Python values.
+
+    Args:
+      kind: dataclass of the section.
+      tree: its keys; others have their defaults.
+      path: the section in messages, such as "model.image".
+    Raises: ConfigError for an unknown key or an invalid value, ConfigErrors for several.
+    """
+    parser = _Parser("", tree, root=kind)
+    section = parser.dataclass(kind, tree, path)
+    parser.problems.report()
+    return section
+
+
 def to_tree(config: Any) -> Any:
     """The nested dictionaries, lists and scalars that `to_config` takes, ready for JSON."""
     if dataclasses.is_dataclass(config):
@@ -116,10 +131,13 @@ def _at(place: str) -> str:
 
 
 class _Parser:
-    """One walk over a mapping. Problems are added to `problems`, with `place` in every message."""
+    """One walk over a mapping. Problems are added to `problems`, with `place` in every message.
 
-    def __init__(self, place: str, tree: Any = None, problems: Problems | None = None):
-        self.place, self.tree = place, tree
+    Unknown keys are compared with those of `root`, the dataclass of the mapping.
+    """
+
+    def __init__(self, place: str, tree: Any = None, problems: Problems | None = None, root: type = schema.Config):
+        self.place, self.tree, self.root = place, tree, root
         self.problems = Problems() if problems is None else problems
 
     def fail(self, path: str, text: str, value: Any = None) -> typing.NoReturn:
@@ -155,7 +173,7 @@ class _Parser:
         for rest, single in inside.items():
             with self.problems.noted():
                 where = f"{path}.{rest}" if rest else path
-                self.fail(where, f"unknown key {suggestion(path, siblings, schema.Config, self.tree, rest)}", single)
+                self.fail(where, f"unknown key {suggestion(path, siblings, self.root, self.tree, rest)}", single)
 
     def check_range(self, field: dataclasses.Field, parsed: Any, path: str, given: Any) -> None:
         """Checks a value against the range of its field."""

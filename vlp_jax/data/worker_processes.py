@@ -51,6 +51,22 @@ def workers_starting() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextlib.contextmanager
+def script_not_repeated() -> Iterator[None]:
+    """Context in which started worker processes do not run the script of this process.
+
+    Python's `spawn` imports the script in each of them, and one that trains without `if __name__ ==
+    "__main__"` would train there. Workers need nothing that a script defines.
+    """
+    script = vars(sys.modules["__main__"])
+    path = script.pop("__file__", None) if script.get("__spec__") is None else None
+    try:
+        yield
+    finally:
+        if path is not None:
+            script["__file__"] = path
+
+
 def _start_resource_tracker() -> None:
     """Starts the process that removes leftover shared memory, without its warning and with SIGHUP blocked.
 

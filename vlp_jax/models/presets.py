@@ -9,7 +9,9 @@ import dataclasses
 import math
 import re
 
+from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.options import LayerOptions, Precision
 from vlp_jax.sharding.divisors import nearest_words
 
 
@@ -129,3 +131,15 @@ def patch_size_of(tower) -> int:
     if not match:
         raise ConfigError(f"model.image.patch_size: is not set, and the preset {tower.preset!r} names none (as in 'B/16')")
     return int(match.group(1))
+
+
+def layer_options(tower: schema.Stack, section: str, precision: Precision, causal: bool = False,
+                  cross_attention: bool = False) -> LayerOptions:
+    """The layer options of a tower's config."""
+    size = size_of(tower, section)
+    return LayerOptions(
+        width=size.width, heads=size.heads, mlp_dim=size.mlp_dim, depth=size.depth, norm=tower.norm, norm_kind=tower.norm_kind,
+        norm_epsilon=tower.norm_epsilon, activation=tower.activation, qk_norm=tower.qk_norm,
+        layer_scale=tower.layer_scale, dropout=tower.dropout, attention_dropout=tower.attention_dropout,
+        mlp_dropout=tower.mlp_dropout, causal=causal, initialization=tower.initialization,
+        attention=tower.attention, cross_attention=cross_attention, precision=precision)

@@ -4,8 +4,9 @@ from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder.recurrent import RecurrentDecoder
 from vlp_jax.models.decoder.transformer import TextDecoder
-from vlp_jax.models.layers.transformer import LayerOptions, Precision
-from vlp_jax.models.presets import patch_size_of, size_of
+from vlp_jax.models.layers.transformer import Precision
+from vlp_jax.models.presets import layer_options as layer_options
+from vlp_jax.models.presets import size_of
 from vlp_jax.models.text.lm_head import WordHead
 from vlp_jax.models.text.recurrent import BagOfWords, RecurrentText
 from vlp_jax.models.text.text_towers import build_word_tower, needs_transformer
@@ -14,19 +15,7 @@ from vlp_jax.models.vision.convolution_towers import build_inception, build_vgg,
 from vlp_jax.models.vision.inception import Inception
 from vlp_jax.models.vision.resnet import EXPANSION, SIZES, ClipResNet, Convolutions, ResNet
 from vlp_jax.models.vision.vgg import Vgg
-from vlp_jax.models.vision.vit import ViT
-
-
-def layer_options(tower: schema.Stack, section: str, precision: Precision, causal: bool = False,
-                  cross_attention: bool = False) -> LayerOptions:
-    """The layer options of a tower's config."""
-    size = size_of(tower, section)
-    return LayerOptions(
-        width=size.width, heads=size.heads, mlp_dim=size.mlp_dim, depth=size.depth, norm=tower.norm, norm_kind=tower.norm_kind,
-        norm_epsilon=tower.norm_epsilon, activation=tower.activation, qk_norm=tower.qk_norm,
-        layer_scale=tower.layer_scale, dropout=tower.dropout, attention_dropout=tower.attention_dropout,
-        mlp_dropout=tower.mlp_dropout, causal=causal, initialization=tower.initialization,
-        attention=tower.attention, cross_attention=cross_attention, precision=precision)
+from vlp_jax.models.vision.vit import ViT, build_vit
 
 
 def build_image_tower(tower: schema.AnyImageTower, precision: Precision) -> ViT | ResNet | ClipResNet | Vgg | Inception:
@@ -36,47 +25,6 @@ def build_image_tower(tower: schema.AnyImageTower, precision: Precision) -> ViT 
     """
     build = {"vit": build_vit, "resnet": build_resnet, "vgg": build_vgg, "inception_v3": build_inception}[tower.kind]
     return build(tower, precision)
-
-
-def build_vit(tower: schema.ImageTower, precision: Precision) -> ViT:
-    """The ViT of a config.
-
-    Raises: ConfigError for sizes that do not fit together.
-    """
-    patch_size = patch_size_of(tower)
-    if tower.image_size % patch_size:
-        raise ConfigError(f"model.image: image_size {tower.image_size} does not divide into patches of {patch_size}")
-    if tower.pooling == "none":
-        raise ConfigError("model.image.pooling: 'none' leaves nothing to embed, expected 'cls', 'mean' or 'map'")
-    if tower.stem == "convolution":
-        check_stem(tower, patch_size)
-    options = layer_options(tower, "model.image", precision)
-    divided = {"sincos2d": ("width", options.width), "rotary2d": ("width of a head", options.width // options.heads)}
-    if tower.position in divided and divided[tower.position][1] % 4:
-        what, size = divided[tower.position]
-        raise ConfigError(f"model.image.position: {tower.position!r} needs a {what} that divides by 4, got {size}")
-    return ViT(options=options, image_size=tower.image_size, patch_size=patch_size, stem=tower.stem,
-               stem_channels=tower.stem_channels, stem_strides=tower.stem_strides, patch_bias=tower.patch_bias,
-               position=tower.position, pooling=tower.pooling, registers=tower.registers,
-               embedding_norm=tower.embedding_norm, norm_before_pooling=tower.norm_before_pooling,
-               token_drop=tower.token_drop, stochastic_depth=tower.stochastic_depth, scan=tower.scan,
-               rematerialisation=tower.rematerialisation, saved=tower.saved)
-
-
-def check_stem(tower: schema.ImageTower, patch_size: int) -> None:
-    """Checks that the stem's strides multiply to the patch size.
-
-    Raises: ConfigError where they do not.
-    """
-    if len(tower.stem_channels) != len(tower.stem_strides) or not tower.stem_channels:
-        raise ConfigError(f"model.image.stem_channels: needs one entry for each of stem_strides, "
-                          f"got {tower.stem_channels} and {tower.stem_strides}")
-    product = 1
-    for stride in tower.stem_strides:
-        product *= stride
-    if product != patch_size:
-        raise ConfigError(f"model.image.stem_strides: {tower.stem_strides} multiply to {product}, "
-                          f"the patch size is {patch_size}")
 
 
 def build_resnet(tower: schema.ResNetTower, precision: Precision) -> ResNet | ClipResNet:

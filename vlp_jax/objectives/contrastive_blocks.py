@@ -42,7 +42,13 @@ def chunked_softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Ar
 
 def ring_softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, identities: Identities = (),
                              label_smoothing: float = 0.0, chunk_size: int = CHUNK) -> jax.Array:
-    """`chunked_softmax_contrastive` with texts passed from device to device, so that no device gathers them."""
+    """`chunked_softmax_contrastive` with texts passed from device to device, so that no device gathers them.
+
+    Args:
+      image, text, scale, identities, label_smoothing, chunk_size: as there.
+    Returns: the mean over examples and directions, float32.
+    Raises: MeshError for a batch that does not divide over the devices.
+    """
     exchange = Exchange.in_use(ring=True, chunk=chunk_size)
     return loss_and_accuracy(SoftmaxPairs(label_smoothing=label_smoothing), exchange, image, text, scale, 0.0, identities)[0]
 
@@ -68,6 +74,11 @@ def ring_sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array
     """`chunked_sigmoid_contrastive` with texts passed from device to device, in both directions.
 
     See Zhai et al. 2023, figure 1.
+
+    Args:
+      image, text, scale, bias, identities, chunk_size: as there.
+    Returns: the sum over pairs divided by B, float32.
+    Raises: MeshError for a batch that does not divide over the devices.
     """
     exchange = Exchange.in_use(ring=True, chunk=chunk_size)
     return loss_and_accuracy(SigmoidPairs(), exchange, image, text, scale, bias, identities)[0]

@@ -122,7 +122,13 @@ class MaskedImage(Objective):
 
 
 def code_loss(logits: jax.Array, hidden: HiddenPatches) -> Loss:
-    """The mean over masked patches of -log softmax(logits)[code], with its metrics. logits: float32 [B, K, V]."""
+    """The mean over masked patches of -log softmax(logits)[code].
+
+    Args:
+      logits: float32 [B, K, V], of the K masked patches of each image.
+      hidden: the masked patches and the codes of all.
+    Returns: a `Loss`: its `value`, float32 [], and the metrics `accuracy` and `code_entropy`.
+    """
     codes = hidden.hidden_codes
     counts = jnp.zeros(logits.shape[-1], jnp.float32).at[codes].add(1.0)
     return Loss(-log_likelihood(logits, codes).mean(),

@@ -228,6 +228,7 @@ def masked_loss(logits: jax.Array, text: jax.Array, chosen: jax.Array) -> Loss:
       logits: float32 [B, L, V].
       text: int32 [B, L].
       chosen: bool [B, L], the selected tokens.
+    Returns: a `Loss`: its `value`, float32 [], and the metric `accuracy`.
     """
     right = (jnp.argmax(logits, axis=-1) == text).astype(jnp.float32)
     return Loss(mean_where(-log_likelihood(logits, text), chosen), {"accuracy": mean_where(right, chosen)})

@@ -124,6 +124,7 @@ def matching_loss(logits: jax.Array, labels: jax.Array, asked: jax.Array, loss: 
       labels: int [N], 1 for a match.
       asked: bool [N], the pairs that count.
       loss: `cross_entropy`, `binary_cross_entropy` or `hinge`.
+    Returns: a `Loss`: its `value`, float32 [], and metrics.
     """
     weights = asked / asked.sum(dtype=jnp.float32)
     rate = (weights * labels).sum()

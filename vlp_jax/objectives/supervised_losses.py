@@ -37,7 +37,11 @@ def binary_losses(logits: jax.Array, scores: jax.Array) -> jax.Array:
 def hinge_losses(logits: jax.Array, labels: jax.Array, margin: float = 1.0) -> jax.Array:
     """max(0, margin + max over other classes j of z_j - z_label) (Crammer & Singer 2001, equation 4).
 
-    Arguments and result as in `softmax_losses`.
+    Args:
+      logits: float32 [B, C].
+      labels: int32 [B].
+      margin: of logits.
+    Returns: [B].
     """
     own = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
     others = jnp.where(own, -jnp.inf, logits).max(axis=1)

@@ -24,7 +24,12 @@ def log_likelihood(logits: jax.Array, text: jax.Array) -> jax.Array:
 
 
 def kl_divergence(teacher: jax.Array, student: jax.Array) -> jax.Array:
-    """KL(q || p) of q = softmax(teacher) and p = softmax(student), in float32. Logits [B, L, V] -> [B, L]."""
+    """KL(q || p) of q = softmax(teacher) and p = softmax(student), in float32.
+
+    Args:
+      teacher, student: logits [B, L, V].
+    Returns: [B, L].
+    """
     log_q, log_p = (jax.nn.log_softmax(logits.astype(jnp.float32)) for logits in (teacher, student))
     return (jnp.exp(log_q) * (log_q - log_p)).sum(axis=-1)
 

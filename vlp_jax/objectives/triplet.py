@@ -70,7 +70,9 @@ def hinge_contrastive(image: jax.Array, text: jax.Array, margin: float = 0.2, po
 
       sum_c' [margin + s(i, c') - s(i, c)]_+ + sum_i' [margin + s(i', c) - s(i, c)]_+.
 
-    Arguments and result as in `triplet_contrastive`.
+    Args:
+      image, text, margin, positives: as in `triplet_contrastive`.
+    Returns: the mean over pairs of the sum of both directions, float32.
     """
     of_images, of_texts = violations(image, text, margin, positives)
     return (of_images.sum(axis=1) + of_texts.sum(axis=0)).mean()

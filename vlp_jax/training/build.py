@@ -90,7 +90,7 @@ class Run(Update):
     def initial_state(self) -> Any:
         """The state before the first update, created with its final sharding."""
         batch, config = example_batch(self.config), self.config
-        words = None if self.words is None else (self.words.vectors, self.words.found)
+        words = vector_arrays(self.words)
         return jax.jit(lambda words: create_state(self.module, batch, self.optimizer, config.seed, config.ema is not None,
                                                 skips_updates(config.guard), words),
                        out_shardings=self.shardings)(words)
@@ -289,6 +289,11 @@ def word_vectors(tower: schema.AnyTextTower, preprocessor: Preprocessor, params:
         raise ConfigError("model.text.word_vectors: has no effect with objectives that do not use the text tower")
     return vectors_of_tokens(tower.word_vectors, preprocessor.tokenizer, tower.vocab_size, embedding_width(tower),
                              tower.word_overlap)
+
+
+def vector_arrays(words: WordVectors | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """`words` as `create_state` takes them: vectors [V, D], and bool [V], the tokens that have one."""
+    return None if words is None else (words.vectors, words.found)
 
 
 def check_reached(config: schema.Config, steps: int) -> None:

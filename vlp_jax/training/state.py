@@ -61,6 +61,24 @@ def initial_variables(module: nn.Module, batch: dict[str, jax.Array], seed: int)
     return module.init({"params": jax.random.key(seed)}, batch, train=False)
 
 
+def fresh_variables(module: nn.Module, batch: dict[str, jax.Array], seed: int,
+                    words: tuple[jax.Array, jax.Array] | None = None) -> dict:
+    """The variables before the first update; a function to trace.
+
+    Args:
+      module: the model with its objectives.
+      batch: an example batch; only its shapes matter.
+      seed: of the initial parameters.
+      words: as in `create_state`.
+    """
+    variables = dict(nn.meta.unbox(initial_variables(module, batch, seed)))
+    if words is not None:
+        vectors, found = words
+        variables["params"] = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: jnp.where(found[:, None], vectors, leaf) if is_word_table(path) else leaf, variables["params"])
+    return variables
+
+
 def boxed_parameters(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:
     """The shapes of the parameters, boxed with their logical axes, without computing any."""
     return jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch)["params"]
@@ -112,12 +130,8 @@ def create_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransf
       words: initial vectors [V, D] of the text tower's embeddings, and bool [V], the tokens that
         have one.
     """
-    variables = dict(nn.meta.unbox(initial_variables(module, batch, seed)))
+    variables = fresh_variables(module, batch, seed, words)
     params = variables.pop("params")
-    if words is not None:
-        vectors, found = words
-        params = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: jnp.where(found[:, None], vectors, leaf) if is_word_table(path) else leaf, params)
     ema = jax.tree.map(jnp.copy, params) if with_ema else None
     statistics = jax.tree.map(jnp.copy, running_statistics(variables)) if with_ema else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, variables,

@@ -1,15 +1,20 @@
 """The Vision Transformer (Dosovitskiy et al. 2021) with the options of its successors."""
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
 
+from vlp_jax.config import schema
+from vlp_jax.config.parse import read_section
+from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.positions import rotary2d, sincos2d
-from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, LayerOptions, Transformer
+from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, LayerOptions, Precision, Transformer
+from vlp_jax.models.presets import layer_options, patch_size_of
 from vlp_jax.sharding.layout import constrain
 
 
@@ -48,6 +53,21 @@ class ViT(nn.Module):
     scan: bool = False
     rematerialisation: str = "none"
     saved: tuple[str, ...] = ()
+
+    @classmethod
+    def from_preset(cls, preset: str, *, compute: str = "float32", **overrides: Any) -> "ViT":
+        """A ViT of a published size.
+
+        Args:
+          preset: a size and a patch size, such as "B/16" (see `models/presets.py`).
+          compute: dtype of matrix products and activations; parameters are float32.
+          **overrides: keys of a config's section `model.image`, such as image_size=384 or
+            pooling="map".
+        Returns: the module, without parameters.
+        Raises: ConfigError for an unknown preset or key, and for sizes that do not fit together.
+        """
+        tower = read_section(schema.ImageTower, {"preset": preset, **overrides}, "model.image")
+        return build_vit(tower, Precision(jnp.dtype(compute)))
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True, kept: jax.Array | None = None,
@@ -189,3 +209,44 @@ def kept_tokens(key: jax.Array, batch: int, count: int, rate: float) -> jax.Arra
     """Random subset of each example's tokens (FLIP, Li et al. 2023): int32 [B, round(count (1 - rate))]."""
     kept = max(1, round(count * (1.0 - rate)))
     return jnp.argsort(jax.random.uniform(key, (batch, count)), axis=1)[:, :kept]
+
+
+def build_vit(tower: schema.ImageTower, precision: Precision) -> ViT:
+    """The ViT of a config.
+
+    Raises: ConfigError for sizes that do not fit together.
+    """
+    patch_size = patch_size_of(tower)
+    if tower.image_size % patch_size:
+        raise ConfigError(f"model.image: image_size {tower.image_size} does not divide into patches of {patch_size}")
+    if tower.pooling == "none":
+        raise ConfigError("model.image.pooling: 'none' leaves nothing to embed, expected 'cls', 'mean' or 'map'")
+    if tower.stem == "convolution":
+        check_stem(tower, patch_size)
+    options = layer_options(tower, "model.image", precision)
+    divided = {"sincos2d": ("width", options.width), "rotary2d": ("width of a head", options.width // options.heads)}
+    if tower.position in divided and divided[tower.position][1] % 4:
+        what, size = divided[tower.position]
+        raise ConfigError(f"model.image.position: {tower.position!r} needs a {what} that divides by 4, got {size}")
+    return ViT(options=options, image_size=tower.image_size, patch_size=patch_size, stem=tower.stem,
+               stem_channels=tower.stem_channels, stem_strides=tower.stem_strides, patch_bias=tower.patch_bias,
+               position=tower.position, pooling=tower.pooling, registers=tower.registers,
+               embedding_norm=tower.embedding_norm, norm_before_pooling=tower.norm_before_pooling,
+               token_drop=tower.token_drop, stochastic_depth=tower.stochastic_depth, scan=tower.scan,
+               rematerialisation=tower.rematerialisation, saved=tower.saved)
+
+
+def check_stem(tower: schema.ImageTower, patch_size: int) -> None:
+    """Checks that the stem's strides multiply to the patch size.
+
+    Raises: ConfigError where they do not.
+    """
+    if len(tower.stem_channels) != len(tower.stem_strides) or not tower.stem_channels:
+        raise ConfigError(f"model.image.stem_channels: needs one entry for each of stem_strides, "
+                          f"got {tower.stem_channels} and {tower.stem_strides}")
+    product = 1
+    for stride in tower.stem_strides:
+        product *= stride
+    if product != patch_size:
+        raise ConfigError(f"model.image.stem_strides: {tower.stem_strides} multiply to {product}, "
+                          f"the patch size is {patch_size}")

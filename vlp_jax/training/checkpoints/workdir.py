@@ -4,6 +4,8 @@ import fnmatch
 import json
 import os
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vlp_jax.config import flatten, to_config, to_tree
 from vlp_jax.config.schema import Config
@@ -76,11 +78,15 @@ def config_changes(workdir: str, config: Config) -> list[str]:
         old = flatten(completed(tree))
     except ValueError as error:
         raise ConfigError(f"{path}: cannot be read as JSON ({error}); remove it to go on with the config given") from error
-    new = flatten(json.loads(json.dumps(to_tree(config))))
+    return changed_keys(old, flatten(json.loads(json.dumps(to_tree(config)))))
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], ignored: Sequence[str] = SPEED_ONLY) -> list[str]:
+    """Lines `key: old -> new` of the dotted keys that differ, without those that match a pattern of `ignored`."""
     absent = object()
     return [f"{key}: {old.get(key, '(absent)')!r} -> {new.get(key, '(absent)')!r}" for key in sorted(old.keys() | new.keys())
             if old.get(key, absent) != new.get(key, absent)
-            and not any(fnmatch.fnmatch(key, pattern) for pattern in SPEED_ONLY)]
+            and not any(fnmatch.fnmatch(key, pattern) for pattern in ignored)]
 
 
 def completed(tree: dict) -> dict:
