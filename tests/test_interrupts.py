@@ -30,27 +30,39 @@ ROOT = pathlib.Path(__file__).parents[1]
 SYNTHETIC = "data.train.source=synthetic:64?height=20&width=24&caption_words=3"
 
 
+def default_signals():
+    """What a shell's background ignores, and what nohup does, has its default again, as in a terminal."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(module, *arguments, **options):
-    """A door in a process group of its own, as a terminal has it; SIGINT at its default, which a shell's background ignores."""
+    """An entry point in a process group of its own, as a terminal has it."""
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     return subprocess.Popen([sys.executable, "-m", f"vlp_jax.{module}", *arguments], cwd=ROOT, env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+                            **{"preexec_fn": default_signals, **options})
 
 
 @pytest.fixture
 def training(tiny, tmp_path):
-    """A run without an end, with two workers, that has made its first updates."""
+    """A run without an end, with two workers, that has made its first updates; killed where a test leaves it."""
+    started = []
     workdir, plan = tmp_path / "run", ("steps=100000000", "checkpoint.every_steps=none", "data.workers=2", SYNTHETIC)
 
     def run():
         process = start("main", f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={workdir}", *tiny(*plan))
+        started.append(process)
         path = workdir / "metrics.jsonl"
         while process.poll() is None and not (path.exists() and path.read_text().count("\n") > 3):
             time.sleep(0.05)
         assert process.poll() is None, process.communicate()
         return process, workdir
 
-    return run
+    yield run
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def shared_memory():
