@@ -139,7 +139,8 @@ def test_after_a_kill_of_one_host_the_other_leaves_in_time_and_both_or_one_go_on
 def test_hosts_that_share_parameters_or_rows_train_evaluate_and_resume_as_one_process(two, one, tmp_path, mesh):
     """Parameters of which no host holds all; with tensor=8, hosts that hold the same rows."""
     evaluators = "evaluators={'val': {'source': 'synthetic:24?height=20&width=24', 'every_steps': 2}}"
-    plan = ("steps=4", "checkpoint.every_steps=2", evaluators, *mesh)
+    # At five times this learning rate, that of clip_emoji:smoke, four updates amplify rounding beyond the bound.
+    plan = ("steps=4", "checkpoint.every_steps=2", "optimizer.learning_rate=0.001", evaluators, *mesh)
     for status, _, said in ends(two(*plan)):
         assert status == 0, said
     unbroken = one("one", *plan)
