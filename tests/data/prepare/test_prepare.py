@@ -262,7 +262,7 @@ def break_folder(folder, how):
         ("cut", "00001-of-00002 is damaged or not an ArrayRecord file"),
         ("short", "00001-of-00002 holds 3 records; dataset_info.json lists 5"),
         ("manifest", "manifest.json lists 4 records in out-train.array_record-00001-of-00002, dataset_info.json 5; "),
-        ("manifest with fewer shards", "says no records in out-train.array_record-00001-of-00002, dataset_info.json 5; "),
+        ("manifest with fewer shards", "lists no records in out-train.array_record-00001-of-00002, dataset_info.json 5; "),
         ("format", "written as tfrecord; only array_record is read"),
         ("no caption", "no caption field in features.json (fields: "),
     ],
