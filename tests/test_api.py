@@ -69,7 +69,8 @@ def test_what_is_called_first_documents_arguments_results_and_errors(function):
     assert all(re.search(rf"^  (\*\*)?{name}:", text, flags=re.M) for name in inspect.signature(function).parameters)
 
 
-@pytest.mark.parametrize("package", ["vlp_jax", "vlp_jax.models", "vlp_jax.data"])
+@pytest.mark.parametrize("package", ["vlp_jax", "vlp_jax.models", "vlp_jax.data", *(f"vlp_jax.{name}" for name in (
+    "data.sources", "data.text", "models.layers", "models.vision", "models.text", "models.decoder"))])
 def test_type_checkers_find_the_names_that_are_imported_late(package):
     path = pathlib.Path(importlib.import_module(package).__file__)
     block = next(node for node in ast.parse(path.read_text()).body
@@ -78,6 +79,7 @@ def test_type_checkers_find_the_names_that_are_imported_late(package):
     module = importlib.import_module(package)
     assert {*found} == {*module.__all__} == {*module._PLACES}
     for name, place in module._PLACES.items():
+        assert getattr(module, name).__doc__
         assert found[name] in (place, f"{place.rpartition('.')[0]}:{place.rpartition('.')[2]}")
 
 

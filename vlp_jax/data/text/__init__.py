@@ -1,1 +1,21 @@
 """From captions to token ids: cleaning, tokenizers, word boundaries, packing."""
+
+from typing import TYPE_CHECKING, Any
+
+from vlp_jax.lazy import lazy_attribute
+
+if TYPE_CHECKING:
+    from vlp_jax.data.text.tokenizer import Tokenizer as Tokenizer
+    from vlp_jax.data.text.tokenizer import load_tokenizer as load_tokenizer
+
+__all__ = ["Tokenizer", "load_tokenizer"]
+_PLACES = {"Tokenizer": "vlp_jax.data.text.tokenizer:Tokenizer",
+           "load_tokenizer": "vlp_jax.data.text.tokenizer:load_tokenizer"}
+
+
+def __getattr__(name: str) -> Any:
+    return lazy_attribute(__name__, _PLACES, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,1 +1,27 @@
 """Image towers."""
+
+from typing import TYPE_CHECKING, Any
+
+from vlp_jax.lazy import lazy_attribute
+
+if TYPE_CHECKING:
+    from vlp_jax.models.vision.inception import Inception as Inception
+    from vlp_jax.models.vision.resnet import ClipResNet as ClipResNet
+    from vlp_jax.models.vision.resnet import ResNet as ResNet
+    from vlp_jax.models.vision.vgg import Vgg as Vgg
+    from vlp_jax.models.vision.vit import ViT as ViT
+
+__all__ = ["ClipResNet", "Inception", "ResNet", "Vgg", "ViT"]
+_PLACES = {"ClipResNet": "vlp_jax.models.vision.resnet:ClipResNet",
+           "Inception": "vlp_jax.models.vision.inception:Inception",
+           "ResNet": "vlp_jax.models.vision.resnet:ResNet",
+           "Vgg": "vlp_jax.models.vision.vgg:Vgg",
+           "ViT": "vlp_jax.models.vision.vit:ViT"}
+
+
+def __getattr__(name: str) -> Any:
+    return lazy_attribute(__name__, _PLACES, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
