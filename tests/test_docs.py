@@ -111,15 +111,6 @@ def test_configs_that_are_named_exist(page):
         assert (ROOT / "configs" / f"{pathlib.Path(name).stem}.py").exists(), name
 
 
-@pages
-def test_prose_has_no_words_that_the_field_does_not_use(page):
-    """One word per thing: image, predict, report, fix, again (see CONTRIBUTING.md)."""
-    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
-    prose = re.sub(r"^    .*$|`[^`]*`", "", prose, flags=re.M)
-    words = re.findall(r"\b(?:pictures?|tells?|told|pupils?|anew|beside|mends?|sittings?|stands for|goes on)\b", prose)
-    assert page.name in GENERATED or not words, words
-
-
 def test_every_kind_of_a_component_is_in_the_pages():
     text = (ROOT / "docs/objectives.md").read_text() + (ROOT / "docs/data.md").read_text()
     kinds = {kind for each in make_config_keys.sections() if each.kind for kind in each.kind.split(", ")}

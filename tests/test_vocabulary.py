@@ -15,7 +15,7 @@ TERMS = {  # what is not written: what is
     r"pictures?": "image", r"tells?|told|tellers?": "predict, score", r"pupils?": "student", r"sittings?": "session, process",
     r"anew": "again, from scratch", r"unbroken": "uninterrupted", r"mend(s|ed|ing)?": "fix", r"beside": "next to, compared with",
     r"doors?": "entry point, command", r"fell out|passed over": "failed, skipped, replaced",
-    r"stands (for|in|beside|behind)": "is, has",
+    r"stands (for|in|beside|behind)": "is, has", r"goes on": "continues, resumes",
 }
 # A name of the code, a title or an example in quotes, code blocks, and the name of an argument before its meaning.
 NO_PROSE = re.compile(r"""```.*?```|`[^`\n]*`|"[^"]{0,100}"|'[^'\n]*'|^ *\w+:(?= )""", flags=re.S | re.M)

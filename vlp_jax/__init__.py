@@ -5,9 +5,9 @@ alone imports neither JAX nor Flax.
 """
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vlp_jax.lazy import lazy_attribute
+from vlp_jax.lazy import lazy_names
 
 __version__ = "0.1.0"
 
@@ -35,11 +35,4 @@ _PLACES = {"Model": "vlp_jax.loading:Model", "Preprocessor": "vlp_jax.data.prepr
            "create_model": "vlp_jax.loading:create_model", "data": "vlp_jax.data",
            "list_models": "vlp_jax.config.load:list_models", "load": "vlp_jax.loading:load", "losses": "vlp_jax.losses",
            "models": "vlp_jax.models", "run_evaluation": "vlp_jax.evaluate:run_evaluation", "train": "vlp_jax.main:train"}
-
-
-def __getattr__(name: str) -> Any:
-    return lazy_attribute(__name__, _PLACES, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _PLACES)

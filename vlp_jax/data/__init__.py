@@ -3,9 +3,9 @@
 The names in `__all__` are imported at their first use.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vlp_jax.lazy import lazy_attribute
+from vlp_jax.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vlp_jax.data.preprocessor import Preprocessor as Preprocessor
@@ -21,11 +21,4 @@ _PLACES = {"Preprocessor": "vlp_jax.data.preprocessor:Preprocessor", "Sample": "
            "SampleError": "vlp_jax.data.samples:SampleError", "Source": "vlp_jax.data.samples:Source",
            "Tokenizer": "vlp_jax.data.text.tokenizer:Tokenizer", "load_tokenizer": "vlp_jax.data.text.tokenizer:load_tokenizer",
            "open_source": "vlp_jax.data.sources.registry:open_source"}
-
-
-def __getattr__(name: str) -> Any:
-    return lazy_attribute(__name__, _PLACES, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _PLACES)

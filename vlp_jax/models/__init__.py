@@ -3,9 +3,9 @@
 The names in `__all__` are imported at their first use.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vlp_jax.lazy import lazy_attribute
+from vlp_jax.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vlp_jax.models.decoder.recurrent import RecurrentDecoder as RecurrentDecoder
@@ -33,11 +33,4 @@ _PLACES = {"BagOfWords": "vlp_jax.models.text.recurrent:BagOfWords", "ClipResNet
            "TextDecoder": "vlp_jax.models.decoder.transformer:TextDecoder",
            "TextTransformer": "vlp_jax.models.text.transformer:TextTransformer", "Vgg": "vlp_jax.models.vision.vgg:Vgg",
            "ViT": "vlp_jax.models.vision.vit:ViT", "VisionLanguageModel": "vlp_jax.models.vision_language:VisionLanguageModel"}
-
-
-def __getattr__(name: str) -> Any:
-    return lazy_attribute(__name__, _PLACES, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _PLACES)

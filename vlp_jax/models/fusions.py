@@ -13,9 +13,8 @@ from vlp_jax.models.fusion.graph import Grid
 from vlp_jax.models.fusion.graph_fusion import GraphFusion
 from vlp_jax.models.fusion.pooled import Concatenation, GatedSum, LowRankBilinear, PooledFusion, VisualAttention
 from vlp_jax.models.layers.transformer import LayerOptions, Precision
-from vlp_jax.models.presets import patch_size_of, size_of
+from vlp_jax.models.presets import layer_options, patch_size_of, size_of
 from vlp_jax.models.text.text_towers import text_tokens, text_width
-from vlp_jax.models.towers import layer_options
 
 
 def build_fusion(config: schema.Model, precision: Precision) -> nn.Module | None:

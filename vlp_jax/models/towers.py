@@ -5,8 +5,7 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder.recurrent import RecurrentDecoder
 from vlp_jax.models.decoder.transformer import TextDecoder
 from vlp_jax.models.layers.transformer import Precision
-from vlp_jax.models.presets import layer_options as layer_options
-from vlp_jax.models.presets import size_of
+from vlp_jax.models.presets import layer_options, size_of
 from vlp_jax.models.text.lm_head import WordHead
 from vlp_jax.models.text.recurrent import BagOfWords, RecurrentText
 from vlp_jax.models.text.text_towers import build_word_tower, needs_transformer

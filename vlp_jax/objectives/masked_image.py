@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.flops import image_flops
-from vlp_jax.models.presets import patch_size_of, size_of
+from vlp_jax.models.presets import layer_options, patch_size_of, size_of
 from vlp_jax.models.quantizer import patch_codes, random_codebook
 from vlp_jax.models.text.lm_head import WordHead
-from vlp_jax.models.towers import layer_options
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective
 from vlp_jax.objectives.block_masking import hidden_patches

@@ -10,9 +10,9 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.models.flops import text_flops
 from vlp_jax.models.fusion_flops import fusion_flops
 from vlp_jax.models.fusions import fused_width
+from vlp_jax.models.presets import layer_options
 from vlp_jax.models.text.lm_head import WordHead
 from vlp_jax.models.text.text_towers import needs_transformer, text_width
-from vlp_jax.models.towers import layer_options
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
 from vlp_jax.objectives.base import Loss, Objective, grown
 from vlp_jax.objectives.tokens import entropy_of, kl_divergence, log_likelihood, mean_where

@@ -1,8 +1,8 @@
 """From captions to token ids: cleaning, tokenizers, word boundaries, packing."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vlp_jax.lazy import lazy_attribute
+from vlp_jax.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vlp_jax.data.text.tokenizer import Tokenizer as Tokenizer
@@ -11,11 +11,4 @@ if TYPE_CHECKING:
 __all__ = ["Tokenizer", "load_tokenizer"]
 _PLACES = {"Tokenizer": "vlp_jax.data.text.tokenizer:Tokenizer",
            "load_tokenizer": "vlp_jax.data.text.tokenizer:load_tokenizer"}
-
-
-def __getattr__(name: str) -> Any:
-    return lazy_attribute(__name__, _PLACES, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _PLACES)

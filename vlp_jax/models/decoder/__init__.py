@@ -1,8 +1,8 @@
 """Text decoders, and generation with them."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vlp_jax.lazy import lazy_attribute
+from vlp_jax.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vlp_jax.models.decoder.generation import BeamSearch as BeamSearch
@@ -13,11 +13,4 @@ __all__ = ["BeamSearch", "RecurrentDecoder", "TextDecoder"]
 _PLACES = {"BeamSearch": "vlp_jax.models.decoder.generation:BeamSearch",
            "RecurrentDecoder": "vlp_jax.models.decoder.recurrent:RecurrentDecoder",
            "TextDecoder": "vlp_jax.models.decoder.transformer:TextDecoder"}
-
-
-def __getattr__(name: str) -> Any:
-    return lazy_attribute(__name__, _PLACES, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _PLACES)

@@ -1,8 +1,8 @@
 """Layers shared by all towers: attention, transformer stack, positions."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vlp_jax.lazy import lazy_attribute
+from vlp_jax.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vlp_jax.models.layers.attention import MultiHeadAttention as MultiHeadAttention
@@ -19,11 +19,4 @@ _PLACES = {"Encoding": "vlp_jax.models.layers.transformer:Encoding",
            "MultiHeadAttention": "vlp_jax.models.layers.attention:MultiHeadAttention",
            "Precision": "vlp_jax.models.layers.transformer:Precision",
            "Transformer": "vlp_jax.models.layers.transformer:Transformer"}
-
-
-def __getattr__(name: str) -> Any:
-    return lazy_attribute(__name__, _PLACES, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _PLACES)

@@ -1,8 +1,8 @@
 """Text towers and the language-model head."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vlp_jax.lazy import lazy_attribute
+from vlp_jax.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vlp_jax.models.text.recurrent import BagOfWords as BagOfWords
@@ -13,11 +13,4 @@ __all__ = ["BagOfWords", "RecurrentText", "TextTransformer"]
 _PLACES = {"BagOfWords": "vlp_jax.models.text.recurrent:BagOfWords",
            "RecurrentText": "vlp_jax.models.text.recurrent:RecurrentText",
            "TextTransformer": "vlp_jax.models.text.transformer:TextTransformer"}
-
-
-def __getattr__(name: str) -> Any:
-    return lazy_attribute(__name__, _PLACES, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _PLACES)

@@ -1,8 +1,8 @@
 """Image towers."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vlp_jax.lazy import lazy_attribute
+from vlp_jax.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vlp_jax.models.vision.inception import Inception as Inception
@@ -17,11 +17,4 @@ _PLACES = {"ClipResNet": "vlp_jax.models.vision.resnet:ClipResNet",
            "ResNet": "vlp_jax.models.vision.resnet:ResNet",
            "Vgg": "vlp_jax.models.vision.vgg:Vgg",
            "ViT": "vlp_jax.models.vision.vit:ViT"}
-
-
-def __getattr__(name: str) -> Any:
-    return lazy_attribute(__name__, _PLACES, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _PLACES)
