@@ -26,11 +26,12 @@ Differences:
 
 python -m vlp_jax.main --config=configs/flava.py --workdir=DIR '--config.data.train.source=webdataset:...'
 
-`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28, at commit 7124b7a,
-before the recipe's later corrections: 8 CPU-minutes; contrast 1.79 (a guess among 64: 4.16), matching 0.26 (always the rate: 0.64),
-codes 2.68 (frequencies: 3.90), words 3.76 (unigrams: 4.49), both at once 2.61 and 2.96 (3.89 and 4.49); on val_vendor 72% of pairs
-are told right, and the median rank of a caption's picture is 92 of 1,690, where the untrained model has 50% and 870. Asked of a
-run: 10 points and 500 ranks better.
+`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
+2026-11-28, at commit 7124b7a, before the recipe's later corrections: 8 CPU-minutes; contrast 1.79
+(a guess among 64: 4.16), matching 0.26 (always the rate: 0.64), codes 2.68 (frequencies: 3.90),
+words 3.76 (unigrams: 4.49), both at once 2.61 and 2.96 (3.89 and 4.49); on val_vendor 72% of pairs
+are classified correctly, and the median rank of a caption's image is 92 of 1,690, where the
+untrained model has 50% and 870. Asked of a run: 10 points and 500 ranks better.
 """
 
 from vlp_jax.config import base, variant_of

@@ -21,7 +21,7 @@ python -m vlp_jax.main --config=configs/meter.py --workdir=DIR '--config.data.tr
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28, at commit 7124b7a,
 before the recipe's later corrections: 10 CPU-minutes; matching 0.42 (always the rate: 0.64), masked words 2.49 (unigrams: 4.47); on
-val_vendor 69% of pairs are told right, where the untrained model tells 50%; at least 10 points more are asked of a run.
+val_vendor 69% of pairs are classified correctly, where the untrained model has 50%; at least 10 points more are asked of a run.
 """
 
 from vlp_jax.config import base, variant_of

@@ -20,9 +20,10 @@ Differences:
 
 python -m vlp_jax.main --config=configs/vilt.py --workdir=DIR '--config.data.train.source=webdataset:...'
 
-`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC, 2026-11-28, at commit 7124b7a,
-before the recipe's later corrections: 6 minutes, 11 CPU-minutes; matching 0.43 (always the rate: 0.64), masked words 2.62
-(unigrams: 4.47); on val_vendor 67% of pairs are told right, where the untrained model tells 50%; at least 10 points more are asked
+`:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
+2026-11-28, at commit 7124b7a, before the recipe's later corrections: 6 minutes, 11 CPU-minutes;
+matching 0.43 (always the rate: 0.64), masked words 2.62 (unigrams: 4.47); on val_vendor 67% of
+pairs are classified correctly, where the untrained model has 50%; at least 10 points more are asked
 of a run.
 """
 

@@ -9,8 +9,8 @@ import tokenize
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-FILES = sorted([*(ROOT / "vlp_jax").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py"), *ROOT.glob("*.md"), *ROOT.glob("docs/*.md"),
-                ROOT / "launch/README.md"])
+FILES = sorted([*(path for folder in ("vlp_jax", "benchmarks", "configs") for path in (ROOT / folder).rglob("*.py")),
+                *ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "launch/README.md"])
 TERMS = {  # what is not written: what is
     r"pictures?": "image", r"tells?|told|tellers?": "predict, score", r"pupils?": "student", r"sittings?": "session, process",
     r"anew": "again, from scratch", r"unbroken": "uninterrupted", r"mend(s|ed|ing)?": "fix", r"beside": "next to, compared with",
