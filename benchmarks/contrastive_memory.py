@@ -16,6 +16,8 @@ import math
 import os
 import sys
 
+from vlp_jax.sharding.mesh import MeshConfig
+
 KINDS = ("softmax", "sigmoid")
 
 
@@ -54,11 +56,10 @@ def temporaries(kind, implementation, devices, rows, width):
     import jax
     import jax.numpy as jnp
 
-    from vlp_jax.config import schema
     from vlp_jax.sharding.layout import Layout, layout_in_use
     from vlp_jax.sharding.mesh import batch_sharding, build_mesh, replicated
 
-    mesh = build_mesh(schema.Mesh(), devices)
+    mesh = build_mesh(MeshConfig(), devices)
     batch = rows * len(devices)
     vectors, scalar = jax.ShapeDtypeStruct((batch, width), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
     numbers = jax.ShapeDtypeStruct((batch, 2), jnp.int32)

@@ -22,10 +22,11 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from vlp_jax.config.schema import Augmentation, Images
 from vlp_jax.data.images import jpeg
 from vlp_jax.data.images.augmentation import decode_and_augment
+from vlp_jax.data.images.config import AugmentationConfig
 from vlp_jax.data.images.cropping import random_resized_crop
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.sources.registry import open_source
 
 AREAS = {"area 0.08-1": (0.08, 1.0), "area 0.9-1": (0.9, 1.0)}
@@ -102,7 +103,7 @@ def resizes(files: list[bytes], boxes: list[tuple], size: int) -> dict[str, Func
 
 def whole_paths(files: list[bytes], area: tuple[float, float], size: int) -> dict[str, Function]:
     """{name: function from the i-th file to a random crop as an array, flipped half of the time}."""
-    augmentation, spec = Augmentation(area=area, flip=0.5), Images()
+    augmentation, spec = AugmentationConfig(area=area, flip=0.5), ImagesConfig()
 
     def pillow(i: int) -> np.ndarray:
         rng = np.random.default_rng(i)

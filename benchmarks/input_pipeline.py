@@ -29,6 +29,11 @@ import sys
 import tempfile
 import time
 
+from vlp_jax.data.config import DataConfig, TrainSourceConfig
+from vlp_jax.data.images.config import AugmentationConfig
+from vlp_jax.data.images.preprocessing import ImagesConfig
+from vlp_jax.data.text.tokenizer import TextConfig
+
 ROOT = pathlib.Path(__file__).parents[1]
 SIZE, LENGTH = 224, 77
 CAPTION = "a photograph of {} things on a table by the window, number {}"
@@ -52,17 +57,16 @@ def write_tars(photographs, folder, samples, shards):
 
 @contextlib.contextmanager
 def our_batches(options):
-    from vlp_jax.config import schema
     from vlp_jax.data.mixture import open_mixture
     from vlp_jax.data.pipeline import Batches, TrainRows
     from vlp_jax.data.preprocessor import Preprocessor
     from vlp_jax.data.text.tokenizer import load_tokenizer
 
-    augmentation = schema.Augmentation(area=area_of(options), flip=0.5)
-    preprocessor = Preprocessor(SIZE, schema.Images(), load_tokenizer(schema.Text(), LENGTH, 4096))
-    mixture = open_mixture(schema.TrainSource(source=f"webdataset:{options.pattern}"))
+    augmentation = AugmentationConfig(area=area_of(options), flip=0.5)
+    preprocessor = Preprocessor(SIZE, ImagesConfig(), load_tokenizer(TextConfig(), LENGTH, 4096))
+    mixture = open_mixture(TrainSourceConfig(source=f"webdataset:{options.pattern}"))
     rows = TrainRows(mixture, preprocessor, augmentation, seed=0)
-    data = schema.Data(batch_size=options.batch, workers=int(options.workers), threads=1, prefetch=2)
+    data = DataConfig(batch_size=options.batch, workers=int(options.workers), threads=1, prefetch=2)
     with contextlib.closing(Batches(rows, data)) as batches:
         yield batches
 

@@ -24,6 +24,12 @@ import tarfile
 import tempfile
 import time
 
+from vlp_jax.data.config import DataConfig
+from vlp_jax.data.images.config import AugmentationConfig
+from vlp_jax.data.images.preprocessing import ImagesConfig
+from vlp_jax.data.text.captions import TextsConfig
+from vlp_jax.data.text.tokenizer import TextConfig
+
 ROOT = pathlib.Path(__file__).parents[1]
 TAR, SHARD, BATCH, MORE = 10_000, 2_500, 256, 50
 PHASES = ("index", "open")
@@ -92,7 +98,6 @@ def memory():
 
 def work(phase, spec):
     """Opens a set in this process and prints the time and memory used."""
-    from vlp_jax.config import schema
     from vlp_jax.data.mixture import Mixture, Part
     from vlp_jax.data.pipeline import Batches, TrainRows
     from vlp_jax.data.preprocessor import Preprocessor
@@ -106,11 +111,11 @@ def work(phase, spec):
     row = {"imports": imports, "samples": len(source), "open_seconds": time.perf_counter() - start}
     if phase == "open":
         row["pickled_bytes"] = len(pickle.dumps(source))
-        preprocessor = Preprocessor(32, schema.Images(), load_tokenizer(schema.Text(), 16, 4096))
+        preprocessor = Preprocessor(32, ImagesConfig(), load_tokenizer(TextConfig(), 16, 4096))
         start = time.perf_counter()
-        mixture = Mixture((Part("", source, schema.Texts(), len(source)),))
-        rows = TrainRows(mixture, preprocessor, schema.Augmentation(), seed=0)
-        with contextlib.closing(Batches(rows, schema.Data(batch_size=BATCH))) as batches:
+        mixture = Mixture((Part("", source, TextsConfig(), len(source)),))
+        rows = TrainRows(mixture, preprocessor, AugmentationConfig(), seed=0)
+        with contextlib.closing(Batches(rows, DataConfig(batch_size=BATCH))) as batches:
             bad = next(batches)["reason"].any()
             row["first_batch_seconds"] = time.perf_counter() - start
             for _ in range(MORE):

@@ -37,7 +37,7 @@ is 141 of 1,690; the untrained model has 50% and 845. Required of a run: 10 poin
 """
 
 from vlp_jax.config import base, variant_of
-from vlp_jax.config.experiment import ALBEF_OPERATIONS, NO_DROPOUT, WEB_SOURCE, on_emoji
+from vlp_jax.config.recipes import ALBEF_OPERATIONS, NO_DROPOUT, WEB_SOURCE, on_emoji
 
 BERT = dict(norm="post", norm_epsilon=1e-12, initialization="normal", dropout=0.1, attention_dropout=0.1, final_norm=False,
             activation="gelu")

@@ -19,7 +19,7 @@ end yet.
 """
 
 from vlp_jax.config import base, variant_of
-from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
+from vlp_jax.config.recipes import WEB_SOURCE, on_emoji
 
 
 def get_config(variant="full"):

@@ -32,7 +32,7 @@ has 8.33, 50% and 840. Required of a run: 4 less per token, 10 points and 500 ra
 """
 
 from vlp_jax.config import base, variant_of
-from vlp_jax.config.experiment import ALBEF_OPERATIONS, NO_DROPOUT, WEB_SOURCE, on_emoji
+from vlp_jax.config.recipes import ALBEF_OPERATIONS, NO_DROPOUT, WEB_SOURCE, on_emoji
 
 BERT = dict(norm="post", norm_epsilon=1e-12, initialization="normal", dropout=0.1, attention_dropout=0.1, final_norm=False,
             activation="gelu")

@@ -1,6 +1,6 @@
 """CLIP ViT-B/16: two towers and a contrastive loss (Radford et al. 2021, tables 18 to 20).
 
-See `clip` in vlp_jax/config/experiment.py for shared settings and differences from OpenCLIP.
+See `clip` in vlp_jax/config/recipes.py for shared settings and differences from OpenCLIP.
 
 python -m vlp_jax.main --config=configs/clip_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
 

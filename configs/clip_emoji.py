@@ -12,7 +12,7 @@ twice chance in both directions (0.020 text to image, 0.021 image to text; chanc
 """
 
 from vlp_jax.config import base, to_tree, variant_of
-from vlp_jax.config.schema import Augmentation
+from vlp_jax.data.images.config import AugmentationConfig
 
 # Words for each group, better than its bare name ("people & body"); a class embedding is the mean over its words.
 GROUPS = {"smileys & emotion": ("face", "smiling face", "sad face", "heart", "emotion", "cat face"),
@@ -54,6 +54,6 @@ def get_config(variant="full"):
     config = variant_of(config, variant)
     if variant == "smoke":  # few steps learn most from large updates, and images and captions almost unchanged
         config.optimizer.learning_rate = 5e-3
-        config.data.augmentation = to_tree(Augmentation(background="random", scale=(0.97, 1.1), shift=0.02, aspect=0.04))
+        config.data.augmentation = to_tree(AugmentationConfig(background="random", scale=(0.97, 1.1), shift=0.02, aspect=0.04))
         config.data.train.update(caption=1.0, caption_and_keywords=0.0, keywords=0.0)
     return config

@@ -13,13 +13,14 @@ descriptions. With 32 pixels and two layers: 0.301, 28 CPU-minutes while other w
 import pathlib
 import runpy
 
-from vlp_jax.config import schema, to_tree, variant_of
+from vlp_jax.config import to_tree, variant_of
+from vlp_jax.models.vision.resnet import ResNetConfig
 
 
 def get_config(variant="full"):
     config = runpy.run_path(str(pathlib.Path(__file__).with_name("clip_emoji.py")))["get_config"]()
     config.epochs = 25.0
-    config.model.image = to_tree(schema.ResNetTower(depth=18, blocks=(1, 1, 2), width=48, image_size=28, stem_size=3,
+    config.model.image = to_tree(ResNetConfig(depth=18, blocks=(1, 1, 2), width=48, image_size=28, stem_size=3,
                                                      stem_stride=2, max_pool=False))
     config.model.text.depth = 1
     return variant_of(config, variant)

@@ -3,7 +3,7 @@
 Batch, learning rate and number of examples are those of its release with the scaling laws of Cherti
 et al. (Model-g-14_Data-2B_Samples-13B_lr-5e-4_bs-64k). What this name leaves open is CLIP's.
 
-See `clip` in vlp_jax/config/experiment.py for shared settings and differences from OpenCLIP.
+See `clip` in vlp_jax/config/recipes.py for shared settings and differences from OpenCLIP.
 
 python -m vlp_jax.main --config=configs/clip_g14.py --workdir=DIR '--config.data.train.source=webdataset:...'
 

@@ -3,19 +3,20 @@
 Embeddings have 1,024 elements. BatchNorm's statistics are those of the global batch, however it is
 sharded.
 
-See `clip` in vlp_jax/config/experiment.py for shared settings and differences from OpenCLIP.
+See `clip` in vlp_jax/config/recipes.py for shared settings and differences from OpenCLIP.
 
 python -m vlp_jax.main --config=configs/clip_rn50.py --workdir=DIR '--config.data.train.source=webdataset:...'
 
 `:smoke` shrinks it for a CPU and the embedded data. We have not trained it to the end.
 """
 
-from vlp_jax.config import clip, schema, to_tree, variant_of
+from vlp_jax.config import clip, to_tree, variant_of
+from vlp_jax.models.vision.resnet import ResNetConfig
 
 
 def get_config(variant="full"):
     config = clip()
-    config.model.image = to_tree(schema.ResNetTower(
+    config.model.image = to_tree(ResNetConfig(
         depth=50, clip=True, width=64, heads=32, output_dim=1024, image_size=224, rematerialisation="full", projection="none"))
     config.model.text.rematerialisation = "save_matmuls"
     config.model.embedding_dim = 1024

@@ -24,7 +24,7 @@ caption's image 79 of 1,690 (untrained model: 8.44 and 769). Required of a run: 
 """
 
 from vlp_jax.config import base, variant_of
-from vlp_jax.config.experiment import CLIP_TEXT, WEB_SOURCE, on_emoji
+from vlp_jax.config.recipes import CLIP_TEXT, WEB_SOURCE, on_emoji
 
 
 def get_config(variant="full"):

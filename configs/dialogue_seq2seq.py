@@ -35,8 +35,10 @@ replies, 50.8% for the generated reply; always the most frequent reply would hav
 most frequent one for each type of question 26.6%.
 """
 
-from vlp_jax.config import base, schema, to_tree, variant_of
-from vlp_jax.config.experiment import on_emoji
+from vlp_jax.config import base, to_tree, variant_of
+from vlp_jax.config.recipes import on_emoji
+from vlp_jax.models.text.recurrent import BidirectionalLstmConfig
+from vlp_jax.models.vision.vgg import VggConfig
 
 REPLIES = 770  # of embedded:emoji_dialogues/train
 
@@ -52,8 +54,8 @@ def get_config(variant="full"):
                             truncation_side="left")  # the newest question is last
     config.data.targets = dict(reply=dict(kind="text", field="reply", classes=1000, length=20,
                                           canonicalize=config.data.text.canonicalize))
-    config.model.image = to_tree(schema.VggTower(depth=16, norm="batch"))
-    config.model.text = to_tree(schema.BidirectionalLstmTower(embedding_width=300, width=512, depth=2, vocab_size=30522,
+    config.model.image = to_tree(VggConfig(depth=16, norm="batch"))
+    config.model.text = to_tree(BidirectionalLstmConfig(embedding_width=300, width=512, depth=2, vocab_size=30522,
                                                               length=256))
     config.model.fusion = dict(kind="cross_attention", preset="Ti", width=512, depth=1, heads=8, mlp_dim=1024)
     config.model.decoder = dict(kind="lstm", image="attention", embedding_width=300, width=512, attention_width=512, dropout=0.5)
@@ -80,7 +82,7 @@ def small(config):
     config.model.image.update(width=128, depth=1, mlp_dim=256, pooling="mean", stem_channels=(32, 64, 96, 128, 128),
                               stem_strides=(2, 2, 1, 2, 1))
     vocabulary = config.model.text.vocab_size
-    config.model.text = to_tree(schema.BidirectionalLstmTower(embedding_width=128, width=128, vocab_size=vocabulary, length=66))
+    config.model.text = to_tree(BidirectionalLstmConfig(embedding_width=128, width=128, vocab_size=vocabulary, length=66))
     config.model.fusion.update(depth=1, mlp_dim=256)
     config.model.decoder.update(dropout=0.0)
     config.optimizer.learning_rate = 5e-3

@@ -35,7 +35,7 @@ untrained model has 50% and 870. Asked of a run: 10 points and 500 ranks better.
 """
 
 from vlp_jax.config import base, variant_of
-from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
+from vlp_jax.config.recipes import WEB_SOURCE, on_emoji
 
 LAYERS = dict(preset="B", norm_epsilon=1e-12, initialization="normal", activation="gelu", scan=True, rematerialisation="full")
 

@@ -22,7 +22,7 @@ Differences from the released code:
 - The short run without dropped patches that the paper adds at the end is left out. Evaluation uses
   all patches.
 
-See `clip` in vlp_jax/config/experiment.py for the settings shared with other CLIP recipes.
+See `clip` in vlp_jax/config/recipes.py for the settings shared with other CLIP recipes.
 
 python -m vlp_jax.main --config=configs/flip_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
 

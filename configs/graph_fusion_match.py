@@ -28,8 +28,10 @@ accuracy 0.750, precision 0.786, recall 0.687, F1 0.733, where always yes has 0.
 0.667.
 """
 
-from vlp_jax.config import base, schema, to_tree, variant_of
-from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
+from vlp_jax.config import base, to_tree, variant_of
+from vlp_jax.config.recipes import WEB_SOURCE, on_emoji
+from vlp_jax.models.text.recurrent import BidirectionalLstmConfig
+from vlp_jax.models.vision.resnet import ResNetConfig
 
 
 def get_config(variant="full"):
@@ -39,8 +41,8 @@ def get_config(variant="full"):
     config.data.train.source = WEB_SOURCE
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
                             padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
-    config.model.image = to_tree(schema.ResNetTower(depth=101, image_size=448))
-    config.model.text = to_tree(schema.BidirectionalLstmTower(width=1024, embedding_width=300, vocab_size=30522, length=77))
+    config.model.image = to_tree(ResNetConfig(depth=101, image_size=448))
+    config.model.text = to_tree(BidirectionalLstmConfig(width=1024, embedding_width=300, vocab_size=30522, length=77))
     config.model.fusion = dict(kind="graph", width=1024, heads=16, mlp_dim=4096)
     config.objectives = dict(matching=dict(kind="matching", negatives="uniform", negatives_from="text",
                                            loss="binary_cross_entropy"))
@@ -56,7 +58,7 @@ def small(config):
     config = on_emoji(config)
     config.steps = 800
     config.optimizer.schedule = dict(kind="cosine", warmup=0.05, final=0.1)
-    config.model.image = to_tree(schema.ResNetTower(depth=18, blocks=(1, 1, 1), width=24, norm="group", groups=8, image_size=32,
+    config.model.image = to_tree(ResNetConfig(depth=18, blocks=(1, 1, 1), width=24, norm="group", groups=8, image_size=32,
                                                      stem_size=3, stem_stride=2, max_pool=False))
-    config.model.text = to_tree(schema.BidirectionalLstmTower(width=128, embedding_width=128, vocab_size=4096, length=16))
+    config.model.text = to_tree(BidirectionalLstmConfig(width=128, embedding_width=128, vocab_size=4096, length=16))
     return config

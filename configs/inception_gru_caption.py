@@ -22,8 +22,9 @@ captioning loss 1.93 per token (unigrams: 5.02), on val_vendor 2.74; of the five
 there one is close ("man gesturing no" for "woman judge"), the others name another thing.
 """
 
-from vlp_jax.config import base, schema, to_tree, variant_of
-from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
+from vlp_jax.config import base, to_tree, variant_of
+from vlp_jax.config.recipes import WEB_SOURCE, on_emoji
+from vlp_jax.models.vision.inception import InceptionConfig
 
 
 def get_config(variant="full"):
@@ -35,7 +36,7 @@ def get_config(variant="full"):
     config.data.images.update(mean=(0.5,) * 3, std=(0.5,) * 3)
     config.data.text.update(tokenizer="openai-community/gpt2", start_token="<|endoftext|>", end_token="<|endoftext|>",
                             padding_token="<|endoftext|>")
-    config.model.image = to_tree(schema.InceptionTower(image_size=299))
+    config.model.image = to_tree(InceptionConfig(image_size=299))
     config.model.text.update(vocab_size=50_257, length=48)
     config.model.decoder = dict(kind="gru", image="attention", embedding_width=256, width=512, attention_width=512)
     config.objectives = dict(captioning=dict(kind="captioning"))

@@ -13,7 +13,7 @@ Differences from big_vision:
 - Its Adafactor does not clip updates by their root mean square, factors matrices whose sides have
   32 elements or more (here: 128), and keeps its momentum in bfloat16.
 
-See `siglip` in vlp_jax/config/experiment.py for shared settings and more differences from
+See `siglip` in vlp_jax/config/recipes.py for shared settings and more differences from
 big_vision.
 
 python -m vlp_jax.main --config=configs/lit_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'

@@ -25,7 +25,7 @@ val_vendor 69% of pairs are classified correctly, where the untrained model has 
 """
 
 from vlp_jax.config import base, variant_of
-from vlp_jax.config.experiment import NO_DROPOUT, WEB_SOURCE, on_emoji
+from vlp_jax.config.recipes import NO_DROPOUT, WEB_SOURCE, on_emoji
 
 
 def get_config(variant="full"):

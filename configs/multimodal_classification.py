@@ -25,8 +25,10 @@ in training with other images: 0.968; from the image alone 0.309; with the large
 prediction 0.149. On val_concept, whose captions are new: 0.471, 0.185 and 0.037.
 """
 
-from vlp_jax.config import base, schema, to_tree, variant_of
-from vlp_jax.config.experiment import on_emoji
+from vlp_jax.config import base, to_tree, variant_of
+from vlp_jax.config.recipes import on_emoji
+from vlp_jax.models.text.recurrent import BagOfWordsConfig
+from vlp_jax.models.vision.vgg import VggConfig
 
 GENRES, SUBGROUPS = 23, 98
 
@@ -40,8 +42,8 @@ def get_config(variant="full"):
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token=None, end_token=None, padding_token="[PAD]",
                             canonicalize=("lower_case", "punctuation", "whitespace"))
     config.data.targets = dict(label=dict(kind="scores", field="genres", classes=GENRES, agreeing=1))
-    config.model.image = to_tree(schema.VggTower(depth=16, pooling="hidden"))
-    config.model.text = to_tree(schema.BagTower(width=300, vocab_size=30522, length=256))
+    config.model.image = to_tree(VggConfig(depth=16, pooling="hidden"))
+    config.model.text = to_tree(BagOfWordsConfig(width=300, vocab_size=30522, length=256))
     config.model.fusion = dict(kind="gated", width=512)
     config.objectives = dict(label=dict(kind="classification", target="label", loss="binary", dropout=0.3, initial_bias=-2.0))
     config.optimizer.update(kind="adam", learning_rate=1e-3, b1=0.9, b2=0.999, epsilon=1e-8)
@@ -62,7 +64,7 @@ def small(config):
     config.data.batch_size = 128
     config.model.image.update(width=128, depth=1, mlp_dim=256, pooling="mean", stem_channels=(32, 64, 96, 128, 128),
                               stem_strides=(2, 2, 1, 2, 1))
-    config.model.text = to_tree(schema.BagTower(width=128, vocab_size=config.model.text.vocab_size, length=16))
+    config.model.text = to_tree(BagOfWordsConfig(width=128, vocab_size=config.model.text.vocab_size, length=16))
     config.model.fusion.width = 128
     config.data.targets.label = dict(kind="class")  # one subgroup per emoji
     config.objectives.label.update(loss="softmax", initial_bias=0.0)

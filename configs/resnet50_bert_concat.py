@@ -30,8 +30,10 @@ correctly, where always the same answer has 50%; that a pair belongs together is
 precision 0.74 and recall 0.71, F1 0.73, by always yes with 0.50 and 1, F1 0.67.
 """
 
-from vlp_jax.config import base, schema, to_tree, variant_of
-from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
+from vlp_jax.config import base, to_tree, variant_of
+from vlp_jax.config.recipes import WEB_SOURCE, on_emoji
+from vlp_jax.models.vision.resnet import ResNetConfig
+from vlp_jax.training.optimizer import OptimizerConfig
 
 
 def get_config(variant="full"):
@@ -43,7 +45,7 @@ def get_config(variant="full"):
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
                             padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
     config.data.images.interpolation = "bilinear"
-    config.model.image = to_tree(schema.ResNetTower(depth=50, image_size=224))
+    config.model.image = to_tree(ResNetConfig(depth=50, image_size=224))
     config.model.text.update(preset="B", vocab_size=30522, length=77, causal=False, pooling="first", norm="post",
                              final_norm=False, embedding_norm=True, norm_epsilon=1e-12, token_types=2, pooler=True, dropout=0.1,
                              attention_dropout=0.1, position_std=0.02,
@@ -63,8 +65,8 @@ def get_config(variant="full"):
 def small(config):
     config = on_emoji(config)
     config.steps = 800
-    config.optimizer.decay_multipliers = schema.Optimizer().decay_multipliers
-    config.model.image = to_tree(schema.ResNetTower(depth=50, blocks=(1, 1, 1), width=16, norm="group", groups=8, image_size=32,
+    config.optimizer.decay_multipliers = OptimizerConfig().decay_multipliers
+    config.model.image = to_tree(ResNetConfig(depth=50, blocks=(1, 1, 1), width=16, norm="group", groups=8, image_size=32,
                                                      stem_size=3, stem_stride=2, max_pool=False))
     config.model.text.update(dropout=0.0, attention_dropout=0.0)
     return config

@@ -1,6 +1,6 @@
 """SigLIP B/16: image and text towers trained with the sigmoid loss (Zhai et al. 2023).
 
-See `siglip` in vlp_jax/config/experiment.py for shared settings and differences from big_vision.
+See `siglip` in vlp_jax/config/recipes.py for shared settings and differences from big_vision.
 
 python -m vlp_jax.main --config=configs/siglip_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
 

@@ -19,7 +19,7 @@ python -m vlp_jax.main --config=configs/simvlm.py --workdir=DIR '--config.data.t
 """
 
 from vlp_jax.config import base, variant_of
-from vlp_jax.config.experiment import CLIP_TEXT, WEB_SOURCE, on_emoji
+from vlp_jax.config.recipes import CLIP_TEXT, WEB_SOURCE, on_emoji
 
 
 def get_config(variant="full"):

@@ -13,7 +13,7 @@ Differences from the released code:
 - The warm-up starts from 0 (there: from 1e-6).
 - A truncated caption keeps its end token (there: it loses it).
 
-See `clip` in vlp_jax/config/experiment.py for shared settings and differences from OpenCLIP.
+See `clip` in vlp_jax/config/recipes.py for shared settings and differences from OpenCLIP.
 
 python -m vlp_jax.main --config=configs/slip_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
 
@@ -21,7 +21,7 @@ python -m vlp_jax.main --config=configs/slip_b16.py --workdir=DIR '--config.data
 """
 
 from vlp_jax.config import clip, to_tree, variant_of
-from vlp_jax.config.schema import Augmentation
+from vlp_jax.data.images.config import AugmentationConfig
 
 EPOCHS = 25
 
@@ -32,7 +32,7 @@ def get_config(variant="full"):
     config.data.batch_size = 4096
     config.data.images.update(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bilinear")
     config.data.augmentation.area = (0.5, 1.0)
-    config.data.view_augmentation = to_tree(Augmentation(area=(0.08, 1.0), flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4,
+    config.data.view_augmentation = to_tree(AugmentationConfig(area=(0.08, 1.0), flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4,
                                                          hue=0.1, grayscale=0.2, blur=0.5))
     config.model.embedding_dim = 512
     # As timm's ViT, not CLIP's.

@@ -27,8 +27,8 @@ largest of which has 19.4%.
 """
 
 from vlp_jax.config import clip, to_tree, variant_of
-from vlp_jax.config.experiment import WITH_MASK_TOKEN, on_emoji
-from vlp_jax.config.schema import Augmentation
+from vlp_jax.config.recipes import WITH_MASK_TOKEN, on_emoji
+from vlp_jax.data.images.config import AugmentationConfig
 
 MASK_ID_TOO = 49_416  # CLIP's 49,408 tokens and a mask token, as a multiple of 8
 CLASSES, GROUPS = 1000, 9
@@ -52,14 +52,14 @@ def towers():
 def image(variant):
     config = towers()
     config.update(examples=None, epochs=25.0)
-    config.data.view_augmentation = to_tree(Augmentation(area=(0.08, 1.0), flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4,
+    config.data.view_augmentation = to_tree(AugmentationConfig(area=(0.08, 1.0), flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4,
                                                          hue=0.1, grayscale=0.2, blur=0.5))
     config.objectives = dict(views=dict(kind="simclr", first="first_view"))
     config.optimizer.update(learning_rate=3e-3, epsilon=1e-8, weight_decay=0.1)
     config = shrunk(config, variant, steps=600)
     if variant != "full":
         config.objectives.views.update(hidden_dim=256, output_dim=64)
-        config.data.view_augmentation = to_tree(Augmentation(background="random", rotation=15.0, scale=(0.5, 1.2), shift=0.1,
+        config.data.view_augmentation = to_tree(AugmentationConfig(background="random", rotation=15.0, scale=(0.5, 1.2), shift=0.1,
                                                              brightness=0.4, contrast=0.4, saturation=0.4, grayscale=0.2))
     return config
 

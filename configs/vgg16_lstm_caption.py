@@ -23,8 +23,9 @@ batches (unigrams: 5.02); on val_vendor 2.67 per token, where a uniform guess ov
 has 8.32.
 """
 
-from vlp_jax.config import base, schema, to_tree, variant_of
-from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
+from vlp_jax.config import base, to_tree, variant_of
+from vlp_jax.config.recipes import WEB_SOURCE, on_emoji
+from vlp_jax.models.vision.vgg import VggConfig
 
 
 def get_config(variant="full"):
@@ -36,7 +37,7 @@ def get_config(variant="full"):
     config.data.images.update(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     config.data.text.update(tokenizer="openai-community/gpt2", start_token="<|endoftext|>", end_token="<|endoftext|>",
                             padding_token="<|endoftext|>")
-    config.model.image = to_tree(schema.VggTower(depth=16, norm="batch", image_size=224))
+    config.model.image = to_tree(VggConfig(depth=16, norm="batch", image_size=224))
     config.model.text.update(vocab_size=50_257, length=32)
     config.model.decoder = dict(kind="lstm", image="state", embedding_width=512, width=512, dropout=0.5)
     config.objectives = dict(captioning=dict(kind="captioning"))

@@ -28,7 +28,7 @@ of a run.
 """
 
 from vlp_jax.config import base, variant_of
-from vlp_jax.config.experiment import NO_DROPOUT, WEB_SOURCE, on_emoji
+from vlp_jax.config.recipes import NO_DROPOUT, WEB_SOURCE, on_emoji
 
 
 def get_config(variant="full"):

@@ -15,7 +15,7 @@ run: 4 less.
 """
 
 from vlp_jax.config import base, variant_of
-from vlp_jax.config.experiment import WEB_SOURCE, on_emoji
+from vlp_jax.config.recipes import WEB_SOURCE, on_emoji
 
 
 def get_config(variant="full"):

@@ -29,7 +29,7 @@ benchmarks/vqa_fusions.py has four fusions (README).
 """
 
 from vlp_jax.config import base, variant_of
-from vlp_jax.config.experiment import on_emoji
+from vlp_jax.config.recipes import on_emoji
 
 ANSWERS = 770  # of embedded:emoji_vqa/train
 

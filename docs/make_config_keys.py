@@ -20,10 +20,11 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from vlp_jax.experiment import Experiment
+
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT)]
 
-from vlp_jax.config.schema import Config  # noqa: E402
 
 NAME = "NAME"  # in a key: the name of an entry, which a config chooses
 NAMES = {int: "int", float: "float", bool: "bool", str: "str"}
@@ -64,7 +65,7 @@ class Section:
         return re.sub(r"[^\w\- ]", "", self.title.lower()).replace(" ", "-")
 
 
-def sections(declaration: type = Config, path: str = "", kind: str | None = None,
+def sections(declaration: type = Experiment, path: str = "", kind: str | None = None,
              shown: dict[type, str] | None = None) -> Iterator[Section]:
     """All sections, each before those inside it."""
     shown = {} if shown is None else shown
@@ -90,10 +91,10 @@ def inner(hint: Any, key: str) -> tuple[str, list[type]]:
     return key, []
 
 
-def has_key(dotted: str, declaration: type = Config) -> bool:
+def has_key(dotted: str, declaration: type = Experiment) -> bool:
     """Whether a config may have this key; `*` and names in capitals are any key of a section."""
     first, _, rest = dotted.partition(".")
-    if declaration is Config and first == "stages":
+    if declaration is Experiment and first == "stages":
         return has_key(rest.partition(".")[2])
     names = [field.name for field in dataclasses.fields(declaration) if first in ("*", field.name)]
     return any(_leads_to(type_of(declaration, name), rest) for name in names)

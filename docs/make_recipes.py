@@ -32,7 +32,7 @@ HEAD = f"""# Recipes compared with their authors' code
 Written by `python docs/make_recipes.py`; do not edit. The column "ours" is computed from each config, the others are typed in, in
 docs/recipe_facts, with the repository and the file where they were read. {DIFFERS} marks what differs from the released code, or
 from the paper where no code was released or it leaves the value to an argument; each is in the recipe's docstring, or in that of
-`clip` or `siglip` in vlp_jax/config/experiment.py. "Not confirmed" was not seen by us, in code or paper.
+`clip` or `siglip` in vlp_jax/config/recipes.py. "Not confirmed" was not seen by us, in code or paper.
 
 The weight decay is the fraction of a parameter that one update without a gradient removes, where the learning rate is highest.
 Kernels are all weights that are multiplied with, words their embeddings, positions those of words and patches, learned tokens such
@@ -124,7 +124,7 @@ def text() -> str:
 
 def docstrings(facts: dict[str, Any], name: str) -> str:
     """What a recipe says of itself, and those that it refers to, on one line."""
-    module = ast.parse((ROOT / "vlp_jax/config/experiment.py").read_text())
+    module = ast.parse((ROOT / "vlp_jax/config/recipes.py").read_text())
     shared = {node.name: ast.get_docstring(node) for node in module.body if isinstance(node, ast.FunctionDef)}
     found = [own := docstring(name)]
     for other in facts.get("refers_to", []):

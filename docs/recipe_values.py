@@ -4,8 +4,14 @@ import dataclasses
 
 from effective_decay import taken
 
-from vlp_jax.config import schema
-from vlp_jax.config.data_schema import RANDAUGMENT
+from vlp_jax.data.images.config import AugmentationConfig
+from vlp_jax.data.images.randaugment import RANDAUGMENT
+from vlp_jax.experiment import Experiment
+from vlp_jax.models.stack import StackConfig
+from vlp_jax.models.vision.resnet import ResNetConfig
+from vlp_jax.models.vision.vgg import VggConfig
+from vlp_jax.objectives.masked_joint import HIDES_WORDS
+from vlp_jax.objectives.matching import MatchingConfig
 
 NONE = "none"
 KINDS = ("kernels", "words", "positions", "learned tokens", "types", "probes", "norms", "biases", "the scale")
@@ -18,14 +24,14 @@ def number(value: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}" if value else "0"
 
 
-def values(config: schema.Config) -> dict[str, str]:
+def values(config: Experiment) -> dict[str, str]:
     """{row: what the config says}, in the order of docs/recipes.md."""
     found, relative = taken(plain(config))
     return dict(decay=decay(config, found, relative), **{row: value(config) for row, value in ROWS.items()},
                 initialisation=initialisation(config, {part_of(path) for path in found}))
 
 
-def decay(config: schema.Config, found: dict[str, float], relative: float) -> str:
+def decay(config: Experiment, found: dict[str, float], relative: float) -> str:
     """What an update at the schedule's highest takes of each kind of parameter, as a fraction of it. found, relative: `taken`."""
     if not config.optimizer.weight_decay:
         return NONE
@@ -40,13 +46,13 @@ def decay(config: schema.Config, found: dict[str, float], relative: float) -> st
     return "; ".join(f"{share}: {', '.join(groups[share])}" for share in sorted(groups, key=float, reverse=True))
 
 
-def plain(config: schema.Config) -> schema.Config:
+def plain(config: Experiment) -> Experiment:
     """The same rules for stacks of one layer, and without moments, which a gradient of 0 does not move."""
     def shallow(stack):
-        if isinstance(stack, schema.Stack):
+        if isinstance(stack, StackConfig):
             return dataclasses.replace(stack, depth=0 if stack.depth == 0 else 1, scan=False,
                                        rematerialisation="none", saved=())
-        if isinstance(stack, schema.ResNetTower):
+        if isinstance(stack, ResNetConfig):
             return dataclasses.replace(stack, blocks=(1, 1, 1, 1), rematerialisation="none")
         return stack
 
@@ -70,7 +76,7 @@ def part_of(path: str) -> str:
     return next((part for part in PARTS if path.startswith(f"model/{part}")), "heads")
 
 
-def warmup(config: schema.Config) -> str:
+def warmup(config: Experiment) -> str:
     """The length of the warm-up."""
     length = config.optimizer.schedule.warmup
     if not length:
@@ -78,7 +84,7 @@ def warmup(config: schema.Config) -> str:
     return f"{100 * length:.3g}% of the run" if length < 1 else f"{round(length):,} updates"
 
 
-def schedule(config: schema.Config) -> str:
+def schedule(config: Experiment) -> str:
     """The learning rate behind the warm-up."""
     it = config.optimizer.schedule
     end = f"{it.final:.3g} of the peak" if it.final else "0"
@@ -90,7 +96,7 @@ def schedule(config: schema.Config) -> str:
     return it.kind if it.kind == "constant" else f"{it.kind} to {end}"
 
 
-def temperature(config: schema.Config) -> str:
+def temperature(config: Experiment) -> str:
     """The learned scale of cosines, or its inverse."""
     for objective in config.objectives.values():
         if hasattr(objective, "scale_parameter"):
@@ -102,7 +108,7 @@ def temperature(config: schema.Config) -> str:
     return NONE
 
 
-def positives(config: schema.Config) -> str:
+def positives(config: Experiment) -> str:
     """Which pairs of a batch are positives of a contrastive loss."""
     for objective in config.objectives.values():
         if hasattr(objective, "positives"):
@@ -110,13 +116,13 @@ def positives(config: schema.Config) -> str:
     return NONE
 
 
-def dropout(config: schema.Config) -> str:
+def dropout(config: Experiment) -> str:
     """Rates of dropout by part of the model."""
     rates: dict[str, list[str]] = {}
     for part in ("image", "text", "fusion", "decoder"):
         section = getattr(config.model, part)
         names = dict(dropout="hidden", attention_dropout="attention", mlp_dropout="MLP", stochastic_depth="stochastic depth")
-        unused = isinstance(section, schema.VggTower) and section.pooling != "hidden"
+        unused = isinstance(section, VggConfig) and section.pooling != "hidden"
         found = [f"{name} {getattr(section, key):g}" for key, name in names.items() if getattr(section, key, 0) and not unused]
         if found:
             rates.setdefault(", ".join(found), []).append(part)
@@ -126,11 +132,11 @@ def dropout(config: schema.Config) -> str:
     return "; ".join(f"{', '.join(parts)}: {rate}" for rate, parts in rates.items()) or NONE
 
 
-def masking(config: schema.Config) -> str:
+def masking(config: Experiment) -> str:
     """Which words are hidden, and which patches hidden or left out."""
     found = {}
     for objective in config.objectives.values():
-        if isinstance(objective, schema.HidesWords):
+        if isinstance(objective, HIDES_WORDS):
             what = "words, whole" if objective.whole_words else "tokens"
             found[f"{100 * objective.rate:g}% of {what}" + ("" if objective.keep_last else ", the end token among them")] = None
         if hasattr(objective, "image_rate"):
@@ -142,10 +148,10 @@ def masking(config: schema.Config) -> str:
     return "; ".join(found) or NONE
 
 
-def wrong_pairs(config: schema.Config) -> str:
+def wrong_pairs(config: Experiment) -> str:
     """What matching is asked about."""
     for objective in config.objectives.values():
-        if isinstance(objective, schema.Matching):
+        if isinstance(objective, MatchingConfig):
             scale = "the learned scale" if objective.negative_scale is None else f"scale {objective.negative_scale:.3g}"
             floor = f", probabilities + {number(objective.negative_floor)}" if objective.negative_floor else ""
             drawn = f"by similarity at {scale}{floor}" if objective.negatives == "similar" else "uniformly"
@@ -156,7 +162,7 @@ def wrong_pairs(config: schema.Config) -> str:
     return NONE
 
 
-def augmentation(config: schema.Config) -> str:
+def augmentation(config: Experiment) -> str:
     """Random changes to a training image, its views, and how it is resized."""
     images, views = config.data.images, config.data.view_augmentation
     sizes = {"shortest_side_crop": "shorter side resized, centre crop", "squash": "both sides resized", "letterbox": "padded"}
@@ -165,7 +171,7 @@ def augmentation(config: schema.Config) -> str:
     return ", ".join([*mine, images.interpolation]) + views
 
 
-def changes(it: schema.Augmentation) -> list[str]:
+def changes(it: AugmentationConfig) -> list[str]:
     """The changes that are switched on, in the order in which they are made."""
     found = [f"crops of {100 * it.area[0]:g}% to {100 * it.area[1]:g}% of the area"] if it.area else []
     found += [f"flips {it.flip:g}"] if it.flip else []
@@ -176,18 +182,18 @@ def changes(it: schema.Augmentation) -> list[str]:
     return found + [f"{name} {getattr(it, name):g}" for name in names if getattr(it, name)]
 
 
-def cleaning(config: schema.Config) -> str:
+def cleaning(config: Experiment) -> str:
     """Changes to a caption before it is tokenized."""
     return ", ".join(config.data.text.canonicalize) or NONE
 
 
-def initialisation(config: schema.Config, present: set[str]) -> str:
+def initialisation(config: Experiment, present: set[str]) -> str:
     """First values of the stacks of transformer layers. present: the parts of the model that have parameters in this run."""
     found: dict[str, list[str]] = {}
     for part in ("image", "text", "fusion", "decoder"):
         section = getattr(config.model, part)
         shared = getattr(section, "kind", None) == "in_text_tower"
-        if isinstance(section, schema.Stack) and part in present and not shared:
+        if isinstance(section, StackConfig) and part in present and not shared:
             words = f", words {section.word_std:.3g}, positions {section.position_std:.3g}" if part == "text" else ""
             found.setdefault(section.initialization + words, []).append(part)
     return "; ".join(f"{', '.join(parts)}: {values}" for values, parts in found.items()) or NONE

@@ -136,7 +136,7 @@ def test_a_config_in_python_trains_and_resumes_as_on_the_command_line(tiny_confi
     second = vlp_jax.train(longer, workdir, accept_changes=True)
     assert [row["train/loss"] for row in rows(workdir)] == [row["train/loss"] for row in rows(by_command)]
     assert second.metrics["train/loss"] == rows(by_command)[-1]["train/loss"]
-    again = vlp_jax.train(to_config(tiny_config("steps=3")), str(workdir))  # a schema.Config; the run is finished
+    again = vlp_jax.train(to_config(tiny_config("steps=3")), str(workdir))  # a Experiment; the run is finished
     assert (again.step, again.parameter_fingerprint) == (3, second.parameter_fingerprint)
 
 

@@ -11,12 +11,13 @@ import sys
 import pytest
 
 from vlp_jax.compile import table
-from vlp_jax.config import load_config, schema
+from vlp_jax.config import load_config
 from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.hardware.chips import CHIPS
 from vlp_jax.hardware.topologies import parse_topology
 from vlp_jax.models.layers.fused_attention import fused_attention
 from vlp_jax.models.layers.long_attention import long_attention
+from vlp_jax.models.text.recurrent import GruConfig
 from vlp_jax.training.cost import estimate as costs
 from vlp_jax.training.cost import largest_batch as search
 from vlp_jax.training.cost.estimate import CostEstimate, memory_asked_for, nearest_fix, policies
@@ -211,7 +212,7 @@ def test_the_nearest_fix_loses_least_and_can_be_done(changes, overrides, fix, mo
 
 def test_a_text_tower_without_layers_to_rematerialise_is_left_out_of_the_fix():
     config = load_config(f"{CONFIG}:smoke", [("model.image.rematerialisation", "none")])
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, text=schema.GruTower()))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, text=GruConfig()))
     found = nearest_fix(config, parse_topology("v5e:2x2"), cost(chip_memory_bytes=16_911_433_728, fits=False))
     assert found == "--config.model.image.rematerialisation=save_matmuls" and policies(config.model) == "none"
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from vlp_jax import evaluate, main
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError, DataError
 from vlp_jax.loading import restore_targets
+from vlp_jax.sharding.mesh import MeshConfig
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -42,8 +42,8 @@ def test_parameters_lie_as_in_training_or_whole_where_the_mesh_does_not_fit(tiny
     assert metrics[0] == pytest.approx(metrics[1])
 
 
-@pytest.mark.parametrize(("mesh", "shape"), [(schema.Mesh(), (8, 1, 1)), (schema.Mesh(data=1, fsdp=-1), (1, 8, 1)),
-                                             (schema.Mesh(data=64, tensor=2), (4, 1, 2)), (schema.Mesh(fsdp=16), (8, 1, 1))])
+@pytest.mark.parametrize(("mesh", "shape"), [(MeshConfig(), (8, 1, 1)), (MeshConfig(data=1, fsdp=-1), (1, 8, 1)),
+                                             (MeshConfig(data=64, tensor=2), (4, 1, 2)), (MeshConfig(fsdp=16), (8, 1, 1))])
 def test_data_takes_the_devices_that_the_other_axes_leave(mesh, shape):
     assert tuple(evaluate.evaluation_layout(mesh).mesh.shape.values()) == shape
 

@@ -17,12 +17,14 @@ import pytest
 from stderr_lines import own_lines
 
 from vlp_jax import command_line
-from vlp_jax.config import schema
 from vlp_jax.data import worker_processes
+from vlp_jax.data.config import DataConfig, TrainSourceConfig
+from vlp_jax.data.images.config import AugmentationConfig
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.mixture import open_mixture
 from vlp_jax.data.pipeline import Batches, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.signals import StopSignal
 
@@ -180,12 +182,12 @@ def test_a_hangup_that_nohup_ignores_stays_ignored():
 
 @pytest.mark.full
 def test_workers_take_few_open_files_and_the_limit_is_raised_for_them(monkeypatch):
-    preprocessor = Preprocessor(32, schema.Images(), load_tokenizer(schema.Text(), 12, 4096))
-    rows = TrainRows(open_mixture(schema.TrainSource(source="synthetic:64")), preprocessor, schema.Augmentation(), 0)
+    preprocessor = Preprocessor(32, ImagesConfig(), load_tokenizer(TextConfig(), 12, 4096))
+    rows = TrainRows(open_mixture(TrainSourceConfig(source="synthetic:64")), preprocessor, AugmentationConfig(), 0)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = len(os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (before + 50, limits[1]))
-    batches = Batches(rows, schema.Data(batch_size=8, workers=2, prefetch=4))
+    batches = Batches(rows, DataConfig(batch_size=8, workers=2, prefetch=4))
     try:
         for _ in range(8):
             next(batches)

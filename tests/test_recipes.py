@@ -7,14 +7,16 @@ import jax
 import numpy as np
 import pytest
 
-from vlp_jax.config import load_stages, schema
+from vlp_jax.config import load_stages
+from vlp_jax.models.options import PrecisionConfig
+from vlp_jax.sharding.mesh import MeshConfig
 from vlp_jax.training.build import build_run
 
 pytestmark = pytest.mark.recipes
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 CONFIGS = [f"{path.stem}:{stage}" if stage else path.stem
            for path in sorted(FOLDER.glob("*.py")) for stage in load_stages(str(path))]
-MESHES = {"one device": schema.Mesh(data=1), "data=4, fsdp=2": schema.Mesh(data=4, fsdp=2, replicate_below=256)}
+MESHES = {"one device": MeshConfig(data=1), "data=4, fsdp=2": MeshConfig(data=4, fsdp=2, replicate_below=256)}
 STEPS = 3
 
 
@@ -24,7 +26,7 @@ def smoke(name, mesh, compute):
     config = load_stages(f"configs/{name}.py:smoke")[stage or None]
     data = dataclasses.replace(config.data, batch_size=32)
     return dataclasses.replace(config, steps=STEPS, data=data, mesh=mesh, evaluators={},
-                               precision=schema.Precision(compute))
+                               precision=PrecisionConfig(compute=compute))
 
 
 def losses(config):

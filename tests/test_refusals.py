@@ -25,11 +25,12 @@ from stderr_lines import own_lines
 
 from vlp_jax import command_line, main
 from vlp_jax.command_line import split_overrides
-from vlp_jax.config import load_config, schema
+from vlp_jax.config import load_config
 from vlp_jax.config.overrides import apply_overrides
 from vlp_jax.config.parse import to_config, to_tree
 from vlp_jax.data.samples import SampleError
 from vlp_jax.data.sources.registry import open_source
+from vlp_jax.data.target_kinds import ClassTargetConfig
 from vlp_jax.data.targets import find_targets
 from vlp_jax.errors import REFUSALS, ConfigError, DataError, UserError, user_error_of
 from vlp_jax.training.build import build_run
@@ -325,6 +326,6 @@ def test_data_that_are_not_utf8_are_named(tmp_path, name, content):
 
 def test_a_class_file_that_is_not_utf8_is_named(tmp_path):
     (tmp_path / "classes.txt").write_bytes(b"one\ncaf\xe9\n")
-    spec = schema.ClassTarget(field="x", file=f"{tmp_path}/classes.txt", classes=2)
+    spec = ClassTargetConfig(field="x", file=f"{tmp_path}/classes.txt", classes=2)
     with pytest.raises(UserError, match="data.targets.x.file: .*classes.txt: is not UTF-8"):
         find_targets({"x": spec}, [open_source("synthetic:8")])

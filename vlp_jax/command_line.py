@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
-from vlp_jax.config import schema
 from vlp_jax.config.suggestions import flag_suggestion
+from vlp_jax.distributed.processes import HostsConfig
 from vlp_jax.errors import CheckpointError, ConfigError, user_error_of
+from vlp_jax.experiment import Experiment
 from vlp_jax.interrupts import CTRL_C
 from vlp_jax.printing import safe_print as print
 
@@ -46,7 +47,7 @@ class Flags(argparse.ArgumentParser):
         rest, overrides = split_overrides(arguments)
         given, unknown = self.parse_known_args(rest)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(flag + flag_suggestion(flag, schema.Config) for flag in unknown)}")
+            self.error(f"unrecognized arguments: {' '.join(flag + flag_suggestion(flag, Experiment) for flag in unknown)}")
         return given, overrides
 
 
@@ -173,7 +174,7 @@ def use_compilation_cache() -> None:
 
 
 @contextlib.contextmanager
-def connected(hosts: schema.Hosts, given: argparse.Namespace | None = None, *, heeds_signals: bool = False) -> Iterator[None]:
+def connected(hosts: HostsConfig, given: argparse.Namespace | None = None, *, heeds_signals: bool = False) -> Iterator[None]:
     """A context in which all processes are connected, devices have their threads, and compiled programs are kept.
 
     Args:

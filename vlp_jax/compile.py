@@ -11,8 +11,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from vlp_jax.command_line import Flags, run_entry_point
-from vlp_jax.config import load_config, schema
+from vlp_jax.config import load_config
 from vlp_jax.errors import ConfigError
+from vlp_jax.experiment import Experiment
 from vlp_jax.printing import safe_print as print
 
 if TYPE_CHECKING:  # modules that need JAX are imported where they are used, as in main.py
@@ -56,7 +57,7 @@ def main(arguments: list[str]) -> int:
     return 0 if all(cost.fits for cost in costs) else 2
 
 
-def check_all(config: schema.Config, topologies: "list[Topology]", given: Any) -> None:
+def check_all(config: Experiment, topologies: "list[Topology]", given: Any) -> None:
     """Checks the topologies and the output file before anything is compiled.
 
     Raises:
@@ -78,7 +79,7 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def cost_text(cost: "CostEstimate", topology: "Topology", config: schema.Config) -> str:
+def cost_text(cost: "CostEstimate", topology: "Topology", config: Experiment) -> str:
     """A cost estimate as text; GB are 10^9 bytes."""
     from vlp_jax.hardware.chips import CHIPS
     from vlp_jax.hardware.topologies import GPUS

@@ -15,9 +15,9 @@ from typing import Any
 import jax
 
 from vlp_jax.command_line import Flags, add_host_flags, connected, quiet_libraries, run_entry_point
-from vlp_jax.config import schema
 from vlp_jax.data.sources.registry import open_source
 from vlp_jax.distributed.exchange import broadcast_from_primary, check_all_agree, is_primary_process
+from vlp_jax.distributed.processes import HostsConfig
 from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.evaluator_flags import (
     FLAGS,
@@ -34,7 +34,7 @@ from vlp_jax.evaluators.suite import TASK_METRICS, evaluate_readable
 from vlp_jax.loading import class_descriptions, load, restore_targets
 from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.layout import Layout
-from vlp_jax.sharding.mesh import build_mesh, shown
+from vlp_jax.sharding.mesh import MeshConfig, build_mesh, shown
 from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.build import build_heads, build_predictor, build_text_generator
 from vlp_jax.training.hooks.metric_writers import write_atomically
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
     add_host_flags(flags)
     given = flags.parse(arguments, REPEATABLE)
     quiet_libraries()
-    with connected(schema.Hosts(), given):
+    with connected(HostsConfig(), given):
         evaluate(given)
     return 0
 
@@ -98,7 +98,7 @@ def run_evaluation(workdir: str | os.PathLike, *, source: str, tasks: str | Sequ
     """
     chosen = check_tasks([tasks] if isinstance(tasks, str) else tasks, KEYWORDS["tasks"])
     checked = checked_settings(settings)
-    with connected(schema.Hosts()):
+    with connected(HostsConfig()):
         return evaluate_checkpoint(os.fspath(workdir), source, chosen, checked, step=step, ema=ema, names=KEYWORDS)
 
 
@@ -121,7 +121,7 @@ def evaluate_checkpoint(workdir: str, source: str, tasks: tuple[str, ...], setti
     return results
 
 
-def evaluation_layout(config: schema.Mesh) -> Layout:
+def evaluation_layout(config: MeshConfig) -> Layout:
     """Parameters sharded as in training, over all devices: `data` takes what fsdp and tensor leave.
 
     Where these do not fit, the parameters are replicated.
@@ -135,9 +135,9 @@ def evaluation_layout(config: schema.Mesh) -> Layout:
         reason = f"mesh {shown(mesh.shape.values())} leaves out devices"
     except (ConfigError, MeshError) as error:
         reason = error.args[0]
-    mesh = build_mesh(schema.Mesh())
+    mesh = build_mesh(MeshConfig())
     print(f"evaluated with all parameters on each device, {shown(mesh.shape.values())}, not as trained: {reason}", file=sys.stderr)
-    return build_layout(schema.Mesh(), mesh)
+    return build_layout(MeshConfig(), mesh)
 
 
 def check_tasks(given: Sequence[str], where: str) -> tuple[str, ...]:

@@ -9,19 +9,20 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vlp_jax.config import schema
+from vlp_jax.checks.unused import TASKS_OF_SETTINGS
 from vlp_jax.config.parse import read_section, read_value
-from vlp_jax.config.unused import TASKS_OF_SETTINGS
 from vlp_jax.errors import ConfigError
+from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.evaluators.prompts import names_in, templates_of
 from vlp_jax.evaluators.requirements import check_heads
+from vlp_jax.experiment import Experiment
 
 NO_FLAGS = ("source", "tasks", "every_steps")  # --source and --evaluators exist; every_steps has no meaning outside of training
-SETTINGS = {field.name: field for field in dataclasses.fields(schema.Evaluator) if field.name not in NO_FLAGS}
+SETTINGS = {field.name: field for field in dataclasses.fields(EvaluatorConfig) if field.name not in NO_FLAGS}
 KEYWORDS = {name: name for name in (*SETTINGS, "tasks")}  # names in messages, for calls from Python
 FLAGS = {name: f"--{name.replace('_', '-')}" for name in SETTINGS} | {"tasks": "--evaluators"}  # for the command line
 REPEATABLE = tuple(FLAGS[name] for name in SETTINGS
-                   if typing.get_origin(typing.get_type_hints(schema.Evaluator)[name]) is tuple)
+                   if typing.get_origin(typing.get_type_hints(EvaluatorConfig)[name]) is tuple)
 BATCH_SIZE = 256
 
 
@@ -54,14 +55,14 @@ def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       ConfigError: a setting does not exist, or its value is invalid.
     """
-    section = read_section(schema.Evaluator, settings, "")
+    section = read_section(EvaluatorConfig, settings, "")
     if "every_steps" in settings:
         raise ConfigError("every_steps: has no effect outside of training")
     return {name: getattr(section, name) for name in settings}
 
 
-def build_evaluator(source: str, tasks: tuple[str, ...], settings: Mapping[str, Any], config: schema.Config,
-                    names: Mapping[str, str]) -> schema.Evaluator:
+def build_evaluator(source: str, tasks: tuple[str, ...], settings: Mapping[str, Any], config: Experiment,
+                    names: Mapping[str, str]) -> EvaluatorConfig:
     """The evaluator of a source, tasks and settings.
 
     Settings that are not given are those of the first evaluator of the config with a task that uses
@@ -85,8 +86,8 @@ def build_evaluator(source: str, tasks: tuple[str, ...], settings: Mapping[str, 
                               f"are {', '.join(tasks)}")
         if name not in values:
             values[name] = next((getattr(spec, name) for spec in config.evaluators.values() if uses & {*spec.tasks}),
-                                getattr(schema.Evaluator(), name))
-    spec = schema.Evaluator(source=source, tasks=tasks, **values)
+                                getattr(EvaluatorConfig(), name))
+    spec = EvaluatorConfig(source=source, tasks=tasks, **values)
     if spec.num_beams == 1 and {"length_penalty", "early_stopping"} & {*settings}:
         raise ConfigError(f"{names['length_penalty']}, {names['early_stopping']}: are for beam search; set {names['num_beams']} to "
                           "2 or more")
@@ -106,5 +107,5 @@ def read_flag(name: str, flag: str, text: str | Sequence[str]) -> Any:
       ConfigError: a value is invalid.
     """
     if isinstance(text, str):
-        return read_value(schema.Evaluator, name, text, flag)
-    return tuple(value for one in text for value in read_value(schema.Evaluator, name, one, flag))
+        return read_value(EvaluatorConfig, name, text, flag)
+    return tuple(value for one in text for value in read_value(EvaluatorConfig, name, one, flag))

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 
 from vlp_jax.config import AnyConfig, flatten, read_config, to_tree
-from vlp_jax.config.schema import Config
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.targets import Targets
 from vlp_jax.errors import ConfigError
+from vlp_jax.experiment import Experiment
 from vlp_jax.objectives.pretraining_module import PretrainingModule, check_decoder
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.training.build import build_module, example_batch, vector_arrays, word_vectors
@@ -39,7 +39,7 @@ class Model:
     """
 
     module: PretrainingModule
-    config: Config
+    config: Experiment
     preprocessor: Preprocessor
 
     def embed(self, params: dict, image: jax.Array | np.ndarray | None = None, text: jax.Array | np.ndarray | None = None,
@@ -95,7 +95,7 @@ def create_model(config: AnyConfig, *, pretrained: str | os.PathLike | None = No
 
     Args:
       config: a name of `list_models`, also as NAME:VARIANT, or a file; or an
-        ml_collections.ConfigDict, a nested dict or a `schema.Config`.
+        ml_collections.ConfigDict, a nested dict or an `Experiment`.
       pretrained: a workdir; the result is that of `load`, with the checkpoint's own config. None:
         parameters are initialized from the seed, equal to those before a run's first update,
         without what the config's own section `pretrained` would replace.
@@ -118,7 +118,7 @@ def create_model(config: AnyConfig, *, pretrained: str | os.PathLike | None = No
     return load(folder, step, compute=compute)
 
 
-def initialized(config: Config, compute: str) -> tuple[Model, dict[str, Any], Preprocessor]:
+def initialized(config: Experiment, compute: str) -> tuple[Model, dict[str, Any], Preprocessor]:
     """The model of a config with the parameters before its first update.
 
     Raises:
@@ -138,7 +138,7 @@ def _initialized(module: PretrainingModule, batch: dict, seed: int, words):
     return fresh_variables(module, batch, seed, words)
 
 
-def check_architecture(config: Config, stored: Config, folder: str) -> None:
+def check_architecture(config: Experiment, stored: Experiment, folder: str) -> None:
     """Checks that two configs have the same model, other than in what matters to training only.
 
     Raises:

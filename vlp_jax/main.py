@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from vlp_jax.command_line import Flags, add_host_flags, connected, quiet_libraries, run_entry_point
-from vlp_jax.config import AnyConfig, load_stages, read_config, schema
+from vlp_jax.config import AnyConfig, load_stages, read_config
+from vlp_jax.experiment import Experiment
 from vlp_jax.printing import safe_print as print
 
 if TYPE_CHECKING:  # modules that need JAX are imported after the config is read, so that its errors appear at once
@@ -52,7 +53,7 @@ def train(config: AnyConfig, workdir: str | os.PathLike, *, accept_changes: bool
     of them.
 
     Args:
-      config: an ml_collections.ConfigDict, a nested dict or a `schema.Config`; or a name or file as
+      config: an ml_collections.ConfigDict, a nested dict or an `Experiment`; or a name or file as
         for `--config`. A config with stages is trained one stage at a time: `train(stage,
         f"{workdir}/{name}")` for each of `vlp_jax.config.load_stages(...)`.
       workdir: folder of the run.
@@ -72,7 +73,7 @@ def train(config: AnyConfig, workdir: str | os.PathLike, *, accept_changes: bool
         return run.train(checked, os.fspath(workdir), accept_changes)
 
 
-def train_stage(name: str | None, config: schema.Config, given: argparse.Namespace) -> int:
+def train_stage(name: str | None, config: Experiment, given: argparse.Namespace) -> int:
     """Trains one stage in a folder of its own name inside the workdir, or a run without stages.
 
     Returns: the exit status.

@@ -17,13 +17,12 @@ import sys
 import time
 
 from vlp_jax.command_line import Flags, run_entry_point
-from vlp_jax.config.schema import Text
 from vlp_jax.data.notifications import listed
 from vlp_jax.data.prepare import record_schema, writer
 from vlp_jax.data.sources.caption_files import convert
 from vlp_jax.data.sources.registry import Source, open_source
 from vlp_jax.data.text import train_tokenizer
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.errors import ConfigError
 from vlp_jax.interrupts import as_exception
 from vlp_jax.printing import safe_print as print
@@ -175,7 +174,7 @@ def _train(flags: argparse.Namespace, splits: dict[str, Source]) -> None:
     texts = train_tokenizer.texts_of(splits.values())
     content = train_tokenizer.train_tokenizer(texts, flags.vocab_size, flags.tokenizer_kind, flags.lower_case)
     _replace(path, content, "--train-tokenizer")
-    spec = Text(tokenizer=str(path), start_token=kind.start, end_token=kind.end, padding_token=kind.padding)
+    spec = TextConfig(tokenizer=str(path), start_token=kind.start, end_token=kind.end, padding_token=kind.padding)
     size = load_tokenizer(spec, 3, flags.vocab_size).vocab_size
     print(f"wrote {path}: {size:,} tokens, first {' '.join(kind.special)}; use it with")
     print(f"  '--config.data.text.tokenizer={path}' '--config.data.text.start_token={kind.start}' "

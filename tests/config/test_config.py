@@ -6,10 +6,10 @@ import re
 import jax
 import pytest
 
+from vlp_jax.checks.unused import passed_over
 from vlp_jax.config import base, flatten, load_config, load_stages, to_config, variant_of
 from vlp_jax.config.differences import differences
 from vlp_jax.config.overrides import apply_overrides
-from vlp_jax.config.unused import passed_over
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.state import abstract_parameters

@@ -7,9 +7,11 @@ import sys
 import pytest
 
 from vlp_jax.command_line import Flags
-from vlp_jax.config import base, clip, load_config, load_stages, schema, to_config, variant_of
+from vlp_jax.config import base, clip, load_config, load_stages, to_config, variant_of
 from vlp_jax.config.suggestions import SYNONYMS, paths_of, suggestion
 from vlp_jax.errors import ConfigError, ConfigErrors
+from vlp_jax.evaluators.config import EvaluatorConfig
+from vlp_jax.experiment import Experiment
 
 ROOT = pathlib.Path(__file__).parents[2]
 CLIP_EMOJI = f"{ROOT}/configs/clip_emoji.py"
@@ -42,9 +44,9 @@ def test_a_kind_is_found_by_its_other_names(kind, meant):
 
 
 def test_every_synonym_leads_to_a_key_that_exists():
-    paths = {*paths_of(schema.Config)}
+    paths = {*paths_of(Experiment)}
     assert all(any(f".{path}".endswith(f".{end}") for path in paths) for end in SYNONYMS)
-    assert suggestion("qqq", ["width", "depth"], schema.Config, {}) == "(there are: width, depth)"
+    assert suggestion("qqq", ["width", "depth"], Experiment, {}) == "(there are: width, depth)"
     named_twice = [name for names in SYNONYMS.values() for name in names]
     assert len(named_twice) == len(set(named_twice))
 
@@ -146,9 +148,9 @@ def test_evaluators_are_removed_replaced_and_added_by_flags():
     assert names(("evaluators", "{}")) == {}
     assert names(("evaluators.mine.source", "folder:/x"))["mine"] == "folder:/x" and len(names(("evaluators.m.source", "a:b"))) == 3
     replaced = load_config(CLIP_EMOJI, [("evaluators.val_vendor", "none"), ("evaluators.val_vendor.source", "folder:/x")])
-    assert replaced.evaluators["val_vendor"] == schema.Evaluator(source="folder:/x")
+    assert replaced.evaluators["val_vendor"] == EvaluatorConfig(source="folder:/x")
     whole = load_config(CLIP_EMOJI, [("evaluators", "{'v': {'source': 'a:b'}}"), ("evaluators.v.batch_size", "2")])
-    assert whole.evaluators == {"v": schema.Evaluator(source="a:b", batch_size=2)}
+    assert whole.evaluators == {"v": EvaluatorConfig(source="a:b", batch_size=2)}
     with pytest.raises(ConfigError, match=r"there is no 'val_vender' to take out \(there are: val_concept, val_vendor\)"):
         names(("evaluators.val_vender", "none"))
 

@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlp_jax.config import schema
+from vlp_jax.data.images.boxes import BoxesConfig
+from vlp_jax.data.images.config import AugmentationConfig
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.mixture import Mixture, Part
 from vlp_jax.data.pipeline import REASONS, TrainRows, identity
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason
 from vlp_jax.data.sources.registry import open_source
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.captions import TextsConfig
+from vlp_jax.data.text.dependency_parses import DependenciesConfig
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 
 GOOD = 6
 
@@ -110,10 +114,10 @@ CASES = {
 
 def rows_of(spec):
     source = open_source(spec)
-    preprocessor = Preprocessor(8, schema.Images(), load_tokenizer(schema.Text(canonicalize=("punctuation",)), 12, 4096),
-                                schema.Boxes(field="boxes", count=2), schema.Dependencies(field="parse"))
-    mixture = Mixture((Part("", source, schema.Texts(), len(source)),))
-    return TrainRows(mixture, preprocessor, schema.Augmentation(), seed=1)
+    preprocessor = Preprocessor(8, ImagesConfig(), load_tokenizer(TextConfig(canonicalize=("punctuation",)), 12, 4096),
+                                BoxesConfig(field="boxes", count=2), DependenciesConfig(field="parse"))
+    mixture = Mixture((Part("", source, TextsConfig(), len(source)),))
+    return TrainRows(mixture, preprocessor, AugmentationConfig(), seed=1)
 
 
 def test_every_reason_has_a_case():

@@ -5,8 +5,9 @@ import pathlib
 
 import pytest
 
-from vlp_jax.config import clip, load_config, schema, siglip, to_config
+from vlp_jax.config import clip, load_config, siglip, to_config
 from vlp_jax.data import cores
+from vlp_jax.data.config import DataConfig
 from vlp_jax.data.cores import available_cores, container_quota, workers_for
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -20,7 +21,7 @@ def test_workers_are_fewer_than_the_cores_and_none_on_small_machines(count, acce
 
 
 def test_recipes_leave_the_workers_to_the_machine_and_smoke_variants_have_none():
-    assert schema.Data().workers is None
+    assert DataConfig().workers is None
     assert clip().data.workers is None and siglip().data.workers is None
     assert load_config(f"{ROOT}/configs/albef.py").data.workers is None
     assert load_config(f"{ROOT}/configs/albef.py:smoke").data.workers == 0

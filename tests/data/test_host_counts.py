@@ -6,24 +6,27 @@ import itertools
 import numpy as np
 import pytest
 
-from vlp_jax.config import schema
+from vlp_jax.data.config import DataConfig
+from vlp_jax.data.images.config import AugmentationConfig
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.mixture import Mixture, Part
 from vlp_jax.data.pipeline import Batches, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.sources.registry import open_source
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.captions import TextsConfig
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 
 BATCH, COUNT, BATCHES = 8, 30, 8  # epochs of 30 end inside a batch of 8, and inside a window of 4
-TEXTS = {"packed": schema.Text(packing=4, packing_rows=2), "whole words": schema.Text()}
+TEXTS = {"packed": TextConfig(packing=4, packing_rows=2), "whole words": TextConfig()}
 INPUTS = {"packed": ("first_view", "second_view"), "whole words": ("second_view", "word_start")}
 
 
 def rows_of(kind):
     erasing = dict(erase=0.5, erase_area=(0.02, 0.4), erase_ratio=(0.3, 3.3))
-    mixture = Mixture((Part("", open_source("embedded:emoji/val_vendor"), schema.Texts(prompts=("{}", "a {}")), COUNT),))
-    return TrainRows(mixture, Preprocessor(8, schema.Images(), load_tokenizer(TEXTS[kind], 11, 4096)),
-                     schema.Augmentation(flip=0.5, erase_fill="noise", **erasing), seed=3, inputs=INPUTS[kind],
-                     view_augmentation=schema.Augmentation(area=(0.3, 1.0), erase_fill="mean", **erasing))
+    mixture = Mixture((Part("", open_source("embedded:emoji/val_vendor"), TextsConfig(prompts=("{}", "a {}")), COUNT),))
+    return TrainRows(mixture, Preprocessor(8, ImagesConfig(), load_tokenizer(TEXTS[kind], 11, 4096)),
+                     AugmentationConfig(flip=0.5, erase_fill="noise", **erasing), seed=3, inputs=INPUTS[kind],
+                     view_augmentation=AugmentationConfig(area=(0.3, 1.0), erase_fill="mean", **erasing))
 
 
 def batches_of(kind, count, position, hosts, **data):
@@ -31,7 +34,7 @@ def batches_of(kind, count, position, hosts, **data):
     parts = []
     for host in range(hosts):
         share = range(host * BATCH // hosts, (host + 1) * BATCH // hosts)
-        batches = Batches(rows_of(kind), schema.Data(batch_size=BATCH, **data), position, share)
+        batches = Batches(rows_of(kind), DataConfig(batch_size=BATCH, **data), position, share)
         parts.append(list(itertools.islice(batches, count)))
         assert batches.position == position + count
         batches.close()

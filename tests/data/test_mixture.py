@@ -7,22 +7,24 @@ import grain
 import numpy as np
 import pytest
 
-from vlp_jax.config import base, schema, to_config
+from vlp_jax.config import base, to_config
+from vlp_jax.data.config import MixturePartConfig, TrainSourceConfig
 from vlp_jax.data.mixture import Mixture, Order, Part, epoch_shares, open_mixture
 from vlp_jax.data.sources.registry import open_source
+from vlp_jax.data.text.captions import TextsConfig
 from vlp_jax.errors import ConfigError, DataError
 
 SIZES = {"large": 30, "small": 7, "tiny": 3}
 
 
 def mixture_of(**shares):
-    parts = [Part(name, open_source(f"synthetic:{SIZES[name]}"), schema.Texts(), share) for name, share in shares.items()]
+    parts = [Part(name, open_source(f"synthetic:{SIZES[name]}"), TextsConfig(), share) for name, share in shares.items()]
     return Mixture(tuple(parts))
 
 
 def train_source(**parts):
-    return schema.TrainSource(source=None, mixture={
-        name: schema.MixturePart(source=f"synthetic:{SIZES[name]}", **fields) for name, fields in parts.items()})
+    return TrainSourceConfig(source=None, mixture={
+        name: MixturePartConfig(source=f"synthetic:{SIZES[name]}", **fields) for name, fields in parts.items()})
 
 
 def examples(mixture, epochs, seed=0, start=0):
@@ -91,7 +93,7 @@ def test_a_far_position_is_reached_directly():
 # Shares
 
 def shares_of(**parts):
-    return epoch_shares({name: schema.MixturePart(**fields) for name, fields in parts.items()}, SIZES)
+    return epoch_shares({name: MixturePartConfig(**fields) for name, fields in parts.items()}, SIZES)
 
 
 def test_without_weights_an_epoch_is_every_sample_as_often_as_its_repeat():
@@ -128,9 +130,9 @@ def test_a_part_takes_what_it_does_not_say_from_data_train():
 
 
 @pytest.mark.parametrize(("train", "message"), [
-    (schema.TrainSource(mixture={"a": schema.MixturePart(source="synthetic:3")}), "data.train: source and mixture are both set"),
-    (schema.TrainSource(source=None), "data.train: neither source nor mixture"),
-    (schema.TrainSource(source=None, mixture={"a": schema.MixturePart()}), "data.train.mixture.a.source: is missing"),
+    (TrainSourceConfig(mixture={"a": MixturePartConfig(source="synthetic:3")}), "data.train: source and mixture are both set"),
+    (TrainSourceConfig(source=None), "data.train: neither source nor mixture"),
+    (TrainSourceConfig(source=None, mixture={"a": MixturePartConfig()}), "data.train.mixture.a.source: is missing"),
     (train_source(large=dict(weight=1.0), small={}), "data.train.mixture.small.weight: is missing"),
     (train_source(large=dict(weight=0.0), small=dict(weight=0.0)), "data.train.mixture: at least one weight"),
     (train_source(large={}, tiny=dict(repeat=0.1)), "data.train.mixture.tiny.repeat: 0.1 times 3 samples is no example"),
@@ -144,7 +146,7 @@ def test_a_mixture_that_cannot_be_is_an_error_that_names_the_key(train, message)
 
 
 def test_a_part_that_is_not_there_is_named(tmp_path):
-    train = schema.TrainSource(source=None, mixture={"a": schema.MixturePart(source=f"jsonl:{tmp_path}/a.jsonl")})
+    train = TrainSourceConfig(source=None, mixture={"a": MixturePartConfig(source=f"jsonl:{tmp_path}/a.jsonl")})
     with pytest.raises(DataError, match="a.jsonl"):
         open_mixture(train)
 

@@ -17,14 +17,18 @@ import psutil
 import pytest
 from PIL import Image
 
-from vlp_jax.config import schema
+from vlp_jax.data.config import DataConfig
+from vlp_jax.data.images.config import AugmentationConfig
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.mixture import Mixture, Part
 from vlp_jax.data.pipeline import REASONS, Batches, TrainRows, identity, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason
 from vlp_jax.data.sources.registry import open_source
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.captions import TextsConfig
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.errors import DataError
+from vlp_jax.experiment import Experiment
 
 SIZE, LENGTH, COUNT, BATCH = 8, 12, 14, 4  # 14 samples in batches of 4: epochs end inside a batch
 
@@ -65,19 +69,19 @@ def bad_source(tmp_path_factory):
 
 
 def rows_of(source, seed=0):
-    tokenizer = load_tokenizer(schema.Text(), LENGTH, 4096)
-    augmentation = schema.Augmentation(scale=(0.5, 1.5), flip=0.5, hue=0.1, erase=0.3)
-    mixture = only(source, schema.Texts(caption=1.0, caption_and_keywords=1.0, keywords=1.0))
-    return TrainRows(mixture, Preprocessor(SIZE, schema.Images(), tokenizer), augmentation, seed)
+    tokenizer = load_tokenizer(TextConfig(), LENGTH, 4096)
+    augmentation = AugmentationConfig(scale=(0.5, 1.5), flip=0.5, hue=0.1, erase=0.3)
+    mixture = only(source, TextsConfig(caption=1.0, caption_and_keywords=1.0, keywords=1.0))
+    return TrainRows(mixture, Preprocessor(SIZE, ImagesConfig(), tokenizer), augmentation, seed)
 
 
-def only(source, texts=schema.Texts()):  # noqa: B008 - frozen
+def only(source, texts=TextsConfig()):  # noqa: B008 - frozen
     return Mixture((Part("", source, texts, len(source)),))
 
 
 def batches_of(rows, count, position=0, host=0, hosts=1, **data):
     share = range(host * BATCH // hosts, (host + 1) * BATCH // hosts)
-    batches = Batches(rows, schema.Data(batch_size=BATCH, **data), position, share)
+    batches = Batches(rows, DataConfig(batch_size=BATCH, **data), position, share)
     try:
         return list(itertools.islice(batches, count))
     finally:
@@ -122,7 +126,7 @@ def test_a_pipeline_rebuilt_in_the_middle_of_an_epoch_goes_on_as_the_old_one_wou
 
 
 def test_the_position_counts_the_batches_handed_out_and_not_those_read_ahead(source):
-    batches = Batches(rows_of(source), schema.Data(batch_size=BATCH, prefetch=8), position=5)
+    batches = Batches(rows_of(source), DataConfig(batch_size=BATCH, prefetch=8), position=5)
     assert batches.position == 5
     next(batches), next(batches)
     assert batches.position == 7
@@ -143,7 +147,7 @@ def test_the_rows_of_several_hosts_are_those_of_one(source, hosts):
     (4, {"hosts": 4}, {"hosts": 2, "prefetch": 1})])
 def test_a_run_stopped_anywhere_goes_on_with_other_hosts_and_workers(source, damaged_source, stop, before, after):
     """A mixture with a part that is no whole pass, and damaged samples in it."""
-    parts = (Part("whole", source, schema.Texts(), 9), Part("damaged", damaged_source, schema.Texts(prompts=("{}", "a {}")), COUNT))
+    parts = (Part("whole", source, TextsConfig(), 9), Part("damaged", damaged_source, TextsConfig(prompts=("{}", "a {}")), COUNT))
     rows = dataclasses.replace(rows_of(source), mixture=Mixture(parts))
     unbroken = batches_of(rows, 7)
     assert sum((batch["reason"] > 0).sum() for batch in unbroken) >= 2
@@ -159,7 +163,7 @@ VIEWS = ("first_view", "second_view", "word_start")
 @pytest.mark.parametrize("hosts", [1, 2, 4])
 def test_arrays_that_objectives_ask_for_are_the_same_on_any_number_of_hosts_and_leave_all_others_as_they_are(damaged_source, hosts):
     plain = rows_of(damaged_source)
-    rows = dataclasses.replace(plain, inputs=VIEWS, view_augmentation=schema.Augmentation(area=(0.2, 1.0), flip=0.5))
+    rows = dataclasses.replace(plain, inputs=VIEWS, view_augmentation=AugmentationConfig(area=(0.2, 1.0), flip=0.5))
     batches = [batches_of(rows, 5, position=2, host=host, hosts=hosts) for host in range(hosts)]
     assert sum((batch["reason"] > 0).sum() for part in batches for batch in part) >= 2  # substitutes have views too
     for k, parts in enumerate(zip(*batches, strict=True)):
@@ -169,8 +173,8 @@ def test_arrays_that_objectives_ask_for_are_the_same_on_any_number_of_hosts_and_
 
 
 def test_views_are_drawn_apart_from_the_image_and_from_each_other_and_of_the_same_picture(source):
-    preprocessor = dataclasses.replace(rows_of(source).preprocessor, images=schema.Images(resize="squash"))
-    rows = TrainRows(only(source), preprocessor, schema.Augmentation(flip=0.5), seed=0, inputs=VIEWS[:2])
+    preprocessor = dataclasses.replace(rows_of(source).preprocessor, images=ImagesConfig(resize="squash"))
+    rows = TrainRows(only(source), preprocessor, AugmentationConfig(flip=0.5), seed=0, inputs=VIEWS[:2])
     seen = collections.Counter()
     for position in range(20 * COUNT):
         row = rows.row(position)
@@ -180,7 +184,7 @@ def test_views_are_drawn_apart_from_the_image_and_from_each_other_and_of_the_sam
     assert len(seen) == 4 and min(seen.values()) > 5 * COUNT - 5 * (20 * COUNT * 3 / 16)**0.5
     alone = dataclasses.replace(rows, inputs=VIEWS[1:2])
     np.testing.assert_array_equal(alone.row(3)["second_view"], rows.row(3)["second_view"])
-    other = dataclasses.replace(rows, view_augmentation=schema.Augmentation(grayscale=1.0)).row(3)
+    other = dataclasses.replace(rows, view_augmentation=AugmentationConfig(grayscale=1.0)).row(3)
     assert np.ptp(other["second_view"].astype(int), axis=-1).max() == 0 < np.ptp(other["image"].astype(int), axis=-1).max()
 
 
@@ -251,7 +255,7 @@ def test_all_captions_of_a_sample_are_drawn(source):
 
 def test_the_fingerprint_of_the_input_tells_seed_batch_size_and_source(source, damaged_source):
     def fingerprint(source, seed=0, batch_size=BATCH):
-        return json.dumps(input_fingerprint(schema.Config(seed=seed, data=schema.Data(batch_size=batch_size)), only(source)))
+        return json.dumps(input_fingerprint(Experiment(seed=seed, data=DataConfig(batch_size=batch_size)), only(source)))
 
     different = [fingerprint(source), fingerprint(source, seed=1), fingerprint(source, batch_size=8), fingerprint(damaged_source)]
     assert len(set(different)) == 4 and fingerprint(source) == different[0]
@@ -300,7 +304,7 @@ def test_the_error_of_a_bad_source_arrives_where_the_batches_are_used(bad_source
 
 
 def test_closing_leaves_no_worker_process(source):
-    batches = Batches(rows_of(source), schema.Data(batch_size=BATCH, workers=1))
+    batches = Batches(rows_of(source), DataConfig(batch_size=BATCH, workers=1))
     next(batches)
     before = multiprocessing.active_children()
     batches.close()
@@ -312,7 +316,7 @@ def test_closing_leaves_no_worker_process(source):
 
 @pytest.mark.full
 def test_a_worker_that_is_killed_is_an_error_that_names_the_key(source):
-    batches = Batches(rows_of(source), schema.Data(batch_size=BATCH, workers=1, prefetch=1))
+    batches = Batches(rows_of(source), DataConfig(batch_size=BATCH, workers=1, prefetch=1))
     next(batches)
     for process in multiprocessing.active_children():
         process.kill()
@@ -327,16 +331,15 @@ def test_workers_leave_when_their_parent_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text("""
 import multiprocessing, time
-from vlp_jax.config import schema
 from vlp_jax.data.mixture import open_mixture
 from vlp_jax.data.pipeline import Batches, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.text.tokenizer import load_tokenizer
 
 if __name__ == "__main__":
-    preprocessor = Preprocessor(8, schema.Images(), load_tokenizer(schema.Text(), 12, 4096))
-    rows = TrainRows(open_mixture(schema.TrainSource(source="synthetic:64")), preprocessor, schema.Augmentation(), 0)
-    batches = Batches(rows, schema.Data(batch_size=4, workers=1))
+    preprocessor = Preprocessor(8, ImagesConfig(), load_tokenizer(TextConfig(), 12, 4096))
+    rows = TrainRows(open_mixture(TrainSourceConfig(source="synthetic:64")), preprocessor, AugmentationConfig(), 0)
+    batches = Batches(rows, DataConfig(batch_size=4, workers=1))
     next(batches)
     print(*(process.pid for process in multiprocessing.active_children()), flush=True)
     time.sleep(100)

@@ -10,18 +10,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlp_jax.config import schema
-from vlp_jax.data.images.preprocessing import normalise
+from vlp_jax.data.config import DataConfig
+from vlp_jax.data.images.boxes import BoxesConfig
+from vlp_jax.data.images.preprocessing import ImagesConfig, normalise
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, SampleError
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.dependency_parses import DependenciesConfig
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.errors import DataError
+from vlp_jax.experiment import Experiment
+from vlp_jax.models.config import ModelConfig
+from vlp_jax.models.text.transformer import TextTransformerConfig
+from vlp_jax.models.vision.vit import ViTConfig
 
 SIZE, LENGTH, VOCABULARY = 16, 9, 4096
 
 
 def preprocessor(text=None, **images):
-    return Preprocessor(SIZE, schema.Images(**images), load_tokenizer(text or schema.Text(), LENGTH, VOCABULARY))
+    return Preprocessor(SIZE, ImagesConfig(**images), load_tokenizer(text or TextConfig(), LENGTH, VOCABULARY))
 
 
 def noise(channels=3, size=24):
@@ -50,7 +56,7 @@ def test_a_picture_means_the_same_however_it_is_handed_in(tmp_path, channels):
 
 def test_where_boxes_and_parses_are_travels_along_and_older_checkpoints_have_neither():
     plain = preprocessor()
-    given = dataclasses.replace(plain, boxes=schema.Boxes("a.b", 5, "fraction"), dependencies=schema.Dependencies("c"))
+    given = dataclasses.replace(plain, boxes=BoxesConfig(field="a.b", count=5, unit="fraction"), dependencies=DependenciesConfig(field="c"))
     for made in (plain, given):
         assert Preprocessor.from_json(json.loads(json.dumps(made.to_json()))) == made
     older = {name: value for name, value in plain.to_json().items() if name not in ("boxes", "dependencies")}
@@ -133,8 +139,8 @@ def test_normalising_on_the_device_gives_what_the_host_gives():
 
 
 JOURNEYS = [
-    (schema.Text(), {}),
-    (schema.Text(canonicalize=("lower_case", "whitespace"), start_token=None, padding_token="<end>"),
+    (TextConfig(), {}),
+    (TextConfig(canonicalize=("lower_case", "whitespace"), start_token=None, padding_token="<end>"),
      {"resize": "letterbox", "interpolation": "bilinear", "mean": MEAN, "std": STD, "background": (1, 2, 3),
       "crop_to_content": True, "content_margin": 0.1, "maximum_pixels": 10_000}),
 ]
@@ -156,14 +162,14 @@ def test_what_comes_back_from_json_makes_the_same_arrays(text, images):
 def test_json_holds_the_tokenizer_and_not_its_path(tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_text(preprocessor().tokenizer.definition)
-    tree = json.dumps(preprocessor(schema.Text(tokenizer=str(path))).to_json())
+    tree = json.dumps(preprocessor(TextConfig(tokenizer=str(path))).to_json())
     path.unlink()
     arrays = Preprocessor.from_json(json.loads(tree))(texts="red heart")
     np.testing.assert_array_equal(arrays["text"], preprocessor()(texts="red heart")["text"])
 
 
 def test_from_config_takes_sizes_from_the_model_and_the_rest_from_the_data():
-    model = schema.Model(schema.ImageTower(image_size=SIZE), schema.TextTower(length=LENGTH, vocab_size=VOCABULARY))
-    data = schema.Data(images=schema.Images(resize="squash"), text=schema.Text(canonicalize=("lower_case",)))
-    found = Preprocessor.from_config(schema.Config(data=data, model=model))
-    assert found == preprocessor(schema.Text(canonicalize=("lower_case",)), resize="squash")
+    model = ModelConfig(image=ViTConfig(image_size=SIZE), text=TextTransformerConfig(length=LENGTH, vocab_size=VOCABULARY))
+    data = DataConfig(images=ImagesConfig(resize="squash"), text=TextConfig(canonicalize=("lower_case",)))
+    found = Preprocessor.from_config(Experiment(data=data, model=model))
+    assert found == preprocessor(TextConfig(canonicalize=("lower_case",)), resize="squash")

@@ -8,15 +8,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlp_jax.config import schema
 from vlp_jax.data.batch_spec import target_array
+from vlp_jax.data.config import DataConfig
+from vlp_jax.data.images.config import AugmentationConfig
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.mixture import Mixture, Part
 from vlp_jax.data.pipeline import Batches, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, Sample, SampleError
+from vlp_jax.data.target_kinds import ClassTargetConfig, NumberTargetConfig, ScoresTargetConfig, TextTargetConfig
 from vlp_jax.data.targets import Targets, check_given, find_targets, number_in
 from vlp_jax.data.text.canonicalize import canonicalize
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.captions import TextsConfig
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.errors import ConfigError, DataError
 
 FILE = io.BytesIO()
@@ -44,7 +48,7 @@ class Source:
 
 
 def class_of(value, **changes):
-    targets = Targets({"x": schema.ClassTarget(field="a.b", classes=3, **changes)}, {"x": ("red", "2", "blue sky")})
+    targets = Targets({"x": ClassTargetConfig(field="a.b", classes=3, **changes)}, {"x": ("red", "2", "blue sky")})
     return targets.of("x", value)
 
 
@@ -71,7 +75,7 @@ def official_score(answer, answers, agreeing):
 @pytest.mark.parametrize("agreeing", [2, 3])
 def test_scores_are_those_of_vqa_s_official_evaluation(agreeing):
     rng, names = np.random.default_rng(0), ("yes", "no", "two", "red")
-    spec = schema.ScoresTarget(field="answers.answer", classes=4, agreeing=agreeing)
+    spec = ScoresTargetConfig(field="answers.answer", classes=4, agreeing=agreeing)
     targets = Targets({"x": spec}, {"x": names})
     for _ in range(20):
         answers = [str(answer) for answer in rng.choice([*names, "other"], 10, p=[0.3, 0.3, 0.1, 0.1, 0.2])]
@@ -84,13 +88,13 @@ def test_scores_are_those_of_vqa_s_official_evaluation(agreeing):
 
 
 def test_of_ten_annotators_one_to_four_make_an_answer_3_6_9_and_10_tenths_right():
-    targets = Targets({"x": schema.ScoresTarget(field="v", classes=2)}, {"x": ("yes", "no")})
+    targets = Targets({"x": ScoresTargetConfig(field="v", classes=2)}, {"x": ("yes", "no")})
     found = [targets.of("x", {"v": ["yes"] * count + ["?"] * (10 - count)})[0] for count in range(6)]
     np.testing.assert_allclose(found, [0, 0.3, 0.6, 0.9, 1, 1], rtol=1e-6)
 
 
 def test_where_one_annotator_suffices_every_answer_that_is_given_is_right():
-    targets = Targets({"x": schema.ScoresTarget(field="v", names=("green", "red", "blue"), agreeing=1)},
+    targets = Targets({"x": ScoresTargetConfig(field="v", names=("green", "red", "blue"), agreeing=1)},
                       {"x": ("green", "red", "blue")})
     np.testing.assert_array_equal(targets.of("x", {"v": ["red", "green", "red"]}), [1, 1, 0])
 
@@ -106,7 +110,7 @@ def test_answers_are_normalised_as_vqa_s_official_evaluation_does(answer, expect
 
 
 def test_numbers_are_standardised_and_what_is_no_number_is_nan():
-    targets = Targets({"x": schema.NumberTarget(field="year", mean=2000.0, std=10.0)}, {})
+    targets = Targets({"x": NumberTargetConfig(field="year", mean=2000.0, std=10.0)}, {})
     for value, expected in ((2005, 0.5), ("1990", -1.0), (2001.0, 0.1), ("old", np.nan), (None, np.nan), (float("inf"), np.nan),
                             (1e300, np.nan)):
         np.testing.assert_allclose(targets.of("x", {"year": value}), np.float32(expected), rtol=1e-6)
@@ -117,45 +121,45 @@ def test_classes_are_the_most_frequent_values_of_training_and_the_first_in_the_a
     values = ["b", "a", "c", "c", "d", None, "a", "b", "", "e"]
     sources = [Source([None if value is None else {"v": value} for value in values[:4]]),
                Source([None if value is None else {"v": value} for value in values[4:]])]
-    specs = {"x": schema.ClassTarget(field="v", classes=4), "y": schema.NumberTarget(field="v")}
+    specs = {"x": ClassTargetConfig(field="v", classes=4), "y": NumberTargetConfig(field="v")}
     found = find_targets(specs, sources)
     assert found.classes == {"x": ("a", "b", "c", "d")} and found.specs == specs
     assert found.to_json()["x"]["classes"] == ["a", "b", "c", "d"]
     several = [Source([{"v": ["a", "b", "b"]}, {"v": ["c", "c", "c"]}])]
-    assert find_targets({"x": schema.ScoresTarget(field="v", classes=2)}, several).classes == {"x": ("c", "b")}
+    assert find_targets({"x": ScoresTargetConfig(field="v", classes=2)}, several).classes == {"x": ("c", "b")}
 
 
 def test_classes_of_a_checkpoint_are_taken_only_for_the_same_target():
-    source, spec = Source([{"v": "a"}, {"v": "b"}]), schema.ClassTarget(field="v", classes=2)
+    source, spec = Source([{"v": "a"}, {"v": "b"}]), ClassTargetConfig(field="v", classes=2)
     stored = Targets({"x": spec}, {"x": ("b", "a")}).to_json()
     assert find_targets({"x": spec}, [source], stored).classes == {"x": ("b", "a")}
-    changed = schema.ClassTarget(field="v", classes=2, canonicalize=("lower_case",))
+    changed = ClassTargetConfig(field="v", classes=2, canonicalize=("lower_case",))
     assert find_targets({"x": changed}, [source], stored).classes == {"x": ("a", "b")}
 
 
 def test_classes_may_be_named_or_stand_in_a_file(tmp_path):
-    named = schema.ClassTarget(field="v", names=("Z", "a"), canonicalize=("lower_case",))
+    named = ClassTargetConfig(field="v", names=("Z", "a"), canonicalize=("lower_case",))
     assert find_targets({"x": named}, []).classes == {"x": ("z", "a")}
     (tmp_path / "names").write_text("first one\n\nsecond\nthird\n")
     file = str(tmp_path / "names")
-    assert find_targets({"x": schema.ScoresTarget(field="v", classes=2, file=file)}, []).classes == {"x": ("first one", "second")}
+    assert find_targets({"x": ScoresTargetConfig(field="v", classes=2, file=file)}, []).classes == {"x": ("first one", "second")}
     with pytest.raises(ConfigError, match="data.targets.x.classes: is 4, and .*names names 3"):
-        find_targets({"x": schema.ClassTarget(field="v", classes=4, file=file)}, [])
+        find_targets({"x": ClassTargetConfig(field="v", classes=4, file=file)}, [])
     with pytest.raises(ConfigError, match="data.targets.x: names the class 'a' twice"):
-        find_targets({"x": schema.ClassTarget(field="v", names=("A", "a"), canonicalize=("lower_case",))}, [])
+        find_targets({"x": ClassTargetConfig(field="v", names=("A", "a"), canonicalize=("lower_case",))}, [])
 
 
 def test_training_data_with_too_few_values_or_without_the_field_are_named():
     source = Source([{"v": "a", "w": "b"}, {"v": "c"}])
     with pytest.raises(ConfigError, match="data.targets.x.classes: is 3, and 'v' has 2 values"):
-        find_targets({"x": schema.ClassTarget(field="v", classes=3)}, [source])
+        find_targets({"x": ClassTargetConfig(field="v", classes=3)}, [source])
     with pytest.raises(DataError, match=r"no sample has .* the field 'u' of data.targets.x.field; fields: v, w"):
-        find_targets({"x": schema.ClassTarget(field="u", classes=2)}, [source])
+        find_targets({"x": ClassTargetConfig(field="u", classes=2)}, [source])
 
 
-UNGIVEN = {"number": (schema.NumberTarget(field="u"), "a number"), "text": (schema.TextTarget(field="u", names=("a",)), "a text"),
-           "class": (schema.ClassTarget(field="u", names=("a", "b")), "one of the classes"),
-           "scores": (schema.ScoresTarget(field="u", names=("a", "b")), "one of the classes")}
+UNGIVEN = {"number": (NumberTargetConfig(field="u"), "a number"), "text": (TextTargetConfig(field="u", names=("a",)), "a text"),
+           "class": (ClassTargetConfig(field="u", names=("a", "b")), "one of the classes"),
+           "scores": (ScoresTargetConfig(field="u", names=("a", "b")), "one of the classes")}
 
 
 @pytest.mark.parametrize("kind", UNGIVEN)
@@ -172,26 +176,26 @@ def test_a_target_that_no_training_sample_has_is_named_and_of_many_samples_only_
 
 def test_whole_numbers_are_classes_however_they_are_written():
     source = Source([{"v": 1.0}, {"v": 1}, {"v": "1"}, {"v": 2.0}, {"v": 0.5}])
-    targets = find_targets({"x": schema.ClassTarget(field="v", classes=2)}, [source])
+    targets = find_targets({"x": ClassTargetConfig(field="v", classes=2)}, [source])
     assert targets.classes == {"x": ("1", "2")}
     assert [int(targets.of("x", {"v": value})) for value in (1.0, 1, "1", 2, 0.5, np.float32(2))] == [0, 0, 0, 1, -1, 1]
-    assert np.isnan(number_in({"v": 10**400}, schema.NumberTarget(field="v")))
+    assert np.isnan(number_in({"v": 10**400}, NumberTargetConfig(field="v")))
 
 
 METADATA = [{"v": ["red", "blue", "green"][i % 3], "n": i} for i in range(10)] + [None, {"v": "other"}]
 
 
 def rows_of(inputs=("target_number", "target_place", "target_scores")):
-    specs = {"place": schema.ClassTarget(field="v", names=("blue", "red")), "number": schema.NumberTarget(field="n"),
-             "scores": schema.ScoresTarget(field="v", names=("green", "red"), agreeing=1)}
+    specs = {"place": ClassTargetConfig(field="v", names=("blue", "red")), "number": NumberTargetConfig(field="n"),
+             "scores": ScoresTargetConfig(field="v", names=("green", "red"), agreeing=1)}
     source = Source(METADATA)
-    mixture = Mixture((Part("", source, schema.Texts(), len(source)),))
-    preprocessor = Preprocessor(4, schema.Images(), load_tokenizer(schema.Text(), 8, 4096))
-    return TrainRows(mixture, preprocessor, schema.Augmentation(), 0, inputs, targets=find_targets(specs, [source])), specs
+    mixture = Mixture((Part("", source, TextsConfig(), len(source)),))
+    preprocessor = Preprocessor(4, ImagesConfig(), load_tokenizer(TextConfig(), 8, 4096))
+    return TrainRows(mixture, preprocessor, AugmentationConfig(), 0, inputs, targets=find_targets(specs, [source])), specs
 
 
 def batches_of(rows, count, local=None, **data):
-    batches = Batches(rows, schema.Data(batch_size=4, **data), local_rows=local)
+    batches = Batches(rows, DataConfig(batch_size=4, **data), local_rows=local)
     try:
         return list(itertools.islice(batches, count))
     finally:

@@ -11,14 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from vlp_jax.command_line import run_entry_point
-from vlp_jax.config import schema
 from vlp_jax.distributed.cluster_detection import Launch
 from vlp_jax.distributed.exchange import broadcast_from_primary, check_all_agree, exchange, is_primary_process
-from vlp_jax.distributed.processes import joined
+from vlp_jax.distributed.processes import HostsConfig, joined
 from vlp_jax.errors import ConfigError, DataError
-from vlp_jax.sharding.mesh import batch_sharding, build_mesh
+from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh
 from vlp_jax.sharding.process_rows import HostRows
-from vlp_jax.training.hooks.watchdog import Watchdog
+from vlp_jax.training.hooks.watchdog import Watchdog, WatchdogConfig
 from vlp_jax.training.signals import StopSignal
 
 
@@ -43,7 +42,7 @@ def place_rows():
     """Every mesh gives every device the rows of the global batch that are its own."""
     whole = np.arange(16 * 3).reshape(16, 3)
     for sizes in ((-1, 1, 1), (1, -1, 1), (1, 1, -1), (2, 2, 2), (1, 2, 4), (4, 1, 2)):
-        mesh = build_mesh(schema.Mesh(*sizes))
+        mesh = build_mesh(MeshConfig(*sizes))
         meshes = [mesh, jax.sharding.Mesh(mesh.devices.transpose(2, 1, 0).reshape(mesh.devices.shape), mesh.axis_names)]
         for mesh in meshes:  # the second deals the devices out otherwise
             rows = HostRows(batch_sharding(mesh), 16)
@@ -70,7 +69,7 @@ def hang_around(host):
 
 def hang(host):
     """Host 0 is the first to notice; it keeps the words that the other is to read."""
-    with tempfile.TemporaryDirectory() as folder, Watchdog(schema.Watchdog(seconds=2 + 60 * host, exit=True), folder, host) as dog:
+    with tempfile.TemporaryDirectory() as folder, Watchdog(WatchdogConfig(seconds=2 + 60 * host, exit=True), folder, host) as dog:
         dog.step_done(6)
         time.sleep(60)
 
@@ -85,7 +84,7 @@ def never_compute(host):
     """Host 0 adds over all devices, for which the other never comes."""
     if host == 1:
         time.sleep(100)
-    rows = HostRows(batch_sharding(build_mesh(schema.Mesh())), 16)
+    rows = HostRows(batch_sharding(build_mesh(MeshConfig())), 16)
     jax.block_until_ready(jax.jit(jnp.sum)(rows.place(np.ones((16, 3))[rows.rows])))
 
 
@@ -109,7 +108,7 @@ def stop_together(host):
 
 def main(arguments):
     behaviour, port, hosts, host = arguments[0], *map(int, arguments[1:])
-    patience = schema.Hosts(initialization_seconds=3 if behaviour == "meet_missing" else 60,
+    patience = HostsConfig(initialization_seconds=3 if behaviour == "meet_missing" else 60,
                             heartbeat_seconds=3 if behaviour in ("hang_around", "never_compute") else 30,
                             barrier_seconds=3 if behaviour == "come_late" else 60)
     with joined(Launch(f"127.0.0.1:{port}", hosts, host), patience, heeds_signals=behaviour == "stop_together"):

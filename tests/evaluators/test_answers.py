@@ -5,23 +5,25 @@ import types
 import numpy as np
 import pytest
 
-from vlp_jax.config import load_config, schema
-from vlp_jax.config.experiment import base
+from vlp_jax.config import load_config
 from vlp_jax.config.parse import to_config
+from vlp_jax.config.recipes import base
 from vlp_jax.data.samples import Sample
 from vlp_jax.data.sources.embedded_vqa import QuestionSource
+from vlp_jax.data.target_kinds import TextTargetConfig
 from vlp_jax.data.targets import Targets, rows_of_texts
-from vlp_jax.data.text.tokenizer import Tokenizer, load_tokenizer
+from vlp_jax.data.text.tokenizer import TextConfig, Tokenizer, load_tokenizer
 from vlp_jax.data.text.tokenizer_models import word_piece
 from vlp_jax.errors import ConfigError, DataError
 from vlp_jax.evaluators.answers import ANSWER_METRICS, answers
+from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.requirements import check_heads
 from vlp_jax.evaluators.suite import evaluate_set
 from vlp_jax.evaluators.supervised import SupervisedHead, check_supervised
 from vlp_jax.models.decoder.generation import BeamSearch
 
-TOKENIZER = load_tokenizer(schema.Text(), 12, 4096)
+TOKENIZER = load_tokenizer(TextConfig(), 12, 4096)
 # Question, true answer, what is written, and whether that is the true one: after the tokenizer, which knows no upper case.
 ROWS = [("what  is shown?", "red heart", "red heart", True), ("which country?", "Japan", "japan", True),
         ("where?", "right", "left", False), ("how many?", "2", "", False), ("what is it?", "a dog face", "a dog", False),
@@ -42,7 +44,7 @@ def questions(rows=ROWS):
 
 
 def head_of(canonicalize=(), tokenizer=TOKENIZER, **changes):
-    spec = schema.TextTarget(field="answer", names=("yes", "no"), length=8, canonicalize=canonicalize)
+    spec = TextTargetConfig(field="answer", names=("yes", "no"), length=8, canonicalize=canonicalize)
     predictor = types.SimpleNamespace(preprocessor=types.SimpleNamespace(tokenizer=tokenizer))
     return SupervisedHead("answering", predictor, "x", Targets({"x": spec}, {"x": spec.names}), **changes)
 
@@ -87,7 +89,7 @@ def test_written_answers_are_scored_by_all_annotators_as_vqa_s_official_evaluati
 
 def test_what_the_tokenizer_cannot_say_is_never_right_nor_is_what_was_cut():
     vocabulary = {token: number for number, token in enumerate(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "dog"))}
-    spec = schema.Text(tokenizer="words", start_token="[CLS]", end_token="[SEP]", padding_token="[PAD]")
+    spec = TextConfig(tokenizer="words", start_token="[CLS]", end_token="[SEP]", padding_token="[PAD]")
     tokenizer = Tokenizer(word_piece(vocabulary, lower_case=True).to_str(), spec, 12)
     for text, expected in (("a dog", 1.0), ("Dog", 1.0), ("xyz", 0.0), ("a dog a dog a dog a dog", 0.0)):
         write = writing([text], tokenizer=tokenizer)
@@ -110,15 +112,15 @@ def test_a_set_asks_the_objective_that_the_evaluator_names_by_its_beam_search():
     for changes, expected in (({}, ("first", BeamSearch())), (
             dict(num_beams=3, length_penalty=0.5, early_stopping="never", objective="second"),
             ("second", BeamSearch(num_beams=3, length_penalty=0.5, early_stopping="never")))):
-        spec = schema.Evaluator(tasks=("answers",), **changes)
+        spec = EvaluatorConfig(tasks=("answers",), **changes)
         results = evaluate_set(data, spec, None, {}, {}, 1, heads=heads)
         assert asked[-1] == expected and results["answers_exact_match"] == pytest.approx(2 / 7)
 
 
 def test_a_sample_without_an_answer_is_named_before_the_first_update():
     with pytest.raises(DataError, match=r"a\?1: an evaluation needs a text in the metadata field 'answer' .data.targets.x"):
-        check_supervised(questions([ROWS[0], ("what?", " ")]), schema.Evaluator(tasks=("answers",)), {"a": head_of()})
-    check_supervised(questions(), schema.Evaluator(tasks=("answers",)), {"a": head_of()})
+        check_supervised(questions([ROWS[0], ("what?", " ")]), EvaluatorConfig(tasks=("answers",)), {"a": head_of()})
+    check_supervised(questions(), EvaluatorConfig(tasks=("answers",)), {"a": head_of()})
 
 
 @pytest.mark.parametrize(("evaluator", "message"), [
@@ -140,8 +142,8 @@ def test_only_an_objective_that_writes_can_be_named_for_answers():
     objectives = {"written": load_config("configs/vqa_generative.py:smoke").objectives["answer"],
                   "chosen": load_config("configs/vqa_fusion.py:smoke").objectives["answer"]}
     config = types.SimpleNamespace(objectives=objectives)
-    check_heads("objective", schema.Evaluator(tasks=("classification", "answers"), objective="written"), config)
+    check_heads("objective", EvaluatorConfig(tasks=("classification", "answers"), objective="written"), config)
     with pytest.raises(ConfigError, match="'chosen' is no objective of a kind among its tasks, answers .there are: written"):
-        check_heads("objective", schema.Evaluator(tasks=("answers",), objective="chosen"), config)
+        check_heads("objective", EvaluatorConfig(tasks=("answers",), objective="chosen"), config)
     with pytest.raises(ConfigError, match="'chosen' cannot do both classification and answers; make two evaluators"):
-        check_heads("objective", schema.Evaluator(tasks=("classification", "answers"), objective="chosen"), config)
+        check_heads("objective", EvaluatorConfig(tasks=("classification", "answers"), objective="chosen"), config)

@@ -7,18 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlp_jax.config import schema
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning
 from vlp_jax.evaluators.predictor import Predictor
 from vlp_jax.evaluators.text_generator import TextGenerator, words
 from vlp_jax.models.decoder.generation import BeamSearch
-from vlp_jax.sharding.mesh import build_mesh
+from vlp_jax.sharding.mesh import MeshConfig, build_mesh
 from vlp_jax.training.hooks.metric_writers import TensorBoard, write_texts
 
 CAPTIONS = ["red heart", "a flag", "smiling face with sunglasses", "dog", "a green apple on a tree", "clock", "moon"]
-TOKENIZER = load_tokenizer(schema.Text(), 12, 4096)
+TOKENIZER = load_tokenizer(TextConfig(), 12, 4096)
 
 
 def captioner_of(devices):
@@ -33,8 +33,8 @@ def captioner_of(devices):
     def write(variables, image, start, search):
         return ids[jnp.round(image.mean(axis=(1, 2, 3)) * 255).astype(int) + search.num_beams - 1, 1:]
 
-    preprocessor = Preprocessor(4, schema.Images(mean=(0.0,) * 3, std=(1.0,) * 3), TOKENIZER)
-    mesh = build_mesh(schema.Mesh(data=devices), jax.devices()[:devices])
+    preprocessor = Preprocessor(4, ImagesConfig(mean=(0.0,) * 3, std=(1.0,) * 3), TOKENIZER)
+    mesh = build_mesh(MeshConfig(data=devices), jax.devices()[:devices])
     return TextGenerator(losses, write, Predictor(lambda *_: (None, None), preprocessor, mesh))
 
 

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from vlp_jax.config import schema
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.evaluators.matching import MATCHING_METRICS, held_out_pairs, matching
 from vlp_jax.evaluators.predictor import Predictor
-from vlp_jax.sharding.mesh import build_mesh
+from vlp_jax.sharding.mesh import MeshConfig, build_mesh
 
 # Pictures 0 and 1 share caption 0, so that caption 1, of picture 1, is no wrong one for picture 0.
 CAPTIONS_OF_IMAGE, IMAGES_OF_CAPTION = [[0], [0, 1], [2], [3]], [[0, 1], [1], [2], [3]]
@@ -78,8 +78,8 @@ def test_every_pair_is_asked_about_once_and_in_order(devices):
     def match(variables, batch):
         return jax.numpy.stack([batch["image"].mean(axis=(1, 2, 3)), batch["text"].sum(axis=1).astype(float)], axis=1)
 
-    preprocessor = Preprocessor(4, schema.Images(mean=(0.0,) * 3, std=(1.0,) * 3), load_tokenizer(schema.Text(), 8, 4096))
-    predictor = Predictor(None, preprocessor, build_mesh(schema.Mesh(), jax.devices()[:devices]), match)
+    preprocessor = Preprocessor(4, ImagesConfig(mean=(0.0,) * 3, std=(1.0,) * 3), load_tokenizer(TextConfig(), 8, 4096))
+    predictor = Predictor(None, preprocessor, build_mesh(MeshConfig(), jax.devices()[:devices]), match)
     captions = [f"{i} hearts" for i in range(7)]
     rows = ({"image": np.full((4, 4, 3), i, np.uint8), "text": caption} for i, caption in enumerate(captions))
     scores = predictor.pairs({}, rows, 3)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlp_jax.config import load_config, schema
+from vlp_jax.config import load_config
 from vlp_jax.data.sources.registry import open_source
 from vlp_jax.errors import ConfigError, DataError
 from vlp_jax.evaluator_flags import FLAGS, REPEATABLE, SETTINGS, add_evaluator_flags, build_evaluator, given_settings
+from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.prompts import names_in, templates_of, zero_shot_classes
 from vlp_jax.evaluators.suite import collect_descriptions
@@ -40,7 +41,7 @@ def jsonl(folder, name, **fields):
 
 
 def classes(source, **settings):
-    return zero_shot_classes(EvaluationSet(open_source(source)), schema.Evaluator(source=source, tasks=("zero_shot",), **settings))
+    return zero_shot_classes(EvaluationSet(open_source(source)), EvaluatorConfig(source=source, tasks=("zero_shot",), **settings))
 
 
 def test_the_class_field_is_the_sources_own(folder):
@@ -56,7 +57,7 @@ def test_the_class_field_is_the_sources_own(folder):
 
 
 def test_descriptions_are_collected_by_the_training_sets_own_field(folder):
-    spec = schema.Evaluator(tasks=("zero_shot",))
+    spec = EvaluatorConfig(tasks=("zero_shot",))
     assert list(collect_descriptions({"val": spec}, [open_source(f"folder:{folder}")])) == ["class"]
     assert list(collect_descriptions({"val": spec}, [open_source("embedded:emoji/val_concept")])) == ["group"]
     assert collect_descriptions({"val": spec}, [open_source(jsonl(folder, "own.jsonl", kind=["x", "y"]))]) == {}
@@ -123,13 +124,13 @@ def read(arguments, tasks=("zero_shot", "retrieval", "captions"), evaluators=Non
 
 def test_every_setting_of_an_evaluator_has_a_flag():
     """Also one that is added later: flags are made of the fields."""
-    assert {*SETTINGS} == {field.name for field in dataclasses.fields(schema.Evaluator)} - {"source", "tasks", "every_steps"}
+    assert {*SETTINGS} == {field.name for field in dataclasses.fields(EvaluatorConfig)} - {"source", "tasks", "every_steps"}
     assert REPEATABLE == ("--templates",)
     spec = read(["--templates=a photo of a {}, big.", "--templates=imagenet", "--class-names={'flags': ('flag', 'banner')}",
                  "--class-field=subgroup", "--captions-per-class=0", "--merge-equal-captions", "--num-beams=2",
                  "--length-penalty=0.5",
                  "--early-stopping=true", "--batch-size=7"])
-    assert spec == schema.Evaluator(
+    assert spec == EvaluatorConfig(
         tasks=("zero_shot", "retrieval", "captions"), templates=("a photo of a {}, big.", "imagenet"), num_beams=2,
         length_penalty=0.5,
         class_names={"flags": ("flag", "banner")}, class_field="subgroup", captions_per_class=0, merge_equal_captions=True,

@@ -6,13 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from vlp_jax.config import schema
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.evaluators.predictor import Predictor
 from vlp_jax.evaluators.retrieval import RETRIEVAL_METRICS, retrieval
 from vlp_jax.metrics.ranking import similarities
-from vlp_jax.sharding.mesh import build_mesh
+from vlp_jax.sharding.mesh import MeshConfig, build_mesh
 
 
 def pairs(captions_of_image, captions):
@@ -106,8 +106,8 @@ def test_every_item_is_embedded_once_and_in_order(devices, items, batch_size):
     def embed(variables, image, text, mask):
         return (image.mean(axis=(1, 2)) if image is not None else None), text
 
-    preprocessor = Preprocessor(4, schema.Images(mean=(0.0,) * 3, std=(1.0,) * 3), load_tokenizer(schema.Text(), 8, 4096))
-    mesh = build_mesh(schema.Mesh(), jax.devices()[:devices])
+    preprocessor = Preprocessor(4, ImagesConfig(mean=(0.0,) * 3, std=(1.0,) * 3), load_tokenizer(TextConfig(), 8, 4096))
+    mesh = build_mesh(MeshConfig(), jax.devices()[:devices])
     predictor = Predictor(embed, preprocessor, mesh)
     pixels = [np.full((4, 4, 3), i, np.uint8) for i in range(items)]
     embedded = predictor.images({}, iter(pixels), batch_size)

@@ -7,11 +7,13 @@ import types
 import numpy as np
 import pytest
 
-from vlp_jax.config import load_config, schema
+from vlp_jax.config import load_config
 from vlp_jax.data.samples import Sample
 from vlp_jax.data.sources.embedded_vqa import QuestionSource
+from vlp_jax.data.target_kinds import ClassTargetConfig, NumberTargetConfig, ScoresTargetConfig
 from vlp_jax.data.targets import Targets
 from vlp_jax.errors import ConfigError, DataError
+from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.requirements import check_heads
 from vlp_jax.evaluators.supervised import (
@@ -48,8 +50,8 @@ def questions():
 
 def head_of(kind="class", **changes):
     if kind == "number":
-        return SupervisedHead("regression", None, "x", Targets({"x": schema.NumberTarget(**changes)}, {}))
-    spec = {"class": schema.ClassTarget, "scores": schema.ScoresTarget}[kind](field="answer", names=NAMES, **changes)
+        return SupervisedHead("regression", None, "x", Targets({"x": NumberTargetConfig(**changes)}, {}))
+    spec = {"class": ClassTargetConfig, "scores": ScoresTargetConfig}[kind](field="answer", names=NAMES, **changes)
     return SupervisedHead("classification", None, "x", Targets({"x": spec}, {"x": NAMES}))
 
 
@@ -118,7 +120,7 @@ def test_of_several_labels_each_is_also_told_by_itself():
 def test_of_many_samples_and_classes_few_copies_are_in_memory():
     """VQA v2 has 214,354 questions for validation, and 3,129 answers: 2.7 GB a copy."""
     names = tuple(map(str, range(1000)))
-    target = Targets({"x": schema.ClassTarget(field="answer", names=names)}, {"x": names})
+    target = Targets({"x": ClassTargetConfig(field="answer", names=names)}, {"x": names})
     question = Sample("a", b"a", ("what number?",), {"answer": "7"})
     source = Pictures([question] * 500)
     scores = np.zeros((500, 1000), np.float32)
@@ -134,7 +136,7 @@ def test_of_many_samples_and_classes_few_copies_are_in_memory():
 def test_a_sample_without_the_field_is_named():
     message = r"questions: a\?0: an evaluation needs a class in .* 'genre' .* answer, of, season, size, type, year"
     with pytest.raises(DataError, match=message):
-        target = Targets({"x": schema.ClassTarget(field="genre", names=NAMES)}, {"x": NAMES})
+        target = Targets({"x": ClassTargetConfig(field="genre", names=NAMES)}, {"x": NAMES})
         classification(answering(["yes"] * 7), questions(), SupervisedHead("classification", None, "x", target))
     with pytest.raises(DataError, match=r"text or a whole number in the metadata field 'origin' \(by\)"):
         classification(answering(["yes"] * 7), questions(), head_of(), "origin")
@@ -151,14 +153,14 @@ def test_groups_may_be_whole_numbers_and_lie_in_a_nested_field_as_targets_may(by
 
 def test_what_an_evaluation_would_miss_is_found_before_the_first_update():
     with pytest.raises(DataError, match="text or a whole number in the metadata field 'size' .by., which holds 0.5"):
-        check_supervised(questions(), schema.Evaluator(tasks=("classification",), by="size"), {"a": head_of()})
+        check_supervised(questions(), EvaluatorConfig(tasks=("classification",), by="size"), {"a": head_of()})
     with pytest.raises(DataError, match="in the metadata field 'of.size' .by., there are: answer, of"):
-        check_supervised(questions(), schema.Evaluator(tasks=("classification",), by="of.size"), {"a": head_of()})
+        check_supervised(questions(), EvaluatorConfig(tasks=("classification",), by="of.size"), {"a": head_of()})
     numbers = head_of("number", field="weight")
     with pytest.raises(DataError, match="needs a number"):
-        check_supervised(questions(), schema.Evaluator(tasks=("regression",)),
+        check_supervised(questions(), EvaluatorConfig(tasks=("regression",)),
                          {"a": dataclasses.replace(numbers, kind="regression")})
-    check_supervised(questions(), schema.Evaluator(tasks=("classification",)), {"a": head_of()})
+    check_supervised(questions(), EvaluatorConfig(tasks=("classification",)), {"a": head_of()})
 
 
 def test_errors_of_numbers_stand_beside_the_variance():
@@ -180,11 +182,11 @@ def test_the_objective_that_an_evaluator_names_is_asked_or_the_first_of_the_task
         asked.append(predictor)
         return (lambda pairs: np.zeros((len(pairs), 1))) if predictor == "years" else answering(["yes"] * 7)
 
-    both = schema.Evaluator(tasks=("classification", "regression"))
+    both = EvaluatorConfig(tasks=("classification", "regression"))
     assert set(supervised_metrics(questions(), both, heads, asked_of)) == {*CLASSIFICATION_METRICS, *REGRESSION_METRICS}
-    supervised_metrics(questions(), schema.Evaluator(tasks=("classification",), objective="second"), heads, asked_of)
+    supervised_metrics(questions(), EvaluatorConfig(tasks=("classification",), objective="second"), heads, asked_of)
     assert asked == ["first", "years", "second"]
-    assert supervised_metrics(questions(), schema.Evaluator(), None, asked_of) == {}
+    assert supervised_metrics(questions(), EvaluatorConfig(), None, asked_of) == {}
 
 
 @pytest.mark.parametrize(("tasks", "objective", "words"), [
@@ -192,6 +194,6 @@ def test_the_objective_that_an_evaluator_names_is_asked_or_the_first_of_the_task
     (("regression",), "answer", "there are: none"), (("classification", "regression"), "answer", "make two evaluators")])
 def test_an_evaluator_that_names_an_objective_without_such_a_head_is_a_config_error(tasks, objective, words):
     config = types.SimpleNamespace(objectives=load_config("configs/vqa_fusion.py:smoke").objectives)
-    check_heads("evaluators.val.objective", schema.Evaluator(tasks=("classification",), objective="answer"), config)
+    check_heads("evaluators.val.objective", EvaluatorConfig(tasks=("classification",), objective="answer"), config)
     with pytest.raises(ConfigError, match=f"evaluators.val.objective: .*{words}"):
-        check_heads("evaluators.val.objective", schema.Evaluator(tasks=tasks, objective=objective), config)
+        check_heads("evaluators.val.objective", EvaluatorConfig(tasks=tasks, objective=objective), config)

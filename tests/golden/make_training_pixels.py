@@ -10,22 +10,23 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from vlp_jax.config.schema import Augmentation, Images
 from vlp_jax.data.images.augmentation import training_pixels
+from vlp_jax.data.images.config import AugmentationConfig
 from vlp_jax.data.images.decoding import decode
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.sources.registry import open_source
 
 PATH = pathlib.Path(__file__).with_name("training_pixels.npz")
 SIZE = 20
 SPECS = {
-    "emoji": (Images(crop_to_content=True, content_margin=0.04, resize="squash", interpolation="bilinear"),
-              Augmentation(background="random", rotation=8.0, scale=(0.9, 1.25), shift=0.04, aspect=0.1, brightness=0.2,
+    "emoji": (ImagesConfig(crop_to_content=True, content_margin=0.04, resize="squash", interpolation="bilinear"),
+              AugmentationConfig(background="random", rotation=8.0, scale=(0.9, 1.25), shift=0.04, aspect=0.1, brightness=0.2,
                            contrast=0.2, saturation=0.3, grayscale=0.1)),  # configs/clip_emoji.py
-    "crop": (Images(), Augmentation(scale=(0.4, 0.9), aspect=0.3, flip=0.5)),
-    "all": (Images(resize="letterbox", interpolation="lanczos", background=(9, 99, 199)),
-            Augmentation(rotation=30.0, scale=(0.7, 1.4), aspect=0.5, shift=0.2, flip=0.5, brightness=0.3, contrast=0.3,
+    "crop": (ImagesConfig(), AugmentationConfig(scale=(0.4, 0.9), aspect=0.3, flip=0.5)),
+    "all": (ImagesConfig(resize="letterbox", interpolation="lanczos", background=(9, 99, 199)),
+            AugmentationConfig(rotation=30.0, scale=(0.7, 1.4), aspect=0.5, shift=0.2, flip=0.5, brightness=0.3, contrast=0.3,
                          saturation=0.3, hue=0.2, grayscale=0.3, blur=0.5, erase=0.5)),
-    "off": (Images(resize="squash"), Augmentation()),
+    "off": (ImagesConfig(resize="squash"), AugmentationConfig()),
 }
 
 

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.config import schema
+from vlp_jax.experiment import Experiment
 from vlp_jax.sharding.parameter_sharding import path_of
 from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.optimizer import build_optimizer
@@ -14,7 +14,7 @@ from vlp_jax.training.state import boxed_parameters
 STEPS = 1000
 
 
-def taken(config: schema.Config) -> tuple[dict[str, float], float]:
+def taken(config: Experiment) -> tuple[dict[str, float], float]:
     """{path: share} of an update without any gradient, with the schedule at its highest, and that height over the learning rate."""
     boxed = boxed_parameters(build_module(config), jax.eval_shape(lambda: example_batch(config)))
     schedule = build_schedule(config.optimizer.schedule, config.optimizer.learning_rate, STEPS * 1000)

@@ -11,9 +11,15 @@ import pytest
 from einops import rearrange
 from safetensors.numpy import load_file
 
-from vlp_jax.config import schema
+from vlp_jax.models.config import ModelConfig
+from vlp_jax.models.decoder.base import DecoderConfig
+from vlp_jax.models.decoder.transformer import TextDecoderConfig
+from vlp_jax.models.fusion.in_text_tower import InTextTowerConfig
 from vlp_jax.models.layers.transformer import Precision
-from vlp_jax.objectives.captioning import next_token_loss
+from vlp_jax.models.text.transformer import TextTransformerConfig
+from vlp_jax.models.vision.vit import ViTConfig
+from vlp_jax.objectives.captioning import CaptioningConfig, next_token_loss
+from vlp_jax.objectives.matching import MatchingConfig
 from vlp_jax.objectives.pretraining_module import PretrainingModule
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -24,12 +30,12 @@ BERT = dict(norm="post", norm_epsilon=1e-12, final_norm=False, embedding_norm=Tr
 
 
 def module_of(scan=False, **changes):
-    image = schema.ImageTower(preset="Ti", width=32, depth=2, heads=4, mlp_dim=48, image_size=24, patch_size=8, scan=scan,
+    image = ViTConfig(preset="Ti", width=32, depth=2, heads=4, mlp_dim=48, image_size=24, patch_size=8, scan=scan,
                               projection="linear_with_bias")
-    text = schema.TextTower(preset="Ti", width=24, depth=3, heads=3, mlp_dim=40, vocab_size=42, length=10, scan=scan,
+    text = TextTransformerConfig(preset="Ti", width=24, depth=3, heads=3, mlp_dim=40, vocab_size=42, length=10, scan=scan,
                             **BERT | changes)
-    model = schema.Model(image, text, 20, schema.TextTowerFusion(), schema.Decoder(kind="in_text_tower"))
-    return PretrainingModule(model, {"matching": schema.Matching(), "captioning": schema.CaptioningObjective()}, Precision())
+    model = ModelConfig(image=image, text=text, embedding_dim=20, fusion=InTextTowerConfig(), decoder=DecoderConfig.of(kind="in_text_tower"))
+    return PretrainingModule(model, {"matching": MatchingConfig(), "captioning": CaptioningConfig()}, Precision())
 
 
 class Tensors:

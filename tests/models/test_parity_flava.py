@@ -10,10 +10,16 @@ import pytest
 from einops import rearrange
 from safetensors.numpy import load_file
 
-from vlp_jax.config import schema
+from vlp_jax.models.config import ModelConfig
+from vlp_jax.models.fusion.attention import MergedAttentionConfig
 from vlp_jax.models.layers.transformer import Precision
-from vlp_jax.objectives.masked_language import MaskedText
-from vlp_jax.objectives.matching import matching_loss
+from vlp_jax.models.text.transformer import TextTransformerConfig
+from vlp_jax.models.vision.vit import ViTConfig
+from vlp_jax.objectives.contrastive import SoftmaxContrastiveConfig
+from vlp_jax.objectives.masked_image import MaskedImageConfig
+from vlp_jax.objectives.masked_joint import MaskedJointConfig
+from vlp_jax.objectives.masked_language import MaskedLanguageConfig, MaskedText
+from vlp_jax.objectives.matching import MatchingConfig, matching_loss
 from vlp_jax.objectives.pretraining_module import PretrainingModule
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -25,14 +31,14 @@ LOSSES = {"contrastive/loss": "global_contrastive", "patches/loss": "mim", "word
 
 def module_of(scan=False, fusion=(), **text):
     layers = dict(LAYERS, scan=scan)
-    image = schema.ImageTower(**layers, depth=2, heads=4, mlp_dim=48, image_size=32, patch_size=8, projection="linear_with_bias")
-    text = schema.TextTower(**layers | text, depth=3, heads=2, mlp_dim=40, vocab_size=40, length=10, causal=False, pooling="first",
+    image = ViTConfig(**layers, depth=2, heads=4, mlp_dim=48, image_size=32, patch_size=8, projection="linear_with_bias")
+    text = TextTransformerConfig(**layers | text, depth=3, heads=2, mlp_dim=40, vocab_size=40, length=10, causal=False, pooling="first",
                             embedding_norm=True, token_types=2, projection="linear_with_bias")
     fused = dict(depth=2, heads=4, mlp_dim=56, pooler=True, class_token=True, projected=True, normalised=False) | dict(fusion)
-    objectives = {"contrastive": schema.SoftmaxContrastive(), "patches": schema.MaskedImage(codes=23, smallest_block=1),
-                  "words": schema.MaskedLanguage(with_image=False), "both": schema.MaskedJoint(codes=23, smallest_block=1),
-                  "matching": schema.Matching(negatives="uniform")}
-    return PretrainingModule(schema.Model(image, text, 20, schema.MergedFusion(**layers, **fused)), objectives, Precision())
+    objectives = {"contrastive": SoftmaxContrastiveConfig(), "patches": MaskedImageConfig(codes=23, smallest_block=1),
+                  "words": MaskedLanguageConfig(with_image=False), "both": MaskedJointConfig(codes=23, smallest_block=1),
+                  "matching": MatchingConfig(negatives="uniform")}
+    return PretrainingModule(ModelConfig(image=image, text=text, embedding_dim=20, fusion=MergedAttentionConfig(**layers, **fused)), objectives, Precision())
 
 
 class Tensors:

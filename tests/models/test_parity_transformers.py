@@ -10,8 +10,10 @@ import pytest
 from einops import rearrange
 from safetensors.numpy import load_file
 
-from vlp_jax.config import schema
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.layers.transformer import Precision
+from vlp_jax.models.text.transformer import TextTransformerConfig
+from vlp_jax.models.vision.vit import ViTConfig
 from vlp_jax.models.vision_language import VisionLanguageModel, project
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -23,17 +25,17 @@ CLIP, SIGLIP = dict(activation="quick_gelu", norm_epsilon=1e-5), dict(activation
 
 
 def clip_model(**stack):
-    image = schema.ImageTower(**IMAGE, **CLIP, **stack, pooling="cls", embedding_norm=True, norm_before_pooling=False,
+    image = ViTConfig(**IMAGE, **CLIP, **stack, pooling="cls", embedding_norm=True, norm_before_pooling=False,
                               patch_bias=False, projection="linear")
-    text = schema.TextTower(**TEXT, **CLIP, **stack, causal=True, padding_mask=True, pooling="end", projection="linear")
-    return VisionLanguageModel(schema.Model(image, text, embedding_dim=20), Precision())
+    text = TextTransformerConfig(**TEXT, **CLIP, **stack, causal=True, padding_mask=True, pooling="end", projection="linear")
+    return VisionLanguageModel(ModelConfig(image=image, text=text, embedding_dim=20), Precision())
 
 
 def siglip_model(**stack):
-    image = schema.ImageTower(**IMAGE, **SIGLIP, **stack, pooling="map", projection="none")
-    text = schema.TextTower(**TEXT, **SIGLIP, **stack, causal=False, padding_mask=False, pooling="last",
+    image = ViTConfig(**IMAGE, **SIGLIP, **stack, pooling="map", projection="none")
+    text = TextTransformerConfig(**TEXT, **SIGLIP, **stack, causal=False, padding_mask=False, pooling="last",
                             projection="linear_with_bias")
-    return VisionLanguageModel(schema.Model(image, text, embedding_dim=32), Precision())
+    return VisionLanguageModel(ModelConfig(image=image, text=text, embedding_dim=32), Precision())
 
 
 class Mapping:

@@ -5,9 +5,10 @@ import re
 
 import pytest
 
-from vlp_jax.config import load_config, schema
+from vlp_jax.config import load_config
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.presets import SIZES, derived_sizes, size_of
+from vlp_jax.models.text.transformer import TextTransformerConfig
 from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.state import abstract_parameters
 
@@ -20,7 +21,7 @@ ROOT = pathlib.Path(__file__).parents[2]
     ("clip-B", dict(width=128, mlp_dim=256), 2, 256), ("B/16", dict(width=1024), 16, 4096), ("So400m/14", dict(width=576), 8, 2152),
     ("g", dict(width=704), 8, 3072), ("B", dict(mlp_dim=100), 12, 100), ("B", dict(heads=6), 6, 3072)])
 def test_a_changed_width_keeps_the_width_of_a_head_and_the_ratio_of_mlp_dim(preset, stated, heads, mlp_dim):
-    size = size_of(schema.TextTower(preset=preset, **stated), "model.text")
+    size = size_of(TextTransformerConfig(preset=preset, **stated), "model.text")
     assert (size.heads, size.mlp_dim) == (heads, mlp_dim)
 
 
@@ -33,9 +34,9 @@ def test_a_changed_width_keeps_the_width_of_a_head_and_the_ratio_of_mlp_dim(pres
     ("clip-B", dict(heads=5), "model.text: width 512 does not divide into 5 heads; nearest widths are 510 and 515", ())])
 def test_a_width_that_does_not_divide_is_refused_with_near_ones_that_do(preset, stated, words, others):
     with pytest.raises(ConfigError, match=re.escape(words)):
-        size_of(schema.TextTower(preset=preset, **stated), "model.text")
+        size_of(TextTransformerConfig(preset=preset, **stated), "model.text")
     for width in others:
-        assert size_of(schema.TextTower(preset=preset, **stated | dict(width=width)), "model.text").width == width
+        assert size_of(TextTransformerConfig(preset=preset, **stated | dict(width=width)), "model.text").width == width
 
 
 def test_the_parameters_are_those_of_the_proportions_and_a_line_says_so():

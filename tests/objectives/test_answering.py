@@ -8,13 +8,14 @@ import pytest
 from tiny_answers import ANSWERS, DECODERS, LENGTH, batch, config_of, log_p, logits_of, started
 from tiny_experiment import BATCH, TOWER, experiment, leaves
 
-from vlp_jax.config import base, schema, to_config
+from vlp_jax.config import base, to_config
 from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.target_kinds import TextTargetConfig
 from vlp_jax.data.targets import Targets, ranked_answers, rows_of_texts
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.answering import NOT_LISTED
 from vlp_jax.sharding.layout import layout_in_use
-from vlp_jax.sharding.mesh import batch_sharding, build_mesh
+from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh
 from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.build import build_update
 
@@ -85,8 +86,8 @@ def test_over_a_mesh_the_scores_are_those_of_one_device():
         return module.apply(variables, "answer", given, CANDIDATES, method="predict")
 
     given["image"] = given["image"] / np.float32(255)
-    mesh = build_mesh(schema.Mesh(data=4, fsdp=2))
-    with layout_in_use(build_layout(schema.Mesh(data=4, fsdp=2), mesh)):
+    mesh = build_mesh(MeshConfig(data=4, fsdp=2))
+    with layout_in_use(build_layout(MeshConfig(data=4, fsdp=2), mesh)):
         found = jax.jit(predict)(variables, jax.device_put(given, batch_sharding(mesh)))
     np.testing.assert_allclose(found, jax.jit(predict)(variables, given), rtol=1e-4, atol=1e-4)
 
@@ -141,5 +142,5 @@ def test_texts_become_rows_of_tokens_and_what_is_said_most_often_is_the_text(cap
         assert ranked_answers("x", answers, tokenizer, length).shape == (4, length)
         said = capsys.readouterr().err
         assert (f"data.targets.x: {words}" in said and f"more than {length}" in said) if words else not said
-    targets = Targets({"x": schema.TextTarget(field="answers", classes=2)}, {"x": ("yes", "no")})
+    targets = Targets({"x": TextTargetConfig(field="answers", classes=2)}, {"x": ("yes", "no")})
     assert [targets.of("x", {"answers": said}) for said in (["no", "yes", "yes"], "no", [], None)] == ["yes", "no", "", ""]

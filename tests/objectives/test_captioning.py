@@ -9,9 +9,8 @@ import pytest
 from counted_flops import counted_flops
 from tiny_experiment import TOWER, batch_of, experiment
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.decoder.transformer import Decoding
+from vlp_jax.models.decoder.transformer import Decoding, TextDecoderConfig
 from vlp_jax.objectives.captioning import Captioning, next_token_loss
 from vlp_jax.objectives.tokens import entropy_of
 from vlp_jax.training.accumulation import prepare
@@ -126,7 +125,7 @@ def test_coca_is_its_contrastive_and_its_captioning_loss_on_the_shared_text_towe
     objectives = dict(contrastive=dict(kind="clip", positives=()), captioning=dict(kind="captioning", weight=2.0))
     config = experiment(objectives=objectives, model__decoder=dict(TOWER, kind="on_text_tower", tied=False, image_queries=3),
                         model__text__pooling="cls_end", model__image__pooling="map")
-    assert isinstance(config.model.decoder, schema.Decoder)
+    assert isinstance(config.model.decoder, TextDecoderConfig)
     module, batch = build_module(config), prepare(batch_of(), config.data.images)
     variables = jax.jit(lambda: module.init(jax.random.key(0), batch))()
     loss = module.apply(variables, batch, mutable=False)

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 from contrastive_oracle import pairs, relative_error, sigmoid_oracle, softmax_oracle
 
-from vlp_jax.config import schema
-from vlp_jax.objectives.contrastive import SigmoidContrastive, SoftmaxContrastive, shared_positives
+from vlp_jax.objectives.contrastive import (
+    SigmoidContrastive,
+    SigmoidContrastiveConfig,
+    SoftmaxContrastive,
+    SoftmaxContrastiveConfig,
+    shared_positives,
+)
 from vlp_jax.objectives.contrastive_losses import sigmoid_contrastive, softmax_contrastive, top1_accuracy
 from vlp_jax.objectives.pretraining_module import build_objectives
 
@@ -130,7 +135,7 @@ def test_the_reference_is_the_loss_of_one_logit_for_all_pairs():
 
 
 def test_the_configs_sigmoid_objective_starts_at_scale_10_and_bias_minus_10_and_softmax_is_clamped_at_100():
-    objectives = build_objectives({"a": schema.SigmoidContrastive(), "b": schema.SoftmaxContrastive()})
+    objectives = build_objectives({"a": SigmoidContrastiveConfig(), "b": SoftmaxContrastiveConfig()})
     assert (objectives["a"].initial_scale, objectives["a"].initial_bias) == (10.0, -10.0)
     assert (objectives["b"].initial_scale, objectives["b"].maximum_scale) == (1 / 0.07, 100.0)
 

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from contrastive_oracle import pairs, relative_error, sigmoid_oracle, softmax_oracle
 
-from vlp_jax.config import schema
 from vlp_jax.errors import MeshError
 from vlp_jax.objectives import contrastive_blocks
 from vlp_jax.objectives.contrastive import SigmoidContrastive, SoftmaxContrastive
 from vlp_jax.sharding.layout import Layout, layout_in_use
-from vlp_jax.sharding.mesh import batch_sharding, build_mesh
+from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh
 
 BATCH, SMOOTHING, BIAS = 24, 0.1, -10.0
 ONE, TWO, THREE, FOUR, EIGHT, ALL_AXES = (1, 1, 1), (2, 1, 1), (3, 1, 1), (1, 4, 1), (8, 1, 1), (2, 2, 2)  # data, fsdp, tensor
@@ -37,7 +36,7 @@ def identities(batch=BATCH):
 
 def compiled(implementation, kind, sizes, smoothing=SMOOTHING, chunk_size=3):
     """(image, text, scale[, bias], caption ids, image ids) -> value and gradients, over a mesh of such sizes."""
-    mesh = None if sizes is None else build_mesh(schema.Mesh(*sizes))
+    mesh = None if sizes is None else build_mesh(MeshConfig(*sizes))
     function = getattr(contrastive_blocks, f"{implementation}_{kind}_contrastive")
     options = dict(chunk_size=chunk_size, **(dict(label_smoothing=smoothing) if kind == "softmax" else {}))
 
@@ -116,7 +115,7 @@ def test_an_objective_reports_the_same_loss_and_metrics_by_every_implementation(
     caption, image_id, _ = identities()
     encodings = {"image_embedding": jnp.asarray(image, jnp.float32), "text_embedding": jnp.asarray(mixed, jnp.float32)}
     batch = {"text": jnp.zeros((BATCH, 3)), "caption_id": caption, "image_id": image_id}
-    mesh = build_mesh(schema.Mesh(data=4, fsdp=2))
+    mesh = build_mesh(MeshConfig(data=4, fsdp=2))
 
     def outcome(**options):
         with layout_in_use(Layout(mesh, ())):
@@ -129,7 +128,7 @@ def test_an_objective_reports_the_same_loss_and_metrics_by_every_implementation(
 
 def test_a_batch_that_does_not_divide_over_the_mesh_is_named():
     vectors = jnp.zeros((24, 4))
-    with layout_in_use(Layout(build_mesh(schema.Mesh(data=5)), ())), pytest.raises(
+    with layout_in_use(Layout(build_mesh(MeshConfig(data=5)), ())), pytest.raises(
             MeshError, match="a batch of 24 does not divide over data=5 x fsdp=1"):
         contrastive_blocks.ring_softmax_contrastive(vectors, vectors, 1.0)
 

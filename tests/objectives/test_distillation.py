@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from tiny_experiment import TOWER, batch_of, experiment
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.sharding.layout import layout_in_use
-from vlp_jax.sharding.mesh import build_mesh
+from vlp_jax.sharding.mesh import MeshConfig, build_mesh
 from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.accumulation import check_accumulation
 from vlp_jax.training.build import build_update, example_batch
@@ -33,7 +32,7 @@ def log_softmax(logits):
 def parts():
     """A module with distillation, its state with averaged parameters of their own, and a batch."""
     config = config_of(alpha=0.4, alpha_warmup=4)
-    update = build_update(config, build_layout(config.mesh, build_mesh(schema.Mesh(data=1), jax.devices()[:1])), 10)
+    update = build_update(config, build_layout(config.mesh, build_mesh(MeshConfig(data=1), jax.devices()[:1])), 10)
     state = create_state(update.module, example_batch(config), update.optimizer, 0, True)
     leaves, tree = jax.tree.flatten(state.ema)
     keys = jax.random.split(jax.random.key(5), len(leaves))
@@ -84,7 +83,7 @@ def test_no_gradient_reaches_the_teacher_and_both_see_the_same_masks(parts):
 @pytest.mark.slow
 def test_training_teaches_by_the_average_and_counts_its_updates():
     config = config_of(alpha=0.4, alpha_warmup=4)
-    mesh = build_mesh(schema.Mesh(data=1), jax.devices()[:1])
+    mesh = build_mesh(MeshConfig(data=1), jax.devices()[:1])
     layout = build_layout(config.mesh, mesh)
     update = build_update(config, layout, 10)
     with layout_in_use(layout):

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from vlp_jax.config import base, to_config
-from vlp_jax.config.schema import Text
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.data.text.train_tokenizer import KINDS, train_tokenizer
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.masked_language import mask_tokens, masked_loss
@@ -61,7 +60,7 @@ def test_whole_words_are_chosen_together_at_the_rate_of_words_each_as_often_as_a
     path = tmp_path / "tokenizer.json"
     path.write_bytes(train_tokenizer(captions * 3, 80 if kind == "wordpiece" else 300, kind))
     special = KINDS[kind]
-    spec = Text(tokenizer=str(path), start_token=special.start, end_token=special.end, padding_token=special.padding)
+    spec = TextConfig(tokenizer=str(path), start_token=special.start, end_token=special.end, padding_token=special.padding)
     tokenizer = load_tokenizer(spec, 48, 400)
     ids, mask, _ = tokenizer(captions)
     starts, repeats, rate = tokenizer.word_start(ids), 4000, 0.15

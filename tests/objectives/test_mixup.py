@@ -11,9 +11,9 @@ from contrastive_oracle import softmax_oracle
 from counted_flops import counted_flops
 from tiny_experiment import batch_of, experiment
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.mixup import mixed, neighbour
+from vlp_jax.sharding.mesh import MeshConfig
 from vlp_jax.training.accumulation import check_accumulation, prepare
 from vlp_jax.training.build import build_module, build_run, example_batch
 from vlp_jax.training.cost.flops import train_step_flops
@@ -91,7 +91,7 @@ def test_mixed_pictures_of_a_batch_do_not_come_in_microbatches():
 @pytest.mark.parametrize("implementation", ["dense", "ring"])
 def test_the_losses_are_the_same_on_a_mesh(implementation):
     found = []
-    for mesh in (schema.Mesh(data=1), schema.Mesh(data=4, fsdp=2, replicate_below=256)):
+    for mesh in (MeshConfig(data=1), MeshConfig(data=4, fsdp=2, replicate_below=256)):
         config = mixup_experiment(objective=dict(implementation=implementation), data__batch_size=32,
                                   data__train__source="synthetic:64", model__text__vocab_size=4096, mesh=vars(mesh))
         run = build_run(config)

@@ -9,22 +9,24 @@ import pytest
 from parity import loss_and_gradient, loss_of, relative_error, shapes_of
 from torch_weights import Tensors
 
-from vlp_jax.config import schema
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.layers.transformer import Precision
+from vlp_jax.models.text.transformer import TextTransformerConfig
+from vlp_jax.models.vision.vit import ViTConfig
 from vlp_jax.objectives import masked_language
-from vlp_jax.objectives.masked_language import MaskedText
+from vlp_jax.objectives.masked_language import MaskedLanguageConfig, MaskedText
 from vlp_jax.objectives.pretraining_module import PretrainingModule
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parents[1] / "golden/bert.npz"))
 BOUND = 1e-5  # max|a-b| / max|b|, float32
 HEADS, DEPTH = 3, 2
-TEXT = schema.TextTower(preset="Ti", width=24, depth=DEPTH, heads=HEADS, mlp_dim=40, vocab_size=50, length=9, causal=False,
+TEXT = TextTransformerConfig(preset="Ti", width=24, depth=DEPTH, heads=HEADS, mlp_dim=40, vocab_size=50, length=9, causal=False,
                         pooling="first", norm="post", norm_epsilon=1e-12, final_norm=False, embedding_norm=True, token_types=2)
 
 
 def module_of(**changes):
-    model = schema.Model(schema.ImageTower(), dataclasses.replace(TEXT, **changes))
-    return PretrainingModule(model, {"words": schema.MaskedLanguage(with_image=False, mask_id=49, tied=True)}, Precision())
+    model = ModelConfig(image=ViTConfig(), text=dataclasses.replace(TEXT, **changes))
+    return PretrainingModule(model, {"words": MaskedLanguageConfig(with_image=False, mask_id=49, tied=True)}, Precision())
 
 
 def layer(take, name):

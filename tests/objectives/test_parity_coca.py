@@ -10,16 +10,19 @@ import pytest
 from parity import relative_error
 from torch_weights import Tensors, three_in_one
 
-from vlp_jax.config import schema
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.decoder.transformer import Decoding
 from vlp_jax.models.layers.transformer import Precision
+from vlp_jax.models.text.transformer import TextTransformerConfig
 from vlp_jax.models.vision_language import VisionLanguageModel
+from vlp_jax.objectives.captioning import CaptioningConfig
+from vlp_jax.objectives.contrastive import SoftmaxContrastiveConfig
 from vlp_jax.objectives.pretraining_module import build_objectives
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parents[1] / "golden/coca.npz"))
 BOUND = 1e-5  # max|a-b| / max|b|, float32
 HEADS, DEPTH = 3, 2
-TEXT = schema.TextTower(preset="Ti", width=24, depth=DEPTH, heads=HEADS, mlp_dim=96, vocab_size=50, length=8, pooling="cls_end",
+TEXT = TextTransformerConfig(preset="Ti", width=24, depth=DEPTH, heads=HEADS, mlp_dim=96, vocab_size=50, length=8, pooling="cls_end",
                         norm_epsilon=1e-5)
 BATCH = {name: GOLDEN[name] for name in ("text", "text_mask")} | {
     name: np.stack([np.arange(4), np.arange(4)], axis=1).astype(np.int32) for name in ("caption_id", "image_id")}
@@ -46,7 +49,7 @@ def parameters():
 
 def encoded(params, **changes):
     """The text's tokens, and its embedding."""
-    model = VisionLanguageModel(schema.Model(text=dataclasses.replace(TEXT, **changes), embedding_dim=20), Precision())
+    model = VisionLanguageModel(ModelConfig(text=dataclasses.replace(TEXT, **changes), embedding_dim=20), Precision())
 
     def both(model, text, mask):
         encoding = model.encode_text(text, mask)
@@ -57,8 +60,8 @@ def encoded(params, **changes):
 
 def losses(params, logits, **changes):
     """Of both objectives, each with its weight. logits: [B, L - 1, V], those that predict a word."""
-    configs = {"contrastive": schema.SoftmaxContrastive(weight=1.0),
-               "captioning": schema.CaptioningObjective(weight=2.0, unigram="batch")}
+    configs = {"contrastive": SoftmaxContrastiveConfig(weight=1.0),
+               "captioning": CaptioningConfig(weight=2.0, unigram="batch")}
     objectives = build_objectives(configs)
     encodings = {"image_embedding": GOLDEN["image_embedding"], "text_embedding": encoded(params, **changes)[1],
                  "decoding": Decoding(jnp.pad(logits, ((0, 0), (0, 1), (0, 0))), jnp.zeros(4, jnp.int32))}

@@ -9,23 +9,27 @@ import pytest
 from parity import loss_and_gradient, loss_of, relative_error, shapes_of
 from torch_weights import Tensors, three_in_one
 
-from vlp_jax.config import schema
 from vlp_jax.data.text.packing import pack
+from vlp_jax.models.config import ModelConfig
+from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.layers.transformer import Precision
+from vlp_jax.models.text.transformer import TextTransformerConfig
+from vlp_jax.models.vision.vit import ViTConfig
+from vlp_jax.objectives.captioning import CaptioningConfig
 from vlp_jax.objectives.pretraining_module import PretrainingModule
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parents[1] / "golden/gpt2.npz"))
 BOUND = 1e-5  # max|a-b| / max|b|, float32
 HEADS, DEPTH, PADDING = 3, 2, 49
-DECODER = schema.Decoder(preset="Ti", width=24, depth=DEPTH, heads=HEADS, mlp_dim=40, image="none", activation="gelu_tanh",
+DECODER = DecoderConfig.of(preset="Ti", width=24, depth=DEPTH, heads=HEADS, mlp_dim=40, image="none", activation="gelu_tanh",
                          norm_epsilon=1e-5)
 BATCH = {name: GOLDEN[name] for name in ("text", "text_mask")}
 
 
 def module_of(**changes):
-    model = schema.Model(schema.ImageTower(), schema.TextTower(vocab_size=50, length=9),
+    model = ModelConfig(image=ViTConfig(), text=TextTransformerConfig(vocab_size=50, length=9),
                          decoder=dataclasses.replace(DECODER, **changes))
-    return PretrainingModule(model, {"captioning": schema.CaptioningObjective(unigram="batch")}, Precision())
+    return PretrainingModule(model, {"captioning": CaptioningConfig(unigram="batch")}, Precision())
 
 
 def dense(take, name):

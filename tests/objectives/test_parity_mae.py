@@ -10,20 +10,22 @@ import pytest
 from parity import loss_and_gradient, loss_of, relative_error, shapes_of
 from torch_weights import Tensors, kernel_of_patches
 
-from vlp_jax.config import schema
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.layers.transformer import Precision
-from vlp_jax.objectives.masked_autoencoder import visible_patches
+from vlp_jax.models.text.transformer import TextTransformerConfig
+from vlp_jax.models.vision.vit import ViTConfig
+from vlp_jax.objectives.masked_autoencoder import MaskedAutoencoderConfig, visible_patches
 from vlp_jax.objectives.pretraining_module import PretrainingModule
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parents[1] / "golden/mae.npz"))
 BOUND = 1e-5  # max|a-b| / max|b|, float32
-IMAGE = schema.ImageTower(preset="Ti/4", width=24, depth=2, heads=3, mlp_dim=40, image_size=16, position="sincos2d")
-DECODER = schema.MaskedAutoencoder(mask_ratio=0.7, decoder_width=16, decoder_depth=2, decoder_heads=2)
+IMAGE = ViTConfig(preset="Ti/4", width=24, depth=2, heads=3, mlp_dim=40, image_size=16, position="sincos2d")
+DECODER = MaskedAutoencoderConfig(mask_ratio=0.7, decoder_width=16, decoder_depth=2, decoder_heads=2)
 BATCH = {"image": GOLDEN["image"]}
 
 
 def module_of(**changes):
-    model = schema.Model(dataclasses.replace(IMAGE, **changes), schema.TextTower())
+    model = ModelConfig(image=dataclasses.replace(IMAGE, **changes), text=TextTransformerConfig())
     return PretrainingModule(model, {"mae": DECODER}, Precision())
 
 

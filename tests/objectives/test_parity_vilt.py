@@ -10,28 +10,31 @@ import pytest
 from parity import loss_and_gradient, loss_of, relative_error, shapes_of
 from torch_weights import Tensors, kernel_of_patches
 
-from vlp_jax.config import schema
+from vlp_jax.models.config import ModelConfig
+from vlp_jax.models.fusion.attention import MergedAttentionConfig
 from vlp_jax.models.layers.transformer import Precision
+from vlp_jax.models.text.transformer import TextTransformerConfig
+from vlp_jax.models.vision.vit import ViTConfig
 from vlp_jax.objectives import masked_language
-from vlp_jax.objectives.masked_language import MaskedText
-from vlp_jax.objectives.matching import matching_loss
+from vlp_jax.objectives.masked_language import MaskedLanguageConfig, MaskedText
+from vlp_jax.objectives.matching import MatchingConfig, matching_loss
 from vlp_jax.objectives.pretraining_module import PretrainingModule
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parents[1] / "golden/vilt.npz"))
 BOUND = 1e-5  # max|a-b| / max|b|, float32
 HEADS, DEPTH = 3, 2
 SIZE = dict(preset="Ti", width=24, heads=HEADS, mlp_dim=40)
-IMAGE = schema.ImageTower(**SIZE, depth=0, patch_size=4, image_size=12, pooling="cls", norm_before_pooling=False)
-TEXT = schema.TextTower(**SIZE, depth=0, vocab_size=50, length=9, causal=False, pooling="first", final_norm=False,
+IMAGE = ViTConfig(**SIZE, depth=0, patch_size=4, image_size=12, pooling="cls", norm_before_pooling=False)
+TEXT = TextTransformerConfig(**SIZE, depth=0, vocab_size=50, length=9, causal=False, pooling="first", final_norm=False,
                         embedding_norm=True, norm_epsilon=1e-12, token_types=2)
-FUSION = schema.MergedFusion(**SIZE, depth=DEPTH, pooler=True, norm_epsilon=1e-12)
-WORDS = {"words": schema.MaskedLanguage(mask_id=49, tied=True)}
+FUSION = MergedAttentionConfig(**SIZE, depth=DEPTH, pooler=True, norm_epsilon=1e-12)
+WORDS = {"words": MaskedLanguageConfig(mask_id=49, tied=True)}
 BATCH = {name: GOLDEN[name] for name in ("image", "text", "text_mask")} | {
     name: np.stack([np.arange(4), np.arange(4)], axis=1).astype(np.int32) for name in ("caption_id", "image_id")}
 
 
 def module_of(objectives, **changes):
-    return PretrainingModule(schema.Model(IMAGE, TEXT, fusion=dataclasses.replace(FUSION, **changes)), objectives, Precision())
+    return PretrainingModule(ModelConfig(image=IMAGE, text=TEXT, fusion=dataclasses.replace(FUSION, **changes)), objectives, Precision())
 
 
 def layer(take, name):
@@ -91,7 +94,7 @@ def test_masked_words_logits_loss_and_gradient_equal_those_of_transformers(given
 @pytest.mark.full
 def test_the_odds_and_the_loss_of_pairs_equal_those_of_transformers():
     model, _, head = parameters()
-    module, params = module_of({"pairs": schema.Matching(negatives="uniform")}), {"model": model, "objectives_pairs": head}
+    module, params = module_of({"pairs": MatchingConfig(negatives="uniform")}), {"model": model, "objectives_pairs": head}
     assert jax.tree.map(np.shape, params) == shapes_of(module, BATCH)
     logits = module.apply({"params": params}, BATCH, method="match")
     assert relative_error(logits[:, 1] - logits[:, 0], GOLDEN["odds"]) <= BOUND

@@ -11,7 +11,7 @@ from contrastive_oracle import relative_error, unit
 from counted_flops import counted_flops
 from tiny_experiment import batch_of, experiment, leaves
 
-from vlp_jax.config import schema
+from vlp_jax.data.images.config import AugmentationConfig
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.options import Precision
 from vlp_jax.objectives.pretraining_module import asked_inputs
@@ -130,4 +130,4 @@ def test_microbatches_give_the_gradients_of_the_batch():
 def test_an_augmentation_of_views_that_nothing_asks_for_is_a_config_error():
     with pytest.raises(ConfigError, match="data.view_augmentation: has no effect without an objective of kind 'simclr'"):
         experiment(data__view_augmentation=dict(flip=0.5))
-    assert views_experiment("image", data__view_augmentation=dict(flip=0.5)).data.view_augmentation == schema.Augmentation(flip=0.5)
+    assert views_experiment("image", data__view_augmentation=dict(flip=0.5)).data.view_augmentation == AugmentationConfig(flip=0.5)

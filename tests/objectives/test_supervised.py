@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from tiny_experiment import BATCH, batch_of, experiment, leaves
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.target_head import TargetHead
 from vlp_jax.objectives import supervised_losses
+from vlp_jax.objectives.contrastive import SoftmaxContrastiveConfig
 from vlp_jax.objectives.pretraining_module import PretrainingModule
 from vlp_jax.objectives.supervised import FADING, Classification, Regression
-from vlp_jax.training.accumulation import check_collections, loss_gradients, prepare
+from vlp_jax.training.accumulation import AccumulationConfig, check_collections, loss_gradients, prepare
 from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.state import TrainState, initial_variables
 
@@ -214,7 +214,7 @@ def targets_of(rows=BATCH):
 
 @pytest.mark.full
 @pytest.mark.parametrize("beside", [pytest.param({}, id="alone"),
-                                    pytest.param({"pairs": schema.SoftmaxContrastive()}, id="beside what couples the batch",
+                                    pytest.param({"pairs": SoftmaxContrastiveConfig()}, id="beside what couples the batch",
                                                  marks=pytest.mark.slow)])
 def test_microbatches_give_the_gradients_of_the_batch_though_their_rows_have_targets_unequally(beside):
     config, key = config_of(), jax.random.key(3)
@@ -225,7 +225,7 @@ def test_microbatches_give_the_gradients_of_the_batch_though_their_rows_have_tar
     state = TrainState(jnp.int32(0), variables["params"], None, None, {}, jax.random.key_data(key))
 
     def gradients(count):
-        changed = dataclasses.replace(config, accumulation=schema.Accumulation(count))
+        changed = dataclasses.replace(config, accumulation=AccumulationConfig(microbatches=count))
         return jax.jit(lambda: loss_gradients(changed, module, state, batch, key)[:2])()
 
     (expected, metrics), (found, parts) = gradients(1), gradients(4)
@@ -238,7 +238,7 @@ def test_microbatches_give_the_gradients_of_the_batch_though_their_rows_have_tar
 
 
 def test_a_running_prior_cannot_be_split_and_is_named():
-    config = dataclasses.replace(config_of(prior="running"), accumulation=schema.Accumulation(2))
+    config = dataclasses.replace(config_of(prior="running"), accumulation=AccumulationConfig(microbatches=2))
     module = build_module(config)
     shapes = jax.eval_shape(lambda: initial_variables(module, example_batch(config), 0))
     with pytest.raises(ConfigError, match="targets/objectives_how_much/sums is computed from .*objectives.how_much.prior='batch'"):

@@ -12,11 +12,10 @@ from contrastive_oracle import pairs, relative_error, unit
 from counted_flops import counted_flops
 from tiny_experiment import batch_of, experiment, leaves
 
-from vlp_jax.config import schema
 from vlp_jax.objectives.pretraining_module import build_objectives
-from vlp_jax.objectives.triplet import Triplet, hinge_contrastive, triplet_contrastive
+from vlp_jax.objectives.triplet import Triplet, TripletConfig, hinge_contrastive, triplet_contrastive
 from vlp_jax.sharding.layout import Layout, layout_in_use
-from vlp_jax.sharding.mesh import batch_sharding, build_mesh
+from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh
 from vlp_jax.sharding.rules import PRESETS
 from vlp_jax.training.accumulation import check_accumulation, loss_gradients
 from vlp_jax.training.build import build_module, example_batch
@@ -102,7 +101,7 @@ def test_the_objective_counts_what_is_violated_and_shared_captions_are_no_negati
 
 
 def test_a_config_makes_it_and_it_declares_what_it_couples_through():
-    objective = build_objectives({"a": schema.Triplet(margin=0.3, negatives="all", positives=("image",))})["a"]
+    objective = build_objectives({"a": TripletConfig(margin=0.3, negatives="all", positives=("image",))})["a"]
     assert (objective.margin, objective.negatives, objective.positives) == (0.3, "all", ("image",))
     assert objective.couples_batch and set(objective.couples_through) == set(objective.needs)
 
@@ -127,7 +126,7 @@ def test_microbatches_and_meshes_give_the_gradients_of_the_batch_on_one_device(n
     expected = jax.jit(functools.partial(loss_gradients, one, module))(state, batch, key)
     assert expected[1]["pair/loss"] > 0.1
     found = [jax.jit(functools.partial(loss_gradients, parts, module))(state, batch, key)]
-    mesh = build_mesh(schema.Mesh(data=2, fsdp=2, tensor=2))
+    mesh = build_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     with layout_in_use(Layout(mesh, PRESETS["fsdp+tensor"])):
         spread = jax.device_put(batch, batch_sharding(mesh))
         found.append(jax.jit(functools.partial(loss_gradients, one, module))(state, spread, key))

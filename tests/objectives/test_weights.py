@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tiny_experiment import batch_of, experiment, leaves
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.base import weight_at
-from vlp_jax.training.accumulation import loss_gradients
+from vlp_jax.objectives.masked_autoencoder import MaskedAutoencoderConfig
+from vlp_jax.training.accumulation import AccumulationConfig, loss_gradients
 from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.state import TrainState
 
@@ -21,7 +21,7 @@ LATE = dict(weight=0.5, weight_start=3, weight_warmup=4, weight_end=9)
 
 def config_of(count=1, **patches):
     config = experiment(objectives=dict(contrastive=dict(kind="clip", weight=2.0), patches=PATCHES | patches))
-    return dataclasses.replace(config, accumulation=schema.Accumulation(count))
+    return dataclasses.replace(config, accumulation=AccumulationConfig(microbatches=count))
 
 
 def expected_weight(updates, weight, weight_start, weight_warmup, weight_end):
@@ -32,13 +32,13 @@ def expected_weight(updates, weight, weight_start, weight_warmup, weight_end):
 
 @pytest.mark.parametrize("updates", range(12))
 def test_a_weight_starts_grows_and_ends(updates):
-    weight = weight_at(schema.MaskedAutoencoder(**LATE), jnp.int32(updates))
+    weight = weight_at(MaskedAutoencoderConfig(**LATE), jnp.int32(updates))
     np.testing.assert_allclose(weight, expected_weight(updates, **LATE), rtol=1e-6)
 
 
 def test_without_a_plan_or_outside_training_the_weight_is_the_configs():
-    assert weight_at(schema.MaskedAutoencoder(weight=0.3), jnp.int32(0)) == 0.3
-    assert weight_at(schema.MaskedAutoencoder(**LATE), None) == 0.5
+    assert weight_at(MaskedAutoencoderConfig(weight=0.3), jnp.int32(0)) == 0.3
+    assert weight_at(MaskedAutoencoderConfig(**LATE), None) == 0.5
 
 
 @pytest.fixture(scope="module")

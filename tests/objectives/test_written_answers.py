@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from tiny_answers import DECODERS, batch, config_of, log_p, logits_of, started
 
-from vlp_jax.config import schema
 from vlp_jax.models.decoder.generation import BeamSearch
 from vlp_jax.sharding.layout import layout_in_use
-from vlp_jax.sharding.mesh import batch_sharding, build_mesh, replicated
+from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh, replicated
 from vlp_jax.sharding.rules import build_layout
 
 V, START, END, PADDING, LENGTH = 6, 1, 2, 0, 5  # LENGTH: of the target, so that LENGTH - 1 tokens are written
@@ -133,7 +132,7 @@ def test_over_a_mesh_the_answers_are_those_of_one_device(decoder, num_beams):
     def write(variables, given):
         return module.apply(variables, "answer", given, START, END, PADDING, search_of(num_beams), method="write_answers")
 
-    spec = schema.Mesh(data=4, fsdp=2, replicate_below=0)
+    spec = MeshConfig(data=4, fsdp=2, replicate_below=0)
     mesh = build_mesh(spec)
     with layout_in_use(build_layout(spec, mesh)):
         placed = jax.device_put(variables, replicated(mesh)), jax.device_put(given, batch_sharding(mesh))

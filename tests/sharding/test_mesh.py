@@ -6,9 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from vlp_jax.config import schema
 from vlp_jax.errors import MeshError
-from vlp_jax.sharding.mesh import abstract_mesh, build_mesh, check_batch, check_microbatch
+from vlp_jax.sharding.mesh import MeshConfig, abstract_mesh, build_mesh, check_batch, check_microbatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,18 +34,18 @@ def numbers(mesh):
     (dict(data=2, fsdp=1, tensor=-1), (2, 1, 4)), (dict(data=2, fsdp=2), (2, 2, 1)),
 ])
 def test_one_size_may_take_the_remaining_devices(sizes, shape):
-    mesh = build_mesh(schema.Mesh(**sizes))
+    mesh = build_mesh(MeshConfig(**sizes))
     assert mesh.devices.shape == shape and mesh.axis_names == ("data", "fsdp", "tensor")
-    assert dict(abstract_mesh(schema.Mesh(**sizes), 8).shape) == dict(mesh.shape)
+    assert dict(abstract_mesh(MeshConfig(**sizes), 8).shape) == dict(mesh.shape)
 
 
 def test_an_absent_mesh_takes_as_few_devices_as_the_config_allows():
-    assert tuple(abstract_mesh(schema.Mesh(fsdp=8, tensor=2)).shape.values()) == (1, 8, 2)
+    assert tuple(abstract_mesh(MeshConfig(fsdp=8, tensor=2)).shape.values()) == (1, 8, 2)
 
 
 def test_data_spans_slices_and_the_other_axes_stay_within_one():
     """Two slices of eight: neighbours along fsdp and tensor belong to one slice, the halves of data to the two."""
-    mesh = build_mesh(schema.Mesh(data=-1, fsdp=2, tensor=2), slices(2, 8))
+    mesh = build_mesh(MeshConfig(data=-1, fsdp=2, tensor=2), slices(2, 8))
     assert numbers(mesh).tolist() == np.arange(16).reshape(4, 2, 2).tolist()
     owners = np.vectorize(lambda device: device.slice_index)(mesh.devices)
     assert (owners[:2] == 0).all() and (owners[2:] == 1).all()
@@ -55,9 +54,9 @@ def test_data_spans_slices_and_the_other_axes_stay_within_one():
 def test_fsdp_spans_the_slices_that_data_does_not():
     """Four slices of four, two of them along each of data and fsdp: data * fsdp of each slice is a 2 x 2 block."""
     owners = np.vectorize(lambda device: device.slice_index)(
-        build_mesh(schema.Mesh(data=4, fsdp=4, dcn_data=2), slices(4, 4)).devices)[:, :, 0]
+        build_mesh(MeshConfig(data=4, fsdp=4, dcn_data=2), slices(4, 4)).devices)[:, :, 0]
     assert owners.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
-    alone = build_mesh(schema.Mesh(data=1, fsdp=-1), slices(2, 4))  # data has no room for any
+    alone = build_mesh(MeshConfig(data=1, fsdp=-1), slices(2, 4))  # data has no room for any
     assert numbers(alone).ravel().tolist() == list(range(8))
 
 
@@ -75,7 +74,7 @@ def test_fsdp_spans_the_slices_that_data_does_not():
 ])
 def test_sizes_that_do_not_fit_are_named_with_those_that_do(sizes, devices, words):
     with pytest.raises(MeshError, match=words):
-        build_mesh(schema.Mesh(**sizes), jax.devices()[:devices] if isinstance(devices, int) else devices)
+        build_mesh(MeshConfig(**sizes), jax.devices()[:devices] if isinstance(devices, int) else devices)
 
 
 @pytest.mark.parametrize(("batch", "words"), [
@@ -83,14 +82,14 @@ def test_sizes_that_do_not_fit_are_named_with_those_that_do(sizes, devices, word
     (31, "nearest are 32$"),
 ])
 def test_a_batch_that_does_not_divide_names_the_axes_and_the_nearest_sizes(batch, words):
-    mesh = abstract_mesh(schema.Mesh(data=8, fsdp=4, tensor=2))
+    mesh = abstract_mesh(MeshConfig(data=8, fsdp=4, tensor=2))
     with pytest.raises(MeshError, match=words):
         check_batch(batch, mesh)
     check_batch(1024, mesh)
 
 
 def test_a_microbatch_that_does_not_divide_names_the_batch_sizes_that_would():
-    mesh = abstract_mesh(schema.Mesh(data=8))
+    mesh = abstract_mesh(MeshConfig(data=8))
     check_batch(40, mesh)
     with pytest.raises(MeshError, match=r"microbatches 4: a microbatch of 10 .*data=8 x fsdp=1 \(8\).*batch_size are 32 and 64"):
         check_microbatch(40, 4, mesh)

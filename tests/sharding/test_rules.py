@@ -6,10 +6,10 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from vlp_jax.config import base, schema, to_config
+from vlp_jax.config import base, to_config
 from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.sharding.layout import constrain, layout_in_use
-from vlp_jax.sharding.mesh import abstract_mesh, build_mesh
+from vlp_jax.sharding.mesh import MeshConfig, abstract_mesh, build_mesh
 from vlp_jax.sharding.parameter_sharding import is_boxed, logical_axes, parameter_spec, path_of, spec_like
 from vlp_jax.sharding.rules import LOGICAL_AXES, PRESETS, build_layout
 from vlp_jax.training.build import build_module, example_batch
@@ -20,7 +20,7 @@ KERNEL = ("embed", "heads", "head_dim")
 
 
 def layout_of(**mesh):
-    config = schema.Mesh(**{"replicate_below": 0} | mesh)
+    config = MeshConfig(**{"replicate_below": 0} | mesh)
     return build_layout(config, abstract_mesh(config))
 
 
@@ -159,7 +159,7 @@ def test_factored_moments_lie_along_the_dimensions_they_keep():
 # Activations
 
 def test_activations_are_constrained_where_a_layout_is_in_use():
-    config = schema.Mesh(data=2, fsdp=2, tensor=2)
+    config = MeshConfig(data=2, fsdp=2, tensor=2)
     layout, x = build_layout(config, build_mesh(config)), np.zeros((8, 4, 6, 2), np.float32)
 
     def placed(x):

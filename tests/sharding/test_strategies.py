@@ -10,7 +10,8 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from vlp_jax.config import base, schema, to_config
+from vlp_jax.config import base, to_config
+from vlp_jax.experiment import Experiment
 from vlp_jax.sharding.mesh import batch_sharding, build_mesh
 from vlp_jax.sharding.parameter_sharding import path_of
 from vlp_jax.sharding.rules import build_layout
@@ -60,7 +61,7 @@ def initial_parameters():
     return jax.jit(lambda: create_state(build_module(config), example, optax.identity(), config.seed, True))()
 
 
-def train(config: schema.Config, devices: int) -> Trained:
+def train(config: Experiment, devices: int) -> Trained:
     mesh = build_mesh(config.mesh, jax.devices()[:devices])
     layout, module = build_layout(config.mesh, mesh), build_module(config)
     rate, example = optax.constant_schedule(config.optimizer.learning_rate), prepare(batch_of(0), config.data.images)

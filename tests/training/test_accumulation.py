@@ -11,15 +11,25 @@ import pytest
 from tiny_experiment import BATCH, batch_of, experiment, leaves
 
 import vlp_jax.objectives.pretraining_module
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.transformer import Encoding, Precision
-from vlp_jax.objectives.base import Loss, Objective
+from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
+from vlp_jax.objectives.captioning import CaptioningConfig
+from vlp_jax.objectives.contrastive import SigmoidContrastiveConfig, SoftmaxContrastiveConfig
+from vlp_jax.objectives.masked_language import MaskedLanguageConfig
 from vlp_jax.objectives.pretraining_module import PretrainingModule, build_objectives
 from vlp_jax.sharding.layout import Layout, layout_in_use
-from vlp_jax.sharding.mesh import batch_sharding, build_mesh
+from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh
 from vlp_jax.sharding.rules import PRESETS
-from vlp_jax.training.accumulation import at_once, check_accumulation, check_collections, loss_gradients, prepare, split
+from vlp_jax.training.accumulation import (
+    AccumulationConfig,
+    at_once,
+    check_accumulation,
+    check_collections,
+    loss_gradients,
+    prepare,
+    split,
+)
 from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.state import TrainState
 
@@ -29,7 +39,7 @@ DROPS = dict(model__image__stochastic_depth=0.4, model__image__depth=2, model__i
 
 
 def with_microbatches(config, count, negatives="batch"):
-    return dataclasses.replace(config, accumulation=schema.Accumulation(count, negatives))
+    return dataclasses.replace(config, accumulation=AccumulationConfig(microbatches=count, negatives=negatives))
 
 
 def repeated_captions(rows=BATCH):
@@ -95,14 +105,14 @@ def test_microbatches_give_the_gradient_of_the_batch_for_every_parameter(whole):
 def test_over_a_mesh_the_gradients_are_those_of_one_device(whole):
     """Two rows of a microbatch on each of four devices, twice."""
     config, module, state, batch, expected = whole
-    mesh = build_mesh(schema.Mesh(data=2, fsdp=2, tensor=2))
+    mesh = build_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
     with layout_in_use(Layout(mesh, PRESETS["fsdp+tensor"])):
         found = gradients_of(with_microbatches(config, 2), module, state, jax.device_put(batch, batch_sharding(mesh)))
     check_equal(found, expected)
 
 
 @dataclasses.dataclass(frozen=True)
-class Reconstruction(schema.Weighted):
+class Reconstruction(ObjectiveConfig):
     weight: float = 0.5
     kind: str = "reconstruction"
 
@@ -146,8 +156,8 @@ def wide(config, drop=0.0, dtype=jnp.float32):
 @pytest.mark.parametrize(("dtype", "bound"), [(jnp.float32, 1e-5), (jnp.float64, 1e-12)])
 def test_losses_that_couple_the_batch_and_means_over_examples_go_together_scales_and_bias_included(dtype, bound, monkeypatch):
     monkeypatch.setitem(vlp_jax.objectives.pretraining_module.KINDS, "reconstruction", ReconstructionObjective)
-    objectives = {"a": schema.SigmoidContrastive(weight=0.7, implementation="chunked"), "b": Reconstruction(),
-                  "c": schema.SoftmaxContrastive(label_smoothing=0.1)}
+    objectives = {"a": SigmoidContrastiveConfig(weight=0.7, implementation="chunked"), "b": Reconstruction(),
+                  "c": SoftmaxContrastiveConfig(label_smoothing=0.1)}
     with jax.enable_x64(dtype == jnp.float64):
         config = dataclasses.replace(experiment(), objectives=objectives)
         module, batch = wide(config, dtype=dtype), repeated_captions()
@@ -305,7 +315,7 @@ def test_an_objective_that_cannot_be_split_is_named(monkeypatch):
     check_accumulation(with_microbatches(config, 2, "microbatch"))
 
 
-@pytest.mark.parametrize("objective", [schema.CaptioningObjective(unigram="batch"), schema.MaskedLanguage()],
+@pytest.mark.parametrize("objective", [CaptioningConfig(unigram="batch"), MaskedLanguageConfig()],
                          ids=["next", "masked"])
 def test_a_mean_over_the_words_of_a_batch_is_not_the_mean_of_its_parts_means(objective):
     config = dataclasses.replace(experiment(), objectives={"words": objective})

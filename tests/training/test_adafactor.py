@@ -8,11 +8,10 @@ import optax
 import pytest
 from tiny_experiment import experiment
 
-from vlp_jax.config import schema
 from vlp_jax.sharding.parameter_sharding import path_of
 from vlp_jax.training.adafactor import clip_by_parameter_rms, factored_axes, scale_by_factored_moments
 from vlp_jax.training.build import build_module, example_batch
-from vlp_jax.training.optimizer import build_optimizer, only_where_trained
+from vlp_jax.training.optimizer import OptimizerConfig, build_optimizer, only_where_trained
 from vlp_jax.training.state import boxed_parameters
 
 KINDS = ("adamw", "adam", "sgd", "adafactor", "lion", "muon")
@@ -95,10 +94,10 @@ def as_tree(flat, like):
 @pytest.mark.full
 @pytest.mark.parametrize("kind", KINDS)
 def test_scan_changes_no_update_of_any_optimizer(kind):
-    assert set(KINDS) == set(schema.Optimizer.__annotations__["kind"].__args__)
+    assert set(KINDS) == set(OptimizerConfig.__annotations__["kind"].__args__)
     boxed = {scan: shapes_of(scan) for scan in (True, False)}
     shapes = {scan: nn.meta.unbox(tree) for scan, tree in boxed.items()}
-    config = schema.Optimizer(kind=kind, weight_decay=0.0 if kind == "adam" else 0.1, clip_norm=1.0, newton_schulz_steps=2)
+    config = OptimizerConfig(kind=kind, weight_decay=0.0 if kind == "adam" else 0.1, clip_norm=1.0, newton_schulz_steps=2)
     scanned, single = (only_where_trained(build_optimizer(config, optax.constant_schedule(0.1), boxed[scan]), boxed[scan])
                        for scan in (True, False))
     params, gradients = draw(shapes[True], 9), [draw(shapes[True], seed) for seed in range(3)]

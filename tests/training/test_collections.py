@@ -12,13 +12,12 @@ from tiny_experiment import batch_of, experiment, leaves
 
 import vlp_jax
 from vlp_jax import evaluate, main
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.sharding.mesh import batch_sharding, build_mesh
+from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh
 from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.accumulation import prepare
 from vlp_jax.training.build import build_update, example_batch
-from vlp_jax.training.guard import fresh_guard, guarded
+from vlp_jax.training.guard import GuardConfig, fresh_guard, guarded
 from vlp_jax.training.state import TrainState, create_state
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -26,7 +25,7 @@ RESNET = dict(kind="resnet", depth=18, width=4, blocks=(1, 1), stem_size=3, stem
 
 
 def update_of(config, devices=1):
-    mesh = build_mesh(schema.Mesh(data=devices), jax.devices()[:devices])
+    mesh = build_mesh(MeshConfig(data=devices), jax.devices()[:devices])
     update = build_update(config, build_layout(config.mesh, mesh), 10)
     state = jax.jit(lambda: create_state(update.module, example_batch(config), update.optimizer, 0, config.ema is not None),
                     out_shardings=update.shardings)()
@@ -96,7 +95,7 @@ def test_a_skipped_update_leaves_every_part_of_the_state_as_it_is(loss):
                                    **{part: {"x": jnp.full(2, value)} for part in parts})
                         for step, value in ((3, 1.0), (4, 2.0)))
     metrics = {"loss": jnp.float32(loss), "gradient_norm": jnp.float32(1.0)}
-    state, _ = guarded(schema.Guard(non_finite="skip"), before, after_it, metrics)
+    state, _ = guarded(GuardConfig(non_finite="skip"), before, after_it, metrics)
     assert set(parts) | {"step", "rng", "guard"} == {field.name for field in dataclasses.fields(TrainState)}
     assert int(state.step) == 4
     for part in parts:

@@ -21,14 +21,16 @@ from stderr_lines import own_lines
 
 from vlp_jax import main
 from vlp_jax.command_line import split_overrides
-from vlp_jax.config import load_config, schema
+from vlp_jax.config import load_config
 from vlp_jax.data.sources.synthetic import SyntheticSource
+from vlp_jax.distributed.processes import HostsConfig
 from vlp_jax.errors import CheckpointError, HostError, StorageError, TrainingError, WorkdirBusy
 from vlp_jax.training import step as step_module
 from vlp_jax.training.build import build_run
 from vlp_jax.training.checkpoints import manager, read_errors
 from vlp_jax.training.checkpoints.lock import locked
 from vlp_jax.training.checkpoints.manager import Checkpoints
+from vlp_jax.training.checkpoints.save_schedule import CheckpointConfig
 from vlp_jax.training.hooks.watchdog import Watchdog
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -65,7 +67,7 @@ def saved(workdir):
 
 
 def restored(run, workdir):
-    checkpoints = Checkpoints(str(workdir), schema.Checkpoint(), schema.Hosts())
+    checkpoints = Checkpoints(str(workdir), CheckpointConfig(), HostsConfig())
     return checkpoints.restore_newest(run.shapes, run.shardings)
 
 
@@ -190,7 +192,7 @@ def test_hosts_that_do_not_finish_a_save_are_named_with_it(tmp_path, monkeypatch
                                              "timed out task names:\n/job:jax_worker/replica:0/task:1")
         raise TimeoutError("Timed out while waiting for async_write_complete barrier.") from barrier
 
-    checkpoints = Checkpoints(str(tmp_path), schema.Checkpoint(), schema.Hosts(barrier_seconds=7))
+    checkpoints = Checkpoints(str(tmp_path), CheckpointConfig(), HostsConfig(barrier_seconds=7))
     checkpoints.under_way = 30
     monkeypatch.setattr(manager, "several_hosts", lambda: True)
     monkeypatch.setattr(checkpoints.manager, "wait_until_finished", waited_in_vain)
@@ -233,7 +235,7 @@ def test_a_state_that_is_not_finite_is_never_saved(finished, assembled, tmp_path
     shutil.copytree(finished, workdir)
     state = restored(assembled(), workdir).state
     spoilt = state.replace(ema=jax.tree.map(lambda leaf: leaf.at[(0,) * leaf.ndim].set(jnp.inf), state.ema))
-    checkpoints = Checkpoints(str(workdir), schema.Checkpoint(), schema.Hosts())
+    checkpoints = Checkpoints(str(workdir), CheckpointConfig(), HostsConfig())
     with pytest.raises(TrainingError, match="after step 5 the parameters or moments are not finite; the last good .*/4;"):
         checkpoints.save(5, spoilt, {})
     assert saved(workdir) == [2, 4]

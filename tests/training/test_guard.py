@@ -6,13 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from vlp_jax.config import schema
 from vlp_jax.errors import TrainingError
-from vlp_jax.training.guard import check_skips, fresh_guard, guarded, skips_updates
+from vlp_jax.training.guard import GuardConfig, check_skips, fresh_guard, guarded, skips_updates
 from vlp_jax.training.state import TrainState, all_finite
 
-SPIKES = schema.Guard(spike_factor=20.0, spike_after=3, spike_decay=0.5)
-SKIP = schema.Guard(non_finite="skip")
+SPIKES = GuardConfig(spike_factor=20.0, spike_after=3, spike_decay=0.5)
+SKIP = GuardConfig(non_finite="skip")
 
 
 def train(guard, spoil=(), losses=(), steps=6):
@@ -76,7 +75,7 @@ def test_a_spike_is_skipped_by_its_size_beside_the_running_mean():
 
 
 def test_a_spike_can_be_told_by_the_loss():
-    guard = schema.Guard(spike_factor=2.0, spike_of="loss", spike_after=2)
+    guard = GuardConfig(spike_factor=2.0, spike_of="loss", spike_after=2)
     _, rows = train(guard, losses={0: 3.0, 3: 5.9, 4: 8.0})
     assert [row["skipped_updates"] for row in rows] == [0, 0, 0, 0, 1, 1]
 
@@ -89,12 +88,12 @@ def test_what_is_not_finite_is_left_to_the_host_where_only_spikes_are_skipped():
 
 
 def test_the_defaults_skip_nothing():
-    assert not skips_updates(schema.Guard())
+    assert not skips_updates(GuardConfig())
     assert skips_updates(SKIP) and skips_updates(SPIKES)
 
 
 def test_too_many_skips_in_a_row_stop_the_run():
-    guard = schema.Guard(maximum_skips=2)
+    guard = GuardConfig(maximum_skips=2)
     check_skips(guard, 2.0, 7, lambda: "it is there")
     with pytest.raises(TrainingError, match=r"3 updates in a row were skipped up to step 8, more than guard.maximum_skips=2; "):
         check_skips(guard, 3.0, 8, lambda: "it is there")

@@ -6,11 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from vlp_jax.config import schema
-from vlp_jax.config.unused import MOMENTS
+from vlp_jax.checks.unused import MOMENTS
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.freeze import zero_frozen
-from vlp_jax.training.optimizer import build_optimizer, only_where_trained
+from vlp_jax.training.optimizer import OptimizerConfig, build_optimizer, only_where_trained
 
 RNG = np.random.default_rng(0)
 PARAMS = {"model": {"image": {"kernel": jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32), "bias": jnp.ones(3)},
@@ -39,7 +38,7 @@ def run(optimizer, steps, params=PARAMS):
 
 
 def built(learning_rate=0.01, **fields):
-    return build_optimizer(schema.Optimizer(**fields), optax.constant_schedule(learning_rate), PARAMS)
+    return build_optimizer(OptimizerConfig(**fields), optax.constant_schedule(learning_rate), PARAMS)
 
 
 def assert_equal_trees(a, b):
@@ -73,7 +72,7 @@ MASK = {"model": {"image": {"kernel": True, "bias": False}, "text": {"kernel": T
 ], ids=lambda value: value["kind"] if isinstance(value, dict) else "")
 def test_the_chain_is_that_of_optax(fields, theirs):
     rate = optax.linear_schedule(0.05, 0.01, 6)
-    ours = build_optimizer(schema.Optimizer(**fields), rate, PARAMS)
+    ours = build_optimizer(OptimizerConfig(**fields), rate, PARAMS)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), run(ours, 6)[0], run(theirs(rate), 6)[0])
 
 
@@ -134,7 +133,7 @@ def test_weight_decay_coupled_to_the_schedule_is_that_of_big_vision():
     """big_vision/optax.py: moments, scale(rate), rate multipliers, then wd * parameter, all times the schedule from 0 to 1."""
     relative = optax.linear_schedule(0.2, 1.0, 5)
     rules = dict(decay_multipliers=((r"kernel$", 1.0), (r".*", 0.0)), lr_multipliers=((r"model/text/", 0.1),))
-    ours = build_optimizer(schema.Optimizer(kind="adamw", learning_rate=1e-3, weight_decay=1e-2, decay_coupling="schedule",
+    ours = build_optimizer(OptimizerConfig(kind="adamw", learning_rate=1e-3, weight_decay=1e-2, decay_coupling="schedule",
                                             b2=0.95, **rules),
                           lambda step: 1e-3 * relative(step), PARAMS)
     slower = {"model": {"image": {"kernel": 1.0, "bias": 1.0}, "text": {"kernel": 0.1}},
@@ -144,7 +143,7 @@ def test_weight_decay_coupled_to_the_schedule_is_that_of_big_vision():
                          optax.add_decayed_weights(1e-2, MASK), optax.scale_by_schedule(relative), optax.scale(-1.0))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), run(ours, 6)[0], run(theirs, 6)[0])
     with pytest.raises(ConfigError, match="optimizer.decay_coupling: 'schedule' divides by optimizer.learning_rate"):
-        build_optimizer(schema.Optimizer(learning_rate=0.0, weight_decay=1e-2, decay_coupling="schedule"),
+        build_optimizer(OptimizerConfig(learning_rate=0.0, weight_decay=1e-2, decay_coupling="schedule"),
                         optax.constant_schedule(0.0),
                        PARAMS)
 
@@ -222,7 +221,7 @@ def test_muon_moves_a_kernel_by_an_almost_orthogonal_matrix(path):
     """Singular values after five Newton-Schulz steps lie about 1 (Jordan 2024), times 0.2 sqrt of the longer side."""
     shape, matrix = MATRICES[path]
     params = {"model": {path: jnp.zeros(shape)}}
-    optimizer = build_optimizer(schema.Optimizer(kind="muon", decay_multipliers=()), optax.constant_schedule(1.0), params)
+    optimizer = build_optimizer(OptimizerConfig(kind="muon", decay_multipliers=()), optax.constant_schedule(1.0), params)
     gradients = {"model": {path: jnp.asarray(RNG.normal(size=shape) * 1e-3, jnp.float32)}}
     update = np.asarray(optimizer.update(gradients, optimizer.init(params), params)[0]["model"][path])
     for layer in update.reshape(-1, *(matrix or shape)[-2:]):
@@ -235,7 +234,7 @@ def test_muon_moves_a_kernel_by_an_almost_orthogonal_matrix(path):
 def test_muon_takes_as_many_steps_of_newton_and_schulz_as_it_is_told(steps):
     """Jordan 2024: X <- a X + (b A + c A A) X with A = X X^T, from the gradient over its Frobenius norm."""
     gradient = RNG.normal(size=(4, 6))
-    config = schema.Optimizer(kind="muon", newton_schulz_steps=steps, decay_multipliers=())
+    config = OptimizerConfig(kind="muon", newton_schulz_steps=steps, decay_multipliers=())
     params = {"mlp": {"in": {"kernel": jnp.zeros((4, 6))}}}
     optimizer = build_optimizer(config, optax.constant_schedule(1.0), params)
     gradients = {"mlp": {"in": {"kernel": jnp.asarray(gradient, jnp.float32)}}}
@@ -251,7 +250,7 @@ def test_muon_leaves_embeddings_biases_and_what_tells_classes_to_adam_with_neste
     params = {"tokens": {"embedding": jnp.zeros((7, 4))}, "norm": {"bias": jnp.zeros(4)},
               "objectives_label": {"head": {"out": {"kernel": jnp.zeros((4, 7))}}}}
     gradients = jax.tree.map(lambda leaf: jnp.asarray(RNG.normal(size=leaf.shape), jnp.float32), params)
-    ours = build_optimizer(schema.Optimizer(kind="muon", b1=0.9, b2=0.99, epsilon=1e-8, decay_multipliers=()),
+    ours = build_optimizer(OptimizerConfig(kind="muon", b1=0.9, b2=0.99, epsilon=1e-8, decay_multipliers=()),
                           optax.constant_schedule(0.1), params)
     theirs = optax.nadam(0.1, 0.9, 0.99, 1e-8)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),

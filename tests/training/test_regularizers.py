@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from tiny_experiment import batch_of, experiment, leaves
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.sharding.mesh import batch_sharding, build_mesh
+from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh
 from vlp_jax.sharding.rules import build_layout
+from vlp_jax.training.accumulation import AccumulationConfig
 from vlp_jax.training.build import build_update, example_batch
-from vlp_jax.training.regularizers import check_regularizers, penalty
+from vlp_jax.training.regularizers import RegularizerConfig, check_regularizers, penalty
 from vlp_jax.training.state import create_state
 
 KINDS = {"lasso": dict(l1=0.3), "ridge": dict(l2=0.2), "elastic net": dict(l1=0.3, l2=0.2)}
-PENALTIES = {"towers": schema.Regularizer(l1=3e-3, l2=2e-2, pattern=r"^model/.*kernel$"),
-             "words": schema.Regularizer(l2=5e-2, pattern="text/.*embedding")}
+PENALTIES = {"towers": RegularizerConfig(l1=3e-3, l2=2e-2, pattern=r"^model/.*kernel$"),
+             "words": RegularizerConfig(l2=5e-2, pattern="text/.*embedding")}
 
 
 def drawn():
@@ -33,7 +33,7 @@ def drawn():
 def test_sums_and_slopes_are_those_of_the_formula(kind):
     params = drawn()
     l1, l2 = (KINDS[kind].get(name, 0.0) for name in ("l1", "l2"))
-    regularizer = schema.Regularizer(**KINDS[kind], pattern="^image/kernel")
+    regularizer = RegularizerConfig(**KINDS[kind], pattern="^image/kernel")
     value, slopes = jax.value_and_grad(lambda params: penalty(regularizer, (), params))(
         jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), params))
     w = params["image"]["kernel"]
@@ -45,7 +45,7 @@ def test_sums_and_slopes_are_those_of_the_formula(kind):
 
 def test_groups_are_chosen_by_their_patterns_and_frozen_parameters_are_in_none():
     params = drawn()
-    sizes = {pattern: float(penalty(schema.Regularizer(l1=1.0, pattern=pattern), frozen, params))
+    sizes = {pattern: float(penalty(RegularizerConfig(l1=1.0, pattern=pattern), frozen, params))
              for pattern, frozen in (("kernel$", ()), ("", ()), ("kernel", ("^text/",)))}
     image, bias, text = (np.abs(x).sum() for x in (params["image"]["kernel"], params["image"]["bias"], params["text"]["kernel"]))
     assert sizes == pytest.approx({"kernel$": image + text, "": image + bias + text, "kernel": image}, rel=1e-6)
@@ -78,8 +78,8 @@ def without():
     ((2, "batch"), dict(data=2, fsdp=2, tensor=2, replicate_below=1))],
     ids=["at once", "microbatches", "microbatches for themselves", "microbatches on a mesh"])
 def test_an_update_has_them_once_in_its_loss_and_its_gradients(accumulation, mesh, without):
-    config = dataclasses.replace(descent(mesh=mesh), regularizers=PENALTIES, accumulation=schema.Accumulation(*accumulation))
-    before, after, metrics = updated(config, schema.Mesh(**mesh).fsdp**3)
+    config = dataclasses.replace(descent(mesh=mesh), regularizers=PENALTIES, accumulation=AccumulationConfig(*accumulation))
+    before, after, metrics = updated(config, MeshConfig(**mesh).fsdp**3)
     plain_before, plain_after, plain = without
     slopes, sums = {path: np.zeros_like(w, np.float64) for path, w in plain_before.items()}, {}
     for name, spec in PENALTIES.items():
@@ -113,11 +113,11 @@ def test_a_parameter_that_no_objective_trains_yet_is_left_alone():
     ("^image/", ("image",), "matches none but parameters that optimizer.frozen keeps")])
 def test_a_pattern_that_finds_nothing_is_named(pattern, frozen, message):
     with pytest.raises(ConfigError, match=re.escape("regularizers.small.pattern: ")) as error:
-        check_regularizers({"small": schema.Regularizer(l1=1.0, pattern=pattern)}, frozen, drawn())
+        check_regularizers({"small": RegularizerConfig(l1=1.0, pattern=pattern)}, frozen, drawn())
     assert message in str(error.value)
 
 
 def test_a_config_whose_pattern_finds_nothing_builds_no_update():
-    config = dataclasses.replace(experiment(), regularizers={"small": schema.Regularizer(l1=1.0, pattern="nowhere")})
+    config = dataclasses.replace(experiment(), regularizers={"small": RegularizerConfig(l1=1.0, pattern="nowhere")})
     with pytest.raises(ConfigError, match="regularizers.small.pattern: 'nowhere' matches no parameter"):
         build_update(config, build_layout(config.mesh, build_mesh(config.mesh)), 10)

@@ -7,16 +7,17 @@ import jax
 import numpy as np
 import pytest
 
-from vlp_jax.config import schema
-from vlp_jax.config.unused import OF_SCHEDULES
+from vlp_jax.checks.unused import OF_SCHEDULES
+from vlp_jax.data.config import DataConfig
 from vlp_jax.errors import ConfigError
-from vlp_jax.training.schedule import build_schedule, total_steps
+from vlp_jax.experiment import Experiment
+from vlp_jax.training.schedule import ScheduleConfig, build_schedule, total_steps
 
 RATE, STEPS, WARMUP = 2e-3, 100, 10
 
 
 def rates(kind, at, **fields):
-    schedule = jax.jit(build_schedule(schema.Schedule(kind=kind, warmup=float(WARMUP), **fields), RATE, STEPS))
+    schedule = jax.jit(build_schedule(ScheduleConfig(kind=kind, warmup=float(WARMUP), **fields), RATE, STEPS))
     return np.array([schedule(np.int32(step)) for step in at]) / RATE
 
 
@@ -68,26 +69,26 @@ def test_exponential_multiplies_the_rate_once_a_period_down_to_its_final_value(p
 
 def test_lengths_below_one_are_fractions_of_the_run():
     for fraction, steps in ((0.1, 10.0), (0.25, 25.0)):
-        by_fraction, by_steps = (build_schedule(schema.Schedule(warmup=warmup), RATE, STEPS) for warmup in (fraction, steps))
+        by_fraction, by_steps = (build_schedule(ScheduleConfig(warmup=warmup), RATE, STEPS) for warmup in (fraction, steps))
         assert [float(by_fraction(step)) for step in range(0, 101, 7)] == [float(by_steps(step)) for step in range(0, 101, 7)]
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear", "constant", "rsqrt", "exponential", "warmup_stable_decay"])
 def test_no_schedule_is_negative_or_not_finite_even_past_the_end_or_without_warmup(kind):
     for warmup in (0.0, 100.0):
-        schedule = build_schedule(schema.Schedule(kind=kind, warmup=warmup, decay=0.0), RATE, STEPS)
+        schedule = build_schedule(ScheduleConfig(kind=kind, warmup=warmup, decay=0.0), RATE, STEPS)
         values = np.array([schedule(step) for step in (0, 1, 99, 100, 101, 10_000)])
         assert np.isfinite(values).all() and (values >= 0).all() and (values <= RATE * 1.000001).all()
 
 
 def test_warmup_and_decay_that_do_not_fit_the_run_are_a_config_error():
     with pytest.raises(ConfigError, match=r"warmup \(60 steps\) and decay \(50\) are longer than the run \(100\)"):
-        build_schedule(schema.Schedule(kind="warmup_stable_decay", warmup=60.0, decay=0.5), RATE, STEPS)
-    build_schedule(schema.Schedule(kind="cosine", warmup=60.0, decay=0.5), RATE, STEPS)  # which has no decay
+        build_schedule(ScheduleConfig(kind="warmup_stable_decay", warmup=60.0, decay=0.5), RATE, STEPS)
+    build_schedule(ScheduleConfig(kind="cosine", warmup=60.0, decay=0.5), RATE, STEPS)  # which has no decay
 
 
 def test_the_length_of_a_run_comes_from_steps_examples_or_epochs_rounded_up():
-    config = schema.Config(data=schema.Data(batch_size=32))
+    config = Experiment(data=DataConfig(batch_size=32))
     for duration, steps in ((dict(steps=7), 7), (dict(examples=65), 3), (dict(examples=64), 2), (dict(epochs=1.0), 4),
                             (dict(epochs=2.5), 8), (dict(epochs=0.001), 1)):
         assert total_steps(dataclasses.replace(config, **duration), examples_per_epoch=100) == steps

@@ -17,14 +17,6 @@ def positive(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"range": (0.0, None), "excluded": 0.0})
 
 
-def of_kind(kind: str) -> Any:
-    """A dataclass field with a section of one of several kinds, None by default.
-
-    A section without a kind has the kind `kind`.
-    """
-    return dataclasses.field(default=None, metadata={"kind": kind})
-
-
 def section(default: Any) -> Any:
     """A dataclass field with a nested section or a mapping; `default` is called to create it."""
     return dataclasses.field(default_factory=default)

@@ -8,7 +8,7 @@ import pathlib
 import runpy
 import traceback
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 
@@ -16,12 +16,15 @@ from vlp_jax.config.durations import DURATIONS, settle
 from vlp_jax.config.overrides import apply_overrides
 from vlp_jax.config.parse import to_config, to_tree
 from vlp_jax.config.problems import Problems
-from vlp_jax.config.schema import Config
+from vlp_jax.config.section import Section
 from vlp_jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 PACKAGE = pathlib.Path(__file__).parents[1]
 FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")  # of this project's configs: in a wheel, and in the repository
-AnyConfig = str | Config | Mapping[str, Any] | ml_collections.ConfigDict
+AnyConfig = str | Section | Mapping[str, Any] | ml_collections.ConfigDict
 STAGES = "stages"  # the only key of a config of training in stages: the stages' configs by name, in order
 
 
@@ -38,27 +41,27 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(names, pattern))
 
 
-def read_config(config: AnyConfig) -> Config:
+def read_config(config: AnyConfig) -> "Experiment":
     """The checked config of one experiment, however it is given.
 
     Args:
       config: a name or file as in `load_config`, or a config that was built in Python: a
-        ConfigDict, a nested dict, or a `schema.Config`.
+        ConfigDict, a nested dict, or an `Experiment`.
     Returns: the config.
     Raises:
       ConfigError: the config is invalid, of training in stages, or nothing of the above.
     """
     if isinstance(config, str):
         return load_config(config)
-    tree = to_tree(config) if isinstance(config, Config) else _plain(config)
+    tree = to_tree(config) if isinstance(config, Section) else _plain(config)
     if not isinstance(tree, Mapping):
-        raise ConfigError(f"config: is {type(config).__name__}, expected a name, an ml_collections.ConfigDict, a dict or a Config")
+        raise ConfigError(f"config: is {type(config).__name__}, expected a name, an ml_collections.ConfigDict, a dict or an Experiment")
     if STAGES in tree:
         raise ConfigError(f"{STAGES}: are several configs; give one of them at a time, each with a workdir NAME in one folder")
     return to_config(tree)
 
 
-def load_config(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
+def load_config(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> "Experiment":
     """The experiment of a config file.
 
     Args:
@@ -77,7 +80,7 @@ def load_config(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     return next(iter(stages.values()))
 
 
-def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> dict[str | None, Config]:
+def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> "dict[str | None, Experiment]":
     """The experiments of a config file, in order: those of its stages by name, or one with the name None.
 
     Args:
@@ -127,7 +130,7 @@ def _plain(tree: Any) -> Any:
     return settle(tree).to_dict() if isinstance(tree, ml_collections.ConfigDict) else tree
 
 
-def _checked(tree: dict, overrides: Sequence[tuple[str, str]], place: str) -> Config:
+def _checked(tree: dict, overrides: Sequence[tuple[str, str]], place: str) -> "Experiment":
     """The config of one experiment. Raises: ConfigError, or ConfigErrors with all its problems."""
     problems = Problems()
     return to_config(apply_overrides(tree, overrides, problems), place, problems)

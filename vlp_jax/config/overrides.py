@@ -4,13 +4,11 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vlp_jax.config import schema
 from vlp_jax.config.durations import DURATIONS
 from vlp_jax.config.problems import Problems
+from vlp_jax.config.registry import root_section
 from vlp_jax.config.suggestions import sections_of_entries
 from vlp_jax.errors import ConfigError
-
-ENTRIES = sections_of_entries(schema.Config)
 
 
 class Raw(str):
@@ -18,9 +16,11 @@ class Raw(str):
 
     Attributes:
       flag: the whole override, for messages.
+      before: of a section's kind, the kind in the config file, if any.
     """
 
     flag: str
+    before: str | None = None
 
     def __new__(cls, path: str, text: str):
         raw = super().__new__(cls, text)
@@ -62,10 +62,13 @@ def apply_override(tree: dict, path: str, text: str) -> None:
     for depth, parent in enumerate(parents):
         node[parent] = node = section_at(node.get(parent), f"--config.{path}", ".".join(parents[:depth + 1]),
                                          ".".join([*parents, last][depth + 1:]))
-    if text.lower() == "none" and ".".join(parents) in ENTRIES and last not in node:
+    if text.lower() == "none" and last not in node and ".".join(parents) in sections_of_entries(root_section()):
         raise ConfigError(f"{path}: there is no {last!r} to take out (there are: {', '.join(node) or 'none'}) "
                           f"[--config.{path}={text}]")
-    node[last] = Raw(path, text)
+    raw = Raw(path, text)
+    if last == "kind":
+        raw.before = getattr(node.get(last), "before", node.get(last))
+    node[last] = raw
 
 
 def section_at(value: Any, flag: str, path: str, rest: str) -> dict:

@@ -1,4 +1,4 @@
-"""Parses untyped configuration (nested mappings, override strings) into the frozen dataclasses of `schema.py`.
+"""Parses untyped configuration (nested mappings, override strings) into the frozen dataclasses of its sections.
 
 An error names every invalid key, one per line, with its place and the valid alternatives.
 """
@@ -6,69 +6,42 @@ An error names every invalid key, one per line, with its place and the valid alt
 import ast
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
-from vlp_jax.config import schema
-from vlp_jax.config.durations import DURATIONS
-from vlp_jax.config.graphs import with_box_count
+from vlp_jax.config.frozen import FrozenDict
 from vlp_jax.config.overrides import Raw
 from vlp_jax.config.problems import Problems
+from vlp_jax.config.registry import Kinds, outside_class, root_section
 from vlp_jax.config.suggestions import KINDS, sections_in, suggestion
-from vlp_jax.config.targets import with_outputs
-from vlp_jax.config.unused import check_unused
 from vlp_jax.errors import ConfigError
 
 LARGEST = 2**53  # integers up to this are exact in JSON and as floats
 
 
-def to_config(tree: Mapping, place: str = "", problems: Sequence[str] = ()) -> schema.Config:
-    """The checked `Config` of a nested mapping.
+def to_config(tree: Mapping, place: str = "", problems: Sequence[str] = (), allowed: Collection[str] | None = None) -> Any:
+    """The checked `Experiment` of a nested mapping.
 
     Args:
       tree: the return value of a config file, with overrides applied.
       place: the file's name, for messages.
       problems: other problems found before.
+      allowed: modules outside of this package from which classes may be imported, as in
+        `registry.outside_class`.
     Raises: ConfigError naming the key, the place, and the closest valid key or the allowed values;
       ConfigErrors for several keys. How keys fit together is checked once all of them are valid.
     """
     found = Problems(problems)
-    parser = _Parser(place, tree, found)
-    config = parser.dataclass(schema.Config, tree, "")
+    parser = _Parser(place, tree, found, allowed=allowed)
+    config = parser.dataclass(parser.root, tree, "")
     with found.noted():
-        check_duration(config, found, place)
+        config.check_duration(found, place)
     found.report()
-    with found.noted():
-        if not config.objectives:
-            raise ConfigError(f"objectives: at least one is needed, such as contrastive.kind='clip'{_at(place)}")
-    with found.noted():
-        if config.ema == 1.0:
-            raise ConfigError(f"ema: an EMA with decay 1 never changes; it must be below 1, such as 0.9999{_at(place)}")
-    for name, origin in config.pretrained.items():
-        if (origin.workdir is None) == (origin.stage is None):
-            found.append(f"pretrained.{name}: set either workdir, the folder of a run, or stage, an earlier stage{_at(place)}")
-    with found.noted():
-        check_unused(config, place)
-    with found.noted():
-        config = with_outputs(config, place)
-    with found.noted():
-        config = with_box_count(config, place)
-    found.report()
-    return config
-
-
-def check_duration(config: schema.Config, problems: Sequence[str], place: str) -> None:
-    """Checks that exactly one of the three durations is set.
-
-    Raises: ConfigError where it is not; a duration with an invalid value is in `problems` already.
-    """
-    durations = [name for name in DURATIONS if getattr(config, name) is not None]
-    if len(durations) != 1 and not any(problem.startswith(f"{name}:") for problem in problems for name in DURATIONS):
-        found = " and ".join(durations) or "none of them"
-        raise ConfigError(f"steps, examples, epochs: set exactly one (found {found}){_at(place)}")
+    return config.completed(place)
 
 
 def read_value(kind: type, name: str, text: str, flag: str) -> Any:
@@ -91,7 +64,7 @@ def read_value(kind: type, name: str, text: str, flag: str) -> Any:
 
 
 def read_section(kind: type, tree: Mapping[str, Any], path: str) -> Any:
-    """One section of a config as a dataclass of the schema, from its keys as Python values.
+    """One section of a config as its dataclass, from its keys as Python values.
 
     Args:
       kind: dataclass of the section.
@@ -105,10 +78,32 @@ def read_section(kind: type, tree: Mapping[str, Any], path: str) -> Any:
     return section
 
 
+def checked_fields(section: Any) -> dict[str, Any]:
+    """The values of a section built in Python, as the parser would give them.
+
+    Raises: ConfigError for an invalid value, ConfigErrors for several.
+    """
+    parser, hints, values = _Parser(type(section).__name__), hints_of(type(section)), {}
+    for field in dataclasses.fields(section):
+        with parser.problems.noted():
+            given = getattr(section, field.name)
+            values[field.name] = parser.value(hints[field.name], given, field.name)
+            parser.check_range(field, values[field.name], field.name, given)
+    parser.problems.report()
+    return values
+
+
+@functools.cache
+def hints_of(kind: type) -> dict[str, Any]:
+    """The types of a dataclass's fields."""
+    return typing.get_type_hints(kind)
+
+
 def to_tree(config: Any) -> Any:
     """The nested dictionaries, lists and scalars that `to_config` takes, ready for JSON."""
     if dataclasses.is_dataclass(config):
-        return {field.name: to_tree(getattr(config, field.name)) for field in dataclasses.fields(config)}
+        kind = {"kind": config.kind} if hasattr(config, "kinds") else {}
+        return kind | {field.name: to_tree(getattr(config, field.name)) for field in dataclasses.fields(config)}
     if isinstance(config, Mapping):
         return {key: to_tree(value) for key, value in config.items()}
     if isinstance(config, (tuple, list)):
@@ -133,12 +128,19 @@ def _at(place: str) -> str:
 class _Parser:
     """One walk over a mapping. Problems are added to `problems`, with `place` in every message.
 
-    Unknown keys are compared with those of `root`, the dataclass of the mapping.
+    Unknown keys are compared with those of `root`, the dataclass of the mapping, by default of a
+    whole config. `allowed` is as in `registry.outside_class`.
     """
 
-    def __init__(self, place: str, tree: Any = None, problems: Problems | None = None, root: type = schema.Config):
-        self.place, self.tree, self.root = place, tree, root
+    def __init__(self, place: str, tree: Any = None, problems: Problems | None = None, root: type | None = None,
+                 allowed: Collection[str] | None = None):
+        self.place, self.tree, self._root, self.allowed = place, tree, root, allowed
         self.problems = Problems() if problems is None else problems
+
+    @property
+    def root(self) -> type:
+        """The dataclass of the mapping."""
+        return root_section() if self._root is None else self._root
 
     def fail(self, path: str, text: str, value: Any = None) -> typing.NoReturn:
         """Raises a ConfigError for the key at `path`."""
@@ -146,14 +148,14 @@ class _Parser:
         raise ConfigError(f"{path}: {text}{_at(place)}")
 
     def dataclass(self, kind: type, tree: Any, path: str) -> Any:
-        """A section as a dataclass of the schema."""
+        """A section as its dataclass."""
         if dataclasses.is_dataclass(tree) and isinstance(tree, kind):
             return tree
         tree = self.section(tree, path)
         if not isinstance(tree, Mapping):
             self.fail(path, f"expected a section with keys {', '.join(f.name for f in dataclasses.fields(kind))}, "
                             f"got {tree!r}", tree)
-        hints = typing.get_type_hints(kind)
+        hints = hints_of(kind)
         fields = {field.name: field for field in dataclasses.fields(kind)}
         values = {}
         for key, value in tree.items():
@@ -193,6 +195,8 @@ class _Parser:
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
         if origin in (typing.Union, types.UnionType):
             return self.union(arguments, value, path)
+        if hasattr(hint, "kinds"):
+            return self.component(hint, value, path)
         if dataclasses.is_dataclass(hint):
             return self.dataclass(hint, value, path)
         if origin is Literal:
@@ -204,27 +208,49 @@ class _Parser:
         return self.scalar(hint, value, path)
 
     def union(self, arguments: tuple, value: Any, path: str) -> Any:
-        """An optional value, a section of one of several kinds, or a mapping or sequence."""
+        """An optional value, or values by name or a sequence of them."""
         if type(None) in arguments:
             if _is_none(value):
                 return None
             arguments = tuple(a for a in arguments if a is not type(None))
         if len(arguments) == 1:
             return self.value(arguments[0], value, path)
-        value = self.section(value, path)
-        if not any(map(dataclasses.is_dataclass, arguments)):  # values by name, or a sequence of them
-            by_name = isinstance(value, Mapping)
-            return self.value(next(a for a in arguments if (typing.get_origin(a) is dict) == by_name), value, path)
-        kinds = {kind: a for a in arguments for kind in typing.get_args(typing.get_type_hints(a)["kind"])}
-        if not isinstance(value, Mapping) or "kind" not in value:
-            self.fail(path, f"expected a section with a key 'kind', one of {', '.join(kinds)}", value)
-        kind = str(self.choice(tuple(kinds), value["kind"], f"{path}.kind"))
-        for key in value:
-            others = [other for other in kinds if _has_field(kinds[other], key)]
-            if others and kind not in others:
-                self.fail(f"{path}.{key}", f"is for kind={' or '.join(map(repr, others))}, not for {kind!r}",
-                          _first_raw(value[key]))
-        return self.dataclass(kinds[kind], value, path)
+        by_name = isinstance(self.section(value, path), Mapping)
+        return self.value(next(a for a in arguments if (typing.get_origin(a) is dict) == by_name), value, path)
+
+    def component(self, base: type, tree: Any, path: str) -> Any:
+        """A section of one of several kinds.
+
+        A key of another kind is an error, unless it has that kind's default: a recipe names every
+        key.
+        """
+        if isinstance(tree, base):
+            return tree
+        tree, kinds = self.section(tree, path), base.kinds
+        if not isinstance(tree, Mapping) or "kind" not in tree:
+            self.fail(path, f"expected a section with a key 'kind', one of {', '.join(kinds)}", tree)
+        kind = self.kind(base, tree["kind"], f"{path}.kind")
+        own, before = {field.name for field in dataclasses.fields(kind)}, kind_before(tree["kind"], kinds)
+        keys = {}
+        for key, value in tree.items():
+            if key == "kind" or (before is not None and is_untouched(key, value, own, before)):
+                continue
+            others = {} if key in own else fields_named(key, kinds)
+            if not others:
+                keys[key] = value
+            elif isinstance(value, Raw) or not any(to_tree(value) == to_tree(default) for default in others.values()):
+                self.fail(f"{path}.{key}", f"is for kind={' or '.join(map(repr, others))}, not for {str(tree['kind'])!r}",
+                          _first_raw(value))
+        return self.dataclass(kind, keys, path)
+
+    def kind(self, base: type, name: Any, path: str) -> type:
+        """The class of a kind, of the table or from outside as "module:Class"."""
+        if isinstance(name, str) and ":" in name:
+            try:
+                return outside_class(str(name), base, self.allowed)
+            except ConfigError as error:
+                self.fail(path, error.args[0], name)
+        return base.kinds[self.choice(tuple(base.kinds), name, path)]
 
     def section(self, value: Any, path: str) -> Any:
         """`value`, or the mapping of a section typed on the command line."""
@@ -258,7 +284,7 @@ class _Parser:
                 continue  # None removes an entry
             with self.problems.noted():
                 entries[key] = self.value(item, entry, f"{path}.{key}")
-        return entries
+        return FrozenDict(entries)
 
     def sequence(self, arguments: tuple, value: Any, path: str) -> tuple:
         """A tuple; a single value is a tuple of one."""
@@ -312,8 +338,31 @@ def _is_none(value: Any) -> bool:
     return value is None or (isinstance(value, Raw) and value.lower() == "none")
 
 
-def _has_field(kind: type, name: str) -> bool:
-    return any(field.name == name for field in dataclasses.fields(kind))
+def kind_before(kind: Any, kinds: Kinds) -> type | None:
+    """The class that a section had in the config file, where its kind was changed on the command line; else None."""
+    before = getattr(kind, "before", None) or kinds.default
+    return kinds[before] if isinstance(kind, Raw) and before in kinds and before != kind else None
+
+
+def is_untouched(key: str, value: Any, own: Collection[str], before: type) -> bool:
+    """Whether a key is to be dropped, as a setting of the kind before that was not typed on the command line.
+
+    A key that the new kind has, too, is dropped only at the default of the kind before.
+
+    Args:
+      key: of the section.
+      value: as in the config file, or as typed.
+      own: the keys of the new kind.
+      before: the class of the kind before.
+    """
+    defaults = {field.name: getattr(before(), field.name) for field in dataclasses.fields(before)}
+    return key in defaults and not isinstance(value, Raw) and (key not in own or to_tree(value) == to_tree(defaults[key]))
+
+
+def fields_named(name: str, kinds: Kinds) -> dict[str, Any]:
+    """The default of a field in each kind that has it."""
+    return {kind: getattr(declaration(), name) for kind, declaration in kinds.items()
+            if any(field.name == name for field in dataclasses.fields(declaration))}
 
 
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

@@ -149,6 +149,8 @@ def meant_by(path: str, siblings: list[str], everywhere: list[str], tree: Mappin
 def paths_of(kind: type, prefix: str = "") -> Iterator[str]:
     """The dotted path of each key of a dataclass of the schema; entries of a section of named entries as `NAME`."""
     hints = typing.get_type_hints(kind)
+    if hasattr(kind, "kinds"):
+        yield f"{prefix}kind"
     for field in dataclasses.fields(kind):
         path = f"{prefix}{field.name}"
         yield path
@@ -156,14 +158,20 @@ def paths_of(kind: type, prefix: str = "") -> Iterator[str]:
             yield from paths_of(inner, f"{path}.{ENTRY}." if entry else f"{path}.")
 
 
-def sections_of_entries(kind: type) -> set[str]:
+def sections_of_entries(kind: type, prefix: str = "") -> Iterator[str]:
     """The dotted path of each section whose entries have names of their own."""
-    return {path.rpartition(f".{ENTRY}.")[0] for path in paths_of(kind) if f".{ENTRY}." in path}
+    for name, hint in typing.get_type_hints(kind).items():
+        if typing.get_origin(hint) is dict and dataclasses.is_dataclass(typing.get_args(hint)[1]):
+            yield f"{prefix}{name}"
+        elif dataclasses.is_dataclass(hint) and not hasattr(hint, "kinds"):
+            yield from sections_of_entries(hint, f"{prefix}{name}.")
 
 
 def sections_in(hint: Any, entry: bool = False) -> Iterator[tuple[type, bool]]:
     """The dataclasses allowed by a field's type, and whether each is an entry with a name of its own."""
-    if dataclasses.is_dataclass(hint):
+    if hasattr(hint, "kinds"):
+        yield from ((declaration, entry) for declaration in hint.kinds.values())
+    elif dataclasses.is_dataclass(hint):
         yield hint, entry
     elif typing.get_origin(hint) in (typing.Union, types.UnionType):
         for argument in typing.get_args(hint):

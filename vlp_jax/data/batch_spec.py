@@ -4,11 +4,14 @@ Some arrays are in every batch. Others are there only when an objective needs th
 """
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlp_jax.config import schema
-from vlp_jax.config.targets import number_of_classes
+from vlp_jax.data.target_kinds import TargetConfig, number_of_classes
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 VIEWS = ("first_view", "second_view")  # of the same image, each with its own random draws
 PIXELS = ("image", *VIEWS)  # uint8 on the host, normalised on the devices
@@ -16,7 +19,7 @@ TARGET = "target_"  # prefix of a target's name in `data.targets`
 Shapes = dict[str, tuple[tuple[int, ...], type]]
 
 
-def device_arrays(config: schema.Config, asked: Collection[str], rows: int) -> Shapes:
+def device_arrays(config: "Experiment", asked: Collection[str], rows: int) -> Shapes:
     """Shapes and dtypes of the device arrays of a batch.
 
     Args:
@@ -57,7 +60,7 @@ def device_arrays(config: schema.Config, asked: Collection[str], rows: int) -> S
     return always | {name: others[name] for name in asked}
 
 
-def target_array(target: schema.AnyTarget, rows: int) -> tuple[tuple[int, ...], type]:
+def target_array(target: TargetConfig, rows: int) -> tuple[tuple[int, ...], type]:
     """(shape, dtype) of a target for `rows` examples."""
     if target.kind == "text":
         return (rows, target.length), np.int32

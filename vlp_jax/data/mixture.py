@@ -15,11 +15,11 @@ from collections.abc import Mapping
 import numpy as np
 from grain.experimental import index_shuffle
 
-from vlp_jax.config import schema
+from vlp_jax.data.config import MixturePartConfig, TrainSourceConfig
 from vlp_jax.data.samples import Source, fingerprint_of
 from vlp_jax.data.sources.columns import locate
 from vlp_jax.data.sources.registry import open_source
-from vlp_jax.data.text.captions import check_texts
+from vlp_jax.data.text.captions import TextsConfig, check_texts
 from vlp_jax.errors import ConfigError, DataError
 
 LARGEST_EPOCH = 2**32 - 1  # in examples: the most that the shuffle can permute
@@ -31,7 +31,7 @@ class Part:
 
     name: str
     source: Source
-    texts: schema.Texts
+    texts: TextsConfig
     share: int
 
 
@@ -104,7 +104,7 @@ def derived_seed(*seed: int) -> int:
     return int(np.random.SeedSequence(seed[0] if len(seed) == 1 else seed).generate_state(1)[0])
 
 
-def open_mixture(train: schema.TrainSource) -> Mixture:
+def open_mixture(train: TrainSourceConfig) -> Mixture:
     """Opens the sources of a config: its single source or its mixture.
 
     Raises:
@@ -128,7 +128,7 @@ def open_mixture(train: schema.TrainSource) -> Mixture:
     return Mixture(tuple(Part(name, sources[name], _texts_of(spec, train), shares[name]) for name, spec in specs.items()))
 
 
-def part_specs(train: schema.TrainSource) -> dict[str, schema.MixturePart]:
+def part_specs(train: TrainSourceConfig) -> dict[str, MixturePartConfig]:
     """The parts by name. A single source is the part with the empty name.
 
     Raises:
@@ -141,10 +141,10 @@ def part_specs(train: schema.TrainSource) -> dict[str, schema.MixturePart]:
     for name, part in train.mixture.items():
         if part.source is None:
             raise ConfigError(f"{_key(name)}.source: is missing; write KIND:PATTERN")
-    return train.mixture or {"": schema.MixturePart(source=train.source)}
+    return train.mixture or {"": MixturePartConfig(source=train.source)}
 
 
-def check_weights(specs: Mapping[str, schema.MixturePart]) -> None:
+def check_weights(specs: Mapping[str, MixturePartConfig]) -> None:
     """Checks the weights of a mixture.
 
     Raises:
@@ -157,7 +157,7 @@ def check_weights(specs: Mapping[str, schema.MixturePart]) -> None:
         raise ConfigError("data.train.mixture: at least one weight must be above 0")
 
 
-def epoch_shares(specs: Mapping[str, schema.MixturePart], lengths: Mapping[str, int]) -> dict[str, int]:
+def epoch_shares(specs: Mapping[str, MixturePartConfig], lengths: Mapping[str, int]) -> dict[str, int]:
     """Number of examples of an epoch that come from each part.
 
     Without weights, a part's share is `repeat` times its number of samples. With weights, an epoch
@@ -185,11 +185,11 @@ def epoch_shares(specs: Mapping[str, schema.MixturePart], lengths: Mapping[str, 
     return shares
 
 
-def _texts_of(part: schema.MixturePart, train: schema.TrainSource) -> schema.Texts:
+def _texts_of(part: MixturePartConfig, train: TrainSourceConfig) -> TextsConfig:
     """The text options of a part; those that it leaves unset come from `data.train`."""
-    names = [field.name for field in dataclasses.fields(schema.Texts)]
+    names = [field.name for field in dataclasses.fields(TextsConfig)]
     own = {name: getattr(part, name) for name in names}
-    return schema.Texts(**{name: getattr(train, name) if own[name] is None else own[name] for name in names})
+    return TextsConfig(**{name: getattr(train, name) if own[name] is None else own[name] for name in names})
 
 
 def _key(name: str) -> str:

@@ -10,27 +10,31 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grain
 import numpy as np
 from absl import flags
 from grain.experimental import DatasetOptions, WithOptionsIterDataset
 
-from vlp_jax.config import schema
 from vlp_jax.data.batch_spec import TARGET, VIEWS
+from vlp_jax.data.config import DataConfig
 from vlp_jax.data.images.augmentation import decode_and_augment
 from vlp_jax.data.images.boxes import View, boxes_of
+from vlp_jax.data.images.config import AugmentationConfig
 from vlp_jax.data.mixture import Mixture, Order
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_unicode, unpaired
 from vlp_jax.data.targets import Targets, rows_of_texts
 from vlp_jax.data.text.canonicalize import canonicalize
-from vlp_jax.data.text.captions import draw_caption, draw_text
+from vlp_jax.data.text.captions import TextsConfig, draw_caption, draw_text
 from vlp_jax.data.text.dependency_parses import parses_in
 from vlp_jax.data.text.packing import pack
 from vlp_jax.data.worker_processes import allow_open_files, leave_with_parent, workers_starting
 from vlp_jax.errors import DataError
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 ATTEMPTS = 100
 SHARED = 2**20  # bytes: smaller arrays go through a worker's pipe, because one in shared memory takes two open files
@@ -58,10 +62,10 @@ class TrainRows:
 
     mixture: Mixture
     preprocessor: Preprocessor
-    augmentation: schema.Augmentation
+    augmentation: AugmentationConfig
     seed: int
     inputs: tuple[str, ...] = ()
-    view_augmentation: schema.Augmentation | None = None
+    view_augmentation: AugmentationConfig | None = None
     targets: Targets | None = None
 
     def batch(self, positions: Iterable[int]) -> Batch:
@@ -123,7 +127,7 @@ class TrainRows:
         raise DataError(f"{part.source.spec}: {ATTEMPTS} bad samples in a row, the first is {bad_sample}"
                         f"{unpaired(REASONS[reason - 1], bad_sample)}")
 
-    def transform(self, sample: Sample, texts: schema.Texts, rng: np.random.Generator) -> dict[str, Any]:
+    def transform(self, sample: Sample, texts: TextsConfig, rng: np.random.Generator) -> dict[str, Any]:
         """The row of one sample: drawn text, augmented image and views, targets, boxes and parse, identities.
 
         Raises:
@@ -154,7 +158,7 @@ class TrainRows:
             found["parse"] = parses_in(sample.key, sample.metadata, sample.captions, dependencies)[caption]
         return found
 
-    def pixels(self, sample: Sample, augmentation: schema.Augmentation, rng: np.random.Generator) -> tuple[np.ndarray, View]:
+    def pixels(self, sample: Sample, augmentation: AugmentationConfig, rng: np.random.Generator) -> tuple[np.ndarray, View]:
         """Augmented pixels of a sample, [S, S, 3] uint8, and the part of the image that they show."""
         size, spec = self.preprocessor.image_size, self.preprocessor.images
         return decode_and_augment(sample.image, sample.key, size, spec, augmentation, rng)
@@ -178,12 +182,12 @@ def random_generator(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
-def input_fingerprint(config: schema.Config, mixture: Mixture) -> dict[str, Any]:
+def input_fingerprint(config: "Experiment", mixture: Mixture) -> dict[str, Any]:
     """Everything that decides which samples the k-th batch holds, by config key; stored with a checkpoint."""
     return {"seed": config.seed, "data.batch_size": config.data.batch_size, **mixture.fingerprints()}
 
 
-def allow_workers(data: schema.Data, inputs: tuple[str, ...]) -> None:
+def allow_workers(data: DataConfig, inputs: tuple[str, ...]) -> None:
     """Raises the limit of open files where `data.workers` may need it.
 
     Args:
@@ -211,7 +215,7 @@ class Batches(Iterator):
       local_rows: row numbers within a batch that this host needs; None: all.
     """
 
-    def __init__(self, rows: TrainRows, data: schema.Data, position: int = 0, local_rows: Sequence[int] | None = None):
+    def __init__(self, rows: TrainRows, data: DataConfig, position: int = 0, local_rows: Sequence[int] | None = None):
         chosen = range(data.batch_size) if local_rows is None else [int(row) for row in local_rows]
 
         def make(k: int) -> Batch:

@@ -6,21 +6,25 @@ Training, evaluation and export share it, and every checkpoint stores it.
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from vlp_jax.config import schema
 from vlp_jax.config.parse import to_tree
-from vlp_jax.data.images.boxes import boxes_of
+from vlp_jax.data.images.boxes import BoxesConfig, boxes_of
 from vlp_jax.data.images.decoding import convert_array, convert_image, decode
-from vlp_jax.data.images.preprocessing import evaluation_pixels, evaluation_view, normalise
+from vlp_jax.data.images.preprocessing import ImagesConfig, evaluation_pixels, evaluation_view, normalise
 from vlp_jax.data.samples import Reason, Sample, SampleError
 from vlp_jax.data.sources.local_files import NotRegularError, open_regular
-from vlp_jax.data.text.dependency_parses import word_edges
-from vlp_jax.data.text.tokenizer import Tokenizer, load_tokenizer
+from vlp_jax.data.text.dependency_parses import DependenciesConfig, word_edges
+from vlp_jax.data.text.tokenizer import TextConfig, Tokenizer, load_tokenizer
 from vlp_jax.errors import ConfigError
+from vlp_jax.objectives.masked_joint import HIDES_WORDS
+from vlp_jax.objectives.masked_language import MaskedLanguageConfig
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 Picture = Image.Image | np.ndarray | bytes | str | os.PathLike
 
@@ -41,10 +45,10 @@ class Preprocessor:
     """
 
     image_size: int
-    images: schema.Images
+    images: ImagesConfig
     tokenizer: Tokenizer
-    boxes: schema.Boxes | None = None
-    dependencies: schema.Dependencies | None = None
+    boxes: BoxesConfig | None = None
+    dependencies: DependenciesConfig | None = None
 
     def __call__(self, images: Picture | Sequence[Picture] | None = None,
                  texts: str | Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -144,11 +148,11 @@ class Preprocessor:
         images, text = ({key: tuple(value) if isinstance(value, list) else value for key, value in tree[part].items()}
                         for part in ("images", "text"))
         boxes, dependencies = tree.get("boxes"), tree.get("dependencies")  # older checkpoints lack them
-        return cls(tree["image_size"], schema.Images(**images), Tokenizer(tree["tokenizer"], schema.Text(**text), tree["length"]),
-                   boxes and schema.Boxes(**boxes), dependencies and schema.Dependencies(**dependencies))
+        return cls(tree["image_size"], ImagesConfig(**images), Tokenizer(tree["tokenizer"], TextConfig(**text), tree["length"]),
+                   boxes and BoxesConfig(**boxes), dependencies and DependenciesConfig(**dependencies))
 
     @classmethod
-    def from_config(cls, config: schema.Config) -> "Preprocessor":
+    def from_config(cls, config: "Experiment") -> "Preprocessor":
         """The preprocessor of an experiment.
 
         Raises:
@@ -160,9 +164,9 @@ class Preprocessor:
         if config.data.dependencies is not None:
             tokenizer.word_marks  # noqa: B018 - looked up now, so that a vocabulary without marks fails before the first batch
         for name, objective in config.objectives.items():
-            if isinstance(objective, schema.MaskedLanguage) and objective.whole_words:
+            if isinstance(objective, MaskedLanguageConfig) and objective.whole_words:
                 tokenizer.word_marks  # noqa: B018 - for the same reason
-            hides = isinstance(objective, schema.HidesWords)
+            hides = isinstance(objective, HIDES_WORDS)
             if hides and objective.mask_id is not None and objective.mask_id >= text.vocab_size:
                 raise ConfigError(f"objectives.{name}.mask_id: {objective.mask_id} is no token of model.text.vocab_size="
                                   f"{text.vocab_size}; set it to {text.vocab_size - 1} or less")

@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from vlp_jax.config import schema
 from vlp_jax.config.parse import to_tree
-from vlp_jax.config.targets import number_of_classes
 from vlp_jax.data.notifications import notice
 from vlp_jax.data.samples import Source
 from vlp_jax.data.sources.class_files import lines_of
 from vlp_jax.data.sources.columns import pick
 from vlp_jax.data.sources.filesystem import read_file
 from vlp_jax.data.subsample import evenly_spaced_samples
+from vlp_jax.data.target_kinds import ClassesConfig, NumberTargetConfig, TargetConfig, number_of_classes
 from vlp_jax.data.text.canonicalize import canonicalize
 from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.data.text.vqa_answers import vqa_scores
@@ -41,7 +40,7 @@ class Targets:
     `rows_of_texts` makes one for a whole batch.
     """
 
-    specs: dict[str, schema.AnyTarget]
+    specs: dict[str, TargetConfig]
     classes: dict[str, tuple[str, ...]]
 
     def of(self, name: str, metadata: Mapping[str, Any]) -> np.ndarray | str:
@@ -128,7 +127,7 @@ def scores_of(places: Sequence[int], classes: int, agreeing: int) -> np.ndarray:
     return scores
 
 
-def values_in(metadata: Mapping[str, Any], spec: schema.Classes) -> list[str]:
+def values_in(metadata: Mapping[str, Any], spec: ClassesConfig) -> list[str]:
     """The values of a metadata field, one or several, as canonicalized texts.
 
     Values that are empty, or neither a text nor a whole number, are left out. So are texts with
@@ -141,7 +140,7 @@ def values_in(metadata: Mapping[str, Any], spec: schema.Classes) -> list[str]:
     return [value for value in said if value.strip() and not SURROGATE.search(value)]
 
 
-def number_in(metadata: Mapping[str, Any], spec: schema.NumberTarget) -> np.ndarray:
+def number_in(metadata: Mapping[str, Any], spec: NumberTargetConfig) -> np.ndarray:
     """The standardised number in a metadata field, or in the text of the field.
 
     Returns: float32 []: (value - mean) / std; NaN where there is no number.
@@ -156,7 +155,7 @@ def number_in(metadata: Mapping[str, Any], spec: schema.NumberTarget) -> np.ndar
     return number if np.isfinite(number) else np.float32(np.nan)
 
 
-def find_targets(specs: Mapping[str, schema.AnyTarget], train: Sequence[Source], stored: Stored | None = None) -> Targets:
+def find_targets(specs: Mapping[str, TargetConfig], train: Sequence[Source], stored: Stored | None = None) -> Targets:
     """The targets of a config with their classes.
 
     The classes of a target are the stored ones, if its declaration is unchanged; otherwise those
@@ -177,9 +176,9 @@ def find_targets(specs: Mapping[str, schema.AnyTarget], train: Sequence[Source],
         kept = (stored or {}).get(name)
         if kept is not None and kept["target"] == to_tree(spec):
             classes[name] = tuple(kept["classes"])
-        elif isinstance(spec, schema.Classes) and (spec.names or spec.file):
+        elif isinstance(spec, ClassesConfig) and (spec.names or spec.file):
             classes[name] = named_classes(name, spec)
-        elif isinstance(spec, schema.Classes):
+        elif isinstance(spec, ClassesConfig):
             unknown[name] = spec
     return Targets(dict(specs), classes | dict(most_frequent(unknown, train) if unknown else ()))
 
@@ -194,7 +193,7 @@ def check_given(targets: Targets, train: Sequence[Source]) -> None:
     Raises:
       DataError: if no sample has the target.
     """
-    wanting = [name for name, spec in targets.specs.items() if not isinstance(spec, schema.Classes) or spec.names or spec.file]
+    wanting = [name for name, spec in targets.specs.items() if not isinstance(spec, ClassesConfig) or spec.names or spec.file]
     fields: set[str] = set()
     for sample in evenly_spaced_samples(train, LOOKED_AT) if wanting else ():
         fields.update(sample.metadata)
@@ -212,7 +211,7 @@ def check_given(targets: Targets, train: Sequence[Source]) -> None:
         notice(f"data warning: {text}")
 
 
-def named_classes(name: str, spec: schema.Classes) -> tuple[str, ...]:
+def named_classes(name: str, spec: ClassesConfig) -> tuple[str, ...]:
     """The classes listed in the config, or in the file that it names.
 
     Raises:
@@ -230,7 +229,7 @@ def named_classes(name: str, spec: schema.Classes) -> tuple[str, ...]:
     return classes
 
 
-def most_frequent(specs: Mapping[str, schema.Classes], train: Sequence[Source]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def most_frequent(specs: Mapping[str, ClassesConfig], train: Sequence[Source]) -> Iterator[tuple[str, tuple[str, ...]]]:
     """(name, classes) of each target, from the training data.
 
     Raises:

@@ -1,6 +1,7 @@
 """Several processes as one run: they connect, print as one, and exit together."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import re
@@ -12,7 +13,8 @@ from typing import TextIO
 
 import jax
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
+from vlp_jax.config.section import Section
 from vlp_jax.distributed.cluster_detection import Launch
 from vlp_jax.distributed.coordinator_proxy import CoordinatorProxy
 from vlp_jax.distributed.exchange import exchange, set_patience
@@ -24,8 +26,17 @@ from vlp_jax.interrupts import CTRL_C, leaving_with
 REGISTRATION = 60  # seconds for JAX to connect processes that have all come to the rendezvous
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HostsConfig(Section):
+    """Timeouts between several hosts, in seconds."""
+
+    initialization_seconds: float = between(300.0, 1.0)  # until all have connected, at the start
+    heartbeat_seconds: float = between(60.0, 2.0)  # without a heartbeat, after which a host counts as lost and the others exit
+    barrier_seconds: float = between(1800.0, 1.0)  # of barriers: checks, logged steps, checkpoints
+
+
 @contextlib.contextmanager
-def joined(launch: Launch | None, config: schema.Hosts, heeds_signals: bool = False) -> Iterator[None]:
+def joined(launch: Launch | None, config: HostsConfig, heeds_signals: bool = False) -> Iterator[None]:
     """A context in which `jax.devices()` are those of all processes.
 
     On processes other than the first, stdout is silent and each line of stderr begins with the
@@ -56,7 +67,7 @@ def joined(launch: Launch | None, config: schema.Hosts, heeds_signals: bool = Fa
         jax.distributed.shutdown()
 
 
-def connect(launch: Launch, config: schema.Hosts, heeds_signals: bool) -> CoordinatorProxy | None:
+def connect(launch: Launch, config: HostsConfig, heeds_signals: bool) -> CoordinatorProxy | None:
     """Connects all processes to JAX; all but process 0 through a proxy.
 
     CPU devices use gloo, which JAX chooses by itself.

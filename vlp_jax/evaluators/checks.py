@@ -1,16 +1,19 @@
 """Checks that a config's evaluators can measure what it names, before anything is read."""
 
 import difflib
+from typing import TYPE_CHECKING
 
-from vlp_jax.config import schema
 from vlp_jax.config.problems import Problems
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.prompts import names_in, templates_of
 from vlp_jax.evaluators.requirements import check_heads, check_negatives, check_trained
 from vlp_jax.evaluators.suite import metric_names
 
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
-def check_evaluators(config: schema.Config) -> None:
+
+def check_evaluators(config: "Experiment") -> None:
     """Checks the evaluators of a config.
 
     Raises:
@@ -31,7 +34,7 @@ def check_evaluators(config: schema.Config) -> None:
     problems.report()
 
 
-def check_best_metric(config: schema.Config) -> None:
+def check_best_metric(config: "Experiment") -> None:
     """Checks that an evaluator measures the metric by which the best checkpoints are kept.
 
     Raises:

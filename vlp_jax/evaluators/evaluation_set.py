@@ -9,8 +9,6 @@ from typing import Any
 import grain
 import numpy as np
 
-from vlp_jax.config import schema
-from vlp_jax.config.graphs import SOURCE_PROMPT
 from vlp_jax.data.images.boxes import boxes_in
 from vlp_jax.data.notifications import notice
 from vlp_jax.data.preprocessor import Preprocessor
@@ -18,8 +16,9 @@ from vlp_jax.data.sources.columns import pick
 from vlp_jax.data.sources.image_groups import ImageGroups, merged, same_image
 from vlp_jax.data.sources.registry import Sample, Source
 from vlp_jax.data.subsample import evenly_spaced_samples
+from vlp_jax.data.target_kinds import ClassTargetConfig
 from vlp_jax.data.targets import values_in
-from vlp_jax.data.text.dependency_parses import parses_in
+from vlp_jax.data.text.dependency_parses import SOURCE_PROMPT, DependenciesConfig, parses_in
 from vlp_jax.errors import DataError
 
 LOOKED_AT = 4096  # bytes at either end of an image that are compared to find equal ones
@@ -98,7 +97,7 @@ class EvaluationSet:
         for (_, caption), row in zip(pairs, rows, strict=True):
             yield {**row, "text": caption, **({"parse": parses[caption]} if parses else {})}
 
-    def parses(self, spec: schema.Dependencies | None) -> dict[str, np.ndarray]:
+    def parses(self, spec: DependenciesConfig | None) -> dict[str, np.ndarray]:
         """The parse of each caption, taken from the first image with this caption; empty without a `spec`.
 
         Raises:
@@ -174,7 +173,7 @@ def label_in(metadata: Mapping[str, Any], field: str) -> str | None:
 
     It is text or an integer; None for other values.
     """
-    values = values_in(metadata, schema.ClassTarget(field=field))
+    values = values_in(metadata, ClassTargetConfig(field=field))
     return values[0] if len(values) == 1 else None
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from vlp_jax.config import schema
 from vlp_jax.data.notifications import notice
 from vlp_jax.data.samples import NamesClasses
 from vlp_jax.data.sources.columns import pick
 from vlp_jax.errors import ConfigError, DataError
+from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.zero_shot import check_templates
 
@@ -44,7 +44,7 @@ class Classes:
     templates: tuple[str, ...]
 
 
-def zero_shot_classes(data: EvaluationSet, spec: schema.Evaluator, where: str = "") -> Classes:
+def zero_shot_classes(data: EvaluationSet, spec: EvaluatorConfig, where: str = "") -> Classes:
     """The classes of a set: all that `class_names` or the source names, else those that occur.
 
     Args:
@@ -79,7 +79,7 @@ class Found:
     templates: tuple[str, ...]
 
 
-def prompts_of(data: EvaluationSet, spec: schema.Evaluator, where: str) -> tuple[str, ...]:
+def prompts_of(data: EvaluationSet, spec: EvaluatorConfig, where: str) -> tuple[str, ...]:
     """The prompts of the evaluator, or those of the data where the evaluator has only the bare name."""
     source = data.source
     if not isinstance(source, NamesClasses) or not source.templates or tuple(spec.templates) != BARE:

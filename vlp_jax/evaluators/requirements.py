@@ -1,16 +1,21 @@
 """The encodings and heads that a config trains, which determine the possible evaluator tasks."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.evaluators.supervised import HEADS
+from vlp_jax.objectives.matching import MatchingConfig
 from vlp_jax.objectives.pretraining_module import encodings_trained
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 EMBEDDINGS = {"image_embedding", "text_embedding"}
 
 
-def check_trained(name: str, tasks: Sequence[str], config: schema.Config) -> None:
+def check_trained(name: str, tasks: Sequence[str], config: "Experiment") -> None:
     """Checks that the objectives of `config` train what the tasks measure.
 
     Args:
@@ -36,20 +41,20 @@ def check_trained(name: str, tasks: Sequence[str], config: schema.Config) -> Non
             raise ConfigError(f"{name}: {task!r} needs {need}, and there is none; possible: {', '.join(possible) or 'no task'}")
 
 
-def check_negatives(config: schema.Config) -> None:
+def check_negatives(config: "Experiment") -> None:
     """Checks that negative pairs are drawn only by embeddings that are trained.
 
     Raises:
       ConfigError: they are drawn by embeddings that no objective of `config` trains.
     """
     for name, objective in config.objectives.items():
-        drawn = isinstance(objective, schema.Matching) and objective.negatives == "similar"
+        drawn = isinstance(objective, MatchingConfig) and objective.negatives == "similar"
         if drawn and not encodings_trained(config.objectives) >= EMBEDDINGS:
             raise ConfigError(f"objectives.{name}.negatives: 'similar' draws by the embeddings of images and captions, which no "
                               "objective trains; add one, such as kind='clip', or set negatives='uniform'")
 
 
-def check_heads(name: str, spec: schema.Evaluator, config: schema.Config) -> None:
+def check_heads(name: str, spec: EvaluatorConfig, config: "Experiment") -> None:
     """Checks that the objective that an evaluator names has a head for its tasks.
 
     Args:

@@ -2,17 +2,17 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vlp_jax.config import schema
 from vlp_jax.data.samples import SampleError
 from vlp_jax.data.sources.registry import Source, open_source
 from vlp_jax.distributed.exchange import check_all_agree
 from vlp_jax.errors import DataError, EvaluationError
 from vlp_jax.evaluators.answers import ANSWER_METRICS, answers
 from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning
+from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, class_descriptions
 from vlp_jax.evaluators.matching import MATCHING_METRICS, matching
 from vlp_jax.evaluators.predictor import Predictor
@@ -34,6 +34,9 @@ from vlp_jax.evaluators.text_generator import TextGenerator
 from vlp_jax.evaluators.zero_shot import ZERO_SHOT_METRICS, zero_shot
 from vlp_jax.models.decoder.generation import BeamSearch
 
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
+
 TASK_METRICS = {"retrieval": RETRIEVAL_METRICS, "zero_shot": ZERO_SHOT_METRICS, "matching": MATCHING_METRICS,
                 "captions": CAPTION_METRICS, "classification": CLASSIFICATION_METRICS, "regression": REGRESSION_METRICS,
                 "answers": ANSWER_METRICS}
@@ -50,7 +53,7 @@ def nothing() -> None:
     """The default callback between two batches."""
 
 
-def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, predictor: Predictor, variables: Any,
+def evaluate_set(data: EvaluationSet, spec: EvaluatorConfig, predictor: Predictor, variables: Any,
                  descriptions: Descriptions, threads: int, between: Callable[[], None] = nothing,
                  text_generator: TextGenerator | None = None, heads: Mapping[str, SupervisedHead] | None = None
                  ) -> dict[str, float | str]:
@@ -110,12 +113,12 @@ def evaluate_set(data: EvaluationSet, spec: schema.Evaluator, predictor: Predict
     return results
 
 
-def beam_search_of(spec: schema.Evaluator) -> BeamSearch:
+def beam_search_of(spec: EvaluatorConfig) -> BeamSearch:
     """How an evaluator's captions and answers are generated."""
     return BeamSearch(num_beams=spec.num_beams, length_penalty=spec.length_penalty, early_stopping=spec.early_stopping)
 
 
-def check_set(data: EvaluationSet, spec: schema.Evaluator, where: str = "") -> Classes | None:
+def check_set(data: EvaluationSet, spec: EvaluatorConfig, where: str = "") -> Classes | None:
     """Checks that a set has the classes and captions that its tasks need.
 
     Args:
@@ -140,7 +143,7 @@ def paced(items: Iterable, batch_size: int, between: Callable[[], None]) -> Iter
         yield item
 
 
-def evaluate_readable(data: EvaluationSet, spec: schema.Evaluator, predictor: Predictor, variables: Any,
+def evaluate_readable(data: EvaluationSet, spec: EvaluatorConfig, predictor: Predictor, variables: Any,
                       descriptions: Descriptions, threads: int, between: Callable[[], None] = nothing,
                       **options: Any) -> tuple[EvaluationSet, dict[str, float | str]]:
     """`evaluate_set` on the samples that can be decoded, and `bad_examples`, the number of samples left out.
@@ -166,7 +169,7 @@ class EvaluationSuite:
     `run` returns metrics named `EVALUATOR/metric`, and texts under such names.
     """
 
-    def __init__(self, specs: Mapping[str, schema.Evaluator], predictor: Predictor, descriptions: Descriptions, threads: int,
+    def __init__(self, specs: Mapping[str, EvaluatorConfig], predictor: Predictor, descriptions: Descriptions, threads: int,
                  text_generator: TextGenerator | None = None, heads: Mapping[str, SupervisedHead] | None = None):
         self.text_generator, self.heads = text_generator, heads
         self.specs, self.predictor, self.descriptions, self.threads = specs, predictor, descriptions, threads
@@ -205,7 +208,7 @@ class EvaluationSuite:
         return [name for name in names if not any(key.startswith(f"{name}/") for key in row)]
 
 
-def metric_names(config: schema.Config) -> list[str]:
+def metric_names(config: "Experiment") -> list[str]:
     """Every name that `EvaluationSuite.run` can return for a config.
 
     The tasks and objectives of its evaluators are already checked.
@@ -215,7 +218,7 @@ def metric_names(config: schema.Config) -> list[str]:
                 f"{name}/{BAD_EXAMPLES}" for name in config.evaluators]
 
 
-def label_metrics(task: str, spec: schema.Evaluator, config: schema.Config) -> tuple[str, ...]:
+def label_metrics(task: str, spec: EvaluatorConfig, config: "Experiment") -> tuple[str, ...]:
     """The additional metrics of a task whose target has `several_labels`."""
     if task != "classification":
         return ()
@@ -223,7 +226,7 @@ def label_metrics(task: str, spec: schema.Evaluator, config: schema.Config) -> t
     return LABEL_METRICS if several_labels(config.data.targets[asked.target]) else ()
 
 
-def collect_descriptions(specs: Mapping[str, schema.Evaluator], train: Sequence[Source]) -> dict[str, dict[str, list[str]]]:
+def collect_descriptions(specs: Mapping[str, EvaluatorConfig], train: Sequence[Source]) -> dict[str, dict[str, list[str]]]:
     """Training captions by class, for every class field that a zero-shot evaluator uses.
 
     They are stored with the checkpoint.

@@ -6,13 +6,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from vlp_jax.config import schema
+from vlp_jax.data.target_kinds import ScoresTargetConfig, TargetConfig
 from vlp_jax.data.targets import Targets, values_in
 from vlp_jax.errors import DataError
+from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.predictor import Predictor
 from vlp_jax.metrics.classification import credits_won, f1_of_labels, mean_average_precision
 from vlp_jax.models.decoder.generation import BeamSearch
+from vlp_jax.objectives.base import ObjectiveConfig
 
 CLASSIFICATION_METRICS = tuple(f"classification_{name}" for name in ("samples", "known", "accuracy", "majority"))
 LABEL_METRICS = tuple(f"classification_{name}" for name in ("f1_micro", "f1_macro", "average_precision"))  # see `several_labels`
@@ -42,19 +44,19 @@ class SupervisedHead:
     writer: Callable[[BeamSearch], Predictor] | None = None
 
 
-Asked = TypeVar("Asked", SupervisedHead, schema.Objective)
+Asked = TypeVar("Asked", SupervisedHead, ObjectiveConfig)
 
 
-def several_labels(target: schema.AnyTarget) -> bool:
+def several_labels(target: TargetConfig) -> bool:
     """Whether each class of a sample is either fully true or not.
 
     This is so where one annotator suffices for the full score. Partial scores belong to answers:
     there are thousands of them, and one is to be given.
     """
-    return isinstance(target, schema.ScoresTarget) and target.agreeing == 1
+    return isinstance(target, ScoresTargetConfig) and target.agreeing == 1
 
 
-def supervised_metrics(data: EvaluationSet, spec: schema.Evaluator, heads: Mapping[str, SupervisedHead] | None,
+def supervised_metrics(data: EvaluationSet, spec: EvaluatorConfig, heads: Mapping[str, SupervisedHead] | None,
          asked_of: Callable[[Predictor], Predict]) -> dict[str, float]:
     """The metrics of `classification` and `regression` where these are among `spec.tasks`.
 
@@ -76,12 +78,12 @@ def supervised_metrics(data: EvaluationSet, spec: schema.Evaluator, heads: Mappi
     return results
 
 
-def head_of(task: str, spec: schema.Evaluator, heads: Mapping[str, Asked]) -> Asked:
+def head_of(task: str, spec: EvaluatorConfig, heads: Mapping[str, Asked]) -> Asked:
     """The head that the evaluator names, or the first of a kind that the task uses."""
     return heads[spec.objective] if spec.objective else next(one for one in heads.values() if one.kind in HEADS[task])
 
 
-def check_supervised(data: EvaluationSet, spec: schema.Evaluator, heads: Mapping[str, SupervisedHead] | None) -> None:
+def check_supervised(data: EvaluationSet, spec: EvaluatorConfig, heads: Mapping[str, SupervisedHead] | None) -> None:
     """Checks, before the first update of a run, that every sample has the fields that the tasks read.
 
     Raises:

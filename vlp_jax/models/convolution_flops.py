@@ -1,10 +1,11 @@
 """FLOPs of convolutional image towers for one image, forward."""
 
-from vlp_jax.config import schema
 from vlp_jax.models.towers import blocks_of
 from vlp_jax.models.vision import inception, vgg
 from vlp_jax.models.vision.convolution_towers import map_side, map_width, vgg_depths
-from vlp_jax.models.vision.resnet import EXPANSION
+from vlp_jax.models.vision.inception import InceptionConfig
+from vlp_jax.models.vision.resnet import EXPANSION, ResNetConfig
+from vlp_jax.models.vision.vgg import VggConfig
 
 
 def convolution(side: int, size: int, channels: int, wider: int) -> int:
@@ -12,12 +13,12 @@ def convolution(side: int, size: int, channels: int, wider: int) -> int:
     return 2 * side**2 * size**2 * channels * wider
 
 
-def convolution_flops(tower: schema.ResNetTower | schema.VggTower | schema.InceptionTower) -> int:
+def convolution_flops(tower: ResNetConfig | VggConfig | InceptionConfig) -> int:
     """FLOPs of the tower, by its kind."""
     return {"resnet": resnet_flops, "vgg": vgg_flops, "inception_v3": inception_flops}[tower.kind](tower)
 
 
-def convolution_tokens(tower: schema.ResNetTower | schema.VggTower | schema.InceptionTower) -> int:
+def convolution_tokens(tower: ResNetConfig | VggConfig | InceptionConfig) -> int:
     """The number of positions of the last feature map."""
     if tower.kind != "resnet":
         return map_side(tower)**2
@@ -28,7 +29,7 @@ def convolution_tokens(tower: schema.ResNetTower | schema.VggTower | schema.Ince
     return side**2
 
 
-def vgg_flops(tower: schema.VggTower) -> int:
+def vgg_flops(tower: VggConfig) -> int:
     """All convolutions, and the fully connected layers where they pool."""
     flops, channels, side = 0, 3, tower.image_size
     for stage, depth in enumerate(vgg_depths(tower)):
@@ -39,7 +40,7 @@ def vgg_flops(tower: schema.VggTower) -> int:
     return flops + 2 * hidden * (map_side(tower)**2 * map_width(tower) + hidden)
 
 
-def inception_flops(tower: schema.InceptionTower) -> int:
+def inception_flops(tower: InceptionConfig) -> int:
     """All convolutions of all branches."""
     flops, channels, side = 0, 3, tower.image_size
     for branches in inception.BLOCKS:
@@ -62,7 +63,7 @@ def branch_flops(branch: inception.Branch, channels: int, side: int, width: int)
     return flops, channels, side
 
 
-def resnet_flops(tower: schema.ResNetTower) -> int:
+def resnet_flops(tower: ResNetConfig) -> int:
     """All convolutions of a ResNet, and the products of CLIP's attention pooling."""
     (depths, bottleneck), width = blocks_of(tower), tower.width
     side = -(-tower.image_size // (2 if tower.clip else tower.stem_stride))

@@ -3,12 +3,18 @@
 They are what the model needs, not what a compiled program executes.
 """
 
-from vlp_jax.config import schema
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.convolution_flops import convolution_flops, convolution_tokens
+from vlp_jax.models.decoder.recurrent import RecurrentDecoderConfig
 from vlp_jax.models.presets import Size, patch_size_of, size_of
 from vlp_jax.models.recurrent_flops import recurrent_decoder_flops, recurrent_flops
+from vlp_jax.models.stack import StackConfig
+from vlp_jax.models.text.recurrent import RecurrentTextConfig, WordTowerConfig
 from vlp_jax.models.text.text_towers import text_width
+from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.models.towers import image_token_width, image_width
+from vlp_jax.models.vision.tower import ImageTowerConfig
+from vlp_jax.models.vision.vit import ViTConfig
 
 
 def layer_flops(size: Size, tokens: int, activation: str) -> int:
@@ -21,7 +27,7 @@ def layer_flops(size: Size, tokens: int, activation: str) -> int:
     return 8 * tokens * width**2 + 4 * tokens**2 * width + mlp_flops(size, tokens, activation)
 
 
-def stack_flops(tower: schema.Tower, size: Size, tokens: int, one_wanted: bool) -> int:
+def stack_flops(tower: StackConfig, size: Size, tokens: int, one_wanted: bool) -> int:
     """All layers of a tower.
 
     Args:
@@ -50,7 +56,7 @@ def pooling_flops(size: Size, tokens: int, activation: str) -> int:
     return 4 * width**2 + 4 * tokens * width**2 + 4 * tokens * width + mlp_flops(size, 1, activation)
 
 
-def image_flops(tower: schema.AnyImageTower, embedding_dim: int, train: bool = True, tokens: bool = True,
+def image_flops(tower: ImageTowerConfig, embedding_dim: int, train: bool = True, tokens: bool = True,
                 embedded: bool = True) -> int:
     """The image tower and its projection on one image, forward.
 
@@ -73,7 +79,7 @@ def image_flops(tower: schema.AnyImageTower, embedding_dim: int, train: bool = T
     return flops + (projection_flops(tower, size.width, embedding_dim) if embedded else 0)
 
 
-def image_tokens(tower: schema.AnyImageTower) -> int:
+def image_tokens(tower: ImageTowerConfig) -> int:
     """The number of tokens of an image, without token dropping."""
     if tower.kind == "vit":
         return (tower.image_size // patch_size_of(tower))**2 + (tower.pooling == "cls") + tower.registers
@@ -85,7 +91,7 @@ def cross_flops(width: int, queries: int, memory: int, memory_width: int) -> int
     return 4 * queries * width**2 + 4 * memory * memory_width * width + 4 * queries * memory * width
 
 
-def stem_flops(tower: schema.ImageTower, width: int, patches: int, patch: int) -> int:
+def stem_flops(tower: ViTConfig, width: int, patches: int, patch: int) -> int:
     """From pixels to tokens: one product per patch, or 3x3 convolutions."""
     if tower.stem == "patch":
         return 2 * patches * 3 * patch**2 * width
@@ -97,7 +103,7 @@ def stem_flops(tower: schema.ImageTower, width: int, patches: int, patch: int) -
     return flops + 2 * patches * channels * width
 
 
-def masked_autoencoder_flops(tower: schema.ImageTower, mask_ratio: float, decoder: Size) -> int:
+def masked_autoencoder_flops(tower: ViTConfig, mask_ratio: float, decoder: Size) -> int:
     """A masked autoencoder on one image, forward: it encodes the visible patches and decodes all of them."""
     size, patch = size_of(tower, "model.image"), patch_size_of(tower)
     patches, others = (tower.image_size // patch)**2, (tower.pooling == "cls") + tower.registers
@@ -109,13 +115,13 @@ def masked_autoencoder_flops(tower: schema.ImageTower, mask_ratio: float, decode
     return flops + 2 * patches * decoder.width * 3 * patch**2
 
 
-def text_flops(tower: schema.AnyTextTower, embedding_dim: int, tokens: bool = True, embedded: bool = True) -> int:
+def text_flops(tower: TextTowerConfig, embedding_dim: int, tokens: bool = True, embedded: bool = True) -> int:
     """The text tower and its projection on one caption, forward; an embedding look-up is not a product.
 
     `tokens` and `embedded` as in `image_flops`.
     """
-    if isinstance(tower, schema.WordTower):
-        flops = recurrent_flops(tower) if isinstance(tower, schema.RecurrentTower) else 2 * tower.length * tower.width
+    if isinstance(tower, WordTowerConfig):
+        flops = recurrent_flops(tower) if isinstance(tower, RecurrentTextConfig) else 2 * tower.length * tower.width
         return flops + (projection_flops(tower, tower.width, embedding_dim) if embedded else 0)
     size = size_of(tower, "model.text")
     count = tower.length + (tower.pooling in ("cls", "cls_end"))
@@ -125,12 +131,12 @@ def text_flops(tower: schema.AnyTextTower, embedding_dim: int, tokens: bool = Tr
     return flops + (projection_flops(tower, size.width, embedding_dim) if embedded else 0)
 
 
-def projection_flops(tower: schema.AnyImageTower | schema.AnyTextTower, width: int, embedding_dim: int) -> int:
+def projection_flops(tower: ImageTowerConfig | TextTowerConfig, width: int, embedding_dim: int) -> int:
     """From a tower's pooled vector to the shared space, for one example."""
     return 0 if tower.projection == "none" else 2 * width * embedding_dim
 
 
-def decoder_flops(config: schema.Model, pictures: int = 1, rows: int = 1, length: int | None = None,
+def decoder_flops(config: ModelConfig, pictures: int = 1, rows: int = 1, length: int | None = None,
                   memory: tuple[int, int] | None = None) -> int:
     """The decoder and its vocabulary logits on one text, forward.
 
@@ -145,7 +151,7 @@ def decoder_flops(config: schema.Model, pictures: int = 1, rows: int = 1, length
       memory: (number, width) of the tokens attended to; None: those of the image.
     """
     length, memory = length or config.text.length, memory or (image_tokens(config.image), image_token_width(config.image))
-    if isinstance(config.decoder, schema.RecurrentDecoder):
+    if isinstance(config.decoder, RecurrentDecoderConfig):
         return recurrent_decoder_flops(config, length, *memory)
     decoder, inside = config.decoder, config.decoder.kind == "in_text_tower"
     stack = config.text if inside else decoder
@@ -153,7 +159,7 @@ def decoder_flops(config: schema.Model, pictures: int = 1, rows: int = 1, length
     seen, memory_width = (memory[0] if decoder.image != "none" else 0), memory[1]
     pooling, width = 0, size.width
     logits = 2 * length * width * config.text.vocab_size
-    if decoder.image_queries:
+    if not inside and decoder.image_queries:
         queries = decoder.image_queries
         pooling = 4 * queries * width**2 + 4 * seen * memory_width * width + 4 * queries * seen * width
         seen, memory_width = queries, width

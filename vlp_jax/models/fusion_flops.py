@@ -1,19 +1,20 @@
 """FLOPs of a fusion's matrix products, from its config, like those of the towers in `flops.py`."""
 
-from vlp_jax.config import schema
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.flops import cross_flops, image_tokens, layer_flops, mlp_flops, text_flops
+from vlp_jax.models.fusion.pooled import PooledFusionConfig, VisualAttentionConfig
 from vlp_jax.models.fusions import image_grid
 from vlp_jax.models.presets import Size, size_of
 from vlp_jax.models.text.text_towers import text_tokens, text_width
 from vlp_jax.models.towers import image_token_width, image_width
 
 
-def fusion_flops(model: schema.Model) -> int:
+def fusion_flops(model: ModelConfig) -> int:
     """The fusion of one pair, forward."""
     fusion, image_token, of_text = model.fusion, image_token_width(model.image), text_width(model.text)
     if fusion.kind == "visual_attention":
         return visual_attention_flops(fusion, image_tokens(model.image), image_token, of_text)
-    if isinstance(fusion, schema.PooledFusion):
+    if isinstance(fusion, PooledFusionConfig):
         return pooled_fusion_flops(fusion, image_width(model.image) + of_text)
     if fusion.kind == "graph":
         return graph_flops(model)
@@ -38,14 +39,14 @@ def fusion_flops(model: schema.Model) -> int:
     return flops
 
 
-def pooled_fusion_flops(fusion: schema.PooledFusion, width: int) -> int:
+def pooled_fusion_flops(fusion: PooledFusionConfig, width: int) -> int:
     """A fusion of the towers' pooled vectors; `width` is the sum of their widths."""
     if fusion.kind == "gated":
         return 2 * fusion.width * 2 * width
     return 2 * (fusion.rank if fusion.kind == "bilinear" else fusion.mlp_dim) * (width + fusion.width)
 
 
-def visual_attention_flops(fusion: schema.VisualAttentionFusion, images: int, image_width: int, text_width: int) -> int:
+def visual_attention_flops(fusion: VisualAttentionConfig, images: int, image_width: int, text_width: int) -> int:
     """Visual attention of one pooled text to `images` tokens of an image.
 
     Each hop scores the tokens and sums them.
@@ -55,7 +56,7 @@ def visual_attention_flops(fusion: schema.VisualAttentionFusion, images: int, im
     return 2 * width * (images * image_width + text_width) + fusion.hops * hop
 
 
-def graph_flops(model: schema.Model) -> int:
+def graph_flops(model: ModelConfig) -> int:
     """Both graphs' nodes, and in each round messages within and across, and an MLP.
 
     Messages within a graph are products with whole adjacency matrices, and so is the pooling of an

@@ -5,19 +5,20 @@ import math
 
 import flax.linen as nn
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.flops import image_tokens
 from vlp_jax.models.fusion.attention import CoAttention, CrossAttention, MergedAttention
 from vlp_jax.models.fusion.graph import Grid
-from vlp_jax.models.fusion.graph_fusion import GraphFusion
-from vlp_jax.models.fusion.pooled import Concatenation, GatedSum, LowRankBilinear, PooledFusion, VisualAttention
+from vlp_jax.models.fusion.graph_fusion import GraphFusion, GraphFusionConfig
+from vlp_jax.models.fusion.pooled import Concatenation, GatedSum, LowRankBilinear, PooledFusion, PooledFusionConfig, VisualAttention
 from vlp_jax.models.layers.transformer import LayerOptions, Precision
 from vlp_jax.models.presets import layer_options, patch_size_of, size_of
 from vlp_jax.models.text.text_towers import text_tokens, text_width
+from vlp_jax.models.vision.tower import ImageTowerConfig
 
 
-def build_fusion(config: schema.Model, precision: Precision) -> nn.Module | None:
+def build_fusion(config: ModelConfig, precision: Precision) -> nn.Module | None:
     """The fusion of a config; None where there is none, or where the text tower's layers fuse.
 
     Raises: ConfigError for sizes that do not fit together.
@@ -25,7 +26,7 @@ def build_fusion(config: schema.Model, precision: Precision) -> nn.Module | None
     fusion = config.fusion
     if fusion is None or fusion.kind == "in_text_tower":  # the text tower has the layers
         return None
-    if isinstance(fusion, schema.PooledFusion):
+    if isinstance(fusion, PooledFusionConfig):
         return build_pooled_fusion(fusion, precision)
     if fusion.kind == "graph":
         return build_graph(config, precision)
@@ -41,7 +42,7 @@ def build_fusion(config: schema.Model, precision: Precision) -> nn.Module | None
                 fusion.scan, fusion.rematerialisation, fusion.saved, **own)
 
 
-def build_pooled_fusion(fusion: schema.PooledFusion, precision: Precision) -> PooledFusion:
+def build_pooled_fusion(fusion: PooledFusionConfig, precision: Precision) -> PooledFusion:
     """A fusion of the towers' pooled vectors; its fields are those of its config."""
     kind = {"concatenation": Concatenation, "gated": GatedSum, "bilinear": LowRankBilinear,
             "visual_attention": VisualAttention}[fusion.kind]
@@ -49,14 +50,14 @@ def build_pooled_fusion(fusion: schema.PooledFusion, precision: Precision) -> Po
     return kind(precision=precision, **fields)
 
 
-def image_grid(tower: schema.AnyImageTower) -> Grid:
+def image_grid(tower: ImageTowerConfig) -> Grid:
     """Layout of an image encoder's tokens, without token dropping."""
     if tower.kind == "vit":
         return Grid(tower.image_size // patch_size_of(tower), int(tower.pooling == "cls"), tower.registers)
     return Grid(math.isqrt(image_tokens(tower)))
 
 
-def build_graph(config: schema.Model, precision: Precision) -> GraphFusion:
+def build_graph(config: ModelConfig, precision: Precision) -> GraphFusion:
     """The graph fusion of a config.
 
     Raises: ConfigError for heads that do not divide the width, and for an image whose grid of
@@ -74,15 +75,15 @@ def build_graph(config: schema.Model, precision: Precision) -> GraphFusion:
                        box_neighbours=fusion.box_neighbours, words=fusion.words)
 
 
-def fused_width(config: schema.Model) -> int:
+def fused_width(config: ModelConfig) -> int:
     """The width of the text's tokens after fusion, or of the pooled vector of a fusion without tokens."""
-    if isinstance(config.fusion, schema.PooledFusion | schema.GraphFusion):
+    if isinstance(config.fusion, PooledFusionConfig | GraphFusionConfig):
         return config.fusion.width
     inside = config.fusion.kind == "in_text_tower"
     return text_width(config.text) if inside else size_of(config.fusion, "model.fusion").width
 
 
-def pooled_width(config: schema.Model) -> int:
+def pooled_width(config: ModelConfig) -> int:
     """The width of a fusion's pooled vector.
 
     It is twice the fused width where the vectors of two streams or graphs are concatenated.

@@ -9,9 +9,9 @@ import dataclasses
 import math
 import re
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.options import LayerOptions, Precision
+from vlp_jax.models.stack import StackConfig
 from vlp_jax.sharding.divisors import nearest_words
 
 
@@ -133,7 +133,7 @@ def patch_size_of(tower) -> int:
     return int(match.group(1))
 
 
-def layer_options(tower: schema.Stack, section: str, precision: Precision, causal: bool = False,
+def layer_options(tower: StackConfig, section: str, precision: Precision, causal: bool = False,
                   cross_attention: bool = False) -> LayerOptions:
     """The layer options of a tower's config."""
     size = size_of(tower, section)

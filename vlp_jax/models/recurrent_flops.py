@@ -1,7 +1,8 @@
 """FLOPs of the matrix products of recurrent networks for one caption, forward."""
 
-from vlp_jax.config import schema
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.decoder.recurrent import STATES
+from vlp_jax.models.text.recurrent import RecurrentTextConfig
 from vlp_jax.models.towers import image_width
 
 GATES = {"lstm": 4, "gru": 3}
@@ -12,7 +13,7 @@ def cell_flops(kind: str, width: int, hidden: int) -> int:
     return 2 * GATES[kind] * hidden * (width + hidden)
 
 
-def recurrent_flops(tower: schema.RecurrentTower) -> int:
+def recurrent_flops(tower: RecurrentTextConfig) -> int:
     """A recurrent text encoder: its cells in each direction, and pooling."""
     kind, ways = "gru" if tower.kind == "gru" else "lstm", 1 + (tower.kind == "bidirectional_lstm")
     flops = sum(tower.length * ways * cell_flops(kind, width, tower.width // ways)
@@ -21,7 +22,7 @@ def recurrent_flops(tower: schema.RecurrentTower) -> int:
     return flops + 2 * tower.length * tower.width * pooling
 
 
-def recurrent_decoder_flops(config: schema.Model, length: int, tokens: int, seen: int) -> int:
+def recurrent_decoder_flops(config: ModelConfig, length: int, tokens: int, seen: int) -> int:
     """A recurrent decoder and its vocabulary logits.
 
     The image is an input before the text, or its tokens are attended to before each text token.

@@ -1,23 +1,26 @@
 """The towers of the `model` section of a config, and their widths."""
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.decoder.recurrent import RecurrentDecoder
-from vlp_jax.models.decoder.transformer import TextDecoder
+from vlp_jax.models.config import ModelConfig
+from vlp_jax.models.decoder.recurrent import RecurrentDecoder, RecurrentDecoderConfig
+from vlp_jax.models.decoder.transformer import TextDecoder, TextDecoderConfig
+from vlp_jax.models.fusion.in_text_tower import InTextTowerConfig
 from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.presets import layer_options, size_of
 from vlp_jax.models.text.lm_head import WordHead
-from vlp_jax.models.text.recurrent import BagOfWords, RecurrentText
+from vlp_jax.models.text.recurrent import BagOfWords, RecurrentText, WordTowerConfig
 from vlp_jax.models.text.text_towers import build_word_tower, needs_transformer
+from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.models.text.transformer import TextMode, TextTransformer
 from vlp_jax.models.vision.convolution_towers import build_inception, build_vgg, map_width, pooled_width
 from vlp_jax.models.vision.inception import Inception
-from vlp_jax.models.vision.resnet import EXPANSION, SIZES, ClipResNet, Convolutions, ResNet
+from vlp_jax.models.vision.resnet import EXPANSION, SIZES, ClipResNet, Convolutions, ResNet, ResNetConfig
+from vlp_jax.models.vision.tower import ImageTowerConfig
 from vlp_jax.models.vision.vgg import Vgg
 from vlp_jax.models.vision.vit import ViT, build_vit
 
 
-def build_image_tower(tower: schema.AnyImageTower, precision: Precision) -> ViT | ResNet | ClipResNet | Vgg | Inception:
+def build_image_tower(tower: ImageTowerConfig, precision: Precision) -> ViT | ResNet | ClipResNet | Vgg | Inception:
     """An image encoder, called with (image, train, tokens).
 
     Raises: ConfigError for sizes that do not fit together.
@@ -26,7 +29,7 @@ def build_image_tower(tower: schema.AnyImageTower, precision: Precision) -> ViT 
     return build(tower, precision)
 
 
-def build_resnet(tower: schema.ResNetTower, precision: Precision) -> ResNet | ClipResNet:
+def build_resnet(tower: ResNetConfig, precision: Precision) -> ResNet | ClipResNet:
     """The ResNet of a config.
 
     Raises: ConfigError for an unknown depth and for sizes that do not fit together.
@@ -48,7 +51,7 @@ def build_resnet(tower: schema.ResNetTower, precision: Precision) -> ResNet | Cl
     return ClipResNet(depths, parts, tower.width, tower.heads, tower.image_size, tower.output_dim)
 
 
-def blocks_of(tower: schema.ResNetTower) -> tuple[tuple[int, ...], bool]:
+def blocks_of(tower: ResNetConfig) -> tuple[tuple[int, ...], bool]:
     """The number of blocks of each stage, and whether they are bottlenecks.
 
     Raises: ConfigError for a depth that is not in He et al.
@@ -59,7 +62,7 @@ def blocks_of(tower: schema.ResNetTower) -> tuple[tuple[int, ...], bool]:
     return tower.blocks or depths, bottleneck
 
 
-def image_token_width(tower: schema.AnyImageTower) -> int:
+def image_token_width(tower: ImageTowerConfig) -> int:
     """The width of an image encoder's tokens."""
     if tower.kind == "vit":
         return size_of(tower, "model.image").width
@@ -69,20 +72,20 @@ def image_token_width(tower: schema.AnyImageTower) -> int:
     return tower.width * 2**(len(depths) - 1) * (EXPANSION if bottleneck else 1)
 
 
-def image_width(tower: schema.AnyImageTower) -> int:
+def image_width(tower: ImageTowerConfig) -> int:
     """The width of an image encoder's pooled vector."""
     if tower.kind in ("vgg", "inception_v3"):
         return pooled_width(tower)
     return tower.output_dim if tower.kind == "resnet" and tower.clip else image_token_width(tower)
 
 
-def build_text_tower(tower: schema.AnyTextTower, precision: Precision) -> TextTransformer | RecurrentText | BagOfWords:
+def build_text_tower(tower: TextTowerConfig, precision: Precision) -> TextTransformer | RecurrentText | BagOfWords:
     """A text encoder, called with (text, mask, train, tokens).
 
     Raises: ConfigError for sizes that do not fit together, and for a pooled token that attends to
       no text.
     """
-    if isinstance(tower, schema.WordTower):
+    if isinstance(tower, WordTowerConfig):
         return build_word_tower(tower, precision)
     if tower.causal and tower.pooling in ("cls", "first"):
         raise ConfigError(f"model.text.pooling: {tower.pooling!r} precedes the text and attends to none of it with "
@@ -98,13 +101,13 @@ def build_text_tower(tower: schema.AnyTextTower, precision: Precision) -> TextTr
         stochastic_depth=tower.stochastic_depth, scan=tower.scan, rematerialisation=tower.rematerialisation, saved=tower.saved)
 
 
-def build_decoder(config: schema.Model, precision: Precision) -> TextDecoder | RecurrentDecoder | WordHead:
+def build_decoder(config: ModelConfig, precision: Precision) -> TextDecoder | RecurrentDecoder | WordHead:
     """The decoder, or its language-model head where its layers are the text tower's.
 
     Raises: ConfigError for parts that do not fit together.
     """
     decoder, on_tower = config.decoder, config.decoder.kind == "on_text_tower"
-    if isinstance(decoder, schema.RecurrentDecoder):
+    if isinstance(decoder, RecurrentDecoderConfig):
         return RecurrentDecoder(cell=decoder.kind, vocab_size=config.text.vocab_size, embedding_width=decoder.embedding_width,
                                 width=decoder.width, depth=decoder.depth, image=decoder.image,
                                 attention_width=decoder.attention_width, dropout=decoder.dropout, precision=precision)
@@ -125,7 +128,7 @@ def build_decoder(config: schema.Model, precision: Precision) -> TextDecoder | R
                        rematerialisation=decoder.rematerialisation, saved=decoder.saved)
 
 
-def check_decoder_on_tower(config: schema.Model) -> None:
+def check_decoder_on_tower(config: ModelConfig) -> None:
     """Checks that the text tower's tokens depend on no later ones and are as many as the text's.
 
     Raises: ConfigError where they are not.
@@ -139,11 +142,11 @@ def check_decoder_on_tower(config: schema.Model) -> None:
             raise ConfigError(f"model.decoder.{key}: {getattr(decoder, key)!r} is for kind='transformer', which reads words itself")
 
 
-def grounded_mode(fusion: schema.TextTowerFusion) -> TextMode:
+def grounded_mode(fusion: InTextTowerConfig) -> TextMode:
     """The text tower's mode as image-grounded encoder."""
     return TextMode("encode_token" if fusion.start_token else None, cross_attention=True)
 
 
-def decode_mode(decoder: schema.Decoder) -> TextMode:
+def decode_mode(decoder: TextDecoderConfig) -> TextMode:
     """The text tower's mode as decoder."""
     return TextMode("decode_token" if decoder.start_token else None, decoder.image == "cross_attention", True, decoder.own)

@@ -4,14 +4,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.decoder.packed_rows import PackedRows
+from vlp_jax.models.decoder.recurrent import RecurrentDecoderConfig
 from vlp_jax.models.fusion.attention import FusedEncoding
 from vlp_jax.models.fusions import build_fusion
 from vlp_jax.models.layers.attention import Cache
 from vlp_jax.models.layers.transformer import Encoding, Precision
 from vlp_jax.models.text.text_towers import needs_transformer, text_width
+from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.models.towers import (
     build_decoder,
     build_image_tower,
@@ -20,6 +22,7 @@ from vlp_jax.models.towers import (
     grounded_mode,
     image_width,
 )
+from vlp_jax.models.vision.tower import ImageTowerConfig
 from vlp_jax.sharding.layout import constrain
 
 
@@ -29,7 +32,7 @@ class VisionLanguageModel(nn.Module):
     Each method can be called alone through `module.apply(variables, ..., method="encode_image")`.
     """
 
-    config: schema.Model
+    config: ModelConfig
     precision: Precision
 
     def setup(self):
@@ -115,7 +118,7 @@ class VisionLanguageModel(nn.Module):
           packed: segments of rows that hold several texts.
         Returns: float32 [B, L, V].
         """
-        if isinstance(self.config.decoder, schema.RecurrentDecoder):
+        if isinstance(self.config.decoder, RecurrentDecoderConfig):
             return self.decoder(text, memory, train)
         if self.config.decoder.kind == "in_text_tower":
             return self.written(text, mask, memory, train)
@@ -137,7 +140,7 @@ class VisionLanguageModel(nn.Module):
           position: int32 scalar, position of the first of them.
           memory: the image's Encoding, only in the first call, which may have no tokens (n = 0).
         """
-        if isinstance(self.config.decoder, schema.RecurrentDecoder):
+        if isinstance(self.config.decoder, RecurrentDecoderConfig):
             return self.decoder(text, memory, cached=True)
         cache = Cache(position, self.config.text.length)
         if self.config.decoder.kind == "in_text_tower":
@@ -166,7 +169,7 @@ def as_memory(fused: FusedEncoding) -> Encoding:
     return Encoding(fused.tokens, fused.mask, fused.pooled)
 
 
-def embedding_dim(config: schema.Model) -> int:
+def embedding_dim(config: ModelConfig) -> int:
     """Width of the shared space.
 
     Raises: ConfigError where a tower without projection has another width.
@@ -180,7 +183,7 @@ def embedding_dim(config: schema.Model) -> int:
     return dim
 
 
-def build_projection(tower: schema.AnyImageTower | schema.AnyTextTower, dim: int, precision: Precision) -> nn.Module | None:
+def build_projection(tower: ImageTowerConfig | TextTowerConfig, dim: int, precision: Precision) -> nn.Module | None:
     """The linear map from a tower's pooled [B, D] to the shared [B, dim]; None for a tower without one."""
     if tower.projection == "none":
         return None

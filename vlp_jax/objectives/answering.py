@@ -1,21 +1,36 @@
 """Generated answers to a fused image and text: generative question answering, and dialogue replies."""
 
+import dataclasses
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
 from vlp_jax.data.batch_spec import TARGET
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.flops import decoder_flops
 from vlp_jax.models.fusion.attention import FusedEncoding
 from vlp_jax.models.fusions import fused_width
 from vlp_jax.models.text.text_towers import text_tokens
 from vlp_jax.models.vision_language import VisionLanguageModel
-from vlp_jax.objectives.base import Loss
+from vlp_jax.objectives.base import Loss, ObjectiveConfig
 from vlp_jax.objectives.captioning import WordPrediction, token_losses
 
 NOT_LISTED = -1e6  # added to the score of an answer whose first token is too unlikely to be ranked in full
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnsweringConfig(ObjectiveConfig):
+    """A target text, token by token, by `model.decoder` from the fused image and text of `model.fusion`."""
+
+    target: str = ""  # its name in `data.targets`; required
+    label_smoothing: float = between(0.0, 0.0, 0.999)
+    unigram: Literal["running", "batch"] = "running"  # as in CaptioningObjective
+    shortlist: int = between(32, 1)  # evaluation: number of answers, by their first tokens, that are ranked in full
+    length: int | None = between(None, 2)  # of the target; None: filled in when a config is loaded
 
 
 class Answering(WordPrediction):
@@ -42,7 +57,7 @@ class Answering(WordPrediction):
     def inputs(self) -> tuple[str, ...]:
         return (TARGET + self.target,)
 
-    def flops(self, model: schema.Model, batch: int) -> int:
+    def flops(self, model: ModelConfig, batch: int) -> int:
         return batch * decoder_flops(model, length=self.length, memory=(text_tokens(model.text), fused_width(model)))
 
     @nn.compact

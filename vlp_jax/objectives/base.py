@@ -3,6 +3,7 @@
 They have their own heads, and declare their needs.
 """
 
+import dataclasses
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -10,7 +11,42 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
+from vlp_jax.config.registry import Kinds
+from vlp_jax.config.section import Component
+from vlp_jax.models.config import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig(Component):
+    """The weight of an objective, and its schedule. Fields shared by all objectives."""
+
+    kinds: ClassVar[Kinds] = Kinds({
+        "clip": "vlp_jax.objectives.contrastive:SoftmaxContrastiveConfig",
+        "siglip": "vlp_jax.objectives.contrastive:SigmoidContrastiveConfig",
+        "triplet": "vlp_jax.objectives.triplet:TripletConfig",
+        "momentum_contrastive": "vlp_jax.objectives.momentum_contrastive:MomentumContrastiveConfig",
+        "matching": "vlp_jax.objectives.matching:MatchingConfig",
+        "masked_language": "vlp_jax.objectives.masked_language:MaskedLanguageConfig",
+        "captioning": "vlp_jax.objectives.captioning:CaptioningConfig",
+        "masked_autoencoder": "vlp_jax.objectives.masked_autoencoder:MaskedAutoencoderConfig",
+        "simclr": "vlp_jax.objectives.simclr:ImageViewsConfig",
+        "masked_image": "vlp_jax.objectives.masked_image:MaskedImageConfig",
+        "masked_joint": "vlp_jax.objectives.masked_joint:MaskedJointConfig",
+        "classification": "vlp_jax.objectives.supervised:ClassificationConfig",
+        "regression": "vlp_jax.objectives.supervised:RegressionConfig",
+        "answering": "vlp_jax.objectives.answering:AnsweringConfig",
+    })
+
+    weight: float = between(1.0, 0.0)
+    weight_start: int = between(0, 0)  # updates with weight 0 at the start
+    weight_warmup: int = between(0, 0)  # updates over which the weight then grows from 0
+    weight_end: int | None = between(None, 1)  # updates after which the weight is 0
+
+    @property
+    def planned(self) -> bool:
+        """Whether its weight changes during a run."""
+        return bool(self.weight_start or self.weight_warmup or self.weight_end)
 
 
 @flax.struct.dataclass
@@ -92,7 +128,7 @@ class Objective(nn.Module):
         """Whether activations are dropped: where there is a "dropout" rng, as in a train step."""
         return self.has_rng("dropout")
 
-    def flops(self, model: schema.Model, batch: int) -> int:
+    def flops(self, model: ModelConfig, batch: int) -> int:
         """FLOPs of the forward matrix products on a batch, without those of the encodings that it needs."""
         return 0
 
@@ -101,7 +137,7 @@ class Objective(nn.Module):
         return params
 
 
-def weight_at(config: schema.Weighted, updates: jax.Array | None) -> float | jax.Array:
+def weight_at(config: ObjectiveConfig, updates: jax.Array | None) -> float | jax.Array:
     """The weight of an objective after a number of updates.
 
     Args:

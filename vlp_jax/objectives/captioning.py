@@ -3,15 +3,27 @@
 The image is used where the decoder has a memory.
 """
 
+import dataclasses
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vlp_jax.config.fields import between
 from vlp_jax.models.vision_language import VisionLanguageModel
-from vlp_jax.objectives.base import Loss, Objective
+from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.tokens import entropy_of, log_likelihood, mean_where, rows_of_text
 
 FADING = 0.999  # decay of the counts of tokens per batch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CaptioningConfig(ObjectiveConfig):
+    """Each token of the text from those before it, by `model.decoder`."""
+
+    label_smoothing: float = between(0.0, 0.0, 0.999)
+    unigram: Literal["running", "batch"] = "running"  # tokens counted for `unigram_entropy`; microbatches need "batch"
 
 
 def token_losses(logits: jax.Array, text: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,18 +1,64 @@
 """Contrastive objectives: a contrastive loss with a learned scale (and bias), on the embeddings of a batch."""
 
+import dataclasses
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.flops import image_flops
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
-from vlp_jax.objectives.base import Loss, Objective
+from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.contrastive_blocks import CHUNK, loss_and_accuracy
 from vlp_jax.objectives.contrastive_losses import sigmoid_contrastive, softmax_contrastive, top1_accuracy
 from vlp_jax.objectives.mixup import mixed, neighbour
 from vlp_jax.objectives.pair_losses import PairLoss, SigmoidPairs, SoftmaxPairs
 from vlp_jax.sharding.collectives import Exchange
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScaledConfig(ObjectiveConfig):
+    """Fields shared by objectives with a learned scale of cosines.
+
+    The learned parameter is the logarithm of the scale (CLIP), or its inverse (ALBEF). The inverse
+    changes by the learning rate itself: at 1e-4 it goes from 0.07 to 0.02 in 500 updates instead of
+    12,500.
+    """
+
+    scale_parameter: Literal["log_scale", "temperature"] = "log_scale"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ContrastiveConfig(ScaledConfig):
+    """Fields shared by the two contrastive objectives."""
+
+    positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # a pair that shares one is positive
+    implementation: Literal["dense", "chunked", "ring"] = "dense"  # how pairs are computed; results are equal
+    chunk_size: int = between(1024, 1)  # chunked and ring: texts that a device processes at once
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SoftmaxContrastiveConfig(ContrastiveConfig):
+    """InfoNCE in both directions (Radford et al. 2021)."""
+
+    initial_scale: float = between(1 / 0.07, 1e-6)  # multiplies cosine similarities
+    minimum_scale: float = between(1.0, 1e-6)
+    maximum_scale: float = between(100.0, 1e-6)
+    label_smoothing: float = between(0.0, 0.0, 0.999)
+    mixup: float = between(0.0, 0.0)  # x of the weight from Beta(x, x) that mixes images and losses in pairs; 0: none
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SigmoidContrastiveConfig(ContrastiveConfig):
+    """Pairwise sigmoid loss (Zhai et al. 2023)."""
+
+    initial_scale: float = between(10.0, 1e-6)
+    minimum_scale: float = between(1.0, 1e-6)
+    maximum_scale: float = between(1e6, 1e-6)
+    initial_bias: float = -10.0
 
 
 def shared_positives(batch: dict[str, jax.Array], kinds: tuple[str, ...]) -> jax.Array:
@@ -84,7 +130,7 @@ class ContrastiveObjective(ScaledObjective):
     def trains(self) -> tuple[str, ...]:
         return ContrastiveObjective.needs
 
-    def flops(self, model: schema.Model, batch: int) -> int:
+    def flops(self, model: ModelConfig, batch: int) -> int:
         return 2 * batch**2 * embedding_dim(model)
 
     def in_blocks(self, pairs: PairLoss, encodings: dict, batch: dict[str, jax.Array], scale: jax.Array,
@@ -121,7 +167,7 @@ class SoftmaxContrastive(ContrastiveObjective):
     def reads_pixels(self) -> bool:
         return self.mixup > 0
 
-    def flops(self, model: schema.Model, batch: int) -> int:
+    def flops(self, model: ModelConfig, batch: int) -> int:
         pairs = super().flops(model, batch)
         return 2 * pairs + batch * image_flops(model.image, embedding_dim(model), tokens=False) if self.mixup else pairs
 

@@ -1,19 +1,32 @@
 """Masked autoencoding: reconstruction of masked patches' pixels from the visible patches (He et al. 2022)."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.flops import masked_autoencoder_flops
 from vlp_jax.models.layers.positions import sincos2d
 from vlp_jax.models.layers.transformer import Transformer
 from vlp_jax.models.options import LayerOptions
 from vlp_jax.models.presets import Size, patch_size_of
 from vlp_jax.models.vision_language import VisionLanguageModel
-from vlp_jax.objectives.base import Loss, Objective
+from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedAutoencoderConfig(ObjectiveConfig):
+    """Regression of the pixels of masked patches from the visible ones (He et al. 2022)."""
+
+    mask_ratio: float = between(0.75, 0.01, 0.99)
+    decoder_width: int = between(512, 4)
+    decoder_depth: int = between(8, 1)
+    decoder_heads: int = between(16, 1)
 
 
 class MaskedAutoencoder(Objective):
@@ -33,7 +46,7 @@ class MaskedAutoencoder(Objective):
     takes_packed = True  # no text is used
     reads_pixels = True
 
-    def flops(self, model: schema.Model, batch: int) -> int:
+    def flops(self, model: ModelConfig, batch: int) -> int:
         decoder = Size(self.decoder_width, self.decoder_depth, self.decoder_heads, 4 * self.decoder_width)
         return batch * masked_autoencoder_flops(model.image, self.mask_ratio, decoder)
 

@@ -1,20 +1,42 @@
 """Masked image modelling: prediction of the codes of masked patches (Bao et al. 2022, "BEiT")."""
 
+import dataclasses
+from typing import Literal
+
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.flops import image_flops
 from vlp_jax.models.presets import layer_options, patch_size_of, size_of
 from vlp_jax.models.quantizer import patch_codes, random_codebook
 from vlp_jax.models.text.lm_head import WordHead
 from vlp_jax.models.vision_language import VisionLanguageModel
-from vlp_jax.objectives.base import Loss, Objective
+from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.block_masking import hidden_patches
 from vlp_jax.objectives.tokens import entropy_of, log_likelihood
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedPatchesConfig(ObjectiveConfig):
+    """Fields shared by the objectives that predict the codes of masked patches (Bao et al. 2022)."""
+
+    image_rate: float = between(0.4, 0.01, 0.99)  # fraction of masked patches
+    smallest_block: int = between(16, 1)  # smallest area of the masked rectangles, in patches
+    codes: int = between(8192, 2)  # of a random-projection quantizer (Chiu et al. 2022)
+    code_width: int = between(16, 1)  # width of its projection of a patch
+    codebook_seed: int = between(0, 0, 2**31 - 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedImageConfig(MaskedPatchesConfig):
+    """The codes of masked patches from the visible ones."""
+
+    kind: Literal["masked_image"] = "masked_image"
 
 
 @flax.struct.dataclass
@@ -65,11 +87,11 @@ class MaskedImage(Objective):
     reads_pixels = True
     takes_packed = True  # no text is used
 
-    def flops(self, model: schema.Model, batch: int) -> int:
+    def flops(self, model: ModelConfig, batch: int) -> int:
         width = size_of(model.image, "model.image").width
         return batch * (image_flops(model.image, 0, embedded=False) + self.coding_flops(model, width))
 
-    def coding_flops(self, model: schema.Model, width: int) -> int:
+    def coding_flops(self, model: ModelConfig, width: int) -> int:
         """The head on the masked patches' tokens, and a third of the quantizer.
 
         The quantizer has no backward pass.

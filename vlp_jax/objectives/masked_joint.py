@@ -1,18 +1,36 @@
 """Masked multimodal modelling of patches and tokens at once (Singh et al. 2022, "FLAVA", section 3.2)."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.flops import image_flops, text_flops
 from vlp_jax.models.fusion_flops import fusion_flops
 from vlp_jax.models.fusions import fused_width
 from vlp_jax.models.text.text_towers import text_width
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss
-from vlp_jax.objectives.masked_image import MaskedImage, code_loss
-from vlp_jax.objectives.masked_language import masked_loss, masked_text, unigram_entropy, word_logits
+from vlp_jax.objectives.masked_image import MaskedImage, MaskedPatchesConfig, code_loss
+from vlp_jax.objectives.masked_language import MaskedLanguageConfig, masked_loss, masked_text, unigram_entropy, word_logits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedJointConfig(MaskedPatchesConfig):
+    """Masked patches and masked tokens at once, from a fusion (Singh et al. 2022)."""
+
+    rate: float = between(0.15, 0.0, 1.0)  # of the text's tokens; this and the following fields as in MaskedLanguage
+    keep_first: bool = True
+    keep_last: bool = True
+    mask_id: int | None = between(None, 0)
+    tied: bool = False
+    whole_words: bool = False
+
+
+HIDES_WORDS = MaskedLanguageConfig | MaskedJointConfig
 
 
 class MaskedJoint(MaskedImage):
@@ -42,7 +60,7 @@ class MaskedJoint(MaskedImage):
     def inputs(self) -> tuple[str, ...]:
         return ("word_start",) if self.whole_words else ()
 
-    def flops(self, model: schema.Model, batch: int) -> int:
+    def flops(self, model: ModelConfig, batch: int) -> int:
         width, text = fused_width(model), text_width(model.text)
         towers = image_flops(model.image, 0, embedded=False) + text_flops(model.text, 0, embedded=False)
         words = 2 * model.text.length * text * (width + model.text.vocab_size)

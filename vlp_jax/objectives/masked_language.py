@@ -1,12 +1,15 @@
 """Masked language modelling: masked tokens from the others and from the image (Devlin et al. 2019, section 3.1)."""
 
+import dataclasses
+
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.flops import text_flops
 from vlp_jax.models.fusion_flops import fusion_flops
 from vlp_jax.models.fusions import fused_width
@@ -14,8 +17,23 @@ from vlp_jax.models.presets import layer_options
 from vlp_jax.models.text.lm_head import WordHead
 from vlp_jax.models.text.text_towers import needs_transformer, text_width
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
-from vlp_jax.objectives.base import Loss, Objective, grown
+from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig, grown
 from vlp_jax.objectives.tokens import entropy_of, kl_divergence, log_likelihood, mean_where
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedLanguageConfig(ObjectiveConfig):
+    """Masked tokens from the others, and from the image (Devlin et al. 2019)."""
+
+    with_image: bool = True
+    rate: float = between(0.15, 0.0, 1.0)  # of the tokens, of which 80% are masked, 10% replaced and 10% unchanged
+    keep_first: bool = True  # the start token is never selected
+    keep_last: bool = True  # the end token is never selected
+    mask_id: int | None = between(None, 0)  # None: the last id of `model.text.vocab_size`, beyond the tokenizer's
+    tied: bool = False  # the output embeddings are those of the text tower
+    whole_words: bool = False  # select all tokens of a word together (Cui et al. 2019); `rate` is then of words
+    alpha: float = between(0.0, 0.0, 1.0)  # weight of the EMA model's predictions (Li et al. 2021, equation 7)
+    alpha_warmup: int = between(0, 0)  # updates over which alpha grows from 0
 
 
 @flax.struct.dataclass
@@ -96,7 +114,7 @@ class MaskedLanguage(Objective):
     def teacher_needs(self) -> tuple[str, ...]:
         return self.needs if self.uses_teacher else ()
 
-    def flops(self, model: schema.Model, batch: int) -> int:
+    def flops(self, model: ModelConfig, batch: int) -> int:
         text = text_width(model.text)
         width = fused_width(model) if self.with_image else text
         flops = 2 * model.text.length * text * (width + model.text.vocab_size)

@@ -1,20 +1,40 @@
 """Image-text matching: binary classification of fused pairs (Li et al. 2021, "ALBEF", section 3.2, equation 3)."""
 
+import dataclasses
 import functools
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.fusion_flops import fusion_flops
 from vlp_jax.models.layers.transformer import Encoding
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
-from vlp_jax.objectives.base import Loss, Objective
+from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.contrastive import shared_positives
 from vlp_jax.objectives.contrastive_losses import cosines
 from vlp_jax.sharding.layout import constrain
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MatchingConfig(ObjectiveConfig):
+    """Image-text matching, a binary classification of pairs (Li et al. 2021)."""
+
+    negatives: Literal["similar", "uniform"] = "similar"  # uniform needs no embeddings
+    # Multiplies the cosines in the softmax that draws similar negatives; None: the scale learned by a contrastive objective so far
+    negative_scale: float | None = between(1 / 0.07, 0.0)
+    negative_floor: float = between(0.0, 0.0, 1.0)  # added to each probability of that softmax
+    # The replaced part of a negative pair; both: each image with a negative text, and each text with a negative image
+    negatives_from: Literal["both", "text", "image"] = "both"
+    # Probability that a pair is replaced by a negative one; None: each is classified as it is, and with each negative part
+    negative_rate: float | None = between(None, 0.0, 1.0)
+    # cross_entropy: of a head with two outputs. binary_cross_entropy and hinge: of a head with one, the log-odds, or a score with
+    # zero loss beyond a margin of 1.
+    loss: Literal["cross_entropy", "binary_cross_entropy", "hinge"] = "cross_entropy"
 
 
 class Matching(Objective):
@@ -55,7 +75,7 @@ class Matching(Objective):
     def trains(self) -> tuple[str, ...]:
         return ("image", "text")  # the embeddings only select negatives
 
-    def flops(self, model: schema.Model, batch: int) -> int:
+    def flops(self, model: ModelConfig, batch: int) -> int:
         similarity = 2 * batch**2 * embedding_dim(model) // 3 if self.negatives == "similar" else 0  # without a backward pass
         questions = 1 if self.negative_rate is not None else 3 if self.negatives_from == "both" else 2
         return questions * batch * fusion_flops(model) + similarity

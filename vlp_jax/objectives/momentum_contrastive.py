@@ -1,17 +1,35 @@
 """Contrastive learning against the EMA model, with a queue and soft targets (Li et al. 2021, "ALBEF")."""
 
+import dataclasses
+from typing import Literal
+
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
 from vlp_jax.objectives.base import Loss, grown
-from vlp_jax.objectives.contrastive import ScaledObjective
+from vlp_jax.objectives.contrastive import ScaledConfig, ScaledObjective
 from vlp_jax.objectives.contrastive_losses import cosines
 from vlp_jax.sharding.layout import constrain
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MomentumContrastiveConfig(ScaledConfig):
+    """InfoNCE against the EMA model's embeddings and a queue, with soft targets (Li et al. 2021)."""
+
+    positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # a candidate that shares one is positive
+    initial_scale: float = between(1 / 0.07, 1e-6)
+    minimum_scale: float = between(1.0, 1e-6)
+    maximum_scale: float = between(1000.0, 1e-6)
+    queue: int = between(65_536, 1)  # pairs kept, at least a batch
+    alpha: float = between(0.4, 0.0, 1.0)  # weight of the EMA model's similarities in the targets
+    alpha_warmup: int = between(0, 0)  # updates over which alpha grows from 0
+    teacher_dropout: bool = False  # whether the EMA model drops activations as the trained one does
 
 
 @flax.struct.dataclass
@@ -96,7 +114,7 @@ class MomentumContrastive(ScaledObjective):
     couples_batch = True
     couples_through = needs
 
-    def flops(self, model: schema.Model, batch: int) -> int:
+    def flops(self, model: ModelConfig, batch: int) -> int:
         return 4 * 2 * batch * (batch + self.queue) * embedding_dim(model)
 
     @nn.compact

@@ -1,14 +1,19 @@
 """Checks of the settings that packed texts are compatible with."""
 
+from typing import TYPE_CHECKING
+
 from jax.sharding import Mesh
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.decoder.transformer import TextDecoderConfig
 from vlp_jax.objectives.pretraining_module import build_objectives
 from vlp_jax.sharding.mesh import check_batch
 
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
-def check_packing(config: schema.Config, mesh: Mesh) -> None:
+
+def check_packing(config: "Experiment", mesh: Mesh) -> None:
     """Checks a config with packed texts; one without passes.
 
     Raises: ConfigError where something needs a row for each text, MeshError where windows do not
@@ -26,11 +31,11 @@ def check_packing(config: schema.Config, mesh: Mesh) -> None:
     check_batch(config.data.batch_size // window, mesh, f"data.text.packing: data.batch_size / {window}, the number of windows,")
 
 
-def needing_a_row_each(config: schema.Config) -> list[str]:
+def needing_a_row_each(config: "Experiment") -> list[str]:
     """The settings that need a row of its own for each text."""
     objectives, decoder = build_objectives(config.objectives), config.model.decoder
     found = [f"objectives.{name}" for name, objective in objectives.items() if not objective.takes_packed]
     settings = [] if decoder is None else [("kind", decoder.kind != "transformer")]
-    if isinstance(decoder, schema.Decoder):
+    if isinstance(decoder, TextDecoderConfig):
         settings += [("image", decoder.image == "prefix"), ("text_prefix", decoder.text_prefix > 0)]
     return found + [f"model.decoder.{key}={getattr(decoder, key)!r}" for key, wrong in settings if wrong]

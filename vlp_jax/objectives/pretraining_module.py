@@ -7,17 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vlp_jax.config import schema
 from vlp_jax.data import batch_spec
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.config import ModelConfig
+from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.decoder.generation import BeamSearch, written
-from vlp_jax.models.decoder.transformer import Decoding
+from vlp_jax.models.decoder.transformer import Decoding, TextDecoderConfig
 from vlp_jax.models.fusions import fused_width
 from vlp_jax.models.layers.transformer import Encoding, Precision
 from vlp_jax.models.towers import image_token_width
 from vlp_jax.models.vision_language import VisionLanguageModel, as_memory
 from vlp_jax.objectives.answering import Answering
-from vlp_jax.objectives.base import Loss, Objective, weight_at
+from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig, weight_at
 from vlp_jax.objectives.captioning import Captioning, token_losses
 from vlp_jax.objectives.contrastive import ScaledObjective, SigmoidContrastive, SoftmaxContrastive
 from vlp_jax.objectives.masked_autoencoder import MaskedAutoencoder
@@ -47,8 +48,8 @@ class PretrainingModule(nn.Module):
     Variables: `params/model/...` and `params/objectives_NAME/...`.
     """
 
-    model_config: schema.Model
-    objectives_config: dict[str, schema.Objective]
+    model_config: ModelConfig
+    objectives_config: dict[str, ObjectiveConfig]
     precision: Precision
 
     def setup(self):
@@ -213,12 +214,12 @@ class PretrainingModule(nn.Module):
         return written(next_logits, memory, start, length, end, padding, search)
 
 
-def has_prefix(decoder: schema.AnyDecoder) -> bool:
+def has_prefix(decoder: DecoderConfig) -> bool:
     """Whether the decoder is trained with a bidirectional prefix of each text."""
-    return isinstance(decoder, schema.Decoder) and decoder.text_prefix > 0
+    return isinstance(decoder, TextDecoderConfig) and decoder.text_prefix > 0
 
 
-def needs_behind(config: schema.Model, needs: set[str]) -> set[str]:
+def needs_behind(config: ModelConfig, needs: set[str]) -> set[str]:
     """The encodings from which those in `needs` are computed: the inputs of the fusion and of the decoder.
 
     Raises: ConfigError where there is no fusion, or no decoder.
@@ -234,7 +235,7 @@ def needs_behind(config: schema.Model, needs: set[str]) -> set[str]:
     return of_fusion | {name for name, wanted in seen.items() if wanted}
 
 
-def check_decoder(config: schema.Model, objectives: dict[str, schema.Objective]) -> None:
+def check_decoder(config: ModelConfig, objectives: dict[str, ObjectiveConfig]) -> None:
     """Checks the width of what one decoder attends to, to caption images and to answer from fused pairs.
 
     Raises: ConfigError where the two widths differ, since one matrix projects both.
@@ -249,7 +250,7 @@ def check_decoder(config: schema.Model, objectives: dict[str, schema.Objective])
                           "both must have one width")
 
 
-def build_objectives(configs: dict[str, schema.Objective]) -> dict[str, Objective]:
+def build_objectives(configs: dict[str, ObjectiveConfig]) -> dict[str, Objective]:
     """One objective module per entry; its fields are those of the config.
 
     The config's kind and its weight, with its schedule, are no fields of the module.
@@ -257,7 +258,7 @@ def build_objectives(configs: dict[str, schema.Objective]) -> dict[str, Objectiv
     return {name: KINDS[config.kind](**_fields(config)) for name, config in configs.items()}
 
 
-def asked_inputs(configs: dict[str, schema.Objective]) -> tuple[str, ...]:
+def asked_inputs(configs: dict[str, ObjectiveConfig]) -> tuple[str, ...]:
     """The arrays of a batch that these objectives need and that are not in every batch, sorted."""
     asked = set()
     for objective in build_objectives(configs).values():
@@ -265,7 +266,7 @@ def asked_inputs(configs: dict[str, schema.Objective]) -> tuple[str, ...]:
     return tuple(sorted(asked))
 
 
-def encodings_trained(configs: dict[str, schema.Objective]) -> set[str]:
+def encodings_trained(configs: dict[str, ObjectiveConfig]) -> set[str]:
     """The names of the encodings of `PretrainingModule.encode` that these objectives train."""
     return {name for objective in build_objectives(configs).values() for name in objective.trains}
 
@@ -277,6 +278,6 @@ def constrain_parameters(objectives: dict[str, Objective], params: dict) -> dict
     return {**params, **constrained}
 
 
-def _fields(config: schema.Objective) -> dict:
-    not_of_the_module = {"kind", *(field.name for field in dataclasses.fields(schema.Weighted))}
+def _fields(config: ObjectiveConfig) -> dict:
+    not_of_the_module = {"kind", *(field.name for field in dataclasses.fields(ObjectiveConfig))}
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name not in not_of_the_module}

@@ -1,15 +1,29 @@
 """Contrastive learning between two views of an image (Chen et al. 2020, "SimCLR")."""
 
+import dataclasses
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.options import Precision
 from vlp_jax.models.towers import image_width
 from vlp_jax.models.vision_language import VisionLanguageModel, unit
-from vlp_jax.objectives.base import Loss, Objective
+from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.contrastive_losses import cosines, cross_entropy
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageViewsConfig(ObjectiveConfig):
+    """Contrastive loss between two views of each image (Chen et al. 2020), as in SLIP (Mu et al. 2022)."""
+
+    temperature: float = between(0.1, 1e-6)
+    hidden_dim: int = between(4096, 1)  # of the projection head
+    output_dim: int = between(256, 1)
+    first: Literal["image", "first_view"] = "image"  # first_view: two views next to the image, both by `data.view_augmentation`
 
 
 class ImageViews(Objective):
@@ -41,7 +55,7 @@ class ImageViews(Objective):
     def couples_through(self) -> tuple[str, ...]:
         return self.needs
 
-    def flops(self, model: schema.Model, batch: int) -> int:
+    def flops(self, model: ModelConfig, batch: int) -> int:
         head = image_width(model.image) * self.hidden_dim + self.hidden_dim**2 + self.hidden_dim * self.output_dim
         return 2 * 2 * batch * head + 3 * 2 * batch**2 * self.output_dim
 

@@ -1,17 +1,21 @@
 """Objectives that predict a target from a sample's metadata: a class, scores of classes, or a number."""
 
+import dataclasses
+from typing import Literal
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
 from vlp_jax.data.batch_spec import TARGET
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.fusions import pooled_width
 from vlp_jax.models.target_head import TargetHead
 from vlp_jax.models.text.text_towers import text_width
 from vlp_jax.models.towers import image_width
 from vlp_jax.models.vision_language import VisionLanguageModel
-from vlp_jax.objectives.base import Loss, Objective
+from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.supervised_losses import (
     binary_losses,
     binary_reference,
@@ -28,6 +32,35 @@ from vlp_jax.sharding.layout import constrain
 
 FADING = 0.999  # decay of the sums of targets per batch
 PARTS = {"image": "image_pooled", "text": "text_pooled", "fused": "fused"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SupervisedConfig(ObjectiveConfig):
+    """Fields shared by the objectives that predict a target of `data.targets`."""
+
+    target: str = ""  # its name there; required
+    features: Literal["image", "text", "fused"] = "fused"  # the tower's pooled vector, or a fusion of both
+    hidden_dim: int | None = between(None, 1)  # of a hidden layer with a norm; None: the head is linear
+    dropout: float = between(0.0, 0.0, 1.0)  # of the input of the head's last layer
+    initial_bias: float = 0.0  # of the head's last layer; a low one suits scores that are mostly 0
+    prior: Literal["running", "batch"] = "running"  # targets counted for `reference`; microbatches need "batch"
+    outputs: int | None = between(None, 1)  # of the head; None: as the target has, filled in when a config is loaded
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassificationConfig(SupervisedConfig):
+    """Prediction of a class."""
+
+    loss: Literal["softmax", "binary", "hinge"] = "softmax"  # softmax and hinge: of one class; binary: of scores of all
+    label_smoothing: float = between(0.0, 0.0, 0.999)  # softmax
+    margin: float = between(1.0, 0.0)  # hinge
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RegressionConfig(SupervisedConfig):
+    """Prediction of a number, with the squared error."""
+
+    kind: Literal["regression"] = "regression"
 
 
 class Supervised(Objective):
@@ -59,7 +92,7 @@ class Supervised(Objective):
     def inputs(self) -> tuple[str, ...]:
         return (TARGET + self.target,)
 
-    def flops(self, model: schema.Model, batch: int) -> int:
+    def flops(self, model: ModelConfig, batch: int) -> int:
         width = {"image": lambda: image_width(model.image), "text": lambda: text_width(model.text),
                  "fused": lambda: pooled_width(model)}[self.features]()
         hidden = self.hidden_dim

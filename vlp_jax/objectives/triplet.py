@@ -1,13 +1,26 @@
 """Hinge losses with a margin between matched and unmatched pairs (Faghri et al. 2018, "VSE++")."""
 
+import dataclasses
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
-from vlp_jax.objectives.base import Loss, Objective
+from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.contrastive import shared_positives
 from vlp_jax.objectives.contrastive_losses import cosines, top1_accuracy
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TripletConfig(ObjectiveConfig):
+    """Hinge loss with a margin between matched and unmatched pairs (Faghri et al. 2018)."""
+
+    margin: float = between(0.2, 0.0)  # of cosines
+    negatives: Literal["hardest", "all"] = "hardest"  # of a batch: only the nearest, or the sum over all within the margin
+    positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # a pair that shares one is no negative
 
 
 class Triplet(Objective):
@@ -31,7 +44,7 @@ class Triplet(Objective):
     couples_batch = True
     couples_through = needs
 
-    def flops(self, model: schema.Model, batch: int) -> int:
+    def flops(self, model: ModelConfig, batch: int) -> int:
         return 2 * batch**2 * embedding_dim(model)
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:

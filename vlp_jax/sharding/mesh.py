@@ -3,16 +3,18 @@
 Its sizes come from the config, and its arrangement from the devices' topology.
 """
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
+from vlp_jax.config.section import Section
 from vlp_jax.errors import MeshError
 from vlp_jax.sharding.divisors import nearest_words
 
@@ -21,7 +23,27 @@ MESH_AXES = ("data", "fsdp", "tensor")
 AUTO = (AxisType.Auto,) * len(MESH_AXES)  # XLA chooses the sharding where the rules leave it open
 
 
-def build_mesh(config: schema.Mesh, devices: Sequence[jax.Device] | None = None) -> Mesh:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig(Section):
+    """The device mesh, and the sharding of parameters over it.
+
+    One size may be -1; it takes the remaining devices. `data` and `fsdp` divide the batch. `fsdp`
+    also divides parameters, their moments and their EMA; `tensor` divides attention heads, MLPs and
+    the vocabulary. A rule is a logical axis and the mesh axes that it is sharded over, if any:
+    ("vocab",), ("embed", "fsdp").
+    """
+
+    data: int = between(-1, -1)
+    fsdp: int = between(1, -1)
+    tensor: int = between(1, -1)
+    dcn_data: int = between(-1, -1)  # TPU slices that `data` spans, with `fsdp` over the others; -1: as many as possible
+    strategy: Literal["data", "fsdp", "tensor", "fsdp+tensor"] | None = None  # a preset of rules; None: by the sizes above
+    rules: tuple[tuple[str, ...], ...] = ()  # take precedence over the preset's
+    # Parameters with fewer elements (in one layer) are replicated; only `tensor` still divides heads and MLPs.
+    replicate_below: int = between(65_536, 0)
+
+
+def build_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The mesh over `devices`.
 
     Without a -1, the product of the sizes may be less than the number of devices; the first ones
@@ -50,7 +72,7 @@ def build_mesh(config: schema.Mesh, devices: Sequence[jax.Device] | None = None)
     return Mesh(placed, MESH_AXES, axis_types=AUTO)
 
 
-def abstract_mesh(config: schema.Mesh, devices: int | None = None) -> AbstractMesh:
+def abstract_mesh(config: MeshConfig, devices: int | None = None) -> AbstractMesh:
     """The mesh over a number of devices that need not exist.
 
     Args:
@@ -64,7 +86,7 @@ def abstract_mesh(config: schema.Mesh, devices: int | None = None) -> AbstractMe
     return AbstractMesh(tuple(sizes.values()), MESH_AXES, axis_types=AUTO)
 
 
-def mesh_sizes(config: schema.Mesh, devices: int) -> dict[str, int]:
+def mesh_sizes(config: MeshConfig, devices: int) -> dict[str, int]:
     """The size of each mesh axis.
 
     Raises:
@@ -85,7 +107,7 @@ def mesh_sizes(config: schema.Mesh, devices: int) -> dict[str, int]:
     return sizes
 
 
-def sizes_across_slices(config: schema.Mesh, sizes: Sequence[int], devices: Sequence[Any]) -> tuple[int, int, int]:
+def sizes_across_slices(config: MeshConfig, sizes: Sequence[int], devices: Sequence[Any]) -> tuple[int, int, int]:
     """The number of slices that each mesh axis spans.
 
     Raises:

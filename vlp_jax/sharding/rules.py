@@ -5,10 +5,9 @@ from typing import Any
 
 from jax.sharding import AbstractMesh, Mesh
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.sharding.layout import Layout, Rules
-from vlp_jax.sharding.mesh import MESH_AXES
+from vlp_jax.sharding.mesh import MESH_AXES, MeshConfig
 
 BATCH: Rules = (("batch", ("data", "fsdp")),)
 # Parameters are sharded along the width, the one axis that every large one has, and gathered where they are used
@@ -30,7 +29,7 @@ PRESETS: dict[str, Rules] = {
 LOGICAL_AXES = tuple(dict.fromkeys(axis for axis, _ in PRESETS["fsdp+tensor"]))
 
 
-def build_layout(config: schema.Mesh, mesh: Mesh | AbstractMesh) -> Layout:
+def build_layout(config: MeshConfig, mesh: Mesh | AbstractMesh) -> Layout:
     """The layout on `mesh` that a config describes.
 
     Without a strategy the rules are those of "fsdp+tensor": a mesh axis of size 1 divides nothing.

@@ -4,15 +4,17 @@ With accumulation only one microbatch at a time is in memory. Microbatch i of k 
 starting at row i, so that each microbatch is spread over all devices.
 """
 
-from typing import Any
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
+from vlp_jax.config.section import Section
 from vlp_jax.data.batch_spec import PIXELS
-from vlp_jax.data.images.preprocessing import normalise
+from vlp_jax.data.images.preprocessing import ImagesConfig, normalise
 from vlp_jax.errors import ConfigError
 from vlp_jax.objectives.pretraining_module import PretrainingModule, build_objectives
 from vlp_jax.sharding.layout import constrain
@@ -20,11 +22,24 @@ from vlp_jax.sharding.parameter_sharding import path_of
 from vlp_jax.training.freeze import is_frozen_norm
 from vlp_jax.training.state import TrainState
 
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
+
 Metrics = dict[str, jax.Array]
 TEACHER = 1  # folded into the key of a step for the dropout of the teacher
 
 
-def loss_gradients(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AccumulationConfig(Section):
+    """Gradient accumulation over `microbatches` equal parts of a batch."""
+
+    microbatches: int = between(1, 1)
+    # Negatives of losses that compare examples. batch: the whole batch, by a second forward pass, with exactly the gradients of
+    # one batch. microbatch: cheaper, but a different loss.
+    negatives: Literal["batch", "microbatch"] = "batch"
+
+
+def loss_gradients(config: "Experiment", module: PretrainingModule, state: TrainState, batch: dict,
                    key: jax.Array) -> tuple[dict, Metrics, dict]:
     """Gradients, metrics and updated collections of one batch.
 
@@ -45,12 +60,12 @@ def loss_gradients(config: schema.Config, module: PretrainingModule, state: Trai
     return *by_mean(config, module, state, batch, key), state.collections
 
 
-def prepare(batch: dict, images: schema.Images) -> dict:
+def prepare(batch: dict, images: ImagesConfig) -> dict:
     """The batch with its uint8 pixels normalised, on the device."""
     return {name: normalise(value, images.mean, images.std) if name in PIXELS else value for name, value in batch.items()}
 
 
-def at_once(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
+def at_once(config: "Experiment", module: PretrainingModule, state: TrainState, batch: dict,
             key: jax.Array) -> tuple[dict, Metrics, dict]:
     """Gradients, metrics and updated collections of one batch in a single forward and backward pass."""
     batch = with_teacher(config, module, state, prepare(batch, config.data.images), key)
@@ -65,7 +80,7 @@ def at_once(config: schema.Config, module: PretrainingModule, state: TrainState,
     return gradients, metrics, dict(collections)
 
 
-def with_teacher(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict, key: jax.Array) -> dict:
+def with_teacher(config: "Experiment", module: PretrainingModule, state: TrainState, batch: dict, key: jax.Array) -> dict:
     """The batch with the outputs of the teacher (the EMA parameters) under the key `teacher`.
 
     The batch is returned unchanged where no objective uses a teacher. The teacher has dropout only
@@ -84,7 +99,7 @@ def with_teacher(config: schema.Config, module: PretrainingModule, state: TrainS
     return {**batch, "teacher": lessons}
 
 
-def by_mean(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
+def by_mean(config: "Experiment", module: PretrainingModule, state: TrainState, batch: dict,
             key: jax.Array) -> tuple[dict, Metrics]:
     """Mean over the microbatches of gradients and metrics.
 
@@ -104,7 +119,7 @@ def by_mean(config: schema.Config, module: PretrainingModule, state: TrainState,
     return jax.lax.scan(add, zeros, parts)[0]
 
 
-def by_encodings(config: schema.Config, module: PretrainingModule, state: TrainState, batch: dict,
+def by_encodings(config: "Experiment", module: PretrainingModule, state: TrainState, batch: dict,
                  key: jax.Array) -> tuple[dict, Metrics]:
     """Gradients of the batch, exact also for losses that couple its examples.
 
@@ -168,7 +183,7 @@ def join(tree: Any) -> Any:
     return jax.tree.map(lambda x: constrain(rearrange(x, "k b ... -> (b k) ..."), ("batch", *[None] * (x.ndim - 2))), tree)
 
 
-def check_accumulation(config: schema.Config) -> None:
+def check_accumulation(config: "Experiment") -> None:
     """Checks that the config's microbatches and objectives fit together.
 
     Raises:
@@ -198,7 +213,7 @@ def check_accumulation(config: schema.Config) -> None:
 OF_THE_BATCH = {"targets": "prior", "unigram": "unigram"}  # collection: the objective's setting that makes it unnecessary
 
 
-def check_collections(config: schema.Config, collections: dict) -> None:
+def check_collections(config: "Experiment", collections: dict) -> None:
     """Checks that microbatches change no variable that training computes from the batch, as BatchNorm does.
 
     Args:

@@ -6,7 +6,7 @@ Errors in the config are found here, before any file is written.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax
 import flax.linen as nn
@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vlp_jax.config import schema
 from vlp_jax.data.batch_spec import device_arrays
 from vlp_jax.data.cores import available_cores, workers_for
 from vlp_jax.data.images.augmentation import check_augmentation
@@ -35,8 +34,11 @@ from vlp_jax.evaluators.text_generator import TextGenerator
 from vlp_jax.models.decoder.generation import BeamSearch
 from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.text.text_towers import embedding_width
+from vlp_jax.models.text.tower import TextTowerConfig
+from vlp_jax.objectives.answering import AnsweringConfig
 from vlp_jax.objectives.packing import check_packing
 from vlp_jax.objectives.pretraining_module import PretrainingModule, asked_inputs, check_decoder
+from vlp_jax.objectives.supervised import SupervisedConfig
 from vlp_jax.sharding.layout import Layout, layout_in_use
 from vlp_jax.sharding.mesh import batch_sharding, build_mesh, check_batch, check_microbatch
 from vlp_jax.sharding.process_rows import HostRows
@@ -49,6 +51,9 @@ from vlp_jax.training.regularizers import check_regularizers
 from vlp_jax.training.schedule import build_schedule, total_steps
 from vlp_jax.training.state import abstract_state, boxed_parameters, create_state, is_word_table
 from vlp_jax.training.step import build_train_step
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 SLOW_READING = 20.0  # seconds, after which a message names what is being read before the first step
 
@@ -75,7 +80,7 @@ class Update:
 class Run(Update):
     """All parts of one training run."""
 
-    config: schema.Config
+    config: "Experiment"
     layout: Layout
     host_rows: HostRows
     mixture: Mixture
@@ -169,7 +174,7 @@ class Run(Update):
         return {"params": state.params, **state.collections} if state.ema is None else state.ema_variables
 
 
-def build_module(config: schema.Config, compute: str | None = None) -> PretrainingModule:
+def build_module(config: "Experiment", compute: str | None = None) -> PretrainingModule:
     """The module that a config describes, hashable; `compute` overrides its compute dtype."""
     precision = Precision(jnp.dtype(compute or config.precision.compute))
     return PretrainingModule(config.model, flax.core.freeze(config.objectives), precision)
@@ -213,9 +218,9 @@ def build_heads(module: PretrainingModule, predictor: Predictor, targets: Target
         return predictor_of(lambda variables, batch: module.apply(variables, name, batch, start[0], end[0], padding, search,
                                                                  method="write_answers"))
 
-    def head(name: str, objective: schema.Supervised | schema.AnsweringObjective) -> SupervisedHead:
+    def head(name: str, objective: SupervisedConfig | AnsweringConfig) -> SupervisedHead:
         candidates, writes = None, None
-        if isinstance(objective, schema.AnsweringObjective):
+        if isinstance(objective, AnsweringConfig):
             answers = targets.classes[objective.target]
             candidates = ranked_answers(objective.target, answers, predictor.preprocessor.tokenizer, objective.length)
             writes = functools.partial(writer, name)
@@ -226,7 +231,7 @@ def build_heads(module: PretrainingModule, predictor: Predictor, targets: Target
         return SupervisedHead(objective.kind, predictor_of(predict), objective.target, targets, writes)
 
     return {name: head(name, objective) for name, objective in module.objectives_config.items()
-            if isinstance(objective, schema.Supervised | schema.AnsweringObjective)}
+            if isinstance(objective, SupervisedConfig | AnsweringConfig)}
 
 
 def with_layout(function: Callable, layout: Layout) -> Callable:
@@ -239,18 +244,18 @@ def with_layout(function: Callable, layout: Layout) -> Callable:
     return traced
 
 
-def example_batch(config: schema.Config, rows: int = 2) -> dict[str, jax.Array]:
+def example_batch(config: "Experiment", rows: int = 2) -> dict[str, jax.Array]:
     """A batch of zeros (True for bool) in the shapes of the config, to initialise the module with."""
     arrays = shapes_of_batch(config, rows)
     return {name: jnp.full(shape, dtype is bool, dtype) for name, (shape, dtype) in arrays.items()}
 
 
-def shapes_of_batch(config: schema.Config, rows: int = 2) -> dict[str, tuple[tuple[int, ...], type]]:
+def shapes_of_batch(config: "Experiment", rows: int = 2) -> dict[str, tuple[tuple[int, ...], type]]:
     """{name: (shape, dtype)} of the arrays of a batch that go to the devices."""
     return device_arrays(config, asked_inputs(config.objectives), rows)
 
 
-def build_run(config: schema.Config) -> Run:
+def build_run(config: "Experiment") -> Run:
     """The run that a config describes.
 
     Raises:
@@ -276,7 +281,7 @@ def build_run(config: schema.Config) -> Run:
                preprocessor=preprocessor, steps=steps, words=word_vectors(config.model.text, preprocessor, update.shapes.params))
 
 
-def word_vectors(tower: schema.AnyTextTower, preprocessor: Preprocessor, params: Any) -> WordVectors | None:
+def word_vectors(tower: TextTowerConfig, preprocessor: Preprocessor, params: Any) -> WordVectors | None:
     """The initial values of the text tower's embeddings, where the config names a file; else None.
 
     Raises:
@@ -296,7 +301,7 @@ def vector_arrays(words: WordVectors | None) -> tuple[np.ndarray, np.ndarray] | 
     return None if words is None else (words.vectors, words.found)
 
 
-def check_reached(config: schema.Config, steps: int) -> None:
+def check_reached(config: "Experiment", steps: int) -> None:
     """Checks that everything with a start step starts before the run ends.
 
     Raises:
@@ -309,7 +314,7 @@ def check_reached(config: schema.Config, steps: int) -> None:
             raise ConfigError(f"{name}: {start} is never reached, the run has {steps} steps")
 
 
-def check_batches(config: schema.Config, mesh: jax.sharding.Mesh) -> None:
+def check_batches(config: "Experiment", mesh: jax.sharding.Mesh) -> None:
     """Checks that the batch and each microbatch divide over the mesh, and runs `check_packing`.
 
     Raises:
@@ -321,7 +326,7 @@ def check_batches(config: schema.Config, mesh: jax.sharding.Mesh) -> None:
     check_packing(config, mesh)
 
 
-def build_update(config: schema.Config, layout: Layout, steps: int) -> Update:
+def build_update(config: "Experiment", layout: Layout, steps: int) -> Update:
     """The update of a run of `steps` steps. It needs no data and, for shapes alone, no devices.
 
     Raises:

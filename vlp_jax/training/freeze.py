@@ -12,7 +12,7 @@ from vlp_jax.sharding.parameter_sharding import path_of
 
 
 def is_frozen(name: str, frozen: Sequence[str]) -> bool:
-    """Whether one of the regexes `frozen` of `schema.Optimizer` is found in the path of a parameter."""
+    """Whether one of the regexes `frozen` of `OptimizerConfig` is found in the path of a parameter."""
     return any(re.search(pattern, name) for pattern in frozen)
 
 

@@ -3,16 +3,33 @@
 The decision is made on the device, so that the host does not wait for each step.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
+from vlp_jax.config.section import Section
 from vlp_jax.errors import TrainingError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GuardConfig(Section):
+    """Handling of an update with a non-finite loss or gradient, or with a spike.
+
+    A skipped update leaves parameters, moments and EMA unchanged; its batch counts as consumed.
+    """
+
+    non_finite: Literal["stop", "skip"] = "stop"  # stop: ends the run, with a message naming the last good checkpoint
+    spike_factor: float | None = between(None, 1.0)  # skip above this multiple of the running mean; None: never
+    spike_of: Literal["gradient_norm", "loss"] = "gradient_norm"
+    spike_decay: float = between(0.99, 0.0, 0.999999)  # of the running mean over updates that were not skipped
+    spike_after: int = between(100, 1)  # updates before spikes are detected; early ones are noisy
+    maximum_skips: int = between(20, 1)  # in a row; one more ends the run
 
 
 @flax.struct.dataclass
@@ -39,12 +56,12 @@ def fresh_guard() -> GuardState:
     return GuardState(zero, zero, zero, jnp.zeros((), jnp.float32))
 
 
-def skips_updates(config: schema.Guard) -> bool:
+def skips_updates(config: GuardConfig) -> bool:
     """Whether an update is ever skipped; the state holds a GuardState then."""
     return config.non_finite == "skip" or config.spike_factor is not None
 
 
-def guarded(config: schema.Guard, before: Any, after: Any, metrics: dict[str, jax.Array]) -> tuple[Any, dict[str, jax.Array]]:
+def guarded(config: GuardConfig, before: Any, after: Any, metrics: dict[str, jax.Array]) -> tuple[Any, dict[str, jax.Array]]:
     """The state after an update, or the one before it with the step counted if the update is skipped.
 
     Args:
@@ -85,7 +102,7 @@ def chosen(accepted: jax.Array, after: Any, before: Any) -> Any:
                         is_leaf=is_schedule)
 
 
-def check_skips(config: schema.Guard, consecutive: float, step: int, last_good: Callable[[], str]) -> None:
+def check_skips(config: GuardConfig, consecutive: float, step: int, last_good: Callable[[], str]) -> None:
     """Checks that not too many updates in a row were skipped.
 
     Args:

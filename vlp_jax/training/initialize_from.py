@@ -3,13 +3,18 @@
 import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.config import schema, to_tree
+from vlp_jax.config import to_tree
+from vlp_jax.config.fields import between
+from vlp_jax.config.section import Section
+from vlp_jax.data.config import DataConfig
 from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.target_kinds import ClassesConfig
 from vlp_jax.distributed.exchange import broadcast_from_primary, wait_on_cpu
 from vlp_jax.errors import CheckpointError, ConfigError
 from vlp_jax.printing import safe_print as print
@@ -22,8 +27,35 @@ from vlp_jax.training.resize_parameters import Shapes, as_here, change_of, depth
 from vlp_jax.training.restore import find_step, restore_config, restore_variables
 from vlp_jax.training.state import TrainState, running_statistics
 
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
+
 MODEL = "^model/"
 GROUPS = 8  # most groups of parameters that a line names
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainedConfig(Section):
+    """Parameters that a new run takes from another run; a resumed run ignores it.
+
+    Either workdir or stage is set. Layers may be scanned in one run and not in the other. Position
+    embeddings of patches are resampled for another image size. Of those of text, the first are
+    taken where texts are shorter here; where they are longer, freshly initialised ones are
+    appended. A stack has as many layers here as there, or patterns select as many
+    (`/layer_[0-5]/`).
+    """
+
+    workdir: str | None = None  # of the other run
+    stage: str | None = None  # an earlier stage of the same training (see configs/staged.py)
+    step: int | None = between(None, 1)  # None: its latest checkpoint
+    ema: bool | None = None  # take the EMA parameters; None: where the run has them
+    # Regexes of the parameters taken, by their names here, where both runs have them. Empty: all of the model, and those of an
+    # objective with the same name, kind and shapes in both (a scale, a bias, a head for the same target).
+    parameters: tuple[str, ...] = ()
+
+    def validate(self, where: str, experiment: Any) -> Iterator[str]:
+        if (self.workdir is None) == (self.stage is None):
+            yield f"{where}: set either workdir, the folder of a run, or stage, an earlier stage"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +98,7 @@ def find_origins(run: Run, workdir: str) -> list[Origin]:
     return [find_origin(name, spec, run, workdir) for name, spec in run.config.pretrained.items()]
 
 
-def find_origin(name: str, spec: schema.Pretrained, run: Run, workdir: str) -> Origin:
+def find_origin(name: str, spec: PretrainedConfig, run: Run, workdir: str) -> Origin:
     """`find_origins` of one entry.
 
     The primary process decides which step is the newest: another process may find one that is not
@@ -77,7 +109,7 @@ def find_origin(name: str, spec: schema.Pretrained, run: Run, workdir: str) -> O
     return read_together(key, lambda: origin_at(name, folder, step, spec, run))
 
 
-def step_of(key: str, folder: str, spec: schema.Pretrained) -> int:
+def step_of(key: str, folder: str, spec: PretrainedConfig) -> int:
     """The step that an entry names, or the newest.
 
     Raises:
@@ -91,7 +123,7 @@ def step_of(key: str, folder: str, spec: schema.Pretrained) -> int:
         raise ConfigError(f"{key}: {error.args[0]}; {advice}") from error
 
 
-def origin_at(name: str, folder: str, step: int, spec: schema.Pretrained, run: Run) -> Origin:
+def origin_at(name: str, folder: str, step: int, spec: PretrainedConfig, run: Run) -> Origin:
     """What an entry takes from the checkpoint of this step.
 
     Raises: as `find_origins`.
@@ -120,7 +152,7 @@ def origin_at(name: str, folder: str, step: int, spec: schema.Pretrained, run: R
     return Origin(name, folder, step, spec.ema, tuple(taken), tuple(beside), changes, left, unused)
 
 
-def objectives_that_continue(here: Shapes, there: Shapes, config_there: dict, config: schema.Config) -> list[str]:
+def objectives_that_continue(here: Shapes, there: Shapes, config_there: dict, config: "Experiment") -> list[str]:
     """Patterns of the parameters of objectives that are the same in both runs.
 
     Objectives are the same if their name, kind and the shapes of all parameters are equal. For
@@ -139,17 +171,17 @@ def objectives_that_continue(here: Shapes, there: Shapes, config_there: dict, co
     return found
 
 
-def same_target(there: dict, here: schema.Data, name: str) -> bool:
+def same_target(there: dict, here: DataConfig, name: str) -> bool:
     """Whether a target means the same in two runs.
 
     Classes that are found in the training data need the same training data.
     """
     target = here.targets[name]
-    found_in_data = isinstance(target, schema.Classes) and not target.names
+    found_in_data = isinstance(target, ClassesConfig) and not target.names
     return there["targets"].get(name) == to_tree(target) and (not found_in_data or there["train"] == to_tree(here.train))
 
 
-def folder_of(spec: schema.Pretrained, workdir: str) -> str:
+def folder_of(spec: PretrainedConfig, workdir: str) -> str:
     """The workdir that an entry names; that of a stage is next to this one."""
     return spec.workdir if spec.stage is None else os.path.join(os.path.dirname(os.path.abspath(workdir)), spec.stage)
 

@@ -1,8 +1,9 @@
 """The Optax chain that a config describes, with per-parameter rules given by regexes."""
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -10,13 +11,41 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between, positive, section
+from vlp_jax.config.section import Section
 from vlp_jax.errors import ConfigError
 from vlp_jax.sharding.parameter_sharding import Axes, is_boxed, logical_axes, path_of
 from vlp_jax.training.adafactor import axes_at, clip_by_parameter_rms, is_masked, own_axes, scale_by_factored_moments
+from vlp_jax.training.schedule import ScheduleConfig
 
 
-def build_optimizer(config: schema.Optimizer, schedule: optax.Schedule, params: Any) -> optax.GradientTransformation:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Section):
+    """An Optax chain: clipping, moments, weight decay, learning rate. Rules are (regex, value) pairs.
+
+    A regex is searched in the parameter's path (`model/image/blocks_0/mlp/in/kernel`). The first
+    rule that matches applies, and a rule that matches no parameter is an error.
+    """
+
+    kind: Literal["adamw", "adam", "sgd", "adafactor", "lion", "muon"] = "adamw"
+    learning_rate: float = between(1e-3, 0.0)
+    b1: float = between(0.9, 0.0, 0.999999)
+    b2: float = between(0.98, 0.0, 0.999999)
+    epsilon: float = positive(1e-6)  # adam, adamw, muon
+    momentum: float = between(0.9, 0.0, 0.999999)  # sgd
+    newton_schulz_steps: int = between(5, 1)  # muon: iterations that orthogonalise an update, of three products each
+    weight_decay: float = between(0.0, 0.0)
+    # The factor of weight decay. learning_rate: as in PyTorch's AdamW, an update subtracts weight_decay * learning_rate of each
+    # parameter. schedule: its multiple from 0 to 1 alone, as in big_vision; its 1e-4 equals AdamW's 0.1 at a learning rate of 1e-3.
+    decay_coupling: Literal["learning_rate", "schedule"] = "learning_rate"
+    decay_multipliers: tuple[tuple[str, float], ...] = ((r"(bias|scale)$", 0.0),)  # multiples of weight_decay
+    lr_multipliers: tuple[tuple[str, float], ...] = ()  # multiples of learning_rate
+    frozen: tuple[str, ...] = ()  # regexes of constant parameters; a fully frozen BatchNorm keeps its statistics
+    clip_norm: float | None = positive(None)  # of the global gradient norm
+    schedule: ScheduleConfig = section(ScheduleConfig)
+
+
+def build_optimizer(config: OptimizerConfig, schedule: optax.Schedule, params: Any) -> optax.GradientTransformation:
     """Clips by the global norm, scales by moments, adds weight decay and multiplies by the learning rate.
 
     With `decay_coupling="schedule"` an update subtracts weight_decay * schedule(step) /
@@ -87,7 +116,7 @@ def named_axes(boxed: Any) -> dict[str, Axes]:
     return {path_of(path): logical_axes(leaf) for path, leaf in leaves if is_boxed(leaf)}
 
 
-def scale_by_moments(config: schema.Optimizer, axes: Mapping[str, Axes]) -> list[optax.GradientTransformation]:
+def scale_by_moments(config: OptimizerConfig, axes: Mapping[str, Axes]) -> list[optax.GradientTransformation]:
     """The transformations that turn a gradient into a direction, by `config.kind`.
 
     Args:

@@ -1,22 +1,39 @@
 """Penalties on parameters, given by the `regularizers` section: loss terms without examples."""
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
+from vlp_jax.config.section import Section
 from vlp_jax.errors import ConfigError
 from vlp_jax.sharding.parameter_sharding import path_of
 from vlp_jax.training.freeze import is_frozen
 from vlp_jax.training.optimizer import match_rules
 
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
+
 Metrics = dict[str, jax.Array]
 
 
-def penalty(regularizer: schema.Regularizer, frozen: Sequence[str], params: Any) -> jax.Array:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RegularizerConfig(Section):
+    """l1 * sum |w| + l2 * sum w^2, added to the loss; with both, an elastic net.
+
+    Unlike weight decay, its gradient enters the optimizer's moments.
+    """
+
+    l1: float = between(0.0, 0.0)
+    l2: float = between(0.0, 0.0)
+    pattern: str = r"kernel$"  # regex, searched in the path of each parameter, as in `Optimizer`, to select w
+
+
+def penalty(regularizer: RegularizerConfig, frozen: Sequence[str], params: Any) -> jax.Array:
     """l1 * sum |w| + l2 * sum w^2 over all numbers w of the parameters that the regularizer applies to.
 
     These are the parameters whose path `regularizer.pattern` is found in, without frozen ones. With
@@ -39,7 +56,7 @@ def penalty(regularizer: schema.Regularizer, frozen: Sequence[str], params: Any)
     return sum(jax.tree.leaves(jax.tree_util.tree_map_with_path(of, params)))
 
 
-def with_penalties(config: schema.Config, params: Any, gradients: Any, metrics: Metrics) -> tuple[Any, Metrics]:
+def with_penalties(config: "Experiment", params: Any, gradients: Any, metrics: Metrics) -> tuple[Any, Metrics]:
     """The gradients and metrics of an update with the penalties added.
 
     The penalties are part of the metric `loss`, and each is reported as `regularizer/NAME`. To be
@@ -68,7 +85,7 @@ def with_penalties(config: schema.Config, params: Any, gradients: Any, metrics: 
     return jax.tree.map(jnp.add, gradients, slopes), metrics
 
 
-def check_regularizers(regularizers: Mapping[str, schema.Regularizer], frozen: Sequence[str], params: Any) -> None:
+def check_regularizers(regularizers: Mapping[str, RegularizerConfig], frozen: Sequence[str], params: Any) -> None:
     """Checks the patterns of the regularizers.
 
     Args:
@@ -86,5 +103,5 @@ def check_regularizers(regularizers: Mapping[str, schema.Regularizer], frozen: S
                               "optimizer.frozen keeps as they are")
 
 
-def _counts(regularizer: schema.Regularizer, frozen: Sequence[str], path: str) -> bool:
+def _counts(regularizer: RegularizerConfig, frozen: Sequence[str], path: str) -> bool:
     return bool(re.search(regularizer.pattern, path)) and not is_frozen(path, frozen)

@@ -2,9 +2,9 @@
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vlp_jax.config import schema, to_config
+from vlp_jax.config import to_config
 from vlp_jax.errors import CheckpointError
 from vlp_jax.objectives.pretraining_module import PretrainingModule
 from vlp_jax.printing import safe_print as print
@@ -21,6 +21,9 @@ from vlp_jax.training.checkpoints.format import (
 )
 from vlp_jax.training.cost.memory import check_parameters_fit
 from vlp_jax.training.state import abstract_collections, place_parameters, running_statistics
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 def find_step(folder: str, step: int | None) -> int:
@@ -41,7 +44,7 @@ def find_step(folder: str, step: int | None) -> int:
     return steps[-1] if step is None else step
 
 
-def restore_config(folder: str, step: int | None = None, together: bool = False) -> schema.Config:
+def restore_config(folder: str, step: int | None = None, together: bool = False) -> "Experiment":
     """The config that a checkpoint was trained with.
 
     Args:
@@ -55,7 +58,7 @@ def restore_config(folder: str, step: int | None = None, together: bool = False)
     return to_config(read_metadata(checkpoints, step, together)["config"], place=os.path.join(checkpoints, str(step)))
 
 
-def restore_variables(folder: str, step: int, ema: bool | None, module: PretrainingModule, config: schema.Config,
+def restore_variables(folder: str, step: int, ema: bool | None, module: PretrainingModule, config: "Experiment",
                       layout: Layout | None) -> dict[str, Any]:
     """The variables of a checkpoint.
 

@@ -1,9 +1,11 @@
 """A run from its config to its outcome: checks before the first update, and guards around training."""
 
+from typing import TYPE_CHECKING
+
 import jax
 
-from vlp_jax.config import schema, to_tree
-from vlp_jax.config.unused import passed_over
+from vlp_jax.checks.unused import passed_over
+from vlp_jax.config import to_tree
 from vlp_jax.data.cores import available_cores
 from vlp_jax.distributed.exchange import broadcast_from_primary, check_all_agree
 from vlp_jax.models.presets import derived_sizes
@@ -18,8 +20,11 @@ from vlp_jax.training.initialize_from import find_origins
 from vlp_jax.training.signals import StopSignal
 from vlp_jax.training.trainer import Outcome, Trainer
 
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
-def train(config: schema.Config, workdir: str, accept_changes: bool = False) -> Outcome:
+
+def train(config: "Experiment", workdir: str, accept_changes: bool = False) -> Outcome:
     """Trains to the end or until a signal to stop; resumes from the latest valid checkpoint in `workdir`.
 
     Writes config.json, metrics.jsonl, tensorboard/ and checkpoints/ there.

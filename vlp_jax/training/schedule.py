@@ -1,17 +1,39 @@
 """Learning-rate schedules and the length of a run."""
 
+import dataclasses
 import math
+from typing import TYPE_CHECKING, Literal
 
 import jax.numpy as jnp
 import optax
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
+from vlp_jax.config.section import Section
 from vlp_jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 MOST_STEPS = 2**31 - 1  # the state counts steps in int32
 
 
-def total_steps(config: schema.Config, examples_per_epoch: int) -> int:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScheduleConfig(Section):
+    """The learning rate over time, as a multiple of `optimizer.learning_rate`.
+
+    Lengths are in steps; a fraction is of the run.
+    """
+
+    kind: Literal["cosine", "linear", "rsqrt", "constant", "exponential", "warmup_stable_decay"] = "cosine"
+    warmup: float = between(0.0, 0.0)  # below 1 a fraction of the run, else steps; so is `decay`
+    decay: float = between(0.1, 0.0)  # final part of warmup_stable_decay, and of rsqrt (there 0: none)
+    timescale: float = between(10_000.0, 1.0)  # of rsqrt, in steps
+    factor: float = between(0.9, 1e-6, 1.0)  # exponential: multiplies the learning rate once per `period`
+    period: float = between(1000.0, 0.0)  # below 1 a fraction of the run, else steps
+    final: float = between(0.0, 0.0, 1.0)  # at the end of cosine, linear, warmup_stable_decay, rsqrt; lower bound of exponential
+
+
+def total_steps(config: "Experiment", examples_per_epoch: int) -> int:
     """The length of a run in steps, rounded up.
 
     It follows from the one of steps, examples and epochs that the config gives.
@@ -27,7 +49,7 @@ def total_steps(config: schema.Config, examples_per_epoch: int) -> int:
     return steps
 
 
-def build_schedule(config: schema.Schedule, rate: float, steps: int) -> optax.Schedule:
+def build_schedule(config: ScheduleConfig, rate: float, steps: int) -> optax.Schedule:
     """step -> learning rate; step counts completed updates, from 0.
 
     All kinds start with a linear warm-up from 0. Then:

@@ -1,12 +1,12 @@
 """One update as a pure function that is compiled once."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
 import optax
 
-from vlp_jax.config import schema
 from vlp_jax.objectives.pretraining_module import PretrainingModule, build_objectives, constrain_parameters
 from vlp_jax.training.accumulation import Metrics, check_accumulation, loss_gradients
 from vlp_jax.training.freeze import statistics_kept, zero_frozen
@@ -14,8 +14,11 @@ from vlp_jax.training.guard import guarded, skips_updates
 from vlp_jax.training.regularizers import with_penalties
 from vlp_jax.training.state import TrainState, running_statistics
 
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
-def build_train_step(config: schema.Config, module: PretrainingModule, optimizer: optax.GradientTransformation,
+
+def build_train_step(config: "Experiment", module: PretrainingModule, optimizer: optax.GradientTransformation,
                     schedule: optax.Schedule) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
     """`step(state, batch) -> (state, metrics)`, ready for `jax.jit`.
 

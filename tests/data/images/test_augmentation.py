@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlp_jax.config.schema import Augmentation, Images, RandAugment
 from vlp_jax.data.images.augmentation import check_augmentation, decode_and_augment, training_pixels
+from vlp_jax.data.images.config import AugmentationConfig
 from vlp_jax.data.images.decoding import decode
-from vlp_jax.data.images.preprocessing import evaluation_pixels
+from vlp_jax.data.images.preprocessing import ImagesConfig, evaluation_pixels
+from vlp_jax.data.images.randaugment import RandAugmentConfig
 from vlp_jax.errors import ConfigError
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
@@ -41,20 +42,20 @@ def largest_difference(found, expected):
 
 
 def trained(image, seed=0, size=SIZE, resize="squash", behind=(255, 255, 255), **options):
-    spec = Images(resize=resize, background=behind)
-    return training_pixels(image, size, spec, Augmentation(**options), np.random.default_rng(seed))[0]
+    spec = ImagesConfig(resize=resize, background=behind)
+    return training_pixels(image, size, spec, AugmentationConfig(**options), np.random.default_rng(seed))[0]
 
 
 OPTIONS = {
     "rotation": 30.0, "area": (0.3, 0.5), "scale": (0.5, 0.8), "aspect": 0.5, "shift": 0.3, "flip": 1.0, "background": "random",
-    "randaugment": RandAugment(operations=3), "brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.3,
+    "randaugment": RandAugmentConfig(operations=3), "brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.3,
     "grayscale": 1.0, "blur": 1.0, "erase": 1.0,
 }
 
 
 def test_every_augmentation_option_is_tested_here():
     erasing = {"erase_area", "erase_ratio", "erase_fill"}  # in test_erasing.py
-    assert {*OPTIONS, "ratio"} | erasing == {field.name for field in dataclasses.fields(Augmentation)}
+    assert {*OPTIONS, "ratio"} | erasing == {field.name for field in dataclasses.fields(AugmentationConfig)}
 
 
 @pytest.mark.parametrize("resize", ["shortest_side_crop", "squash", "letterbox"])
@@ -84,14 +85,14 @@ def test_pixels_depend_on_the_generator_alone(resize, area, shape):
 @pytest.mark.parametrize("channels", [3, 4])
 def test_with_all_options_off_training_sees_what_evaluation_sees_where_nothing_is_left_to_choose(resize, shape, channels):
     image = noise(*shape, channels)
-    np.testing.assert_array_equal(trained(image, resize=resize), evaluation_pixels(image, SIZE, Images(resize=resize)))
+    np.testing.assert_array_equal(trained(image, resize=resize), evaluation_pixels(image, SIZE, ImagesConfig(resize=resize)))
 
 
 @pytest.mark.parametrize("resize", ["shortest_side_crop", "squash", "letterbox"])
 def test_with_all_options_off_training_crops_to_content_as_evaluation_does(resize):
-    spec = Images(resize=resize, crop_to_content=True, content_margin=0.04)
+    spec = ImagesConfig(resize=resize, crop_to_content=True, content_margin=0.04)
     image = content(3, 20, 13, 26)
-    found, _ = training_pixels(image, SIZE, spec, Augmentation(), np.random.default_rng(0))
+    found, _ = training_pixels(image, SIZE, spec, AugmentationConfig(), np.random.default_rng(0))
     np.testing.assert_array_equal(found, evaluation_pixels(image, SIZE, spec))
 
 
@@ -105,7 +106,7 @@ def test_with_all_options_off_a_wide_picture_is_cropped_at_a_random_place_and_ne
 
 def test_flip_at_probability_1_mirrors_exactly():
     image = noise(50, 50, 4)
-    np.testing.assert_array_equal(trained(image, flip=1.0), evaluation_pixels(image, SIZE, Images())[:, ::-1])
+    np.testing.assert_array_equal(trained(image, flip=1.0), evaluation_pixels(image, SIZE, ImagesConfig())[:, ::-1])
 
 
 def test_flip_happens_as_often_as_it_is_asked_for():
@@ -246,14 +247,14 @@ def test_pictures_that_are_not_jpeg_have_the_very_pixels_that_results_were_measu
 
 
 def test_randaugment_that_is_off_takes_no_draw():
-    spec, rng = Images(resize="squash"), np.random.default_rng(7)
-    training_pixels(noise(), SIZE, spec, Augmentation(area=(0.5, 1.0)), rng)
+    spec, rng = ImagesConfig(resize="squash"), np.random.default_rng(7)
+    training_pixels(noise(), SIZE, spec, AugmentationConfig(area=(0.5, 1.0)), rng)
     other = np.random.default_rng(7)
-    training_pixels(noise(), SIZE, spec, Augmentation(area=(0.5, 1.0), randaugment=RandAugment(0, 30)), other)
+    training_pixels(noise(), SIZE, spec, AugmentationConfig(area=(0.5, 1.0), randaugment=RandAugmentConfig(operations=0, magnitude=30)), other)
     following = rng.random()
     assert other.random() == following
     with_one = np.random.default_rng(7)
-    training_pixels(noise(), SIZE, spec, Augmentation(area=(0.5, 1.0), randaugment=RandAugment(1)), with_one)
+    training_pixels(noise(), SIZE, spec, AugmentationConfig(area=(0.5, 1.0), randaugment=RandAugmentConfig(operations=1)), with_one)
     assert with_one.random() != following
 
 
@@ -268,9 +269,9 @@ def test_randaugment_that_is_off_takes_no_draw():
 )
 def test_two_crops_at_once_and_empty_ranges_are_config_errors(options, message):
     with pytest.raises(ConfigError, match=message):
-        check_augmentation(Augmentation(**options))
+        check_augmentation(AugmentationConfig(**options))
 
 
 def test_every_single_crop_is_allowed():
     for options in ({}, dict(area=(0.08, 1.0)), dict(scale=(0.9, 1.25), aspect=0.1, shift=0.04)):
-        check_augmentation(Augmentation(**options))
+        check_augmentation(AugmentationConfig(**options))

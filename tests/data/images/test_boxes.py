@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlp_jax.config.schema import Augmentation, Boxes, Images
 from vlp_jax.data.images.augmentation import decode_and_augment
-from vlp_jax.data.images.boxes import View, boxes_in, boxes_of
+from vlp_jax.data.images.boxes import BoxesConfig, View, boxes_in, boxes_of
+from vlp_jax.data.images.config import AugmentationConfig
 from vlp_jax.data.images.decoding import decode
-from vlp_jax.data.images.preprocessing import evaluation_pixels, evaluation_view
+from vlp_jax.data.images.preprocessing import ImagesConfig, evaluation_pixels, evaluation_view
 from vlp_jax.data.samples import Reason, SampleError
 
 SIZE = 48
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 BLACK = (0, 0, 0)
-SPEC = Boxes(field="b", count=2)
+SPEC = BoxesConfig(field="b", count=2)
 
 
 def painted(width, height, boxes, border=0):
@@ -44,8 +44,8 @@ def check(pixels, boxes, metadata, view):
     """Each box that is seen is where its rectangle is; one that is not has none. Returns how many are seen."""
     found, seen = boxes_of("k", metadata, SPEC, view), 0
     for box, colour in zip(boxes, (RED, BLUE), strict=True):
-        one = boxes_of("k", {"b": [box]}, Boxes(field="b", count=1), view)[0]
-        expected, whole = rectangle(pixels, colour), boxes_of("k", {}, Boxes(field="b", count=1), view)[0]
+        one = boxes_of("k", {"b": [box]}, BoxesConfig(field="b", count=1), view)[0]
+        expected, whole = rectangle(pixels, colour), boxes_of("k", {}, BoxesConfig(field="b", count=1), view)[0]
         if expected is None:  # the whole picture, or less than half a pixel
             assert (one == whole).all() or min(one[2:] - one[:2]) < 0.6 / len(pixels)
         else:
@@ -65,9 +65,9 @@ BOXES = [[20, 30, 70, 60], [110, 12, 150, 100]]
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_training_s_boxes_are_where_their_rectangles_are(name, resize, kind, options):
     data = file_of(painted(160, 120, BOXES), kind, **options)
-    spec, counts = Images(resize=resize, background=BLACK), []
+    spec, counts = ImagesConfig(resize=resize, background=BLACK), []
     for seed in range(12):
-        pixels, view = decode_and_augment(data, "k", SIZE, spec, Augmentation(**AUGMENTATIONS[name]), np.random.default_rng(seed))
+        pixels, view = decode_and_augment(data, "k", SIZE, spec, AugmentationConfig(**AUGMENTATIONS[name]), np.random.default_rng(seed))
         counts.append(check(pixels, BOXES, {"b": BOXES}, view))
     assert max(counts) > 0
 
@@ -78,21 +78,21 @@ def test_evaluation_s_boxes_are_where_their_rectangles_are(shape, resize):
     width, height = shape
     boxes = [[int(x * side) for x, side in zip(box, shape * 2, strict=True)]
              for box in ([0.1, 0.1, 0.5, 0.4], [0.6, 0.3, 0.95, 0.9])]
-    spec = Images(resize=resize, background=BLACK)
+    spec = ImagesConfig(resize=resize, background=BLACK)
     image = painted(width, height, boxes)
     view = evaluation_view(image, SIZE, spec)
     assert check(evaluation_pixels(image, SIZE, spec), boxes, {"b": boxes}, view) == 2
     fractions = {"b": (np.array(boxes) / (shape * 2)).tolist()}
-    np.testing.assert_allclose(boxes_of("k", fractions, Boxes(field="b", count=2, unit="fraction"), view),
+    np.testing.assert_allclose(boxes_of("k", fractions, BoxesConfig(field="b", count=2, unit="fraction"), view),
                                boxes_of("k", {"b": boxes}, SPEC, view), atol=1e-6)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_boxes_follow_the_crop_to_what_is_not_transparent(training):
-    boxes, spec = [[40, 40, 60, 55], [70, 40, 90, 90]], Images(crop_to_content=True, content_margin=0.1, background=BLACK)
+    boxes, spec = [[40, 40, 60, 55], [70, 40, 90, 90]], ImagesConfig(crop_to_content=True, content_margin=0.1, background=BLACK)
     data = file_of(painted(160, 120, boxes, border=30), "PNG")
     if training:
-        pixels, view = decode_and_augment(data, "k", SIZE, spec, Augmentation(flip=1.0), np.random.default_rng(0))
+        pixels, view = decode_and_augment(data, "k", SIZE, spec, AugmentationConfig(flip=1.0), np.random.default_rng(0))
     else:
         image = decode(data, "k", 10**6)
         pixels, view = evaluation_pixels(image, SIZE, spec), evaluation_view(image, SIZE, spec)
@@ -103,7 +103,7 @@ def test_boxes_are_of_the_upright_picture():
     exif = Image.Exif()
     exif[0x0112] = 6
     data = file_of(painted(160, 120, BOXES).transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif)
-    pixels, view = decode_and_augment(data, "k", SIZE, Images(resize="squash"), Augmentation(), np.random.default_rng(0))
+    pixels, view = decode_and_augment(data, "k", SIZE, ImagesConfig(resize="squash"), AugmentationConfig(), np.random.default_rng(0))
     assert check(pixels, BOXES, {"b": BOXES}, view) == 2
 
 
@@ -112,7 +112,7 @@ def test_boxes_are_cut_off_at_the_ends_and_those_of_which_nothing_is_seen_make_r
     boxes = [[0, 0, 10, 10], [-30, -5, 45, 10], [60, 30, 500, 70], [30, 10, 40, 20], [80, 0, 90, 9]]
     expected = [[0.0, 0.0, 0.5, 0.2], [0.8, 0.6, 1.0, 1.0], [0.2, 0.2, 0.4, 0.4]]
     for count in (1, 2, 3, 4):
-        found = boxes_of("k", {"b": boxes}, Boxes(field="b", count=count), view)
+        found = boxes_of("k", {"b": boxes}, BoxesConfig(field="b", count=count), view)
         assert found.shape == (count, 4) and found.dtype == np.float32
         np.testing.assert_allclose(found[:3], expected[:count], atol=1e-6)
         assert np.isnan(found[3:]).all()
@@ -130,7 +130,7 @@ def test_a_picture_without_boxes_or_of_which_none_is_seen_is_one_region_all_of_t
 
 
 def test_boxes_may_be_nested_and_come_as_arrays():
-    spec = Boxes(field="objects.bbox")
+    spec = BoxesConfig(field="objects.bbox")
     for metadata in ({"objects": [{"bbox": [1, 2, 3, 4]}, {"bbox": [5, 6, 7, 8.5]}]},
                      {"objects": {"bbox": np.array([[1, 2, 3, 4], [5, 6, 7, 8.5]], np.float32)}}):
         np.testing.assert_array_equal(boxes_in("k", metadata, spec), [[1, 2, 3, 4], [5, 6, 7, 8.5]])

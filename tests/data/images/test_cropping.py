@@ -5,8 +5,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from vlp_jax.config.schema import Augmentation, Images
+from vlp_jax.data.images.config import AugmentationConfig
 from vlp_jax.data.images.cropping import random_box, random_resized_crop
+from vlp_jax.data.images.preprocessing import ImagesConfig
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[2] / "golden" / "random_resized_crops.npz")  # by make_torchvision.py
 DRAWS = 5000
@@ -54,7 +55,7 @@ def test_a_box_lies_inside_and_is_never_empty(shape):
 
 def test_area_decides_which_crop_is_drawn():
     rng = np.random.default_rng(0)
-    whole = random_box((40, 30), Images(resize="squash"), Augmentation(), rng)
+    whole = random_box((40, 30), ImagesConfig(resize="squash"), AugmentationConfig(), rng)
     assert whole == (0, 0, 40, 30)
-    left, top, right, bottom = random_box((40, 30), Images(resize="squash"), Augmentation(area=(0.2, 0.2), ratio=(1.0, 1.0)), rng)
+    left, top, right, bottom = random_box((40, 30), ImagesConfig(resize="squash"), AugmentationConfig(area=(0.2, 0.2), ratio=(1.0, 1.0)), rng)
     assert right - left == bottom - top == 15  # the root of 0.2 x 1200, rounded

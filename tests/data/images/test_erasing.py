@@ -6,23 +6,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlp_jax.config.schema import Augmentation, Images, Text, Texts
 from vlp_jax.data.images.augmentation import check_augmentation, training_pixels
+from vlp_jax.data.images.config import AugmentationConfig
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.mixture import Mixture, Part
 from vlp_jax.data.pipeline import TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.sources.registry import open_source
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.captions import TextsConfig
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.errors import ConfigError
 
 SIZE, DRAWS = 96, 2000
 PAPER = dict(erase_area=(0.02, 0.4), erase_ratio=(0.3, 1 / 0.3))  # section 4.1
 BOUND = 1.95 / np.sqrt(DRAWS)  # of the distance of Kolmogorov and Smirnov, at 0.1%
-SPEC = Images(mean=(0.25, 0.5, 0.75))
+SPEC = ImagesConfig(mean=(0.25, 0.5, 0.75))
 
 
 def painted(seed, level=0, **options):
-    return training_pixels(Image.new("RGB", (SIZE, SIZE), (level,) * 3), SIZE, SPEC, Augmentation(erase=1.0, **options),
+    return training_pixels(Image.new("RGB", (SIZE, SIZE), (level,) * 3), SIZE, SPEC, AugmentationConfig(erase=1.0, **options),
                            np.random.default_rng(seed))[0]
 
 
@@ -52,7 +54,7 @@ def rectangles():
 @pytest.mark.parametrize("probability", [0.1, 0.5])
 def test_it_happens_as_often_as_it_is_asked_for(probability):
     image, rng = Image.new("RGB", (8, 8)), np.random.default_rng(0)
-    count = sum(training_pixels(image, 8, SPEC, Augmentation(erase=probability), rng)[0].any() for _ in range(DRAWS))
+    count = sum(training_pixels(image, 8, SPEC, AugmentationConfig(erase=probability), rng)[0].any() for _ in range(DRAWS))
     assert abs(count - probability * DRAWS) < 4 * np.sqrt(DRAWS * probability * (1 - probability))
 
 
@@ -99,12 +101,12 @@ def test_a_fill_is_one_colour_one_a_pixel_or_the_mean_that_normalisation_takes_t
 
 
 def test_what_is_erased_is_a_function_of_seed_sample_and_epoch_and_drawn_for_each_view_by_itself():
-    count, augmentation = 6, Augmentation(erase=1.0, erase_fill="noise", **PAPER)
+    count, augmentation = 6, AugmentationConfig(erase=1.0, erase_fill="noise", **PAPER)
     source = open_source(f"synthetic:{count}")
-    preprocessor = Preprocessor(16, Images(), load_tokenizer(Text(), 8, 4096))
-    rows = TrainRows(Mixture((Part("", source, Texts(), count),)), preprocessor, augmentation, seed=3, inputs=("second_view",))
+    preprocessor = Preprocessor(16, ImagesConfig(), load_tokenizer(TextConfig(), 8, 4096))
+    rows = TrainRows(Mixture((Part("", source, TextsConfig(), count),)), preprocessor, augmentation, seed=3, inputs=("second_view",))
     other_seed = dataclasses.replace(rows, seed=4)
-    of_views = dataclasses.replace(rows, augmentation=Augmentation(), view_augmentation=augmentation)
+    of_views = dataclasses.replace(rows, augmentation=AugmentationConfig(), view_augmentation=augmentation)
     seen = {}
     for position in range(3 * count):
         row = rows.row(position)
@@ -127,10 +129,10 @@ def test_what_is_erased_is_a_function_of_seed_sample_and_epoch_and_drawn_for_eac
     (dict(erase=1.0, erase_area=(0.02, 0.6), erase_ratio=(0.3, 0.5)), r"height/width in \(0.3, 0.5\) .* one of 0.5 does")])
 def test_ranges_that_are_empty_or_never_fit_and_settings_without_effect_are_config_errors(options, message):
     with pytest.raises(ConfigError, match=message):
-        check_augmentation(Augmentation(**options))
+        check_augmentation(AugmentationConfig(**options))
 
 
 def test_the_paper_s_ranges_and_the_largest_that_fit_are_allowed():
-    check_augmentation(Augmentation(erase=0.5, **PAPER))
-    check_augmentation(Augmentation(erase=0.5, erase_area=(0.02, 0.5), erase_ratio=(2.0, 3.0)))
+    check_augmentation(AugmentationConfig(erase=0.5, **PAPER))
+    check_augmentation(AugmentationConfig(erase=0.5, erase_area=(0.02, 0.5), erase_ratio=(2.0, 3.0)))
     assert rectangle(painted(0, erase_area=(0.5, 0.5), erase_ratio=(2.0, 3.0), erase_fill="mean"))[2] == SIZE

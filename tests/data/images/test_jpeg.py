@@ -9,13 +9,14 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from vlp_jax.config.schema import Augmentation, Images
 from vlp_jax.data.images import jpeg
 from vlp_jax.data.images.augmentation import decode_and_augment, training_pixels
+from vlp_jax.data.images.config import AugmentationConfig
 from vlp_jax.data.images.decoding import decode
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.samples import Reason, SampleError
 
-WHOLE = Augmentation(area=(1.0, 1.0), ratio=(0.01, 100.0))
+WHOLE = AugmentationConfig(area=(1.0, 1.0), ratio=(0.01, 100.0))
 
 
 def encode(image, **options):
@@ -47,11 +48,11 @@ def box_by_jpeg(data, box, size):
 
 
 def trained(data, size=32, augmentation=WHOLE, seed=0, **spec):
-    return decode_and_augment(data, "a/key", size, Images(**spec), augmentation, np.random.default_rng(seed))[0]
+    return decode_and_augment(data, "a/key", size, ImagesConfig(**spec), augmentation, np.random.default_rng(seed))[0]
 
 
 def trained_by_pillow(data, size=32, augmentation=WHOLE, seed=0, **spec):
-    return training_pixels(decode(data, "a/key", 10**9), size, Images(**spec), augmentation, np.random.default_rng(seed))[0]
+    return training_pixels(decode(data, "a/key", 10**9), size, ImagesConfig(**spec), augmentation, np.random.default_rng(seed))[0]
 
 
 def decibels(found, expected):
@@ -126,7 +127,7 @@ def test_no_more_is_decoded_than_the_crop_needs(monkeypatch, side, fraction):
 
 
 def test_the_draws_are_those_of_any_other_picture():
-    image, augmentation = photograph(90, 70), Augmentation(area=(0.2, 0.9), flip=0.5, brightness=0.3)
+    image, augmentation = photograph(90, 70), AugmentationConfig(area=(0.2, 0.9), flip=0.5, brightness=0.3)
     file = io.BytesIO()
     image.save(file, "PNG")
     for seed in range(8):
@@ -138,7 +139,7 @@ def test_the_draws_are_those_of_any_other_picture():
 def test_changes_of_colour_come_on_top():
     data = encode(photograph(60, 40))
     plain = trained(data)
-    found = trained(data, augmentation=Augmentation(area=(1.0, 1.0), ratio=(0.01, 100.0), grayscale=1.0))
+    found = trained(data, augmentation=AugmentationConfig(area=(1.0, 1.0), ratio=(0.01, 100.0), grayscale=1.0))
     luma = plain @ [0.299, 0.587, 0.114]
     assert abs(found - luma[..., None]).max() <= 1
 
@@ -146,7 +147,7 @@ def test_changes_of_colour_come_on_top():
 @pytest.mark.parametrize("resize", ["squash", "letterbox", "shortest_side_crop"])
 @pytest.mark.parametrize("options", [dict(scale=(1.5, 1.5)), dict(rotation=20.0), dict(shift=0.5)])
 def test_where_the_background_comes_into_view_pillow_does_it_all(resize, options):
-    data, augmentation = encode(photograph(60, 40)), Augmentation(**options, flip=0.5)
+    data, augmentation = encode(photograph(60, 40)), AugmentationConfig(**options, flip=0.5)
     for seed in range(3):
         found = trained(data, augmentation=augmentation, seed=seed, resize=resize)
         expected = trained_by_pillow(data, augmentation=augmentation, seed=seed, resize=resize)
@@ -159,7 +160,7 @@ def test_the_smallest_pictures_and_crops_of_less_than_a_pixel_work(shape):
     data = encode(Image.new("RGB", shape, (200, 100, 50)))
     for seed in range(20):
         for options in (dict(scale=(0.01, 0.3)), dict(area=(0.01, 1.0))):
-            found = trained(data, augmentation=Augmentation(**options), seed=seed)
+            found = trained(data, augmentation=AugmentationConfig(**options), seed=seed)
             assert abs(found.astype(int) - (200, 100, 50)).max() <= 2
 
 
@@ -240,7 +241,7 @@ def bomb(side):
     return data[:start] + struct.pack(">HH", side, side) + data[start + 4:]
 
 
-@pytest.mark.parametrize("augmentation", [WHOLE, Augmentation(), Augmentation(rotation=10.0)])
+@pytest.mark.parametrize("augmentation", [WHOLE, AugmentationConfig(), AugmentationConfig(rotation=10.0)])
 def test_a_header_that_claims_billions_of_pixels_is_refused_before_anything_is_allocated(augmentation):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(SampleError) as caught:

@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from vlp_jax.config.schema import Augmentation, Images, Text
 from vlp_jax.data.images import decoding, image_formats
 from vlp_jax.data.images.augmentation import decode_and_augment
+from vlp_jax.data.images.config import AugmentationConfig
 from vlp_jax.data.images.decoding import decode
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.prepare.downscale import downscale_image
 from vlp_jax.data.prepare.record_schema import encode_image
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, SampleError
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 
 SIZE = 8
-PREPROCESS = Preprocessor(SIZE, Images(resize="squash", background=(0, 0, 255)), load_tokenizer(Text(), 6, 4096))
+PREPROCESS = Preprocessor(SIZE, ImagesConfig(resize="squash", background=(0, 0, 255)), load_tokenizer(TextConfig(), 6, 4096))
 
 
 def encode(image, kind="PNG", **options):
@@ -45,7 +46,7 @@ def ways(data, path):
              "opened": lambda: PREPROCESS.pixels(Image.open(path)), "loaded": lambda: PREPROCESS.pixels(loaded(data)),
              "prepared": lambda: PREPROCESS.pixels(encode_image(data, "keep", "k")),
              "prepared as png": lambda: PREPROCESS.pixels(encode_image(data, "png", "k")),
-             "trained": lambda: decode_and_augment(data, "k", SIZE, spec, Augmentation(), rng)[0]}
+             "trained": lambda: decode_and_augment(data, "k", SIZE, spec, AugmentationConfig(), rng)[0]}
     found = {}
     for name, call in calls.items():
         try:
@@ -286,10 +287,10 @@ def test_the_default_cap_is_counted_from_the_header_of_every_format(kind):
             "TIFF": lambda: tiff(b"", 8).replace(*width).replace(*height),
             "PPM": lambda: f"P6 {LARGE} {LARGE} 255\n".encode() + bytes(60),
             "JPEG": lambda: small.replace(struct.pack(">HH", 16, 16), struct.pack(">HH", LARGE, LARGE), 1)}[kind]()
-    spec, rng = Images(), np.random.default_rng(0)
+    spec, rng = ImagesConfig(), np.random.default_rng(0)
     for call in (lambda: decode(data, "k", spec.maximum_pixels), lambda: encode_image(data, "keep", "k"),
                  lambda: PREPROCESS.pixels(Image.open(io.BytesIO(data))),
-                 lambda: decode_and_augment(data, "k", SIZE, spec, Augmentation(), rng)):
+                 lambda: decode_and_augment(data, "k", SIZE, spec, AugmentationConfig(), rng)):
         with pytest.raises(SampleError, match="10000x10000 pixels, more than data.images.maximum_pixels=50331648") as caught:
             call()
         assert caught.value.reason == Reason.TOO_LARGE
@@ -301,7 +302,7 @@ def test_the_tiles_of_a_tiff_count_too():
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(300)
     with pytest.raises(SampleError, match="10000x10000 pixels"):
-        decode(data, "k", Images.maximum_pixels)
+        decode(data, "k", ImagesConfig.maximum_pixels)
 
 
 def test_a_large_image_is_refused_in_little_memory():

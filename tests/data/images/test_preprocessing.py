@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from vlp_jax.config.schema import Augmentation, Images
 from vlp_jax.data.images.augmentation import training_pixels
+from vlp_jax.data.images.config import AugmentationConfig
 from vlp_jax.data.images.decoding import decode
-from vlp_jax.data.images.preprocessing import RESAMPLING, crop_to_content, evaluation_pixels, normalise
+from vlp_jax.data.images.preprocessing import RESAMPLING, ImagesConfig, crop_to_content, evaluation_pixels, normalise
 from vlp_jax.data.samples import Reason, SampleError
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
@@ -181,7 +181,7 @@ def test_shortest_side_crop_is_what_transformers_makes_for_clip(shape):
     transformers = pytest.importorskip("transformers")
     size = {"height": SIZE, "width": SIZE}
     expected = transformers.CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size=size)(noise(*shape))["pixel_values"][0]
-    spec = Images()
+    spec = ImagesConfig()
     found = normalise(evaluation_pixels(noise(*shape), SIZE, spec), spec.mean, spec.std)
     assert largest_difference(found.transpose(2, 0, 1), expected) <= 1e-6  # an 8-bit level is 0.014
 
@@ -192,7 +192,7 @@ def test_squash_is_what_transformers_makes_for_siglip(shape, interpolation):
     transformers = pytest.importorskip("transformers")
     size = {"height": SIZE, "width": SIZE}
     expected = transformers.SiglipImageProcessorPil(size=size, resample=RESAMPLING[interpolation])(noise(*shape))
-    spec = Images(resize="squash", interpolation=interpolation, mean=(0.5,) * 3, std=(0.5,) * 3)
+    spec = ImagesConfig(resize="squash", interpolation=interpolation, mean=(0.5,) * 3, std=(0.5,) * 3)
     found = normalise(evaluation_pixels(noise(*shape), SIZE, spec), spec.mean, spec.std)
     assert largest_difference(found.transpose(2, 0, 1), expected["pixel_values"][0]) <= 1e-6
 
@@ -224,9 +224,9 @@ def test_over_white_images_of_every_mode_have_the_pixels_of_transformers(referen
     transformers = pytest.importorskip("transformers")
     size = {"height": 24, "width": 24}
     if reference.startswith("CLIP"):
-        spec, theirs = Images(), transformers.CLIPImageProcessorPil(size={"shortest_edge": 24}, crop_size=size)
+        spec, theirs = ImagesConfig(), transformers.CLIPImageProcessorPil(size={"shortest_edge": 24}, crop_size=size)
     else:
-        spec = Images(resize="squash", mean=(0.5,) * 3, std=(0.5,) * 3)
+        spec = ImagesConfig(resize="squash", mean=(0.5,) * 3, std=(0.5,) * 3)
         theirs = transformers.SiglipImageProcessorPil(size=size, resample=Image.Resampling.BICUBIC, do_convert_rgb=True)
     for mode, data in files_of_every_mode():
         expected = theirs(Image.open(io.BytesIO(data)))["pixel_values"][0]
@@ -235,7 +235,7 @@ def test_over_white_images_of_every_mode_have_the_pixels_of_transformers(referen
 
 
 def test_with_transparency_dropped_images_of_every_mode_are_as_pillow_converts_them():
-    spec = Images(transparency="drop")
+    spec = ImagesConfig(transparency="drop")
     for mode, data in files_of_every_mode():
         opened = Image.open(io.BytesIO(data))
         assert opened.mode == mode
@@ -244,8 +244,8 @@ def test_with_transparency_dropped_images_of_every_mode_are_as_pillow_converts_t
         np.testing.assert_array_equal(found, torchvision_resize_and_centre_crop(opaque, 24, Image.Resampling.BICUBIC), err_msg=mode)
         kept = evaluation_pixels(decode(data, mode, 10**6), 24, dataclasses.replace(spec, transparency="composite"))
         assert (kept != found).any() == (mode in ("LA", "P", "RGBA")), mode
-        trained, _ = training_pixels(decode(data, mode, 10**6), 24, spec, Augmentation(), np.random.default_rng(0))
-        expected, _ = training_pixels(opaque, 24, spec, Augmentation(), np.random.default_rng(0))
+        trained, _ = training_pixels(decode(data, mode, 10**6), 24, spec, AugmentationConfig(), np.random.default_rng(0))
+        expected, _ = training_pixels(opaque, 24, spec, AugmentationConfig(), np.random.default_rng(0))
         np.testing.assert_array_equal(trained, expected, err_msg=mode)
 
 
@@ -253,7 +253,7 @@ def test_with_transparency_dropped_images_of_every_mode_are_as_pillow_converts_t
 def test_shortest_side_crop_is_torchvision_s_at_every_shape(interpolation):
     for width, height in [*SHAPES, *np.random.default_rng(3).integers(1, 120, (100, 2)).tolist()]:
         image = noise(width, height)
-        found = evaluation_pixels(image, SIZE, Images(interpolation=interpolation))
+        found = evaluation_pixels(image, SIZE, ImagesConfig(interpolation=interpolation))
         expected = torchvision_resize_and_centre_crop(image, SIZE, RESAMPLING[interpolation])
         np.testing.assert_array_equal(found, np.asarray(expected), err_msg=f"{width}x{height}")
 
@@ -263,7 +263,7 @@ def test_letterbox_is_pillow_s_pad_where_the_surplus_is_even():
     for width, height in [*SHAPES, (500, 10), *np.random.default_rng(4).integers(3, 90, (100, 2)).tolist()]:
         image = noise(width, height)
         if round(min(width, height) * SIZE / max(width, height)) % 2 == SIZE % 2:
-            found = evaluation_pixels(image, SIZE, Images(resize="letterbox", background=MAGENTA))
+            found = evaluation_pixels(image, SIZE, ImagesConfig(resize="letterbox", background=MAGENTA))
             expected = ImageOps.pad(image, (SIZE, SIZE), Image.Resampling.BICUBIC, color=MAGENTA)
             np.testing.assert_array_equal(found, np.asarray(expected), err_msg=f"{width}x{height}")
 
@@ -275,7 +275,7 @@ RULES = {"shortest": "shortest_side_crop", "squash": "squash", "longest": "lette
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_every_resize_rule_gives_open_clip_s_pixels_exactly(theirs, interpolation):
     golden = np.load(GOLDEN / "evaluation_pixels.npz")  # by make_torchvision.py
-    spec = Images(resize=RULES[theirs], interpolation=interpolation, background=(77, 77, 77))
+    spec = ImagesConfig(resize=RULES[theirs], interpolation=interpolation, background=(77, 77, 77))
     for shape, expected in zip(golden["shapes"].tolist(), golden[f"{theirs} {interpolation}"], strict=True):
         pixels = np.random.default_rng(shape).integers(0, 256, (shape[1], shape[0], 3), dtype=np.uint8)
         found = evaluation_pixels(Image.fromarray(pixels), len(expected), spec)
@@ -286,12 +286,12 @@ def test_big_vision_s_resize_differs_where_it_shrinks_since_it_has_no_antialiasi
     """Its `resize` is TensorFlow's bilinear at half-pixel centres, each output from four pixels; Pillow's sees all of them."""
     stripes = np.zeros((SIZE * 4, SIZE * 4, 3), np.uint8)
     stripes[:, 1::4] = stripes[:, 2::4] = 255  # what is next to the centre of every 4 columns is white, the rest black
-    found = evaluation_pixels(Image.fromarray(stripes), SIZE, Images(resize="squash", interpolation="bilinear"))
+    found = evaluation_pixels(Image.fromarray(stripes), SIZE, ImagesConfig(resize="squash", interpolation="bilinear"))
     assert 100 < found[:, 2:-2].mean() < 200  # TensorFlow's: 255
 
 
 def test_letterbox_keeps_a_thin_line_visible():
-    assert (evaluation_pixels(flat(0, 500, 2), SIZE, Images(resize="letterbox")) == 0).sum() == SIZE * 3
+    assert (evaluation_pixels(flat(0, 500, 2), SIZE, ImagesConfig(resize="letterbox")) == 0).sum() == SIZE * 3
 
 
 @pytest.mark.parametrize("background", [(255, 255, 255), (0, 0, 0), (12, 200, 99)])
@@ -299,7 +299,7 @@ def test_transparent_pixels_show_the_configured_background(background):
     image = noise(channels=4)
     rgb, alpha = np.split(np.asarray(image, np.float64), [3], axis=-1)
     expected = (rgb * alpha + np.array(background) * (255 - alpha)) / 255
-    found = evaluation_pixels(image, SIZE, Images(background=background))
+    found = evaluation_pixels(image, SIZE, ImagesConfig(background=background))
     assert largest_difference(found, expected) <= 1  # 8-bit rounding
 
 
@@ -307,7 +307,7 @@ def test_colours_under_transparent_pixels_do_not_bleed_when_resizing():
     pixels = np.zeros((SIZE * 2, SIZE * 2, 4), np.uint8)
     pixels[:, :SIZE] = (0, 0, 0, 255)
     pixels[:, SIZE:] = (255, 0, 0, 0)  # an invisible red
-    found = evaluation_pixels(Image.fromarray(pixels), SIZE, Images()).astype(int)
+    found = evaluation_pixels(Image.fromarray(pixels), SIZE, ImagesConfig()).astype(int)
     assert np.ptp(found, axis=-1).max() <= 1  # only greys between black and the white background
 
 
@@ -339,7 +339,7 @@ def test_a_picture_without_a_transparent_border_is_not_cropped_to_content(image)
 
 
 def test_crop_to_content_is_off_unless_asked_for():
-    spec = Images(resize="squash", background=(0, 0, 0))
+    spec = ImagesConfig(resize="squash", background=(0, 0, 0))
     image = content(3, 20, 13, 30)
     assert (evaluation_pixels(image, 40, spec) == MAGENTA).all(-1).sum() == 100
     assert (evaluation_pixels(image, 40, dataclasses.replace(spec, crop_to_content=True)) == MAGENTA).all()

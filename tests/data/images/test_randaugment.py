@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlp_jax.config.schema import RandAugment
 from vlp_jax.data.images import randaugment as module
-from vlp_jax.data.images.randaugment import NAMES, apply, randaugment
+from vlp_jax.data.images.randaugment import NAMES, RandAugmentConfig, apply, randaugment
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[2] / "golden" / "randaugment.npz")  # by make_torchvision.py
 THEIRS = ("Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast", "Sharpness",
@@ -41,13 +40,13 @@ def test_operations_and_signs_are_drawn_alike_often(monkeypatch):
     monkeypatch.setattr(module, "apply", lambda name, image, magnitude, negative, fill: drawn.update([(name, negative)]) or image)
     rng = np.random.default_rng(0)
     for _ in range(700):
-        randaugment(PICTURE, RandAugment(operations=4), FILL, rng)
+        randaugment(PICTURE, RandAugmentConfig(operations=4), FILL, rng)
     assert len(drawn) == 28 and min(drawn.values()) > 60 and max(drawn.values()) < 145  # 100 expected each
 
 
 def test_no_operation_leaves_picture_and_generator_alone():
     rng = np.random.default_rng(3)
-    assert randaugment(PICTURE, RandAugment(operations=0), FILL, rng) is PICTURE
+    assert randaugment(PICTURE, RandAugmentConfig(operations=0), FILL, rng) is PICTURE
     assert rng.random() == np.random.default_rng(3).random()
 
 
@@ -57,5 +56,5 @@ def test_operations_are_drawn_from_those_named_and_applied_as_often_as_their_pro
     monkeypatch.setattr(module, "apply", lambda name, image, magnitude, negative, fill: drawn.update([name]) or image)
     rng, names = np.random.default_rng(0), ("identity", "rotate", "equalize", "shear_x")
     for _ in range(1000):
-        randaugment(PICTURE, RandAugment(operations=2, probability=0.5, names=names), FILL, rng)
+        randaugment(PICTURE, RandAugmentConfig(operations=2, probability=0.5, names=names), FILL, rng)
     assert {*drawn} == {*names} and min(drawn.values()) > 200 and max(drawn.values()) < 300  # 250 expected each

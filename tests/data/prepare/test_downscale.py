@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlp_jax.config import schema
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.prepare.downscale import downscale_image
 from vlp_jax.data.samples import Reason, SampleError
 
@@ -90,7 +90,7 @@ def test_damaged_and_too_large_pictures_are_bad_samples(monkeypatch):
         with pytest.raises(SampleError) as caught:
             downscale_image(cut, 12, "key")
         assert caught.value.reason == Reason.DAMAGED_IMAGE
-    monkeypatch.setattr(schema.Images, "maximum_pixels", 40 * 30 - 1)
+    monkeypatch.setattr(ImagesConfig, "maximum_pixels", 40 * 30 - 1)
     with pytest.raises(SampleError) as caught:
         downscale_image(data, 12, "key")
     assert caught.value.reason == Reason.TOO_LARGE

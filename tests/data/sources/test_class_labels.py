@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from vlp_jax.config import schema
 from vlp_jax.data.samples import Reason, SampleError
 from vlp_jax.data.sources.registry import open_source
+from vlp_jax.data.target_kinds import ClassTargetConfig
 from vlp_jax.data.targets import find_targets, named_classes
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.errors import DataError
+from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.prompts import report_shared_names, zero_shot_classes
 from vlp_jax.evaluators.zero_shot import zero_shot
@@ -83,7 +84,7 @@ def test_metadata_of_a_schema_that_name_no_class_change_nothing(tmp_path, metada
 def test_zero_shot_asks_for_every_name_and_never_for_a_number(tmp_path):
     spec = write(tmp_path / "x.parquet", columns([2, 0, 1, 2]), {"label": label()})
     asked = []
-    classes = zero_shot_classes(EvaluationSet(open_source(spec)), schema.Evaluator(class_field="label", templates=("a {}",)))
+    classes = zero_shot_classes(EvaluationSet(open_source(spec)), EvaluatorConfig(class_field="label", templates=("a {}",)))
     found = zero_shot(np.eye(4)[[2, 0, 1, 2]], classes.truth, classes.names, lambda texts: asked.extend(texts) or np.eye(4),
                       classes.templates, classes.words, {})
     assert asked == [f"a {name}" for name in NAMES]
@@ -91,9 +92,9 @@ def test_zero_shot_asks_for_every_name_and_never_for_a_number(tmp_path):
     write(tmp_path / "x.parquet", columns([2, 0, 1, 2]))
     data = EvaluationSet(open_source(spec))
     with pytest.raises(DataError, match=r"zero-shot classes in the metadata field 'label' \(class_field\) are numbers, such as 0"):
-        zero_shot_classes(data, schema.Evaluator(class_field="label"))
+        zero_shot_classes(data, EvaluatorConfig(class_field="label"))
     words = {str(n): (name,) for n, name in enumerate("abc")}
-    named = zero_shot_classes(data, schema.Evaluator(class_field="label", class_names=words))
+    named = zero_shot_classes(data, EvaluatorConfig(class_field="label", class_names=words))
     assert named.words == {"0": ("a",), "1": ("b",), "2": ("c",)}
 
 
@@ -103,13 +104,13 @@ def test_a_table_of_numbers_is_no_set_of_classes_either(tmp_path):
     (tmp_path / "x.csv").write_text("image,caption,label,name\n0.png,a,0,cat\n1.png,b,1,dog\n")
     data = EvaluationSet(open_source(f"csv:{tmp_path}/x.csv"))
     with pytest.raises(DataError, match="are numbers, such as 0, and nothing names them: give class_names"):
-        zero_shot_classes(data, schema.Evaluator(class_field="label"))
-    assert zero_shot_classes(data, schema.Evaluator(class_field="name")).names == ["cat", "dog"]
+        zero_shot_classes(data, EvaluatorConfig(class_field="label"))
+    assert zero_shot_classes(data, EvaluatorConfig(class_field="name")).names == ["cat", "dog"]
 
 
 def test_targets_find_the_names_too(tmp_path):
     source = open_source(write(tmp_path / "x.parquet", columns([2, 0, 1, 2]), {"label": label()}))
-    targets = find_targets({"kind": schema.ClassTarget(field="label", classes=3)}, [source])
+    targets = find_targets({"kind": ClassTargetConfig(field="label", classes=3)}, [source])
     assert targets.classes["kind"] == ("great white shark", "dog", "tabby cat")
 
 
@@ -168,7 +169,7 @@ def test_images_may_be_named_by_their_paths(tmp_path, case):
 @pytest.mark.parametrize("content", ["cat\ndog\n\u2028x y\n", "cat\r\ndog\r\n\u2028x y\r\n", "\ufeffcat\ndog\n\u2028x y"])
 def test_class_files_may_come_from_windows(tmp_path, content):
     (tmp_path / "classes.txt").write_bytes(content.encode())
-    spec = schema.ClassTarget(field="label", classes=3, file=str(tmp_path / "classes.txt"))
+    spec = ClassTargetConfig(field="label", classes=3, file=str(tmp_path / "classes.txt"))
     assert named_classes("label", spec) == ("cat", "dog", "\u2028x y")
 
 
@@ -177,7 +178,7 @@ def test_vocabularies_may_come_from_windows(tmp_path):
     ids = []
     for name, content in (("a", "\n".join(words)), ("b", "\r\n".join([*words, ""])), ("c", "\ufeff" + "\r\n".join(words))):
         (tmp_path / f"{name}.txt").write_bytes(content.encode())
-        spec = schema.Text(tokenizer=str(tmp_path / f"{name}.txt"), start_token="[CLS]", end_token="[SEP]", padding_token="[PAD]")
+        spec = TextConfig(tokenizer=str(tmp_path / f"{name}.txt"), start_token="[CLS]", end_token="[SEP]", padding_token="[PAD]")
         ids.append(load_tokenizer(spec, 8, len(words))(["a cats"])[0].tolist())
     assert ids == [[[2, 5, 6, 7, 3, 0, 0, 0]]] * 3
 

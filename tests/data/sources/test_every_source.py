@@ -17,7 +17,10 @@ import pytest
 
 from vlp_jax import main, prepare
 from vlp_jax.command_line import split_overrides
-from vlp_jax.config import base, load_config, schema, to_config
+from vlp_jax.config import base, load_config, to_config
+from vlp_jax.data.config import DataConfig, TrainSourceConfig
+from vlp_jax.data.images.config import AugmentationConfig
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.mixture import Mixture, Part, open_mixture
 from vlp_jax.data.pipeline import Batches, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
@@ -25,7 +28,8 @@ from vlp_jax.data.samples import SparesImages
 from vlp_jax.data.sources.filesystem import read_file, read_range
 from vlp_jax.data.sources.registry import KINDS, open_source
 from vlp_jax.data.subsample import evenly_spaced_samples
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.captions import TextsConfig
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.errors import DataError
 from vlp_jax.training.build import build_run
 from vlp_jax.training.state import fingerprint
@@ -176,10 +180,10 @@ def spec(request, tmp_path_factory):
 
 
 def first_batches(source, count, **data):
-    preprocessor = Preprocessor(16, schema.Images(), load_tokenizer(schema.Text(), 12, 4096))
-    mixture = Mixture((Part("", source, schema.Texts(), len(source)),))
-    rows = TrainRows(mixture, preprocessor, schema.Augmentation(scale=(0.5, 1.0), flip=0.5, hue=0.1), seed=3)
-    batches = Batches(rows, schema.Data(batch_size=BATCH, **data))
+    preprocessor = Preprocessor(16, ImagesConfig(), load_tokenizer(TextConfig(), 12, 4096))
+    mixture = Mixture((Part("", source, TextsConfig(), len(source)),))
+    rows = TrainRows(mixture, preprocessor, AugmentationConfig(scale=(0.5, 1.0), flip=0.5, hue=0.1), seed=3)
+    batches = Batches(rows, DataConfig(batch_size=BATCH, **data))
     try:
         return list(itertools.islice(batches, count))
     finally:
@@ -262,7 +266,7 @@ def two_steps(tiny):
     start = jax.device_get(run.initial_state())
 
     def train(spec):
-        batches = dataclasses.replace(run, mixture=open_mixture(schema.TrainSource(source=spec))).batches(0)
+        batches = dataclasses.replace(run, mixture=open_mixture(TrainSourceConfig(source=spec))).batches(0)
         state, losses = jax.device_put(start, run.shardings), []
         for batch in itertools.islice(batches, 2):
             assert not batch["reason"].any()
@@ -357,8 +361,8 @@ def test_the_documented_mixture_is_one(tmp_path):
     tree = config.to_dict() | {"steps": 1, "objectives": {"contrastive": {"kind": "clip"}}}
     tree["data"]["train"]["mixture"] = mixture
     opened = open_mixture(to_config(tree).data.train)
-    preprocessor = Preprocessor(16, schema.Images(), load_tokenizer(schema.Text(), 12, 4096))
-    drawn = {row["text"] for row in map(TrainRows(opened, preprocessor, schema.Augmentation(), 0).row, range(200))}
+    preprocessor = Preprocessor(16, ImagesConfig(), load_tokenizer(TextConfig(), 12, 4096))
+    drawn = {row["text"] for row in map(TrainRows(opened, preprocessor, AugmentationConfig(), 0).row, range(200))}
     assert drawn == {"a", "made up", "a photo of a owl", "owl, a bird"}
 
 

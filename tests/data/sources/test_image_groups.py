@@ -11,12 +11,14 @@ from PIL import Image
 from pyarrow import parquet
 
 from vlp_jax import prepare
-from vlp_jax.config import schema
+from vlp_jax.data.config import TrainSourceConfig
+from vlp_jax.data.images.config import AugmentationConfig
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.mixture import open_mixture
 from vlp_jax.data.pipeline import TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.sources.registry import open_source
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.errors import DataError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.retrieval import retrieval
@@ -136,8 +138,8 @@ def test_rows_of_one_image_with_several_classes_are_refused(folder):
 
 def test_in_training_rows_of_one_image_are_positives_of_each_other(folder):
     WRITERS["csv:{}/x.csv"](folder)
-    train = TrainRows(open_mixture(schema.TrainSource(source=f"csv:{folder}/x.csv")),
-                      Preprocessor(8, schema.Images(), load_tokenizer(schema.Text(), 12, 4096)), schema.Augmentation(), seed=0)
+    train = TrainRows(open_mixture(TrainSourceConfig(source=f"csv:{folder}/x.csv")),
+                      Preprocessor(8, ImagesConfig(), load_tokenizer(TextConfig(), 12, 4096)), AugmentationConfig(), seed=0)
     batch = train.batch(range(IMAGES * WAYS))  # an epoch
     assert len(set(batch["key"].tolist())) == IMAGES * WAYS
     number = np.array([int(rows()[int(key.split(":")[1]) - 1][0].split("/")[-1][:-4]) for key in batch["key"].tolist()])

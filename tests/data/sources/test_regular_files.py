@@ -8,13 +8,13 @@ import threading
 import pytest
 from PIL import Image
 
-from vlp_jax.config.schema import Images, Text
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, SampleError
 from vlp_jax.data.sources import file_patterns
 from vlp_jax.data.sources.file_patterns import expand_braces
 from vlp_jax.data.sources.registry import open_source
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.data.text.word_vectors import read_vectors
 from vlp_jax.errors import UserError
 
@@ -93,7 +93,7 @@ def test_an_image_is_a_file(put, tmp_path, thing):
     error = quickly(lambda: open_source(f"jsonl:{tmp_path}/x.jsonl")[0])
     assert isinstance(error, SampleError) and error.key == "x.jsonl:1"
     assert error.reason == (Reason.MISSING_IMAGE if "folder" in thing else Reason.FORBIDDEN_PATH)
-    preprocess = Preprocessor(8, Images(), load_tokenizer(Text(), 6, 4096))
+    preprocess = Preprocessor(8, ImagesConfig(), load_tokenizer(TextConfig(), 6, 4096))
     assert isinstance(quickly(lambda: preprocess(images=tmp_path / "a.png")), SampleError)
 
 
@@ -116,7 +116,7 @@ def test_files_beside_the_data_are_files(put, tmp_path, thing):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     for name in ("tokenizer.json", "vocab.txt", "spiece.model"):
         path = put(name, thing)
-        error = quickly(lambda path=path: load_tokenizer(Text(tokenizer=str(path)), 6, 4096))
+        error = quickly(lambda path=path: load_tokenizer(TextConfig(tokenizer=str(path)), 6, 4096))
         assert "data.text.tokenizer" in str(error) and str(path) in str(error)
     path = put("vectors.txt", thing)
     assert "model.text.word_vectors" in str(quickly(lambda: read_vectors(str(path), {"a"}, 3)))
@@ -127,7 +127,7 @@ def test_a_tokenizer_folder_holds_files(tmp_path, name):
     folder = tmp_path / "tokenizer"
     folder.mkdir()
     os.mkfifo(folder / name)
-    assert "is a named pipe" in str(quickly(lambda: load_tokenizer(Text(tokenizer=str(folder)), 6, 4096)))
+    assert "is a named pipe" in str(quickly(lambda: load_tokenizer(TextConfig(tokenizer=str(folder)), 6, 4096)))
 
 
 @pytest.mark.parametrize("name", ["dataset_info.json", "manifest.json", "features.json"])

@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 
 from vlp_jax import prepare
-from vlp_jax.config import schema
+from vlp_jax.data.config import TrainSourceConfig
+from vlp_jax.data.images.config import AugmentationConfig
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.mixture import open_mixture
 from vlp_jax.data.pipeline import TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
@@ -24,9 +26,11 @@ from vlp_jax.data.sources import index
 from vlp_jax.data.sources.image_endings import IMAGE_ENDINGS
 from vlp_jax.data.sources.registry import open_source
 from vlp_jax.data.sources.tar_headers import TarError, TarMembers, read_members
+from vlp_jax.data.target_kinds import ClassTargetConfig
 from vlp_jax.data.targets import Targets
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.errors import DataError
+from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.prompts import zero_shot_classes
 from vlp_jax.evaluators.zero_shot import zero_shot
@@ -392,8 +396,8 @@ def test_classes_without_names_need_no_caption_but_where_one_is_asked_for(tmp_pa
     with pytest.raises(DataError, match="s0: has a class and no caption, and retrieval needs a caption of every image"):
         data.require_captions("retrieval")
     with pytest.raises(DataError, match="are numbers, such as 0, and nothing names them: give class_names, or.*classnames.txt"):
-        zero_shot_classes(data, schema.Evaluator(class_field="cls"))
-    named = zero_shot_classes(data, schema.Evaluator(class_field="cls", class_names={"0": ("a",), "1": ("b", "bee"), "2": ("c",)}))
+        zero_shot_classes(data, EvaluatorConfig(class_field="cls"))
+    named = zero_shot_classes(data, EvaluatorConfig(class_field="cls", class_names={"0": ("a",), "1": ("b", "bee"), "2": ("c",)}))
     assert (named.names, named.truth.tolist(), named.words["1"]) == (["0", "1", "2"], [0, 1, 2, 0, 1, 2], ("b", "bee"))
 
 
@@ -429,7 +433,7 @@ def test_a_negative_class_is_none(tmp_path, label, named):
 def test_zero_shot_asks_for_all_names_by_the_prompts_that_lie_with_the_tars(tmp_path, field, capsys):
     names = ["tench", "missile", "crane", "missile"] if field == "cls" else ["tench", "missile", "crane", "a {bird}"]
     data = EvaluationSet(open_source(write_classes(tmp_path, names, ["a photo of a {c}.", "{c} {x}"])))
-    classes = zero_shot_classes(data, schema.Evaluator(class_field=field))
+    classes = zero_shot_classes(data, EvaluatorConfig(class_field=field))
     asked = []
 
     def embed(texts):
@@ -442,7 +446,7 @@ def test_zero_shot_asks_for_all_names_by_the_prompts_that_lie_with_the_tars(tmp_
     assert found["classes"] == 4
     assert found["zero_shot_accuracy"] == (4 / 6 if field == "cls" else 1.0)  # of two classes of one name, none can be told
     assert "zero-shot prompts are its own 2, such as 'a photo of a {}.'" in capsys.readouterr().err
-    mine = zero_shot_classes(data, schema.Evaluator(
+    mine = zero_shot_classes(data, EvaluatorConfig(
         class_field=field, templates=("my {}",), class_names={"tench": ("fish", "tench")}))
     assert mine.templates == ("my {}",) and mine.words["0" if field == "cls" else "tench"] == ("fish", "tench")
 
@@ -456,11 +460,11 @@ def test_a_prompt_without_a_class_is_refused(tmp_path):
 @pytest.mark.parametrize("named", [False, True])
 def test_tars_of_classes_train(tmp_path, named):
     spec = write_classes(tmp_path, ["tench", "shark", "crane"] if named else ())
-    target = schema.ClassTarget(field="cls", classes=3)
+    target = ClassTargetConfig(field="cls", classes=3)
 
     def batch(spec):
-        train = TrainRows(open_mixture(schema.TrainSource(source=spec)),
-                          Preprocessor(8, schema.Images(), load_tokenizer(schema.Text(), 12, 4096)), schema.Augmentation(), seed=0,
+        train = TrainRows(open_mixture(TrainSourceConfig(source=spec)),
+                          Preprocessor(8, ImagesConfig(), load_tokenizer(TextConfig(), 12, 4096)), AugmentationConfig(), seed=0,
                           inputs=("target_cls",), targets=Targets({"cls": target}, {"cls": ("0", "1", "2")}))
         return train.batch(range(6))
 

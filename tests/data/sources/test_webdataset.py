@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlp_jax.config import schema
 from vlp_jax.data import notifications
+from vlp_jax.data.config import TrainSourceConfig
+from vlp_jax.data.images.config import AugmentationConfig
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.mixture import open_mixture
 from vlp_jax.data.pipeline import REASONS, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
@@ -21,7 +23,7 @@ from vlp_jax.data.samples import Reason, SampleError
 from vlp_jax.data.sources import index, member_checks, webdataset
 from vlp_jax.data.sources.filesystem import read_range
 from vlp_jax.data.sources.registry import open_source
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.errors import DataError
 
 
@@ -124,8 +126,8 @@ def test_a_sample_in_the_middle_of_a_cut_tar_that_lacks_its_text_is_another_thin
 
 def test_the_row_of_a_sample_that_is_cut_off_is_filled_and_carries_the_reason(whole, tmp_path):
     (tmp_path / "cut.tar").write_bytes(whole[0].read_bytes()[: whole[2][4] - 1])
-    rows = TrainRows(open_mixture(schema.TrainSource(source=f"webdataset:{tmp_path}/cut.tar")),
-                     Preprocessor(16, schema.Images(), load_tokenizer(schema.Text(), 12, 4096)), schema.Augmentation(), seed=0)
+    rows = TrainRows(open_mixture(TrainSourceConfig(source=f"webdataset:{tmp_path}/cut.tar")),
+                     Preprocessor(16, ImagesConfig(), load_tokenizer(TextConfig(), 12, 4096)), AugmentationConfig(), seed=0)
     epoch = [rows.row(position) for position in range(3)]
     bad = [row for row in epoch if row["reason"]]
     assert [REASONS[row["reason"] - 1] for row in bad] == [Reason.CUT_OFF]

@@ -4,13 +4,12 @@ import itertools
 
 import pytest
 
-from vlp_jax.config import schema
 from vlp_jax.data.pipeline import random_generator
 from vlp_jax.data.samples import Reason, Sample, SampleError
-from vlp_jax.data.text.captions import check_texts, draw_caption, draw_text
+from vlp_jax.data.text.captions import TextsConfig, check_texts, draw_caption, draw_text
 from vlp_jax.errors import ConfigError
 
-CAPTION, BOTH, KEYWORDS = (schema.Texts(**{"caption": 0.0} | {kind: 1.0})
+CAPTION, BOTH, KEYWORDS = (TextsConfig(**{"caption": 0.0} | {kind: 1.0})
                            for kind in ("caption", "caption_and_keywords", "keywords"))
 
 
@@ -33,7 +32,7 @@ def test_a_caption_with_keywords_starts_with_the_caption():
 
 
 def test_weights_are_relative():
-    found = texts(schema.Texts(caption=2.0, caption_and_keywords=2.0, keywords=4.0), count=2000)
+    found = texts(TextsConfig(caption=2.0, caption_and_keywords=2.0, keywords=4.0), count=2000)
     plain, alone = found.count("a heart"), sum(not text.startswith("a heart") for text in found)
     assert abs(plain - 500) < 100 and abs(alone - 1000) < 110  # five standard deviations
 
@@ -47,7 +46,7 @@ def test_a_sample_without_a_list_of_keywords_gives_its_caption(keywords, weights
 # Prompts
 
 def test_every_prompt_is_drawn_equally_often_and_holds_the_text():
-    weights = schema.Texts(prompts=("a photo of {}", "{}, a drawing"))
+    weights = TextsConfig(prompts=("a photo of {}", "{}, a drawing"))
     found = texts(weights, count=2000)
     assert set(found) == {"a photo of a heart", "a heart, a drawing"}
     assert abs(found.count("a photo of a heart") - 1000) < 112  # five standard deviations
@@ -55,13 +54,13 @@ def test_every_prompt_is_drawn_equally_often_and_holds_the_text():
 
 def test_one_prompt_alone_costs_no_draw():
     rng, other = random_generator(0, 1), random_generator(0, 1)
-    draw_text("a heart", Sample("k", b"", ("a heart",), {}), schema.Texts(prompts=("so: {}",)), rng)
+    draw_text("a heart", Sample("k", b"", ("a heart",), {}), TextsConfig(prompts=("so: {}",)), rng)
     assert rng.integers(2**40) == other.integers(2**40)
 
 
 def test_braces_in_a_caption_are_left_alone():
     sample = Sample("k", b"", ("a {} b",), {})
-    assert draw_text("a {} b", sample, schema.Texts(prompts=("<{}>",)), random_generator(0)) == "<a {} b>"
+    assert draw_text("a {} b", sample, TextsConfig(prompts=("<{}>",)), random_generator(0)) == "<a {} b>"
 
 
 # Fields
@@ -100,11 +99,11 @@ def test_one_weight_above_0_is_enough(weights):
 
 
 @pytest.mark.parametrize(("weights", "message"), [
-    (schema.Texts(caption=0.0), "data.train.caption, caption_and_keywords, keywords: at least one weight"),
-    (schema.Texts(caption_fields={"alt": 0.0}), "data.train.caption_fields: weights are at least 0, and one of them above 0"),
-    (schema.Texts(caption_fields={"alt": -1.0, "b": 2.0}), "data.train.caption_fields: weights are at least 0"),
-    (schema.Texts(prompts=("a photo",)), "data.train.prompts: 'a photo' has no {} for the text"),
-    (schema.Texts(prompts=()), "data.train.prompts: at least one"),
+    (TextsConfig(caption=0.0), "data.train.caption, caption_and_keywords, keywords: at least one weight"),
+    (TextsConfig(caption_fields={"alt": 0.0}), "data.train.caption_fields: weights are at least 0, and one of them above 0"),
+    (TextsConfig(caption_fields={"alt": -1.0, "b": 2.0}), "data.train.caption_fields: weights are at least 0"),
+    (TextsConfig(prompts=("a photo",)), "data.train.prompts: 'a photo' has no {} for the text"),
+    (TextsConfig(prompts=()), "data.train.prompts: at least one"),
 ])
 def test_texts_that_cannot_be_drawn_are_an_error_that_names_the_key(weights, message):
     with pytest.raises(ConfigError, match=f"^config error: {message}"):

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import tokenizers
 
-from vlp_jax.config.schema import Dependencies, Images, Text
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, SampleError
-from vlp_jax.data.text.dependency_parses import parses_in
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.dependency_parses import DependenciesConfig, parses_in
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.data.text.train_tokenizer import KINDS, train_tokenizer
 
-SPEC = Dependencies(field="d")
+SPEC = DependenciesConfig(field="d")
 TEXTS = ["an unbelievably long caterpillar smiling", "a red-hot face, smiling", "caterpillar"]
 PARSES = [[[3, 0], [2, 1], [3, 2], [3, 4]], [[5, 0], [5, 1], [1, 3]], []]
 
@@ -21,8 +21,8 @@ def preprocessor_of(kind, folder, length):
     path = folder / ("tokenizer.model" if kind == "sentencepiece" else "tokenizer.json")
     path.write_bytes(train_tokenizer(TEXTS * 3, {"bpe": 275, "wordpiece": 60, "sentencepiece": 285}[kind], kind))
     names = KINDS[kind]
-    text = Text(tokenizer=str(path), start_token=names.start, end_token=names.end, padding_token=names.padding)
-    return Preprocessor(8, Images(), load_tokenizer(text, length, 400), dependencies=SPEC), path
+    text = TextConfig(tokenizer=str(path), start_token=names.start, end_token=names.end, padding_token=names.padding)
+    return Preprocessor(8, ImagesConfig(), load_tokenizer(text, length, 400), dependencies=SPEC), path
 
 
 def rows(texts, parses):
@@ -75,7 +75,7 @@ def test_a_sample_has_a_parse_for_each_caption_or_of_a_single_one_the_list_itsel
     for held in (None, [], [[]], [None]):
         assert parses_in("k", {"d": held}, ["a"], SPEC)["a"].shape == (0, 2)
     assert parses_in("k", {}, ["a", "b"], SPEC).keys() == {"a", "b"}
-    found = parses_in("k", {"x": [{"d": pairs}, {"d": None}, {"d": other}]}, ["a", "b", "c"], Dependencies(field="x.d"))
+    found = parses_in("k", {"x": [{"d": pairs}, {"d": None}, {"d": other}]}, ["a", "b", "c"], DependenciesConfig(field="x.d"))
     assert [found[name].tolist() for name in "abc"] == [pairs, [], other]
     np.testing.assert_array_equal(parses_in("k", {"d": [[[0, 1]], [[1, 0]]]}, ["a", "b"], SPEC)["b"], [[1, 0]])
 

@@ -18,7 +18,6 @@ class CustomConfig(PretrainedConfig): model_type = "custom"
 LOADS = """
 import sys
 from vlp_jax.command_line import run_entry_point
-from vlp_jax.config.schema import Text
 from vlp_jax.data.text.tokenizer import load_tokenizer
 run_entry_point(lambda arguments: load_tokenizer(Text(tokenizer=arguments[0]), 6, 4096) and 0)
 """

@@ -5,32 +5,36 @@ import itertools
 import numpy as np
 import pytest
 
-from vlp_jax.config import base, schema, to_config
+from vlp_jax.config import base, to_config
+from vlp_jax.data.config import DataConfig
+from vlp_jax.data.images.config import AugmentationConfig
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.mixture import Mixture, Part
 from vlp_jax.data.pipeline import Batches, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.sources.registry import open_source
+from vlp_jax.data.text.captions import TextsConfig
 from vlp_jax.data.text.packing import pack
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.objectives.packing import check_packing
-from vlp_jax.sharding.mesh import build_mesh
+from vlp_jax.sharding.mesh import MeshConfig, build_mesh
 from vlp_jax.training.hooks.input_counts import InputCounts
 
 BATCH, WINDOW, ROWS, LENGTH = 16, 4, 2, 11
 
 
 def rows_of(length=LENGTH, window=WINDOW, rows=ROWS, source="embedded:emoji/val_vendor"):
-    spec = schema.Text(packing=window, packing_rows=rows if window else 1)
+    spec = TextConfig(packing=window, packing_rows=rows if window else 1)
     source = open_source(source)
-    mixture = Mixture((Part("", source, schema.Texts(), len(source)),))
-    preprocessor = Preprocessor(8, schema.Images(), load_tokenizer(spec, length, 4096))
-    return TrainRows(mixture, preprocessor, schema.Augmentation(flip=0.5), seed=3)
+    mixture = Mixture((Part("", source, TextsConfig(), len(source)),))
+    preprocessor = Preprocessor(8, ImagesConfig(), load_tokenizer(spec, length, 4096))
+    return TrainRows(mixture, preprocessor, AugmentationConfig(flip=0.5), seed=3)
 
 
 def batches_of(rows, count, position=0, host=0, hosts=1):
     share = range(host * BATCH // hosts, (host + 1) * BATCH // hosts)
-    batches = Batches(rows, schema.Data(batch_size=BATCH), position, share)
+    batches = Batches(rows, DataConfig(batch_size=BATCH), position, share)
     try:
         return list(itertools.islice(batches, count))
     finally:
@@ -98,7 +102,7 @@ def config_of(objectives=None, decoder=(), **data):
 
 def test_what_reads_no_text_goes_with_packed_texts():
     objectives = dict(words=dict(kind="captioning"), pixels=dict(kind="masked_autoencoder"), codes=dict(kind="masked_image"))
-    check_packing(to_config(config_of(objectives=objectives).to_dict()), build_mesh(schema.Mesh(data=1)))
+    check_packing(to_config(config_of(objectives=objectives).to_dict()), build_mesh(MeshConfig(data=1)))
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -110,17 +114,17 @@ def test_what_reads_no_text_goes_with_packed_texts():
     (dict(packing=5), "windows of 5 do not divide data.batch_size 16")])
 def test_what_needs_a_row_for_each_text_is_a_config_error(changes, message):
     with pytest.raises(ConfigError, match=f"data.text.packing: {message}"):
-        check_packing(to_config(config_of(**changes).to_dict()), build_mesh(schema.Mesh(data=1)))
+        check_packing(to_config(config_of(**changes).to_dict()), build_mesh(MeshConfig(data=1)))
 
 
 def test_windows_that_do_not_divide_over_the_mesh_and_microbatches_and_rows_without_windows_are_errors():
     config = to_config(config_of().to_dict())
-    check_packing(config, build_mesh(schema.Mesh(data=2, fsdp=2)))
+    check_packing(config, build_mesh(MeshConfig(data=2, fsdp=2)))
     with pytest.raises(MeshError, match=r"/ 4, the number of windows, 4 does not divide over data=8 x fsdp=1 \(8\)"):
-        check_packing(config, build_mesh(schema.Mesh(data=8)))
+        check_packing(config, build_mesh(MeshConfig(data=8)))
     accumulated = config_of()
     accumulated.accumulation.microbatches = 2
     with pytest.raises(ConfigError, match="microbatches would divide its windows"):
-        check_packing(to_config(accumulated.to_dict()), build_mesh(schema.Mesh(data=1)))
+        check_packing(to_config(accumulated.to_dict()), build_mesh(MeshConfig(data=1)))
     with pytest.raises(ConfigError, match="data.text.packing_rows: has no effect without data.text.packing"):
         to_config(config_of(packing_rows=2, packing=None).to_dict())

@@ -18,13 +18,13 @@ import pytest
 import sentencepiece
 import tokenizers
 
-from vlp_jax.config.schema import Images, Text
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.sources.embedded import captions_by_concept
 from vlp_jax.data.text import tokenizer_hub
 from vlp_jax.data.text.canonicalize import canonicalize
 from vlp_jax.data.text.stop_words import ENGLISH_STOP_WORDS
-from vlp_jax.data.text.tokenizer import Tokenizer, load_tokenizer
+from vlp_jax.data.text.tokenizer import TextConfig, Tokenizer, load_tokenizer
 from vlp_jax.data.text.train_tokenizer import train_tokenizer
 from vlp_jax.errors import ConfigError
 
@@ -40,7 +40,7 @@ def words(vocabulary=None):
 
 
 def tokenizer(length=6, **spec):
-    return Tokenizer(words(), Text(**spec), length)
+    return Tokenizer(words(), TextConfig(**spec), length)
 
 
 def ids_of(text, **options):
@@ -196,7 +196,7 @@ def test_padding_and_truncation_in_the_definition_do_not_count(file):
     backend.enable_truncation(2)
     backend.enable_padding(length=9, pad_id=3)
     backend.post_processor = tokenizers.processors.TemplateProcessing("? $A ?", special_tokens=[("?", 3)])
-    found = Tokenizer(backend.to_str(), Text(), 6)(["a big heart"])
+    found = Tokenizer(backend.to_str(), TextConfig(), 6)(["a big heart"])
     for ours, plain in zip(found, tokenizer()(["a big heart"]), strict=True):
         np.testing.assert_array_equal(ours, plain)
 
@@ -220,12 +220,12 @@ def test_a_tokenizer_pickles_after_it_was_used():
 
 
 def test_a_tokenizer_of_another_length_builds_no_other_model():
-    tokenizer = load_tokenizer(Text(), 16, 4096)
+    tokenizer = load_tokenizer(TextConfig(), 16, 4096)
     assert dataclasses.replace(tokenizer, length=6).backend is tokenizer.backend
 
 
 def test_the_embedded_tokenizer_is_there_by_its_name():
-    made = load_tokenizer(Text(), 8, 4096)
+    made = load_tokenizer(TextConfig(), 8, 4096)
     ids, mask, _ = made(["Red heart"])
     assert made.backend.decode(ids[0][mask[0]].tolist()).strip() == "red heart"
     assert (ids[0, 0], ids[0, mask[0].sum() - 1], ids[0, -1]) == (START, END, PAD)
@@ -233,7 +233,7 @@ def test_the_embedded_tokenizer_is_there_by_its_name():
 
 def test_a_trained_vocabulary_knows_every_text(tmp_path):
     (tmp_path / "t.json").write_bytes(train_tokenizer(["a red heart"] * 3, 270))
-    made = load_tokenizer(Text(tokenizer=str(tmp_path / "t.json")), 32, 270)
+    made = load_tokenizer(TextConfig(tokenizer=str(tmp_path / "t.json")), 32, 270)
     ids, mask, _ = made(["Ünïcode ❤"])
     assert made.backend.decode(ids[0][mask[0]].tolist()).strip() == "ünïcode ❤"
 
@@ -242,7 +242,7 @@ def test_a_trained_vocabulary_knows_every_text(tmp_path):
 
 def error_of(name, length=6, vocab_size=100, **spec):
     with pytest.raises(ConfigError) as caught:
-        load_tokenizer(Text(tokenizer=name, **spec), length, vocab_size)
+        load_tokenizer(TextConfig(tokenizer=name, **spec), length, vocab_size)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -271,7 +271,7 @@ def test_a_special_token_that_the_vocabulary_has_not_is_an_error_before_the_firs
 
 
 def test_a_vocabulary_larger_than_the_model_s_is_an_error(file):
-    assert load_tokenizer(Text(tokenizer=file), 6, len(WORDS)).vocab_size == 9
+    assert load_tokenizer(TextConfig(tokenizer=file), 6, len(WORDS)).vocab_size == 9
     assert error_of(file, vocab_size=8) == f"config error: model.text.vocab_size: 8 is less than the 9 ids of {file}"
 
 
@@ -344,7 +344,7 @@ def test_a_hugging_face_folder_gives_the_ids_that_transformers_gives(tmp_path):
         tokenizer_object=backend, bos_token="<start>", eos_token="<end>", pad_token="<pad>")
     theirs.save_pretrained(tmp_path)
     expected = theirs(CAPTIONS, padding="max_length", truncation=True, max_length=12, return_tensors="np")
-    ids, mask, _ = load_tokenizer(Text(tokenizer=str(tmp_path)), 12, 270)(CAPTIONS)
+    ids, mask, _ = load_tokenizer(TextConfig(tokenizer=str(tmp_path)), 12, 270)(CAPTIONS)
     np.testing.assert_array_equal(ids, expected["input_ids"])
     np.testing.assert_array_equal(mask, expected["attention_mask"])
 
@@ -359,7 +359,7 @@ def test_a_folder_with_clip_s_vocabulary_and_merges_gives_the_ids_that_transform
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer"}')
     theirs = transformers.CLIPTokenizer.from_pretrained(tmp_path)
     expected = theirs(CAPTIONS, padding="max_length", truncation=True, max_length=12, return_tensors="np")
-    spec = Text(tokenizer=str(tmp_path), start_token="<|startoftext|>", end_token="<|endoftext|>", padding_token="<|endoftext|>")
+    spec = TextConfig(tokenizer=str(tmp_path), start_token="<|startoftext|>", end_token="<|endoftext|>", padding_token="<|endoftext|>")
     ids, mask, _ = load_tokenizer(spec, 12, len(pieces))(CAPTIONS)
     np.testing.assert_array_equal(ids, expected["input_ids"])
     np.testing.assert_array_equal(mask, expected["attention_mask"])
@@ -379,7 +379,7 @@ def test_clip_s_tokens_are_those_of_open_clip(tmp_path):
 
 
 def check_clip_tokens(name):
-    spec = Text(tokenizer=name, canonicalize=CLIP, start_token="<|startoftext|>", end_token="<|endoftext|>",
+    spec = TextConfig(tokenizer=name, canonicalize=CLIP, start_token="<|startoftext|>", end_token="<|endoftext|>",
                 padding_token="!")
     made = load_tokenizer(spec, 1000, 49408)
     ids, mask, truncated = made(GOLDEN["captions"])
@@ -404,7 +404,7 @@ def test_a_word_piece_vocabulary_gives_the_ids_of_bert_s_tokenizer(tmp_path):
         theirs = transformers.BertTokenizer(str(folder / "vocab.txt"), do_lower_case=lower_case)
         expected = theirs(texts() + HARD, padding="max_length", truncation=True, max_length=40, return_tensors="np")
         for name in (folder, folder / "vocab.txt", tmp_path / "tokenizer.json"):
-            spec = Text(tokenizer=str(name), start_token="[CLS]", end_token="[SEP]", padding_token="[PAD]")
+            spec = TextConfig(tokenizer=str(name), start_token="[CLS]", end_token="[SEP]", padding_token="[PAD]")
             ids, mask, _ = load_tokenizer(spec, 40, 2400)(texts() + HARD)
             np.testing.assert_array_equal(ids, expected["input_ids"])
             np.testing.assert_array_equal(mask, expected["attention_mask"])
@@ -443,7 +443,7 @@ def test_a_sentencepiece_model_gives_the_ids_of_its_own_library(kind, tmp_path):
     (tmp_path / "spiece.model").write_bytes(proto)
     library = sentencepiece.SentencePieceProcessor(model_proto=proto)
     for name in (tmp_path / "spiece.model", tmp_path):
-        made = load_tokenizer(Text(tokenizer=str(name), **SENTENCEPIECE), 4000, 1600)
+        made = load_tokenizer(TextConfig(tokenizer=str(name), **SENTENCEPIECE), 4000, 1600)
         ids, mask, truncated = made(texts() + HARD)
         for text, row, visible in zip(texts() + HARD, ids, mask, strict=True):
             assert row[visible].tolist() == [*library.encode(text), library.eos_id()], text
@@ -452,11 +452,11 @@ def test_a_sentencepiece_model_gives_the_ids_of_its_own_library(kind, tmp_path):
 
 def test_a_trained_sentencepiece_model_knows_every_text(tmp_path):
     (tmp_path / "t.model").write_bytes(train_tokenizer(texts(), 1600, "sentencepiece"))
-    made = load_tokenizer(Text(tokenizer=str(tmp_path / "t.model"), start_token="<s>", end_token="</s>"), 64, 1600)
+    made = load_tokenizer(TextConfig(tokenizer=str(tmp_path / "t.model"), start_token="<s>", end_token="</s>"), 64, 1600)
     assert (made.special_ids, made.vocab_size) == (([1], [2], 0), 1600)
     ids, mask, _ = made(["Ünïcode ❤ \U0001fae8 ꙮ", ""])
     assert made.backend.decode(ids[0][mask[0]][1:-1]) == "ünïcode ❤ \U0001fae8 ꙮ"
-    for backend, text in ((made.backend, "ünïcode"), (load_tokenizer(Text(), 64, 4096).backend, "a red heart")):
+    for backend, text in ((made.backend, "ünïcode"), (load_tokenizer(TextConfig(), 64, 4096).backend, "a red heart")):
         assert backend.decode([*backend.encode([text])[0], 5000]).strip() == text  # a model may be wider than its words
     assert ids[1].tolist() == [1, 2] + [0] * 62
 
@@ -464,7 +464,7 @@ def test_a_trained_sentencepiece_model_knows_every_text(tmp_path):
 def test_a_sentencepiece_model_travels_inside_the_preprocessor(tmp_path):
     path = tmp_path / "spiece.model"
     path.write_bytes(train())
-    made = Preprocessor(8, Images(), load_tokenizer(Text(tokenizer=str(path), **SENTENCEPIECE), 12, 1600))
+    made = Preprocessor(8, ImagesConfig(), load_tokenizer(TextConfig(tokenizer=str(path), **SENTENCEPIECE), 12, 1600))
     path.unlink()
     copy = Preprocessor.from_json(json.loads(json.dumps(made.to_json())))
     assert copy == made
@@ -477,7 +477,7 @@ def test_of_two_files_in_a_folder_the_sentencepiece_model_decides_if_both_number
     library = sentencepiece.SentencePieceProcessor(model_proto=proto)
     pieces = [(library.id_to_piece(i), library.get_score(i)) for i in range(1600)]
     (tmp_path / "spiece.model").write_bytes(proto)
-    spec = Text(tokenizer=str(tmp_path), **SENTENCEPIECE)
+    spec = TextConfig(tokenizer=str(tmp_path), **SENTENCEPIECE)
     for offset in (0, 5):
         other = tokenizers.Tokenizer(tokenizers.models.Unigram([(f"<{i}>", 0.0) for i in range(offset)] + pieces, 3 + offset))
         (tmp_path / "tokenizer.json").write_text(other.to_str())
@@ -551,7 +551,7 @@ def every_tokenizer(tmp_path):
 
 def test_a_caption_that_spells_special_tokens_is_text_by_every_kind_of_tokenizer(every_tokenizer):
     for name, start, end, padding, others in every_tokenizer:
-        spec = Text(tokenizer=name, start_token=start, end_token=end, padding_token=padding)
+        spec = TextConfig(tokenizer=name, start_token=start, end_token=end, padding_token=padding)
         made = load_tokenizer(spec, 60, 60_000)
         special = {token: made.backend.token_to_id(token) for token in (start, end, padding, *others) if token and token != "!"}
         for token in special:
@@ -566,12 +566,12 @@ def test_a_caption_that_spells_special_tokens_is_text_by_every_kind_of_tokenizer
 
 def test_text_without_special_tokens_is_read_as_the_library_reads_it(every_tokenizer):
     for name, start, end, padding, _ in every_tokenizer:
-        made = load_tokenizer(Text(tokenizer=name, start_token=start, end_token=end, padding_token=padding), 60, 60_000)
+        made = load_tokenizer(TextConfig(tokenizer=name, start_token=start, end_token=end, padding_token=padding), 60, 60_000)
         assert made.encode(texts()) == made.backend.encode(texts()), name
 
 
 def test_a_tokenizer_and_a_preprocessor_are_shown_without_their_vocabulary():
-    tokenizer = load_tokenizer(Text(), 12, 4096)
-    preprocessor = Preprocessor(32, Images(), tokenizer)
+    tokenizer = load_tokenizer(TextConfig(), 12, 4096)
+    preprocessor = Preprocessor(32, ImagesConfig(), tokenizer)
     assert "embedded:emoji" in repr(tokenizer) and "length=12" in repr(tokenizer)
     assert len(repr(tokenizer)) < 400 and len(repr(preprocessor)) < 900 and "image_size=32" in repr(preprocessor)

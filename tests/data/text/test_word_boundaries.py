@@ -8,11 +8,10 @@ import pytest
 import tokenizers
 
 from vlp_jax.config import base, to_config
-from vlp_jax.config.schema import Text
 from vlp_jax.data.mixture import open_mixture
 from vlp_jax.data.pipeline import TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.data.text.train_tokenizer import KINDS, train_tokenizer
 from vlp_jax.errors import ConfigError
 
@@ -26,14 +25,14 @@ def trained(kind, folder):
     path = folder / ("tokenizer.model" if kind == "sentencepiece" else "tokenizer.json")
     path.write_bytes(train_tokenizer(TEXTS * 3, size, kind))
     names = KINDS[kind]
-    return load_tokenizer(Text(tokenizer=str(path), start_token=names.start, end_token=names.end, padding_token=names.padding),
+    return load_tokenizer(TextConfig(tokenizer=str(path), start_token=names.start, end_token=names.end, padding_token=names.padding),
                           64, 400)
 
 
 def clip(folder):
     (folder / "vocab.json").write_text(json.dumps(GOLDEN["vocabulary"]))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *GOLDEN["merges"], ""]))
-    return load_tokenizer(Text(tokenizer=str(folder), start_token="<|startoftext|>", end_token="<|endoftext|>",
+    return load_tokenizer(TextConfig(tokenizer=str(folder), start_token="<|startoftext|>", end_token="<|endoftext|>",
                                padding_token="<|endoftext|>"), 64, 49_408)
 
 
@@ -42,7 +41,7 @@ def gpt2(folder):
     library = tokenizers.Tokenizer.from_str(train_tokenizer(TEXTS * 3, 300).decode())
     library.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     (folder / "tokenizer.json").write_text(library.to_str())
-    return load_tokenizer(Text(tokenizer=str(folder / "tokenizer.json")), 64, 400)
+    return load_tokenizer(TextConfig(tokenizer=str(folder / "tokenizer.json")), 64, 400)
 
 
 MAKERS = {"clip": clip, "gpt2": gpt2} | {kind: lambda folder, kind=kind: trained(kind, folder) for kind in KINDS}
@@ -68,7 +67,7 @@ def test_punctuation_is_a_word_in_word_piece_and_part_of_one_where_blanks_are_ma
     for kind, expected in (("wordpiece", 4), ("bpe", 2)):
         path = tmp_path / f"{kind}.json"
         path.write_bytes(train_tokenizer(["a red-hot face, smiling"] * 3, 280, kind))
-        tokenizer = load_tokenizer(Text(tokenizer=str(path), start_token=None, end_token=None, padding_token=KINDS[kind].padding),
+        tokenizer = load_tokenizer(TextConfig(tokenizer=str(path), start_token=None, end_token=None, padding_token=KINDS[kind].padding),
                                    32, 400)
         ids, mask, _ = tokenizer(["red-hot a"])
         assert tokenizer.word_start(ids)[mask].sum() == expected

@@ -6,11 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from vlp_jax.config import load_config, schema
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.config import load_config
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.data.text.train_tokenizer import KINDS, train_tokenizer
 from vlp_jax.data.text.word_vectors import read_vectors, vectors_of_tokens, words_of
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.text.recurrent import BagOfWordsConfig, GruConfig
+from vlp_jax.models.text.transformer import TextTransformerConfig
+from vlp_jax.objectives.masked_autoencoder import MaskedAutoencoderConfig
+from vlp_jax.sharding.mesh import MeshConfig
 from vlp_jax.training.build import build_run
 
 GLOVE = "the 0.5 -1 2e-1\n. . . 1 2 3\ncat 4 5 6 \ncat 7 8 9\nan at name@domain.com 1 1 1\n7 1 2 3\n"
@@ -67,7 +71,7 @@ def trained(kind, folder):
     file = folder / ("vocabulary.model" if kind == "sentencepiece" else "vocabulary.json")
     file.write_bytes(train_tokenizer(TEXTS, {"bpe": 300, "wordpiece": 70, "sentencepiece": 280}[kind], kind))
     special = dict(start_token=KINDS[kind].start, end_token=KINDS[kind].end, padding_token=KINDS[kind].padding)
-    return load_tokenizer(schema.Text(tokenizer=str(file), **special), 12, 300)
+    return load_tokenizer(TextConfig(tokenizer=str(file), **special), 12, 300)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -91,14 +95,14 @@ def test_tokens_get_the_vector_of_their_word_as_written_or_in_lower_case_and_oth
         vectors_of_tokens(file, tokenizer, 80, 3, 0.5)
 
 
-TOWERS = {"gru": schema.GruTower(vocab_size=4096, length=8, width=8, embedding_width=4),
-          "bag": schema.BagTower(vocab_size=4096, length=8, width=4),
-          "transformer": schema.TextTower(preset="Ti", width=4, depth=1, heads=1, mlp_dim=4, vocab_size=4096, length=8)}
+TOWERS = {"gru": GruConfig(vocab_size=4096, length=8, width=8, embedding_width=4),
+          "bag": BagOfWordsConfig(vocab_size=4096, length=8, width=4),
+          "transformer": TextTransformerConfig(preset="Ti", width=4, depth=1, heads=1, mlp_dim=4, vocab_size=4096, length=8)}
 
 
 def experiment(**changes):
     config = load_config("configs/clip_emoji.py:smoke")
-    return dataclasses.replace(config, evaluators={}, ema=0.9, mesh=schema.Mesh(data=1, fsdp=8, replicate_below=64), **changes)
+    return dataclasses.replace(config, evaluators={}, ema=0.9, mesh=MeshConfig(data=1, fsdp=8, replicate_below=64), **changes)
 
 
 @pytest.mark.full
@@ -122,7 +126,7 @@ def test_the_text_tower_s_embeddings_begin_with_them(tmp_path, kind):
 
 
 def test_vectors_for_a_text_tower_that_nothing_reads_are_refused(tmp_path):
-    config = experiment(objectives=dict(mae=schema.MaskedAutoencoder(decoder_width=8, decoder_depth=1, decoder_heads=2)))
+    config = experiment(objectives=dict(mae=MaskedAutoencoderConfig(decoder_width=8, decoder_depth=1, decoder_heads=2)))
     text = dataclasses.replace(TOWERS["bag"], word_vectors=written(tmp_path, "red 1 2 3 4\n"))
     with pytest.raises(ConfigError, match="model.text.word_vectors: has no effect with objectives"):
         build_run(dataclasses.replace(config, model=dataclasses.replace(config.model, text=text)))

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.config import ModelConfig
+from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.decoder.generation import BeamSearch, beam_search, decoder_step, greedy, take_rows
 from vlp_jax.models.layers.transformer import Encoding, Precision
+from vlp_jax.models.text.transformer import TextTransformerConfig
 from vlp_jax.models.vision_language import VisionLanguageModel
 
 RNG = np.random.default_rng(3)
@@ -32,8 +34,8 @@ WAYS = {"cross-attention": dict(image="cross_attention"), "prefix": dict(image="
 
 def model_of(compute=jnp.float32, pooling="cls_end", **changes):
     inside = dict(causal=False, pooling="first") if changes.get("kind") == "in_text_tower" else dict(pooling=pooling)
-    text = schema.TextTower(**NARROW, vocab_size=20, length=6, scan=changes.get("scan", False), **inside)
-    return VisionLanguageModel(schema.Model(text=text, decoder=schema.Decoder(**NARROW | changes)), Precision(compute))
+    text = TextTransformerConfig(**NARROW, vocab_size=20, length=6, scan=changes.get("scan", False), **inside)
+    return VisionLanguageModel(ModelConfig(text=text, decoder=DecoderConfig.of(**NARROW | changes)), Precision(compute))
 
 
 @functools.cache
@@ -197,8 +199,8 @@ def test_the_class_token_behind_the_text_sees_it_all_and_no_word_sees_it():
     (dict(kind="on_text_tower", tied=False), dict(causal=False), "model.decoder.kind"),
     (dict(image="none", image_queries=2), {}, "model.decoder.image_queries")])
 def test_parts_that_do_not_fit_together_are_a_config_error(changes, text, message):
-    model = VisionLanguageModel(schema.Model(text=schema.TextTower(**NARROW, vocab_size=20, length=6, **text),
-                                             decoder=schema.Decoder(**NARROW | changes)), Precision())
+    model = VisionLanguageModel(ModelConfig(text=TextTransformerConfig(**NARROW, vocab_size=20, length=6, **text),
+                                             decoder=DecoderConfig.of(**NARROW | changes)), Precision())
     with pytest.raises(ConfigError, match=message):
         model.init(jax.random.key(0), TEXT, MASK, MEMORY, method="decode")
 

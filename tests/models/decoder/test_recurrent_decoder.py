@@ -10,15 +10,17 @@ import pytest
 from recurrent_oracle import STATES, STEPS, affine, sigmoid
 from tiny_experiment import batch_of, experiment
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.hardware.collective_counts import collective_counts
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.decoder.generation import BeamSearch, beam_search, decoder_step, greedy, take_rows
+from vlp_jax.models.decoder.recurrent import GruDecoderConfig, LstmDecoderConfig
 from vlp_jax.models.layers.transformer import Encoding, Precision
+from vlp_jax.models.text.transformer import TextTransformerConfig
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.packing import check_packing
 from vlp_jax.sharding.layout import layout_in_use
-from vlp_jax.sharding.mesh import batch_sharding, build_mesh, replicated
+from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh, replicated
 from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.accumulation import prepare
 from vlp_jax.training.build import build_module
@@ -31,15 +33,15 @@ MASK = np.arange(6) < LENGTHS[:, None]
 SEEN = np.arange(5) < [[5], [3], [2]]  # of the picture's tokens
 PICTURE = Encoding(*(jnp.asarray(value, jnp.float32) for value in (RNG.normal(size=(3, 5, 12)), SEEN, RNG.normal(size=(3, 10)))))
 PICTURE = PICTURE.replace(mask=jnp.asarray(SEEN))
-KINDS = {"lstm": schema.LstmDecoder, "gru": schema.GruDecoder}
+KINDS = {"lstm": LstmDecoderConfig, "gru": GruDecoderConfig}
 SIZE = dict(embedding_width=7, width=9, attention_width=8, depth=2)
 WAYS = [(kind, image) for kind in KINDS for image in ("state", "attention")]
 each_way = pytest.mark.parametrize(("kind", "image"), WAYS)
 
 
 def model_of(kind, image, compute=jnp.float32, **changes):
-    text = schema.TextTower(preset="Ti", width=8, depth=1, heads=2, mlp_dim=8, vocab_size=20, length=6)
-    return VisionLanguageModel(schema.Model(text=text, decoder=KINDS[kind](image=image, **SIZE | changes)), Precision(compute))
+    text = TextTransformerConfig(preset="Ti", width=8, depth=1, heads=2, mlp_dim=8, vocab_size=20, length=6)
+    return VisionLanguageModel(ModelConfig(text=text, decoder=KINDS[kind](image=image, **SIZE | changes)), Precision(compute))
 
 
 @functools.cache
@@ -219,7 +221,7 @@ def test_gradients_reach_the_image_tower_and_every_parameter_and_are_the_same_on
 
     found = {}
     for sizes in ((1, 1, 1), (2, 2, 2)):
-        mesh_config = schema.Mesh(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)), replicate_below=0)
+        mesh_config = MeshConfig(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)), replicate_below=0)
         mesh = build_mesh(mesh_config, jax.devices()[:np.prod(sizes)])
         with layout_in_use(build_layout(mesh_config, mesh)):
             found[sizes] = jax.jit(jax.grad(loss))(variables["params"], jax.device_put(batch, batch_sharding(mesh)))
@@ -243,7 +245,7 @@ def test_a_module_writes_and_scores_captions_alike_on_a_mesh_and_as_without_a_ca
 
     found, arrays = [], (batch["image"], batch["text"], batch["text_mask"])
     for sizes in ((1, 1, 1), (2, 2, 2)):
-        mesh_config = schema.Mesh(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)), replicate_below=0)
+        mesh_config = MeshConfig(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)), replicate_below=0)
         mesh = build_mesh(mesh_config, jax.devices()[:np.prod(sizes)])
         with layout_in_use(build_layout(mesh_config, mesh)):
             placed = jax.device_put(variables, replicated(mesh)), *jax.device_put(arrays, batch_sharding(mesh))
@@ -264,13 +266,13 @@ def test_a_module_writes_and_scores_captions_alike_on_a_mesh_and_as_without_a_ca
 @pytest.mark.full
 @each_way
 def test_devices_meet_no_more_often_for_longer_texts(kind, image):
-    mesh, model = build_mesh(schema.Mesh(data=8), jax.devices()), model_of(kind, image)
+    mesh, model = build_mesh(MeshConfig(data=8), jax.devices()), model_of(kind, image)
     picture = jax.device_put(jax.tree.map(lambda x: jnp.tile(x[:1], (8,) + (1,) * (x.ndim - 1)), PICTURE), batch_sharding(mesh))
 
     def collectives(length):
         text = jax.device_put(np.zeros((8, length), np.int32), batch_sharding(mesh))
         loss = jax.grad(lambda params, text: model.apply({"params": params}, text, None, picture, method="decode").sum())
-        with layout_in_use(build_layout(schema.Mesh(data=8), mesh)):
+        with layout_in_use(build_layout(MeshConfig(data=8), mesh)):
             program = jax.jit(loss).lower(jax.device_put(parameters(model), replicated(mesh)), text).compile().as_text()
         return {kind: counts["count"] for kind, counts in collective_counts(program).items()}
 
@@ -294,4 +296,4 @@ def test_what_does_not_apply_to_a_decoder_of_its_kind_is_refused_by_name(decoder
 def test_packed_texts_are_refused_by_name():
     config = trained("lstm", "attention", data__text__packing=4)
     with pytest.raises(ConfigError, match="data.text.packing: model.decoder.kind='lstm' needs a row for each text"):
-        check_packing(config, build_mesh(schema.Mesh(), jax.devices()[:1]))
+        check_packing(config, build_mesh(MeshConfig(), jax.devices()[:1]))

@@ -11,14 +11,13 @@ from graph_oracle import EQUATIONS, exact, parameters
 from parity import relative_error
 from tiny_experiment import batch_of, experiment
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.fusion.graph import GRAPH_LAYERS, Grid, word_neighbours
 from vlp_jax.models.fusion.graph_fusion import GraphFusion
 from vlp_jax.models.fusions import build_fusion, image_grid
 from vlp_jax.models.layers.transformer import Encoding, LayerOptions, Precision
 from vlp_jax.sharding.layout import Layout, layout_in_use
-from vlp_jax.sharding.mesh import batch_sharding, build_mesh
+from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh
 from vlp_jax.sharding.rules import PRESETS
 from vlp_jax.training.build import build_module
 
@@ -215,7 +214,7 @@ def test_gradients_are_finite_and_none_come_from_hidden_nodes(layer):
 def test_over_a_mesh_nodes_and_gradients_are_those_of_one_device(layer):
     module = network(layer, rounds=2)
     image, text = jax.tree.map(lambda x: jnp.concatenate([x, x[:1]]), encodings())
-    params, mesh = parameters(module, image, text), build_mesh(schema.Mesh(data=2, fsdp=2, tensor=2))
+    params, mesh = parameters(module, image, text), build_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
 
     def loss(params, image, text):
         return jnp.sin(module.apply({"params": params}, image, text).pooled).sum()

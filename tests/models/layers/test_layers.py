@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from vlp_jax.config import schema
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.transformer import AttentionPooling, LayerOptions, Precision, Transformer, TransformerLayer, drop_branch
+from vlp_jax.models.stack import StackConfig
+from vlp_jax.models.text.transformer import TextTransformerConfig
+from vlp_jax.models.vision.vit import ViTConfig
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.sharding.layout import Layout, layout_in_use
-from vlp_jax.sharding.mesh import build_mesh
+from vlp_jax.sharding.mesh import MeshConfig, build_mesh
 
 OPTIONS = LayerOptions(width=16, heads=2, mlp_dim=24, depth=2)
 KEY = jax.random.key(0)
@@ -158,7 +161,7 @@ def test_rematerialisation_keeps_less_for_the_backward_pass():
 
     assert kept("full") < kept("save_matmuls") < kept("none")
     assert kept("full") == kept("save_names")
-    offered = typing.get_args(typing.get_args(typing.get_type_hints(schema.Tower)["saved"])[0])
+    offered = typing.get_args(typing.get_args(typing.get_type_hints(StackConfig)["saved"])[0])
     for name in offered:
         more, size = kept("save_names", name) - kept("full"), X.size * (1.5 if name == "hidden" else 1) * OPTIONS.depth
         assert (more == 0 if name == "mlp_residual" else 0.9 * size <= more <= size), name  # that one is the next layer's input
@@ -253,10 +256,10 @@ def test_attention_pooling_ignores_masked_tokens():
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
 def test_parameters_are_float32_and_every_activation_is_of_the_compute_dtype(compute, scan, pooling, stem):
     tower = dict(preset="Ti", width=16, depth=2, heads=2, mlp_dim=24, qk_norm=True, layer_scale=0.1, scan=scan)
-    image = schema.ImageTower(**tower, image_size=16, patch_size=4, pooling=pooling, registers=2, embedding_norm=True,
+    image = ViTConfig(**tower, image_size=16, patch_size=4, pooling=pooling, registers=2, embedding_norm=True,
                               stem=stem, stem_channels=(8, 16), stem_strides=(2, 2))
-    text = schema.TextTower(**tower, vocab_size=20, length=6, causal=False, pooling=pooling)
-    module = VisionLanguageModel(schema.Model(image, text, 12), Precision(jnp.dtype(compute)))
+    text = TextTransformerConfig(**tower, vocab_size=20, length=6, causal=False, pooling=pooling)
+    module = VisionLanguageModel(ModelConfig(image=image, text=text, embedding_dim=12), Precision(jnp.dtype(compute)))
     inputs = jnp.ones((2, 16, 16, 3)), jnp.ones((2, 6), jnp.int32)
     variables = jax.eval_shape(lambda: nn.meta.unbox(module.init(KEY, *inputs)))
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
@@ -277,7 +280,7 @@ def test_activations_of_a_layer_lie_as_their_axes_are_ruled():
     """Along heads and hidden units inside, along the width between, and the batch everywhere."""
     rules = (("batch", ("data", "fsdp")), ("tokens", None), ("activation_embed", None), ("activation_heads", "tensor"),
              ("activation_mlp", "tensor"))
-    layout = Layout(build_mesh(schema.Mesh(data=2, fsdp=2, tensor=2)), rules)
+    layout = Layout(build_mesh(MeshConfig(data=2, fsdp=2, tensor=2)), rules)
     params = parameters(TransformerLayer(OPTIONS), X, None)
     with layout_in_use(layout):
         program = jax.make_jaxpr(TransformerLayer(OPTIONS).apply)({"params": params}, X, None)

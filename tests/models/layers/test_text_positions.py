@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.attention import Cache, MultiHeadAttention
 from vlp_jax.models.layers.positions import BUCKETS, FARTHEST, buckets, relative_bias, sinusoidal
 from vlp_jax.models.layers.transformer import LayerOptions, Precision
+from vlp_jax.models.text.transformer import TextTransformerConfig
 from vlp_jax.models.towers import build_text_tower
 
 LENGTHS = np.array([6, 4, 2])
@@ -24,7 +24,7 @@ SIZE = dict(preset="Ti", width=16, depth=2, heads=2, mlp_dim=24, vocab_size=20, 
 
 
 def tower(position, **changes):
-    return build_text_tower(schema.TextTower(**SIZE | dict(position=position, causal=False) | changes), Precision())
+    return build_text_tower(TextTransformerConfig(**SIZE | dict(position=position, causal=False) | changes), Precision())
 
 
 @functools.cache

@@ -10,13 +10,14 @@ import pytest
 from recurrent_oracle import states
 from tiny_experiment import TOWER, batch_of, experiment
 
-from vlp_jax.config import base, schema, to_config, to_tree, variant_of
+from vlp_jax.config import base, to_config, to_tree, variant_of
 from vlp_jax.errors import ConfigError
 from vlp_jax.hardware.collective_counts import collective_counts
 from vlp_jax.models.layers.transformer import Precision
+from vlp_jax.models.text.recurrent import BagOfWordsConfig, BidirectionalLstmConfig, GruConfig, LstmConfig
 from vlp_jax.models.towers import build_text_tower
 from vlp_jax.sharding.layout import layout_in_use
-from vlp_jax.sharding.mesh import batch_sharding, build_mesh, replicated
+from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh, replicated
 from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.state import initial_variables
@@ -25,14 +26,14 @@ LENGTHS = np.array([6, 4, 1, 0])
 TEXT = np.random.default_rng(1).integers(0, 20, (4, 6)).astype(np.int32)
 MASK = np.arange(6) < LENGTHS[:, None]
 SIZE = dict(vocab_size=20, length=9, width=12)
-RECURRENT = {"lstm": schema.LstmTower, "bidirectional_lstm": schema.BidirectionalLstmTower, "gru": schema.GruTower}
+RECURRENT = {"lstm": LstmConfig, "bidirectional_lstm": BidirectionalLstmConfig, "gru": GruConfig}
 WAYS = [(kind, pooling, depth) for kind in RECURRENT for pooling, depth in (("end", 2), ("mean", 1), ("attention", 1))]
 ALL = [*WAYS, ("bag", None, None)]
 
 
 def tower(kind, pooling="end", depth=2, **changes):
     if kind == "bag":
-        return build_text_tower(schema.BagTower(**SIZE | changes), Precision())
+        return build_text_tower(BagOfWordsConfig(**SIZE | changes), Precision())
     return build_text_tower(RECURRENT[kind](**SIZE | dict(pooling=pooling, depth=depth, embedding_width=7) | changes), Precision())
 
 
@@ -160,7 +161,7 @@ def test_it_is_trained_by_contrast_and_by_matching_through_a_fusion_over_any_dev
 
     found = {}
     for sizes in ((1, 1, 1), (2, 2, 2)):
-        mesh_config = schema.Mesh(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)), replicate_below=0)
+        mesh_config = MeshConfig(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)), replicate_below=0)
         mesh = build_mesh(mesh_config, jax.devices()[:np.prod(sizes)])
         with layout_in_use(build_layout(mesh_config, mesh)):
             placed = jax.device_put(batch, batch_sharding(mesh))
@@ -174,14 +175,14 @@ def test_it_is_trained_by_contrast_and_by_matching_through_a_fusion_over_any_dev
 @pytest.mark.full
 @pytest.mark.parametrize("kind", ["bidirectional_lstm", "gru"])
 def test_devices_meet_no_more_often_for_longer_texts(kind):
-    mesh = build_mesh(schema.Mesh(data=8), jax.devices())
+    mesh = build_mesh(MeshConfig(data=8), jax.devices())
     module = tower(kind)
     params = parameters(module)
 
     def collectives(length):
         text = jax.device_put(np.zeros((8, length), np.int32), batch_sharding(mesh))
         loss = jax.grad(lambda params, text: module.apply({"params": params}, text).pooled.sum())
-        with layout_in_use(build_layout(schema.Mesh(data=8), mesh)):
+        with layout_in_use(build_layout(MeshConfig(data=8), mesh)):
             program = jax.jit(loss).lower(jax.device_put(params, replicated(mesh)), text).compile().as_text()
         return {kind: counts["count"] for kind, counts in collective_counts(program).items()}
 
@@ -215,7 +216,7 @@ def test_sizes_that_do_not_fit_together_are_refused_by_name():
 def test_a_smoke_variant_is_narrow(kind):
     config = base()
     config.update(steps=1, objectives=dict(contrastive=dict(kind="clip")))
-    config.model.text = to_tree({**RECURRENT, "bag": schema.BagTower}[kind](word_vectors="vectors.txt", word_overlap=0.1))
+    config.model.text = to_tree({**RECURRENT, "bag": BagOfWordsConfig}[kind](word_vectors="vectors.txt", word_overlap=0.1))
     text = to_config(variant_of(config, "smoke").to_dict()).model.text
     assert (text.kind, text.width, text.length, text.vocab_size, text.word_vectors) == (kind, 64, 24, 4096, None)
     assert kind == "bag" or (text.embedding_width, text.depth) == (64, 1)

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.layers.transformer import LayerOptions, Precision
-from vlp_jax.models.text.transformer import TextTransformer
+from vlp_jax.models.text.transformer import TextTransformer, TextTransformerConfig
 from vlp_jax.models.towers import build_text_tower
+from vlp_jax.models.vision.vit import ViTConfig
 from vlp_jax.models.vision_language import VisionLanguageModel, unit
 
 KEY = jax.random.key(0)
@@ -147,14 +148,14 @@ def test_a_missing_mask_means_that_all_is_real():
 
 def test_a_class_token_in_front_of_causal_text_is_a_config_error():
     with pytest.raises(ConfigError, match="model.text.pooling: 'cls'"):
-        build_text_tower(schema.TextTower(causal=True, pooling="cls"), Precision())
+        build_text_tower(TextTransformerConfig(causal=True, pooling="cls"), Precision())
 
 
 @pytest.mark.full
 def test_embeddings_are_unit_vectors_and_zero_stays_zero():
-    text = schema.TextTower(preset="Ti", width=16, depth=1, heads=2, mlp_dim=24, vocab_size=20, length=6, projection="linear")
-    image = schema.ImageTower(preset="Ti", width=16, depth=1, heads=2, mlp_dim=24, image_size=8, patch_size=4)
-    module = VisionLanguageModel(schema.Model(image, text, 10), Precision())
+    text = TextTransformerConfig(preset="Ti", width=16, depth=1, heads=2, mlp_dim=24, vocab_size=20, length=6, projection="linear")
+    image = ViTConfig(preset="Ti", width=16, depth=1, heads=2, mlp_dim=24, image_size=8, patch_size=4)
+    module = VisionLanguageModel(ModelConfig(image=image, text=text, embedding_dim=10), Precision())
     images = jnp.ones((2, 8, 8, 3))
     for embeddings in jax.jit(module.init_with_output)(KEY, images, TEXT, MASK)[0]:
         assert embeddings.shape[1] == 10

@@ -11,20 +11,22 @@ import numpy as np
 import pytest
 from tiny_experiment import experiment
 
-from vlp_jax.config import base, schema, to_config, to_tree, variant_of
+from vlp_jax.config import base, to_config, to_tree, variant_of
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.flops import image_tokens
 from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.towers import build_image_tower, image_token_width, image_width
+from vlp_jax.models.vision.inception import InceptionConfig
+from vlp_jax.models.vision.vgg import VggConfig
 from vlp_jax.sharding.mesh import build_mesh
 from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.build import build_update
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
 TORCH = runpy.run_path(str(GOLDEN / "make_convolutions.py"))
-VGG = schema.VggTower(depth=11, width=TORCH["WIDTH"], hidden_dim=TORCH["HIDDEN"])
+VGG = VggConfig(depth=11, width=TORCH["WIDTH"], hidden_dim=TORCH["HIDDEN"])
 TOWERS = {"plain": dataclasses.replace(VGG, pooling="hidden", dropout=0.0), "batch": dataclasses.replace(VGG, norm="batch"),
-          "inception": schema.InceptionTower()}
+          "inception": InceptionConfig()}
 PARTS = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var", "kernel": "weight"}
 NARROW = ["branch1x1", "branch5x5_", "branch3x3dbl_", "branch_pool"]
 FACTORISED = ["branch1x1", "branch7x7_", "branch7x7dbl_", "branch_pool"]
@@ -91,10 +93,10 @@ def count_of(tree):
 
 CLASSES = 1000
 AUXILIARY = 3_326_696  # of Inception-v3's second classifier: 768 * 128 + 2 * 128 + 128 * 768 * 25 + 2 * 768 + 769 * 1000
-PUBLISHED = [*((schema.VggTower(depth=depth, norm=norm, pooling="hidden"), count) for depth, norm, count in (
+PUBLISHED = [*((VggConfig(depth=depth, norm=norm, pooling="hidden"), count) for depth, norm, count in (
     (11, "none", 132_863_336), (13, "none", 133_047_848), (16, "none", 138_357_544), (19, "none", 143_667_240),
     (11, "batch", 132_868_840), (13, "batch", 133_053_736), (16, "batch", 138_365_992), (19, "batch", 143_678_248))),
-    (schema.InceptionTower(), 27_161_264 - AUXILIARY)]
+    (InceptionConfig(), 27_161_264 - AUXILIARY)]
 
 
 @pytest.mark.variants
@@ -110,9 +112,9 @@ def test_parameters_are_as_many_as_torchvision_publishes_without_the_classifier_
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
 
 
-SMALL = {"vgg": schema.VggTower(depth=11, width=4, image_size=40, norm="batch"),
-         "vgg with layers": schema.VggTower(depth=11, width=4, image_size=40, pooling="hidden", hidden_dim=6),
-         "inception": schema.InceptionTower(width=2, image_size=75)}
+SMALL = {"vgg": VggConfig(depth=11, width=4, image_size=40, norm="batch"),
+         "vgg with layers": VggConfig(depth=11, width=4, image_size=40, pooling="hidden", hidden_dim=6),
+         "inception": InceptionConfig(width=2, image_size=75)}
 
 
 @pytest.mark.full
@@ -187,7 +189,7 @@ def test_what_cannot_be_is_refused_by_name(changes, message):
         build_image_tower(experiment(model__image=changes).model.image, Precision())
 
 
-@pytest.mark.parametrize("tower", [schema.VggTower(norm="batch"), schema.VggTower(pooling="hidden"), schema.InceptionTower()])
+@pytest.mark.parametrize("tower", [VggConfig(norm="batch"), VggConfig(pooling="hidden"), InceptionConfig()])
 def test_a_smoke_variant_is_narrow_and_still_fits(tower):
     config = base()
     config.update(steps=1, objectives=dict(contrastive=dict(kind="clip")))

@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.layers.transformer import Precision
+from vlp_jax.models.text.transformer import TextTransformerConfig
 from vlp_jax.models.towers import build_image_tower, image_token_width, image_width
-from vlp_jax.models.vision.resnet import ClipResNet, Convolutions, ResNet
+from vlp_jax.models.vision.resnet import ClipResNet, Convolutions, ResNet, ResNetConfig
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.sharding.layout import layout_in_use
-from vlp_jax.sharding.mesh import batch_sharding, build_mesh
+from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh
 from vlp_jax.sharding.rules import build_layout
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
@@ -105,7 +106,7 @@ def count_of(tree):
 @pytest.mark.parametrize(("depth", "published"), [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160),
                                                   (152, 60_192_808)])
 def test_parameters_are_as_many_as_published_without_the_classifier(depth, published):
-    tower = schema.ResNetTower(depth=depth)
+    tower = ResNetConfig(depth=depth)
     module = build_image_tower(tower, Precision())
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3))))
     assert count_of(shapes["params"]) == published - 1000 * (image_width(tower) + 1)
@@ -115,8 +116,8 @@ def test_parameters_are_as_many_as_published_without_the_classifier(depth, publi
 
 def test_clip_rn50_has_the_parameters_of_the_published_model():
     """102,007,137 in OpenAI's RN50.pt, of which one is the scale of the contrastive loss; 38,316,896 of its image encoder."""
-    image = schema.ResNetTower(clip=True, projection="none")
-    model = VisionLanguageModel(schema.Model(image, schema.TextTower(preset="clip-B"), embedding_dim=1024), Precision())
+    image = ResNetConfig(clip=True, projection="none")
+    model = VisionLanguageModel(ModelConfig(image=image, text=TextTransformerConfig(preset="clip-B"), embedding_dim=1024), Precision())
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)), jnp.zeros((1, 77), int)))
     assert count_of(shapes["params"]["image"]) == 38_316_896
     assert count_of(shapes["params"]) + 1 == 102_007_137
@@ -126,7 +127,7 @@ SMALL = dict(width=4, blocks=(1, 1), image_size=16, heads=2, output_dim=6)
 
 
 def small(**changes):
-    return build_image_tower(schema.ResNetTower(**SMALL | changes), Precision())
+    return build_image_tower(ResNetConfig(**SMALL | changes), Precision())
 
 
 @pytest.mark.full
@@ -138,8 +139,8 @@ def test_batch_statistics_and_outputs_do_not_depend_on_how_many_devices_share_th
     variables["params"] = jax.tree.map(lambda leaf: leaf + 0.1, variables["params"])
     found = {}
     for devices in (1, 8):
-        mesh = build_mesh(schema.Mesh(data=devices), jax.devices()[:devices])
-        with layout_in_use(build_layout(schema.Mesh(data=devices), mesh)):
+        mesh = build_mesh(MeshConfig(data=devices), jax.devices()[:devices])
+        with layout_in_use(build_layout(MeshConfig(data=devices), mesh)):
             step = jax.jit(lambda x: module.apply(variables, x, train=True, mutable=["batch_stats"]))
             found[devices] = step(jax.device_put(x, batch_sharding(mesh)))
     before = jax.tree.leaves(variables["batch_stats"])

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.layers.attention import rotate
 from vlp_jax.models.layers.positions import rotary2d, sincos2d
 from vlp_jax.models.layers.transformer import LayerOptions, Precision
+from vlp_jax.models.text.transformer import TextTransformerConfig
 from vlp_jax.models.towers import build_image_tower
-from vlp_jax.models.vision.vit import ViT, kept_tokens
+from vlp_jax.models.vision.vit import ViT, ViTConfig, kept_tokens
 from vlp_jax.models.vision_language import VisionLanguageModel
 
 OPTIONS = LayerOptions(width=16, heads=2, mlp_dim=24, depth=2)
@@ -182,7 +183,7 @@ def test_an_image_of_another_size_is_refused():
     (dict(patch_size=None, preset="Ti"), "names none"),
 ])
 def test_sizes_that_do_not_fit_are_config_errors(change, message):
-    tower = schema.ImageTower(**{**dict(preset="Ti", width=16, heads=2, image_size=16, patch_size=4), **change})
+    tower = ViTConfig(**{**dict(preset="Ti", width=16, heads=2, image_size=16, patch_size=4), **change})
     with pytest.raises(ConfigError, match=message):
         build_image_tower(tower, Precision())
 
@@ -196,7 +197,7 @@ def count(tree):
     ("Ti/16", 5_524_416), ("S/16", 21_665_664), ("B/16", 85_798_656), ("B/32", 87_455_232), ("L/16", 303_301_632),
     ("H/14", 630_764_800)])
 def test_presets_have_the_published_number_of_parameters(preset, published):
-    module = build_image_tower(schema.ImageTower(preset=preset, scan=True), Precision())
+    module = build_image_tower(ViTConfig(preset=preset, scan=True), Precision())
     shapes = jax.eval_shape(module.init, KEY, jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32))
     assert count(shapes) == published
 
@@ -205,17 +206,17 @@ def test_presets_have_the_published_number_of_parameters(preset, published):
     ("B/32", "clip-B", 512, 151_277_313 - 1), ("B/16", "clip-B", 512, 149_620_737 - 1),
     ("L/14", "clip-L", 768, 427_616_513 - 1), ("g/14", "clip-g", 1024, 1_366_678_273 - 1)])
 def test_clip_has_the_published_number_of_parameters(image, text, dim, published):
-    image = schema.ImageTower(preset=image, scan=True, embedding_norm=True, patch_bias=False)
-    assert count_model(schema.Model(image, schema.TextTower(preset=text, scan=True), dim)) == published
+    image = ViTConfig(preset=image, scan=True, embedding_norm=True, patch_bias=False)
+    assert count_model(ModelConfig(image=image, text=TextTransformerConfig(preset=text, scan=True), embedding_dim=dim)) == published
 
 
 @pytest.mark.parametrize(("preset", "size", "published"), [  # google/siglip-* less scale and bias
     ("B/16", 224, 203_155_970 - 2), ("L/16", 256, 652_150_786 - 2), ("So400m/14", 224, 877_415_602 - 2)])
 def test_siglip_has_the_published_number_of_parameters(preset, size, published):
-    image = schema.ImageTower(preset=preset, scan=True, image_size=size, pooling="map", projection="none")
-    text = schema.TextTower(preset=preset, scan=True, vocab_size=32_000, length=64, causal=False, pooling="last",
+    image = ViTConfig(preset=preset, scan=True, image_size=size, pooling="map", projection="none")
+    text = TextTransformerConfig(preset=preset, scan=True, vocab_size=32_000, length=64, causal=False, pooling="last",
                             projection="linear_with_bias")
-    assert count_model(schema.Model(image, text)) == published
+    assert count_model(ModelConfig(image=image, text=text)) == published
 
 
 def count_model(config):

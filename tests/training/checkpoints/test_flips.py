@@ -16,11 +16,13 @@ import pytest
 import vlp_jax
 from vlp_jax import evaluate, inspect, main
 from vlp_jax.command_line import split_overrides
-from vlp_jax.config import load_config, schema
+from vlp_jax.config import load_config
+from vlp_jax.distributed.processes import HostsConfig
 from vlp_jax.errors import CheckpointError
 from vlp_jax.training.build import build_run
 from vlp_jax.training.checkpoints import read_errors
 from vlp_jax.training.checkpoints.manager import Checkpoints
+from vlp_jax.training.checkpoints.save_schedule import CheckpointConfig
 from vlp_jax.training.run import train_alone
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -73,7 +75,7 @@ def bits_of(path):
 
 
 def restored(run, workdir):
-    checkpoints = Checkpoints(str(workdir), schema.Checkpoint(), schema.Hosts())
+    checkpoints = Checkpoints(str(workdir), CheckpointConfig(), HostsConfig())
     found = checkpoints.restore_newest(run.shapes, run.shardings)
     checkpoints.close()
     return found

@@ -7,11 +7,15 @@ import jax.numpy as jnp
 import pytest
 from counted_flops import counted_flops
 
-from vlp_jax.config import base, clip, schema, to_config
+from vlp_jax.config import base, clip, to_config
 from vlp_jax.models.flops import image_flops, text_flops
+from vlp_jax.models.fusion.pooled import ConcatenationConfig
 from vlp_jax.models.fusion_flops import fusion_flops
 from vlp_jax.models.fusions import build_fusion
 from vlp_jax.models.layers.transformer import Encoding, Precision
+from vlp_jax.models.vision.inception import InceptionConfig
+from vlp_jax.models.vision.vgg import VggConfig
+from vlp_jax.objectives.matching import MatchingConfig
 from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.cost.flops import train_step_flops
 from vlp_jax.training.state import initial_variables
@@ -104,9 +108,9 @@ def test_an_update_is_three_forward_passes_and_the_pairs():
 @pytest.mark.parametrize(("negatives_from", "pairs"), [("both", 3), ("text", 2), ("image", 2)])
 def test_matching_fuses_each_pair_that_it_asks_about(negatives_from, pairs):
     config = config_of(text={"causal": False, "pooling": "first"})
-    fusion = schema.ConcatenationFusion(width=96, mlp_dim=320)
+    fusion = ConcatenationConfig(width=96, mlp_dim=320)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, fusion=fusion),
-                                 objectives={"matching": schema.Matching(negatives="uniform", negatives_from=negatives_from)})
+                                 objectives={"matching": MatchingConfig(negatives="uniform", negatives_from=negatives_from)})
     module, batch = build_module(config), example_batch(config, rows=4)
     variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
     program = jax.make_jaxpr(lambda variables: module.apply(variables, batch, True, rngs={"dropout": jax.random.key(0)}))(variables)
@@ -185,9 +189,9 @@ def test_an_answer_has_the_products_that_its_traced_program_has(decoder):
 
 
 @pytest.mark.parametrize(("tower", "published"), [
-    (schema.VggTower(depth=11, pooling="hidden"), 7.609e9), (schema.VggTower(depth=13, pooling="hidden"), 11.308e9),
-    (schema.VggTower(depth=16, pooling="hidden"), 15.470e9), (schema.VggTower(depth=19, pooling="hidden"), 19.632e9),
-    (schema.InceptionTower(), 5.713e9)])
+    (VggConfig(depth=11, pooling="hidden"), 7.609e9), (VggConfig(depth=13, pooling="hidden"), 11.308e9),
+    (VggConfig(depth=16, pooling="hidden"), 15.470e9), (VggConfig(depth=19, pooling="hidden"), 19.632e9),
+    (InceptionConfig(), 5.713e9)])
 def test_convolutional_networks_have_the_multiplications_that_torchvision_publishes_with_a_classifier_of_1000(tower, published):
     assert image_flops(tower, 1000) / 2 == pytest.approx(published, rel=3e-4)
 

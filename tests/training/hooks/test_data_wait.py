@@ -4,13 +4,13 @@ import time
 
 import pytest
 
-from vlp_jax.config import schema
+from vlp_jax.data.config import DataConfig
 from vlp_jax.training.hooks import data_wait
 from vlp_jax.training.hooks.data_wait import DataWait
 
 
 def waiting(workers, cores, threads=2):
-    return DataWait(schema.Data(threads=threads), workers, cores)
+    return DataWait(DataConfig(threads=threads), workers, cores)
 
 
 @pytest.mark.parametrize(("workers", "cores", "busy", "words", "others"), [

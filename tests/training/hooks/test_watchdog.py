@@ -5,8 +5,7 @@ import subprocess
 import sys
 import time
 
-from vlp_jax.config import schema
-from vlp_jax.training.hooks.watchdog import Watchdog
+from vlp_jax.training.hooks.watchdog import Watchdog, WatchdogConfig
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -16,7 +15,7 @@ def a_slow_disk(seconds):
 
 
 def test_a_step_that_hangs_leaves_the_stacks_of_all_threads_with_its_number(tmp_path, capfd):
-    with Watchdog(schema.Watchdog(seconds=0.2), str(tmp_path), host=3) as watchdog:
+    with Watchdog(WatchdogConfig(seconds=0.2), str(tmp_path), host=3) as watchdog:
         watchdog.step_done(41)
         a_slow_disk(1.0)
     written = (tmp_path / "hang_step_42_host_3.txt").read_text()
@@ -27,13 +26,13 @@ def test_a_step_that_hangs_leaves_the_stacks_of_all_threads_with_its_number(tmp_
 
 
 def test_the_start_is_watched_like_all_that_comes_after_it(tmp_path):
-    with Watchdog(schema.Watchdog(seconds=0.2), str(tmp_path)):
+    with Watchdog(WatchdogConfig(seconds=0.2), str(tmp_path)):
         a_slow_disk(1.0)
     assert "the start, a checkpoint's restoration included, on host 0" in (tmp_path / "hang_step_1_host_0.txt").read_text()
 
 
 def test_signs_of_life_keep_it_quiet(tmp_path, capfd):
-    with Watchdog(schema.Watchdog(seconds=2.0), str(tmp_path)) as watchdog:
+    with Watchdog(WatchdogConfig(seconds=2.0), str(tmp_path)) as watchdog:
         for step in range(50):
             watchdog.step_done(step)
             watchdog.expect("a batch")
@@ -42,14 +41,14 @@ def test_signs_of_life_keep_it_quiet(tmp_path, capfd):
 
 
 def test_without_a_limit_there_is_no_watchdog(tmp_path):
-    with Watchdog(schema.Watchdog(seconds=None), str(tmp_path)) as watchdog:
+    with Watchdog(WatchdogConfig(seconds=None), str(tmp_path)) as watchdog:
         watchdog.step_done(1)
         assert not watchdog.thread.is_alive()
 
 
 def test_a_hanging_process_leaves_with_status_75_where_it_is_told_to(tmp_path):
     code = ("import sys, time; from vlp_jax.config import schema; from vlp_jax.training.hooks.watchdog import Watchdog\n"
-            "with Watchdog(schema.Watchdog(seconds=0.2, exit=True), sys.argv[1]) as dog: dog.step_done(6); time.sleep(60)")
+            "with Watchdog(WatchdogConfig(seconds=0.2, exit=True), sys.argv[1]) as dog: dog.step_done(6); time.sleep(60)")
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 75, done.stderr
     assert (tmp_path / "hang_step_7_host_0.txt").exists()

@@ -6,17 +6,17 @@ import cv2
 import numpy as np
 from PIL import Image, ImageFilter
 
-from vlp_jax.config.schema import Augmentation, Images
 from vlp_jax.data.images import jpeg
 from vlp_jax.data.images.boxes import View
+from vlp_jax.data.images.config import AugmentationConfig
 from vlp_jax.data.images.cropping import crop_and_resize, inside, random_box
 from vlp_jax.data.images.decoding import decode
-from vlp_jax.data.images.preprocessing import composite, content_box, without_transparency
+from vlp_jax.data.images.preprocessing import ImagesConfig, composite, content_box, without_transparency
 from vlp_jax.data.images.randaugment import randaugment
 from vlp_jax.errors import ConfigError
 
 
-def decode_and_augment(data: bytes, key: str, size: int, spec: Images, augmentation: Augmentation,
+def decode_and_augment(data: bytes, key: str, size: int, spec: ImagesConfig, augmentation: AugmentationConfig,
                        rng: np.random.Generator) -> tuple[np.ndarray, View]:
     """Augmented pixels of an encoded image, and the part of the image that they show.
 
@@ -49,7 +49,7 @@ def decode_and_augment(data: bytes, key: str, size: int, spec: Images, augmentat
     return change(pixels, flipped, spec, augmentation, rng), View(shape, box, flipped)
 
 
-def training_pixels(image: Image.Image, size: int, spec: Images, augmentation: Augmentation,
+def training_pixels(image: Image.Image, size: int, spec: ImagesConfig, augmentation: AugmentationConfig,
                     rng: np.random.Generator) -> tuple[np.ndarray, View]:
     """Augmented pixels of a decoded image, and the part that they show, as `decode_and_augment` returns them."""
     shape, whole = image.size, (0, 0, *image.size)
@@ -67,12 +67,12 @@ def training_pixels(image: Image.Image, size: int, spec: Images, augmentation: A
     return pixels, View(shape, seen, flipped)
 
 
-def draw_flip(augmentation: Augmentation, rng: np.random.Generator) -> bool:
+def draw_flip(augmentation: AugmentationConfig, rng: np.random.Generator) -> bool:
     """Whether an image is mirrored."""
     return augmentation.flip > 0 and rng.random() < augmentation.flip
 
 
-def change(image: Image.Image | np.ndarray, flipped: bool, spec: Images, augmentation: Augmentation,
+def change(image: Image.Image | np.ndarray, flipped: bool, spec: ImagesConfig, augmentation: AugmentationConfig,
            rng: np.random.Generator) -> np.ndarray:
     """The random changes after the crop.
 
@@ -111,7 +111,7 @@ def as_picture(image: Image.Image | np.ndarray) -> Image.Image:
     return Image.fromarray(image) if isinstance(image, np.ndarray) else image
 
 
-def random_colours(augmentation: Augmentation, rng: np.random.Generator) -> tuple[float, ...] | None:
+def random_colours(augmentation: AugmentationConfig, rng: np.random.Generator) -> tuple[float, ...] | None:
     """One 3x4 matrix on RGB, row by row, for brightness, contrast (about mid-grey), saturation, hue and grayscale.
 
     Hue rotates the chroma plane of YIQ, and saturation scales it.
@@ -136,7 +136,7 @@ _YIQ_FROM_RGB = np.array([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263
 _RGB_FROM_YIQ = np.linalg.inv(_YIQ_FROM_RGB)
 
 
-def erase(pixels: np.ndarray, spec: Images, augmentation: Augmentation, rng: np.random.Generator) -> None:
+def erase(pixels: np.ndarray, spec: ImagesConfig, augmentation: AugmentationConfig, rng: np.random.Generator) -> None:
     """Fills a random rectangle, in place (Zhong et al. 2020, algorithm 1).
 
     Its area is drawn uniformly. Its ratio is drawn log-uniformly from the ratios with which that
@@ -162,7 +162,7 @@ def erase(pixels: np.ndarray, spec: Images, augmentation: Augmentation, rng: np.
     pixels[top:top + height, left:left + width] = fill
 
 
-def check_augmentation(augmentation: Augmentation, place: str = "data.augmentation") -> None:
+def check_augmentation(augmentation: AugmentationConfig, place: str = "data.augmentation") -> None:
     """Checks an augmentation.
 
     Args:
@@ -186,7 +186,7 @@ def check_augmentation(augmentation: Augmentation, place: str = "data.augmentati
     check_erasing(augmentation, place)
 
 
-def check_erasing(augmentation: Augmentation, place: str) -> None:
+def check_erasing(augmentation: AugmentationConfig, place: str) -> None:
     """Checks the options of `erase`.
 
     Args:
@@ -196,7 +196,7 @@ def check_erasing(augmentation: Augmentation, place: str) -> None:
     Raises:
       ConfigError: for an option without effect, or a rectangle that does not fit into any image.
     """
-    default = Augmentation()
+    default = AugmentationConfig()
     for name in ("erase_area", "erase_ratio", "erase_fill"):
         if not augmentation.erase and getattr(augmentation, name) != getattr(default, name):
             raise ConfigError(f"{place}.{name}: has no effect with {place}.erase=0, the probability of erasing")

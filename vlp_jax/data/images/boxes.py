@@ -2,15 +2,25 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
+from vlp_jax.config.section import Section
 from vlp_jax.data.samples import Reason, SampleError
 from vlp_jax.data.sources.columns import pick
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoxesConfig(Section):
+    """Regions of a sample's image, each [left, top, right, bottom]. An image without any is one region."""
+
+    field: str = ""  # of the metadata, with dots as in `Target`: a list of boxes. Required
+    count: int = between(36, 1)  # largest number per image; the first ones are used
+    unit: Literal["pixels", "fraction"] = "pixels"  # of the image in its file, upright; or fractions of its width and height
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +53,7 @@ class View:
         return corners.reshape(-1, 4)
 
 
-def boxes_of(key: str, metadata: Mapping[str, Any], spec: schema.Boxes, view: View) -> np.ndarray:
+def boxes_of(key: str, metadata: Mapping[str, Any], spec: BoxesConfig, view: View) -> np.ndarray:
     """The first R boxes of a sample that are at least partly visible, in their order.
 
     Args:
@@ -73,7 +83,7 @@ def shown(boxes: np.ndarray) -> np.ndarray:
     return boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
 
 
-def boxes_in(key: str, metadata: Mapping[str, Any], spec: schema.Boxes) -> np.ndarray:
+def boxes_in(key: str, metadata: Mapping[str, Any], spec: BoxesConfig) -> np.ndarray:
     """The boxes in a metadata field, [N, 4] float64; N = 0 where the field is missing or empty.
 
     Raises:

@@ -5,12 +5,12 @@ import math
 import numpy as np
 from PIL import Image
 
-from vlp_jax.config.schema import Augmentation, Images
 from vlp_jax.data.images.boxes import Box
-from vlp_jax.data.images.preprocessing import RESAMPLING
+from vlp_jax.data.images.config import AugmentationConfig
+from vlp_jax.data.images.preprocessing import RESAMPLING, ImagesConfig
 
 
-def random_box(shape: tuple[int, int], spec: Images, augmentation: Augmentation, rng: np.random.Generator) -> Box:
+def random_box(shape: tuple[int, int], spec: ImagesConfig, augmentation: AugmentationConfig, rng: np.random.Generator) -> Box:
     """A random crop of an image of `shape` (width, height)."""
     if augmentation.area is None:
         return random_crop(shape, spec, augmentation, rng)
@@ -51,7 +51,7 @@ def inside(box: Box, shape: tuple[int, int]) -> bool:
     return min(box[:2]) > -1e-6 and box[2] < shape[0] + 1e-6 and box[3] < shape[1] + 1e-6
 
 
-def random_crop(shape: tuple[int, int], spec: Images, augmentation: Augmentation,
+def random_crop(shape: tuple[int, int], spec: ImagesConfig, augmentation: AugmentationConfig,
                 rng: np.random.Generator) -> Box:
     """A crop drawn by `scale`, `aspect` and `shift`. It may extend beyond the image.
 
@@ -68,7 +68,7 @@ def random_crop(shape: tuple[int, int], spec: Images, augmentation: Augmentation
     return left, top, left + sides[0], top + sides[1]
 
 
-def crop_and_resize(image: Image.Image, box: Box, size: int, spec: Images) -> Image.Image:
+def crop_and_resize(image: Image.Image, box: Box, size: int, spec: ImagesConfig) -> Image.Image:
     """`box` of the image, resized to `size` x `size` pixels. Parts outside the image are transparent."""
     left, top, right, bottom = box
     if left < 0 or top < 0 or right > image.width or bottom > image.height:

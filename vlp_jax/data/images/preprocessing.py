@@ -1,18 +1,40 @@
 """Evaluation pixels: the three resize rules, transparency, and the normalisation on the device."""
 
+import dataclasses
 import math
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from vlp_jax.config.schema import Images
+from vlp_jax.config.fields import between
+from vlp_jax.config.section import Section
 from vlp_jax.data.images.boxes import Box, View
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR,
               "lanczos": Image.Resampling.LANCZOS}
 
 
-def evaluation_pixels(image: Image.Image, size: int, spec: Images) -> np.ndarray:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImagesConfig(Section):
+    """Conversion of an image to pixels. The size is the model's (`model.image.image_size`)."""
+
+    # Resize the shorter side and crop the centre, resize both sides, or resize the longer side and pad.
+    resize: Literal["shortest_side_crop", "squash", "letterbox"] = "shortest_side_crop"
+    interpolation: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"  # training downscales JPEGs by a faster filter
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, of values in [0, 1]
+    std: tuple[float, float, float] = between((0.26862954, 0.26130258, 0.27577711), 1e-6)
+    # composite: transparent pixels show the background colour. drop: their own, hidden colour, as with Pillow's convert("RGB"), and
+    # so in the loaders of nearly all published recipes.
+    transparency: Literal["composite", "drop"] = "composite"
+    background: tuple[int, int, int] = (255, 255, 255)  # behind transparent pixels, sRGB
+    crop_to_content: bool = False  # crop a transparent border first; the image stays square
+    content_margin: float = between(0.0, 0.0, 1.0)  # left around the content, as a fraction of its side
+    # Larger images are rejected, not decoded: 8192x6144 takes up to 0.4 GB and 3 s of a core, in each of `data.threads`.
+    maximum_pixels: int = between(8192 * 6144, 1)
+
+
+def evaluation_pixels(image: Image.Image, size: int, spec: ImagesConfig) -> np.ndarray:
     """The pixels for evaluation, [size, size, 3] uint8.
 
     Resize rules:
@@ -46,7 +68,7 @@ def evaluation_pixels(image: Image.Image, size: int, spec: Images) -> np.ndarray
     return np.asarray(composite(image, spec.background))
 
 
-def resized(shape: tuple[int, int], size: int, spec: Images) -> tuple[tuple[int, int], tuple[int, int]]:
+def resized(shape: tuple[int, int], size: int, spec: ImagesConfig) -> tuple[tuple[int, int], tuple[int, int]]:
     """The geometry of evaluation for an image of `shape` (width, height).
 
     Returns: the shape to which the image is resized, and the corner (left, top) of the square of
@@ -64,7 +86,7 @@ def resized(shape: tuple[int, int], size: int, spec: Images) -> tuple[tuple[int,
     return shape, (left, top)
 
 
-def evaluation_view(image: Image.Image, size: int, spec: Images) -> View:
+def evaluation_view(image: Image.Image, size: int, spec: ImagesConfig) -> View:
     """The part of an image that `evaluation_pixels` shows."""
     left, top, right, bottom = content_box(image, spec.content_margin) if spec.crop_to_content else (0, 0, *image.size)
     sides = right - left, bottom - top
@@ -74,7 +96,7 @@ def evaluation_view(image: Image.Image, size: int, spec: Images) -> View:
     return View(image.size, (*begin, *(begin + size * scale)))
 
 
-def without_transparency(image: Image.Image, spec: Images) -> Image.Image:
+def without_transparency(image: Image.Image, spec: ImagesConfig) -> Image.Image:
     """`image` in mode RGB where `spec` drops transparency: transparent pixels then keep their own colours."""
     return image.convert("RGB") if spec.transparency == "drop" else image
 

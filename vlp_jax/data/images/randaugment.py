@@ -4,15 +4,33 @@ Operations, their ranges and signs are those of torchvision's `RandAugment`, als
 nearest-neighbour interpolation.
 """
 
+import dataclasses
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from vlp_jax.config.schema import RandAugment
+from vlp_jax.config.fields import between
+from vlp_jax.config.section import Section
 
+RANDAUGMENT = ("identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "colour", "contrast",
+               "sharpness", "posterize", "solarize", "autocontrast", "equalize")
 BINS = 31
 Colour = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RandAugmentConfig(Section):
+    """RandAugment (Cubuk et al. 2020), with torchvision's fourteen operations.
+
+    Uncovered pixels show the background colour.
+    """
+
+    operations: int = between(0, 0)  # number drawn, applied one after the other; 0: off
+    magnitude: int = between(9, 0, 30)  # of all operations, from weakest to strongest
+    probability: float = between(1.0, 0.0, 1.0)  # of applying each drawn operation
+    names: tuple[Literal[RANDAUGMENT], ...] = ()  # operations to draw from; empty: all fourteen
 
 
 def affine(image: Image.Image, matrix: tuple[float, ...], fill: Colour) -> Image.Image:
@@ -63,7 +81,7 @@ def apply(name: str, image: Image.Image, magnitude: int, negative: bool, fill: C
     return operation(image, -amount if signed and negative else amount, fill)
 
 
-def randaugment(image: Image.Image, spec: RandAugment, fill: Colour, rng: np.random.Generator) -> Image.Image:
+def randaugment(image: Image.Image, spec: RandAugmentConfig, fill: Colour, rng: np.random.Generator) -> Image.Image:
     """`spec.operations` random operations on an RGB image, one after the other.
 
     Each is drawn from `spec.names`, or from all operations if there are none, and applied with the

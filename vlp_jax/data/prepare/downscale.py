@@ -4,8 +4,8 @@ import io
 
 from PIL import Image
 
-from vlp_jax.config.schema import Images
 from vlp_jax.data.images.decoding import decode
+from vlp_jax.data.images.preprocessing import ImagesConfig
 
 JPEG_QUALITY = 95
 
@@ -27,7 +27,7 @@ def downscale_image(data: bytes, size: int, key: str, lossless: bool = False) ->
     Raises:
       SampleError: if the image is damaged or has too many pixels.
     """
-    image = decode(data, key, Images.maximum_pixels)
+    image = decode(data, key, ImagesConfig.maximum_pixels)
     if min(image.size) <= size:
         return data
     scale = size / min(image.size)

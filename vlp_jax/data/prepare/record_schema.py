@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from vlp_jax.config.schema import Images
 from vlp_jax.data.images.decoding import check_pixels, decode, named_errors, open_image
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.samples import CAPTION, NO_CAPTION, Reason, Sample, SampleError
 from vlp_jax.data.sources.tf_example import encode_example
 
@@ -34,10 +34,10 @@ def encode_image(data: bytes, image_format: str, key: str) -> bytes:
     with named_errors(key, data):
         if image_format == "keep":
             with open_image(data) as image:
-                check_pixels(image.size, key, Images.maximum_pixels)
+                check_pixels(image.size, key, ImagesConfig.maximum_pixels)
                 if image.mode not in ("P", "PA"):
                     return data
-        rgba, encoded = decode(data, key, Images.maximum_pixels).convert("RGBA"), io.BytesIO()
+        rgba, encoded = decode(data, key, ImagesConfig.maximum_pixels).convert("RGBA"), io.BytesIO()
         if image_format == "webp":
             rgba.save(encoded, "WEBP", lossless=True, quality=100, method=6, exact=False)
         else:

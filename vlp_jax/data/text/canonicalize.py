@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection
 from vlp_jax.data.text.stop_words import without_stop_words
 from vlp_jax.data.text.vqa_answers import vqa_answer
 
+CHANGES_OF_TEXT = ("ftfy", "html", "lower_case", "vqa_answer", "person", "separators", "marks", "marks_to_blanks", "punctuation",
+                   "stop_words", "whitespace")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _NO_MARKS = str.maketrans("", "", ",.'!?\"()*#:;~")
 _BLANK_MARKS = str.maketrans(dict.fromkeys(".!\"()*#:;~", " "))

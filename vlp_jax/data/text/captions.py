@@ -1,12 +1,25 @@
 """The text of a sample in a training step: drawn from its captions and keywords by the weights of the config."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between, section
+from vlp_jax.config.section import Section
 from vlp_jax.data.samples import NO_CAPTION, Reason, Sample, SampleError
 from vlp_jax.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextsConfig(Section):
+    """The choice of a sample's text. Weights are relative."""
+
+    caption: float = between(1.0, 0.0)  # one of its captions
+    caption_and_keywords: float = between(0.0, 0.0)  # a caption followed by some of its keywords in random order
+    keywords: float = between(0.0, 0.0)  # keywords only
+    caption_fields: dict[str, float] = section(dict)  # field: weight of its captions; empty: all captions equally
+    prompts: tuple[str, ...] = ("{}",)  # one is drawn; {} is replaced by the text
 
 
 def draw_caption(sample: Sample, fields: Mapping[str, float], rng: np.random.Generator) -> str:
@@ -36,7 +49,7 @@ def draw_caption(sample: Sample, fields: Mapping[str, float], rng: np.random.Gen
     return captions[int(rng.integers(len(captions)))]
 
 
-def draw_text(caption: str, sample: Sample, texts: schema.Texts, rng: np.random.Generator) -> str:
+def draw_text(caption: str, sample: Sample, texts: TextsConfig, rng: np.random.Generator) -> str:
     """`caption`, `caption` with some of the sample's keywords, or keywords alone, in one of the prompts."""
     text = _with_keywords(caption, sample, texts, rng)
     prompts = texts.prompts
@@ -44,7 +57,7 @@ def draw_text(caption: str, sample: Sample, texts: schema.Texts, rng: np.random.
     return prompt.replace("{}", text)
 
 
-def _with_keywords(caption: str, sample: Sample, texts: schema.Texts, rng: np.random.Generator) -> str:
+def _with_keywords(caption: str, sample: Sample, texts: TextsConfig, rng: np.random.Generator) -> str:
     """The drawn combination of caption and keywords; the caption for a sample without keywords."""
     keywords = sample.metadata.get("keywords") or []
     kinds = np.array([texts.caption, texts.caption_and_keywords, texts.keywords])
@@ -57,7 +70,7 @@ def _with_keywords(caption: str, sample: Sample, texts: schema.Texts, rng: np.ra
     return ", ".join(([caption] if kind == 1 else []) + chosen)
 
 
-def check_texts(texts: schema.Texts, place: str) -> None:
+def check_texts(texts: TextsConfig, place: str) -> None:
     """Checks the text options of a source.
 
     Args:

@@ -1,16 +1,32 @@
 """Which words of a caption depend on each other: from a parse in a sample's metadata to edges between tokens."""
 
+import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from vlp_jax.config import schema
+from vlp_jax.config.section import Section
 from vlp_jax.data.samples import Reason, SampleError
 from vlp_jax.data.sources.columns import pick
 
+SOURCE_PROMPT = re.compile(r"[?&#]prompt=")  # an option of a source that inserts captions into prompts
 
-def parses_in(key: str, metadata: Mapping[str, Any], captions: Sequence[str], spec: schema.Dependencies) -> dict[str, np.ndarray]:
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DependenciesConfig(Section):
+    """Syntactic dependencies between words of a sample's caption.
+
+    They are pairs [head, dependent] of word indices, counted from 0. Words are those of the text as
+    it is tokenized, by the word marks of the vocabulary. In BERT's, a punctuation mark is a word,
+    unless data.text.canonicalize removes it first.
+    """
+
+    field: str = ""  # of the metadata, with dots as in `Target`: a list of pairs for each caption, in order. Required
+
+
+def parses_in(key: str, metadata: Mapping[str, Any], captions: Sequence[str], spec: DependenciesConfig) -> dict[str, np.ndarray]:
     """The parses of the captions of a sample.
 
     Args:
@@ -42,7 +58,7 @@ def is_list(value: Any) -> bool:
     return isinstance(value, list | tuple | np.ndarray)
 
 
-def pairs_in(key: str, parse: Any, spec: schema.Dependencies) -> np.ndarray:
+def pairs_in(key: str, parse: Any, spec: DependenciesConfig) -> np.ndarray:
     """int [N, 2] of one caption's parse; None is an empty one.
 
     Raises:

@@ -4,15 +4,33 @@ import dataclasses
 import functools
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
-from vlp_jax.config.schema import Text
-from vlp_jax.data.text.canonicalize import canonicalize
+from vlp_jax.config.fields import between
+from vlp_jax.config.section import Section
+from vlp_jax.data.text.canonicalize import CHANGES_OF_TEXT, canonicalize
 from vlp_jax.data.text.tokenizer_files import read_definition
 from vlp_jax.data.text.tokenizer_models import TokenizerModel, model_of
 from vlp_jax.data.text.word_boundaries import WordMarks, word_marks
 from vlp_jax.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextConfig(Section):
+    """Conversion of a caption to token ids. The length is the model's (`model.text.length`)."""
+
+    # "embedded:emoji", a tokenizer.json, a SentencePiece .model, a vocab.txt, a folder with a Hugging Face tokenizer's files,
+    # or OWNER/NAME on the Hugging Face hub
+    tokenizer: str = "embedded:emoji"
+    canonicalize: tuple[Literal[CHANGES_OF_TEXT], ...] = ()  # changes of `data/text/canonicalize.py`, always in its order
+    start_token: str | None = "<start>"
+    end_token: str | None = "<end>"
+    padding_token: str = "<pad>"
+    truncation_side: Literal["right", "left"] = "right"  # side where long texts lose tokens; "left" keeps a dialogue's latest turns
+    packing: int | None = between(None, 1)  # number of consecutive captions that share `packing_rows` rows; None: a row each
+    packing_rows: int = between(1, 1)  # captions that do not fit in them are left out, and counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +45,7 @@ class Tokenizer:
     """
 
     definition: str = dataclasses.field(repr=False)
-    spec: Text
+    spec: TextConfig
     length: int
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -157,7 +175,7 @@ class Tokenizer:
         return {"definition": self.definition, "spec": self.spec, "length": self.length}
 
 
-def load_tokenizer(spec: Text, length: int, vocab_size: int) -> Tokenizer:
+def load_tokenizer(spec: TextConfig, length: int, vocab_size: int) -> Tokenizer:
     """The tokenizer that `spec.tokenizer` names; see `read_definition`.
 
     Args:

@@ -3,14 +3,17 @@
 The image is an initial input, or is attended to before each token.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vlp_jax.config.fields import between
+from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.layers.attention import visible_softmax
 from vlp_jax.models.layers.transformer import Encoding, Precision, masked_mean
 from vlp_jax.models.text.recurrent import along, build_cell, on_own_examples
@@ -18,6 +21,32 @@ from vlp_jax.models.text.transformer import embedded_words
 from vlp_jax.sharding.layout import constrain
 
 STATES = {"lstm": 2, "gru": 1}  # number of state vectors: an LSTM has a cell state and a hidden state
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecurrentDecoderConfig(DecoderConfig):
+    """Fields shared by the recurrent decoders. They predict tokens as `Decoder` does."""
+
+    embedding_width: int = between(512, 1)  # of the tokens
+    width: int = between(512, 1)  # of the state
+    depth: int = between(1, 1)  # layers
+    image: Literal["state", "attention"] = "state"  # state: an input before the text; attention: attended to before each token
+    attention_width: int = between(512, 1)  # of image="attention": hidden width of the attention logits
+    dropout: float = between(0.0, 0.0, 1.0)  # of the embeddings, and of the inputs of further layers and of the logits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LstmDecoderConfig(RecurrentDecoderConfig):
+    """Long short-term memory (Vinyals et al. 2015, "Show and tell"; Xu et al. 2015, "Show, attend and tell")."""
+
+    kind: Literal["lstm"] = "lstm"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GruDecoderConfig(RecurrentDecoderConfig):
+    """Gated recurrent units in place of long short-term memory."""
+
+    kind: Literal["gru"] = "gru"
 
 
 class RecurrentDecoder(nn.Module):

@@ -1,15 +1,40 @@
 """Causal transformer decoder: text alone, with an image as prefix or memory, or on top of a text tower."""
 
+import dataclasses
+from typing import Literal
+
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 
+from vlp_jax.config.fields import between
+from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.decoder.packed_rows import PackedRows
 from vlp_jax.models.layers.attention import Cache
 from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, LayerOptions, Transformer
+from vlp_jax.models.stack import StackConfig
 from vlp_jax.models.text.transformer import memory_mask, places_of
 from vlp_jax.sharding.layout import constrain
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextDecoderConfig(StackConfig, DecoderConfig):
+    """A causal transformer that predicts a text's tokens.
+
+    A text has `model.text.length` tokens out of `model.text.vocab_size`.
+    """
+
+    preset: str = "B"
+    image: Literal["cross_attention", "prefix", "none"] = "cross_attention"  # how the image's tokens are used, if at all
+    image_queries: int = between(0, 0)  # number of learned queries that pool the image's tokens first; 0: no pooling
+    text_prefix: float = between(0.0, 0.0, 1.0)  # largest part of a text that is a bidirectional prefix in training
+    tied: bool = True  # the output embeddings are the input embeddings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnTextTowerDecoderConfig(TextDecoderConfig):
+    """A causal transformer whose layers follow those of `model.text` (CoCa)."""
 
 
 @flax.struct.dataclass

@@ -1,14 +1,49 @@
 """Fusions of image and text encodings by transformer layers."""
 
 import dataclasses
+from typing import Literal
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 
+from vlp_jax.models.fusion.base import FusionConfig
 from vlp_jax.models.layers.transformer import Encoding, LayerOptions, Transformer, rematerialised
+from vlp_jax.models.stack import StackConfig
 from vlp_jax.sharding.layout import constrain
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FusionStackConfig(StackConfig, FusionConfig):
+    """Fields shared by the fusions by transformer layers."""
+
+    preset: str = "B"
+    final_norm: bool = True  # False: none after the last layer, as with norm="post"
+    pooler: bool = False  # a linear layer and tanh on the pooled vector
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CrossAttentionConfig(FusionStackConfig):
+    """Further layers on the text's tokens, with cross-attention to the image's tokens (ALBEF, BLIP)."""
+
+    kind: Literal["cross_attention"] = "cross_attention"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MergedAttentionConfig(FusionStackConfig):
+    """One stream of image and text tokens (ViLT, FLAVA)."""
+
+    class_token: bool = False  # pools a learned token of its own, in place of the text's first
+    projected: bool = False  # a linear map for each modality, even where the width is that of the layers
+    normalised: bool = True  # False: the towers' tokens before their final norm
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CoAttentionConfig(FusionStackConfig):
+    """Two streams, each of which attends to itself and to the other in every layer (METER)."""
+
+    kind: Literal["co_attention"] = "co_attention"
 
 
 @flax.struct.dataclass

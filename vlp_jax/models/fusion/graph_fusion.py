@@ -1,19 +1,40 @@
 """Graph fusion: graphs of an image's regions and of a text's tokens, with messages within and across."""
 
 import dataclasses
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vlp_jax.config.fields import between
 from vlp_jax.models.fusion.attention import FusedEncoding
+from vlp_jax.models.fusion.base import FusionConfig
 from vlp_jax.models.fusion.graph import GRAPH_LAYERS, Grid, box_neighbours, edges_of, given, pooled_regions, word_neighbours
 from vlp_jax.models.layers.attention import MultiHeadAttention
 from vlp_jax.models.layers.transformer import Encoding, LayerOptions, Mlp, masked_mean
 from vlp_jax.sharding.layout import constrain
 
 OTHER = {"image": "text", "text": "image"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GraphFusionConfig(FusionConfig):
+    """A graph of the image's regions and one of the text's tokens, with messages within and across."""
+
+    width: int = between(768, 1)
+    heads: int = between(12, 1)  # of attention across the graphs, and of layer="attention"
+    mlp_dim: int = between(3072, 1)
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] = "gelu"
+    rounds: int = between(2, 1)
+    layer: Literal["convolution", "attention"] = "attention"  # how messages within a graph are weighted
+    regions: Literal["grid", "boxes"] = "grid"  # grid: the patches; boxes: their means in each of `data.boxes`
+    image_neighbours: Literal[4, 8] = 8  # of a patch: 4 share a side, 8 share a side or a corner
+    box_neighbours: Literal["overlap", "all"] = "overlap"  # of a box
+    box_count: int | None = between(None, 1)  # filled in from data.boxes.count
+    words: Literal["window", "dependencies"] = "window"  # neighbours: tokens within `word_window`, or those of `data.dependencies`
+    word_window: int = between(2, 1)  # the largest distance of neighbouring tokens
 
 
 class GraphFusion(nn.Module):

@@ -1,16 +1,56 @@
 """Fusions of the towers' pooled vectors into one vector. None of them returns tokens."""
 
+import dataclasses
 import functools
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vlp_jax.config.fields import between
 from vlp_jax.models.fusion.attention import FusedEncoding
+from vlp_jax.models.fusion.base import FusionConfig
 from vlp_jax.models.layers.attention import visible_softmax
 from vlp_jax.models.layers.transformer import Encoding
 from vlp_jax.models.options import ACTIVATIONS, Precision
 from vlp_jax.sharding.layout import constrain
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PooledFusionConfig(FusionConfig):
+    """Fields shared by the fusions of the towers' pooled vectors. They return no tokens."""
+
+    width: int = between(768, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConcatenationConfig(PooledFusionConfig):
+    """An MLP on the concatenated pooled vectors."""
+
+    mlp_dim: int = between(3072, 1)
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] = "gelu"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GatedSumConfig(PooledFusionConfig):
+    """A sum of the two, weighted by a gate computed from both (GMU)."""
+
+    kind: Literal["gated"] = "gated"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LowRankBilinearConfig(PooledFusionConfig):
+    """A low-rank bilinear product of the two (MLB)."""
+
+    rank: int = between(1200, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VisualAttentionConfig(PooledFusionConfig):
+    """Repeated attention of the pooled text to the image's tokens (SAN)."""
+
+    hops: int = between(2, 1)
 
 
 class PooledFusion(nn.Module):

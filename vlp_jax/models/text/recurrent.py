@@ -1,17 +1,20 @@
 """Text encoders without attention between tokens: recurrent networks and a bag of words."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.recurrent import flip_sequences
 
+from vlp_jax.config.fields import between
 from vlp_jax.models.layers.attention import visible_softmax
 from vlp_jax.models.layers.pool_position import last_visible
 from vlp_jax.models.layers.transformer import Encoding, Precision, masked_mean
+from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.models.text.transformer import embedded_words
 from vlp_jax.sharding.collectives import on_each_device
 from vlp_jax.sharding.layout import constrain, current_layout
@@ -19,6 +22,52 @@ from vlp_jax.sharding.layout import constrain, current_layout
 # LSTM: Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000. GRU: Cho et al. 2014; the reset gate is applied to
 # the product with the state, as in the first version of their paper and in cuDNN.
 CELLS: dict[str, type[nn.RNNCellBase]] = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WordTowerConfig(TextTowerConfig):
+    """Fields shared by the text encoders other than transformers."""
+
+    width: int = between(1024, 1)  # of the tokens and of the pooled vector
+    dropout: float = between(0.0, 0.0, 1.0)  # of the inputs of each layer; of the embeddings of a bag of words
+    projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from `width` to `model.embedding_dim`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecurrentTextConfig(WordTowerConfig):
+    """Fields shared by the recurrent networks."""
+
+    embedding_width: int = between(300, 1)  # of the tokens
+    depth: int = between(1, 1)  # layers
+    pooling: Literal["end", "mean", "attention"] = "end"  # end: the final state of each direction
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LstmConfig(RecurrentTextConfig):
+    """Long short-term memory (Hochreiter & Schmidhuber 1997), left to right."""
+
+    kind: Literal["lstm"] = "lstm"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BidirectionalLstmConfig(RecurrentTextConfig):
+    """Two LSTMs per layer, one in each direction, each half as wide as the tokens."""
+
+    kind: Literal["bidirectional_lstm"] = "bidirectional_lstm"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GruConfig(RecurrentTextConfig):
+    """Gated recurrent units (Cho et al. 2014), left to right."""
+
+    kind: Literal["gru"] = "gru"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BagOfWordsConfig(WordTowerConfig):
+    """The mean of the token embeddings."""
+
+    kind: Literal["bag"] = "bag"
 
 
 class RecurrentText(nn.Module):

@@ -1,28 +1,28 @@
 """Properties of text towers of any kind: widths, token counts, and what needs a transformer."""
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.options import Precision
 from vlp_jax.models.presets import size_of
-from vlp_jax.models.text.recurrent import BagOfWords, RecurrentText
+from vlp_jax.models.text.recurrent import BagOfWords, BagOfWordsConfig, RecurrentText, RecurrentTextConfig, WordTowerConfig
+from vlp_jax.models.text.tower import TextTowerConfig
 
 
-def text_width(tower: schema.AnyTextTower) -> int:
+def text_width(tower: TextTowerConfig) -> int:
     """The width of a text encoder's tokens and of its pooled vector."""
-    return tower.width if isinstance(tower, schema.WordTower) else size_of(tower, "model.text").width
+    return tower.width if isinstance(tower, WordTowerConfig) else size_of(tower, "model.text").width
 
 
-def embedding_width(tower: schema.AnyTextTower) -> int:
+def embedding_width(tower: TextTowerConfig) -> int:
     """The width of a text encoder's token embeddings, before its layers."""
-    return tower.embedding_width if isinstance(tower, schema.RecurrentTower) else text_width(tower)
+    return tower.embedding_width if isinstance(tower, RecurrentTextConfig) else text_width(tower)
 
 
-def text_tokens(tower: schema.AnyTextTower) -> int:
+def text_tokens(tower: TextTowerConfig) -> int:
     """The number of tokens that a text encoder passes to other parts of the model."""
     return tower.length + (tower.kind == "transformer" and tower.pooling == "cls")
 
 
-def needs_transformer(tower: schema.AnyTextTower, what: str) -> None:
+def needs_transformer(tower: TextTowerConfig, what: str) -> None:
     """Checks that the text tower is a transformer, as `what` needs.
 
     Raises: ConfigError where it is not.
@@ -32,12 +32,12 @@ def needs_transformer(tower: schema.AnyTextTower, what: str) -> None:
                           "leave it out")
 
 
-def build_word_tower(tower: schema.WordTower, precision: Precision) -> RecurrentText | BagOfWords:
+def build_word_tower(tower: WordTowerConfig, precision: Precision) -> RecurrentText | BagOfWords:
     """A text encoder other than a transformer.
 
     Raises: ConfigError for an odd width of a bidirectional tower.
     """
-    if isinstance(tower, schema.BagTower):
+    if isinstance(tower, BagOfWordsConfig):
         return BagOfWords(tower.vocab_size, tower.width, tower.dropout, precision)
     bidirectional = tower.kind == "bidirectional_lstm"
     if bidirectional and tower.width % 2:

@@ -2,16 +2,37 @@
 
 import dataclasses
 import functools
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vlp_jax.config.fields import between
 from vlp_jax.models.layers.attention import Cache
 from vlp_jax.models.layers.pool_position import PoolPosition, last_visible
 from vlp_jax.models.layers.positions import BUCKETS, relative_bias, sinusoidal
 from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, LayerOptions, Precision, Transformer, masked_mean
+from vlp_jax.models.stack import StackConfig
+from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.sharding.layout import constrain
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextTransformerConfig(StackConfig, TextTowerConfig):
+    """A text transformer."""
+
+    preset: str = "clip-B"
+    causal: bool = True
+    padding_mask: bool = True  # False: tokens attend to padding, as in SigLIP
+    pooling: Literal["end", "last", "first", "cls", "cls_end", "mean", "map"] = "end"  # cls_end: a learned token after the text
+    position: Literal["learned", "sinusoidal", "relative"] = "learned"  # relative: T5's, without an attention kernel
+    token_types: int = between(0, 0)  # number of segment embeddings; BERT has two
+    embedding_norm: bool = False  # BERT's LayerNorm before the first layer
+    final_norm: bool = True  # False: none after the last layer, as with norm="post"
+    pooler: bool = False  # a linear layer and tanh on the pooled vector
+    word_std: float = between(0.02, 0.0)  # std of the initial token embeddings
+    position_std: float = between(0.01, 0.0)  # std of the initial embeddings of positions and token types
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """Builds the convolutional image towers other than ResNets from their config: VGG and Inception-v3."""
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.options import Precision
 from vlp_jax.models.vision import inception, vgg
+from vlp_jax.models.vision.inception import InceptionConfig
 from vlp_jax.models.vision.resnet import Convolutions
+from vlp_jax.models.vision.vgg import VggConfig
 
 
-def build_vgg(tower: schema.VggTower, precision: Precision) -> vgg.Vgg:
+def build_vgg(tower: VggConfig, precision: Precision) -> vgg.Vgg:
     """The VGG of a config.
 
     Raises: ConfigError for an unknown depth, and for an image too small for five halvings.
@@ -20,7 +21,7 @@ def build_vgg(tower: schema.VggTower, precision: Precision) -> vgg.Vgg:
     return vgg.Vgg(depths, parts, tower.width, hidden_dim, tower.dropout)
 
 
-def vgg_depths(tower: schema.VggTower) -> tuple[int, ...]:
+def vgg_depths(tower: VggConfig) -> tuple[int, ...]:
     """The number of convolutions of each stage.
 
     Raises: ConfigError for a depth that is not in the paper.
@@ -30,7 +31,7 @@ def vgg_depths(tower: schema.VggTower) -> tuple[int, ...]:
     return vgg.DEPTHS[tower.depth]
 
 
-def build_inception(tower: schema.InceptionTower, precision: Precision) -> inception.Inception:
+def build_inception(tower: InceptionConfig, precision: Precision) -> inception.Inception:
     """The Inception-v3 of a config.
 
     Raises: ConfigError for an odd width, and for an image too small for its strides.
@@ -45,14 +46,14 @@ def build_inception(tower: schema.InceptionTower, precision: Precision) -> incep
     return inception.Inception(parts, tower.width)
 
 
-def map_width(tower: schema.VggTower | schema.InceptionTower) -> int:
+def map_width(tower: VggConfig | InceptionConfig) -> int:
     """The width of the tokens, the channels of the last feature map."""
     if tower.kind == "vgg":
         return tower.width * min(2**(len(vgg_depths(tower)) - 1), vgg.WIDEST)
     return inception.scaled(inception.WIDEST, tower.width)
 
 
-def map_side(tower: schema.VggTower | schema.InceptionTower) -> int:
+def map_side(tower: VggConfig | InceptionConfig) -> int:
     """The side of the last feature map; its positions are the tokens."""
     if tower.kind == "vgg":
         return tower.image_size // 2**len(vgg_depths(tower))
@@ -63,6 +64,6 @@ def map_side(tower: schema.VggTower | schema.InceptionTower) -> int:
     return side
 
 
-def pooled_width(tower: schema.VggTower | schema.InceptionTower) -> int:
+def pooled_width(tower: VggConfig | InceptionConfig) -> int:
     """The width of the pooled vector."""
     return tower.hidden_dim if tower.kind == "vgg" and tower.pooling == "hidden" else map_width(tower)

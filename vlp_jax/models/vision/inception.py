@@ -6,19 +6,31 @@ released model.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from vlp_jax.config.fields import between
 from vlp_jax.models.layers.transformer import Encoding
 from vlp_jax.models.vision.resnet import Convolutions
+from vlp_jax.models.vision.tower import ConvolutionConfig
 from vlp_jax.sharding.layout import constrain
 
 STEM_WIDTH = 32  # channels of the first convolution; all others are multiples of half of it
 SMALLEST = 75  # pixels per side of the smallest image, whose last feature map has a single position
 EPSILON = 1e-3  # of BatchNorm
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InceptionConfig(ConvolutionConfig):
+    """Inception-v3 (Szegedy et al. 2016), without its auxiliary classifier."""
+
+    norm: Literal["batch", "group"] = "batch"
+    width: int = between(32, 1)  # channels of the first convolution; all others are in proportion
+    image_size: int = between(299, 1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,14 +4,17 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from vlp_jax.config.fields import between
 from vlp_jax.models.layers.attention import plain_attention
 from vlp_jax.models.layers.transformer import Encoding, Precision
+from vlp_jax.models.vision.tower import ConvolutionConfig
 from vlp_jax.sharding.layout import constrain
 
 # (blocks of each stage, whether they are bottlenecks): He et al. 2016, table 1
@@ -19,6 +22,29 @@ SIZES: dict[int, tuple[tuple[int, ...], bool]] = {
     18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True), 101: ((3, 4, 23, 3), True),
     152: ((3, 8, 36, 3), True)}
 EXPANSION = 4  # output channels of a bottleneck per inner channel
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResNetConfig(ConvolutionConfig):
+    """A residual network (He et al. 2016), or CLIP's variant of it (Radford et al. 2021).
+
+    Its tokens are the last feature map.
+    """
+
+    depth: int = 50  # 18 and 34 of basic blocks; 50, 101 and 152 of bottlenecks
+    blocks: tuple[int, ...] = ()  # of each stage, in place of those given by `depth`
+    width: int = between(64, 1)  # channels of the first stage; each further stage has twice as many
+    norm: Literal["batch", "group"] = "batch"  # batch: statistics of the global batch; group: of each example
+    groups: int = between(32, 1)  # of norm="group"
+    image_size: int = between(224, 1)
+    stem_size: int = between(7, 1)  # of the first convolution, an odd number; 3 for small images
+    stem_stride: int = between(2, 1)
+    max_pool: bool = True  # after the stem; halves the feature map again
+    clip: bool = False  # a stem of three convolutions, strides by average pooling, and attention pooling
+    heads: int = between(32, 1)  # clip: of attention pooling
+    output_dim: int = between(1024, 1)  # clip: of the pooled vector
+    rematerialisation: Literal["none", "full"] = "none"  # full: the backward pass computes each block again
+    projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from pooled width to `model.embedding_dim`
 
 
 @dataclasses.dataclass(frozen=True)

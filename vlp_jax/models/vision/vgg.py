@@ -1,19 +1,36 @@
 """Plain stacks of 3x3 convolutions: VGG (Simonyan & Zisserman 2015)."""
 
+import dataclasses
 import functools
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from vlp_jax.config.fields import between
 from vlp_jax.models.layers.transformer import Encoding
 from vlp_jax.models.vision.resnet import Convolutions
+from vlp_jax.models.vision.tower import ConvolutionConfig
 from vlp_jax.sharding.layout import constrain
 
 # number of convolutions of each of five stages: configurations A, B, D and E of table 1
 DEPTHS: dict[int, tuple[int, ...]] = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 WIDEST = 8  # each stage doubles the channels, up to this multiple of the first stage's
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VggConfig(ConvolutionConfig):
+    """Plain 3x3 convolutions (Simonyan & Zisserman 2015)."""
+
+    depth: int = 16  # 11, 13, 16 or 19, including the paper's three fully connected layers
+    norm: Literal["none", "batch", "group"] = "none"
+    width: int = between(64, 1)  # channels of the first stage
+    image_size: int = between(224, 1)
+    pooling: Literal["mean", "hidden"] = "mean"  # hidden: two fully connected layers on the whole map
+    hidden_dim: int = between(4096, 1)  # of pooling="hidden"
+    dropout: float = between(0.5, 0.0, 1.0)  # of pooling="hidden"
 
 
 class Vgg(nn.Module):

@@ -1,21 +1,43 @@
 """The Vision Transformer (Dosovitskiy et al. 2021) with the options of its successors."""
 
+import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
 from vlp_jax.config.parse import read_section
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.positions import rotary2d, sincos2d
 from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, LayerOptions, Precision, Transformer
 from vlp_jax.models.presets import layer_options, patch_size_of
+from vlp_jax.models.stack import StackConfig
+from vlp_jax.models.vision.tower import ImageTowerConfig
 from vlp_jax.sharding.layout import constrain
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViTConfig(StackConfig, ImageTowerConfig):
+    """A Vision Transformer."""
+
+    preset: str = "B/16"  # a size of `models/presets.py`, optionally with a patch size after a slash
+    patch_size: int | None = between(None, 1)
+    image_size: int = between(224, 1)
+    stem: Literal["patch", "convolution"] = "patch"
+    stem_channels: tuple[int, ...] = ()  # of the convolution stem, one per layer
+    stem_strides: tuple[int, ...] = ()  # one per layer; their product is the patch size
+    patch_bias: bool = True
+    position: Literal["learned", "factorised", "sincos2d", "rotary2d"] = "learned"
+    pooling: Literal["cls", "mean", "map", "none"] = "cls"
+    registers: int = between(0, 0)
+    embedding_norm: bool = False  # CLIP's LayerNorm before the first layer
+    norm_before_pooling: bool = True  # False: after it, on the pooled vector (as in CLIP; equal for cls)
+    token_drop: float = between(0.0, 0.0, 0.99)  # fraction of patches dropped in training (FLIP)
 
 
 class ViT(nn.Module):
@@ -66,7 +88,7 @@ class ViT(nn.Module):
         Returns: the module, without parameters.
         Raises: ConfigError for an unknown preset or key, and for sizes that do not fit together.
         """
-        tower = read_section(schema.ImageTower, {"preset": preset, **overrides}, "model.image")
+        tower = read_section(ViTConfig, {"preset": preset, **overrides}, "model.image")
         return build_vit(tower, Precision(jnp.dtype(compute)))
 
     @nn.compact
@@ -211,7 +233,7 @@ def kept_tokens(key: jax.Array, batch: int, count: int, rate: float) -> jax.Arra
     return jnp.argsort(jax.random.uniform(key, (batch, count)), axis=1)[:, :kept]
 
 
-def build_vit(tower: schema.ImageTower, precision: Precision) -> ViT:
+def build_vit(tower: ViTConfig, precision: Precision) -> ViT:
     """The ViT of a config.
 
     Raises: ConfigError for sizes that do not fit together.
@@ -236,7 +258,7 @@ def build_vit(tower: schema.ImageTower, precision: Precision) -> ViT:
                rematerialisation=tower.rematerialisation, saved=tower.saved)
 
 
-def check_stem(tower: schema.ImageTower, patch_size: int) -> None:
+def check_stem(tower: ViTConfig, patch_size: int) -> None:
     """Checks that the stem's strides multiply to the patch size.
 
     Raises: ConfigError where they do not.

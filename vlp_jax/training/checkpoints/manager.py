@@ -14,8 +14,8 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from vlp_jax.config import schema
 from vlp_jax.distributed.exchange import broadcast_from_primary, is_primary_process, several_hosts
+from vlp_jax.distributed.processes import HostsConfig
 from vlp_jax.errors import CheckpointError, HostError, StorageError, TrainingError, UserError
 from vlp_jax.printing import safe_print as print
 from vlp_jax.training.checkpoints.checksums import with_checksum
@@ -31,6 +31,7 @@ from vlp_jax.training.checkpoints.format import (
     stray_names,
 )
 from vlp_jax.training.checkpoints.read_errors import DamagedCheckpoint, first_line, root_of
+from vlp_jax.training.checkpoints.save_schedule import CheckpointConfig
 from vlp_jax.training.hooks.metric_writers import write_atomically
 from vlp_jax.training.state import TrainState, all_finite, leaf_fingerprints
 
@@ -42,7 +43,7 @@ class Best:
     Checkpoints without a value are not kept by it.
     """
 
-    config: schema.Checkpoint
+    config: CheckpointConfig
     checkpoints: "Checkpoints"
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
@@ -59,7 +60,7 @@ class Best:
 class Checkpoints:
     """The checkpoints of one run. Saving returns at once; the next save, or `finish`, waits for it."""
 
-    def __init__(self, workdir: str, config: schema.Checkpoint, hosts: schema.Hosts):
+    def __init__(self, workdir: str, config: CheckpointConfig, hosts: HostsConfig):
         self.folder, self.recorded = checkpoint_folder(workdir), None
         self.under_way, self.patience = 0, hosts.barrier_seconds
         self.ranked: dict[int, float] = {}  # {step: value}, known only once the saved checkpoint is evaluated

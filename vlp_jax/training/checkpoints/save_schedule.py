@@ -1,9 +1,24 @@
 """The schedule of checkpoints."""
 
+import dataclasses
 import time
+from typing import Literal
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
+from vlp_jax.config.section import Section
 from vlp_jax.distributed.exchange import broadcast_from_primary, several_hosts
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig(Section):
+    """When checkpoints are saved and which are kept. The last step is always saved."""
+
+    every_steps: int | None = between(1000, 1)
+    every_minutes: float | None = between(None, 0.0)
+    keep: int = between(2, 1)  # number of latest checkpoints kept
+    keep_best: int = between(0, 0)  # number of best ones kept in addition, by `best_metric`
+    best_metric: str | None = None  # a key of metrics.jsonl, such as val_vendor/text_to_image_recall@1
+    best_mode: Literal["max", "min"] = "max"
 
 
 class SaveSchedule:
@@ -13,7 +28,7 @@ class SaveSchedule:
     written, where the processes synchronise anyway.
     """
 
-    def __init__(self, config: schema.Checkpoint, last_step: int):
+    def __init__(self, config: CheckpointConfig, last_step: int):
         self.config, self.last_step = config, last_step
         self.last_save, self.agreed = time.monotonic(), False
 

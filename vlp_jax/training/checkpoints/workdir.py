@@ -5,13 +5,15 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlp_jax.config import flatten, to_config, to_tree
-from vlp_jax.config.schema import Config
 from vlp_jax.distributed.exchange import broadcast_from_primary, exchange
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.hooks.metric_writers import write_atomically
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 # Keys that may change within a run, as on another machine: they change results only by rounding.
 SPEED_ONLY = ("data.workers", "data.threads", "data.prefetch", "mesh.*", "hosts.*", "watchdog.*", "profile.*",
@@ -20,7 +22,7 @@ SPEED_ONLY = ("data.workers", "data.threads", "data.prefetch", "mesh.*", "hosts.
 FOLDERS, FILES = ("checkpoints", "tensorboard"), ("config.json", "metrics.jsonl", "lock", "newest_checkpoint")
 
 
-def check_workdir(workdir: str, config: Config, accept_changes: bool) -> list[str]:
+def check_workdir(workdir: str, config: "Experiment", accept_changes: bool) -> list[str]:
     """The differences between `config` and the one the workdir was started with.
 
     They are found on the primary process.
@@ -32,7 +34,7 @@ def check_workdir(workdir: str, config: Config, accept_changes: bool) -> list[st
     return broadcast_from_primary("--workdir", lambda: compare_workdir(workdir, config, accept_changes))
 
 
-def compare_workdir(workdir: str, config: Config, accept_changes: bool) -> list[str]:
+def compare_workdir(workdir: str, config: "Experiment", accept_changes: bool) -> list[str]:
     """`check_workdir` in one process."""
     if "://" in workdir:
         raise ConfigError(f"--workdir: {workdir} is a URL, and a workdir is a folder, which every host sees; mount the bucket "
@@ -65,7 +67,7 @@ def check_kinds(workdir: str) -> None:
             raise ConfigError(f"--workdir: {path} is no {kind}, as the run's own is; move it away, or use another workdir")
 
 
-def config_changes(workdir: str, config: Config) -> list[str]:
+def config_changes(workdir: str, config: "Experiment") -> list[str]:
     """Lines `key: old -> new`; none in a fresh folder, and none for keys that do not change results."""
     path = os.path.join(workdir, "config.json")
     if not os.path.isfile(path):
@@ -97,7 +99,7 @@ def completed(tree: dict) -> dict:
         return tree
 
 
-def claim_workdir(workdir: str, config: Config) -> None:
+def claim_workdir(workdir: str, config: "Experiment") -> None:
     """Creates the folder and writes `config.json`, on the primary process.
 
     Raises:
@@ -119,7 +121,7 @@ def appears(path: str, patience: float = 20.0) -> bool:
     return True
 
 
-def write_config(workdir: str, config: Config) -> None:
+def write_config(workdir: str, config: "Experiment") -> None:
     """`claim_workdir` in one process."""
     try:
         os.makedirs(workdir, exist_ok=True)

@@ -7,21 +7,26 @@ import contextlib
 import dataclasses
 import re
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.config import schema
 from vlp_jax.data.batch_spec import PIXELS
 from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.hardware.chips import Chip
 from vlp_jax.hardware.collective_counts import collective_counts
 from vlp_jax.hardware.topologies import Topology
-from vlp_jax.sharding.mesh import build_mesh
+from vlp_jax.models.config import ModelConfig
+from vlp_jax.models.text.recurrent import WordTowerConfig
+from vlp_jax.models.text.tower import TextTowerConfig
+from vlp_jax.sharding.mesh import MeshConfig, build_mesh
 from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.build import Update, build_update, check_batches, example_batch
 from vlp_jax.training.cost.flops import train_step_flops
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 ANY_NUMBER_OF_STEPS = 100_000  # the length of a run changes only constants of the schedule in its program
 
@@ -85,7 +90,7 @@ class CostEstimate:
         return dataclasses.asdict(self)
 
 
-def plan(config: schema.Config, topology: Topology) -> tuple[jax.sharding.Mesh, Update]:
+def plan(config: "Experiment", topology: Topology) -> tuple[jax.sharding.Mesh, Update]:
     """The mesh over the devices of a topology, and the update to compile for it.
 
     Raises:
@@ -96,7 +101,7 @@ def plan(config: schema.Config, topology: Topology) -> tuple[jax.sharding.Mesh, 
     return mesh, build_update(config, build_layout(config.mesh, mesh), ANY_NUMBER_OF_STEPS)
 
 
-def estimate_cost(config: schema.Config, topology: Topology) -> CostEstimate:
+def estimate_cost(config: "Experiment", topology: Topology) -> CostEstimate:
     """The cost estimate of the update of `config`, compiled for `topology`.
 
     Raises:
@@ -138,20 +143,20 @@ def measured(compiled: Any, chip: Chip, islands: list[int], compute_seconds: flo
                 floor_seconds=max(floor or 0.0 for floor in floors.values()), **floors)
 
 
-def batch_shapes(config: schema.Config) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_shapes(config: "Experiment") -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of the global batch as it comes from the host, with pixels as uint8."""
     shapes = jax.eval_shape(lambda: example_batch(config, config.data.batch_size))
     return shapes | {name: jax.ShapeDtypeStruct(shapes[name].shape, jnp.uint8) for name in PIXELS if name in shapes}
 
 
-def policies(model: schema.Model) -> str:
+def policies(model: ModelConfig) -> str:
     """`full`, or `save_matmuls/full` where the image and text towers differ."""
     return "/".join(dict.fromkeys((model.image.rematerialisation, rematerialisation_of(model.text))))
 
 
-def rematerialisation_of(tower: schema.AnyTextTower) -> str:
+def rematerialisation_of(tower: TextTowerConfig) -> str:
     """The policy of a text tower; `none` for one that is no transformer."""
-    return "none" if isinstance(tower, schema.WordTower) else tower.rematerialisation
+    return "none" if isinstance(tower, WordTowerConfig) else tower.rematerialisation
 
 
 def memory_asked_for(message: str, chip: Chip) -> int:
@@ -169,7 +174,7 @@ def memory_asked_for(message: str, chip: Chip) -> int:
     return int(float(number) * {"G": 2**30, "M": 2**20, "K": 2**10}[unit])
 
 
-def nearest_fix(config: schema.Config, topology: Topology, cost: CostEstimate) -> str:
+def nearest_fix(config: "Experiment", topology: Topology, cost: CostEstimate) -> str:
     """The least costly change by which an estimate that does not fit should fit.
 
     It is found by proportion; only a compilation can confirm it.
@@ -182,7 +187,7 @@ def nearest_fix(config: schema.Config, topology: Topology, cost: CostEstimate) -
                 f"{state / 1e9:.1f} GB a chip)")
     lesser = {"none": "save_matmuls", "save_matmuls": "full", "save_names": "full"}
     image, text = config.model.image, config.model.text
-    words = isinstance(text, schema.WordTower)  # a word tower has no policy
+    words = isinstance(text, WordTowerConfig)  # a word tower has no policy
     policy = lesser.get(image.rematerialisation) or (None if words else lesser.get(text.rematerialisation))
     if policy and state < cost.chip_memory_bytes:
         of_image = policy if image.kind == "vit" else "full"  # other image towers support only "none" and "full"
@@ -196,7 +201,7 @@ def nearest_fix(config: schema.Config, topology: Topology, cost: CostEstimate) -
     return f"more chips, or larger ones: not even one example a chip fits {cost.topology}"
 
 
-def more_sharing(config: schema.Config, topology: Topology, cost: CostEstimate) -> schema.Mesh | None:
+def more_sharing(config: "Experiment", topology: Topology, cost: CostEstimate) -> MeshConfig | None:
     """The mesh on which the most devices share one copy of the state.
 
     Returns: None where none is better than the config's mesh, or none can be built.

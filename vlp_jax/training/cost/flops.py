@@ -3,14 +3,18 @@
 See Chowdhery et al. 2022, "PaLM", appendix B.
 """
 
-from vlp_jax.config import schema
+from typing import TYPE_CHECKING
+
 from vlp_jax.models.flops import decoder_flops, image_flops, text_flops
 from vlp_jax.models.fusion_flops import fusion_flops
 from vlp_jax.models.vision_language import embedding_dim
 from vlp_jax.objectives.pretraining_module import VIEWS, build_objectives, needs_behind
 
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
-def train_step_flops(config: schema.Config) -> int:
+
+def train_step_flops(config: "Experiment") -> int:
     """Operations of the matrix products of one update of the global batch.
 
     They are three times those of the forward pass, as the backward pass forms a product for the
@@ -24,7 +28,7 @@ def train_step_flops(config: schema.Config) -> int:
     return 3 * forward + encodings_flops(config, teacher_needs, train=False)
 
 
-def encodings_flops(config: schema.Config, needs: set[str], train: bool = True) -> int:
+def encodings_flops(config: "Experiment", needs: set[str], train: bool = True) -> int:
     """Operations of the forward pass of the encodings in `needs`, for the global batch.
 
     The encodings are those of `PretrainingModule.encode`.

@@ -2,17 +2,20 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from vlp_jax.config import schema
 from vlp_jax.errors import ConfigError
 from vlp_jax.hardware.topologies import Topology
 from vlp_jax.sharding.mesh import batch_parts, build_mesh
 from vlp_jax.training.cost.estimate import CostEstimate, estimate_cost
 
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
+
 COMPILES = 12
 
 
-def largest_batch(config: schema.Config, topology: Topology, say: Callable[[str], None]) -> CostEstimate:
+def largest_batch(config: "Experiment", topology: Topology, say: Callable[[str], None]) -> CostEstimate:
     """The cost estimate of the largest batch that fits, to within one eighth of it.
 
     The resolution is at least one microbatch on every device. Memory grows about linearly with the
@@ -44,7 +47,7 @@ def largest_batch(config: schema.Config, topology: Topology, say: Callable[[str]
     return fitting[max(fitting)]
 
 
-def unit_of(config: schema.Config, topology: Topology) -> int:
+def unit_of(config: "Experiment", topology: Topology) -> int:
     """The smallest batch: one example of each microbatch on every device with its own part of the batch."""
     return batch_parts(build_mesh(config.mesh, topology.devices())) * config.accumulation.microbatches
 

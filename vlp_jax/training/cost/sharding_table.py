@@ -4,12 +4,11 @@ Nothing is computed, and the devices need not exist.
 """
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import optax
 
-from vlp_jax.config import schema
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import abstract_mesh
 from vlp_jax.sharding.parameter_sharding import is_boxed, logical_axes, path_of
@@ -18,6 +17,9 @@ from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.cost.memory import device_bytes, total_bytes
 from vlp_jax.training.optimizer import build_optimizer
 from vlp_jax.training.state import abstract_state, boxed_parameters
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +54,7 @@ class StatePlaces:
     ema_bytes: int
 
 
-def state_places(config: schema.Config, devices: int | None = None) -> StatePlaces:
+def state_places(config: "Experiment", devices: int | None = None) -> StatePlaces:
     """The sharding of a config's state.
 
     Args:

@@ -4,7 +4,7 @@ import time
 
 import psutil
 
-from vlp_jax.config import schema
+from vlp_jax.data.config import DataConfig
 from vlp_jax.data.cores import available_cores
 
 BUSY = 0.75  # fraction of the cores' time above which the cores are the bottleneck, not the storage
@@ -34,7 +34,7 @@ class DataWait:
       cores: number of cores shared by all of them. Default: those of this machine.
     """
 
-    def __init__(self, data: schema.Data, workers: int, cores: int | None = None):
+    def __init__(self, data: DataConfig, workers: int, cores: int | None = None):
         self.data, self.workers, self.cores = data, workers, available_cores() if cores is None else cores
         self.reported, self.watching, self.laps = False, False, 0
         self.restart()

@@ -1,11 +1,21 @@
 """Profiles of a few updates for TensorBoard: `--config.profile.start=100 --config.profile.steps=5`."""
 
+import dataclasses
 import os
 from typing import Any
 
 import jax
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
+from vlp_jax.config.section import Section
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProfileConfig(Section):
+    """A window of updates recorded for TensorBoard's profiler, in DIR/profile."""
+
+    start: int | None = between(None, 1)  # the first recorded update; None: no profile
+    steps: int = between(5, 1)
 
 
 class ProfilerWindow:
@@ -14,7 +24,7 @@ class ProfilerWindow:
     A run resumed within the window records the rest of it.
     """
 
-    def __init__(self, config: schema.Profile, workdir: str):
+    def __init__(self, config: ProfileConfig, workdir: str):
         self.first, self.folder = config.start, os.path.join(workdir, "profile")
         self.end = None if config.start is None else config.start + config.steps
         self.recording = False

@@ -1,16 +1,18 @@
 """Throughput of the updates compared with the devices' peak, and the time spent on other work."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
-from vlp_jax.config import schema
 from vlp_jax.hardware.chips import chip_of
 from vlp_jax.training.cost.flops import train_step_flops
 from vlp_jax.training.hooks.compilations import WatchedStep
 from vlp_jax.training.hooks.goodput import Goodput
 from vlp_jax.training.hooks.profiler import ProfilerWindow
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 UTILISATION = "train/model_flops_utilisation"
 
@@ -26,7 +28,7 @@ class Throughput:
       say: takes a line for the user.
     """
 
-    def __init__(self, config: schema.Config, mesh: jax.sharding.Mesh, workdir: str, train_step: Callable,
+    def __init__(self, config: "Experiment", mesh: jax.sharding.Mesh, workdir: str, train_step: Callable,
                  say: Callable[[str], None]):
         self.devices, self.device = mesh.size, mesh.local_devices[0]
         self.flops, self.chip = train_step_flops(config), chip_of(self.device.device_kind)

@@ -1,5 +1,6 @@
 """The watchdog: writes the stack of every thread after too long without a sign of progress."""
 
+import dataclasses
 import faulthandler
 import os
 import sys
@@ -7,10 +8,24 @@ import threading
 import time
 from types import TracebackType
 
-from vlp_jax.config import schema
+from vlp_jax.config.fields import between
+from vlp_jax.config.section import Section
 from vlp_jax.distributed.heartbeat import leave_together
 from vlp_jax.errors import PASSING
 from vlp_jax.printing import safe_print as print
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WatchdogConfig(Section):
+    """Detection of a run that makes no progress.
+
+    The stack of every thread is then written to the terminal and the workdir.
+    """
+
+    # Limit for one step with its data and checkpoint (the first one with compilation), for one batch of an evaluation, or for the
+    # start with the restoration of a checkpoint; None: no watchdog.
+    seconds: float | None = between(1800.0, 0.1)
+    exit: bool = False  # exit then with status 75, for a launcher that restarts the run
 
 
 class Watchdog:
@@ -20,7 +35,7 @@ class Watchdog:
     evaluation, each save.
     """
 
-    def __init__(self, config: schema.Watchdog, workdir: str, host: int = 0):
+    def __init__(self, config: WatchdogConfig, workdir: str, host: int = 0):
         self.config, self.workdir, self.host = config, workdir, host
         self.step, self.deadline = 0, float("inf")
         self.awaited = "the start"

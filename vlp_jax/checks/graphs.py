@@ -1,17 +1,22 @@
 """Checks of `data.boxes` and `data.dependencies` for a graph fusion; the number of regions is filled in."""
 
 import dataclasses
-import re
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from vlp_jax.config import schema
-from vlp_jax.config.targets import Fail
+from vlp_jax.checks.targets import Fail
+from vlp_jax.data.images.boxes import BoxesConfig
+from vlp_jax.data.text.dependency_parses import DependenciesConfig
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.fusion.graph_fusion import GraphFusionConfig
+from vlp_jax.objectives.masked_joint import MaskedJointConfig
 
-SOURCE_PROMPT = re.compile(r"[?&#]prompt=")  # an option of a source that inserts captions into prompts
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
+
+from vlp_jax.data.text.dependency_parses import SOURCE_PROMPT
 
 
-def with_box_count(config: schema.Config, place: str) -> schema.Config:
+def with_box_count(config: "Experiment", place: str) -> "Experiment":
     """`config` with `box_count` of a fusion whose regions are boxes.
 
     Raises: ConfigError for graphs without their data, data without a graph that uses them, and
@@ -21,7 +26,7 @@ def with_box_count(config: schema.Config, place: str) -> schema.Config:
         raise ConfigError(f"{path}: {text}{f' [{place}]' if place else ''}")
 
     boxes, fusion = config.data.boxes, config.model.fusion
-    graph = fusion if isinstance(fusion, schema.GraphFusion) else schema.GraphFusion()
+    graph = fusion if isinstance(fusion, GraphFusionConfig) else GraphFusionConfig()
     check_there("boxes", boxes, "regions", graph.regions, fail)
     check_there("dependencies", config.data.dependencies, "words", graph.words, fail)
     count = None if boxes is None else boxes.count
@@ -35,7 +40,7 @@ def with_box_count(config: schema.Config, place: str) -> schema.Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, fusion=dataclasses.replace(graph, box_count=count)))
 
 
-def check_there(name: str, data: schema.Boxes | schema.Dependencies | None, key: str, value: str, fail: Fail) -> None:
+def check_there(name: str, data: BoxesConfig | DependenciesConfig | None, key: str, value: str, fail: Fail) -> None:
     """Calls `fail` where only one of `data.NAME` and the fusion's `key` is set, or the first has no field."""
     if data is None and value == name:
         fail(f"model.fusion.{key}", f"{name!r} needs data.{name}: set it, such as dict(field={name!r}), the field of the metadata "
@@ -46,7 +51,7 @@ def check_there(name: str, data: schema.Boxes | schema.Dependencies | None, key:
         fail(f"data.{name}.field", "is missing; name the field of the metadata that holds them")
 
 
-def check_pictures(config: schema.Config, fail: Fail) -> None:
+def check_pictures(config: "Experiment", fail: Fail) -> None:
     """Checks what is incompatible with boxes as regions.
 
     Calls `fail` for augmentations that are not applied to boxes, and for an objective that predicts
@@ -57,11 +62,11 @@ def check_pictures(config: schema.Config, fail: Fail) -> None:
         if used:
             fail(f"data.augmentation.{key}", f"is {used}, and data.boxes are not moved along; set it to 0")
     for name, objective in config.objectives.items():
-        if isinstance(objective, schema.MaskedJoint):
+        if isinstance(objective, MaskedJointConfig):
             fail("model.fusion.regions", f"'boxes' leaves no patches that objectives.{name} could predict; set 'grid'")
 
 
-def check_words(config: schema.Config, fail: Fail) -> None:
+def check_words(config: "Experiment", fail: Fail) -> None:
     """Calls `fail` for texts other than a single caption.
 
     `data.dependencies` index the words of one caption.

@@ -2,16 +2,23 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from vlp_jax.config import schema
+from vlp_jax.data.target_kinds import ClassesConfig, TargetConfig, number_of_classes
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.fusion.pooled import PooledFusionConfig
+from vlp_jax.models.vision.vit import ViTConfig
+from vlp_jax.objectives.answering import AnsweringConfig
+from vlp_jax.objectives.supervised import RegressionConfig, SupervisedConfig
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 Fail = Callable[[str, str], NoReturn]  # (key, problem)
 KIND_OF_LOSS = {"softmax": "class", "hinge": "class", "binary": "scores"}
 
 
-def with_outputs(config: schema.Config, place: str) -> schema.Config:
+def with_outputs(config: "Experiment", place: str) -> "Experiment":
     """`config` with `outputs`, or `length`, of every objective that predicts a target.
 
     Raises: ConfigError for an incomplete target, and for an objective that does not fit its target.
@@ -23,20 +30,20 @@ def with_outputs(config: schema.Config, place: str) -> schema.Config:
         check_target(f"data.targets.{name}", target, fail)
     objectives = dict(config.objectives)
     for name, objective in config.objectives.items():
-        if isinstance(objective, schema.Supervised):
+        if isinstance(objective, SupervisedConfig):
             outputs = outputs_of(f"objectives.{name}", objective, config, fail)
             objectives[name] = dataclasses.replace(objective, outputs=outputs)
-        if isinstance(objective, schema.AnsweringObjective):
+        if isinstance(objective, AnsweringConfig):
             length = length_of(f"objectives.{name}", objective, config, fail)
             objectives[name] = dataclasses.replace(objective, length=length)
     return dataclasses.replace(config, objectives=objectives)
 
 
-def check_target(path: str, target: schema.AnyTarget, fail: Fail) -> None:
+def check_target(path: str, target: TargetConfig, fail: Fail) -> None:
     """Calls `fail` for a target without a field, or without a number of classes that agrees with its names."""
     if not target.field:
         fail(f"{path}.field", "is missing; name the field of the metadata that holds it")
-    if not isinstance(target, schema.Classes):
+    if not isinstance(target, ClassesConfig):
         return
     if target.classes is None and not target.names:
         fail(f"{path}.classes", "is missing; set how many there are (it must be known before data are read), or give names")
@@ -48,19 +55,19 @@ def check_target(path: str, target: schema.AnyTarget, fail: Fail) -> None:
         fail(f"{path}.names", "names one class, which is no choice; name two or more")
 
 
-def outputs_of(path: str, objective: schema.Supervised, config: schema.Config, fail: Fail) -> int:
+def outputs_of(path: str, objective: SupervisedConfig, config: "Experiment", fail: Fail) -> int:
     """The number of outputs of an objective.
 
     Calls `fail` where its target is of another kind, or its features are absent.
     """
     target = target_of(path, objective, config, fail)
-    wanted = "number" if isinstance(objective, schema.Regression) else KIND_OF_LOSS[objective.loss]
+    wanted = "number" if isinstance(objective, RegressionConfig) else KIND_OF_LOSS[objective.loss]
     if target.kind != wanted:
-        what = "kind='regression'" if isinstance(objective, schema.Regression) else f"loss={objective.loss!r}"
+        what = "kind='regression'" if isinstance(objective, RegressionConfig) else f"loss={objective.loss!r}"
         fail(f"{path}.target", f"{what} needs a target of kind {wanted!r}, data.targets.{objective.target} is one of kind "
                                f"{target.kind!r}")
     image = config.model.image
-    if objective.features == "image" and isinstance(image, schema.ImageTower) and image.pooling == "none":
+    if objective.features == "image" and isinstance(image, ViTConfig) and image.pooling == "none":
         fail(f"{path}.features", "'image' reads what model.image.pooling='none' does not pool; set it, such as 'mean'")
     outputs = number_of_classes(target)
     if objective.outputs not in (None, outputs):
@@ -68,8 +75,8 @@ def outputs_of(path: str, objective: schema.Supervised, config: schema.Config, f
     return outputs
 
 
-def target_of(path: str, objective: schema.Supervised | schema.AnsweringObjective, config: schema.Config,
-              fail: Fail) -> schema.AnyTarget:
+def target_of(path: str, objective: SupervisedConfig | AnsweringConfig, config: "Experiment",
+              fail: Fail) -> TargetConfig:
     """The target of an objective. Calls `fail` where it does not exist."""
     if objective.target not in config.data.targets:
         known = ", ".join(config.data.targets) or "none; set data.targets.NAME=dict(kind='class', field=..., classes=...)"
@@ -77,7 +84,7 @@ def target_of(path: str, objective: schema.Supervised | schema.AnsweringObjectiv
     return config.data.targets[objective.target]
 
 
-def length_of(path: str, objective: schema.AnsweringObjective, config: schema.Config, fail: Fail) -> int:
+def length_of(path: str, objective: AnsweringConfig, config: "Experiment", fail: Fail) -> int:
     """The number of tokens of an answer.
 
     Calls `fail` where its target is no text, or the model cannot generate it.
@@ -85,7 +92,7 @@ def length_of(path: str, objective: schema.AnsweringObjective, config: schema.Co
     target, decoder, fusion = target_of(path, objective, config, fail), config.model.decoder, config.model.fusion
     if target.kind != "text":
         fail(f"{path}.target", f"needs a target of kind 'text', data.targets.{objective.target} is one of kind {target.kind!r}")
-    if fusion is None or isinstance(fusion, schema.PooledFusion):
+    if fusion is None or isinstance(fusion, PooledFusionConfig):
         fail("model.fusion", f"{path} reads the text's tokens after fusion; set one that has some, such as kind='cross_attention'")
     looks = decoder is not None and decoder.image in ("cross_attention", "attention")
     if not looks or decoder.kind in ("on_text_tower", "in_text_tower"):
@@ -101,8 +108,3 @@ def length_of(path: str, objective: schema.AnsweringObjective, config: schema.Co
     if objective.length not in (None, target.length):
         fail(f"{path}.length", f"is {objective.length}, data.targets.{objective.target} has {target.length}; leave it out")
     return target.length
-
-
-def number_of_classes(target: schema.AnyTarget) -> int:
-    """The number of classes of a target; 1 for a number."""
-    return (target.classes or len(target.names)) if isinstance(target, schema.Classes) else 1

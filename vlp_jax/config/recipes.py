@@ -1,21 +1,27 @@
 """Shared parts of the files in `configs/`: the base, recipes, and the reduction to smoke variants."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import ml_collections
 
-from vlp_jax.config import schema
 from vlp_jax.config.durations import as_recipe, settle
 from vlp_jax.config.parse import to_tree
+from vlp_jax.config.registry import root_section
+from vlp_jax.data.images.config import AugmentationConfig
+from vlp_jax.data.text.tokenizer import TextConfig
 from vlp_jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    pass
 
 
 def base() -> ml_collections.ConfigDict:
-    """Every section and key of `schema.Config` at its default, open to assignment.
+    """Every section and key of `Experiment` at its default, open to assignment.
 
     Objectives and evaluators are empty, and the three durations are unset.
     """
-    tree = to_tree(schema.Config())
+    tree = to_tree(root_section()())
     config = ml_collections.ConfigDict(tree, type_safe=False)
     config.unlock()
     return config
@@ -147,13 +153,13 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         config.ema = min(config.ema, SMOKE_EMA)
     config.optimizer.schedule.update(warmup=0.1, decay=0.1)
     config.checkpoint.update(every_steps=7, every_minutes=None, keep=2)
-    config.evaluators = dict(val_vendor=to_tree(schema.Evaluator(tasks=("retrieval", "zero_shot"))))
+    config.evaluators = dict(val_vendor=dict(tasks=("retrieval", "zero_shot")))
     return config
 
 
 def embedded_text(text: ml_collections.ConfigDict) -> dict:
     """The embedded tokenizer, with the text changes and the truncation of `text`."""
-    return to_tree(schema.Text(canonicalize=tuple(text.canonicalize), truncation_side=text.truncation_side))
+    return to_tree(TextConfig(canonicalize=tuple(text.canonicalize), truncation_side=text.truncation_side))
 
 
 EMBEDDED_VOCABULARY = 4096
@@ -226,7 +232,7 @@ def narrow_text(tower: ml_collections.ConfigDict, narrow: dict) -> None:
     A transformer is reduced to `narrow`, a recurrent network or a bag of words to its width.
     """
     tower.update(length=min(tower.length, 24), vocab_size=EMBEDDED_VOCABULARY, word_vectors=None,
-                 word_overlap=schema.TextTower().word_overlap)
+                 word_overlap=0.5)
     if tower.kind == "transformer":
         tower.update(narrow, preset="Ti", depth=narrow["depth"] * (tower.depth != 0))
         return
@@ -247,7 +253,7 @@ def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.data.text = embedded_text(config.data.text)
     config.data.images.update(transparency="composite", crop_to_content=True, content_margin=0.04, resize="squash",
                               interpolation="bilinear", mean=(0.5,) * 3, std=(0.3,) * 3)
-    config.data.augmentation = to_tree(schema.Augmentation(background="random", rotation=8.0, scale=(0.9, 1.25), shift=0.04,
+    config.data.augmentation = to_tree(AugmentationConfig(background="random", rotation=8.0, scale=(0.9, 1.25), shift=0.04,
                                                            aspect=0.1, brightness=0.2, contrast=0.2, saturation=0.3))
     narrow = dict(preset="Ti", width=128, heads=4, mlp_dim=384, scan=False, rematerialisation="none")
     emoji_image(config.model.image, narrow)
@@ -259,7 +265,7 @@ def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
                             lr_multipliers=())
     config.optimizer.schedule.update(kind="cosine", warmup=0.05)
     config.checkpoint.update(every_steps=500, every_minutes=None, keep=2)
-    config.evaluators = dict(val_vendor=to_tree(schema.Evaluator(tasks=("retrieval",))))
+    config.evaluators = dict(val_vendor=dict(tasks=("retrieval",)))
     return config
 
 

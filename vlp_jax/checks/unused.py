@@ -1,9 +1,34 @@
 """Finds settings that have no effect because of another setting."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
-from vlp_jax.config import schema
 from vlp_jax.config.problems import Problems
+from vlp_jax.data.target_kinds import ClassesConfig
+from vlp_jax.evaluators.config import EvaluatorConfig
+from vlp_jax.models.decoder.base import DecoderConfig
+from vlp_jax.models.decoder.recurrent import RecurrentDecoderConfig
+from vlp_jax.models.decoder.in_text_tower import InTextTowerDecoderConfig
+from vlp_jax.models.decoder.transformer import TextDecoderConfig
+from vlp_jax.models.fusion.base import FusionConfig
+from vlp_jax.models.fusion.graph_fusion import GraphFusionConfig
+from vlp_jax.models.fusion.in_text_tower import InTextTowerConfig
+from vlp_jax.models.stack import StackConfig
+from vlp_jax.models.text.transformer import TextTransformerConfig
+from vlp_jax.models.vision.resnet import ResNetConfig
+from vlp_jax.models.vision.tower import ConvolutionConfig
+from vlp_jax.objectives.answering import AnsweringConfig
+from vlp_jax.objectives.captioning import CaptioningConfig
+from vlp_jax.objectives.contrastive import ContrastiveConfig
+from vlp_jax.objectives.masked_joint import HIDES_WORDS, MaskedJointConfig
+from vlp_jax.objectives.masked_language import MaskedLanguageConfig
+from vlp_jax.objectives.matching import MatchingConfig
+from vlp_jax.objectives.simclr import ImageViewsConfig
+from vlp_jax.objectives.supervised import ClassificationConfig, SupervisedConfig
+from vlp_jax.training.optimizer import OptimizerConfig
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 MOMENTS = {"adamw": ("b1", "b2", "epsilon"), "adam": ("b1", "b2", "epsilon"), "muon": ("b1", "b2", "epsilon"),
            "lion": ("b1", "b2"), "adafactor": ("b1", "b2"), "sgd": ()}
@@ -15,10 +40,10 @@ TASKS_OF_SETTINGS = {"class_field": ("zero_shot",), "templates": ("zero_shot",),
                      "objective": ("classification", "regression", "answers"), "num_beams": ("captions", "answers"),
                      "length_penalty": ("captions", "answers"), "early_stopping": ("captions", "answers")}
 LISTED = ("zero_shot", "retrieval")  # tasks whose settings are listed, and are no error, where the task is absent
-CHUNK_SIZE = schema.ContrastiveObjective().chunk_size
+CHUNK_SIZE = ContrastiveConfig().chunk_size
 
 
-def check_unused(config: schema.Config, place: str) -> None:
+def check_unused(config: "Experiment", place: str) -> None:
     """Checks for settings without an effect.
 
     Raises: ConfigError naming each, and what it needs.
@@ -27,7 +52,7 @@ def check_unused(config: schema.Config, place: str) -> None:
     Problems(f"{path}: has no effect {needed}{at}" for path, unused, needed in unused_settings(config) if unused).report()
 
 
-def passed_over(config: schema.Config) -> list[str]:
+def passed_over(config: "Experiment") -> list[str]:
     """Settings, other than their defaults, that a kind or a task does not use.
 
     They are returned as `optimizer.b1=0.95 has no effect with ...`. They are no error, so that
@@ -46,14 +71,14 @@ def passed_over(config: schema.Config) -> list[str]:
             for name in names if getattr(section, name) != getattr(type(section)(), name)]
 
 
-def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
+def unused_settings(config: "Experiment") -> list[tuple[str, bool, str]]:
     """All checks, as tuples of the setting, whether it has no effect, and the reason."""
     image = config.model.image
     settings = [] if image.kind == "vit" else unused_of_convolutions(image)
     stacks = {"image": image, "text": config.model.text, "fusion": config.model.fusion, "decoder": config.model.decoder}
     settings += unused_of_text_tower(config)
     for name, tower in stacks.items():
-        if not isinstance(tower, schema.Stack):
+        if not isinstance(tower, StackConfig):
             continue
         by_name = tower.rematerialisation == "save_names"
         settings += [
@@ -67,19 +92,19 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
         settings.append((f"objectives.{name}.weight", objective.weight == 0 and objective.planned, "as 0 with a plan for it"))
         settings.append((f"objectives.{name}.weight_end", (objective.weight_end or 1 << 60) <= objective.weight_start,
                          "with a weight_start that is not before it: the objective would never count"))
-        if isinstance(objective, schema.HidesWords):
+        if isinstance(objective, HIDES_WORDS):
             ends = (("first", objective.keep_first, "start_token", text.start_token),
                     ("last", objective.keep_last, "end_token", text.end_token))
             settings += [(f"objectives.{name}.keep_{place}", spared and token is None, f"without data.text.{key}: that is a word")
                          for place, spared, key, token in ends]
-        if isinstance(objective, schema.Matching):
+        if isinstance(objective, MatchingConfig):
             settings.append((f"objectives.{name}.negative_scale", objective.negatives == "uniform" and
-                             objective.negative_scale != schema.Matching().negative_scale, "with negatives='uniform'"))
+                             objective.negative_scale != MatchingConfig().negative_scale, "with negatives='uniform'"))
             settings.append((f"objectives.{name}.negative_floor", objective.negatives == "uniform" and objective.negative_floor > 0,
                              "with negatives='uniform'"))
-        if isinstance(objective, schema.MaskedLanguage):
+        if isinstance(objective, MaskedLanguageConfig):
             settings.append((f"objectives.{name}.alpha_warmup", objective.alpha == 0 < objective.alpha_warmup, "with alpha=0"))
-        if not isinstance(objective, schema.ContrastiveObjective):
+        if not isinstance(objective, ContrastiveConfig):
             continue
         dense = objective.implementation == "dense"
         settings.append((f"objectives.{name}.chunk_size", dense and objective.chunk_size != CHUNK_SIZE,
@@ -87,10 +112,10 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
     settings += [(f"regularizers.{name}", not (spec.l1 or spec.l2), "with l1=0 and l2=0")
                  for name, spec in config.regularizers.items()]
     accumulation, checkpoint, optimizer = config.accumulation, config.checkpoint, config.optimizer
-    views = any(isinstance(objective, schema.ImageViews) for objective in config.objectives.values())
+    views = any(isinstance(objective, ImageViewsConfig) for objective in config.objectives.values())
     words = config.model.text
     return settings + [
-        ("model.text.word_overlap", words.word_vectors is None and words.word_overlap != schema.TextTower().word_overlap,
+        ("model.text.word_overlap", words.word_vectors is None and words.word_overlap != TextTransformerConfig().word_overlap,
          "without model.text.word_vectors"),
         ("data.view_augmentation", config.data.view_augmentation is not None and not views,
          "without an objective of kind 'simclr'"),
@@ -98,9 +123,9 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
         ("optimizer.decay_coupling", optimizer.decay_coupling != "learning_rate" and not optimizer.weight_decay,
          "with weight_decay=0"),
         ("optimizer.newton_schulz_steps",
-         optimizer.kind != "muon" and optimizer.newton_schulz_steps != schema.Optimizer().newton_schulz_steps,
+         optimizer.kind != "muon" and optimizer.newton_schulz_steps != OptimizerConfig().newton_schulz_steps,
          f"with optimizer.kind={optimizer.kind!r}: it is for 'muon'"),
-        ("optimizer.momentum", optimizer.kind != "sgd" and optimizer.momentum != schema.Optimizer().momentum,
+        ("optimizer.momentum", optimizer.kind != "sgd" and optimizer.momentum != OptimizerConfig().momentum,
          f"with optimizer.kind={optimizer.kind!r}: it is for 'sgd'"),
         ("accumulation.negatives", accumulation.negatives != "batch" and accumulation.microbatches == 1, "with microbatches=1"),
         ("checkpoint.best_metric", checkpoint.best_metric is not None and not checkpoint.keep_best,
@@ -110,33 +135,33 @@ def unused_settings(config: schema.Config) -> list[tuple[str, bool, str]]:
          "for 'batch': examples are always divided over data x fsdp; set mesh.data and mesh.fsdp")]
 
 
-def unused_parts(config: schema.Config) -> list[tuple[str, bool, str]]:
+def unused_parts(config: "Experiment") -> list[tuple[str, bool, str]]:
     """A decoder and a fusion that no objective uses."""
     objectives = config.objectives.values()
-    writes = any(isinstance(objective, schema.CaptioningObjective | schema.AnsweringObjective) for objective in objectives)
-    fuses = any(isinstance(objective, schema.Matching | schema.MaskedJoint | schema.AnsweringObjective)
-                or (isinstance(objective, schema.MaskedLanguage) and objective.with_image)
-                or (isinstance(objective, schema.Supervised) and objective.features == "fused") for objective in objectives)
-    captions = any(isinstance(objective, schema.CaptioningObjective) for objective in objectives)
+    writes = any(isinstance(objective, CaptioningConfig | AnsweringConfig) for objective in objectives)
+    fuses = any(isinstance(objective, MatchingConfig | MaskedJointConfig | AnsweringConfig)
+                or (isinstance(objective, MaskedLanguageConfig) and objective.with_image)
+                or (isinstance(objective, SupervisedConfig) and objective.features == "fused") for objective in objectives)
+    captions = any(isinstance(objective, CaptioningConfig) for objective in objectives)
     decoder = config.model.decoder
     return [("model.decoder", decoder is not None and not writes, "without an objective of kind 'captioning' or 'answering'"),
-            ("model.decoder.text_prefix", isinstance(decoder, schema.Decoder) and decoder.text_prefix > 0 and not captions,
+            ("model.decoder.text_prefix", isinstance(decoder, TextDecoderConfig) and decoder.text_prefix > 0 and not captions,
              "without an objective of kind 'captioning'"),
             ("model.fusion", config.model.fusion is not None and not fuses,
              "without an objective of kind 'matching', 'masked_joint', 'answering', 'masked_language' with_image, "
              "or features='fused'")]
 
 
-def unused_of_targets(config: schema.Config) -> list[tuple[str, bool, str]]:
+def unused_of_targets(config: "Experiment") -> list[tuple[str, bool, str]]:
     """Targets that no objective predicts, and settings of a target or of its objective without an effect."""
-    objectives = {name: spec for name, spec in config.objectives.items() if isinstance(spec, schema.Supervised)}
-    told = {spec.target for spec in config.objectives.values() if isinstance(spec, schema.Supervised | schema.AnsweringObjective)}
+    objectives = {name: spec for name, spec in config.objectives.items() if isinstance(spec, SupervisedConfig)}
+    told = {spec.target for spec in config.objectives.values() if isinstance(spec, SupervisedConfig | AnsweringConfig)}
     settings = [(f"data.targets.{name}", name not in told, f"without an objective that has target={name!r}")
                 for name in config.data.targets]
     settings += [(f"data.targets.{name}.file", bool(spec.names) and spec.file is not None, "with `names`")
-                 for name, spec in config.data.targets.items() if isinstance(spec, schema.Classes)]
+                 for name, spec in config.data.targets.items() if isinstance(spec, ClassesConfig)]
     for name, spec in objectives.items():
-        if isinstance(spec, schema.Classification):
+        if isinstance(spec, ClassificationConfig):
             settings += [(f"objectives.{name}.label_smoothing", spec.loss != "softmax" and spec.label_smoothing > 0,
                           f"with loss={spec.loss!r}"),
                          (f"objectives.{name}.margin", spec.loss != "hinge" and spec.margin != 1.0, f"with loss={spec.loss!r}")]
@@ -146,25 +171,25 @@ def unused_of_targets(config: schema.Config) -> list[tuple[str, bool, str]]:
                       "without the task 'classification', 'regression' or 'answers'"),
                      (f"evaluators.{name}.num_beams", spec.num_beams > 1 and not writers & {*spec.tasks},
                       "without the task 'captions' or 'answers'"),
-                     *((f"evaluators.{name}.{key}", spec.num_beams == 1 and getattr(spec, key) != getattr(schema.Evaluator(), key),
+                     *((f"evaluators.{name}.{key}", spec.num_beams == 1 and getattr(spec, key) != getattr(EvaluatorConfig(), key),
                         "with num_beams=1: it is for beam search") for key in ("length_penalty", "early_stopping")),
                      (f"evaluators.{name}.by", spec.by is not None and "classification" not in spec.tasks,
                       "without the task 'classification'")]
     return settings
 
 
-def unused_of_graphs(fusion: schema.Fusion | None) -> list[tuple[str, bool, str]]:
+def unused_of_graphs(fusion: FusionConfig | None) -> list[tuple[str, bool, str]]:
     """Neighbourhoods of regions and words that are absent."""
-    if not isinstance(fusion, schema.GraphFusion):
+    if not isinstance(fusion, GraphFusionConfig):
         return []
-    default = schema.GraphFusion()
+    default = GraphFusionConfig()
     return [(f"model.fusion.{name}", getattr(fusion, name) != getattr(default, name) and off, f"with {setting}")
             for name, off, setting in (("image_neighbours", fusion.regions == "boxes", "regions='boxes'"),
                                        ("box_neighbours", fusion.regions == "grid", "regions='grid'"),
                                        ("word_window", fusion.words == "dependencies", "words='dependencies'"))]
 
 
-def unused_of_convolutions(tower: schema.ResNetTower | schema.ConvolutionTower) -> list[tuple[str, bool, str]]:
+def unused_of_convolutions(tower: ResNetConfig | ConvolutionConfig) -> list[tuple[str, bool, str]]:
     """Settings that a convolutional network does not use with its norm or pooling."""
     default = type(tower)()
     changed = {field.name for field in dataclasses.fields(tower) if getattr(tower, field.name) != getattr(default, field.name)}
@@ -177,7 +202,7 @@ def unused_of_convolutions(tower: schema.ResNetTower | schema.ConvolutionTower) 
     return settings
 
 
-def unused_of_resnet(tower: schema.ResNetTower, changed: set[str]) -> list[tuple[str, bool, str]]:
+def unused_of_resnet(tower: ResNetConfig, changed: set[str]) -> list[tuple[str, bool, str]]:
     """Settings that CLIP's ResNet does not use, and settings that only it uses."""
     stem = [(f"model.image.{name}", tower.clip and name in changed, "with clip=True, which has a stem of its own")
             for name in ("stem_size", "stem_stride", "max_pool")]
@@ -186,19 +211,14 @@ def unused_of_resnet(tower: schema.ResNetTower, changed: set[str]) -> list[tuple
     return stem + pooling
 
 
-def unused_of_text_tower(config: schema.Config) -> list[tuple[str, bool, str]]:
+def unused_of_text_tower(config: "Experiment") -> list[tuple[str, bool, str]]:
     """Settings that a decoder inside the text tower does not use, and settings that only such a decoder uses."""
-    decoder, fusion, default, settings = config.model.decoder, config.model.fusion, schema.Decoder(), []
-    parts = {"fusion": isinstance(fusion, schema.TextTowerFusion) and fusion.start_token}
-    if isinstance(decoder, schema.RecurrentDecoder):
+    decoder, fusion, default, settings = config.model.decoder, config.model.fusion, DecoderConfig.of(), []
+    parts = {"fusion": isinstance(fusion, InTextTowerConfig) and fusion.start_token}
+    if isinstance(decoder, RecurrentDecoderConfig):
         settings = [("model.decoder.attention_width", decoder.image == "state" and decoder.attention_width !=
-                     schema.RecurrentDecoder().attention_width, "with image='state': it is for 'attention'")]
-    elif decoder is not None:
-        inside = decoder.kind == "in_text_tower"
-        of_stack = {field.name for field in dataclasses.fields(schema.Stack)} | {"preset", "image_queries", "text_prefix"}
-        beside = "'in_text_tower', whose layers are model.text's" if inside else f"{decoder.kind!r}: it is for 'in_text_tower'"
-        settings = [(f"model.decoder.{name}", getattr(decoder, name) != getattr(default, name), f"with kind={beside}")
-                    for name in sorted(of_stack if inside else {"own", "start_token"})]
-        parts["decoder"] = inside and decoder.start_token
+                     RecurrentDecoderConfig().attention_width, "with image='state': it is for 'attention'")]
+    elif isinstance(decoder, InTextTowerDecoderConfig):
+        parts["decoder"] = decoder.start_token
     return settings + [(f"model.{name}.start_token", used and config.data.text.start_token is None,
                         "without data.text.start_token, whose place it takes") for name, used in parts.items()]

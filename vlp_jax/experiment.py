@@ -1,0 +1,125 @@
+"""A whole experiment: every section of a config."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+from vlp_jax.checks.graphs import with_box_count
+from vlp_jax.checks.targets import with_outputs
+from vlp_jax.checks.unused import check_unused
+from vlp_jax.config.durations import DURATIONS
+from vlp_jax.config.fields import between, positive, section
+from vlp_jax.config.problems import Problems
+from vlp_jax.config.section import Section
+from vlp_jax.data.config import DataConfig
+from vlp_jax.distributed.processes import HostsConfig
+from vlp_jax.errors import ConfigError
+from vlp_jax.evaluators.config import EvaluatorConfig
+from vlp_jax.models.config import ModelConfig
+from vlp_jax.models.options import PrecisionConfig
+from vlp_jax.objectives.base import ObjectiveConfig
+from vlp_jax.sharding.mesh import MeshConfig
+from vlp_jax.training.accumulation import AccumulationConfig
+from vlp_jax.training.checkpoints.save_schedule import CheckpointConfig
+from vlp_jax.training.guard import GuardConfig
+from vlp_jax.training.hooks.profiler import ProfileConfig
+from vlp_jax.training.hooks.watchdog import WatchdogConfig
+from vlp_jax.training.initialize_from import PretrainedConfig
+from vlp_jax.training.optimizer import OptimizerConfig
+from vlp_jax.training.regularizers import RegularizerConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment(Section):
+    """A whole experiment."""
+
+    seed: int = between(0, 0, 2**31 - 1)
+    steps: int | None = between(None, 1)  # exactly one of the three durations is set
+    examples: int | None = between(None, 1)
+    epochs: float | None = positive(None)
+    log_every: int = between(50, 1)
+    data: DataConfig = section(DataConfig)
+    model: ModelConfig = section(ModelConfig)
+    objectives: dict[str, ObjectiveConfig] = section(dict)
+    optimizer: OptimizerConfig = section(OptimizerConfig)
+    regularizers: dict[str, RegularizerConfig] = section(dict)
+    ema: float | None = between(None, 0.0, 1.0)  # decay of the exponential moving average (EMA) of the parameters
+    accumulation: AccumulationConfig = section(AccumulationConfig)
+    precision: PrecisionConfig = section(PrecisionConfig)
+    mesh: MeshConfig = section(MeshConfig)
+    profile: ProfileConfig = section(ProfileConfig)
+    hosts: HostsConfig = section(HostsConfig)
+    guard: GuardConfig = section(GuardConfig)
+    watchdog: WatchdogConfig = section(WatchdogConfig)
+    checkpoint: CheckpointConfig = section(CheckpointConfig)
+    evaluators: dict[str, EvaluatorConfig] = section(dict)
+    pretrained: dict[str, PretrainedConfig] = section(dict)  # a later entry takes precedence for a parameter in several
+
+    def check_duration(self, problems: Sequence[str], place: str = "") -> None:
+        """Checks that exactly one of the three durations is set.
+
+        Raises: ConfigError where it is not; a duration with an invalid value is in `problems` already.
+        """
+        durations = [name for name in DURATIONS if getattr(self, name) is not None]
+        if len(durations) != 1 and not any(problem.startswith(f"{name}:") for problem in problems for name in DURATIONS):
+            found = " and ".join(durations) or "none of them"
+            raise ConfigError(f"steps, examples, epochs: set exactly one (found {found}){at(place)}")
+
+    def completed(self, place: str = "") -> Self:
+        """The experiment with values that follow from others, after the checks of how its sections fit together.
+
+        Args:
+          place: the config's file, for messages.
+        Raises: ConfigError, or ConfigErrors with all problems.
+        """
+        problems = Problems(f"{problem}{at(place)}" for problem in self.validate("", self))
+        problems += [f"{problem}{at(place)}" for where, part in sections_of(self) for problem in part.validate(where, self)]
+        with problems.noted():
+            check_unused(self, place)
+        with problems.noted():
+            self = with_outputs(self, place)
+        with problems.noted():
+            self = with_box_count(self, place)
+        problems.report()
+        return with_completed(self, "", self)
+
+    def validate(self, where: str, experiment: Any) -> Iterator[str]:
+        if not self.objectives:
+            yield "objectives: at least one is needed, such as contrastive.kind='clip'"
+        if self.ema == 1.0:
+            yield "ema: an EMA with decay 1 never changes; it must be below 1, such as 0.9999"
+
+
+def at(place: str) -> str:
+    """A config's file in brackets, for the end of a message."""
+    return f" [{place}]" if place else ""
+
+
+def sections_of(section: Section, where: str = "") -> Iterator[tuple[str, Section]]:
+    """The sections inside of a section, each with its dotted key."""
+    for key, value in parts_of(section, where).items():
+        yield key, value
+        yield from sections_of(value, key)
+
+
+def parts_of(section: Section, where: str = "") -> dict[str, Section]:
+    """The sections that are values, or entries of values, of a section, by their dotted keys."""
+    found = {}
+    for field in dataclasses.fields(section):
+        value, key = getattr(section, field.name), f"{where}.{field.name}" if where else field.name
+        entries = {f"{key}.{name}": entry for name, entry in value.items()} if isinstance(value, dict) else {key: value}
+        found |= {name: entry for name, entry in entries.items() if isinstance(entry, Section)}
+    return found
+
+
+def with_completed(section: Section, where: str, experiment: Experiment) -> Section:
+    """A section with all sections inside of it completed."""
+    changes = {}
+    for field in dataclasses.fields(section):
+        value, key = getattr(section, field.name), f"{where}.{field.name}" if where else field.name
+        if isinstance(value, Section):
+            changes[field.name] = with_completed(value, key, experiment).completed(key, experiment)
+        elif isinstance(value, dict) and any(isinstance(entry, Section) for entry in value.values()):
+            changes[field.name] = {name: with_completed(entry, f"{key}.{name}", experiment).completed(f"{key}.{name}", experiment)
+                                   for name, entry in value.items()}
+    return dataclasses.replace(section, **changes)
