@@ -30,7 +30,7 @@ NAME = "NAME"  # in a key: the name of an entry, which a config chooses
 NAMES = {int: "int", float: "float", bool: "bool", str: "str"}
 HEAD = """# Config keys
 
-Written by `python docs/make_config_keys.py` from the dataclasses of `vlp_jax/config`; do not edit.
+Written by `python docs/make_config_keys.py` from the dataclasses of the sections; do not edit.
 
 Every key can be set in a config file (`config.optimizer.learning_rate = 1e-3`) and on the command line
 (`--config.optimizer.learning_rate=1e-3`). `NAME` is a name that the config chooses, such as `contrastive` in
@@ -76,18 +76,19 @@ def sections(declaration: type = Experiment, path: str = "", kind: str | None = 
     for field in dataclasses.fields(declaration):
         key, kinds = inner(type_of(declaration, field.name), joined(path, field.name))
         for each in kinds:
-            yield from sections(each, key, kind_of(each) if len(kinds) > 1 else None, shown)
+            yield from sections(each, key, kind_of(each), shown)
 
 
 def inner(hint: Any, key: str) -> tuple[str, list[type]]:
     """The key and the dataclasses of the section that a field of this type holds, none for a value."""
+    if hasattr(hint, "kinds"):
+        return key, [*hint.kinds.values()]
     if dataclasses.is_dataclass(hint):
         return key, [hint]
     if typing.get_origin(hint) is dict:
         return inner(typing.get_args(hint)[1], joined(key, NAME))
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        kinds = [argument for argument in typing.get_args(hint) if dataclasses.is_dataclass(argument)]
-        return key, kinds
+        return next((found for found in (inner(argument, key) for argument in typing.get_args(hint)) if found[1]), (key, []))
     return key, []
 
 
@@ -104,6 +105,8 @@ def _leads_to(hint: Any, rest: str) -> bool:
     """Whether a value of this type has the key `rest`; "" is the value itself."""
     if not rest:
         return True
+    if hasattr(hint, "kinds"):
+        return rest == "kind" or any(has_key(rest, kind) for kind in hint.kinds.values())
     if dataclasses.is_dataclass(hint):
         return has_key(rest, hint)
     if typing.get_origin(hint) is dict:
@@ -124,9 +127,9 @@ def type_of(declaration: type, name: str) -> Any:
     return hints_of(declaration)[name]
 
 
-def kind_of(declaration: type) -> str:
-    """The values of its key `kind`, "lstm" or "transformer, on_text_tower"."""
-    return ", ".join(typing.get_args(type_of(declaration, "kind")))
+def kind_of(declaration: type) -> str | None:
+    """The value of its key `kind`, where its section has several kinds."""
+    return declaration.kinds.name_of(declaration) if hasattr(declaration, "kinds") else None
 
 
 def text() -> str:

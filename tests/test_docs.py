@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs"))
 
 import make_config_keys  # noqa: E402
-from make_config_keys import Config, has_key  # noqa: E402
+from make_config_keys import Experiment, has_key  # noqa: E402
 
 from vlp_jax.config import base, load_config  # noqa: E402
 
@@ -47,7 +47,7 @@ def test_the_page_of_config_keys_has_every_key_of_a_config():
 
 
 def test_comments_above_and_behind_a_field_are_its_meaning():
-    comments = make_config_keys.comments(make_config_keys.hints_of(Config)["data"])
+    comments = make_config_keys.comments(make_config_keys.hints_of(Experiment)["data"])
     assert comments["batch_size"] == "examples per step, over all devices and hosts"
     assert comments["workers"].startswith("Processes that decode") and comments["workers"].endswith("(data/cores.py)")
 
@@ -94,7 +94,7 @@ def test_flags_and_keys_that_are_named_exist(page):
     """`--config.KEY=` anywhere but in an error, and in code spans what begins with a section's name."""
     text = re.sub(r"^    config error: .*$", "", page.read_text(), flags=re.M)
     keys = set(re.findall(r"--config\.([\w.*]+)", text))
-    sections = tuple(f"{name}." for name in make_config_keys.hints_of(Config))
+    sections = tuple(f"{name}." for name in make_config_keys.hints_of(Experiment))
     for span in re.findall(r"`([^`]+)`", text) if page.name not in GENERATED else ():
         key = re.match(r"[\w.*]+", span)
         if key and key.group().startswith(sections) and not re.search(r"\.(py|jsonl?)$", span.partition("=")[0]):
