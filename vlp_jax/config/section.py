@@ -13,6 +13,26 @@ from vlp_jax.config.registry import Kinds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """The sizes of an experiment that is reduced to run on a laptop's CPU.
+
+    Attributes:
+      width, depth, heads, mlp_dim: of each stack of layers.
+      batch_size: examples per step.
+      vocab_size: of the embedded tokenizer, with a mask token where an objective needs one.
+      length: of a text, at most.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    mlp_dim: int
+    batch_size: int
+    vocab_size: int
+    length: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Section:
     """Base of all sections.
 
@@ -56,6 +76,17 @@ class Section:
         It is called once the whole config is valid.
         """
         return self
+
+    def smoke(self, sizes: Sizes) -> Self:
+        """The section as in a config's smoke variant, which runs in seconds on a laptop's CPU.
+
+        What defines the experiment (kinds, pooling, norms, activations, ...) stays.
+        """
+        return self
+
+    def small(self, sizes: Sizes) -> Self:
+        """The section as in a config's small variant, which learns from the embedded data in minutes."""
+        return self.smoke(sizes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
