@@ -5,6 +5,8 @@ import contextlib
 import logging
 import os
 import re
+import select
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
@@ -111,6 +113,8 @@ def run_entry_point(door: Callable[[list[str]], int]) -> NoReturn:
     try:
         status = door(sys.argv[1:])
     except Exception as raised:
+        if isinstance(raised, BrokenPipeError) and output_is_closed():
+            os._exit(128 + signal.SIGPIPE)  # as other commands in front of `| head`
         error = user_error_of(raised)
         if error is None:
             raise
@@ -124,6 +128,13 @@ def run_entry_point(door: Callable[[list[str]], int]) -> NoReturn:
         print("interrupted", file=sys.stderr, flush=True)
         status = CTRL_C
     sys.exit(status)
+
+
+def output_is_closed() -> bool:
+    """Whether stdout is a pipe whose reader is gone."""
+    state = select.poll()
+    state.register(1, 0)
+    return any(event & select.POLLERR for _, event in state.poll(0))
 
 
 def leave_at_once(status: int) -> NoReturn:

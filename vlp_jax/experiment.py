@@ -24,8 +24,8 @@ from vlp_jax.training.checkpoints.save_schedule import CheckpointConfig
 from vlp_jax.training.guard import GuardConfig
 from vlp_jax.training.hooks.profiler import ProfileConfig
 from vlp_jax.training.hooks.watchdog import WatchdogConfig
-from vlp_jax.training.initialize_from import PretrainedConfig
 from vlp_jax.training.optimizer import OptimizerConfig
+from vlp_jax.training.pretrained import PretrainedConfig
 from vlp_jax.training.regularizers import RegularizerConfig
 
 

@@ -228,7 +228,7 @@ class _Parser:
             return tree
         tree, kinds = self.section(tree, path), base.kinds
         if not isinstance(tree, Mapping) or "kind" not in tree:
-            self.fail(path, f"expected a section with a key 'kind', one of {', '.join(kinds)}", tree)
+            self.fail(path, f"expected a section with a key 'kind', {kinds.choices}", tree)
         kind = self.kind(base, tree["kind"], f"{path}.kind")
         own, before = {field.name for field in dataclasses.fields(kind)}, kind_before(tree["kind"], kinds)
         keys = {}
@@ -250,6 +250,8 @@ class _Parser:
                 return outside_class(str(name), base, self.allowed)
             except ConfigError as error:
                 self.fail(path, error.args[0], name)
+        if not base.kinds:
+            self.fail(path, f"must be {base.kinds.choices}, got {str(name)!r}", name)
         return base.kinds[self.choice(tuple(base.kinds), name, path)]
 
     def section(self, value: Any, path: str) -> Any:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from vlp_jax.config import to_config
@@ -44,18 +45,23 @@ def find_step(folder: str, step: int | None) -> int:
     return steps[-1] if step is None else step
 
 
-def restore_config(folder: str, step: int | None = None, together: bool = False) -> "Experiment":
+def restore_config(folder: str, step: int | None = None, together: bool = False,
+                   allowed: Collection[str] | None = ()) -> "Experiment":
     """The config that a checkpoint was trained with.
 
     Args:
       folder: the workdir of the run.
       step: step of the checkpoint. Default: the newest.
       together: as in `read_metadata`.
+      allowed: modules outside of this package that may be imported for classes that the config
+        names; classes of modules that are imported already are always taken.
     Raises:
       CheckpointError: as `find_step`.
+      ConfigError: the config names a class of another module.
     """
     checkpoints, step = checkpoint_folder(folder), find_step(folder, step)
-    return to_config(read_metadata(checkpoints, step, together)["config"], place=os.path.join(checkpoints, str(step)))
+    tree = read_metadata(checkpoints, step, together)["config"]
+    return to_config(tree, place=os.path.join(checkpoints, str(step)), allowed=allowed)
 
 
 def restore_variables(folder: str, step: int, ema: bool | None, module: PretrainingModule, config: "Experiment",

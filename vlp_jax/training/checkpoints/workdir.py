@@ -94,7 +94,7 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], ignored: Sequen
 def completed(tree: dict) -> dict:
     """A stored config with the defaults of keys added later; unchanged where it is no longer valid."""
     try:
-        return json.loads(json.dumps(to_tree(to_config(tree))))
+        return json.loads(json.dumps(to_tree(to_config(tree, allowed=()))))
     except ConfigError:
         return tree
 
