@@ -15,7 +15,7 @@ from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.target_kinds import ClassesConfig
 from vlp_jax.distributed.exchange import broadcast_from_primary, wait_on_cpu
 from vlp_jax.errors import CheckpointError, ConfigError
-from vlp_jax.printing import safe_print as print
+from vlp_jax.reporting import report
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.training.build import Run, build_module
 from vlp_jax.training.checkpoints.format import checkpoint_folder, describe, flat, read_metadata, unflat
@@ -234,11 +234,11 @@ def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -
         collections |= {path: jax.device_put(beside[path], collections[path].sharding) for path in origin.collections}
         new = f"; new ones that it lacks: {len(origin.left)}, such as {origin.left[0]}" if origin.left else ""
         new += f"; not taken from there: {grouped(origin.unused)}" if origin.unused else ""
-        print(f"pretrained.{origin.name}: {len(origin.parameters)} of {len(params)} parameters from {origin.folder}, step "
-              f"{origin.step}{new}{''.join(f'; {change}' for change in origin.changes)}", flush=True)
+        report(f"pretrained.{origin.name}: {len(origin.parameters)} of {len(params)} parameters from {origin.folder}, step "
+               f"{origin.step}{new}{''.join(f'; {change}' for change in origin.changes)}")
     initial = [path for path in params if not any(path in origin.parameters for origin in origins)]
     if origins and initial:
-        print(f"not pretrained, as initialised by the seed: {grouped(initial)}", flush=True)
+        report(f"not pretrained, as initialised by the seed: {grouped(initial)}")
     params = unflat(params, state.params)
     collections = unflat(collections, state.collections)
     ema = statistics = None

@@ -1,14 +1,13 @@
 """The config and variables of a trained run, restored from one of its checkpoints."""
 
 import os
-import sys
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from vlp_jax.config import to_config
 from vlp_jax.errors import CheckpointError
 from vlp_jax.objectives.pretraining_module import PretrainingModule
-from vlp_jax.printing import safe_print as print
+from vlp_jax.reporting import warn
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import replicated
 from vlp_jax.training.build import example_batch
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def find_step(folder: str, step: int | None) -> int:
-    """`step`, or the newest where it is None. Prints a line on stderr where a later checkpoint is gone.
+    """`step`, or the newest where it is None. A warning is given where a later checkpoint is gone.
 
     Raises:
       CheckpointError: there is no such checkpoint.
@@ -41,7 +40,7 @@ def find_step(folder: str, step: int | None) -> int:
         raise CheckpointError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
     lost = lost_checkpoint(checkpoints, steps[-1]) if step is None else None
     if lost:
-        print(f"warning: {lost}", file=sys.stderr, flush=True)
+        warn(lost)
     return steps[-1] if step is None else step
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
 # Keys that may change within a run, as on another machine: they change results only by rounding.
-SPEED_ONLY = ("data.workers", "data.threads", "data.prefetch", "mesh.*", "hosts.*", "watchdog.*", "profile.*",
+SPEED_ONLY = ("data.workers", "data.threads", "data.prefetch", "mesh.*", "hosts.*", "watchdog.*", "profile.*", "writers.*",
               "model.*.rematerialisation", "model.*.saved", "model.*.attention", "objectives.*.implementation",
               "objectives.*.chunk_size")
 FOLDERS, FILES = ("checkpoints", "tensorboard"), ("config.json", "metrics.jsonl", "lock", "newest_checkpoint")
