@@ -25,15 +25,10 @@ from vlp_jax.objectives.masked_language import MaskedLanguageConfig
 from vlp_jax.objectives.matching import MatchingConfig
 from vlp_jax.objectives.simclr import ImageViewsConfig
 from vlp_jax.objectives.supervised import ClassificationConfig, SupervisedConfig
-from vlp_jax.training.optimizer import OptimizerConfig
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
-MOMENTS = {"adamw": ("b1", "b2", "epsilon"), "adam": ("b1", "b2", "epsilon"), "muon": ("b1", "b2", "epsilon"),
-           "lion": ("b1", "b2"), "adafactor": ("b1", "b2"), "sgd": ()}
-OF_SCHEDULES = {"cosine": ("final",), "linear": ("final",), "rsqrt": ("decay", "timescale", "final"), "constant": (),
-                "exponential": ("factor", "period", "final"), "warmup_stable_decay": ("decay", "final")}
 # The tasks of an evaluator that a setting is for; one that is absent is for all.
 TASKS_OF_SETTINGS = {"class_field": ("zero_shot",), "templates": ("zero_shot",), "class_names": ("zero_shot",),
                      "captions_per_class": ("zero_shot",), "merge_equal_captions": ("retrieval",), "by": ("classification",),
@@ -53,18 +48,12 @@ def check_unused(config: "Experiment", place: str) -> None:
 
 
 def passed_over(config: "Experiment") -> list[str]:
-    """Settings, other than their defaults, that a kind or a task does not use.
+    """Settings, other than their defaults, that a task does not use.
 
     They are returned as `optimizer.b1=0.95 has no effect with ...`. They are no error, so that
     another kind can be tried on a config with settings for its own.
     """
-    optimizer, schedule = config.optimizer, config.optimizer.schedule
-    settings = [("optimizer", optimizer, [name for name in ("b1", "b2", "epsilon") if name not in MOMENTS[optimizer.kind]],
-                 f"with optimizer.kind={optimizer.kind!r}"),
-                ("optimizer.schedule", schedule, [name for name in ("decay", "timescale", "factor", "period", "final")
-                                                  if name not in OF_SCHEDULES[schedule.kind]],
-                 f"with optimizer.schedule.kind={schedule.kind!r}")]
-    settings += [(f"evaluators.{name}", spec, names, f"without the task {task!r}")
+    settings = [(f"evaluators.{name}", spec, names, f"without the task {task!r}")
                  for task in LISTED for names in [[name for name, tasks in TASKS_OF_SETTINGS.items() if tasks == (task,)]]
                  for name, spec in config.evaluators.items() if task not in spec.tasks]
     return [f"{path}.{name}={getattr(section, name)!r} has no effect {beside}" for path, section, names, beside in settings
@@ -111,7 +100,7 @@ def unused_settings(config: "Experiment") -> list[tuple[str, bool, str]]:
                          "with implementation='dense', which holds all pairs; use 'chunked' or 'ring'"))
     settings += [(f"regularizers.{name}", not (spec.l1 or spec.l2), "with l1=0 and l2=0")
                  for name, spec in config.regularizers.items()]
-    accumulation, checkpoint, optimizer = config.accumulation, config.checkpoint, config.optimizer
+    accumulation, checkpoint = config.accumulation, config.checkpoint
     views = any(isinstance(objective, ImageViewsConfig) for objective in config.objectives.values())
     words = config.model.text
     return settings + [
@@ -120,13 +109,6 @@ def unused_settings(config: "Experiment") -> list[tuple[str, bool, str]]:
         ("data.view_augmentation", config.data.view_augmentation is not None and not views,
          "without an objective of kind 'simclr'"),
         ("data.text.packing_rows", text.packing is None and text.packing_rows != 1, "without data.text.packing"),
-        ("optimizer.decay_coupling", optimizer.decay_coupling != "learning_rate" and not optimizer.weight_decay,
-         "with weight_decay=0"),
-        ("optimizer.newton_schulz_steps",
-         optimizer.kind != "muon" and optimizer.newton_schulz_steps != OptimizerConfig().newton_schulz_steps,
-         f"with optimizer.kind={optimizer.kind!r}: it is for 'muon'"),
-        ("optimizer.momentum", optimizer.kind != "sgd" and optimizer.momentum != OptimizerConfig().momentum,
-         f"with optimizer.kind={optimizer.kind!r}: it is for 'sgd'"),
         ("accumulation.negatives", accumulation.negatives != "batch" and accumulation.microbatches == 1, "with microbatches=1"),
         ("checkpoint.best_metric", checkpoint.best_metric is not None and not checkpoint.keep_best,
          "with checkpoint.keep_best=0; set how many of the best to keep"),

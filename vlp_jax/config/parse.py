@@ -239,8 +239,9 @@ class _Parser:
             if not others:
                 keys[key] = value
             elif isinstance(value, Raw) or not any(to_tree(value) == to_tree(default) for default in others.values()):
-                self.fail(f"{path}.{key}", f"is for kind={' or '.join(map(repr, others))}, not for {str(tree['kind'])!r}",
-                          _first_raw(value))
+                with self.problems.noted():
+                    self.fail(f"{path}.{key}", f"is for kind={' or '.join(map(repr, others))}, not for {str(tree['kind'])!r}",
+                              _first_raw(value))
         return self.dataclass(kind, keys, path)
 
     def kind(self, base: type, name: Any, path: str) -> type:
