@@ -7,8 +7,8 @@ from vlp_jax.config.problems import Problems
 from vlp_jax.data.target_kinds import ClassesConfig
 from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.models.decoder.base import DecoderConfig
-from vlp_jax.models.decoder.recurrent import RecurrentDecoderConfig
 from vlp_jax.models.decoder.in_text_tower import InTextTowerDecoderConfig
+from vlp_jax.models.decoder.recurrent import RecurrentDecoderConfig
 from vlp_jax.models.decoder.transformer import TextDecoderConfig
 from vlp_jax.models.fusion.base import FusionConfig
 from vlp_jax.models.fusion.graph_fusion import GraphFusionConfig

@@ -37,8 +37,6 @@ class ClassesConfig(TargetConfig):
 class ClassTargetConfig(ClassesConfig):
     """One of several classes."""
 
-    kind: Literal["class"] = "class"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoresTargetConfig(ClassesConfig):

@@ -1,7 +1,6 @@
 """Masked image modelling: prediction of the codes of masked patches (Bao et al. 2022, "BEiT")."""
 
 import dataclasses
-from typing import Literal
 
 import flax.linen as nn
 import flax.struct
@@ -35,8 +34,6 @@ class MaskedPatchesConfig(ObjectiveConfig):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedImageConfig(MaskedPatchesConfig):
     """The codes of masked patches from the visible ones."""
-
-    kind: Literal["masked_image"] = "masked_image"
 
 
 @flax.struct.dataclass

@@ -60,8 +60,6 @@ class ClassificationConfig(SupervisedConfig):
 class RegressionConfig(SupervisedConfig):
     """Prediction of a number, with the squared error."""
 
-    kind: Literal["regression"] = "regression"
-
 
 class Supervised(Objective):
     """Base class of the two. The loss is the mean over all rows of a batch; those without a target contribute 0.

@@ -39,14 +39,10 @@ class RecurrentDecoderConfig(DecoderConfig):
 class LstmDecoderConfig(RecurrentDecoderConfig):
     """Long short-term memory (Vinyals et al. 2015, "Show and tell"; Xu et al. 2015, "Show, attend and tell")."""
 
-    kind: Literal["lstm"] = "lstm"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GruDecoderConfig(RecurrentDecoderConfig):
     """Gated recurrent units in place of long short-term memory."""
-
-    kind: Literal["gru"] = "gru"
 
 
 class RecurrentDecoder(nn.Module):

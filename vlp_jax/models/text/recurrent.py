@@ -46,28 +46,20 @@ class RecurrentTextConfig(WordTowerConfig):
 class LstmConfig(RecurrentTextConfig):
     """Long short-term memory (Hochreiter & Schmidhuber 1997), left to right."""
 
-    kind: Literal["lstm"] = "lstm"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BidirectionalLstmConfig(RecurrentTextConfig):
     """Two LSTMs per layer, one in each direction, each half as wide as the tokens."""
-
-    kind: Literal["bidirectional_lstm"] = "bidirectional_lstm"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GruConfig(RecurrentTextConfig):
     """Gated recurrent units (Cho et al. 2014), left to right."""
 
-    kind: Literal["gru"] = "gru"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BagOfWordsConfig(WordTowerConfig):
     """The mean of the token embeddings."""
-
-    kind: Literal["bag"] = "bag"
 
 
 class RecurrentText(nn.Module):
