@@ -75,8 +75,8 @@ def get_config(variant="full"):
         config.data.train.source = "embedded:emoji_vqa/train"
         config.data.targets.answer.update(field="answer", classes=ANSWERS, canonicalize=())
         config.objectives.answer.shortlist = 16
-        config.evaluators = dict(val_vendor=dict(source="embedded:emoji_vqa/val_vendor", tasks=("classification", "answers"),
-                                                 by="type"))
+        config.evaluators = dict(val_vendor=dict(source="embedded:emoji_vqa/val_vendor",
+                                                 tasks=dict(classification=dict(by="type"), answers={})))
     return config
 
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from vlp_jax.config.problems import Problems
 from vlp_jax.data.target_kinds import ClassesConfig
-from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.decoder.in_text_tower import InTextTowerDecoderConfig
 from vlp_jax.models.decoder.recurrent import RecurrentDecoderConfig
@@ -29,12 +28,6 @@ from vlp_jax.objectives.supervised import ClassificationConfig, SupervisedConfig
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
-# The tasks of an evaluator that a setting is for; one that is absent is for all.
-TASKS_OF_SETTINGS = {"class_field": ("zero_shot",), "templates": ("zero_shot",), "class_names": ("zero_shot",),
-                     "captions_per_class": ("zero_shot",), "merge_equal_captions": ("retrieval",), "by": ("classification",),
-                     "objective": ("classification", "regression", "answers"), "num_beams": ("captions", "answers"),
-                     "length_penalty": ("captions", "answers"), "early_stopping": ("captions", "answers")}
-LISTED = ("zero_shot", "retrieval")  # tasks whose settings are listed, and are no error, where the task is absent
 CHUNK_SIZE = ContrastiveConfig().chunk_size
 
 
@@ -45,19 +38,6 @@ def check_unused(config: "Experiment", place: str) -> None:
     """
     at = f" [{place}]" if place else ""
     Problems(f"{path}: has no effect {needed}{at}" for path, unused, needed in unused_settings(config) if unused).report()
-
-
-def passed_over(config: "Experiment") -> list[str]:
-    """Settings, other than their defaults, that a task does not use.
-
-    They are returned as `optimizer.b1=0.95 has no effect with ...`. They are no error, so that
-    another kind can be tried on a config with settings for its own.
-    """
-    settings = [(f"evaluators.{name}", spec, names, f"without the task {task!r}")
-                 for task in LISTED for names in [[name for name, tasks in TASKS_OF_SETTINGS.items() if tasks == (task,)]]
-                 for name, spec in config.evaluators.items() if task not in spec.tasks]
-    return [f"{path}.{name}={getattr(section, name)!r} has no effect {beside}" for path, section, names, beside in settings
-            for name in names if getattr(section, name) != getattr(type(section)(), name)]
 
 
 def unused_settings(config: "Experiment") -> list[tuple[str, bool, str]]:
@@ -147,16 +127,6 @@ def unused_of_targets(config: "Experiment") -> list[tuple[str, bool, str]]:
             settings += [(f"objectives.{name}.label_smoothing", spec.loss != "softmax" and spec.label_smoothing > 0,
                           f"with loss={spec.loss!r}"),
                          (f"objectives.{name}.margin", spec.loss != "hinge" and spec.margin != 1.0, f"with loss={spec.loss!r}")]
-    heads, writers = {"classification", "regression", "answers"}, {"captions", "answers"}
-    for name, spec in config.evaluators.items():
-        settings += [(f"evaluators.{name}.objective", spec.objective is not None and not heads & {*spec.tasks},
-                      "without the task 'classification', 'regression' or 'answers'"),
-                     (f"evaluators.{name}.num_beams", spec.num_beams > 1 and not writers & {*spec.tasks},
-                      "without the task 'captions' or 'answers'"),
-                     *((f"evaluators.{name}.{key}", spec.num_beams == 1 and getattr(spec, key) != getattr(EvaluatorConfig(), key),
-                        "with num_beams=1: it is for beam search") for key in ("length_penalty", "early_stopping")),
-                     (f"evaluators.{name}.by", spec.by is not None and "classification" not in spec.tasks,
-                      "without the task 'classification'")]
     return settings
 
 

@@ -22,6 +22,11 @@ class TargetConfig(Component):
 
     field: str = ""  # of the metadata; a dot selects a nested one: answers.answer. Required
 
+    @property
+    def several_labels(self) -> bool:
+        """Whether each of several classes of a sample is either fully true or not."""
+        return False
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassesConfig(TargetConfig):
@@ -47,6 +52,14 @@ class ScoresTargetConfig(ClassesConfig):
     """
 
     agreeing: int = between(3, 1)  # number of others with the same answer for a score of 1; 1: every given answer
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether one annotator suffices for the full score.
+
+        Partial scores belong to answers: there are thousands of them, and one is to be given.
+        """
+        return self.agreeing == 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

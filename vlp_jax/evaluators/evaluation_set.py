@@ -55,7 +55,8 @@ class EvaluationSet:
             groups.setdefault(same_image(sample) or i, []).append(i)
             contents.add(hash((len(sample.image), sample.image[:LOOKED_AT], sample.image[-LOOKED_AT:])))
             samples.append(dataclasses.replace(sample, image=b""))
-        self.repeated, self.prompts_reported = len(groups) - len(contents), False
+        self.repeated = len(groups) - len(contents)
+        self.prompts_reported = self.names_reported = False
         self._hold(samples)
         self.by_sample = self
         if len(groups) < len(samples):

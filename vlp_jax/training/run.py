@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from vlp_jax.checks.unused import passed_over
 from vlp_jax.config import to_tree
 from vlp_jax.data.cores import available_cores
 from vlp_jax.distributed.exchange import broadcast_from_primary, check_all_agree
@@ -65,8 +64,6 @@ def train_alone(run: Run, workdir: str, changes: list[str]) -> Outcome:
               "faster, or none to let this machine choose (data.workers=none)", flush=True)
     for line in derived_sizes(config.model):
         print(line, flush=True)
-    for setting in passed_over(config):
-        print(f"warning: {setting}", flush=True)
     with StopSignal() as stop, Watchdog(config.watchdog, workdir, jax.process_index()) as watchdog:
         try:
             trainer = Trainer(run, workdir, stop, watchdog)
