@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from vlp_jax.data.targets import values_in
 from vlp_jax.data.text.canonicalize import canonicalize
 from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.data.text.vqa_answers import vqa_score
@@ -77,7 +76,7 @@ def vqa_accuracies(written: Sequence[str], data: EvaluationSet, head: Supervised
     The annotators' answers are compared as the tokenizer decodes them.
     """
     spec, tokenizer = head.targets.specs[head.target], head.predictor.preprocessor.tokenizer
-    annotated = [values_in(metadata, spec) for metadata in data.metadata]
+    annotated = [spec.values(metadata) for metadata in data.metadata]
     distinct = list(dict.fromkeys(value for values in annotated for value in values))
     texts = dict(zip(distinct, (canonicalize(text, spec.canonicalize) for text in given_back(tokenizer, distinct)), strict=True))
     return [vqa_score(sum(texts[value] == said != "" for value in values), len(values))

@@ -94,20 +94,9 @@ def true_classes(data: EvaluationSet, head: SupervisedHead) -> np.ndarray:
       DataError: a sample lacks the target's field.
     """
     require_targets(data, head)
-    return np.stack([credits_of(data, number, head) for number in range(len(data))])
+    return np.stack([head.targets.credits(head.target, metadata) for metadata in data.metadata])
 
 
 def best_answer(truth: np.ndarray) -> float:
     """The largest mean credit of a class, from credits [N, C]."""
     return float(truth.mean(axis=0, dtype=np.float64).max())
-
-
-def credits_of(data: EvaluationSet, number: int, head: SupervisedHead) -> np.ndarray:
-    """The credit of each class as an answer for a sample, float32 [C]."""
-    spec, metadata = head.targets.specs[head.target], data.metadata[number]
-    target = head.targets.of(head.target, metadata)
-    if spec.kind == "scores":
-        return target
-    if spec.kind == "text":
-        target = head.targets.places[head.target].get(target, -1)
-    return (np.arange(len(head.targets.classes[head.target])) == target).astype(np.float32)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from vlp_jax.data.targets import Targets, values_in
+from vlp_jax.data.targets import Targets
 from vlp_jax.errors import DataError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.predictor import Predictor
@@ -80,7 +80,7 @@ def require_targets(data: EvaluationSet, head: SupervisedHead) -> None:
       DataError: a sample has none.
     """
     for number, metadata in enumerate(data.metadata):
-        if not values_in(metadata, head.targets.specs[head.target]):
+        if not head.targets.specs[head.target].has_value(metadata):
             missing(data, number, head)
 
 

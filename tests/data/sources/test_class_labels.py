@@ -12,7 +12,7 @@ from pyarrow import parquet
 from vlp_jax.data.samples import Reason, SampleError
 from vlp_jax.data.sources.registry import open_source
 from vlp_jax.data.target_kinds import ClassTargetConfig
-from vlp_jax.data.targets import find_targets, named_classes
+from vlp_jax.data.targets import find_targets
 from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.errors import DataError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
@@ -169,7 +169,7 @@ def test_images_may_be_named_by_their_paths(tmp_path, case):
 def test_class_files_may_come_from_windows(tmp_path, content):
     (tmp_path / "classes.txt").write_bytes(content.encode())
     spec = ClassTargetConfig(field="label", classes=3, file=str(tmp_path / "classes.txt"))
-    assert named_classes("label", spec) == ("cat", "dog", "\u2028x y")
+    assert spec.named_classes("label") == ("cat", "dog", "\u2028x y")
 
 
 def test_vocabularies_may_come_from_windows(tmp_path):
