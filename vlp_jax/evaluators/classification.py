@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.supervised import Predict, SupervisedHead, SupervisedTaskConfig, first_texts, require_targets
 from vlp_jax.metrics.classification import credits_won, f1_of_labels, mean_average_precision
 
 if TYPE_CHECKING:
     from vlp_jax.evaluators.context import TaskContext
+    from vlp_jax.evaluators.evaluation_set import EvaluationSet
     from vlp_jax.experiment import Experiment
 
 CLASSIFICATION_METRICS = tuple(f"classification_{name}" for name in ("samples", "known", "accuracy", "majority"))
@@ -40,7 +40,7 @@ class ClassificationTaskConfig(SupervisedTaskConfig):
         return classification(context.ask(head.predictor, data), data, head, self.by)
 
 
-def classification(predict: Predict, data: EvaluationSet, head: SupervisedHead, by: str | None = None) -> dict[str, float]:
+def classification(predict: Predict, data: "EvaluationSet", head: SupervisedHead, by: str | None = None) -> dict[str, float]:
     """Classification metrics of a head on a set.
 
     The text of a sample with several texts is its first.
@@ -87,7 +87,7 @@ def classification(predict: Predict, data: EvaluationSet, head: SupervisedHead, 
     return results | {f"classification_majority_by_{by}": float(best)}
 
 
-def true_classes(data: EvaluationSet, head: SupervisedHead) -> np.ndarray:
+def true_classes(data: "EvaluationSet", head: SupervisedHead) -> np.ndarray:
     """The credit of each class as an answer for each sample, float32 [N, C].
 
     Raises:

@@ -8,7 +8,6 @@ import numpy as np
 
 from vlp_jax.data.targets import Targets
 from vlp_jax.errors import DataError
-from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.predictor import Predictor
 from vlp_jax.evaluators.requirements import lacks_objective
 from vlp_jax.evaluators.task import TaskConfig
@@ -16,6 +15,7 @@ from vlp_jax.models.decoder.generation import BeamSearch
 
 if TYPE_CHECKING:
     from vlp_jax.evaluators.context import TaskContext
+    from vlp_jax.evaluators.evaluation_set import EvaluationSet
     from vlp_jax.experiment import Experiment
 
 Predict = Callable[[Sequence[tuple[int, str]]], np.ndarray]  # (index of a sample, its text) -> float [N, outputs]
@@ -68,12 +68,12 @@ class SupervisedTaskConfig(TaskConfig):
         return heads[self.objective] if self.objective else next(one for one in heads.values() if one.kind in self.head_kinds)
 
 
-def first_texts(data: EvaluationSet) -> list[tuple[int, str]]:
+def first_texts(data: "EvaluationSet") -> list[tuple[int, str]]:
     """The index of each sample with its first text, or an empty one where it has only a class."""
     return [(number, data.captions[texts[0]] if texts else "") for number, texts in enumerate(data.captions_of_image)]
 
 
-def require_targets(data: EvaluationSet, head: SupervisedHead) -> None:
+def require_targets(data: "EvaluationSet", head: SupervisedHead) -> None:
     """Checks that every sample has a value in the target's field.
 
     Raises:
@@ -84,7 +84,7 @@ def require_targets(data: EvaluationSet, head: SupervisedHead) -> None:
             missing(data, number, head)
 
 
-def missing(data: EvaluationSet, number: int, head: SupervisedHead) -> None:
+def missing(data: "EvaluationSet", number: int, head: SupervisedHead) -> None:
     """Raises the DataError that names a sample without a target."""
     spec = head.targets.specs[head.target]
     raise DataError(f"{data.source.spec}: {data.source[int(number)].key}: an evaluation needs a {spec.kind} in the metadata field "
