@@ -1,7 +1,5 @@
 """Tasks of evaluators: how a config names them, and what they have to do with one another."""
 
-import dataclasses
-
 import pytest
 
 from vlp_jax.config import load_config, to_config, to_tree
@@ -9,9 +7,8 @@ from vlp_jax.config.recipes import base
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.captioning import CaptionsTaskConfig
 from vlp_jax.evaluators.classification import ClassificationTaskConfig
-from vlp_jax.evaluators.config import EvaluatorConfig
+from vlp_jax.evaluators.config import EvaluatorConfig, metric_names
 from vlp_jax.evaluators.retrieval import RetrievalTaskConfig
-from vlp_jax.evaluators.suite import metric_names
 from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.evaluators.zero_shot import ZeroShotTaskConfig
 
@@ -67,8 +64,8 @@ def test_a_key_below_a_sequence_of_kinds_in_a_file_is_one_of_the_task():
     ([("tasks.again.kind", "zero_shot")], "evaluators.val_vendor.tasks: 2 are of kind 'zero_shot', whose metrics have the same"),
     ([("tasks.matching.kind", "matching")], "evaluators.val_vendor.tasks: 'matching' needs an objective of kind 'matching'"),
     *(([(key, "3")], rf"evaluators.val_vendor.{key}: unknown key .did you mean 'evaluators.val_vendor.tasks.{meant}'")
-      for key, meant in (("templates", "zero_shot.templates"), ("class_field", "zero_shot.class_field"), ("by", "classification.by"),
-                         ("prompts", "zero_shot.templates"), ("beam_size", "captions.num_beams"),
+      for key, meant in (("templates", "zero_shot.templates"), ("class_field", "zero_shot.class_field"),
+                         ("by", "classification.by"), ("prompts", "zero_shot.templates"), ("beam_size", "captions.num_beams"),
                          ("objective", "classification.objective"),
                          ("merge_equal_captions", "retrieval.merge_equal_captions")))])
 def test_mistaken_tasks_and_settings_are_named_with_the_way_out(overrides, words):
@@ -97,7 +94,6 @@ def test_values_are_checked_by_the_constructor(build, words):
 
 def test_metrics_are_named_by_the_evaluator_and_its_tasks():
     config = load_config("configs/coca_b16.py:smoke")
-    names = metric_names(config)
+    names = metric_names(config.evaluators, config)
     assert {"val_vendor/text_to_image_recall@1", "val_vendor/caption_loss", "val_vendor/bad_examples"} < {*names}
-    changed = dataclasses.replace(config, evaluators={"x": EvaluatorConfig(tasks=("captions",))})
-    assert metric_names(changed) == ["x/caption_loss", "x/bad_examples"]
+    assert metric_names({"x": EvaluatorConfig(tasks=("captions",))}, config) == ["x/caption_loss", "x/bad_examples"]

@@ -22,7 +22,6 @@ from vlp_jax.objectives.contrastive import ContrastiveConfig
 from vlp_jax.objectives.masked_joint import HIDES_WORDS, MaskedJointConfig
 from vlp_jax.objectives.masked_language import MaskedLanguageConfig
 from vlp_jax.objectives.matching import MatchingConfig
-from vlp_jax.objectives.simclr import ImageViewsConfig
 from vlp_jax.objectives.supervised import ClassificationConfig, SupervisedConfig
 
 if TYPE_CHECKING:
@@ -78,23 +77,10 @@ def unused_settings(config: "Experiment") -> list[tuple[str, bool, str]]:
         dense = objective.implementation == "dense"
         settings.append((f"objectives.{name}.chunk_size", dense and objective.chunk_size != CHUNK_SIZE,
                          "with implementation='dense', which holds all pairs; use 'chunked' or 'ring'"))
-    settings += [(f"regularizers.{name}", not (spec.l1 or spec.l2), "with l1=0 and l2=0")
-                 for name, spec in config.regularizers.items()]
-    accumulation, checkpoint = config.accumulation, config.checkpoint
-    views = any(isinstance(objective, ImageViewsConfig) for objective in config.objectives.values())
     words = config.model.text
     return settings + [
         ("model.text.word_overlap", words.word_vectors is None and words.word_overlap != TextTransformerConfig().word_overlap,
-         "without model.text.word_vectors"),
-        ("data.view_augmentation", config.data.view_augmentation is not None and not views,
-         "without an objective of kind 'simclr'"),
-        ("data.text.packing_rows", text.packing is None and text.packing_rows != 1, "without data.text.packing"),
-        ("accumulation.negatives", accumulation.negatives != "batch" and accumulation.microbatches == 1, "with microbatches=1"),
-        ("checkpoint.best_metric", checkpoint.best_metric is not None and not checkpoint.keep_best,
-         "with checkpoint.keep_best=0; set how many of the best to keep"),
-        ("watchdog.exit", config.watchdog.exit and config.watchdog.seconds is None, "without watchdog.seconds"),
-        ("mesh.rules", any(rule[:1] == ("batch",) for rule in config.mesh.rules),
-         "for 'batch': examples are always divided over data x fsdp; set mesh.data and mesh.fsdp")]
+         "without model.text.word_vectors")]
 
 
 def unused_parts(config: "Experiment") -> list[tuple[str, bool, str]]:

@@ -27,8 +27,9 @@ class ClassificationTaskConfig(SupervisedTaskConfig):
     by: str | None = None  # metadata field, with dots as in targets; accuracy is also reported for each of its values
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
-        target = experiment.data.targets[self.head_of(experiment.objectives).target]
-        return CLASSIFICATION_METRICS + (LABEL_METRICS if target.several_labels else ())
+        objective = self.head_of(experiment.objectives)
+        target = None if objective is None else experiment.data.targets.get(objective.target)
+        return CLASSIFICATION_METRICS + (LABEL_METRICS if target is not None and target.several_labels else ())
 
     def check(self, context: "TaskContext", where: str = "") -> None:
         super().check(context, where)

@@ -64,8 +64,9 @@ class SupervisedTaskConfig(TaskConfig):
         data.check_graphs(context.predictor.preprocessor)
 
     def head_of(self, heads: Mapping[str, Any]) -> Any:
-        """The head, or the objective, that the task names, or the first of a kind that it uses."""
-        return heads[self.objective] if self.objective else next(one for one in heads.values() if one.kind in self.head_kinds)
+        """The head, or the objective, that the task names, or the first of a kind that it uses; None where there is none."""
+        return heads.get(self.objective) if self.objective else next(
+            (one for one in heads.values() if one.kind in self.head_kinds), None)
 
 
 def first_texts(data: "EvaluationSet") -> list[tuple[int, str]]:
