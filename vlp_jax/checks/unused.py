@@ -20,10 +20,10 @@ from vlp_jax.models.vision.tower import ConvolutionConfig
 from vlp_jax.objectives.answering import AnsweringConfig
 from vlp_jax.objectives.captioning import CaptioningConfig
 from vlp_jax.objectives.contrastive import ContrastiveConfig
-from vlp_jax.objectives.masked_joint import HIDES_WORDS, MaskedJointConfig
-from vlp_jax.objectives.masked_language import MaskedLanguageConfig
+from vlp_jax.objectives.masked_joint import MaskedJointConfig
+from vlp_jax.objectives.masked_language import MaskedLanguageConfig, MaskedTextConfig
 from vlp_jax.objectives.matching import MatchingConfig
-from vlp_jax.objectives.simclr import ImageViewsConfig
+from vlp_jax.objectives.simclr import SimclrConfig
 from vlp_jax.objectives.supervised import ClassificationConfig, SupervisedConfig
 from vlp_jax.training.optimizer import OptimizerConfig
 
@@ -92,7 +92,7 @@ def unused_settings(config: "Experiment") -> list[tuple[str, bool, str]]:
         settings.append((f"objectives.{name}.weight", objective.weight == 0 and objective.planned, "as 0 with a plan for it"))
         settings.append((f"objectives.{name}.weight_end", (objective.weight_end or 1 << 60) <= objective.weight_start,
                          "with a weight_start that is not before it: the objective would never count"))
-        if isinstance(objective, HIDES_WORDS):
+        if isinstance(objective, MaskedTextConfig):
             ends = (("first", objective.keep_first, "start_token", text.start_token),
                     ("last", objective.keep_last, "end_token", text.end_token))
             settings += [(f"objectives.{name}.keep_{place}", spared and token is None, f"without data.text.{key}: that is a word")
@@ -112,7 +112,7 @@ def unused_settings(config: "Experiment") -> list[tuple[str, bool, str]]:
     settings += [(f"regularizers.{name}", not (spec.l1 or spec.l2), "with l1=0 and l2=0")
                  for name, spec in config.regularizers.items()]
     accumulation, checkpoint, optimizer = config.accumulation, config.checkpoint, config.optimizer
-    views = any(isinstance(objective, ImageViewsConfig) for objective in config.objectives.values())
+    views = any(isinstance(objective, SimclrConfig) for objective in config.objectives.values())
     words = config.model.text
     return settings + [
         ("model.text.word_overlap", words.word_vectors is None and words.word_overlap != TextTransformerConfig().word_overlap,

@@ -20,8 +20,7 @@ from vlp_jax.data.sources.local_files import NotRegularError, open_regular
 from vlp_jax.data.text.dependency_parses import DependenciesConfig, word_edges
 from vlp_jax.data.text.tokenizer import TextConfig, Tokenizer, load_tokenizer
 from vlp_jax.errors import ConfigError
-from vlp_jax.objectives.masked_joint import HIDES_WORDS
-from vlp_jax.objectives.masked_language import MaskedLanguageConfig
+from vlp_jax.objectives.masked_language import MaskedLanguageConfig, MaskedTextConfig
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
@@ -166,7 +165,7 @@ class Preprocessor:
         for name, objective in config.objectives.items():
             if isinstance(objective, MaskedLanguageConfig) and objective.whole_words:
                 tokenizer.word_marks  # noqa: B018 - for the same reason
-            hides = isinstance(objective, HIDES_WORDS)
+            hides = isinstance(objective, MaskedTextConfig)
             if hides and objective.mask_id is not None and objective.mask_id >= text.vocab_size:
                 raise ConfigError(f"objectives.{name}.mask_id: {objective.mask_id} is no token of model.text.vocab_size="
                                   f"{text.vocab_size}; set it to {text.vocab_size - 1} or less")

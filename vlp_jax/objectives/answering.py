@@ -1,7 +1,6 @@
 """Generated answers to a fused image and text: generative question answering, and dialogue replies."""
 
 import dataclasses
-from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -16,21 +15,33 @@ from vlp_jax.models.fusion.attention import FusedEncoding
 from vlp_jax.models.fusions import fused_width
 from vlp_jax.models.text.text_towers import text_tokens
 from vlp_jax.models.vision_language import VisionLanguageModel
-from vlp_jax.objectives.base import Loss, ObjectiveConfig
-from vlp_jax.objectives.captioning import WordPrediction, token_losses
+from vlp_jax.objectives.base import Loss
+from vlp_jax.objectives.captioning import WordPrediction, WordPredictionConfig, token_losses
 
 NOT_LISTED = -1e6  # added to the score of an answer whose first token is too unlikely to be ranked in full
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AnsweringConfig(ObjectiveConfig):
+class AnsweringConfig(WordPredictionConfig):
     """A target text, token by token, by `model.decoder` from the fused image and text of `model.fusion`."""
 
     target: str = ""  # its name in `data.targets`; required
-    label_smoothing: float = between(0.0, 0.0, 0.999)
-    unigram: Literal["running", "batch"] = "running"  # as in CaptioningObjective
     shortlist: int = between(32, 1)  # evaluation: number of answers, by their first tokens, that are ranked in full
     length: int | None = between(None, 2)  # of the target; None: filled in when a config is loaded
+
+    needs = ("fused",)
+    generates = True
+    tasks = ("classification", "answers")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (TARGET + self.target,)
+
+    def build(self) -> "Answering":
+        return Answering(self)
+
+    def flops(self, model: ModelConfig, batch: int) -> int:
+        return batch * decoder_flops(model, length=self.length, memory=(text_tokens(model.text), fused_width(model)))
 
 
 class Answering(WordPrediction):
@@ -41,28 +52,13 @@ class Answering(WordPrediction):
     predictions.
 
     Metrics: those of `WordPrediction`, and `target_rate`, the fraction of rows with an answer.
-
-    Attributes:
-      length: of the target, in tokens.
-      shortlist: number of answers that `scores` ranks in full.
     """
 
-    target: str = ""
-    length: int | None = None
-    shortlist: int = 32
-
-    needs = ("fused",)
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (TARGET + self.target,)
-
-    def flops(self, model: ModelConfig, batch: int) -> int:
-        return batch * decoder_flops(model, length=self.length, memory=(text_tokens(model.text), fused_width(model)))
+    config: AnsweringConfig = AnsweringConfig()
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
-        ids = batch[TARGET + self.target]
+        ids = batch[TARGET + self.config.target]
         text, mask = jnp.maximum(ids, 0), ids >= 0
         logits = model.answer(encodings["fused"], text, mask, self.training)
         loss = self.predicted(logits, text, mask)
@@ -81,7 +77,7 @@ class Answering(WordPrediction):
         Returns: float32 [B, K].
         """
         candidates = jnp.asarray(candidates)
-        count = min(self.shortlist, len(candidates))
+        count = min(self.config.shortlist, len(candidates))
         pure, variables = model.clone(parent=None), model.variables
 
         def log_likelihood(ids: jax.Array) -> jax.Array:

@@ -6,7 +6,6 @@ from jax.sharding import Mesh
 
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder.transformer import TextDecoderConfig
-from vlp_jax.objectives.pretraining_module import build_objectives
 from vlp_jax.sharding.mesh import check_batch
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ def check_packing(config: "Experiment", mesh: Mesh) -> None:
 
 def needing_a_row_each(config: "Experiment") -> list[str]:
     """The settings that need a row of its own for each text."""
-    objectives, decoder = build_objectives(config.objectives), config.model.decoder
-    found = [f"objectives.{name}" for name, objective in objectives.items() if not objective.takes_packed]
+    decoder = config.model.decoder
+    found = [f"objectives.{name}" for name, objective in config.objectives.items() if not objective.takes_packed]
     settings = [] if decoder is None else [("kind", decoder.kind != "transformer")]
     if isinstance(decoder, TextDecoderConfig):
         settings += [("image", decoder.image == "prefix"), ("text_prefix", decoder.text_prefix > 0)]
