@@ -1,5 +1,6 @@
 """Captioning: the loss from its equation in float64, its references, and what the objective asks the model for."""
 
+import dataclasses
 import functools
 
 import jax
@@ -114,7 +115,9 @@ def test_the_prefix_of_a_text_is_drawn_evenly_in_training_and_none_is_shown_in_e
 
 
 def test_captioning_without_a_decoder_is_a_config_error():
-    config = experiment(objectives=dict(captioning=dict(kind="captioning")))
+    with pytest.raises(ConfigError, match="model.decoder: an objective predicts words"):
+        experiment(objectives=dict(captioning=dict(kind="captioning")))
+    config = dataclasses.replace(experiment(), objectives={"captioning": CaptioningConfig()})  # not checked as a whole
     with pytest.raises(ConfigError, match="model.decoder: an objective predicts words"):
         jax.eval_shape(lambda: build_module(config).init(jax.random.key(0), example_batch(config)))
 

@@ -110,7 +110,7 @@ def test_objectives_start_at_the_published_values_and_count_shared_captions_as_p
     alone, _ = SoftmaxContrastiveConfig(positives=("image",)).build().init_with_output(jax.random.key(0), encodings, batch, None)
     np.testing.assert_allclose(alone.value, softmax_oracle(images, texts, 1 / 0.07, np.eye(12, dtype=bool), 0.0)[0], rtol=1e-5)
 
-    loss, variables = SigmoidContrastiveConfig(initial_scale=10.0).build().init_with_output(jax.random.key(0), encodings, batch, None)
+    loss, variables = SigmoidContrastive().init_with_output(jax.random.key(0), encodings, batch, None)
     assert variables["params"].keys() == {"log_scale", "bias"}
     np.testing.assert_allclose([loss.metrics["scale"], loss.metrics["bias"]], [10.0, -10.0], rtol=1e-6)
     np.testing.assert_allclose(loss.value, sigmoid_oracle(images, texts, 10.0, -10.0, positives)[0], rtol=1e-5)

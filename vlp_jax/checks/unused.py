@@ -4,12 +4,10 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from vlp_jax.config.problems import Problems
-from vlp_jax.data.target_kinds import ClassesConfig
 from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.decoder.in_text_tower import InTextTowerDecoderConfig
 from vlp_jax.models.decoder.recurrent import RecurrentDecoderConfig
-from vlp_jax.models.decoder.transformer import TextDecoderConfig
 from vlp_jax.models.fusion.base import FusionConfig
 from vlp_jax.models.fusion.graph_fusion import GraphFusionConfig
 from vlp_jax.models.fusion.in_text_tower import InTextTowerConfig
@@ -17,14 +15,6 @@ from vlp_jax.models.stack import StackConfig
 from vlp_jax.models.text.transformer import TextTransformerConfig
 from vlp_jax.models.vision.resnet import ResNetConfig
 from vlp_jax.models.vision.tower import ConvolutionConfig
-from vlp_jax.objectives.answering import AnsweringConfig
-from vlp_jax.objectives.captioning import CaptioningConfig
-from vlp_jax.objectives.contrastive import ContrastiveConfig
-from vlp_jax.objectives.masked_joint import MaskedJointConfig
-from vlp_jax.objectives.masked_language import MaskedLanguageConfig, MaskedTextConfig
-from vlp_jax.objectives.matching import MatchingConfig
-from vlp_jax.objectives.simclr import SimclrConfig
-from vlp_jax.objectives.supervised import ClassificationConfig, SupervisedConfig
 from vlp_jax.training.optimizer import OptimizerConfig
 
 if TYPE_CHECKING:
@@ -40,7 +30,6 @@ TASKS_OF_SETTINGS = {"class_field": ("zero_shot",), "templates": ("zero_shot",),
                      "objective": ("classification", "regression", "answers"), "num_beams": ("captions", "answers"),
                      "length_penalty": ("captions", "answers"), "early_stopping": ("captions", "answers")}
 LISTED = ("zero_shot", "retrieval")  # tasks whose settings are listed, and are no error, where the task is absent
-CHUNK_SIZE = ContrastiveConfig().chunk_size
 
 
 def check_unused(config: "Experiment", place: str) -> None:
@@ -87,38 +76,14 @@ def unused_settings(config: "Experiment") -> list[tuple[str, bool, str]]:
             (f"model.{name}.rematerialisation", by_name and not tower.saved,
              "as 'save_names' without names in `saved` (such as query, key, value): that is 'full'")]
     text = config.data.text
-    settings += unused_parts(config) + unused_of_targets(config) + unused_of_graphs(config.model.fusion)
-    for name, objective in config.objectives.items():
-        settings.append((f"objectives.{name}.weight", objective.weight == 0 and objective.planned, "as 0 with a plan for it"))
-        settings.append((f"objectives.{name}.weight_end", (objective.weight_end or 1 << 60) <= objective.weight_start,
-                         "with a weight_start that is not before it: the objective would never count"))
-        if isinstance(objective, MaskedTextConfig):
-            ends = (("first", objective.keep_first, "start_token", text.start_token),
-                    ("last", objective.keep_last, "end_token", text.end_token))
-            settings += [(f"objectives.{name}.keep_{place}", spared and token is None, f"without data.text.{key}: that is a word")
-                         for place, spared, key, token in ends]
-        if isinstance(objective, MatchingConfig):
-            settings.append((f"objectives.{name}.negative_scale", objective.negatives == "uniform" and
-                             objective.negative_scale != MatchingConfig().negative_scale, "with negatives='uniform'"))
-            settings.append((f"objectives.{name}.negative_floor", objective.negatives == "uniform" and objective.negative_floor > 0,
-                             "with negatives='uniform'"))
-        if isinstance(objective, MaskedLanguageConfig):
-            settings.append((f"objectives.{name}.alpha_warmup", objective.alpha == 0 < objective.alpha_warmup, "with alpha=0"))
-        if not isinstance(objective, ContrastiveConfig):
-            continue
-        dense = objective.implementation == "dense"
-        settings.append((f"objectives.{name}.chunk_size", dense and objective.chunk_size != CHUNK_SIZE,
-                         "with implementation='dense', which holds all pairs; use 'chunked' or 'ring'"))
+    settings += unused_of_evaluators(config) + unused_of_graphs(config.model.fusion)
     settings += [(f"regularizers.{name}", not (spec.l1 or spec.l2), "with l1=0 and l2=0")
                  for name, spec in config.regularizers.items()]
     accumulation, checkpoint, optimizer = config.accumulation, config.checkpoint, config.optimizer
-    views = any(isinstance(objective, SimclrConfig) for objective in config.objectives.values())
     words = config.model.text
     return settings + [
         ("model.text.word_overlap", words.word_vectors is None and words.word_overlap != TextTransformerConfig().word_overlap,
          "without model.text.word_vectors"),
-        ("data.view_augmentation", config.data.view_augmentation is not None and not views,
-         "without an objective of kind 'simclr'"),
         ("data.text.packing_rows", text.packing is None and text.packing_rows != 1, "without data.text.packing"),
         ("optimizer.decay_coupling", optimizer.decay_coupling != "learning_rate" and not optimizer.weight_decay,
          "with weight_decay=0"),
@@ -135,37 +100,9 @@ def unused_settings(config: "Experiment") -> list[tuple[str, bool, str]]:
          "for 'batch': examples are always divided over data x fsdp; set mesh.data and mesh.fsdp")]
 
 
-def unused_parts(config: "Experiment") -> list[tuple[str, bool, str]]:
-    """A decoder and a fusion that no objective uses."""
-    objectives = config.objectives.values()
-    writes = any(isinstance(objective, CaptioningConfig | AnsweringConfig) for objective in objectives)
-    fuses = any(isinstance(objective, MatchingConfig | MaskedJointConfig | AnsweringConfig)
-                or (isinstance(objective, MaskedLanguageConfig) and objective.with_image)
-                or (isinstance(objective, SupervisedConfig) and objective.features == "fused") for objective in objectives)
-    captions = any(isinstance(objective, CaptioningConfig) for objective in objectives)
-    decoder = config.model.decoder
-    return [("model.decoder", decoder is not None and not writes, "without an objective of kind 'captioning' or 'answering'"),
-            ("model.decoder.text_prefix", isinstance(decoder, TextDecoderConfig) and decoder.text_prefix > 0 and not captions,
-             "without an objective of kind 'captioning'"),
-            ("model.fusion", config.model.fusion is not None and not fuses,
-             "without an objective of kind 'matching', 'masked_joint', 'answering', 'masked_language' with_image, "
-             "or features='fused'")]
-
-
-def unused_of_targets(config: "Experiment") -> list[tuple[str, bool, str]]:
-    """Targets that no objective predicts, and settings of a target or of its objective without an effect."""
-    objectives = {name: spec for name, spec in config.objectives.items() if isinstance(spec, SupervisedConfig)}
-    told = {spec.target for spec in config.objectives.values() if isinstance(spec, SupervisedConfig | AnsweringConfig)}
-    settings = [(f"data.targets.{name}", name not in told, f"without an objective that has target={name!r}")
-                for name in config.data.targets]
-    settings += [(f"data.targets.{name}.file", bool(spec.names) and spec.file is not None, "with `names`")
-                 for name, spec in config.data.targets.items() if isinstance(spec, ClassesConfig)]
-    for name, spec in objectives.items():
-        if isinstance(spec, ClassificationConfig):
-            settings += [(f"objectives.{name}.label_smoothing", spec.loss != "softmax" and spec.label_smoothing > 0,
-                          f"with loss={spec.loss!r}"),
-                         (f"objectives.{name}.margin", spec.loss != "hinge" and spec.margin != 1.0, f"with loss={spec.loss!r}")]
-    heads, writers = {"classification", "regression", "answers"}, {"captions", "answers"}
+def unused_of_evaluators(config: "Experiment") -> list[tuple[str, bool, str]]:
+    """Settings of an evaluator without an effect for its tasks."""
+    heads, writers, settings = {"classification", "regression", "answers"}, {"captions", "answers"}, []
     for name, spec in config.evaluators.items():
         settings += [(f"evaluators.{name}.objective", spec.objective is not None and not heads & {*spec.tasks},
                       "without the task 'classification', 'regression' or 'answers'"),

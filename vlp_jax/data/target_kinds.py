@@ -1,12 +1,16 @@
 """Kinds of targets, and their keys in `data.targets`."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vlp_jax.config.fields import between
 from vlp_jax.config.registry import Kinds
 from vlp_jax.config.section import Component
 from vlp_jax.data.text.canonicalize import CHANGES_OF_TEXT
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,6 +26,14 @@ class TargetConfig(Component):
 
     field: str = ""  # of the metadata; a dot selects a nested one: answers.answer. Required
 
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if not self.field:
+            yield f"{where}.field: is missing; name the field of the metadata that holds it"
+        name = where.removeprefix("data.targets.")
+        if not any(objective.target == name for objective in experiment.objectives.values()):
+            yield f"{where}: has no effect without an objective that has target={name!r}"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassesConfig(TargetConfig):
@@ -32,10 +44,27 @@ class ClassesConfig(TargetConfig):
     file: str | None = None  # or a text file with one class per line; the first `classes` are used
     canonicalize: tuple[Literal[CHANGES_OF_TEXT], ...] = ()  # of the values, as for captions in data.text; VQA: ("vqa_answer",)
 
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        return {"file": "with `names`"} if self.names else {}
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if self.classes is None and not self.names:
+            yield f"{where}.classes: is missing; set how many there are (it must be known before data are read), or give names"
+        if self.names and self.classes not in (None, len(self.names)):
+            yield f"{where}.classes: is {self.classes}, and there are {len(self.names)} names; leave one of the two out"
+        if len(set(self.names)) < len(self.names):
+            yield f"{where}.names: names a class twice"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassTargetConfig(ClassesConfig):
     """One of several classes."""
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if number_of_classes(self) == 1:
+            yield f"{where}.names: names one class, which is no choice; name two or more"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

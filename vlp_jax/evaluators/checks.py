@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from vlp_jax.config.problems import Problems
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.prompts import names_in, templates_of
-from vlp_jax.evaluators.requirements import check_heads, check_negatives, check_trained
+from vlp_jax.evaluators.requirements import check_heads, check_trained
 from vlp_jax.evaluators.suite import metric_names
 
 if TYPE_CHECKING:
@@ -28,9 +28,8 @@ def check_evaluators(config: "Experiment") -> None:
                       lambda place, spec: names_in(f"{place}.class_names", spec.class_names)):
             with problems.noted():
                 check(f"evaluators.{name}", spec)
-    for check in (check_best_metric, check_negatives):
-        with problems.noted():
-            check(config)
+    with problems.noted():
+        check_best_metric(config)
     problems.report()
 
 

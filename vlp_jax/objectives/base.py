@@ -40,6 +40,7 @@ Methods of the declaration: `build`, `flops`, `check_tokenizer`, and those of ev
 """
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import flax.linen as nn
@@ -50,10 +51,13 @@ import jax.numpy as jnp
 from vlp_jax.config.fields import between
 from vlp_jax.config.registry import Kinds
 from vlp_jax.config.section import Component
+from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.models.config import ModelConfig
 
 if TYPE_CHECKING:
-    pass
+    from vlp_jax.experiment import Experiment
+
+NO_DECODER = "model.decoder: an objective predicts words by it, and there is none; set it, such as dict(preset='B')"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,16 +89,16 @@ class ObjectiveConfig(Component):
     needs: ClassVar[tuple[str, ...]] = ()  # this and the following as in the module's docstring
     inputs: ClassVar[tuple[str, ...]] = ()
     teacher_needs: ClassVar[tuple[str, ...]] = ()
-    teacher_dropout: ClassVar[bool] = False
     takes_packed: ClassVar[bool] = False
     couples_batch: ClassVar[bool] = False
     couples_through: ClassVar[tuple[str, ...]] = ()
     reads_pixels: ClassVar[bool] = False
     learns_scale: ClassVar[bool] = False
     needs_mask_token: ClassVar[bool] = False
-    target: ClassVar[str | None] = None
     generates: ClassVar[bool] = False
     tasks: ClassVar[tuple[str, ...]] = ()
+    teacher_dropout = False  # this and the next are keys of some kinds; an annotation here would decide their place among the keys
+    target = None
 
     @property
     def trains(self) -> tuple[str, ...]:
@@ -116,6 +120,31 @@ class ObjectiveConfig(Component):
     def planned(self) -> bool:
         """Whether its weight changes during a run."""
         return bool(self.weight_start or self.weight_warmup or self.weight_end)
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        unused = {"weight": "as 0 with a plan for it"} if self.weight == 0 and self.planned else {}
+        if self.weight_end is not None and self.weight_end <= self.weight_start:
+            unused["weight_end"] = "with a weight_start that is not before it: the objective would never count"
+        return unused
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if self.uses_fusion and experiment.model.fusion is None:
+            yield f"model.fusion: {where} needs one, such as kind='cross_attention'"
+        if self.uses_decoder and experiment.model.decoder is None:
+            yield NO_DECODER
+
+    def check_tokenizer(self, where: str, tokenizer: Tokenizer, experiment: "Experiment") -> None:
+        """Checks that the tokenizer has what the objective needs, before the first batch.
+
+        Args:
+          where: the objective's key, for messages.
+          tokenizer: of the experiment.
+          experiment: the whole config.
+        Raises: ConfigError where it has not.
+        """
+        if "word_start" in self.inputs:
+            tokenizer.word_marks  # noqa: B018 - looked up now, so that a vocabulary without marks fails before the first batch
 
     def build(self) -> "Objective":
         """The Linen module."""
@@ -171,6 +200,11 @@ class Objective(nn.Module):
     def constrain(self, params: dict) -> dict:
         """The objective's own parameters after an update, projected into their allowed range."""
         return params
+
+
+def encodings_trained(objectives: Mapping[str, ObjectiveConfig]) -> set[str]:
+    """The names of the encodings of `PretrainingModule.encode` that these objectives train."""
+    return {name for objective in objectives.values() for name in objective.trains}
 
 
 def weight_at(config: ObjectiveConfig, updates: jax.Array | None) -> float | jax.Array:

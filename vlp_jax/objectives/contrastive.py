@@ -1,7 +1,8 @@
 """Contrastive objectives: a contrastive loss with a learned scale (and bias), on the embeddings of a batch."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Literal
 
 import flax.linen as nn
 import jax
@@ -17,6 +18,9 @@ from vlp_jax.objectives.contrastive_losses import sigmoid_contrastive, softmax_c
 from vlp_jax.objectives.mixup import mixed, neighbour
 from vlp_jax.objectives.pair_losses import PairLoss, SigmoidPairs, SoftmaxPairs
 from vlp_jax.sharding.collectives import Exchange
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 EMBEDDINGS = ("image_embedding", "text_embedding")
 
@@ -48,6 +52,10 @@ class ContrastiveConfig(ScaledConfig):
     couples_batch = True
     couples_through = EMBEDDINGS
 
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        unused = {"chunk_size": "with implementation='dense', which holds all pairs; use 'chunked' or 'ring'"}
+        return {**super().ignored(experiment), **(unused if self.implementation == "dense" else {})}
+
     def flops(self, model: ModelConfig, batch: int) -> int:
         return 2 * batch**2 * embedding_dim(model)
 
@@ -73,6 +81,12 @@ class SoftmaxContrastiveConfig(ContrastiveConfig):
     @property
     def reads_pixels(self) -> bool:
         return self.mixup > 0
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if self.mixup and experiment.data.batch_size % 2:
+            yield (f"{where}.mixup: mixes the examples of a batch in pairs, and {experiment.data.batch_size} is an odd number; "
+                   "change data.batch_size")
 
     def build(self) -> "SoftmaxContrastive":
         return SoftmaxContrastive(self)

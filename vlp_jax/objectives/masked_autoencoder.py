@@ -1,6 +1,8 @@
 """Masked autoencoding: reconstruction of masked patches' pixels from the visible patches (He et al. 2022)."""
 
 import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
@@ -15,8 +17,12 @@ from vlp_jax.models.layers.positions import sincos2d
 from vlp_jax.models.layers.transformer import Transformer
 from vlp_jax.models.options import LayerOptions
 from vlp_jax.models.presets import Size, patch_size_of
+from vlp_jax.models.vision.tower import ImageTowerConfig
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +36,18 @@ class MaskedAutoencoderConfig(ObjectiveConfig):
 
     takes_packed = True  # no text is used
     reads_pixels = True
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        yield from self.problems(where, experiment.model.image)
+
+    def problems(self, where: str, tower: ImageTowerConfig) -> Iterator[str]:
+        """Why the decoder cannot be built, or patches of the tower's images cannot be left out."""
+        if tower.kind != "vit":
+            yield f"{where}: 'masked_autoencoder' leaves out patches, for which model.image.kind must be 'vit'"
+        if self.decoder_width % 4 or self.decoder_width % self.decoder_heads:
+            yield (f"{where}: masked_autoencoder's decoder_width {self.decoder_width} must divide by 4 and by its "
+                   f"{self.decoder_heads} heads")
 
     def build(self) -> "MaskedAutoencoder":
         return MaskedAutoencoder(self)
@@ -52,9 +70,9 @@ class MaskedAutoencoder(Objective):
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
-        if model.config.image.kind != "vit":
-            raise ConfigError("objectives: 'masked_autoencoder' leaves out patches, for which model.image.kind must be 'vit'")
         tower, image = model.config.image, batch["image"]
+        for problem in self.config.problems("objectives", tower):
+            raise ConfigError(problem)
         patch = patch_size_of(tower)
         side = tower.image_size // patch
         kept, restore = visible_patches(self.make_rng("dropout"), len(image), side**2, self.config.mask_ratio)
@@ -85,8 +103,6 @@ class MaskedAutoencoder(Objective):
         Returns: [B, N, pixels] of all patches.
         """
         width, heads, precision = self.config.decoder_width, self.config.decoder_heads, model.precision
-        if width % 4 or width % heads:
-            raise ConfigError(f"objectives: masked_autoencoder's decoder_width {width} must divide by 4 and by its {heads} heads")
         dense = nn.initializers.xavier_uniform()
         x = precision.dense(width, ("embed", "mlp"), kernel_init=dense, name="in")(tokens)
         around = x[:, :front], x[:, x.shape[1] - behind:]

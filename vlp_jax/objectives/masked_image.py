@@ -1,6 +1,8 @@
 """Masked image modelling: prediction of the codes of masked patches (Bao et al. 2022, "BEiT")."""
 
 import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Self
 
 import flax.linen as nn
 import flax.struct
@@ -8,16 +10,21 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
+from vlp_jax.config.section import Sizes
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.flops import image_flops
 from vlp_jax.models.presets import layer_options, patch_size_of, size_of
 from vlp_jax.models.quantizer import patch_codes, random_codebook
 from vlp_jax.models.text.lm_head import WordHead
+from vlp_jax.models.vision.tower import ImageTowerConfig
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.block_masking import hidden_patches
 from vlp_jax.objectives.tokens import entropy_of, log_likelihood
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +38,24 @@ class MaskedPatchesConfig(ObjectiveConfig):
     codebook_seed: int = between(0, 0, 2**31 - 1)
 
     reads_pixels = True
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        yield from self.problems(where, experiment.model.image)
+
+    def problems(self, where: str, tower: ImageTowerConfig) -> Iterator[str]:
+        """Why patches of the tower's images cannot be hidden."""
+        if tower.kind != "vit" or tower.token_drop:
+            yield f"{where}: to hide patches, model.image.kind must be 'vit' and model.image.token_drop 0"
+            return
+        patches = (tower.image_size // patch_size_of(tower))**2
+        count = self.count_of(patches)
+        if self.smallest_block > count:
+            yield (f"{where}: smallest_block {self.smallest_block} is more than the {count} patches of {patches} that "
+                   f"image_rate={self.image_rate} hides; set it to {count} or less")
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().smoke(sizes), codes=256, smallest_block=2)
 
     def coding_flops(self, model: ModelConfig, width: int) -> int:
         """The head on the masked patches' tokens, and a third of the quantizer.
@@ -97,14 +122,11 @@ class MaskedPatches(Objective):
           the number of masked patches.
         """
         tower, config = model.config.image, self.config
-        if tower.kind != "vit" or tower.token_drop:
-            raise ConfigError("objectives: to hide patches, model.image.kind must be 'vit' and model.image.token_drop 0")
+        for problem in config.problems("objectives", tower):
+            raise ConfigError(problem)
         patch = patch_size_of(tower)
         side = tower.image_size // patch
         count = config.count_of(side**2)
-        if config.smallest_block > count:
-            raise ConfigError(f"objectives: smallest_block {config.smallest_block} is more than the {count} patches of {side**2} "
-                              f"that image_rate={config.image_rate} hides; set it to {count} or less")
         places = hidden_patches(self.make_rng("dropout"), len(image), side, count, config.smallest_block)
         mask = (places[:, :, None] == jnp.arange(side**2)).any(axis=1)
         codebook = random_codebook(config.codebook_seed, 3 * patch**2, config.codes, config.code_width)

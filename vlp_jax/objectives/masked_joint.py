@@ -1,6 +1,8 @@
 """Masked multimodal modelling of patches and tokens at once (Singh et al. 2022, "FLAVA", section 3.2)."""
 
 import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
@@ -16,12 +18,20 @@ from vlp_jax.objectives.base import Loss
 from vlp_jax.objectives.masked_image import MaskedPatches, MaskedPatchesConfig, code_loss
 from vlp_jax.objectives.masked_language import MaskedTextConfig, masked_loss, masked_text, unigram_entropy, word_logits
 
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedJointConfig(MaskedTextConfig, MaskedPatchesConfig):
     """Masked patches and masked tokens at once, from a fusion (Singh et al. 2022)."""
 
     uses_fusion = True
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if experiment.data.boxes is not None:
+            yield f"model.fusion.regions: 'boxes' leaves no patches that {where} could predict; set 'grid'"
 
     def build(self) -> "MaskedJoint":
         return MaskedJoint(self)

@@ -1,6 +1,8 @@
 """Masked language modelling: masked tokens from the others and from the image (Devlin et al. 2019, section 3.1)."""
 
 import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Self
 
 import flax.linen as nn
 import flax.struct
@@ -8,6 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
+from vlp_jax.config.section import Sizes
+from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.flops import text_flops
@@ -19,6 +23,9 @@ from vlp_jax.models.text.text_towers import needs_transformer, text_width
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig, grown
 from vlp_jax.objectives.tokens import entropy_of, kl_divergence, log_likelihood, mean_where
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +48,26 @@ class MaskedTextConfig(ObjectiveConfig):
     @property
     def needs_mask_token(self) -> bool:
         return self.mask_id is None
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        text = experiment.data.text
+        for key, kept, name in (("keep_first", self.keep_first, "start_token"), ("keep_last", self.keep_last, "end_token")):
+            if kept and getattr(text, name) is None:
+                yield f"{where}.{key}: has no effect without data.text.{name}: that is a word"
+
+    def check_tokenizer(self, where: str, tokenizer: Tokenizer, experiment: "Experiment") -> None:
+        super().check_tokenizer(where, tokenizer, experiment)
+        size = experiment.model.text.vocab_size
+        if self.mask_id is not None and self.mask_id >= size:
+            raise ConfigError(f"{where}.mask_id: {self.mask_id} is no token of model.text.vocab_size={size}; set it to {size - 1} "
+                              "or less")
+        if self.mask_id is None and tokenizer.vocab_size == size:
+            raise ConfigError(f"model.text.vocab_size: {size} leaves no id for the mask token of {where}; set it to {size + 1} or "
+                              f"more, or name one as {where}.mask_id")
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().smoke(sizes), mask_id=None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +93,12 @@ class MaskedLanguageConfig(MaskedTextConfig):
     @property
     def teacher_needs(self) -> tuple[str, ...]:
         return self.needs if self.uses_teacher else ()
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        return {**super().ignored(experiment), **({} if self.alpha else {"alpha_warmup": "with alpha=0"})}
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().smoke(sizes), alpha_warmup=min(self.alpha_warmup, 10))
 
     def build(self) -> "MaskedLanguage":
         return MaskedLanguage(self)

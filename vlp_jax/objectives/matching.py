@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Literal
 
 import flax.linen as nn
 import jax
@@ -14,10 +15,16 @@ from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.fusion_flops import fusion_flops
 from vlp_jax.models.layers.transformer import Encoding
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
-from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
+from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig, encodings_trained
 from vlp_jax.objectives.contrastive import EMBEDDINGS, shared_positives
 from vlp_jax.objectives.contrastive_losses import cosines
 from vlp_jax.sharding.layout import constrain
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
+
+NO_SCALE = ("a matching objective with negative_scale=None draws by the scale that a contrastive objective has learned, and "
+            "there is none; set a number")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +54,19 @@ class MatchingConfig(ObjectiveConfig):
     @property
     def trains(self) -> tuple[str, ...]:
         return ("image", "text")  # the embeddings only select negatives
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        unused = dict.fromkeys(("negative_scale", "negative_floor"), "with negatives='uniform'")
+        return {**super().ignored(experiment), **(unused if self.negatives == "uniform" else {})}
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if self.negatives == "similar" and not encodings_trained(experiment.objectives) >= {*EMBEDDINGS}:
+            yield (f"{where}.negatives: 'similar' draws by the embeddings of images and captions, which no objective trains; add "
+                   "one, such as kind='clip', or set negatives='uniform'")
+        elif self.negatives == "similar" and self.negative_scale is None and not any(
+                objective.learns_scale for objective in experiment.objectives.values()):
+            yield f"{where}.negative_scale: {NO_SCALE}"
 
     def build(self) -> "Matching":
         return Matching(self)
@@ -100,8 +120,7 @@ class Matching(Objective):
             return jnp.zeros(shape, jnp.float32)
         scale = encodings["scale"] if self.config.negative_scale is None else self.config.negative_scale
         if scale is None:
-            raise ConfigError("objectives: a matching objective with negative_scale=None draws by the scale that a contrastive "
-                              "objective has learned, and there is none; set a number")
+            raise ConfigError(f"objectives: {NO_SCALE}")
         return scale * cosines(encodings["image_embedding"], encodings["text_embedding"])
 
     def asked_once(self, image: Encoding, text: Encoding, similarity: jax.Array, allowed: jax.Array,

@@ -1,7 +1,8 @@
 """Contrastive learning against the EMA model, with a queue and soft targets (Li et al. 2021, "ALBEF")."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, Self
 
 import flax.linen as nn
 import flax.struct
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
+from vlp_jax.config.section import Sizes
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
@@ -16,6 +18,9 @@ from vlp_jax.objectives.base import Loss, grown
 from vlp_jax.objectives.contrastive import EMBEDDINGS, ScaledConfig, ScaledObjective
 from vlp_jax.objectives.contrastive_losses import cosines
 from vlp_jax.sharding.layout import constrain
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,18 @@ class MomentumContrastiveConfig(ScaledConfig):
     teacher_needs = EMBEDDINGS
     couples_batch = True
     couples_through = EMBEDDINGS
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if self.queue < experiment.data.batch_size:
+            yield f"{where}.queue: {self.too_short(experiment.data.batch_size)}"
+
+    def too_short(self, size: int) -> str:
+        """The message for a queue that is shorter than a batch of `size` pairs."""
+        return f"a momentum_contrastive queue of {self.queue} holds no batch of {size}; set queue={size} or more"
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().smoke(sizes), queue=2 * sizes.batch_size, alpha_warmup=min(self.alpha_warmup, 10))
 
     def build(self) -> "MomentumContrastive":
         return MomentumContrastive(self)
@@ -117,8 +134,7 @@ class MomentumContrastive(ScaledObjective):
         teacher = jax.tree.map(jax.lax.stop_gradient, tuple(batch["teacher"][name] for name in EMBEDDINGS))
         (size, dim), config = student[0].shape, self.config
         if size > config.queue and not self.is_initializing():
-            raise ConfigError(f"objectives: a momentum_contrastive queue of {config.queue} holds no batch of {size}; "
-                              f"set queue={size} or more")
+            raise ConfigError(f"objectives: {config.too_short(size)}")
         queue = self.variable("queue", "pairs", Queue.empty, config.queue, dim)
         updates = self.variable("queue", "updates", jnp.zeros, (), jnp.int32)
         alpha = grown(config.alpha, config.alpha_warmup, updates.value)

@@ -11,11 +11,9 @@ from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.decoder.generation import BeamSearch, written
 from vlp_jax.models.decoder.transformer import Decoding, TextDecoderConfig
-from vlp_jax.models.fusions import fused_width
 from vlp_jax.models.layers.transformer import Encoding, Precision
-from vlp_jax.models.towers import image_token_width
 from vlp_jax.models.vision_language import VisionLanguageModel, as_memory
-from vlp_jax.objectives.base import Loss, ObjectiveConfig, weight_at
+from vlp_jax.objectives.base import NO_DECODER, Loss, ObjectiveConfig, weight_at
 from vlp_jax.objectives.captioning import token_losses
 from vlp_jax.objectives.tokens import rows_of_text
 from vlp_jax.sharding.layout import constrain
@@ -211,24 +209,9 @@ def needs_behind(config: ModelConfig, needs: set[str]) -> set[str]:
     if "decoding" not in needs:
         return of_fusion
     if config.decoder is None:
-        raise ConfigError("model.decoder: an objective predicts words by it, and there is none; set it, such as dict(preset='B')")
+        raise ConfigError(NO_DECODER)
     seen = {"image": config.decoder.image != "none", "text": config.decoder.kind == "on_text_tower"}
     return of_fusion | {name for name, wanted in seen.items() if wanted}
-
-
-def check_decoder(config: ModelConfig, objectives: dict[str, ObjectiveConfig]) -> None:
-    """Checks the width of what one decoder attends to, to caption images and to answer from fused pairs.
-
-    Raises: ConfigError where the two widths differ, since one matrix projects both.
-    """
-    answers = any(one.generates for one in objectives.values())
-    captions = any("decoding" in one.needs for one in objectives.values())
-    if not (answers and captions) or config.decoder.image == "none":
-        return
-    of_picture, fused = image_token_width(config.image), fused_width(config)
-    if of_picture != fused:
-        raise ConfigError(f"model.fusion: is {fused} wide and model.image {of_picture}; where one decoder captions and answers, "
-                          "both must have one width")
 
 
 def asked_inputs(configs: dict[str, ObjectiveConfig]) -> tuple[str, ...]:
@@ -237,11 +220,6 @@ def asked_inputs(configs: dict[str, ObjectiveConfig]) -> tuple[str, ...]:
     for objective in configs.values():
         asked |= {*objective.inputs, *(VIEWS[need] for need in (*objective.needs, *objective.teacher_needs) if need in VIEWS)}
     return tuple(sorted(asked))
-
-
-def encodings_trained(configs: dict[str, ObjectiveConfig]) -> set[str]:
-    """The names of the encodings of `PretrainingModule.encode` that these objectives train."""
-    return {name for objective in configs.values() for name in objective.trains}
 
 
 def constrain_parameters(configs: dict[str, ObjectiveConfig], params: dict) -> dict:

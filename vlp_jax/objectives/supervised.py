@@ -1,14 +1,17 @@
 """Objectives that predict a target from a sample's metadata: a class, scores of classes, or a number."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Literal, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
+from vlp_jax.config.section import Sizes
 from vlp_jax.data.batch_spec import TARGET
+from vlp_jax.data.target_kinds import TargetConfig, number_of_classes
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.fusions import pooled_width
 from vlp_jax.models.target_head import TargetHead
@@ -29,6 +32,9 @@ from vlp_jax.objectives.supervised_losses import (
 )
 from vlp_jax.objectives.tokens import mean_where
 from vlp_jax.sharding.layout import constrain
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 FADING = 0.999  # decay of the sums of targets per batch
 PARTS = {"image": "image_pooled", "text": "text_pooled", "fused": "fused"}
@@ -54,6 +60,37 @@ class SupervisedConfig(ObjectiveConfig):
     def inputs(self) -> tuple[str, ...]:
         return (TARGET + self.target,)
 
+    @property
+    def target_kind(self) -> str:
+        """The kind of target that the loss needs."""
+        raise NotImplementedError
+
+    @property
+    def named_loss(self) -> str:
+        """The setting that decides `target_kind`, for messages."""
+        raise NotImplementedError
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if getattr(experiment.model.image, "pooling", None) == "none" and self.features == "image":
+            yield f"{where}.features: 'image' reads what model.image.pooling='none' does not pool; set it, such as 'mean'"
+        yield from unknown_target(where, self.target, experiment.data.targets)
+        target = experiment.data.targets.get(self.target)
+        if target is None:
+            return
+        name, outputs = f"data.targets.{self.target}", number_of_classes(target)
+        if target.kind != self.target_kind:
+            yield (f"{where}.target: {self.named_loss} needs a target of kind {self.target_kind!r}, {name} is one of kind "
+                   f"{target.kind!r}")
+        if self.outputs not in (None, outputs):
+            yield f"{where}.outputs: is {self.outputs}, {name} has {outputs}; leave it out"
+
+    def completed(self, where: str, experiment: "Experiment") -> Self:
+        return dataclasses.replace(self, outputs=number_of_classes(experiment.data.targets[self.target]))
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().smoke(sizes), hidden_dim=None if self.hidden_dim is None else sizes.mlp_dim)
+
     def flops(self, model: ModelConfig, batch: int) -> int:
         width = {"image": lambda: image_width(model.image), "text": lambda: text_width(model.text),
                  "fused": lambda: pooled_width(model)}[self.features]()
@@ -71,6 +108,19 @@ class ClassificationConfig(SupervisedConfig):
 
     tasks = ("classification",)
 
+    @property
+    def target_kind(self) -> str:
+        return "scores" if self.loss == "binary" else "class"
+
+    @property
+    def named_loss(self) -> str:
+        return f"loss={self.loss!r}"
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        users = {"label_smoothing": "softmax", "margin": "hinge"}
+        unused = {key: f"with {self.named_loss}" for key, loss in users.items() if loss != self.loss}
+        return {**super().ignored(experiment), **unused}
+
     def build(self) -> "Classification":
         return Classification(self)
 
@@ -80,9 +130,18 @@ class RegressionConfig(SupervisedConfig):
     """Prediction of a number, with the squared error."""
 
     tasks = ("regression",)
+    target_kind = "number"
+    named_loss = "kind='regression'"
 
     def build(self) -> "Regression":
         return Regression(self)
+
+
+def unknown_target(where: str, name: str, targets: Mapping[str, TargetConfig]) -> Iterator[str]:
+    """The problem of an objective at the key `where` whose target is none of the targets of the config."""
+    if name not in targets:
+        known = ", ".join(targets) or "none; set data.targets.NAME=dict(kind='class', field=..., classes=...)"
+        yield f"{where}.target: {name!r} is no name of data.targets (there are: {known})"
 
 
 class Supervised(Objective):

@@ -37,7 +37,7 @@ from vlp_jax.models.text.text_towers import embedding_width
 from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.objectives.base import ObjectiveConfig
 from vlp_jax.objectives.packing import check_packing
-from vlp_jax.objectives.pretraining_module import PretrainingModule, asked_inputs, check_decoder
+from vlp_jax.objectives.pretraining_module import PretrainingModule, asked_inputs
 from vlp_jax.sharding.layout import Layout, layout_in_use
 from vlp_jax.sharding.mesh import batch_sharding, build_mesh, check_batch, check_microbatch
 from vlp_jax.sharding.process_rows import HostRows
@@ -330,7 +330,6 @@ def build_update(config: "Experiment", layout: Layout, steps: int) -> Update:
     Raises:
       ConfigError, MeshError: a model or optimizer that is not possible.
     """
-    check_decoder(config.model, config.objectives)
     module, batch = build_module(config), jax.eval_shape(lambda: example_batch(config))
     schedule = build_schedule(config.optimizer.schedule, config.optimizer.learning_rate, steps)
     params = boxed_parameters(module, batch)
