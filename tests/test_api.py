@@ -36,7 +36,7 @@ packages = pytest.mark.parametrize("package", PACKAGES)
 
 
 @pytest.mark.parametrize("code", ["import vlp_jax",
-                                  "import vlp_jax; vlp_jax.list_models(); dir(vlp_jax.models); vlp_jax.config.base()",
+                                  "import vlp_jax; vlp_jax.list_models(); dir(vlp_jax.models); vlp_jax.config.load_config",
                                   "import vlp_jax; vlp_jax.data.open_source('synthetic:4?height=8&width=8')[0]"])
 def test_importing_the_package_imports_no_jax(code):
     """In a process of its own, as this one has imported all of them."""

@@ -83,8 +83,8 @@ def test_importing_every_module_brings_in_nothing_banned(package, banned):
 def test_tensorboard_is_written_without_torch_even_where_it_is_installed(tmp_path):
     """A stand-in for torch that may be found, first on the path, and not imported."""
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
-    code = ("import sys; from vlp_jax.training.hooks.metric_writers import TensorBoard\n"
-            f"board = TensorBoard({str(tmp_path)!r}, 0); board.write({{'step': 1, 'loss': 2.0}}); board.close()\n"
+    code = ("import sys; from vlp_jax.training.writers.tensorboard import TensorBoard\n"
+            f"board = TensorBoard({str(tmp_path / 'tensorboard')!r}, 0); board.write({{'step': 1, 'loss': 2.0}}); board.close()\n"
             "print('torch' in sys.modules, len(list(__import__('pathlib').Path(sys.argv[1], 'tensorboard').iterdir())))")
     result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT,
                             env={**os.environ, "PYTHONPATH": str(tmp_path)})

@@ -5,6 +5,8 @@ import contextlib
 import logging
 import os
 import re
+import select
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
@@ -15,13 +17,20 @@ from vlp_jax.errors import CheckpointError, ConfigError, user_error_of
 from vlp_jax.experiment import Experiment
 from vlp_jax.interrupts import CTRL_C
 from vlp_jax.printing import safe_print as print
+from vlp_jax.reporting import set_verbosity
 
 
 class Flags(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line and which accepts each flag only once."""
+    """An ArgumentParser whose errors are one line and which accepts each flag only once.
+
+    It has the flags -v and -q of all entry points, which choose what is reported.
+    """
 
     def __init__(self, **options):
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        verbosity = self.add_mutually_exclusive_group()
+        verbosity.add_argument("-v", "--verbose", action="store_true", help="report details, too")
+        verbosity.add_argument("-q", "--quiet", action="store_true", help="print warnings and results only")
 
     def error(self, message: str) -> NoReturn:
         """Raises the ConfigError for a command line that cannot be parsed."""
@@ -35,7 +44,9 @@ class Flags(argparse.ArgumentParser):
             `repeatable`.
         """
         check_given_once(arguments, repeatable)
-        return self.parse_args(arguments)
+        given = self.parse_args(arguments)
+        set_verbosity(quiet=given.quiet, verbose=given.verbose)
+        return given
 
     def parse_with_overrides(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
         """The parsed flags, and the (dotted key, text) pairs of `--config.KEY=VALUE` in order.
@@ -48,6 +59,7 @@ class Flags(argparse.ArgumentParser):
         given, unknown = self.parse_known_args(rest)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(flag + flag_suggestion(flag, Experiment) for flag in unknown)}")
+        set_verbosity(quiet=given.quiet, verbose=given.verbose)
         return given, overrides
 
 
@@ -111,6 +123,8 @@ def run_entry_point(door: Callable[[list[str]], int]) -> NoReturn:
     try:
         status = door(sys.argv[1:])
     except Exception as raised:
+        if isinstance(raised, BrokenPipeError) and output_is_closed():
+            os._exit(128 + signal.SIGPIPE)  # as other commands in front of `| head`
         error = user_error_of(raised)
         if error is None:
             raise
@@ -124,6 +138,13 @@ def run_entry_point(door: Callable[[list[str]], int]) -> NoReturn:
         print("interrupted", file=sys.stderr, flush=True)
         status = CTRL_C
     sys.exit(status)
+
+
+def output_is_closed() -> bool:
+    """Whether stdout is a pipe whose reader is gone."""
+    state = select.poll()
+    state.register(1, 0)
+    return any(event & select.POLLERR for _, event in state.poll(0))
 
 
 def leave_at_once(status: int) -> NoReturn:

@@ -25,9 +25,10 @@ from vlp_jax.training.checkpoints.save_schedule import CheckpointConfig
 from vlp_jax.training.guard import GuardConfig
 from vlp_jax.training.hooks.profiler import ProfileConfig
 from vlp_jax.training.hooks.watchdog import WatchdogConfig
-from vlp_jax.training.initialize_from import PretrainedConfig
 from vlp_jax.training.optimizer import OptimizerConfig
+from vlp_jax.training.pretrained import PretrainedConfig
 from vlp_jax.training.regularizers import RegularizerConfig
+from vlp_jax.training.writers.base import WriterConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,7 @@ class Experiment(Section):
     watchdog: WatchdogConfig = section(WatchdogConfig)
     checkpoint: CheckpointConfig = section(CheckpointConfig)
     evaluators: dict[str, EvaluatorConfig] = section(dict)
+    writers: dict[str, WriterConfig] = section(lambda: {"tensorboard": WriterConfig.of("tensorboard")})  # next to metrics.jsonl
     pretrained: dict[str, PretrainedConfig] = section(dict)  # a later entry takes precedence for a parameter in several
 
     def check_duration(self, problems: Sequence[str], place: str = "") -> None:

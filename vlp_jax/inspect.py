@@ -1,12 +1,17 @@
-"""Show the parameters of a checkpoint, or the sharding of a config's parameters.
+"""Show the parameters of a checkpoint, the sharding of a config's parameters, or the keys of configs.
 
 python -m vlp_jax.inspect --workdir=DIR
   prints the parameter table of a run's checkpoint.
 python -m vlp_jax.inspect --sharding --config=configs/clip_b16.py --config.mesh.fsdp=8 [--devices=64]
   prints each parameter's shape, logical axes, mesh axes and bytes per device, and the total of a device. It reads no data and
   needs none of the devices; without --devices it takes as few as the mesh allows.
+python -m vlp_jax.inspect --keys ['optimizer.*']
+  prints the keys that a config may have, or those that match a pattern or contain a text, with type, default, range and meaning.
 """
 
+import fnmatch
+import inspect
+import textwrap
 from typing import TYPE_CHECKING
 
 from vlp_jax.command_line import Flags, run_entry_point
@@ -15,14 +20,15 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.printing import safe_print as print
 
 if TYPE_CHECKING:  # modules that need JAX are imported where they are used, as in main.py
+    from vlp_jax.config.describe import Key
     from vlp_jax.training.cost.sharding_table import StatePlaces
 
 
 def main(arguments: list[str]) -> int:
-    """Prints a table of the parameters.
+    """Prints a table of the parameters, or of keys.
 
     It has path, shape, dtype, count, mean and standard deviation for a checkpoint, and path, shape,
-    axes and bytes for a config with --sharding.
+    axes and bytes for a config with --sharding. With --keys it prints the keys of configs.
 
     Raises:
       UserError: anything that the user can fix.
@@ -34,7 +40,11 @@ def main(arguments: list[str]) -> int:
     flags.add_argument("--sharding", action="store_true", help="where the parameters of --config would lie")
     flags.add_argument("--config", help="with --sharding: a config file, with --config.KEY=VALUE as for training")
     flags.add_argument("--devices", type=int, help="with --sharding: how many devices")
+    flags.add_argument("--keys", nargs="?", const="*", metavar="PATTERN", help="the keys of a config, all or those that match")
     given, overrides = flags.parse_with_overrides(arguments)
+    if given.keys is not None:
+        print(keys_table(given.keys))
+        return 0
     check_flags(given, overrides)
     if given.sharding:
         config = load_config(given.config, overrides)
@@ -65,6 +75,37 @@ def check_flags(given, overrides: list[tuple[str, str]]) -> None:
         raise ConfigError(f"--{needed} is missing; see python -m vlp_jax.inspect --help")
     if given.devices is not None and given.devices < 1:
         raise ConfigError(f"--devices: must be at least 1, got {given.devices}")
+
+
+def keys_table(pattern: str) -> str:
+    """The keys of a config that match a pattern, by section and kind.
+
+    Args:
+      pattern: as in a shell, of the whole dotted key; or a part of the key.
+    Raises:
+      ConfigError: no key matches.
+    """
+    from vlp_jax.config.describe import sections
+    from vlp_jax.config.registry import root_section
+
+    blocks = []
+    for section in sections(root_section()):
+        if section.same_as is not None:
+            continue
+        keys = [key for key in section.keys if fnmatch.fnmatch(key.path, pattern) or pattern in key.path]
+        if keys:
+            title = (section.path or "the config itself") + (f", kind {section.kind}" if section.kind else "")
+            blocks.append("\n".join([f"{title}: {inspect.getdoc(section.declaration).splitlines()[0]}", *map(key_lines, keys)]))
+    if not blocks:
+        raise ConfigError(f"--keys: no key matches {pattern!r}; give a part of its name, or a pattern such as 'data.text.*'")
+    return "\n\n".join(blocks)
+
+
+def key_lines(key: "Key") -> str:
+    """One key: its type, default and range in a line, and its meaning below."""
+    facts = "; ".join([key.type, *([f"default {key.default}"] if key.default else []), *([key.range] if key.range else [])])
+    meaning = textwrap.wrap(key.meaning, 100, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join([f"  {key.path}: {facts}", *meaning])
 
 
 def parameter_table(params: dict) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -67,7 +68,8 @@ def _embed(module: PretrainingModule, variables: dict, image, text, mask):
 
 
 def load(folder: str, step: int | None = None, ema: bool | None = None,
-         compute: str = "float32", layout: Layout | None = None) -> tuple[Model, dict[str, Any], Preprocessor]:
+         compute: str = "float32", layout: Layout | None = None,
+         components: Collection[str] = ()) -> tuple[Model, dict[str, Any], Preprocessor]:
     """The model of a workdir, its variables and its preprocessor.
 
     Args:
@@ -77,13 +79,16 @@ def load(folder: str, step: int | None = None, ema: bool | None = None,
         parameters where the config keeps them.
       compute: "float32" or "bfloat16".
       layout: the layout over which the variables are sharded. Default: the first device.
+      components: names of your own modules that may be imported, where the config selects classes
+        of them as "module:Class". Modules that are imported already need not be named.
     Returns: the model; its variables, {"params": ...} and other collections that it has, such as
       `batch_stats`; and its preprocessor.
     Raises:
       CheckpointError: the checkpoint does not exist, has no EMA parameters, or is damaged.
+      ConfigError: its config selects a class of a module that is neither imported nor named.
     """
     step = find_step(folder, step)
-    metadata, config = read_metadata(checkpoint_folder(folder), step), restore_config(folder, step)
+    metadata, config = read_metadata(checkpoint_folder(folder), step), restore_config(folder, step, allowed=components)
     preprocessor, module = Preprocessor.from_json(metadata["preprocessor"]), build_module(config, compute)
     variables = restore_variables(folder, step, ema, module, config, layout)
     return Model(module, config, preprocessor), variables, preprocessor

@@ -9,6 +9,7 @@ from vlp_jax.command_line import Flags, add_host_flags, connected, quiet_librari
 from vlp_jax.config import AnyConfig, load_stages, read_config
 from vlp_jax.experiment import Experiment
 from vlp_jax.printing import safe_print as print
+from vlp_jax.reporting import report
 
 if TYPE_CHECKING:  # modules that need JAX are imported after the config is read, so that its errors appear at once
     from vlp_jax.training.trainer import Outcome
@@ -82,11 +83,11 @@ def train_stage(name: str | None, config: Experiment, given: argparse.Namespace)
 
     workdir = given.workdir if name is None else os.path.join(given.workdir, name)
     if name is not None:
-        print(f"stage {name}, in {workdir}", flush=True)
+        report(f"stage {name}, in {workdir}")
     outcome = run.train(config, workdir, given.accept_changes)
     print(final_table(outcome, workdir), flush=True)
     if outcome.exit_status:
-        print(f"stopped after step {outcome.step} of {outcome.steps}, saved; run the same command again to resume", flush=True)
+        report(f"stopped after step {outcome.step} of {outcome.steps}, saved; run the same command again to resume")
     return outcome.exit_status
 
 

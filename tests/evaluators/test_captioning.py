@@ -15,7 +15,8 @@ from vlp_jax.evaluators.predictor import Predictor
 from vlp_jax.evaluators.text_generator import TextGenerator, words
 from vlp_jax.models.decoder.generation import BeamSearch
 from vlp_jax.sharding.mesh import MeshConfig, build_mesh
-from vlp_jax.training.hooks.metric_writers import TensorBoard, write_texts
+from vlp_jax.training.hooks.metric_writers import write_texts
+from vlp_jax.training.writers.tensorboard import TensorBoard
 
 CAPTIONS = ["red heart", "a flag", "smiling face with sunglasses", "dog", "a green apple on a tree", "clock", "moon"]
 TOKENIZER = load_tokenizer(TextConfig(), 12, 4096)
@@ -66,7 +67,7 @@ def test_texts_are_written_to_the_workdir_and_to_tensorboard(tmp_path):
     texts = {"val/captions": "1. a\n   true: b\n"}
     write_texts(str(tmp_path), 20, texts)
     assert (tmp_path / "captions" / "val-000020.txt").read_text() == texts["val/captions"]
-    board = TensorBoard(str(tmp_path), 0)
+    board = TensorBoard(str(tmp_path / "tensorboard"), 0)
     board.write_texts(20, texts)
     board.close()
     events = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())

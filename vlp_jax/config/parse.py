@@ -222,18 +222,19 @@ class _Parser:
         """A section of one of several kinds.
 
         A key of another kind is an error, unless it has that kind's default: a recipe names every
-        key.
+        key. Where the kind is changed on the command line, the keys of the kind before are dropped,
+        except those typed there and those that all kinds have.
         """
         if isinstance(tree, base):
             return tree
         tree, kinds = self.section(tree, path), base.kinds
         if not isinstance(tree, Mapping) or "kind" not in tree:
-            self.fail(path, f"expected a section with a key 'kind', one of {', '.join(kinds)}", tree)
+            self.fail(path, f"expected a section with a key 'kind', {kinds.choices}", tree)
         kind = self.kind(base, tree["kind"], f"{path}.kind")
-        own, before = {field.name for field in dataclasses.fields(kind)}, kind_before(tree["kind"], kinds)
-        keys = {}
+        own, common = ({field.name for field in dataclasses.fields(each)} for each in (kind, base))
+        changed, keys = is_changed(tree["kind"], kinds), {}
         for key, value in tree.items():
-            if key == "kind" or (before is not None and is_untouched(key, value, own, before)):
+            if key == "kind" or (changed and key not in common and not isinstance(value, Raw)):
                 continue
             others = {} if key in own else fields_named(key, kinds)
             if not others:
@@ -250,6 +251,8 @@ class _Parser:
                 return outside_class(str(name), base, self.allowed)
             except ConfigError as error:
                 self.fail(path, error.args[0], name)
+        if not base.kinds:
+            self.fail(path, f"must be {base.kinds.choices}, got {str(name)!r}", name)
         return base.kinds[self.choice(tuple(base.kinds), name, path)]
 
     def section(self, value: Any, path: str) -> Any:
@@ -338,25 +341,9 @@ def _is_none(value: Any) -> bool:
     return value is None or (isinstance(value, Raw) and value.lower() == "none")
 
 
-def kind_before(kind: Any, kinds: Kinds) -> type | None:
-    """The class that a section had in the config file, where its kind was changed on the command line; else None."""
-    before = getattr(kind, "before", None) or kinds.default
-    return kinds[before] if isinstance(kind, Raw) and before in kinds and before != kind else None
-
-
-def is_untouched(key: str, value: Any, own: Collection[str], before: type) -> bool:
-    """Whether a key is to be dropped, as a setting of the kind before that was not typed on the command line.
-
-    A key that the new kind has, too, is dropped only at the default of the kind before.
-
-    Args:
-      key: of the section.
-      value: as in the config file, or as typed.
-      own: the keys of the new kind.
-      before: the class of the kind before.
-    """
-    defaults = {field.name: getattr(before(), field.name) for field in dataclasses.fields(before)}
-    return key in defaults and not isinstance(value, Raw) and (key not in own or to_tree(value) == to_tree(defaults[key]))
+def is_changed(kind: Any, kinds: Kinds) -> bool:
+    """Whether a section's kind was changed on the command line."""
+    return isinstance(kind, Raw) and (kind.before or kinds.default) not in (None, str(kind))
 
 
 def fields_named(name: str, kinds: Kinds) -> dict[str, Any]:

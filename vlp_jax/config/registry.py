@@ -30,6 +30,11 @@ class Kinds(Mapping[str, type]):
     def __len__(self) -> int:
         return len(self.places)
 
+    @property
+    def choices(self) -> str:
+        """What a config may give as kind, for messages."""
+        return f"one of {', '.join(self.places)}" if self.places else "a class of your own, module:Class"
+
     def name_of(self, declaration: type) -> str:
         """The kind of a class; "module:Class" for one that is not in the table."""
         place = f"{declaration.__module__}:{declaration.__qualname__}"

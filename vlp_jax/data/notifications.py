@@ -1,21 +1,18 @@
 """Lines on stderr about data that can be used but deserve a warning."""
 
 import contextlib
-import multiprocessing
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 
-from vlp_jax.printing import safe_print as print
+from vlp_jax.reporting import remark
 
 LISTED = 6  # kinds that one line names
 PATIENCE = 5.0  # seconds before the first line about a slow operation
 
 
 def notice(text: str) -> None:
-    """Prints one line on stderr. Worker processes print nothing, so that the line appears once."""
-    if multiprocessing.parent_process() is None:
-        print(" ".join(text.split()), file=sys.stderr, flush=True)
+    """One warning in one line. Worker processes print nothing, so that the line appears once."""
+    remark(" ".join(text.split()))
 
 
 def listed(counts: Mapping[str, int]) -> str:

@@ -3,26 +3,25 @@
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
 from vlp_jax.config import to_tree
-from vlp_jax.config.fields import between
-from vlp_jax.config.section import Section
 from vlp_jax.data.config import DataConfig
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.target_kinds import ClassesConfig
 from vlp_jax.distributed.exchange import broadcast_from_primary, wait_on_cpu
 from vlp_jax.errors import CheckpointError, ConfigError
-from vlp_jax.printing import safe_print as print
+from vlp_jax.reporting import report
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.training.build import Run, build_module
 from vlp_jax.training.checkpoints.format import checkpoint_folder, describe, flat, read_metadata, unflat
 from vlp_jax.training.checkpoints.read_errors import read_together
 from vlp_jax.training.optimizer import match_rules
+from vlp_jax.training.pretrained import PretrainedConfig
 from vlp_jax.training.resize_parameters import Shapes, as_here, change_of, depths, shapes_as_here
 from vlp_jax.training.restore import find_step, restore_config, restore_variables
 from vlp_jax.training.state import TrainState, running_statistics
@@ -32,30 +31,6 @@ if TYPE_CHECKING:
 
 MODEL = "^model/"
 GROUPS = 8  # most groups of parameters that a line names
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PretrainedConfig(Section):
-    """Parameters that a new run takes from another run; a resumed run ignores it.
-
-    Either workdir or stage is set. Layers may be scanned in one run and not in the other. Position
-    embeddings of patches are resampled for another image size. Of those of text, the first are
-    taken where texts are shorter here; where they are longer, freshly initialised ones are
-    appended. A stack has as many layers here as there, or patterns select as many
-    (`/layer_[0-5]/`).
-    """
-
-    workdir: str | None = None  # of the other run
-    stage: str | None = None  # an earlier stage of the same training (see configs/staged.py)
-    step: int | None = between(None, 1)  # None: its latest checkpoint
-    ema: bool | None = None  # take the EMA parameters; None: where the run has them
-    # Regexes of the parameters taken, by their names here, where both runs have them. Empty: all of the model, and those of an
-    # objective with the same name, kind and shapes in both (a scale, a bias, a head for the same target).
-    parameters: tuple[str, ...] = ()
-
-    def validate(self, where: str, experiment: Any) -> Iterator[str]:
-        if (self.workdir is None) == (self.stage is None):
-            yield f"{where}: set either workdir, the folder of a run, or stage, an earlier stage"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,11 +234,11 @@ def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -
         collections |= {path: jax.device_put(beside[path], collections[path].sharding) for path in origin.collections}
         new = f"; new ones that it lacks: {len(origin.left)}, such as {origin.left[0]}" if origin.left else ""
         new += f"; not taken from there: {grouped(origin.unused)}" if origin.unused else ""
-        print(f"pretrained.{origin.name}: {len(origin.parameters)} of {len(params)} parameters from {origin.folder}, step "
-              f"{origin.step}{new}{''.join(f'; {change}' for change in origin.changes)}", flush=True)
+        report(f"pretrained.{origin.name}: {len(origin.parameters)} of {len(params)} parameters from {origin.folder}, step "
+               f"{origin.step}{new}{''.join(f'; {change}' for change in origin.changes)}")
     initial = [path for path in params if not any(path in origin.parameters for origin in origins)]
     if origins and initial:
-        print(f"not pretrained, as initialised by the seed: {grouped(initial)}", flush=True)
+        report(f"not pretrained, as initialised by the seed: {grouped(initial)}")
     params = unflat(params, state.params)
     collections = unflat(collections, state.collections)
     ema = statistics = None

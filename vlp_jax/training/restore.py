@@ -1,13 +1,13 @@
 """The config and variables of a trained run, restored from one of its checkpoints."""
 
 import os
-import sys
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from vlp_jax.config import to_config
 from vlp_jax.errors import CheckpointError
 from vlp_jax.objectives.pretraining_module import PretrainingModule
-from vlp_jax.printing import safe_print as print
+from vlp_jax.reporting import warn
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import replicated
 from vlp_jax.training.build import example_batch
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def find_step(folder: str, step: int | None) -> int:
-    """`step`, or the newest where it is None. Prints a line on stderr where a later checkpoint is gone.
+    """`step`, or the newest where it is None. A warning is given where a later checkpoint is gone.
 
     Raises:
       CheckpointError: there is no such checkpoint.
@@ -40,22 +40,27 @@ def find_step(folder: str, step: int | None) -> int:
         raise CheckpointError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
     lost = lost_checkpoint(checkpoints, steps[-1]) if step is None else None
     if lost:
-        print(f"warning: {lost}", file=sys.stderr, flush=True)
+        warn(lost)
     return steps[-1] if step is None else step
 
 
-def restore_config(folder: str, step: int | None = None, together: bool = False) -> "Experiment":
+def restore_config(folder: str, step: int | None = None, together: bool = False,
+                   allowed: Collection[str] | None = ()) -> "Experiment":
     """The config that a checkpoint was trained with.
 
     Args:
       folder: the workdir of the run.
       step: step of the checkpoint. Default: the newest.
       together: as in `read_metadata`.
+      allowed: modules outside of this package that may be imported for classes that the config
+        names; classes of modules that are imported already are always taken.
     Raises:
       CheckpointError: as `find_step`.
+      ConfigError: the config names a class of another module.
     """
     checkpoints, step = checkpoint_folder(folder), find_step(folder, step)
-    return to_config(read_metadata(checkpoints, step, together)["config"], place=os.path.join(checkpoints, str(step)))
+    tree = read_metadata(checkpoints, step, together)["config"]
+    return to_config(tree, place=os.path.join(checkpoints, str(step)), allowed=allowed)
 
 
 def restore_variables(folder: str, step: int, ema: bool | None, module: PretrainingModule, config: "Experiment",

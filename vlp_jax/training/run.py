@@ -9,7 +9,7 @@ from vlp_jax.config import to_tree
 from vlp_jax.data.cores import available_cores
 from vlp_jax.distributed.exchange import broadcast_from_primary, check_all_agree
 from vlp_jax.models.presets import derived_sizes
-from vlp_jax.printing import safe_print as print
+from vlp_jax.reporting import report, warn
 from vlp_jax.training.build import Run, build_run
 from vlp_jax.training.checkpoints.format import checkpoint_folder, finished_steps
 from vlp_jax.training.checkpoints.lock import locked
@@ -56,17 +56,17 @@ def train_alone(run: Run, workdir: str, changes: list[str]) -> Outcome:
     if not changes:
         claim_workdir(workdir, config)
     for change in changes:
-        print(f"config changed: {change}", flush=True)
+        report(f"config changed: {change}")
     if len(run.mixture) < config.data.batch_size:
-        print(f"warning: {run.mixture.describe()}: {len(run.mixture)} examples an epoch are less than one batch of "
-              f"{config.data.batch_size}; every batch continues into the next epoch", flush=True)
+        warn(f"{run.mixture.describe()}: {len(run.mixture)} examples an epoch are less than one batch of {config.data.batch_size}; "
+             "every batch continues into the next epoch")
     if (cores := available_cores()) < run.workers:
-        print(f"warning: data.workers={run.workers} processes decode on {cores} core{'s' * (cores > 1)} and take turns; fewer are "
-              "faster, or none to let this machine choose (data.workers=none)", flush=True)
+        warn(f"data.workers={run.workers} processes decode on {cores} core{'s' * (cores > 1)} and take turns; fewer are faster, or "
+             "none to let this machine choose (data.workers=none)")
     for line in derived_sizes(config.model):
-        print(line, flush=True)
+        report(line)
     for setting in passed_over(config):
-        print(f"warning: {setting}", flush=True)
+        warn(setting)
     with StopSignal() as stop, Watchdog(config.watchdog, workdir, jax.process_index()) as watchdog:
         try:
             trainer = Trainer(run, workdir, stop, watchdog)

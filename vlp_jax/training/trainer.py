@@ -19,18 +19,23 @@ from vlp_jax.data.notifications import message_while_waiting
 from vlp_jax.distributed.exchange import broadcast_from_primary, is_primary_process, several_hosts
 from vlp_jax.errors import CheckpointError, TrainingError
 from vlp_jax.evaluators.suite import EvaluationInterrupted
-from vlp_jax.printing import safe_print as print
+from vlp_jax.reporting import detail, report
 from vlp_jax.training.build import Run
 from vlp_jax.training.checkpoints.manager import Checkpoints
 from vlp_jax.training.checkpoints.save_schedule import SaveSchedule
 from vlp_jax.training.guard import check_skips, skips_updates
 from vlp_jax.training.hooks.clock import Clock, LastUpdate
+from vlp_jax.training.hooks.compilations import WatchedStep
 from vlp_jax.training.hooks.data_wait import DataWait
+from vlp_jax.training.hooks.goodput import Goodput
+from vlp_jax.training.hooks.hook import Hook, Update
 from vlp_jax.training.hooks.input_counts import InputCounts
-from vlp_jax.training.hooks.metric_writers import MetricsFile, NullWriter, Progress, TensorBoard, read_rows, write_texts
-from vlp_jax.training.hooks.throughput import UTILISATION, Throughput
+from vlp_jax.training.hooks.metric_writers import read_rows
+from vlp_jax.training.hooks.profiler import ProfilerWindow
+from vlp_jax.training.hooks.throughput import Throughput
 from vlp_jax.training.hooks.watchdog import Watchdog
 from vlp_jax.training.initialize_from import find_origins, initialize_state
+from vlp_jax.training.recorder import Recorder
 from vlp_jax.training.signals import StopSignal
 from vlp_jax.training.state import fingerprint
 
@@ -64,28 +69,24 @@ class Trainer:
     """One process's part of a run: the state, the open files and the training loop."""
 
     def __init__(self, run: Run, workdir: str, stop: StopSignal, watchdog: Watchdog):
-        self.run, self.workdir, self.stop, self.watchdog = run, workdir, stop, watchdog
-        self.config = run.config
+        self.run, self.config, self.workdir, self.stop, self.watchdog = run, run.config, workdir, stop, watchdog
         self.checkpoints = Checkpoints(workdir, self.config.checkpoint, self.config.hosts)
         stored = self.restore_or_start()
-        self.clock = Clock(stored["clock"]["wall_seconds"], stored["clock"]["cpu_seconds"])
-        names = [part.name for part in run.mixture.parts]
-        self.counts = InputCounts(self.config.data.max_bad_fraction, names, stored["input_counts"])
         self.targets = run.targets(stored.get("targets"))  # old checkpoints have no targets
         self.evaluation = run.evaluation(stored["class_descriptions"], self.targets)
-        path = os.path.join(workdir, "metrics.jsonl")
-        self.rows = MetricsFile(path, keep_up_to=self.step) if is_primary_process() else NullWriter()
-        self.checkpoints.ranked = self.ranked_before()
-        self.tensorboard = TensorBoard(workdir, self.step) if is_primary_process() else NullWriter()
-        self.progress = Progress(run.steps)
+        self.recorder = Recorder(run, workdir, self.step)
+        self.checkpoints.ranked = self.recorder.values_by_step(self.best_metric)
         self.first_position = stored["position"]
         self.batches = run.batches(self.first_position, self.targets)
-        self.metrics = {key: value for row in self.rows.rows for key, value in row.items()}  # the newest value of each
-        self.metrics.pop(UTILISATION, None)  # it may be of other devices
         self.owed: list[str] = []  # evaluators that were due after the newest update and did not run because of a stop
         self.saves = SaveSchedule(self.config.checkpoint, run.steps)
+        self.train_step, self.goodput = WatchedStep(run.train_step), Goodput()
+        self.clock = Clock(stored["clock"]["wall_seconds"], stored["clock"]["cpu_seconds"])
         self.last_update, self.data_wait = LastUpdate(), DataWait(self.config.data, run.workers)
-        self.speed = Throughput(self.config, run.mesh, workdir, run.train_step, self.progress.message)
+        names = [part.name for part in run.mixture.parts]
+        self.counts = InputCounts(self.config.data.max_bad_fraction, names, stored["input_counts"])
+        self.hooks: list[Hook] = [ProfilerWindow(self.config.profile, workdir), self.last_update, self.clock, self.goodput,
+                                  self.counts, self.train_step, Throughput(self.config, run.mesh), self.data_wait, watchdog]
 
     def restore_or_start(self) -> dict[str, Any]:
         """Sets `state` and `step`; returns the metadata of the checkpoint, or those of a fresh start."""
@@ -94,13 +95,13 @@ class Trainer:
             origins = find_origins(self.run, self.workdir)
             self.step, self.state = 0, initialize_state(self.run.initial_state(), origins, self.run.layout)
             if is_primary_process() and read_rows(os.path.join(self.workdir, "metrics.jsonl")):
-                print("the run before had not finished a checkpoint: starting again from step 0", flush=True)
+                report("the run before had not finished a checkpoint: starting again from step 0")
             return {"clock": {"wall_seconds": 0.0, "cpu_seconds": 0.0}, "input_counts": None, "position": 0,
                     "class_descriptions": None}
         check_same_input(restored.metadata["input_fingerprint"], self.run.input_fingerprint(),
                          f"{self.checkpoints.folder}/{restored.step}")
         self.step, self.state = restored.step, restored.state
-        print(f"resumed from step {self.step}", flush=True)
+        report(f"resumed from step {self.step}")
         return restored.metadata
 
     def train(self) -> Outcome:
@@ -108,45 +109,53 @@ class Trainer:
 
         The row of an update is written one step later, so that the host never waits for the device.
         """
-        held = None
+        unwritten = None
         self.make_up_for_evaluation()
         self.watchdog.step = self.step
         self.watchdog.expect(f"step {self.step + 1}, its compilation included,")
         self.clock.begin_lap()
-        while self.step < self.run.steps:
-            start = time.monotonic()
-            batch = self.next_batch()
-            waited, compiled = self.last_update.idle(start, time.monotonic()), self.speed.compile_seconds
-            self.speed.goodput.spent("data_wait", waited)
-            self.state, metrics = self.speed.update(self.step + 1, self.state, self.run.to_device(batch))
-            self.last_update.begin(metrics)
-            self.clock.count_step(waited, self.speed.compile_seconds - compiled)
-            self.step += 1
-            self.stop.updated = True
-            for message in self.counts.observe(batch):
-                self.progress.message(message)
-            if held is not None:
-                self.write(*held)
-            held = (self.step, metrics)
-            stopping = self.stop.asks()
+        stopping = False
+        while self.step < self.run.steps and not stopping:
+            metrics = self.update()
+            if unwritten is not None:
+                self.write(*unwritten)
+            unwritten, stopping = (self.step, metrics), self.stop.asks()
             evaluators = self.evaluation.due(self.step, self.run.steps)
             if stopping or evaluators or self.saves.due(self.step):
                 self.write_row(self.step, self.checked(self.step, metrics))
                 self.save(finish=bool(evaluators) and not stopping)
-                stopping = self.evaluate_saved(evaluators, stopping)
-                held = None
+                stopping, unwritten = self.evaluate_saved(evaluators, stopping), None
                 self.clock.begin_lap()
             self.checkpoints.check()
-            self.watchdog.step_done(self.step)
-            if stopping:
-                break
+            for hook in self.hooks:
+                hook.done(self.step)
+        self.finish_saves()
+        return self.outcome()
+
+    def update(self) -> dict[str, jax.Array]:
+        """Starts the next update; returns its metrics, which the devices may still compute."""
+        start, compiled = time.monotonic(), self.train_step.compile_seconds
+        batch = self.next_batch()
+        waited = self.last_update.idle(start, time.monotonic())
+        for hook in self.hooks:
+            hook.before(self.step + 1)
+        with jax.profiler.StepTraceAnnotation("train", step_num=self.step + 1):
+            self.state, metrics = self.train_step(self.state, self.run.to_device(batch))
+        self.step += 1
+        self.stop.updated = True
+        update = Update(self.step, batch, metrics, waited, self.train_step.compile_seconds - compiled)
+        for hook in self.hooks:
+            hook.after(update)
+        return metrics
+
+    def finish_saves(self) -> None:
+        """Waits for the last checkpoint, and checks the whole input where the run has ended."""
         self.watchdog.expect(f"the end of the save after step {self.step}")
-        with self.speed.goodput.spent_on("checkpoint_stall"):
+        with self.goodput.spent_on("checkpoint_stall"):
             self.checkpoints.finish()
             self.checkpoints.prune()
         if self.step >= self.run.steps:
             self.counts.check()  # without the grace period, which may cover all of a short run
-        return self.outcome()
 
     def next_batch(self) -> dict[str, np.ndarray]:
         """The next batch. A message names the source while the first batch of a session is awaited."""
@@ -162,12 +171,12 @@ class Trainer:
 
         Texts go to files.
         """
-        with self.speed.goodput.spent_on("evaluation"):
+        start = time.monotonic()
+        with self.goodput.spent_on("evaluation"):
             results = self.evaluation.run(evaluators, self.run.evaluated_variables(self.state), self.between_batches)
+        detail(f"evaluated {', '.join(evaluators)} after step {self.step} in {time.monotonic() - start:.1f} s")
         texts = {name: value for name, value in results.items() if isinstance(value, str)}
-        if is_primary_process():
-            write_texts(self.workdir, self.step, texts)
-        self.tensorboard.write_texts(self.step, texts)
+        self.recorder.write_texts(self.step, texts)
         return {name: value for name, value in results.items() if name not in texts}
 
     def between_batches(self) -> None:
@@ -197,9 +206,7 @@ class Trainer:
         """Adds metrics measured after the newest update to its row, and ranks its checkpoint."""
         if not measured:
             return
-        self.rows.amend(measured)
-        self.tensorboard.write({"step": self.step, **measured})
-        self.metrics |= measured
+        self.recorder.amend(self.step, measured)
         value = measured.get(self.best_metric) if self.best_metric else None
         if value is not None:
             self.checkpoints.ranked[self.step] = value
@@ -211,8 +218,7 @@ class Trainer:
 
         A stop signal or the end of the process may have prevented them.
         """
-        row = next((row for row in self.rows.rows[-1:] if row["step"] == self.step), None)
-        due = self.evaluation.due(self.step, self.run.steps)
+        row, due = self.recorder.newest_row(self.step), self.evaluation.due(self.step, self.run.steps)
         names = broadcast_from_primary("evaluators", lambda: self.evaluation.missing(due, row) if row else [])
         measured = self.evaluate(names) if names else {}
         self.owed = self.evaluation.missing(names, measured)
@@ -248,47 +254,34 @@ class Trainer:
         return values
 
     def write_row(self, step: int, measured: dict[str, float]) -> None:
-        """Writes the row of an update to metrics.jsonl, TensorBoard and the terminal."""
+        """Writes the row of an update, with what the hooks measured."""
         self.counts.gather()
         self.saves.agree()
-        lap = self.clock.lap(self.config.data.batch_size, self.step - step)
-        row = {"step": step, **measured, **{f"train/{key}": value for key, value in lap.items()}, **self.speed.row(lap),
-               "train/epoch": step * self.config.data.batch_size / len(self.run.mixture), **self.counts.row(),
-               **self.clock.to_json()}
-        self.rows.write(row)
-        self.tensorboard.write(row)
-        self.metrics |= row
-        for message in self.data_wait.news(lap["data_wait_fraction"]):
-            self.progress.message(message)
-        left = self.clock.seconds_left(lap, self.run.steps - step, self.config.data.batch_size)
-        self.progress.update(step, row["train/loss"], lap["examples_per_second"], left, row.get(UTILISATION))
+        batch_size = self.config.data.batch_size
+        lap = self.clock.lap(batch_size, self.step - step)
+        row = {"step": step, **measured, "train/epoch": step * batch_size / len(self.run.mixture)}
+        for hook in self.hooks:
+            row |= hook.row(lap)
+        self.recorder.write(row, self.clock.seconds_left(lap, self.run.steps - step, batch_size))
 
     @property
     def best_metric(self) -> str | None:
         """The metric that ranks checkpoints; None where no checkpoint is kept by it."""
         return self.config.checkpoint.best_metric if self.config.checkpoint.keep_best else None
 
-    def ranked_before(self) -> dict[int, float]:
-        """{step: value of the metric that ranks checkpoints} from the rows of earlier sessions.
-
-        It is the same in all processes.
-        """
-        rows = [(row["step"], row.get(self.best_metric)) for row in self.rows.rows if self.best_metric]
-        found = [(step, value) for step, value in rows if isinstance(value, int | float)]
-        return dict(broadcast_from_primary("ranked checkpoints", lambda: found)) if self.best_metric else {}
-
     def save(self, finish: bool) -> None:
         """Starts a save; with `finish`, waits until it is finished."""
         self.watchdog.expect(f"saving after step {self.step}")
-        with self.speed.goodput.spent_on("checkpoint_stall"):
+        with self.goodput.spent_on("checkpoint_stall"):
             self.begin_save()
             if finish:
                 self.checkpoints.finish()
+        detail(f"saved the checkpoint of step {self.step}" if finish else f"saving the checkpoint of step {self.step}")
         for message in self.counts.news():
-            self.progress.message(message)
+            report(message)
 
     def begin_save(self) -> None:
-        self.rows.sync()  # the rows of its updates are on disk before a checkpoint is
+        self.recorder.sync()  # the rows of its updates are on disk before a checkpoint is
         metadata = {"position": self.batches.position, "input_fingerprint": self.run.input_fingerprint(),
                     "clock": self.clock.to_json(), "input_counts": self.counts.to_json(), "config": to_tree(self.config),
                     "preprocessor": self.run.preprocessor.to_json(), "class_descriptions": self.evaluation.descriptions,
@@ -302,17 +295,16 @@ class Trainer:
         self.batches.close()
         leaves = jax.tree.leaves(self.state.params)
         return Outcome(self.step, self.run.steps, self.clock.wall_seconds(), self.clock.cpu_seconds(),
-                       self.metrics | self.speed.goodput.fractions(), sum(leaf.size for leaf in leaves),
+                       self.recorder.metrics | self.goodput.fractions(), sum(leaf.size for leaf in leaves),
                        f"{fingerprint(self.state.params):08x}", 0 if finished else self.stop.exit_status)
 
     def __enter__(self) -> "Trainer":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.speed.close()
-        self.last_update.close()
-        self.rows.close()
-        self.tensorboard.close()
+        for hook in self.hooks:
+            hook.close()
+        self.recorder.close()
         if error is not None and several_hosts():
             return  # other processes may be gone, so wait for nothing
         self.batches.close()

@@ -4,6 +4,7 @@ import collections
 import colorsys
 import dataclasses
 import pathlib
+import re
 import runpy
 
 import numpy as np
@@ -15,7 +16,8 @@ from vlp_jax.data.images.config import AugmentationConfig
 from vlp_jax.data.images.decoding import decode
 from vlp_jax.data.images.preprocessing import ImagesConfig, evaluation_pixels
 from vlp_jax.data.images.randaugment import RandAugmentConfig
-from vlp_jax.errors import ConfigError
+from vlp_jax.data.images.transform import ImageTransformConfig
+from vlp_jax.errors import ConfigError, DataError
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
 SIZE = 32
@@ -46,10 +48,20 @@ def trained(image, seed=0, size=SIZE, resize="squash", behind=(255, 255, 255), *
     return training_pixels(image, size, spec, AugmentationConfig(**options), np.random.default_rng(seed))[0]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Negative(ImageTransformConfig):
+    """The negative of an image, or pixels of another type."""
+
+    dtype: str = "uint8"
+
+    def apply(self, pixels, rng):
+        return (255 - pixels).astype(self.dtype)
+
+
 OPTIONS = {
     "rotation": 30.0, "area": (0.3, 0.5), "scale": (0.5, 0.8), "aspect": 0.5, "shift": 0.3, "flip": 1.0, "background": "random",
     "randaugment": RandAugmentConfig(operations=3), "brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.3,
-    "grayscale": 1.0, "blur": 1.0, "erase": 1.0,
+    "grayscale": 1.0, "blur": 1.0, "erase": 1.0, "transforms": {"negative": Negative()},
 }
 
 
@@ -65,6 +77,18 @@ def test_every_option_changes_the_pixels_and_keeps_their_shape_and_dtype(option,
     plain, changed = trained(image, resize=resize), trained(image, resize=resize, **{option: OPTIONS[option]})
     assert (changed != plain).any()
     assert (changed.shape, changed.dtype) == ((SIZE, SIZE, 3), np.uint8)
+
+
+def test_transforms_come_last_in_the_order_of_their_entries():
+    image = noise(channels=3)
+    once, twice = (trained(image, transforms=dict.fromkeys(names, Negative())) for names in ("a", "ab"))
+    np.testing.assert_array_equal(255 - once, twice)
+    np.testing.assert_array_equal(twice, trained(image))
+
+
+def test_a_transform_that_returns_something_else_is_named():
+    with pytest.raises(DataError, match=re.escape("data.augmentation.transforms.mine: returned float32 (32, 32, 3), expected uint8")):
+        trained(noise(channels=3), transforms={"mine": Negative(dtype="float32")})
 
 
 @pytest.mark.parametrize("shape", [(40, 70), (70, 40)])

@@ -16,7 +16,7 @@ def a_slow_disk(seconds):
 
 def test_a_step_that_hangs_leaves_the_stacks_of_all_threads_with_its_number(tmp_path, capfd):
     with Watchdog(WatchdogConfig(seconds=0.2), str(tmp_path), host=3) as watchdog:
-        watchdog.step_done(41)
+        watchdog.done(41)
         a_slow_disk(1.0)
     written = (tmp_path / "hang_step_42_host_3.txt").read_text()
     for text in (written, capfd.readouterr().err):
@@ -34,7 +34,7 @@ def test_the_start_is_watched_like_all_that_comes_after_it(tmp_path):
 def test_signs_of_life_keep_it_quiet(tmp_path, capfd):
     with Watchdog(WatchdogConfig(seconds=2.0), str(tmp_path)) as watchdog:
         for step in range(50):
-            watchdog.step_done(step)
+            watchdog.done(step)
             watchdog.expect("a batch")
             a_slow_disk(0.05)
     assert not list(tmp_path.iterdir()) and not capfd.readouterr().err
@@ -42,7 +42,7 @@ def test_signs_of_life_keep_it_quiet(tmp_path, capfd):
 
 def test_without_a_limit_there_is_no_watchdog(tmp_path):
     with Watchdog(WatchdogConfig(seconds=None), str(tmp_path)) as watchdog:
-        watchdog.step_done(1)
+        watchdog.done(1)
         assert not watchdog.thread.is_alive()
 
 

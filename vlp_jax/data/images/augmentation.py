@@ -13,6 +13,7 @@ from vlp_jax.data.images.cropping import crop_and_resize, inside, random_box
 from vlp_jax.data.images.decoding import decode
 from vlp_jax.data.images.preprocessing import ImagesConfig, composite, content_box, without_transparency
 from vlp_jax.data.images.randaugment import randaugment
+from vlp_jax.data.images.transform import transformed
 from vlp_jax.errors import ConfigError
 
 
@@ -103,7 +104,7 @@ def change(image: Image.Image | np.ndarray, flipped: bool, spec: ImagesConfig, a
     pixels = image if isinstance(image, np.ndarray) else np.array(image)
     if augmentation.erase and rng.random() < augmentation.erase:
         erase(pixels, spec, augmentation, rng)
-    return pixels
+    return transformed(pixels, augmentation.transforms, rng)
 
 
 def as_picture(image: Image.Image | np.ndarray) -> Image.Image:

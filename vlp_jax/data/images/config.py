@@ -7,6 +7,7 @@ from typing import Literal
 from vlp_jax.config.fields import between, section
 from vlp_jax.config.section import Section
 from vlp_jax.data.images.randaugment import RandAugmentConfig
+from vlp_jax.data.images.transform import ImageTransformConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,3 +37,4 @@ class AugmentationConfig(Section):
     erase_area: tuple[float, float] = (0.02, 0.25)  # of that rectangle, as a fraction of the image's
     erase_ratio: tuple[float, float] = (math.exp(-1), math.e)  # its height/width, drawn uniformly in its logarithm
     erase_fill: Literal["colour", "noise", "mean"] = "colour"  # one random colour, one per pixel, or images.mean
+    transforms: dict[str, ImageTransformConfig] = section(dict)  # of your own, by name and in order, after all others

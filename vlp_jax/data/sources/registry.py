@@ -1,10 +1,13 @@
 """Sources by their spec: `open_source("webdataset:/data/{000000..000331}.tar")`.
 
-A kind is a function `open(rest) -> Source` in `KINDS`. Its module is imported on first use.
+A kind is a function `open(rest) -> Source` in `KINDS`. Its module is imported on first use. A
+function of your own is named by its module: `open_source("my_package.my_module:open_mine:REST")`.
 """
 
 import difflib
 import importlib
+import importlib.util
+from collections.abc import Callable
 
 from vlp_jax.data.samples import Sample, SampleError, Source
 from vlp_jax.errors import DataError
@@ -52,11 +55,50 @@ def open_source(spec: str) -> Source:
       DataError: for an unknown kind, for files that are missing or damaged, and for a pattern that
         matches nothing.
     """
+    opener, rest = opener_of(spec)
+    return opener(rest)
+
+
+def opener_of(spec: str) -> tuple[Callable[[str], Source], str]:
+    """The function that opens a source, and the part of the spec that it takes.
+
+    Raises:
+      DataError: for an unknown kind.
+    """
     kind, colon, rest = spec.partition(":")
     if not colon or not rest:
         raise DataError(f"{spec!r} is not a source; write KIND:PATTERN, with a kind of {', '.join(KINDS)}")
-    if kind not in KINDS:
-        nearest = difflib.get_close_matches(kind, KINDS, n=1, cutoff=0.0)[0]
-        raise DataError(f"{spec}: unknown kind {kind!r} (did you mean {nearest!r}?); kinds: {', '.join(KINDS)}")
-    module, function = KINDS[kind].split(":")
-    return getattr(importlib.import_module(module), function)(rest)
+    if kind in KINDS:
+        module, function = KINDS[kind].split(":")
+        return getattr(importlib.import_module(module), function), rest
+    name, colon, inner = rest.partition(":")
+    if colon and name.isidentifier() and is_module(kind):
+        return outside_function(spec, kind, name), inner
+    nearest = difflib.get_close_matches(kind, KINDS, n=1, cutoff=0.0)[0]
+    raise DataError(f"{spec}: unknown kind {kind!r} (did you mean {nearest!r}?); kinds: {', '.join(KINDS)}; a function of your own "
+                    "is my_package.my_module:open_mine:REST")
+
+
+def is_module(name: str) -> bool:
+    """Whether a dotted name is a module that can be imported; packages around it are imported for that."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        return False
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def outside_function(spec: str, module: str, name: str) -> Callable[[str], Source]:
+    """A function of the user's own code.
+
+    Raises:
+      DataError: the module cannot be imported or has no such function.
+    """
+    try:
+        function = getattr(importlib.import_module(module), name, None)
+    except Exception as error:  # of the user's own code
+        raise DataError(f"{spec}: importing {module} failed: {type(error).__name__}: {error}") from error
+    if not callable(function):
+        raise DataError(f"{spec}: {module} has no function {name!r}")
+    return function

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from vlp_jax.distributed.exchange import broadcast_from_primary
 from vlp_jax.errors import ConfigError, WorkdirBusy
-from vlp_jax.printing import safe_print as print
+from vlp_jax.reporting import warn
 
 
 @contextlib.contextmanager
@@ -43,7 +43,7 @@ def take(workdir: str, held: contextlib.ExitStack) -> None:
         raise WorkdirBusy(f"--workdir: {workdir} is in use by {file.read().strip() or 'another process'}, and two runs would "
                           "delete each other's checkpoints: wait for its end, stop it, or use another workdir") from error
     except OSError as error:
-        print(f"{path}: this file system has no locks ({error.strerror}): take care that no other run trains there", flush=True)
+        warn(f"{path}: this file system has no locks ({error.strerror}): take care that no other run trains there")
         return
     try:
         file.truncate(0)

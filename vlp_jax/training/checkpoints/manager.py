@@ -17,7 +17,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from vlp_jax.distributed.exchange import broadcast_from_primary, is_primary_process, several_hosts
 from vlp_jax.distributed.processes import HostsConfig
 from vlp_jax.errors import CheckpointError, HostError, StorageError, TrainingError, UserError
-from vlp_jax.printing import safe_print as print
+from vlp_jax.reporting import report, warn
 from vlp_jax.training.checkpoints.checksums import with_checksum
 from vlp_jax.training.checkpoints.format import (
     Restored,
@@ -120,7 +120,7 @@ class Checkpoints:
             try:
                 restored = restore_state(self.folder, step, shapes, shardings)
             except DamagedCheckpoint as error:
-                print(f"checkpoint {step} is damaged ({error})", flush=True)
+                warn(f"checkpoint {step} is damaged ({error})")
                 damaged.append(step)
                 continue
             self.set_aside(damaged)
@@ -140,11 +140,11 @@ class Checkpoints:
         """
         strays = stray_names(self.folder) if is_primary_process() else []
         if strays:
-            print(f"{self.folder}: ignored what is no checkpoint: {', '.join(map(repr, strays[:5]))}"
-                  f"{f' and {len(strays) - 5} more' if len(strays) > 5 else ''}", flush=True)
+            warn(f"{self.folder}: ignored what is no checkpoint: {', '.join(map(repr, strays[:5]))}"
+                 f"{f' and {len(strays) - 5} more' if len(strays) > 5 else ''}")
         lost = lost_checkpoint(self.folder, steps[0] if steps else None) if is_primary_process() else None
         if lost:
-            print(f"warning: {lost}: was it deleted, or is its storage not mounted? The run continues from there", flush=True)
+            warn(f"{lost}: was it deleted, or is its storage not mounted? The run continues from there")
 
     def check_fresh(self) -> None:
         """Checks that no earlier run in this workdir had a checkpoint.
@@ -171,7 +171,7 @@ class Checkpoints:
         targets = broadcast_from_primary("damaged checkpoints", lambda: [self.moved(step) for step in steps])
         self.manager.reload()
         for step, target in zip(steps, targets, strict=True):
-            print(f"checkpoint {step} was moved to {target}", flush=True)
+            report(f"checkpoint {step} was moved to {target}")
 
     def moved(self, step: int) -> str:
         """Moves a damaged checkpoint and returns its new path.

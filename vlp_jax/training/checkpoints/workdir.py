@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
 # Keys that may change within a run, as on another machine: they change results only by rounding.
-SPEED_ONLY = ("data.workers", "data.threads", "data.prefetch", "mesh.*", "hosts.*", "watchdog.*", "profile.*",
+SPEED_ONLY = ("data.workers", "data.threads", "data.prefetch", "mesh.*", "hosts.*", "watchdog.*", "profile.*", "writers.*",
               "model.*.rematerialisation", "model.*.saved", "model.*.attention", "objectives.*.implementation",
               "objectives.*.chunk_size")
 FOLDERS, FILES = ("checkpoints", "tensorboard"), ("config.json", "metrics.jsonl", "lock", "newest_checkpoint")
@@ -94,7 +94,7 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], ignored: Sequen
 def completed(tree: dict) -> dict:
     """A stored config with the defaults of keys added later; unchanged where it is no longer valid."""
     try:
-        return json.loads(json.dumps(to_tree(to_config(tree))))
+        return json.loads(json.dumps(to_tree(to_config(tree, allowed=()))))
     except ConfigError:
         return tree
 

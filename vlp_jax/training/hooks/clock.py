@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import psutil
 
+from vlp_jax.training.hooks.hook import Hook, Update
+
 
 def wall_seconds() -> float:
     """Seconds since this process was started, imports included."""
@@ -24,7 +26,7 @@ def cpu_seconds() -> float:
 
 
 @dataclasses.dataclass
-class Clock:
+class Clock(Hook):
     """Seconds used by earlier sessions (from the checkpoint) plus those of this process.
 
     A lap measures throughput between two rows.
@@ -52,6 +54,14 @@ class Clock:
         in_flight: number of steps that are already running.
         """
         self.lap_start, self.lap_steps, self.lap_waited, self.lap_compiled = time.monotonic(), in_flight, 0.0, 0.0
+
+    def after(self, update: Update) -> None:
+        """Counts one more step in this lap."""
+        self.count_step(update.waited, update.compile_seconds)
+
+    def row(self, lap: dict[str, float]) -> dict[str, float]:
+        """Speed since the last row, and wall and CPU time of the run so far."""
+        return {f"train/{key}": value for key, value in lap.items()} | self.to_json()
 
     def count_step(self, waited: float, compiled: float = 0.0) -> None:
         """Counts one more step in this lap.
@@ -91,7 +101,7 @@ class Clock:
         return {"wall_seconds": self.wall_seconds(), "cpu_seconds": self.cpu_seconds()}
 
 
-class LastUpdate:
+class LastUpdate(Hook):
     """The time at which the newest update finished.
 
     A wait for data costs nothing while the devices still compute.
@@ -101,6 +111,10 @@ class LastUpdate:
         self.finished: float | None = float("-inf")
         self.started: queue.SimpleQueue = queue.SimpleQueue()
         threading.Thread(target=self._follow, daemon=True).start()
+
+    def after(self, update: Update) -> None:
+        """Follows an update by its metrics."""
+        self.begin(update.metrics)
 
     def begin(self, outputs: Any) -> None:
         """Follows an update by some of its outputs, which must not be donated."""

@@ -9,13 +9,15 @@ from typing import Any
 
 import jax
 
+from vlp_jax.reporting import detail, warn
 from vlp_jax.sharding.parameter_sharding import path_of
+from vlp_jax.training.hooks.hook import Hook
 
 COMPILED = "/jax/core/compile/backend_compile_duration"  # JAX's event of a compilation, also of one read from the cache
 READ_FROM_CACHE = "/jax/compilation_cache/cache_hits"  # JAX's event of a program read from the cache
 
 
-class WatchedStep:
+class WatchedStep(Hook):
     """A jitted `step(state, batch)` with counts of its compilations.
 
     Attributes:
@@ -24,8 +26,8 @@ class WatchedStep:
       compile_seconds: time of the calls that compiled, tracing included.
     """
 
-    def __init__(self, step: Callable, say: Callable[[str], None]):
-        self.step, self.say = step, say
+    def __init__(self, step: Callable):
+        self.step = step
         self.compilations, self.from_cache, self.compile_seconds = 0, 0, 0.0
         self.shapes: dict[str, str] = {}
 
@@ -38,10 +40,17 @@ class WatchedStep:
             self.count(events, time.monotonic() - start, shapes_of({"state": state, "batch": batch}))
         return result
 
+    def row(self, lap: dict[str, float]) -> dict[str, float]:
+        """The counts so far."""
+        return {"train/compilations": self.compilations, "train/compilations_from_cache": self.from_cache,
+                "train/compile_seconds": self.compile_seconds}
+
     def count(self, events: Counter, seconds: float, shapes: dict[str, str]) -> None:
         """Counts the compilations of one call, with the shapes of its arguments."""
         if self.compilations:
-            self.say(f"warning: the update was compiled again, which took {seconds:.1f} s: {difference(self.shapes, shapes)}")
+            warn(f"the update was compiled again, which took {seconds:.1f} s: {difference(self.shapes, shapes)}")
+        else:
+            detail(f"the update was compiled in {seconds:.1f} s{', from the cache' if events[READ_FROM_CACHE] else ''}")
         self.compilations += events[COMPILED]
         self.from_cache += events[READ_FROM_CACHE]
         self.compile_seconds += seconds

@@ -6,6 +6,8 @@ import psutil
 
 from vlp_jax.data.config import DataConfig
 from vlp_jax.data.cores import available_cores
+from vlp_jax.reporting import report
+from vlp_jax.training.hooks.hook import Hook
 
 BUSY = 0.75  # fraction of the cores' time above which the cores are the bottleneck, not the storage
 HIGH = 0.3  # fraction of time spent waiting that is worth a message
@@ -23,7 +25,7 @@ def cpu_seconds() -> float:
     return total
 
 
-class DataWait:
+class DataWait(Hook):
     """Measures how busy this process and its workers keep the cores.
 
     The measurement starts at the creation or the last `restart`.
@@ -66,6 +68,12 @@ class DataWait:
                     f"{max(1, self.cores - 2)}, or more data.threads where the storage is slow")
         return (f"{idle} of the {cores} is idle, so that the storage is what is waited for; a nearer copy of the data helps, or "
                 f"more samples read at a time (data.threads={self.data.threads} in each of {max(1, self.workers)} processes)")
+
+    def row(self, lap: dict[str, float]) -> dict[str, float]:
+        """Nothing; the cause of a long wait is reported."""
+        for message in self.news(lap["data_wait_fraction"]):
+            report(message)
+        return {}
 
     def news(self, fraction: float) -> list[str]:
         """A line, once, if the run waited for data for a high fraction of two laps in a row.

@@ -5,11 +5,12 @@ import time
 from collections.abc import Iterator
 
 from vlp_jax.training.hooks.clock import wall_seconds
+from vlp_jax.training.hooks.hook import Hook, Update
 
 PHASES = ("start_up", "data_wait", "checkpoint_stall", "evaluation")
 
 
-class Goodput:
+class Goodput(Hook):
     """Seconds of this process by phase. Time in no phase is training.
 
     `start_up` is everything from the start of the process until now, and the compilation of the
@@ -18,6 +19,15 @@ class Goodput:
 
     def __init__(self):
         self.seconds = dict.fromkeys(PHASES, 0.0) | {"start_up": wall_seconds()}
+
+    def after(self, update: Update) -> None:
+        """Counts the wait for data, and compilation as start-up."""
+        self.spent("data_wait", update.waited)
+        self.spent("start_up", update.compile_seconds)
+
+    def row(self, lap: dict[str, float]) -> dict[str, float]:
+        """The fractions so far."""
+        return self.fractions()
 
     def spent(self, phase: str, seconds: float) -> None:
         """Adds seconds to a phase."""

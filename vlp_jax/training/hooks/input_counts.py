@@ -11,6 +11,8 @@ from vlp_jax.data.pipeline import REASONS
 from vlp_jax.data.samples import unpaired
 from vlp_jax.distributed.exchange import exchange, several_hosts
 from vlp_jax.errors import DataError
+from vlp_jax.reporting import report
+from vlp_jax.training.hooks.hook import Hook, Update
 
 GRACE = 1000  # least number of examples for which a fraction is meaningful
 
@@ -41,7 +43,7 @@ class Tally:
                      other.last_bad or self.last_bad, self.parts + other.parts, self.dropped + other.dropped)
 
 
-class InputCounts:
+class InputCounts(Hook):
     """Counts over the consumed batches of a run; they are stored in its checkpoints.
 
     Each process counts its own rows; `total` is over all processes. With several processes `gather`
@@ -56,10 +58,19 @@ class InputCounts:
 
     def __init__(self, max_bad_fraction: float, parts: Sequence[str] = (), stored: dict[str, Any] | None = None):
         self.max_bad_fraction, self.names = max_bad_fraction, tuple(parts)
-        self.before = Tally.from_json(stored) if stored else Tally()  # of earlier sessions, over all processes
+        self.earlier = Tally.from_json(stored) if stored else Tally()  # of earlier sessions, over all processes
         self.here = Tally()  # of this process in this session
-        self.total = self.before
+        self.total = self.earlier
         self.summarised = self.summary()
+
+    def after(self, update: Update) -> None:
+        """Counts a consumed batch, and reports the first of each kind.
+
+        Raises:
+          DataError: as `observe`.
+        """
+        for message in self.observe(update.batch):
+            report(message)
 
     def observe(self, batch: dict[str, np.ndarray]) -> list[str]:
         """Counts a consumed batch.
@@ -70,7 +81,7 @@ class InputCounts:
           DataError: bad samples are more than `max_bad_fraction` of the examples (of GRACE at
             least).
         """
-        known = self.before + self.here
+        known = self.earlier + self.here
         self.here.examples += len(batch["reason"])
         if len(self.names) > 1:
             counts = np.bincount(batch["part"], minlength=len(self.names))
@@ -114,7 +125,7 @@ class InputCounts:
         Raises:
           DataError: too many bad samples; raised on all processes.
         """
-        self.total = self.before
+        self.total = self.earlier
         for told in exchange("counts of the input", self.here.to_json()):
             self.total = self.total + Tally.from_json(told)
         self.check(GRACE)
@@ -148,7 +159,7 @@ class InputCounts:
         before, self.summarised = self.summarised, self.summary()
         return [self.summarised] if self.summarised != before else []
 
-    def row(self) -> dict[str, int]:
+    def row(self, lap: dict[str, float]) -> dict[str, int]:
         """Totals for metrics.jsonl."""
         total = self.total
         return {"train/truncated_captions": total.truncated, "train/bad_examples": total.bad.total(),

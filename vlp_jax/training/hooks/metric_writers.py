@@ -13,7 +13,8 @@ import time
 from typing import Any
 
 from vlp_jax.errors import CheckpointError
-from vlp_jax.printing import printable, safe_print
+from vlp_jax.printing import printable
+from vlp_jax.reporting import finish_live_line, live_line, report, warn
 
 
 class NullWriter:
@@ -51,8 +52,8 @@ class MetricsFile:
         rows, damaged = parsed_rows(path)
         if damaged:
             shutil.copyfile(path, f"{path}.damaged")
-            safe_print(f"{path}: {len(damaged)} damaged rows were left out, the first in line {damaged[0]}; the file as it was is "
-                       f"{path}.damaged", flush=True)
+            warn(f"{path}: {len(damaged)} damaged rows were left out, the first in line {damaged[0]}; the file as it was is "
+                 f"{path}.damaged")
         self.rows = [row for row in rows if row["step"] <= keep_up_to]
         self.rewrite()
 
@@ -184,60 +185,6 @@ def write_texts(workdir: str, step: int, texts: dict[str, str]) -> None:
             raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-class TensorBoard:
-    """Scalars as TensorBoard events under `DIR/tensorboard`; rows after a resumed step replace older ones."""
-
-    def __init__(self, workdir: str, resumed_step: int):
-        self.writer = summary_writer()(os.path.join(workdir, "tensorboard"), purge_step=resumed_step + 1 if resumed_step else None)
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Adds a row.
-
-        Raises:
-          CheckpointError: the disk is full or gone.
-        """
-        try:
-            for name, value in row.items():
-                if isinstance(value, (int, float)) and name != "step":
-                    self.writer.add_scalar(name, value, row["step"])
-        except OSError as error:
-            raise CheckpointError(f"{self.writer.logdir}: cannot be written: {error.strerror}") from error
-
-    def write_texts(self, step: int, texts: dict[str, str]) -> None:
-        """Adds texts with their lines as written.
-
-        Raises:
-          CheckpointError: the disk is full or gone.
-        """
-        try:
-            for name, text in texts.items():
-                self.writer.add_text(name, "".join(f"    {line}\n" for line in text.splitlines()), step)
-        except OSError as error:
-            raise CheckpointError(f"{self.writer.logdir}: cannot be written: {error.strerror}") from error
-
-    def close(self) -> None:
-        """Closes the event file."""
-        with contextlib.suppress(OSError):  # a full disk raises its own error; metrics.jsonl has the numbers too
-            self.writer.close()
-
-
-def summary_writer() -> type:
-    """tensorboardX's SummaryWriter, imported without torch.
-
-    tensorboardX imports torch wherever it is installed, which takes seconds, for a single
-    annotation. With None in `sys.modules` the import system reports a module as missing.
-    """
-    hidden = "torch" not in sys.modules
-    if hidden:
-        sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        from tensorboardX import SummaryWriter
-    finally:
-        if hidden:
-            del sys.modules["torch"]
-    return SummaryWriter
-
-
 class Progress:
     """A live line: step, loss, examples per second, model flops utilisation, time left.
 
@@ -255,15 +202,14 @@ class Progress:
                 f"utilisation {percent(utilisation)}  {format_seconds(seconds_left)} left")
         now = time.monotonic()
         if self.terminal:
-            print(f"\r\x1b[2K{line}", end="", flush=True)
+            live_line(line)
         elif now - self.last_print >= self.pause or step == self.total_steps:
-            print(line, flush=True)
+            report(line)
             self.last_print = now
 
-    def message(self, text: str) -> None:
-        """Prints a line that stays."""
-        text = printable(text)
-        print(f"\r\x1b[2K{text}" if self.terminal else text, flush=True)
+    def close(self) -> None:
+        """Leaves the last line on the terminal, below which others are printed."""
+        finish_live_line()
 
 
 def percent(fraction: float | None) -> str:

@@ -2,12 +2,12 @@
 
 import dataclasses
 import os
-from typing import Any
 
 import jax
 
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Section
+from vlp_jax.training.hooks.hook import Hook, Update
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class ProfileConfig(Section):
     steps: int = between(5, 1)
 
 
-class ProfilerWindow:
+class ProfilerWindow(Hook):
     """Records updates `start` to `start + steps - 1` into DIR/profile; every process records itself.
 
     A run resumed within the window records the rest of it.
@@ -30,15 +30,15 @@ class ProfilerWindow:
         self.recording = False
 
     def before(self, step: int) -> None:
-        """Called before update `step` is started."""
+        """Starts the recording at its first update."""
         if self.first is not None and not self.recording and self.first <= step < self.end:
             jax.profiler.start_trace(self.folder)
             self.recording = True
 
-    def after(self, step: int, results: Any) -> None:
-        """Called with the results of update `step`; waits for those of the last recorded one."""
-        if self.recording and step == self.end - 1:
-            jax.block_until_ready(results)
+    def after(self, update: Update) -> None:
+        """Waits for the last recorded update and ends the recording."""
+        if self.recording and update.step == self.end - 1:
+            jax.block_until_ready(update.metrics)
             self.close()
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from vlp_jax.config.section import Section
 from vlp_jax.distributed.heartbeat import leave_together
 from vlp_jax.errors import PASSING
 from vlp_jax.printing import safe_print as print
+from vlp_jax.training.hooks.hook import Hook
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class WatchdogConfig(Section):
     exit: bool = False  # exit then with status 75, for a launcher that restarts the run
 
 
-class Watchdog:
+class Watchdog(Hook):
     """A context with a thread that requires a call of `expect` at least every `config.seconds`.
 
     All of a run is covered: restoring, the first step with its compilation, every batch of an
@@ -59,7 +60,7 @@ class Watchdog:
         if self.config.seconds is not None:
             self.deadline = time.monotonic() + self.config.seconds
 
-    def step_done(self, step: int) -> None:
+    def done(self, step: int) -> None:
         """Signals progress; step + 1 is next."""
         self.step = step
         self.expect(f"step {step + 1}")

@@ -1,0 +1,91 @@
+"""Messages of a run to its user, by the logger "vlp_jax" of the logging module.
+
+Information goes to stdout, warnings to stderr. `-q` leaves warnings and results, `-v` adds details.
+A program that uses the package sets the level of the logger, or adds handlers of its own:
+`logging.getLogger("vlp_jax").setLevel("WARNING")`.
+
+On a terminal a live line may stand below all messages; each message is printed above it.
+"""
+
+import logging
+import multiprocessing
+import sys
+
+from vlp_jax.printing import printable, safe_print
+
+LOGGER = logging.getLogger("vlp_jax")
+CLEAR = "\r\x1b[2K"  # the start of the line, which is then emptied
+_live: list[str] = []  # the live line, where one is shown
+
+
+class ConsoleHandler(logging.Handler):
+    """A handler that prints information on stdout and warnings on stderr.
+
+    The streams are looked up at each message, since tests and notebooks replace them.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints one message, above the live line."""
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        if _live:
+            sys.stdout.write(CLEAR)
+            sys.stdout.flush()
+        safe_print(self.format(record), file=stream, flush=True)
+        if _live:
+            show(_live[0])
+
+
+def report(text: str) -> None:
+    """One line of information."""
+    _logger().info("%s", text)
+
+
+def warn(text: str) -> None:
+    """One line about something that the user may want to change."""
+    _logger().warning("warning: %s", text)
+
+
+def remark(text: str) -> None:
+    """One line on stderr, as it is."""
+    _logger().warning("%s", text)
+
+
+def detail(text: str) -> None:
+    """One line that is shown with `-v` only."""
+    _logger().debug("%s", text)
+
+
+def live_line(text: str) -> None:
+    """Replaces the live line, on a terminal."""
+    if sys.stdout.isatty() and _logger().isEnabledFor(logging.INFO):
+        _live[:] = [text]
+        show(text)
+
+
+def finish_live_line() -> None:
+    """Makes the live line an ordinary one."""
+    if _live:
+        _live.clear()
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+
+
+def show(text: str) -> None:
+    """Draws the live line."""
+    sys.stdout.write(CLEAR + printable(text))
+    sys.stdout.flush()
+
+
+def set_verbosity(*, quiet: bool = False, verbose: bool = False) -> None:
+    """Chooses what is shown: with `quiet` warnings alone, with `verbose` details, too."""
+    _logger().setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+
+
+def _logger() -> logging.Logger:
+    """The logger; it prints unless a program has given it handlers. Worker processes print nothing."""
+    if not LOGGER.handlers:
+        LOGGER.addHandler(logging.NullHandler() if multiprocessing.parent_process() else ConsoleHandler())
+        LOGGER.propagate = False
+        if LOGGER.level == logging.NOTSET:
+            LOGGER.setLevel(logging.INFO)
+    return LOGGER
