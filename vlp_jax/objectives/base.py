@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
 NO_DECODER = "model.decoder: an objective predicts words by it, and there is none; set it, such as dict(preset='B')"
+NO_ROW_EACH = "needs a row for each text, and packed rows hold several; set packing=None"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,6 +134,8 @@ class ObjectiveConfig(Component):
             yield f"model.fusion: {where} needs one, such as kind='cross_attention'"
         if self.uses_decoder and experiment.model.decoder is None:
             yield NO_DECODER
+        if experiment.data.text.packing is not None and not self.takes_packed:
+            yield f"data.text.packing: {where} {NO_ROW_EACH}"
 
     def check_tokenizer(self, where: str, tokenizer: Tokenizer, experiment: "Experiment") -> None:
         """Checks that the tokenizer has what the objective needs, before the first batch.
