@@ -92,7 +92,7 @@ def test_what_fits_has_no_problems(objective, changes):
     (MatchingConfig(negative_scale=None), dict(objectives=dict(pairs=TripletConfig())), "objectives.it.negative_scale: a match"),
     (MatchingConfig(negatives="uniform", negative_scale=2.0), {}, "objectives.it.negative_scale: has no effect with negatives"),
     (MatchingConfig(negatives="uniform", negative_floor=0.1), {}, "objectives.it.negative_floor: has no effect with negatives"),
-    (MatchingConfig(negatives="uniform"), dict(fusion=None), "model.fusion: objectives.it needs one, such as kind='cross_attention'"),
+    (MatchingConfig(negatives="uniform"), dict(fusion=None), "model.fusion: objectives.it needs one, such as"),
     (MaskedLanguageConfig(alpha_warmup=3), {}, "objectives.it.alpha_warmup: has no effect with alpha=0"),
     (MaskedLanguageConfig(), dict(fusion=None), "model.fusion: objectives.it needs one"),
     (CaptioningConfig(), {}, "model.decoder: an objective predicts words by it, and there is none"),
