@@ -9,7 +9,7 @@ from vlp_jax.checks.unused import check_unused
 from vlp_jax.config.durations import DURATIONS
 from vlp_jax.config.fields import between, positive, section
 from vlp_jax.config.problems import Problems
-from vlp_jax.config.section import Section
+from vlp_jax.config.section import Section, component
 from vlp_jax.data.batch_spec import VIEWS
 from vlp_jax.data.config import DataConfig
 from vlp_jax.distributed.processes import HostsConfig
@@ -25,7 +25,7 @@ from vlp_jax.training.checkpoints.save_schedule import CheckpointConfig
 from vlp_jax.training.guard import GuardConfig
 from vlp_jax.training.hooks.profiler import ProfileConfig
 from vlp_jax.training.hooks.watchdog import WatchdogConfig
-from vlp_jax.training.optimizer import OptimizerConfig
+from vlp_jax.training.optimizers.base import OptimizerConfig
 from vlp_jax.training.pretrained import PretrainedConfig
 from vlp_jax.training.regularizers import RegularizerConfig
 from vlp_jax.training.writers.base import WriterConfig
@@ -43,7 +43,7 @@ class Experiment(Section):
     data: DataConfig = section(DataConfig)
     model: ModelConfig = section(ModelConfig)
     objectives: dict[str, ObjectiveConfig] = section(dict)
-    optimizer: OptimizerConfig = section(OptimizerConfig)
+    optimizer: OptimizerConfig = component(OptimizerConfig)
     regularizers: dict[str, RegularizerConfig] = section(dict)
     ema: float | None = between(None, 0.0, 1.0)  # decay of the exponential moving average (EMA) of the parameters
     accumulation: AccumulationConfig = section(AccumulationConfig)

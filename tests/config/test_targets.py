@@ -70,13 +70,3 @@ def test_every_image_tower_can_be_read(image):
     config.update(steps=1, objectives=dict(tell=OBJECTIVE))
     config.data.targets = dict(x=CLASS)
     assert to_config(config.to_dict()).objectives["tell"].outputs == 7
-
-
-@pytest.mark.parametrize(("evaluator", "path"), [(dict(objective="tell"), "objective"), (dict(by="type"), "by"),
-                                                 (dict(by="type", tasks=("regression",)), "by")])
-def test_settings_of_an_evaluator_that_no_task_of_it_reads_are_named(evaluator, path):
-    config = base()
-    config.update(steps=1, objectives=dict(tell=OBJECTIVE), evaluators=dict(val=evaluator))
-    config.data.targets = dict(x=CLASS)
-    with pytest.raises(ConfigError, match=f"evaluators.val.{path}: has no effect without the task"):
-        to_config(config.to_dict())

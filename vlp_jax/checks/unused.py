@@ -4,7 +4,6 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from vlp_jax.config.problems import Problems
-from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.decoder.in_text_tower import InTextTowerDecoderConfig
 from vlp_jax.models.decoder.recurrent import RecurrentDecoderConfig
@@ -15,21 +14,9 @@ from vlp_jax.models.stack import StackConfig
 from vlp_jax.models.text.transformer import TextTransformerConfig
 from vlp_jax.models.vision.resnet import ResNetConfig
 from vlp_jax.models.vision.tower import ConvolutionConfig
-from vlp_jax.training.optimizer import OptimizerConfig
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
-
-MOMENTS = {"adamw": ("b1", "b2", "epsilon"), "adam": ("b1", "b2", "epsilon"), "muon": ("b1", "b2", "epsilon"),
-           "lion": ("b1", "b2"), "adafactor": ("b1", "b2"), "sgd": ()}
-OF_SCHEDULES = {"cosine": ("final",), "linear": ("final",), "rsqrt": ("decay", "timescale", "final"), "constant": (),
-                "exponential": ("factor", "period", "final"), "warmup_stable_decay": ("decay", "final")}
-# The tasks of an evaluator that a setting is for; one that is absent is for all.
-TASKS_OF_SETTINGS = {"class_field": ("zero_shot",), "templates": ("zero_shot",), "class_names": ("zero_shot",),
-                     "captions_per_class": ("zero_shot",), "merge_equal_captions": ("retrieval",), "by": ("classification",),
-                     "objective": ("classification", "regression", "answers"), "num_beams": ("captions", "answers"),
-                     "length_penalty": ("captions", "answers"), "early_stopping": ("captions", "answers")}
-LISTED = ("zero_shot", "retrieval")  # tasks whose settings are listed, and are no error, where the task is absent
 
 
 def check_unused(config: "Experiment", place: str) -> None:
@@ -39,25 +26,6 @@ def check_unused(config: "Experiment", place: str) -> None:
     """
     at = f" [{place}]" if place else ""
     Problems(f"{path}: has no effect {needed}{at}" for path, unused, needed in unused_settings(config) if unused).report()
-
-
-def passed_over(config: "Experiment") -> list[str]:
-    """Settings, other than their defaults, that a kind or a task does not use.
-
-    They are returned as `optimizer.b1=0.95 has no effect with ...`. They are no error, so that
-    another kind can be tried on a config with settings for its own.
-    """
-    optimizer, schedule = config.optimizer, config.optimizer.schedule
-    settings = [("optimizer", optimizer, [name for name in ("b1", "b2", "epsilon") if name not in MOMENTS[optimizer.kind]],
-                 f"with optimizer.kind={optimizer.kind!r}"),
-                ("optimizer.schedule", schedule, [name for name in ("decay", "timescale", "factor", "period", "final")
-                                                  if name not in OF_SCHEDULES[schedule.kind]],
-                 f"with optimizer.schedule.kind={schedule.kind!r}")]
-    settings += [(f"evaluators.{name}", spec, names, f"without the task {task!r}")
-                 for task in LISTED for names in [[name for name, tasks in TASKS_OF_SETTINGS.items() if tasks == (task,)]]
-                 for name, spec in config.evaluators.items() if task not in spec.tasks]
-    return [f"{path}.{name}={getattr(section, name)!r} has no effect {beside}" for path, section, names, beside in settings
-            for name in names if getattr(section, name) != getattr(type(section)(), name)]
 
 
 def unused_settings(config: "Experiment") -> list[tuple[str, bool, str]]:
@@ -76,22 +44,15 @@ def unused_settings(config: "Experiment") -> list[tuple[str, bool, str]]:
             (f"model.{name}.rematerialisation", by_name and not tower.saved,
              "as 'save_names' without names in `saved` (such as query, key, value): that is 'full'")]
     text = config.data.text
-    settings += unused_of_evaluators(config) + unused_of_graphs(config.model.fusion)
+    settings += unused_of_graphs(config.model.fusion)
     settings += [(f"regularizers.{name}", not (spec.l1 or spec.l2), "with l1=0 and l2=0")
                  for name, spec in config.regularizers.items()]
-    accumulation, checkpoint, optimizer = config.accumulation, config.checkpoint, config.optimizer
+    accumulation, checkpoint = config.accumulation, config.checkpoint
     words = config.model.text
     return settings + [
         ("model.text.word_overlap", words.word_vectors is None and words.word_overlap != TextTransformerConfig().word_overlap,
          "without model.text.word_vectors"),
         ("data.text.packing_rows", text.packing is None and text.packing_rows != 1, "without data.text.packing"),
-        ("optimizer.decay_coupling", optimizer.decay_coupling != "learning_rate" and not optimizer.weight_decay,
-         "with weight_decay=0"),
-        ("optimizer.newton_schulz_steps",
-         optimizer.kind != "muon" and optimizer.newton_schulz_steps != OptimizerConfig().newton_schulz_steps,
-         f"with optimizer.kind={optimizer.kind!r}: it is for 'muon'"),
-        ("optimizer.momentum", optimizer.kind != "sgd" and optimizer.momentum != OptimizerConfig().momentum,
-         f"with optimizer.kind={optimizer.kind!r}: it is for 'sgd'"),
         ("accumulation.negatives", accumulation.negatives != "batch" and accumulation.microbatches == 1, "with microbatches=1"),
         ("checkpoint.best_metric", checkpoint.best_metric is not None and not checkpoint.keep_best,
          "with checkpoint.keep_best=0; set how many of the best to keep"),
@@ -100,18 +61,6 @@ def unused_settings(config: "Experiment") -> list[tuple[str, bool, str]]:
          "for 'batch': examples are always divided over data x fsdp; set mesh.data and mesh.fsdp")]
 
 
-def unused_of_evaluators(config: "Experiment") -> list[tuple[str, bool, str]]:
-    """Settings of an evaluator without an effect for its tasks."""
-    heads, writers, settings = {"classification", "regression", "answers"}, {"captions", "answers"}, []
-    for name, spec in config.evaluators.items():
-        settings += [(f"evaluators.{name}.objective", spec.objective is not None and not heads & {*spec.tasks},
-                      "without the task 'classification', 'regression' or 'answers'"),
-                     (f"evaluators.{name}.num_beams", spec.num_beams > 1 and not writers & {*spec.tasks},
-                      "without the task 'captions' or 'answers'"),
-                     *((f"evaluators.{name}.{key}", spec.num_beams == 1 and getattr(spec, key) != getattr(EvaluatorConfig(), key),
-                        "with num_beams=1: it is for beam search") for key in ("length_penalty", "early_stopping")),
-                     (f"evaluators.{name}.by", spec.by is not None and "classification" not in spec.tasks,
-                      "without the task 'classification'")]
     return settings
 
 

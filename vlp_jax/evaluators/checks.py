@@ -1,12 +1,10 @@
-"""Checks that a config's evaluators can measure what it names, before anything is read."""
+"""Checks that a config's evaluators can read what it names, and that they measure its best metric."""
 
 import difflib
 from typing import TYPE_CHECKING
 
 from vlp_jax.config.problems import Problems
 from vlp_jax.errors import ConfigError
-from vlp_jax.evaluators.prompts import names_in, templates_of
-from vlp_jax.evaluators.requirements import check_heads, check_trained
 from vlp_jax.evaluators.suite import metric_names
 
 if TYPE_CHECKING:
@@ -14,20 +12,19 @@ if TYPE_CHECKING:
 
 
 def check_evaluators(config: "Experiment") -> None:
-    """Checks the evaluators of a config.
+    """Checks the evaluators of a config that is valid by itself: their files, and what the best checkpoints are kept by.
+
+    It is called before a run and not for each config, since a checkpoint may be loaded where the
+    files are absent.
 
     Raises:
-      ConfigError: an evaluator cannot measure or read something; ConfigErrors for several such
-        errors.
+      ConfigError: an evaluator cannot read something; ConfigErrors for several such errors.
     """
     problems = Problems()
     for name, spec in config.evaluators.items():
-        for check in (lambda place, spec: check_trained(f"{place}.tasks", spec.tasks, config),
-                      lambda place, spec: check_heads(f"{place}.objective", spec, config),
-                      lambda place, spec: templates_of(f"{place}.templates", spec.templates),
-                      lambda place, spec: names_in(f"{place}.class_names", spec.class_names)):
+        for entry, task in spec.tasks.items():
             with problems.noted():
-                check(f"evaluators.{name}", spec)
+                task.check_files(lambda key, place=f"evaluators.{name}.tasks.{entry}": f"{place}.{key}")
     with problems.noted():
         check_best_metric(config)
     problems.report()

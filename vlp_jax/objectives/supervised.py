@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Sizes
 from vlp_jax.data.batch_spec import TARGET
-from vlp_jax.data.target_kinds import TargetConfig, number_of_classes
+from vlp_jax.data.target_kinds import TargetConfig
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.fusions import pooled_width
 from vlp_jax.models.target_head import TargetHead
@@ -78,7 +78,7 @@ class SupervisedConfig(ObjectiveConfig):
         target = experiment.data.targets.get(self.target)
         if target is None:
             return
-        name, outputs = f"data.targets.{self.target}", number_of_classes(target)
+        name, outputs = f"data.targets.{self.target}", target.outputs
         if target.kind != self.target_kind:
             yield (f"{where}.target: {self.named_loss} needs a target of kind {self.target_kind!r}, {name} is one of kind "
                    f"{target.kind!r}")
@@ -86,7 +86,7 @@ class SupervisedConfig(ObjectiveConfig):
             yield f"{where}.outputs: is {self.outputs}, {name} has {outputs}; leave it out"
 
     def completed(self, where: str, experiment: "Experiment") -> Self:
-        return dataclasses.replace(self, outputs=number_of_classes(experiment.data.targets[self.target]))
+        return dataclasses.replace(self, outputs=experiment.data.targets[self.target].outputs)
 
     def smoke(self, sizes: Sizes) -> Self:
         return dataclasses.replace(super().smoke(sizes), hidden_dim=None if self.hidden_dim is None else sizes.mlp_dim)

@@ -227,7 +227,7 @@ def build_heads(module: PretrainingModule, predictor: Predictor, targets: Target
         def predict(variables, batch):
             return module.apply(variables, name, batch, candidates, method="predict")
 
-        return SupervisedHead(objective.kind, predictor_of(predict), objective.target, targets, writes)
+        return SupervisedHead(objective.tasks, predictor_of(predict), objective.target, targets, writes)
 
     return {name: head(name, objective) for name, objective in module.objectives_config.items() if objective.target is not None}
 
