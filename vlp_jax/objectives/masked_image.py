@@ -132,7 +132,7 @@ class MaskedPatches(Objective):
         codebook = random_codebook(config.codebook_seed, 3 * patch**2, config.codes, config.code_width)
         return HiddenPatches(places, mask, patch_codes(image, patch, codebook))
 
-    def told(self, tokens: jax.Array, hidden: HiddenPatches, model: VisionLanguageModel, name: str = "head") -> jax.Array:
+    def code_logits(self, tokens: jax.Array, hidden: HiddenPatches, model: VisionLanguageModel, name: str = "head") -> jax.Array:
         """All of an image's tokens [B, M, D'] -> logits float32 [B, K, V] of the masked patches' codes."""
         places = hidden.places + (model.config.image.pooling == "cls")  # a class token comes before the patches
         tokens = jnp.take_along_axis(tokens, places[:, :, None], axis=1)
@@ -157,7 +157,7 @@ class MaskedImage(MaskedPatches):
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         hidden = self.hide(batch["image"], model)
         tokens = model.encode_image(batch["image"], self.training, masked=hidden.mask).tokens
-        return code_loss(self.told(tokens, hidden, model), hidden)
+        return code_loss(self.code_logits(tokens, hidden, model), hidden)
 
 
 def code_loss(logits: jax.Array, hidden: HiddenPatches) -> Loss:

@@ -65,7 +65,7 @@ class MaskedJoint(MaskedPatches):
         if fused.image_tokens is None:
             raise ConfigError(f"model.fusion.kind: {model.config.fusion.kind!r} gives no tokens of the image to predict masked "
                               "patches from; use 'merged', 'co_attention' or 'graph'")
-        patches = code_loss(self.told(fused.image_tokens, hidden, model, "image_head"), hidden)
+        patches = code_loss(self.code_logits(fused.image_tokens, hidden, model, "image_head"), hidden)
         logits = word_logits(fused.tokens, batch["text"], model, self.config.tied, "text_head")
         words = masked_loss(logits, batch["text"], masked.chosen)
         metrics = {"image_loss": patches.value, "text_loss": words.value, "text_masked": masked.share,

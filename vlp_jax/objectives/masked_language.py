@@ -168,21 +168,21 @@ class MaskedLanguage(Objective):
                         model: VisionLanguageModel) -> tuple[MaskedText, jax.Array]:
         """The masked text, and the teacher's logits for it, float32 [B, L, V]."""
         masked = masked_text(self.config, self.make_rng("teacher"), batch, model)
-        return masked, self.told(encodings, masked, batch, model)
+        return masked, self.logits(encodings, masked, batch, model)
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         if self.config.uses_teacher:
             masked, lesson = batch["teacher"][self.name]
         else:
             masked, lesson = masked_text(self.config, self.make_rng("dropout"), batch, model), None
-        logits = self.told(encodings, masked, batch, model)
+        logits = self.logits(encodings, masked, batch, model)
         loss = masked_loss(logits, batch["text"], masked.chosen)
         loss = loss if lesson is None else self.distilled(loss, logits, lesson, masked.chosen)
         return Loss(loss.value, {**loss.metrics, "masked": masked.share,
                                  "unigram_entropy": unigram_entropy(batch["text"], masked, model)})
 
     @nn.compact
-    def told(self, encodings: dict, masked: MaskedText, batch: dict[str, jax.Array], model: VisionLanguageModel) -> jax.Array:
+    def logits(self, encodings: dict, masked: MaskedText, batch: dict[str, jax.Array], model: VisionLanguageModel) -> jax.Array:
         """Logits float32 [B, L, V] of all tokens of a masked text."""
         encoding = model.encode_text(masked.text, batch["text_mask"], self.training, edges=batch.get("word_edges"))
         if self.config.with_image:

@@ -145,8 +145,8 @@ class Matching(Objective):
         two = self.config.loss == "cross_entropy"
         product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
         head = nn.Dense(2 if two else 1, dtype=model.precision.compute, dot_general=product, kernel_init=init, name="head")
-        told = head(model.fuse(image, text, train).pooled)
-        return told if two else jnp.pad(told, ((0, 0), (1, 0)))
+        logits = head(model.fuse(image, text, train).pooled)
+        return logits if two else jnp.pad(logits, ((0, 0), (1, 0)))
 
 
 def matching_loss(logits: jax.Array, labels: jax.Array, asked: jax.Array, loss: str = "cross_entropy") -> Loss:
