@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 from vlp_jax.checks.graphs import with_box_count
-from vlp_jax.checks.targets import with_outputs
 from vlp_jax.checks.unused import check_unused
 from vlp_jax.config.durations import DURATIONS
 from vlp_jax.config.fields import between, positive, section
 from vlp_jax.config.problems import Problems
 from vlp_jax.config.section import Section, component
+from vlp_jax.data.batch_spec import VIEWS
 from vlp_jax.data.config import DataConfig
 from vlp_jax.distributed.processes import HostsConfig
 from vlp_jax.errors import ConfigError
@@ -18,6 +18,7 @@ from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.options import PrecisionConfig
 from vlp_jax.objectives.base import ObjectiveConfig
+from vlp_jax.objectives.pretraining_module import asked_inputs
 from vlp_jax.sharding.mesh import MeshConfig
 from vlp_jax.training.accumulation import AccumulationConfig
 from vlp_jax.training.checkpoints.save_schedule import CheckpointConfig
@@ -79,8 +80,6 @@ class Experiment(Section):
         with problems.noted():
             check_unused(self, place)
         with problems.noted():
-            self = with_outputs(self, place)
-        with problems.noted():
             self = with_box_count(self, place)
         problems.report()
         return with_completed(self, "", self)
@@ -90,6 +89,22 @@ class Experiment(Section):
             yield "objectives: at least one is needed, such as contrastive.kind='clip'"
         if self.ema == 1.0:
             yield "ema: an EMA with decay 1 never changes; it must be below 1, such as 0.9999"
+        for key, needed in self.unused_parts().items():
+            yield f"{key}: has no effect without {needed}"
+
+    def unused_parts(self) -> dict[str, str]:
+        """The parts of the model and of the data that no objective uses, each with the objective that it needs."""
+        objectives, unused = self.objectives.values(), {}
+        if self.model.decoder is not None and not any(objective.uses_decoder for objective in objectives):
+            unused["model.decoder"] = "an objective of kind 'captioning' or 'answering'"
+        if getattr(self.model.decoder, "text_prefix", 0) and not any("decoding" in objective.needs for objective in objectives):
+            unused["model.decoder.text_prefix"] = "an objective of kind 'captioning'"
+        if self.model.fusion is not None and not any(objective.uses_fusion for objective in objectives):
+            unused["model.fusion"] = ("an objective of kind 'matching', 'masked_joint', 'answering', 'masked_language' with "
+                                      "with_image, or features='fused'")
+        if self.data.view_augmentation is not None and not {*VIEWS} & {*asked_inputs(self.objectives)}:
+            unused["data.view_augmentation"] = "an objective of kind 'simclr'"
+        return unused
 
 
 def at(place: str) -> str:

@@ -41,10 +41,11 @@ def test_the_differences_from_the_defaults_make_the_same_config(name):
 
 
 def test_a_changed_default_of_a_chosen_kind_is_among_the_differences():
-    tree = base().to_dict() | dict(steps=1, objectives=dict(matching=dict(kind="matching")))
+    tree = base().to_dict() | dict(steps=1, objectives=dict(matching=dict(kind="matching", negatives="uniform")))
     tree["model"]["fusion"] = dict(kind="gated", width=12)
     found = differences(to_config(tree))
-    assert found["objectives"] == {"matching": {"kind": "matching"}} and found["model"]["fusion"] == {"kind": "gated", "width": 12}
+    assert found["objectives"] == {"matching": {"kind": "matching", "negatives": "uniform"}}
+    assert found["model"]["fusion"] == {"kind": "gated", "width": 12}
     assert set(found) == {"steps", "objectives", "model"}
 
 
@@ -161,7 +162,7 @@ def test_setting_one_duration_replaces_the_others():
                                   "visual_attention", "graph"])
 def test_every_fusion_has_a_smoke_form_that_is_narrow_and_can_be_built(kind):
     config = base()
-    config.update(steps=1, objectives=dict(matching=dict(kind="matching")))
+    config.update(steps=1, objectives=dict(matching=dict(kind="matching", negatives="uniform")))
     config.model.text.update(causal=False, pooling="first")
     config.model.fusion = dict(kind=kind)
     config = variant_of(config, "smoke")
@@ -172,7 +173,7 @@ def test_every_fusion_has_a_smoke_form_that_is_narrow_and_can_be_built(kind):
 
 
 def test_a_number_among_choices_may_come_from_the_command_line():
-    tree = base().to_dict() | dict(steps=1, objectives=dict(matching=dict(kind="matching")))
+    tree = base().to_dict() | dict(steps=1, objectives=dict(matching=dict(kind="matching", negatives="uniform")))
     tree["model"]["fusion"] = dict(kind="graph")
     assert to_config(apply_overrides(tree, [("model.fusion.image_neighbours", "4")])).model.fusion.image_neighbours == 4
     whole = to_config(apply_overrides(tree, [("model.fusion", "{'kind': 'gated', 'width': 12}")])).model.fusion

@@ -69,8 +69,8 @@ def test_all_settings_without_effect_are_reported_at_once():
         load_config(f"{ROOT}/configs/clip_b16.py", [("optimizer.weight_decay", "0"),
                                                     ("optimizer.decay_coupling", "schedule"), ("watchdog.seconds", "none"),
                                                     ("watchdog.exit", "true"), ("data.targets.x.kind", "class")])
-    assert {line.split(": ")[1] for line in caught.value.lines} == {"data.targets.x", "optimizer.decay_coupling", "watchdog.exit",
-                                                                    "data.targets.x.field"}
+    assert {line.split(": ")[1] for line in caught.value.lines} == {
+        "data.targets.x", "data.targets.x.classes", "data.targets.x.field", "optimizer.decay_coupling", "watchdog.exit"}
 
 
 def test_mistakes_of_all_stages_are_reported_at_once():

@@ -48,7 +48,7 @@ def questions(rows=ROWS):
 def head_of(canonicalize=(), tokenizer=TOKENIZER, **changes):
     spec = TextTargetConfig(field="answer", names=("yes", "no"), length=8, canonicalize=canonicalize)
     predictor = types.SimpleNamespace(preprocessor=types.SimpleNamespace(tokenizer=tokenizer))
-    return SupervisedHead("answering", predictor, "x", Targets({"x": spec}, {"x": spec.names}), **changes)
+    return SupervisedHead(("classification", "answers"), predictor, "x", Targets({"x": spec}, {"x": spec.names}), **changes)
 
 
 def writing(texts, asked=None, tokenizer=TOKENIZER):

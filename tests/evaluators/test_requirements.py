@@ -7,7 +7,6 @@ import pytest
 from vlp_jax.config import load_config, load_stages
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.config import metric_names
-from vlp_jax.evaluators.requirements import check_negatives
 from vlp_jax.evaluators.task import TaskConfig
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -34,13 +33,11 @@ def test_embeddings_of_mixed_pictures_are_trained():
 
 
 def test_similar_negatives_need_embeddings_that_are_trained_and_do_not_train_them():
-    config = load_config(f"{CONFIGS}/vilt.py:smoke", [("objectives.matching.negatives", "similar")])
     with pytest.raises(ConfigError, match="objectives.matching.negatives: .*negatives='uniform'"):
-        check_negatives(config)
+        load_config(f"{CONFIGS}/vilt.py:smoke", [("objectives.matching.negatives", "similar")])
     with pytest.raises(ConfigError, match="evaluators.val_vendor.tasks: 'retrieval' needs"):
         load_config(f"{CONFIGS}/vilt.py:smoke", [("evaluators.val_vendor.tasks", "retrieval")])
-    for name in ("vilt", "albef"):
-        check_negatives(load_config(f"{CONFIGS}/{name}.py:smoke"))
+    load_config(f"{CONFIGS}/albef.py:smoke")
 
 
 @pytest.mark.parametrize(("name", "labels"), [("multimodal_classification:full", True), ("multimodal_classification:smoke", True),

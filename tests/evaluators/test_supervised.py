@@ -49,9 +49,9 @@ def context(**heads):
 
 def head_of(kind="class", **changes):
     if kind == "number":
-        return SupervisedHead("regression", None, "x", Targets({"x": NumberTargetConfig(**changes)}, {}))
+        return SupervisedHead(("regression",), None, "x", Targets({"x": NumberTargetConfig(**changes)}, {}))
     spec = {"class": ClassTargetConfig, "scores": ScoresTargetConfig}[kind](field="answer", names=NAMES, **changes)
-    return SupervisedHead("classification", None, "x", Targets({"x": spec}, {"x": NAMES}))
+    return SupervisedHead(("classification",), None, "x", Targets({"x": spec}, {"x": NAMES}))
 
 
 def answering(answers, asked=None):
@@ -126,7 +126,7 @@ def test_of_many_samples_and_classes_few_copies_are_in_memory():
     scores[:, 7] = 1.0
     data = EvaluationSet(source)
     tracemalloc.start()
-    results = classification(lambda pairs: scores, data, SupervisedHead("classification", None, "x", target))
+    results = classification(lambda pairs: scores, data, SupervisedHead(("classification",), None, "x", target))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert results["classification_accuracy"] == 1.0 and peak < 2.6 * scores.nbytes
@@ -136,7 +136,7 @@ def test_a_sample_without_the_field_is_named():
     message = r"questions: a\?0: an evaluation needs a class in .* 'genre' .* answer, of, season, size, type, year"
     with pytest.raises(DataError, match=message):
         target = Targets({"x": ClassTargetConfig(field="genre", names=NAMES)}, {"x": NAMES})
-        classification(answering(["yes"] * 7), questions(), SupervisedHead("classification", None, "x", target))
+        classification(answering(["yes"] * 7), questions(), SupervisedHead(("classification",), None, "x", target))
     with pytest.raises(DataError, match=r"text or a whole number in the metadata field 'origin' \(by\)"):
         classification(answering(["yes"] * 7), questions(), head_of(), "origin")
     with pytest.raises(DataError, match=r"a\?0: an evaluation needs a number in the metadata field 'weight'"):
@@ -157,7 +157,7 @@ def test_what_an_evaluation_would_miss_is_found_before_the_first_update():
         ClassificationTaskConfig(by="of.size").check(context(a=head_of()), "evaluators.val.tasks.classification.")
     numbers = head_of("number", field="weight")
     with pytest.raises(DataError, match="needs a number"):
-        RegressionTaskConfig().check(context(a=dataclasses.replace(numbers, kind="regression")))
+        RegressionTaskConfig().check(context(a=dataclasses.replace(numbers, tasks=("regression",))))
     ClassificationTaskConfig().check(context(a=head_of()))
 
 
@@ -171,7 +171,7 @@ def test_errors_of_numbers_stand_beside_the_variance():
 
 
 def test_the_objective_that_a_task_names_is_asked_or_the_first_of_its_kind():
-    heads = {name: SupervisedHead(kind, name, "x", head_of(target, **fields).targets) for name, kind, target, fields in (
+    heads = {name: SupervisedHead((kind,), name, "x", head_of(target, **fields).targets) for name, kind, target, fields in (
         ("years", "regression", "number", dict(field="year")), ("first", "classification", "class", {}),
         ("second", "classification", "class", {}))}
     asked = []

@@ -1,19 +1,20 @@
 """Checks of `data.boxes` and `data.dependencies` for a graph fusion; the number of regions is filled in."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from vlp_jax.checks.targets import Fail
 from vlp_jax.data.images.boxes import BoxesConfig
 from vlp_jax.data.text.dependency_parses import DependenciesConfig
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.fusion.graph_fusion import GraphFusionConfig
-from vlp_jax.objectives.masked_joint import MaskedJointConfig
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
 from vlp_jax.data.text.dependency_parses import SOURCE_PROMPT
+
+Fail = Callable[[str, str], NoReturn]  # (key, problem)
 
 
 def with_box_count(config: "Experiment", place: str) -> "Experiment":
@@ -52,18 +53,11 @@ def check_there(name: str, data: BoxesConfig | DependenciesConfig | None, key: s
 
 
 def check_pictures(config: "Experiment", fail: Fail) -> None:
-    """Checks what is incompatible with boxes as regions.
-
-    Calls `fail` for augmentations that are not applied to boxes, and for an objective that predicts
-    patches, which are then no nodes.
-    """
+    """Calls `fail` for augmentations that are not applied to boxes."""
     augmentation = config.data.augmentation
     for key, used in (("rotation", augmentation.rotation), ("randaugment.operations", augmentation.randaugment.operations)):
         if used:
             fail(f"data.augmentation.{key}", f"is {used}, and data.boxes are not moved along; set it to 0")
-    for name, objective in config.objectives.items():
-        if isinstance(objective, MaskedJointConfig):
-            fail("model.fusion.regions", f"'boxes' leaves no patches that objectives.{name} could predict; set 'grid'")
 
 
 def check_words(config: "Experiment", fail: Fail) -> None:

@@ -4,11 +4,9 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from vlp_jax.config.problems import Problems
-from vlp_jax.data.target_kinds import ClassesConfig
 from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.decoder.in_text_tower import InTextTowerDecoderConfig
 from vlp_jax.models.decoder.recurrent import RecurrentDecoderConfig
-from vlp_jax.models.decoder.transformer import TextDecoderConfig
 from vlp_jax.models.fusion.base import FusionConfig
 from vlp_jax.models.fusion.graph_fusion import GraphFusionConfig
 from vlp_jax.models.fusion.in_text_tower import InTextTowerConfig
@@ -16,18 +14,9 @@ from vlp_jax.models.stack import StackConfig
 from vlp_jax.models.text.transformer import TextTransformerConfig
 from vlp_jax.models.vision.resnet import ResNetConfig
 from vlp_jax.models.vision.tower import ConvolutionConfig
-from vlp_jax.objectives.answering import AnsweringConfig
-from vlp_jax.objectives.captioning import CaptioningConfig
-from vlp_jax.objectives.contrastive import ContrastiveConfig
-from vlp_jax.objectives.masked_joint import HIDES_WORDS, MaskedJointConfig
-from vlp_jax.objectives.masked_language import MaskedLanguageConfig
-from vlp_jax.objectives.matching import MatchingConfig
-from vlp_jax.objectives.supervised import ClassificationConfig, SupervisedConfig
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
-
-CHUNK_SIZE = ContrastiveConfig().chunk_size
 
 
 def check_unused(config: "Experiment", place: str) -> None:
@@ -54,66 +43,11 @@ def unused_settings(config: "Experiment") -> list[tuple[str, bool, str]]:
              f"with rematerialisation={tower.rematerialisation!r}: it is for 'save_names'"),
             (f"model.{name}.rematerialisation", by_name and not tower.saved,
              "as 'save_names' without names in `saved` (such as query, key, value): that is 'full'")]
-    text = config.data.text
-    settings += unused_parts(config) + unused_of_targets(config) + unused_of_graphs(config.model.fusion)
-    for name, objective in config.objectives.items():
-        settings.append((f"objectives.{name}.weight", objective.weight == 0 and objective.planned, "as 0 with a plan for it"))
-        settings.append((f"objectives.{name}.weight_end", (objective.weight_end or 1 << 60) <= objective.weight_start,
-                         "with a weight_start that is not before it: the objective would never count"))
-        if isinstance(objective, HIDES_WORDS):
-            ends = (("first", objective.keep_first, "start_token", text.start_token),
-                    ("last", objective.keep_last, "end_token", text.end_token))
-            settings += [(f"objectives.{name}.keep_{place}", spared and token is None, f"without data.text.{key}: that is a word")
-                         for place, spared, key, token in ends]
-        if isinstance(objective, MatchingConfig):
-            settings.append((f"objectives.{name}.negative_scale", objective.negatives == "uniform" and
-                             objective.negative_scale != MatchingConfig().negative_scale, "with negatives='uniform'"))
-            settings.append((f"objectives.{name}.negative_floor", objective.negatives == "uniform" and objective.negative_floor > 0,
-                             "with negatives='uniform'"))
-        if isinstance(objective, MaskedLanguageConfig):
-            settings.append((f"objectives.{name}.alpha_warmup", objective.alpha == 0 < objective.alpha_warmup, "with alpha=0"))
-        if not isinstance(objective, ContrastiveConfig):
-            continue
-        dense = objective.implementation == "dense"
-        settings.append((f"objectives.{name}.chunk_size", dense and objective.chunk_size != CHUNK_SIZE,
-                         "with implementation='dense', which holds all pairs; use 'chunked' or 'ring'"))
+    settings += unused_of_graphs(config.model.fusion)
     words = config.model.text
     return settings + [
         ("model.text.word_overlap", words.word_vectors is None and words.word_overlap != TextTransformerConfig().word_overlap,
          "without model.text.word_vectors")]
-
-
-def unused_parts(config: "Experiment") -> list[tuple[str, bool, str]]:
-    """A decoder and a fusion that no objective uses."""
-    objectives = config.objectives.values()
-    writes = any(isinstance(objective, CaptioningConfig | AnsweringConfig) for objective in objectives)
-    fuses = any(isinstance(objective, MatchingConfig | MaskedJointConfig | AnsweringConfig)
-                or (isinstance(objective, MaskedLanguageConfig) and objective.with_image)
-                or (isinstance(objective, SupervisedConfig) and objective.features == "fused") for objective in objectives)
-    captions = any(isinstance(objective, CaptioningConfig) for objective in objectives)
-    decoder = config.model.decoder
-    return [("model.decoder", decoder is not None and not writes, "without an objective of kind 'captioning' or 'answering'"),
-            ("model.decoder.text_prefix", isinstance(decoder, TextDecoderConfig) and decoder.text_prefix > 0 and not captions,
-             "without an objective of kind 'captioning'"),
-            ("model.fusion", config.model.fusion is not None and not fuses,
-             "without an objective of kind 'matching', 'masked_joint', 'answering', 'masked_language' with_image, "
-             "or features='fused'")]
-
-
-def unused_of_targets(config: "Experiment") -> list[tuple[str, bool, str]]:
-    """Targets that no objective predicts, and settings of a target or of its objective without an effect."""
-    objectives = {name: spec for name, spec in config.objectives.items() if isinstance(spec, SupervisedConfig)}
-    told = {spec.target for spec in config.objectives.values() if isinstance(spec, SupervisedConfig | AnsweringConfig)}
-    settings = [(f"data.targets.{name}", name not in told, f"without an objective that has target={name!r}")
-                for name in config.data.targets]
-    settings += [(f"data.targets.{name}.file", bool(spec.names) and spec.file is not None, "with `names`")
-                 for name, spec in config.data.targets.items() if isinstance(spec, ClassesConfig)]
-    for name, spec in objectives.items():
-        if isinstance(spec, ClassificationConfig):
-            settings += [(f"objectives.{name}.label_smoothing", spec.loss != "softmax" and spec.label_smoothing > 0,
-                          f"with loss={spec.loss!r}"),
-                         (f"objectives.{name}.margin", spec.loss != "hinge" and spec.margin != 1.0, f"with loss={spec.loss!r}")]
-    return settings
 
 
 def unused_of_graphs(fusion: FusionConfig | None) -> list[tuple[str, bool, str]]:

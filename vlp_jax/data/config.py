@@ -1,8 +1,6 @@
 """The `data` section of a config."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from vlp_jax.config.fields import between, section
 from vlp_jax.config.section import Section
@@ -13,9 +11,6 @@ from vlp_jax.data.target_kinds import TargetConfig
 from vlp_jax.data.text.captions import TextsConfig
 from vlp_jax.data.text.dependency_parses import DependenciesConfig
 from vlp_jax.data.text.tokenizer import TextConfig
-
-if TYPE_CHECKING:
-    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +53,3 @@ class DataConfig(Section):
     boxes: BoxesConfig | None = None  # for model.fusion.regions="boxes"
     dependencies: DependenciesConfig | None = None  # for model.fusion.words="dependencies"
     view_augmentation: AugmentationConfig | None = None  # of the additional views of some objectives; None: that of the image
-
-    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
-        views = any(objective.kind == "simclr" for objective in experiment.objectives.values())
-        return {} if views else {"view_augmentation": "without an objective of kind 'simclr'"}

@@ -7,8 +7,8 @@ value is none of the classes. Its row is then -1 for a class, zeros for scores a
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from vlp_jax.errors import ConfigError
 SURROGATE = re.compile("[\ud800-\udfff]")
 Places = Mapping[str, int]  # the index of each class among the classes of a target
 
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TargetConfig(Component):
@@ -40,6 +43,14 @@ class TargetConfig(Component):
     wanted: ClassVar[str]  # what a sample with a target has in the field, in words
 
     field: str = ""  # of the metadata; a dot selects a nested one: answers.answer. Required
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if not self.field:
+            yield f"{where}.field: is missing; name the field of the metadata that holds it"
+        name = where.removeprefix("data.targets.")
+        if not any(objective.target == name for objective in experiment.objectives.values()):
+            yield f"{where}: has no effect without an objective that has target={name!r}"
 
     def read(self, metadata: Mapping[str, Any], places: Places) -> np.ndarray | str:
         """The target of a sample with the given metadata; `places` are those of its classes."""
@@ -100,6 +111,18 @@ class ClassesConfig(TargetConfig):
     file: str | None = None  # or a text file with one class per line; the first `classes` are used
     canonicalize: tuple[Literal[CHANGES_OF_TEXT], ...] = ()  # of the values, as for captions in data.text; VQA: ("vqa_answer",)
 
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        return {"file": "with `names`"} if self.names else {}
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if self.classes is None and not self.names:
+            yield f"{where}.classes: is missing; set how many there are (it must be known before data are read), or give names"
+        if self.names and self.classes not in (None, len(self.names)):
+            yield f"{where}.classes: is {self.classes}, and there are {len(self.names)} names; leave one of the two out"
+        if len(set(self.names)) < len(self.names):
+            yield f"{where}.names: names a class twice"
+
     def values(self, metadata: Mapping[str, Any]) -> list[str]:
         """The values of the field, one or several, as canonicalized texts.
 
@@ -150,6 +173,11 @@ class ClassesConfig(TargetConfig):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassTargetConfig(ClassesConfig):
     """One of several classes."""
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if self.outputs == 1:
+            yield f"{where}.names: names one class, which is no choice; name two or more"
 
     def read(self, metadata: Mapping[str, Any], places: Places) -> np.ndarray:
         """int32 []: the index of the class."""
@@ -271,8 +299,3 @@ def rows_of_texts(texts: Sequence[str], tokenizer: Tokenizer, length: int) -> np
     ids, mask, _ = dataclasses.replace(tokenizer, spec=spec, length=length)(texts)
     given = np.array([bool(text) for text in texts])[:, None]
     return np.where(mask & given, ids, -1).astype(np.int32)
-
-
-def number_of_classes(target: TargetConfig) -> int:
-    """The number of classes of a target; 1 for a number."""
-    return target.outputs

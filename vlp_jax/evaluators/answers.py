@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,7 +26,7 @@ Write = Callable[[Sequence[tuple[int, str]]], np.ndarray]  # (index of a sample,
 class AnswersTaskConfig(SupervisedTaskConfig, GenerationTaskConfig):
     """How many generated answers are the true one, and some of them to read."""
 
-    head_kinds: ClassVar[tuple[str, ...]] = ("answering",)
+    head = "answers"
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
         return ANSWER_METRICS

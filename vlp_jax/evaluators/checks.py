@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from vlp_jax.config.problems import Problems
-from vlp_jax.evaluators.requirements import check_negatives
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
@@ -23,6 +22,4 @@ def check_evaluators(config: "Experiment") -> None:
         for entry, task in spec.tasks.items():
             with problems.noted():
                 task.check_files(lambda key, place=f"evaluators.{name}.tasks.{entry}": f"{place}.{key}")
-    with problems.noted():
-        check_negatives(config)
     problems.report()

@@ -1,7 +1,7 @@
 """Classification metrics of supervised heads, with majority-class baselines."""
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +22,7 @@ LABEL_METRICS = tuple(f"classification_{name}" for name in ("f1_micro", "f1_macr
 class ClassificationTaskConfig(SupervisedTaskConfig):
     """The accuracy of a head, compared with that of the best constant answer."""
 
-    head_kinds: ClassVar[tuple[str, ...]] = ("classification", "answering")
+    head = "classification"
 
     by: str | None = None  # metadata field, with dots as in targets; accuracy is also reported for each of its values
 

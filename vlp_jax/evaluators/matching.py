@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlp_jax.evaluators.requirements import lacks_objective
+from vlp_jax.evaluators.requirements import lacks_head
 from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.metrics.classification import majority, precision_recall_f1
 
@@ -24,7 +24,7 @@ class MatchingTaskConfig(TaskConfig):
     """The matching head on the pairs of a set and as many negative pairs."""
 
     def lacks(self, experiment: "Experiment") -> str | None:
-        return lacks_objective(experiment, ("matching",))
+        return lacks_head(experiment, "matching")
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
         return MATCHING_METRICS

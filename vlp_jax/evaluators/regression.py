@@ -1,7 +1,7 @@
 """Regression metrics of supervised heads, with the error of a constant prediction."""
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +19,7 @@ REGRESSION_METRICS = tuple(f"regression_{name}" for name in ("samples", "squared
 class RegressionTaskConfig(SupervisedTaskConfig):
     """The errors of a head, compared with the variance."""
 
-    head_kinds: ClassVar[tuple[str, ...]] = ("regression",)
+    head = "regression"
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
         return REGRESSION_METRICS

@@ -9,7 +9,7 @@ import numpy as np
 from vlp_jax.data.targets import Targets
 from vlp_jax.errors import DataError
 from vlp_jax.evaluators.predictor import Predictor
-from vlp_jax.evaluators.requirements import lacks_objective
+from vlp_jax.evaluators.requirements import kinds_with_head, lacks_head
 from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.models.decoder.generation import BeamSearch
 
@@ -26,7 +26,7 @@ class SupervisedHead:
     """The head of a supervised objective and the target that it predicts.
 
     Attributes:
-      kind: kind of the objective.
+      tasks: the tasks that the head is for (see `ObjectiveConfig.tasks`).
       predictor: its `pairs` runs the head.
       target: name of the target.
       targets: all targets of the config.
@@ -34,7 +34,7 @@ class SupervisedHead:
         of an answer to each pair, int32 [N, L].
     """
 
-    kind: str
+    tasks: tuple[str, ...]
     predictor: Predictor
     target: str
     targets: Targets
@@ -45,17 +45,17 @@ class SupervisedHead:
 class SupervisedTaskConfig(TaskConfig):
     """Fields shared by the tasks on the head of a supervised objective, about each sample of a set."""
 
-    head_kinds: ClassVar[tuple[str, ...]]  # the kinds of objectives whose heads the task uses
+    head: ClassVar[str]  # the task for which the objectives have the head, as they name it in `tasks`
 
     objective: str | None = None  # the objective with the head; None: the first with such a head
 
     def lacks(self, experiment: "Experiment") -> str | None:
-        return lacks_objective(experiment, self.head_kinds)
+        return lacks_head(experiment, self.head)
 
     def problems(self, name: Callable[[str], str], experiment: "Experiment") -> Iterator[str]:
-        possible = [key for key, objective in experiment.objectives.items() if objective.kind in self.head_kinds]
+        possible = [key for key, objective in experiment.objectives.items() if self.head in objective.tasks]
         if self.objective is not None and self.objective not in possible:
-            yield (f"{name('objective')}: {self.objective!r} is no objective of kind {' or '.join(map(repr, self.head_kinds))} "
+            yield (f"{name('objective')}: {self.objective!r} is no objective of kind {kinds_with_head(self.head)} "
                    f"(there are: {', '.join(possible) or 'none'})")
 
     def check(self, context: "TaskContext", where: str = "") -> None:
@@ -64,9 +64,9 @@ class SupervisedTaskConfig(TaskConfig):
         data.check_graphs(context.predictor.preprocessor)
 
     def head_of(self, heads: Mapping[str, Any]) -> Any:
-        """The head, or the objective, that the task names, or the first of a kind that it uses; None where there is none."""
-        return heads.get(self.objective) if self.objective else next(
-            (one for one in heads.values() if one.kind in self.head_kinds), None)
+        """The head, or the objective, that the task names, or the first that it can use; None where there is none."""
+        able = (one for one in heads.values() if self.head in one.tasks)
+        return heads.get(self.objective) if self.objective else next(able, None)
 
 
 def first_texts(data: "EvaluationSet") -> list[tuple[int, str]]:

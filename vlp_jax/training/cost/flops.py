@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vlp_jax.models.flops import decoder_flops, image_flops, text_flops
 from vlp_jax.models.fusion_flops import fusion_flops
 from vlp_jax.models.vision_language import embedding_dim
-from vlp_jax.objectives.pretraining_module import VIEWS, build_objectives, needs_behind
+from vlp_jax.objectives.pretraining_module import VIEWS, needs_behind
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
@@ -21,7 +21,7 @@ def train_step_flops(config: "Experiment") -> int:
     inputs and one for the parameters. Recomputation by rematerialisation and exact accumulation
     does not count. Frozen parameters count as trained ones. A teacher has no backward pass.
     """
-    batch, objectives = config.data.batch_size, build_objectives(config.objectives).values()
+    batch, objectives = config.data.batch_size, config.objectives.values()
     needs = {need for objective in objectives for need in objective.needs}
     teacher_needs = {need for objective in objectives for need in objective.teacher_needs}
     forward = encodings_flops(config, needs) + sum(objective.flops(config.model, batch) for objective in objectives)
