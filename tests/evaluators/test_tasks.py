@@ -1,5 +1,7 @@
 """Tasks of evaluators: how a config names them, and what they have to do with one another."""
 
+import types
+
 import pytest
 
 from vlp_jax.config import load_config, to_config, to_tree
@@ -9,6 +11,7 @@ from vlp_jax.evaluators.captioning import CaptionsTaskConfig
 from vlp_jax.evaluators.classification import ClassificationTaskConfig
 from vlp_jax.evaluators.config import EvaluatorConfig, metric_names
 from vlp_jax.evaluators.retrieval import RetrievalTaskConfig
+from vlp_jax.evaluators.suite import evaluate_set
 from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.evaluators.zero_shot import ZeroShotTaskConfig
 
@@ -97,3 +100,31 @@ def test_metrics_are_named_by_the_evaluator_and_its_tasks():
     names = metric_names(config.evaluators, config)
     assert {"val_vendor/text_to_image_recall@1", "val_vendor/caption_loss", "val_vendor/bad_examples"} < {*names}
     assert metric_names({"x": EvaluatorConfig(tasks=("captions",))}, config) == ["x/caption_loss", "x/bad_examples"]
+
+
+OWN_TASK = """
+import dataclasses
+from vlp_jax.evaluators.task import TaskConfig
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Norms(TaskConfig):
+    scale: float = 1.0
+
+    def lacks(self, experiment):
+        return None
+
+    def metric_names(self, experiment):
+        return ("mean_norm",)
+
+    def run(self, context):
+        return {"mean_norm": self.scale * sum(context.images) / len(context.images)}
+"""
+
+
+def test_a_task_may_be_a_class_of_the_users_own(tmp_path, monkeypatch):
+    (tmp_path / "own_task.py").write_text(OWN_TASK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec = evaluator(overrides=[("tasks", "{'norms': {'kind': 'own_task:Norms', 'scale': 2.0}}")])
+    assert spec.tasks["norms"].kind == "own_task:Norms" and metric_names({"a": spec}, None) == ["a/mean_norm", "a/bad_examples"]
+    context = types.SimpleNamespace(images=[1.0, 2.0], data=None)
+    assert evaluate_set(spec, context) == {"mean_norm": 3.0}
