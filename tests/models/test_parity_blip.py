@@ -13,7 +13,6 @@ from safetensors.numpy import load_file
 
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.decoder.base import DecoderConfig
-from vlp_jax.models.decoder.transformer import TextDecoderConfig
 from vlp_jax.models.fusion.in_text_tower import InTextTowerConfig
 from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.text.transformer import TextTransformerConfig

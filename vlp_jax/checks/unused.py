@@ -1,22 +1,14 @@
 """Finds settings that have no effect because of another setting."""
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 from vlp_jax.config.problems import Problems
 from vlp_jax.data.target_kinds import ClassesConfig
 from vlp_jax.evaluators.config import EvaluatorConfig
-from vlp_jax.models.decoder.base import DecoderConfig
-from vlp_jax.models.decoder.recurrent import RecurrentDecoderConfig
-from vlp_jax.models.decoder.in_text_tower import InTextTowerDecoderConfig
 from vlp_jax.models.decoder.transformer import TextDecoderConfig
 from vlp_jax.models.fusion.base import FusionConfig
 from vlp_jax.models.fusion.graph_fusion import GraphFusionConfig
 from vlp_jax.models.fusion.in_text_tower import InTextTowerConfig
-from vlp_jax.models.stack import StackConfig
-from vlp_jax.models.text.transformer import TextTransformerConfig
-from vlp_jax.models.vision.resnet import ResNetConfig
-from vlp_jax.models.vision.tower import ConvolutionConfig
 from vlp_jax.objectives.answering import AnsweringConfig
 from vlp_jax.objectives.captioning import CaptioningConfig
 from vlp_jax.objectives.contrastive import ContrastiveConfig
@@ -73,19 +65,7 @@ def passed_over(config: "Experiment") -> list[str]:
 
 def unused_settings(config: "Experiment") -> list[tuple[str, bool, str]]:
     """All checks, as tuples of the setting, whether it has no effect, and the reason."""
-    image = config.model.image
-    settings = [] if image.kind == "vit" else unused_of_convolutions(image)
-    stacks = {"image": image, "text": config.model.text, "fusion": config.model.fusion, "decoder": config.model.decoder}
-    settings += unused_of_text_tower(config)
-    for name, tower in stacks.items():
-        if not isinstance(tower, StackConfig):
-            continue
-        by_name = tower.rematerialisation == "save_names"
-        settings += [
-            (f"model.{name}.saved", bool(tower.saved) and not by_name,
-             f"with rematerialisation={tower.rematerialisation!r}: it is for 'save_names'"),
-            (f"model.{name}.rematerialisation", by_name and not tower.saved,
-             "as 'save_names' without names in `saved` (such as query, key, value): that is 'full'")]
+    settings = unused_of_text_tower(config)
     text = config.data.text
     settings += unused_parts(config) + unused_of_targets(config) + unused_of_graphs(config.model.fusion)
     for name, objective in config.objectives.items():
@@ -113,10 +93,7 @@ def unused_settings(config: "Experiment") -> list[tuple[str, bool, str]]:
                  for name, spec in config.regularizers.items()]
     accumulation, checkpoint, optimizer = config.accumulation, config.checkpoint, config.optimizer
     views = any(isinstance(objective, ImageViewsConfig) for objective in config.objectives.values())
-    words = config.model.text
     return settings + [
-        ("model.text.word_overlap", words.word_vectors is None and words.word_overlap != TextTransformerConfig().word_overlap,
-         "without model.text.word_vectors"),
         ("data.view_augmentation", config.data.view_augmentation is not None and not views,
          "without an objective of kind 'simclr'"),
         ("data.text.packing_rows", text.packing is None and text.packing_rows != 1, "without data.text.packing"),
@@ -189,36 +166,8 @@ def unused_of_graphs(fusion: FusionConfig | None) -> list[tuple[str, bool, str]]
                                        ("word_window", fusion.words == "dependencies", "words='dependencies'"))]
 
 
-def unused_of_convolutions(tower: ResNetConfig | ConvolutionConfig) -> list[tuple[str, bool, str]]:
-    """Settings that a convolutional network does not use with its norm or pooling."""
-    default = type(tower)()
-    changed = {field.name for field in dataclasses.fields(tower) if getattr(tower, field.name) != getattr(default, field.name)}
-    settings = [("model.image.groups", tower.norm != "group" and "groups" in changed, f"with norm={tower.norm!r}")]
-    if tower.kind == "resnet":
-        settings += unused_of_resnet(tower, changed)
-    if tower.kind == "vgg":
-        settings += [(f"model.image.{name}", tower.pooling == "mean" and name in changed, "with pooling='mean'")
-                     for name in ("hidden_dim", "dropout")]
-    return settings
-
-
-def unused_of_resnet(tower: ResNetConfig, changed: set[str]) -> list[tuple[str, bool, str]]:
-    """Settings that CLIP's ResNet does not use, and settings that only it uses."""
-    stem = [(f"model.image.{name}", tower.clip and name in changed, "with clip=True, which has a stem of its own")
-            for name in ("stem_size", "stem_stride", "max_pool")]
-    pooling = [(f"model.image.{name}", not tower.clip and name in changed, "without clip=True, for whose attention pooling it is")
-               for name in ("heads", "output_dim")]
-    return stem + pooling
-
-
 def unused_of_text_tower(config: "Experiment") -> list[tuple[str, bool, str]]:
     """Settings that a decoder inside the text tower does not use, and settings that only such a decoder uses."""
-    decoder, fusion, default, settings = config.model.decoder, config.model.fusion, DecoderConfig.of(), []
-    parts = {"fusion": isinstance(fusion, InTextTowerConfig) and fusion.start_token}
-    if isinstance(decoder, RecurrentDecoderConfig):
-        settings = [("model.decoder.attention_width", decoder.image == "state" and decoder.attention_width !=
-                     RecurrentDecoderConfig().attention_width, "with image='state': it is for 'attention'")]
-    elif isinstance(decoder, InTextTowerDecoderConfig):
-        parts["decoder"] = decoder.start_token
-    return settings + [(f"model.{name}.start_token", used and config.data.text.start_token is None,
-                        "without data.text.start_token, whose place it takes") for name, used in parts.items()]
+    fusion = config.model.fusion
+    return [("model.fusion.start_token", isinstance(fusion, InTextTowerConfig) and fusion.start_token
+             and config.data.text.start_token is None, "without data.text.start_token, whose place it takes")]

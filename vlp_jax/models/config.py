@@ -6,6 +6,7 @@ from vlp_jax.config.fields import between
 from vlp_jax.config.section import Section, component, optional_component
 from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.fusion.base import FusionConfig
+from vlp_jax.models.shapes import ModelShapes
 from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.models.vision.tower import ImageTowerConfig
 
@@ -22,3 +23,13 @@ class ModelConfig(Section):
     embedding_dim: int | None = between(None, 1)  # None: the text tower's width
     fusion: FusionConfig | None = None
     decoder: DecoderConfig | None = optional_component("transformer")
+
+    def shapes(self, batch: int = 1) -> ModelShapes:
+        """What the parts of the model need of each other.
+
+        Args:
+          batch: examples per step.
+        Raises: ConfigError for a tower that is not possible.
+        """
+        text = self.text.shapes
+        return ModelShapes(image=self.image.shapes, text=text, embedding_dim=self.embedding_dim or text.pooled_width, batch=batch)

@@ -1,9 +1,10 @@
 """FLOPs of a fusion's matrix products, from its config, like those of the towers in `flops.py`."""
 
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.flops import cross_flops, image_tokens, layer_flops, mlp_flops, text_flops
+from vlp_jax.models.flops import image_tokens, text_flops
 from vlp_jax.models.fusion.pooled import PooledFusionConfig, VisualAttentionConfig
 from vlp_jax.models.fusions import image_grid
+from vlp_jax.models.layers.flops import cross_flops, layer_flops, mlp_flops
 from vlp_jax.models.presets import Size, size_of
 from vlp_jax.models.text.text_towers import text_tokens, text_width
 from vlp_jax.models.towers import image_token_width, image_width

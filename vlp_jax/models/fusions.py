@@ -1,21 +1,18 @@
 """The fusion of the `model` section of a config, and its width."""
 
 import dataclasses
-import math
 
 import flax.linen as nn
 
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.flops import image_tokens
 from vlp_jax.models.fusion.attention import CoAttention, CrossAttention, MergedAttention
-from vlp_jax.models.fusion.graph import Grid
 from vlp_jax.models.fusion.graph_fusion import GraphFusion, GraphFusionConfig
 from vlp_jax.models.fusion.pooled import Concatenation, GatedSum, LowRankBilinear, PooledFusion, PooledFusionConfig, VisualAttention
 from vlp_jax.models.layers.transformer import LayerOptions, Precision
-from vlp_jax.models.presets import layer_options, patch_size_of, size_of
+from vlp_jax.models.presets import layer_options, size_of
+from vlp_jax.models.shapes import Grid
 from vlp_jax.models.text.text_towers import text_tokens, text_width
-from vlp_jax.models.vision.tower import ImageTowerConfig
 
 
 def build_fusion(config: ModelConfig, precision: Precision) -> nn.Module | None:
@@ -50,11 +47,8 @@ def build_pooled_fusion(fusion: PooledFusionConfig, precision: Precision) -> Poo
     return kind(precision=precision, **fields)
 
 
-def image_grid(tower: ImageTowerConfig) -> Grid:
-    """Layout of an image encoder's tokens, without token dropping."""
-    if tower.kind == "vit":
-        return Grid(tower.image_size // patch_size_of(tower), int(tower.pooling == "cls"), tower.registers)
-    return Grid(math.isqrt(image_tokens(tower)))
+def image_grid(tower) -> Grid:
+    return tower.grid
 
 
 def build_graph(config: ModelConfig, precision: Precision) -> GraphFusion:

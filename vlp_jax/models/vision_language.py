@@ -7,21 +7,12 @@ import jax.numpy as jnp
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.decoder.packed_rows import PackedRows
-from vlp_jax.models.decoder.recurrent import RecurrentDecoderConfig
 from vlp_jax.models.fusion.attention import FusedEncoding
 from vlp_jax.models.fusions import build_fusion
-from vlp_jax.models.layers.attention import Cache
 from vlp_jax.models.layers.transformer import Encoding, Precision
 from vlp_jax.models.text.text_towers import needs_transformer, text_width
 from vlp_jax.models.text.tower import TextTowerConfig
-from vlp_jax.models.towers import (
-    build_decoder,
-    build_image_tower,
-    build_text_tower,
-    decode_mode,
-    grounded_mode,
-    image_width,
-)
+from vlp_jax.models.towers import build_image_tower, build_text_tower, grounded_mode, image_width
 from vlp_jax.models.vision.tower import ImageTowerConfig
 from vlp_jax.sharding.layout import constrain
 
@@ -45,7 +36,7 @@ class VisionLanguageModel(nn.Module):
         self.image_projection = build_projection(self.config.image, dim, self.precision)
         self.text_projection = build_projection(self.config.text, dim, self.precision)
         if self.config.decoder is not None:
-            self.decoder = build_decoder(self.config, self.precision)
+            self.decoder = self.config.decoder.build(self.config.shapes(), self.precision)
 
     def encode_image(self, image: jax.Array, train: bool = False, tokens: bool = True, kept: jax.Array | None = None,
                      masked: jax.Array | None = None, boxes: jax.Array | None = None) -> Encoding:
@@ -118,13 +109,7 @@ class VisionLanguageModel(nn.Module):
           packed: segments of rows that hold several texts.
         Returns: float32 [B, L, V].
         """
-        if isinstance(self.config.decoder, RecurrentDecoderConfig):
-            return self.decoder(text, memory, train)
-        if self.config.decoder.kind == "in_text_tower":
-            return self.written(text, mask, memory, train)
-        if self.config.decoder.kind == "on_text_tower":
-            text = (self.encode_text(text, mask, train) if encoding is None else encoding).tokens
-        return self.decoder(text, mask, memory, prefix, train, packed=packed)
+        return self.config.decoder.decode(self, text, mask, memory, train, encoding, prefix, packed)
 
     def answer(self, fused: FusedEncoding, text: jax.Array, mask: jax.Array | None = None, train: bool = False) -> jax.Array:
         """`decode` of answers int32 [B, L] to fused pairs: the decoder attends to the fused tokens of the text."""
@@ -140,21 +125,7 @@ class VisionLanguageModel(nn.Module):
           position: int32 scalar, position of the first of them.
           memory: the image's Encoding, only in the first call, which may have no tokens (n = 0).
         """
-        if isinstance(self.config.decoder, RecurrentDecoderConfig):
-            return self.decoder(text, memory, cached=True)
-        cache = Cache(position, self.config.text.length)
-        if self.config.decoder.kind == "in_text_tower":
-            return self.written(text, None, memory, cache=cache)
-        if self.config.decoder.kind == "on_text_tower":
-            text = self.text(text, cache=cache).tokens
-        return self.decoder(text, memory=memory, cache=cache)
-
-    def written(self, text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool = False,
-                cache: Cache | None = None) -> jax.Array:
-        """`decode`, or with a cache `decode_next`, by the text tower's layers."""
-        decoder = self.config.decoder
-        tokens = self.text(text, mask, train, cache=cache, text_mode=decode_mode(decoder), memory=memory).tokens
-        return constrain(self.decoder(tokens, self.word_table() if decoder.tied else None), ("batch", None, "vocab"))
+        return self.config.decoder.decode_next(self, text, position, memory)
 
     def __call__(self, image: jax.Array | None, text: jax.Array | None, mask: jax.Array | None = None,
                  train: bool = False) -> tuple[jax.Array | None, jax.Array | None]:

@@ -8,7 +8,6 @@ import pytest
 from counted_flops import counted_flops
 
 from vlp_jax.config import base, clip, to_config
-from vlp_jax.models.flops import image_flops, text_flops
 from vlp_jax.models.fusion.pooled import ConcatenationConfig
 from vlp_jax.models.fusion_flops import fusion_flops
 from vlp_jax.models.fusions import build_fusion
@@ -66,7 +65,7 @@ def test_the_forward_pass_has_the_products_that_its_traced_program_has(changes):
     variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
     program = jax.make_jaxpr(lambda variables: module.apply(variables, batch["image"], batch["text"], batch["text_mask"],
                                                             method="embed"))(variables)
-    expected = image_flops(config.model.image, 64, tokens=False) + text_flops(config.model.text, 64, tokens=False)
+    expected = config.model.image.flops(64, tokens=False) + config.model.text.flops(64, tokens=False)
     assert counted_flops(program.jaxpr) == 4 * expected
 
 
@@ -193,7 +192,7 @@ def test_an_answer_has_the_products_that_its_traced_program_has(decoder):
     (VggConfig(depth=16, pooling="hidden"), 15.470e9), (VggConfig(depth=19, pooling="hidden"), 19.632e9),
     (InceptionConfig(), 5.713e9)])
 def test_convolutional_networks_have_the_multiplications_that_torchvision_publishes_with_a_classifier_of_1000(tower, published):
-    assert image_flops(tower, 1000) / 2 == pytest.approx(published, rel=3e-4)
+    assert tower.flops(1000) / 2 == pytest.approx(published, rel=3e-4)
 
 
 def test_clip_b16_is_what_is_published():
@@ -201,5 +200,5 @@ def test_clip_b16_is_what_is_published():
     config = clip()
     config.model.image.preset = "B/16"
     model = to_config(config.to_dict()).model
-    total = image_flops(model.image, 512) + text_flops(model.text, 512)
+    total = model.image.flops(512) + model.text.flops(512)
     assert total == pytest.approx(41.09e9, rel=0.03)

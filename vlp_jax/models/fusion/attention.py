@@ -1,7 +1,6 @@
 """Fusions of image and text encodings by transformer layers."""
 
 import dataclasses
-from typing import Literal
 
 import flax.linen as nn
 import flax.struct
@@ -27,8 +26,6 @@ class FusionStackConfig(StackConfig, FusionConfig):
 class CrossAttentionConfig(FusionStackConfig):
     """Further layers on the text's tokens, with cross-attention to the image's tokens (ALBEF, BLIP)."""
 
-    kind: Literal["cross_attention"] = "cross_attention"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MergedAttentionConfig(FusionStackConfig):
@@ -42,8 +39,6 @@ class MergedAttentionConfig(FusionStackConfig):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CoAttentionConfig(FusionStackConfig):
     """Two streams, each of which attends to itself and to the other in every layer (METER)."""
-
-    kind: Literal["co_attention"] = "co_attention"
 
 
 @flax.struct.dataclass

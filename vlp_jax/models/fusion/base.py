@@ -4,13 +4,14 @@ import dataclasses
 from typing import ClassVar
 
 from vlp_jax.config.registry import Kinds
-from vlp_jax.config.section import Component
+from vlp_jax.models.part import Part
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FusionConfig(Component):
+class FusionConfig(Part):
     """A fusion of an image and a text."""
 
+    section: ClassVar[str] = "model.fusion"
     kinds: ClassVar[Kinds] = Kinds({
         "cross_attention": "vlp_jax.models.fusion.attention:CrossAttentionConfig",
         "merged": "vlp_jax.models.fusion.attention:MergedAttentionConfig",

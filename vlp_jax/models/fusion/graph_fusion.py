@@ -11,9 +11,10 @@ import numpy as np
 from vlp_jax.config.fields import between
 from vlp_jax.models.fusion.attention import FusedEncoding
 from vlp_jax.models.fusion.base import FusionConfig
-from vlp_jax.models.fusion.graph import GRAPH_LAYERS, Grid, box_neighbours, edges_of, given, pooled_regions, word_neighbours
+from vlp_jax.models.fusion.graph import GRAPH_LAYERS, box_neighbours, edges_of, given, pooled_regions, word_neighbours
 from vlp_jax.models.layers.attention import MultiHeadAttention
 from vlp_jax.models.layers.transformer import Encoding, LayerOptions, Mlp, masked_mean
+from vlp_jax.models.shapes import Grid
 from vlp_jax.sharding.layout import constrain
 
 OTHER = {"image": "text", "text": "image"}

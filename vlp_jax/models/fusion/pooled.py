@@ -36,8 +36,6 @@ class ConcatenationConfig(PooledFusionConfig):
 class GatedSumConfig(PooledFusionConfig):
     """A sum of the two, weighted by a gate computed from both (GMU)."""
 
-    kind: Literal["gated"] = "gated"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LowRankBilinearConfig(PooledFusionConfig):
