@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
-from vlp_jax.checks.graphs import with_box_count
 from vlp_jax.checks.targets import with_outputs
 from vlp_jax.checks.unused import check_unused
 from vlp_jax.config.durations import DURATIONS
@@ -78,8 +77,6 @@ class Experiment(Section):
             check_unused(self, place)
         with problems.noted():
             self = with_outputs(self, place)
-        with problems.noted():
-            self = with_box_count(self, place)
         problems.report()
         return with_completed(self, "", self)
 

@@ -6,9 +6,6 @@ from vlp_jax.config.problems import Problems
 from vlp_jax.data.target_kinds import ClassesConfig
 from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.models.decoder.transformer import TextDecoderConfig
-from vlp_jax.models.fusion.base import FusionConfig
-from vlp_jax.models.fusion.graph_fusion import GraphFusionConfig
-from vlp_jax.models.fusion.in_text_tower import InTextTowerConfig
 from vlp_jax.objectives.answering import AnsweringConfig
 from vlp_jax.objectives.captioning import CaptioningConfig
 from vlp_jax.objectives.contrastive import ContrastiveConfig
@@ -65,9 +62,8 @@ def passed_over(config: "Experiment") -> list[str]:
 
 def unused_settings(config: "Experiment") -> list[tuple[str, bool, str]]:
     """All checks, as tuples of the setting, whether it has no effect, and the reason."""
-    settings = unused_of_text_tower(config)
     text = config.data.text
-    settings += unused_parts(config) + unused_of_targets(config) + unused_of_graphs(config.model.fusion)
+    settings = unused_parts(config) + unused_of_targets(config)
     for name, objective in config.objectives.items():
         settings.append((f"objectives.{name}.weight", objective.weight == 0 and objective.planned, "as 0 with a plan for it"))
         settings.append((f"objectives.{name}.weight_end", (objective.weight_end or 1 << 60) <= objective.weight_start,
@@ -153,21 +149,3 @@ def unused_of_targets(config: "Experiment") -> list[tuple[str, bool, str]]:
                      (f"evaluators.{name}.by", spec.by is not None and "classification" not in spec.tasks,
                       "without the task 'classification'")]
     return settings
-
-
-def unused_of_graphs(fusion: FusionConfig | None) -> list[tuple[str, bool, str]]:
-    """Neighbourhoods of regions and words that are absent."""
-    if not isinstance(fusion, GraphFusionConfig):
-        return []
-    default = GraphFusionConfig()
-    return [(f"model.fusion.{name}", getattr(fusion, name) != getattr(default, name) and off, f"with {setting}")
-            for name, off, setting in (("image_neighbours", fusion.regions == "boxes", "regions='boxes'"),
-                                       ("box_neighbours", fusion.regions == "grid", "regions='grid'"),
-                                       ("word_window", fusion.words == "dependencies", "words='dependencies'"))]
-
-
-def unused_of_text_tower(config: "Experiment") -> list[tuple[str, bool, str]]:
-    """Settings that a decoder inside the text tower does not use, and settings that only such a decoder uses."""
-    fusion = config.model.fusion
-    return [("model.fusion.start_token", isinstance(fusion, InTextTowerConfig) and fusion.start_token
-             and config.data.text.start_token is None, "without data.text.start_token, whose place it takes")]

@@ -7,12 +7,10 @@ import jax.numpy as jnp
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.decoder.packed_rows import PackedRows
-from vlp_jax.models.fusion.attention import FusedEncoding
-from vlp_jax.models.fusions import build_fusion
-from vlp_jax.models.layers.transformer import Encoding, Precision
-from vlp_jax.models.text.text_towers import needs_transformer, text_width
+from vlp_jax.models.fusion.base import FusedEncoding
+from vlp_jax.models.layers.transformer import Encoding
+from vlp_jax.models.options import Precision
 from vlp_jax.models.text.tower import TextTowerConfig
-from vlp_jax.models.towers import build_image_tower, build_text_tower, grounded_mode, image_width
 from vlp_jax.models.vision.tower import ImageTowerConfig
 from vlp_jax.sharding.layout import constrain
 
@@ -27,16 +25,15 @@ class VisionLanguageModel(nn.Module):
     precision: Precision
 
     def setup(self):
-        if self.config.fusion is not None and self.config.fusion.kind == "in_text_tower":
-            needs_transformer(self.config.text, "model.fusion.kind='in_text_tower'")
-        self.image = build_image_tower(self.config.image, self.precision)
-        self.text = build_text_tower(self.config.text, self.precision)
-        self.fusion = build_fusion(self.config, self.precision)
-        dim = embedding_dim(self.config)
-        self.image_projection = build_projection(self.config.image, dim, self.precision)
-        self.text_projection = build_projection(self.config.text, dim, self.precision)
-        if self.config.decoder is not None:
-            self.decoder = self.config.decoder.build(self.config.shapes(), self.precision)
+        config, precision, shapes = self.config, self.precision, self.config.shapes()
+        self.image = config.image.build(precision)
+        self.text = config.text.build(precision)
+        self.fusion = None if config.fusion is None else config.fusion.build(shapes, precision)
+        dim = embedding_dim(config)
+        self.image_projection = build_projection(config.image, dim, precision)
+        self.text_projection = build_projection(config.text, dim, precision)
+        if config.decoder is not None:
+            self.decoder = config.decoder.build(shapes, precision)
 
     def encode_image(self, image: jax.Array, train: bool = False, tokens: bool = True, kept: jax.Array | None = None,
                      masked: jax.Array | None = None, boxes: jax.Array | None = None) -> Encoding:
@@ -73,14 +70,9 @@ class VisionLanguageModel(nn.Module):
         Returns: the text's tokens after fusion, their mask, and pooled [B, D].
         Raises: ConfigError where the config has no fusion.
         """
-        fusion = self.config.fusion
-        if fusion is None:
+        if self.config.fusion is None:
             raise ConfigError("model.fusion: an objective on image and text together needs one, such as kind='cross_attention'")
-        if fusion.kind != "in_text_tower":
-            return self.fusion(image, text, train)
-        mask = None if text.mask is None else text.mask[:, -text.ids.shape[1]:]  # without the class token in front
-        fused = self.text(text.ids, mask, train, text_mode=grounded_mode(fusion), memory=image)
-        return FusedEncoding(fused.tokens, fused.mask, fused.pooled, fused.ids)
+        return self.config.fusion.fuse(self, image, text, train)
 
     def word_table(self) -> jax.Array:
         """The text tower's token embeddings, float32 [V, D]. The tower has to be called before."""
@@ -145,12 +137,11 @@ def embedding_dim(config: ModelConfig) -> int:
 
     Raises: ConfigError where a tower without projection has another width.
     """
-    widths = {"image": image_width(config.image), "text": text_width(config.text)}
-    dim = config.embedding_dim or widths["text"]
-    for name, tower in (("image", config.image), ("text", config.text)):
-        if tower.projection == "none" and widths[name] != dim:
-            raise ConfigError(f"model.{name}.projection: 'none' needs width {dim} (model.embedding_dim), "
-                              f"the tower has {widths[name]}")
+    dim = config.embedding_dim or config.text.pooled_width
+    for tower in (config.image, config.text):
+        if tower.projection == "none" and tower.pooled_width != dim:
+            raise ConfigError(f"{tower.section}.projection: 'none' needs width {dim} (model.embedding_dim), "
+                              f"the tower has {tower.pooled_width}")
     return dim
 
 

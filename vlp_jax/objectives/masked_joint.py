@@ -1,6 +1,8 @@
 """Masked multimodal modelling of patches and tokens at once (Singh et al. 2022, "FLAVA", section 3.2)."""
 
 import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
@@ -17,6 +19,9 @@ from vlp_jax.objectives.base import Loss
 from vlp_jax.objectives.masked_image import MaskedImage, MaskedPatchesConfig, code_loss
 from vlp_jax.objectives.masked_language import MaskedLanguageConfig, masked_loss, masked_text, unigram_entropy, word_logits
 
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedJointConfig(MaskedPatchesConfig):
@@ -28,6 +33,11 @@ class MaskedJointConfig(MaskedPatchesConfig):
     mask_id: int | None = between(None, 0)
     tied: bool = False
     whole_words: bool = False
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if getattr(experiment.model.fusion, "reads_boxes", False):
+            yield f"model.fusion.regions: 'boxes' leaves no patches that {where} could predict; set 'grid'"
 
 
 HIDES_WORDS = MaskedLanguageConfig | MaskedJointConfig

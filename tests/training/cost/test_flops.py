@@ -9,8 +9,6 @@ from counted_flops import counted_flops
 
 from vlp_jax.config import base, clip, to_config
 from vlp_jax.models.fusion.pooled import ConcatenationConfig
-from vlp_jax.models.fusion_flops import fusion_flops
-from vlp_jax.models.fusions import build_fusion
 from vlp_jax.models.layers.transformer import Encoding, Precision
 from vlp_jax.models.vision.inception import InceptionConfig
 from vlp_jax.models.vision.vgg import VggConfig
@@ -91,11 +89,11 @@ def test_a_fusion_has_the_products_that_its_traced_program_has(kind, changes, wi
     model = dataclasses.replace(model, fusion=to_config(config.to_dict()).model.fusion)
     image, text = (Encoding(jnp.zeros((4, count, 128)), None, jnp.zeros((4, 128))) for count in (17, 24))
     image, text = image.replace(boxes=jnp.zeros((4, 7, 4))), text.replace(edges=jnp.ones((4, 24, 24), bool))
-    module = build_fusion(model, Precision())
+    module = model.fusion.build(model.shapes(), Precision())
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), image, text))
     program = jax.make_jaxpr(lambda variables: module.apply(variables, image, text))(variables)
     mean = 4 * 2 * 7 * width if "regions" in changes else 0  # of the regions that are there; so little that it is left out
-    assert counted_flops(program.jaxpr) - mean == 4 * fusion_flops(model)
+    assert counted_flops(program.jaxpr) - mean == 4 * model.fusion.flops(model.shapes())
 
 
 def test_an_update_is_three_forward_passes_and_the_pairs():
