@@ -1,9 +1,10 @@
 """The `model` section of a config."""
 
 import dataclasses
+from typing import Self
 
 from vlp_jax.config.fields import between
-from vlp_jax.config.section import Section, component, optional_component
+from vlp_jax.config.section import Section, Sizes, component, optional_component
 from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.fusion.base import FusionConfig
 from vlp_jax.models.shapes import ModelShapes
@@ -23,6 +24,9 @@ class ModelConfig(Section):
     embedding_dim: int | None = between(None, 1)  # None: the text tower's width
     fusion: FusionConfig | None = None
     decoder: DecoderConfig | None = optional_component("transformer")
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().smoke(sizes), embedding_dim=sizes.width)
 
     def shapes(self, batch: int = 1) -> ModelShapes:
         """What the parts of the model need of each other.
