@@ -9,7 +9,6 @@ import dataclasses
 import math
 
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.options import LayerOptions, Precision
 from vlp_jax.sharding.divisors import nearest_words
 
 
@@ -108,7 +107,7 @@ def derived_sizes(model) -> list[str]:
     lines = []
     for name in ("image", "text", "fusion", "decoder"):
         tower, section = getattr(model, name), f"model.{name}"
-        if not hasattr(tower, "preset") or tower.width is None or getattr(tower, "kind", "") == "in_text_tower":
+        if not hasattr(tower, "preset") or tower.width is None:
             continue
         preset, stated = preset_of(tower, section), stated_sizes(tower)
         free = scaled(preset, stated, section)
@@ -116,12 +115,3 @@ def derived_sizes(model) -> list[str]:
             lines.append(f"{section}: width={tower.width} has {', '.join(f'{key}={value}' for key, value in free.items())}, in "
                          f"proportion as the preset {preset_name(preset)!r}; set them for others")
     return lines
-
-
-def patch_size_of(tower) -> int:
-    return tower.patch
-
-
-def layer_options(tower, section: str, precision: Precision, causal: bool = False, cross_attention: bool = False) -> LayerOptions:
-    """The layer options of a tower's config."""
-    return tower.layer_options(precision, causal=causal, cross_attention=cross_attention)

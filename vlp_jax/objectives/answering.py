@@ -11,10 +11,7 @@ import numpy as np
 from vlp_jax.config.fields import between
 from vlp_jax.data.batch_spec import TARGET
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.flops import decoder_flops
-from vlp_jax.models.fusion.attention import FusedEncoding
-from vlp_jax.models.fusions import fused_width
-from vlp_jax.models.text.text_towers import text_tokens
+from vlp_jax.models.fusion.base import FusedEncoding
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, ObjectiveConfig
 from vlp_jax.objectives.captioning import WordPrediction, token_losses
@@ -58,7 +55,9 @@ class Answering(WordPrediction):
         return (TARGET + self.target,)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
-        return batch * decoder_flops(model, length=self.length, memory=(text_tokens(model.text), fused_width(model)))
+        shapes = model.shapes()
+        memory = shapes.text.tokens, model.fusion.fused_width(shapes)
+        return batch * model.decoder.flops(shapes, length=self.length, memory=memory)
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:

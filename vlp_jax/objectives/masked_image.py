@@ -11,8 +11,6 @@ import jax.numpy as jnp
 from vlp_jax.config.fields import between
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.flops import image_flops
-from vlp_jax.models.presets import layer_options, patch_size_of, size_of
 from vlp_jax.models.quantizer import patch_codes, random_codebook
 from vlp_jax.models.text.lm_head import WordHead
 from vlp_jax.models.vision_language import VisionLanguageModel
@@ -88,8 +86,7 @@ class MaskedImage(Objective):
     takes_packed = True  # no text is used
 
     def flops(self, model: ModelConfig, batch: int) -> int:
-        width = size_of(model.image, "model.image").width
-        return batch * (image_flops(model.image, 0, embedded=False) + self.coding_flops(model, width))
+        return batch * (model.image.flops(0, embedded=False) + self.coding_flops(model, model.image.token_width))
 
     def coding_flops(self, model: ModelConfig, width: int) -> int:
         """The head on the masked patches' tokens, and a third of the quantizer.
@@ -100,8 +97,7 @@ class MaskedImage(Objective):
           model: the config.
           width: of the tokens.
         """
-        own, patch = size_of(model.image, "model.image").width, patch_size_of(model.image)
-        patches = (model.image.image_size // patch)**2
+        own, patch, patches = model.image.token_width, model.image.patch, model.image.side**2
         quantizer = 2 * patches * self.code_width * (3 * patch**2 + self.codes)
         return 2 * self.count_of(patches) * own * (width + self.codes) + quantizer // 3
 
@@ -122,10 +118,9 @@ class MaskedImage(Objective):
           the number of masked patches.
         """
         tower = model.config.image
-        if tower.kind != "vit" or tower.token_drop:
+        if tower.patch is None or tower.token_drop:
             raise ConfigError("objectives: to hide patches, model.image.kind must be 'vit' and model.image.token_drop 0")
-        patch = patch_size_of(tower)
-        side = tower.image_size // patch
+        patch, side = tower.patch, tower.side
         count = self.count_of(side**2)
         if self.smallest_block > count:
             raise ConfigError(f"objectives: smallest_block {self.smallest_block} is more than the {count} patches of {side**2} "
@@ -137,9 +132,9 @@ class MaskedImage(Objective):
 
     def told(self, tokens: jax.Array, hidden: HiddenPatches, model: VisionLanguageModel, name: str = "head") -> jax.Array:
         """All of an image's tokens [B, M, D'] -> logits float32 [B, K, V] of the masked patches' codes."""
-        places = hidden.places + (model.config.image.pooling == "cls")  # a class token comes before the patches
+        places = hidden.places + model.config.image.class_token  # a class token comes before the patches
         tokens = jnp.take_along_axis(tokens, places[:, :, None], axis=1)
-        return WordHead(layer_options(model.config.image, "model.image", model.precision), self.codes, name=name)(tokens)
+        return WordHead(model.config.image.layer_options(model.precision), self.codes, name=name)(tokens)
 
 
 def code_loss(logits: jax.Array, hidden: HiddenPatches) -> Loss:

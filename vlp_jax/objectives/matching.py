@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from vlp_jax.config.fields import between
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.fusion_flops import fusion_flops
 from vlp_jax.models.layers.transformer import Encoding
 from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
@@ -78,7 +77,7 @@ class Matching(Objective):
     def flops(self, model: ModelConfig, batch: int) -> int:
         similarity = 2 * batch**2 * embedding_dim(model) // 3 if self.negatives == "similar" else 0  # without a backward pass
         questions = 1 if self.negative_rate is not None else 3 if self.negatives_from == "both" else 2
-        return questions * batch * fusion_flops(model) + similarity
+        return questions * batch * model.fusion.flops(model.shapes()) + similarity
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         image, text, allowed = encodings["image"], encodings["text"], ~shared_positives(batch, ("caption", "image"))

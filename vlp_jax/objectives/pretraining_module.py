@@ -13,9 +13,7 @@ from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.decoder.generation import BeamSearch, written
 from vlp_jax.models.decoder.transformer import Decoding, TextDecoderConfig
-from vlp_jax.models.fusions import fused_width
 from vlp_jax.models.layers.transformer import Encoding, Precision
-from vlp_jax.models.towers import image_token_width
 from vlp_jax.models.vision_language import VisionLanguageModel, as_memory
 from vlp_jax.objectives.answering import Answering
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig, weight_at
@@ -244,7 +242,7 @@ def check_decoder(config: ModelConfig, objectives: dict[str, ObjectiveConfig]) -
     answers, captions = any(isinstance(one, Answering) for one in built), any("decoding" in one.needs for one in built)
     if not (answers and captions) or config.decoder.image == "none":
         return
-    of_picture, fused = image_token_width(config.image), fused_width(config)
+    of_picture, fused = config.image.token_width, config.fusion.fused_width(config.shapes())
     if of_picture != fused:
         raise ConfigError(f"model.fusion: is {fused} wide and model.image {of_picture}; where one decoder captions and answers, "
                           "both must have one width")

@@ -10,10 +10,7 @@ import jax.numpy as jnp
 from vlp_jax.config.fields import between
 from vlp_jax.data.batch_spec import TARGET
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.fusions import pooled_width
 from vlp_jax.models.target_head import TargetHead
-from vlp_jax.models.text.text_towers import text_width
-from vlp_jax.models.towers import image_width
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.supervised_losses import (
@@ -93,8 +90,8 @@ class Supervised(Objective):
         return (TARGET + self.target,)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
-        width = {"image": lambda: image_width(model.image), "text": lambda: text_width(model.text),
-                 "fused": lambda: pooled_width(model)}[self.features]()
+        width = {"image": lambda: model.image.pooled_width, "text": lambda: model.text.pooled_width,
+                 "fused": lambda: model.fusion.pooled_width(model.shapes())}[self.features]()
         hidden = self.hidden_dim
         return 2 * batch * (width * self.outputs if hidden is None else width * hidden + hidden * self.outputs)
 

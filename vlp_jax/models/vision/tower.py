@@ -25,8 +25,8 @@ class ImageTowerConfig(Part):
     """
 
     section: ClassVar[str] = "model.image"
-    token_drop: ClassVar[float] = 0.0
-    registers: ClassVar[int] = 0
+    token_drop = 0.0  # without an annotation, as a tower may have a key of this name, in its own order
+    registers = 0
 
     kinds: ClassVar[Kinds] = Kinds({
         "vit": "vlp_jax.models.vision.vit:ViTConfig",

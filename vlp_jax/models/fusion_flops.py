@@ -1,2 +1,0 @@
-def fusion_flops(config):
-    return config.fusion.flops(config.shapes())
