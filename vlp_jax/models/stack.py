@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Sizes
@@ -20,6 +20,8 @@ class StackConfig(Part):
     None takes the preset's value. With another width than the preset's, the width of a head and the
     ratio of mlp_dim are the preset's. A stack has a key `preset`, too.
     """
+
+    policies: ClassVar[tuple[str, ...]] = ("none", "save_matmuls", "save_names", "full")  # of rematerialisation
 
     width: int | None = between(None, 1)
     depth: int | None = between(None, 0)  # 0: embeddings only

@@ -29,9 +29,8 @@ class VisionLanguageModel(nn.Module):
         self.image = config.image.build(precision)
         self.text = config.text.build(precision)
         self.fusion = None if config.fusion is None else config.fusion.build(shapes, precision)
-        dim = embedding_dim(config)
-        self.image_projection = build_projection(config.image, dim, precision)
-        self.text_projection = build_projection(config.text, dim, precision)
+        self.image_projection = build_projection(config.image, shapes.embedding_dim, precision)
+        self.text_projection = build_projection(config.text, shapes.embedding_dim, precision)
         if config.decoder is not None:
             self.decoder = config.decoder.build(shapes, precision)
 
@@ -130,19 +129,6 @@ class VisionLanguageModel(nn.Module):
 def as_memory(fused: FusedEncoding) -> Encoding:
     """The memory of a decoder of answers: the text's tokens after fusion."""
     return Encoding(fused.tokens, fused.mask, fused.pooled)
-
-
-def embedding_dim(config: ModelConfig) -> int:
-    """Width of the shared space.
-
-    Raises: ConfigError where a tower without projection has another width.
-    """
-    dim = config.embedding_dim or config.text.pooled_width
-    for tower in (config.image, config.text):
-        if tower.projection == "none" and tower.pooled_width != dim:
-            raise ConfigError(f"{tower.section}.projection: 'none' needs width {dim} (model.embedding_dim), "
-                              f"the tower has {tower.pooled_width}")
-    return dim
 
 
 def build_projection(tower: ImageTowerConfig | TextTowerConfig, dim: int, precision: Precision) -> nn.Module | None:

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.config import ModelConfig
+from vlp_jax.models.config import ModelConfig, embedding_dim
 from vlp_jax.models.text.lm_head import WordHead
-from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
+from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig, grown
 from vlp_jax.objectives.tokens import entropy_of, kl_divergence, log_likelihood, mean_where
 

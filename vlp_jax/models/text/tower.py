@@ -17,9 +17,16 @@ from vlp_jax.models.shapes import TextShapes
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextTowerConfig(Part):
-    """Fields shared by all text towers, and what other parts of a model ask of them."""
+    """Fields shared by all text towers, and what other parts of a model ask of them.
+
+    Attributes:
+      rematerialisation: the policy of rematerialisation.
+      policies: the possible policies.
+    """
 
     section: ClassVar[str] = "model.text"
+    rematerialisation = "none"  # without an annotation, as a tower may have a key of this name
+    policies: ClassVar[tuple[str, ...]] = ("none",)
 
     kinds: ClassVar[Kinds] = Kinds({
         "transformer": "vlp_jax.models.text.transformer:TextTransformerConfig",

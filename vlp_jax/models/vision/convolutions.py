@@ -64,6 +64,7 @@ class ConvolutionConfig(ImageTowerConfig):
     """
 
     norm_epsilon: ClassVar[float] = 1e-5
+    policies: ClassVar[tuple[str, ...]] = ("none", "full")
 
     groups: int = between(32, 1)  # of norm="group"
     rematerialisation: Literal["none", "full"] = "none"  # full: the backward pass computes each block again

@@ -22,11 +22,15 @@ class ImageTowerConfig(Part):
     Attributes:
       token_drop: fraction of the tokens that is dropped in training.
       registers: number of tokens without a position, behind the others.
+      rematerialisation: the policy of rematerialisation.
+      policies: the possible policies.
     """
 
     section: ClassVar[str] = "model.image"
-    token_drop = 0.0  # without an annotation, as a tower may have a key of this name, in its own order
+    token_drop = 0.0  # these without an annotation, as a tower may have keys of these names
     registers = 0
+    rematerialisation = "none"
+    policies: ClassVar[tuple[str, ...]] = ("none",)
 
     kinds: ClassVar[Kinds] = Kinds({
         "vit": "vlp_jax.models.vision.vit:ViTConfig",

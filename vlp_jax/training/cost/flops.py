@@ -5,7 +5,7 @@ See Chowdhery et al. 2022, "PaLM", appendix B.
 
 from typing import TYPE_CHECKING
 
-from vlp_jax.models.vision_language import embedding_dim
+from vlp_jax.models.config import embedding_dim
 from vlp_jax.objectives.pretraining_module import VIEWS, build_objectives, needs_behind
 
 if TYPE_CHECKING:
