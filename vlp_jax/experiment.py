@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
-from vlp_jax.checks.graphs import with_box_count
-from vlp_jax.checks.unused import check_unused
 from vlp_jax.config.durations import DURATIONS
 from vlp_jax.config.fields import between, positive, section
 from vlp_jax.config.problems import Problems
@@ -77,10 +75,6 @@ class Experiment(Section):
         """
         problems = Problems(f"{problem}{at(place)}" for problem in self.validate("", self))
         problems += [f"{problem}{at(place)}" for where, part in sections_of(self) for problem in part.validate(where, self)]
-        with problems.noted():
-            check_unused(self, place)
-        with problems.noted():
-            self = with_box_count(self, place)
         problems.report()
         return with_completed(self, "", self)
 
@@ -97,7 +91,8 @@ class Experiment(Section):
         objectives, unused = self.objectives.values(), {}
         if self.model.decoder is not None and not any(objective.uses_decoder for objective in objectives):
             unused["model.decoder"] = "an objective of kind 'captioning' or 'answering'"
-        if getattr(self.model.decoder, "text_prefix", 0) and not any("decoding" in objective.needs for objective in objectives):
+        prefix = self.model.decoder is not None and self.model.decoder.has_prefix
+        if prefix and not any("decoding" in objective.needs for objective in objectives):
             unused["model.decoder.text_prefix"] = "an objective of kind 'captioning'"
         if self.model.fusion is not None and not any(objective.uses_fusion for objective in objectives):
             unused["model.fusion"] = ("an objective of kind 'matching', 'masked_joint', 'answering', 'masked_language' with "

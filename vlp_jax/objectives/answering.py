@@ -12,12 +12,7 @@ import numpy as np
 from vlp_jax.config.fields import between
 from vlp_jax.data.batch_spec import TARGET
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.flops import decoder_flops
-from vlp_jax.models.fusion.attention import FusedEncoding
-from vlp_jax.models.fusion.pooled import PooledFusionConfig
-from vlp_jax.models.fusions import fused_width
-from vlp_jax.models.text.text_towers import text_tokens
-from vlp_jax.models.towers import image_token_width
+from vlp_jax.models.fusion.base import FusedEncoding
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss
 from vlp_jax.objectives.captioning import WordPrediction, WordPredictionConfig, token_losses
@@ -74,12 +69,10 @@ class AnsweringConfig(WordPredictionConfig):
 
     def part_problems(self, where: str, model: ModelConfig) -> Iterator[str]:
         """Why the model's fusion or decoder cannot generate an answer; one that is absent is found elsewhere."""
-        if isinstance(model.fusion, PooledFusionConfig):
+        if model.fusion is not None and not model.fusion.returns_tokens:
             yield (f"model.fusion: {where} reads the text's tokens after fusion; set one that has some, such as "
                    "kind='cross_attention'")
-        decoder = model.decoder
-        if decoder is not None and (decoder.image not in ("cross_attention", "attention")
-                                    or decoder.kind in ("on_text_tower", "in_text_tower")):
+        if model.decoder is not None and not model.decoder.answers:
             yield (f"model.decoder: {where} writes by a decoder of its own that looks at tokens; set kind='transformer' with "
                    "image='cross_attention', or kind='lstm' or 'gru' with image='attention'")
 
@@ -90,14 +83,16 @@ class AnsweringConfig(WordPredictionConfig):
         return Answering(self)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
-        return batch * decoder_flops(model, length=self.length, memory=(text_tokens(model.text), fused_width(model)))
+        shapes = model.shapes()
+        memory = shapes.text.tokens, model.fusion.fused_width(shapes)
+        return batch * model.decoder.flops(shapes, length=self.length, memory=memory)
 
 
 def differing_widths(model: ModelConfig) -> Iterator[str]:
     """The problem of a decoder that attends to images and to fused pairs of another width: one matrix projects both."""
-    if model.fusion is None or model.decoder is None or model.decoder.image == "none":
+    if model.fusion is None or model.decoder is None or not model.decoder.reads_image:
         return
-    of_images, fused = image_token_width(model.image), fused_width(model)
+    of_images, fused = model.image.token_width, model.fusion.fused_width(model.shapes())
     if of_images != fused:
         yield (f"model.fusion: is {fused} wide and model.image {of_images}; where one decoder captions and answers, both must have "
                "one width")

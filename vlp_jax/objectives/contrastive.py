@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
-from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.flops import image_flops
-from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
+from vlp_jax.models.config import ModelConfig, embedding_dim
+from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.contrastive_blocks import CHUNK, loss_and_accuracy
 from vlp_jax.objectives.contrastive_losses import sigmoid_contrastive, softmax_contrastive, top1_accuracy
@@ -93,7 +92,7 @@ class SoftmaxContrastiveConfig(ContrastiveConfig):
 
     def flops(self, model: ModelConfig, batch: int) -> int:
         pairs = super().flops(model, batch)
-        return 2 * pairs + batch * image_flops(model.image, embedding_dim(model), tokens=False) if self.mixup else pairs
+        return 2 * pairs + batch * model.image.flops(embedding_dim(model), tokens=False) if self.mixup else pairs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,11 @@ from einops import rearrange
 from vlp_jax.config.fields import between
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.flops import masked_autoencoder_flops
+from vlp_jax.models.layers.flops import layer_flops
 from vlp_jax.models.layers.positions import sincos2d
 from vlp_jax.models.layers.transformer import Transformer
 from vlp_jax.models.options import LayerOptions
-from vlp_jax.models.presets import Size, patch_size_of
+from vlp_jax.models.presets import Size
 from vlp_jax.models.vision.tower import ImageTowerConfig
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
@@ -43,7 +43,7 @@ class MaskedAutoencoderConfig(ObjectiveConfig):
 
     def problems(self, where: str, tower: ImageTowerConfig) -> Iterator[str]:
         """Why the decoder cannot be built, or patches of the tower's images cannot be left out."""
-        if tower.kind != "vit":
+        if tower.patch is None:
             yield f"{where}: 'masked_autoencoder' leaves out patches, for which model.image.kind must be 'vit'"
         if self.decoder_width % 4 or self.decoder_width % self.decoder_heads:
             yield (f"{where}: masked_autoencoder's decoder_width {self.decoder_width} must divide by 4 and by its "
@@ -54,7 +54,11 @@ class MaskedAutoencoderConfig(ObjectiveConfig):
 
     def flops(self, model: ModelConfig, batch: int) -> int:
         decoder = Size(self.decoder_width, self.decoder_depth, self.decoder_heads, 4 * self.decoder_width)
-        return batch * masked_autoencoder_flops(model.image, self.mask_ratio, decoder)
+        tower, patches = model.image, model.image.side**2
+        others, visible = tower.class_token + tower.registers, max(1, int(patches * (1.0 - self.mask_ratio)))
+        flops = tower.kept_flops(visible) + 2 * (visible + others) * tower.token_width * decoder.width
+        flops += decoder.depth * layer_flops(decoder, patches + others, "gelu")
+        return batch * (flops + 2 * patches * decoder.width * 3 * tower.patch**2)
 
 
 class MaskedAutoencoder(Objective):
@@ -73,11 +77,10 @@ class MaskedAutoencoder(Objective):
         tower, image = model.config.image, batch["image"]
         for problem in self.config.problems("objectives", tower):
             raise ConfigError(problem)
-        patch = patch_size_of(tower)
-        side = tower.image_size // patch
+        patch, side = tower.patch, tower.side
         kept, restore = visible_patches(self.make_rng("dropout"), len(image), side**2, self.config.mask_ratio)
         tokens = model.encode_image(image, train=True, tokens=True, kept=kept).tokens
-        front, behind = int(tower.pooling == "cls"), tower.registers  # tokens around those of the patches
+        front, behind = int(tower.class_token), tower.registers  # tokens around those of the patches
         predicted = self.decode(tokens, restore, side, 3 * patch**2, front, behind, model)
         targets = patch_targets(image, patch)
         masked = (restore >= kept.shape[1]).astype(jnp.float32)

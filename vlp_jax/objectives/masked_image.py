@@ -13,8 +13,6 @@ from vlp_jax.config.fields import between
 from vlp_jax.config.section import Sizes
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.flops import image_flops
-from vlp_jax.models.presets import layer_options, patch_size_of, size_of
 from vlp_jax.models.quantizer import patch_codes, random_codebook
 from vlp_jax.models.text.lm_head import WordHead
 from vlp_jax.models.vision.tower import ImageTowerConfig
@@ -45,10 +43,10 @@ class MaskedPatchesConfig(ObjectiveConfig):
 
     def problems(self, where: str, tower: ImageTowerConfig) -> Iterator[str]:
         """Why patches of the tower's images cannot be hidden."""
-        if tower.kind != "vit" or tower.token_drop:
+        if tower.patch is None or tower.token_drop:
             yield f"{where}: to hide patches, model.image.kind must be 'vit' and model.image.token_drop 0"
             return
-        patches = (tower.image_size // patch_size_of(tower))**2
+        patches = tower.side**2
         count = self.count_of(patches)
         if self.smallest_block > count:
             yield (f"{where}: smallest_block {self.smallest_block} is more than the {count} patches of {patches} that "
@@ -66,8 +64,7 @@ class MaskedPatchesConfig(ObjectiveConfig):
           model: the config.
           width: of the tokens.
         """
-        own, patch = size_of(model.image, "model.image").width, patch_size_of(model.image)
-        patches = (model.image.image_size // patch)**2
+        own, patch, patches = model.image.token_width, model.image.patch, model.image.side**2
         quantizer = 2 * patches * self.code_width * (3 * patch**2 + self.codes)
         return 2 * self.count_of(patches) * own * (width + self.codes) + quantizer // 3
 
@@ -86,8 +83,7 @@ class MaskedImageConfig(MaskedPatchesConfig):
         return MaskedImage(self)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
-        width = size_of(model.image, "model.image").width
-        return batch * (image_flops(model.image, 0, embedded=False) + self.coding_flops(model, width))
+        return batch * (model.image.flops(0, embedded=False) + self.coding_flops(model, model.image.token_width))
 
 
 @flax.struct.dataclass
@@ -124,8 +120,7 @@ class MaskedPatches(Objective):
         tower, config = model.config.image, self.config
         for problem in config.problems("objectives", tower):
             raise ConfigError(problem)
-        patch = patch_size_of(tower)
-        side = tower.image_size // patch
+        patch, side = tower.patch, tower.side
         count = config.count_of(side**2)
         places = hidden_patches(self.make_rng("dropout"), len(image), side, count, config.smallest_block)
         mask = (places[:, :, None] == jnp.arange(side**2)).any(axis=1)
@@ -134,9 +129,9 @@ class MaskedPatches(Objective):
 
     def code_logits(self, tokens: jax.Array, hidden: HiddenPatches, model: VisionLanguageModel, name: str = "head") -> jax.Array:
         """All of an image's tokens [B, M, D'] -> logits float32 [B, K, V] of the masked patches' codes."""
-        places = hidden.places + (model.config.image.pooling == "cls")  # a class token comes before the patches
+        places = hidden.places + model.config.image.class_token  # a class token comes before the patches
         tokens = jnp.take_along_axis(tokens, places[:, :, None], axis=1)
-        return WordHead(layer_options(model.config.image, "model.image", model.precision), self.config.codes, name=name)(tokens)
+        return WordHead(model.config.image.layer_options(model.precision), self.config.codes, name=name)(tokens)
 
 
 class MaskedImage(MaskedPatches):

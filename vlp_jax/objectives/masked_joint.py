@@ -9,10 +9,6 @@ import jax
 
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.flops import image_flops, text_flops
-from vlp_jax.models.fusion_flops import fusion_flops
-from vlp_jax.models.fusions import fused_width
-from vlp_jax.models.text.text_towers import text_width
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss
 from vlp_jax.objectives.masked_image import MaskedPatches, MaskedPatchesConfig, code_loss
@@ -30,17 +26,19 @@ class MaskedJointConfig(MaskedTextConfig, MaskedPatchesConfig):
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
         yield from super().validate(where, experiment)
-        if experiment.data.boxes is not None:
+        if getattr(experiment.model.fusion, "reads_boxes", False):
             yield f"model.fusion.regions: 'boxes' leaves no patches that {where} could predict; set 'grid'"
+
 
     def build(self) -> "MaskedJoint":
         return MaskedJoint(self)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
-        width, text = fused_width(model), text_width(model.text)
-        towers = image_flops(model.image, 0, embedded=False) + text_flops(model.text, 0, embedded=False)
+        shapes = model.shapes()
+        width, text = model.fusion.fused_width(shapes), shapes.text.token_width
+        towers = model.image.flops(0, embedded=False) + model.text.flops(0, embedded=False)
         words = 2 * model.text.length * text * (width + model.text.vocab_size)
-        return batch * (towers + fusion_flops(model) + self.coding_flops(model, width) + words)
+        return batch * (towers + model.fusion.flops(shapes) + self.coding_flops(model, width) + words)
 
 
 class MaskedJoint(MaskedPatches):

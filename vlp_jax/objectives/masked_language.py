@@ -13,14 +13,9 @@ from vlp_jax.config.fields import between
 from vlp_jax.config.section import Sizes
 from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.flops import text_flops
-from vlp_jax.models.fusion_flops import fusion_flops
-from vlp_jax.models.fusions import fused_width
-from vlp_jax.models.presets import layer_options
+from vlp_jax.models.config import ModelConfig, embedding_dim
 from vlp_jax.models.text.lm_head import WordHead
-from vlp_jax.models.text.text_towers import needs_transformer, text_width
-from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
+from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig, grown
 from vlp_jax.objectives.tokens import entropy_of, kl_divergence, log_likelihood, mean_where
 
@@ -104,12 +99,12 @@ class MaskedLanguageConfig(MaskedTextConfig):
         return MaskedLanguage(self)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
-        text = text_width(model.text)
-        width = fused_width(model) if self.with_image else text
+        shapes, text = model.shapes(), model.text.token_width
+        width = model.fusion.fused_width(shapes) if self.with_image else text
         flops = 2 * model.text.length * text * (width + model.text.vocab_size)
-        flops += fusion_flops(model) if self.with_image else 0
-        if not self.with_image or model.fusion.kind != "in_text_tower":  # there only the fusion encodes the text
-            flops += text_flops(model.text, embedding_dim(model), embedded=False)
+        flops += model.fusion.flops(shapes) if self.with_image else 0
+        if not self.with_image or not model.fusion.encodes_text:
+            flops += model.text.flops(embedding_dim(model), embedded=False)
         return batch * (flops + (flops // 3 if self.uses_teacher else 0))  # a teacher has no backward pass
 
 
@@ -229,9 +224,9 @@ def word_logits(tokens: jax.Array, text: jax.Array, model: VisionLanguageModel, 
     Returns: float32 [B, L, V].
     """
     tower = model.config.text
-    needs_transformer(tower, "an objective on hidden words")
+    layers = tower.shapes.layers_for("an objective on hidden words", model.precision)
     table = model.word_table() if tied else None
-    head = WordHead(layer_options(tower, "model.text", model.precision), tower.vocab_size, name=name)
+    head = WordHead(layers, tower.vocab_size, name=name)
     return head(tokens[:, -text.shape[1]:], table)
 
 

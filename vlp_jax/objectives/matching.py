@@ -11,10 +11,9 @@ import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.fusion_flops import fusion_flops
+from vlp_jax.models.config import ModelConfig, embedding_dim
 from vlp_jax.models.layers.transformer import Encoding
-from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
+from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig, encodings_trained
 from vlp_jax.objectives.contrastive import EMBEDDINGS, shared_positives
 from vlp_jax.objectives.contrastive_losses import cosines
@@ -74,7 +73,7 @@ class MatchingConfig(ObjectiveConfig):
     def flops(self, model: ModelConfig, batch: int) -> int:
         similarity = 2 * batch**2 * embedding_dim(model) // 3 if self.negatives == "similar" else 0  # without a backward pass
         questions = 1 if self.negative_rate is not None else 3 if self.negatives_from == "both" else 2
-        return questions * batch * fusion_flops(model) + similarity
+        return questions * batch * model.fusion.flops(model.shapes()) + similarity
 
 
 class Matching(Objective):

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Sizes
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
+from vlp_jax.models.config import ModelConfig, embedding_dim
+from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, grown
 from vlp_jax.objectives.contrastive import EMBEDDINGS, ScaledConfig, ScaledObjective
 from vlp_jax.objectives.contrastive_losses import cosines

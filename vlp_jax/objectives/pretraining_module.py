@@ -8,9 +8,8 @@ import numpy as np
 from vlp_jax.data import batch_spec
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.decoder.generation import BeamSearch, written
-from vlp_jax.models.decoder.transformer import Decoding, TextDecoderConfig
+from vlp_jax.models.decoder.transformer import Decoding
 from vlp_jax.models.layers.transformer import Encoding, Precision
 from vlp_jax.models.vision_language import VisionLanguageModel, as_memory
 from vlp_jax.objectives.base import NO_DECODER, Loss, ObjectiveConfig, weight_at
@@ -113,7 +112,7 @@ class PretrainingModule(nn.Module):
             encodings["text_embedding"] = self.model.embed_text(encodings["text"])
         if "decoding" in needs:
             text, mask, packed = rows_of_text(batch)
-            prefix = self.drawn_prefix(mask) if train and has_prefix(self.model_config.decoder) else None
+            prefix = self.drawn_prefix(mask) if train and self.model_config.decoder.has_prefix else None
             logits = self.model.decode(text, mask, encodings["image"] if "image" in needs else None, train, encodings.get("text"),
                                        prefix, packed)
             encodings["decoding"] = Decoding(logits, jnp.zeros(len(logits), jnp.int32) if prefix is None else prefix)
@@ -166,7 +165,7 @@ class PretrainingModule(nn.Module):
     def write_captions(self, image: jax.Array, start: jax.Array, end: int, padding: int,
                        search: BeamSearch = BeamSearch()) -> jax.Array:  # noqa: B008 - frozen
         """The decoder's text for each image, greedy or by beam search: int32 [B, L - 1], padded after the `end`."""
-        memory = self.model.encode_image(image) if self.model_config.decoder.image != "none" else None
+        memory = self.model.encode_image(image) if self.model_config.decoder.reads_image else None
         return self.written(memory, start, self.model_config.text.length - 1, end, padding, search)
 
     def write_answers(self, name: str, batch: dict[str, jax.Array], start: int, end: int, padding: int,
@@ -193,11 +192,6 @@ class PretrainingModule(nn.Module):
         return written(next_logits, memory, start, length, end, padding, search)
 
 
-def has_prefix(decoder: DecoderConfig) -> bool:
-    """Whether the decoder is trained with a bidirectional prefix of each text."""
-    return isinstance(decoder, TextDecoderConfig) and decoder.text_prefix > 0
-
-
 def needs_behind(config: ModelConfig, needs: set[str]) -> set[str]:
     """The encodings from which those in `needs` are computed: the inputs of the fusion and of the decoder.
 
@@ -210,7 +204,7 @@ def needs_behind(config: ModelConfig, needs: set[str]) -> set[str]:
         return of_fusion
     if config.decoder is None:
         raise ConfigError(NO_DECODER)
-    seen = {"image": config.decoder.image != "none", "text": config.decoder.kind == "on_text_tower"}
+    seen = {"image": config.decoder.reads_image, "text": config.decoder.reads_text_tower}
     return of_fusion | {name for name, wanted in seen.items() if wanted}
 
 

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from vlp_jax.config.fields import between
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.options import Precision
-from vlp_jax.models.towers import image_width
 from vlp_jax.models.vision_language import VisionLanguageModel, unit
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.contrastive_losses import cosines, cross_entropy
@@ -40,7 +39,7 @@ class SimclrConfig(ObjectiveConfig):
         return Simclr(self)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
-        head = image_width(model.image) * self.hidden_dim + self.hidden_dim**2 + self.hidden_dim * self.output_dim
+        head = model.image.pooled_width * self.hidden_dim + self.hidden_dim**2 + self.hidden_dim * self.output_dim
         return 2 * 2 * batch * head + 3 * 2 * batch**2 * self.output_dim
 
 

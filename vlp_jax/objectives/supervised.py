@@ -13,10 +13,7 @@ from vlp_jax.config.section import Sizes
 from vlp_jax.data.batch_spec import TARGET
 from vlp_jax.data.target_kinds import TargetConfig
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.fusions import pooled_width
 from vlp_jax.models.target_head import TargetHead
-from vlp_jax.models.text.text_towers import text_width
-from vlp_jax.models.towers import image_width
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.supervised_losses import (
@@ -72,7 +69,7 @@ class SupervisedConfig(ObjectiveConfig):
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
         yield from super().validate(where, experiment)
-        if getattr(experiment.model.image, "pooling", None) == "none" and self.features == "image":
+        if self.features == "image" and not experiment.model.image.pools:
             yield f"{where}.features: 'image' reads what model.image.pooling='none' does not pool; set it, such as 'mean'"
         yield from unknown_target(where, self.target, experiment.data.targets)
         target = experiment.data.targets.get(self.target)
@@ -92,8 +89,8 @@ class SupervisedConfig(ObjectiveConfig):
         return dataclasses.replace(super().smoke(sizes), hidden_dim=None if self.hidden_dim is None else sizes.mlp_dim)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
-        width = {"image": lambda: image_width(model.image), "text": lambda: text_width(model.text),
-                 "fused": lambda: pooled_width(model)}[self.features]()
+        width = {"image": lambda: model.image.pooled_width, "text": lambda: model.text.pooled_width,
+                 "fused": lambda: model.fusion.pooled_width(model.shapes())}[self.features]()
         hidden = self.hidden_dim
         return 2 * batch * (width * self.outputs if hidden is None else width * hidden + hidden * self.outputs)
 

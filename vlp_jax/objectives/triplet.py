@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
-from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
+from vlp_jax.models.config import ModelConfig, embedding_dim
+from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.contrastive import EMBEDDINGS, shared_positives
 from vlp_jax.objectives.contrastive_losses import cosines, top1_accuracy

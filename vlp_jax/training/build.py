@@ -33,7 +33,6 @@ from vlp_jax.evaluators.supervised import SupervisedHead
 from vlp_jax.evaluators.text_generator import TextGenerator
 from vlp_jax.models.decoder.generation import BeamSearch
 from vlp_jax.models.layers.transformer import Precision
-from vlp_jax.models.text.text_towers import embedding_width
 from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.objectives.base import ObjectiveConfig
 from vlp_jax.objectives.packing import check_packing
@@ -290,7 +289,7 @@ def word_vectors(tower: TextTowerConfig, preprocessor: Preprocessor, params: Any
         return None
     if not any(is_word_table(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)):
         raise ConfigError("model.text.word_vectors: has no effect with objectives that do not use the text tower")
-    return vectors_of_tokens(tower.word_vectors, preprocessor.tokenizer, tower.vocab_size, embedding_width(tower),
+    return vectors_of_tokens(tower.word_vectors, preprocessor.tokenizer, tower.vocab_size, tower.word_width,
                              tower.word_overlap)
 
 
