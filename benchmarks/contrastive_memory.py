@@ -43,9 +43,10 @@ def loss_of(kind, implementation, image, text, scale, bias, caption_id, image_id
     """The loss alone, as `objectives.contrastive` computes it on a batch."""
     import jax.numpy as jnp
 
-    from vlp_jax.objectives.contrastive import SigmoidContrastive, SoftmaxContrastive
+    from vlp_jax.objectives.contrastive import SigmoidContrastiveConfig, SoftmaxContrastiveConfig
 
-    module = {"softmax": SoftmaxContrastive, "sigmoid": SigmoidContrastive}[kind](implementation=implementation)
+    config = {"softmax": SoftmaxContrastiveConfig, "sigmoid": SigmoidContrastiveConfig}[kind](implementation=implementation)
+    module = config.build()
     parameters = {"log_scale": jnp.log(scale)} | ({"bias": bias} if kind == "sigmoid" else {})
     batch = {"text": text, "caption_id": caption_id, "image_id": image_id}
     return module.apply({"params": parameters}, {"image_embedding": image, "text_embedding": text}, batch, model=None).value

@@ -69,6 +69,7 @@ def get_config(variant="full"):
 
 
 def small(config):
+    del config.optimizer.schedule.period  # of the exponential schedule; the small form has a cosine
     config = on_emoji(config)
     config.ema = 0.98
     config.model.image.initialization = "xavier"  # 0.02 is a standard deviation for widths of 768

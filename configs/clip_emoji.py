@@ -48,8 +48,8 @@ def get_config(variant="full"):
     config.optimizer.update(kind="muon", learning_rate=5e-3, b1=0.95, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0)
     config.optimizer.schedule.update(warmup=0.05)
     config.checkpoint.every_steps = 500
-    config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval", "zero_shot"),
-                                             class_names=GROUPS),
+    config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor",
+                                             tasks=dict(retrieval={}, zero_shot=dict(class_names=GROUPS))),
                              val_concept=dict(source="embedded:emoji/val_concept", tasks=("retrieval",)))
     config = variant_of(config, variant)
     if variant == "smoke":  # few steps learn most from large updates, and images and captions almost unchanged

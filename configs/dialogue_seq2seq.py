@@ -70,7 +70,7 @@ def get_config(variant="full"):
         config.data.targets.reply.update(field="answer", classes=REPLIES, length=8, canonicalize=())
         config.objectives.reply.shortlist = 16
         config.evaluators = dict(val_vendor=dict(source="embedded:emoji_dialogues/val_vendor",
-                                                 tasks=("classification", "answers"), by="type"))
+                                                 tasks=dict(classification=dict(by="type"), answers={})))
     return config
 
 

@@ -52,7 +52,7 @@ def get_config(variant="full"):
     config = variant_of(config, variant, small)
     if variant != "full":
         config.data.targets.label.update(field="subgroup", classes=SUBGROUPS)
-        config.evaluators = {split: dict(source=f"embedded:emoji/{split}", tasks=("classification",), by="group")
+        config.evaluators = {split: dict(source=f"embedded:emoji/{split}", tasks=dict(classification=dict(by="group")))
                              for split in ("val_vendor", "val_concept")}
     return config
 

@@ -33,7 +33,7 @@ precision 0.74 and recall 0.71, F1 0.73, by always yes with 0.50 and 1, F1 0.67.
 from vlp_jax.config import base, to_tree, variant_of
 from vlp_jax.config.recipes import WEB_SOURCE, on_emoji
 from vlp_jax.models.vision.resnet import ResNetConfig
-from vlp_jax.training.optimizer import OptimizerConfig
+from vlp_jax.training.optimizers.base import OptimizerConfig
 
 
 def get_config(variant="full"):
@@ -65,7 +65,7 @@ def get_config(variant="full"):
 def small(config):
     config = on_emoji(config)
     config.steps = 800
-    config.optimizer.decay_multipliers = OptimizerConfig().decay_multipliers
+    config.optimizer.decay_multipliers = OptimizerConfig.of().decay_multipliers
     config.model.image = to_tree(ResNetConfig(depth=50, blocks=(1, 1, 1), width=16, norm="group", groups=8, image_size=32,
                                                      stem_size=3, stem_stride=2, max_pool=False))
     config.model.text.update(dropout=0.0, attention_dropout=0.0)

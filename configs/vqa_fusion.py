@@ -65,7 +65,8 @@ def get_config(variant="full"):
         config.data.targets.answer.update(field="answer", classes=ANSWERS, canonicalize=())
         if config.data.targets.answer.kind == "scores":
             config.data.targets.answer.agreeing = 1  # one annotator
-        config.evaluators = dict(val_vendor=dict(source="embedded:emoji_vqa/val_vendor", tasks=("classification",), by="type"))
+        config.evaluators = dict(val_vendor=dict(source="embedded:emoji_vqa/val_vendor",
+                                                 tasks=dict(classification=dict(by="type"))))
     return config
 
 

@@ -40,7 +40,7 @@ most frequent answer would be 15.6%, and the most frequent one for each type 26.
 
 from vlp_jax.config import base, variant_of
 from vlp_jax.config.recipes import ALBEF_OPERATIONS, on_emoji
-from vlp_jax.training.optimizer import OptimizerConfig
+from vlp_jax.training.optimizers.base import OptimizerConfig
 
 ANSWERS = 770  # of embedded:emoji_vqa/train
 
@@ -75,8 +75,8 @@ def get_config(variant="full"):
         config.data.train.source = "embedded:emoji_vqa/train"
         config.data.targets.answer.update(field="answer", classes=ANSWERS, canonicalize=())
         config.objectives.answer.shortlist = 16
-        config.evaluators = dict(val_vendor=dict(source="embedded:emoji_vqa/val_vendor", tasks=("classification", "answers"),
-                                                 by="type"))
+        config.evaluators = dict(val_vendor=dict(source="embedded:emoji_vqa/val_vendor",
+                                                 tasks=dict(classification=dict(by="type"), answers={})))
     return config
 
 
@@ -86,7 +86,7 @@ def small(config):
     config.data.batch_size = 128
     config.data.text.canonicalize = ("lower_case", "whitespace")
     config.objectives.answer.label_smoothing = 0.0
-    config.optimizer.decay_multipliers = OptimizerConfig().decay_multipliers
+    config.optimizer.decay_multipliers = OptimizerConfig.of().decay_multipliers
     config.model.image.update(width=128, depth=1, mlp_dim=256, pooling="mean", activation="gelu_tanh", stochastic_depth=0.0,
                               initialization="xavier",
                               stem_channels=(32, 64, 96, 128, 128), stem_strides=(2, 2, 1, 2, 1))

@@ -10,7 +10,7 @@ from vlp_jax.experiment import Experiment
 from vlp_jax.models.stack import StackConfig
 from vlp_jax.models.vision.resnet import ResNetConfig
 from vlp_jax.models.vision.vgg import VggConfig
-from vlp_jax.objectives.masked_joint import HIDES_WORDS
+from vlp_jax.objectives.masked_language import MaskedTextConfig
 from vlp_jax.objectives.matching import MatchingConfig
 
 NONE = "none"
@@ -136,7 +136,7 @@ def masking(config: Experiment) -> str:
     """Which words are hidden, and which patches hidden or left out."""
     found = {}
     for objective in config.objectives.values():
-        if isinstance(objective, HIDES_WORDS):
+        if isinstance(objective, MaskedTextConfig):
             what = "words, whole" if objective.whole_words else "tokens"
             found[f"{100 * objective.rate:g}% of {what}" + ("" if objective.keep_last else ", the end token among them")] = None
         if hasattr(objective, "image_rate"):

@@ -42,7 +42,7 @@ def test_the_page_of_config_keys_has_every_key_of_a_config():
             yield from leaves(value, f"{path}{key}.") if isinstance(value, dict) and value else [f"{path}{key}"]
 
     assert set(leaves(base().to_dict())) - written == set()
-    assert {"objectives.NAME.queue", "evaluators.NAME.num_beams", "model.fusion.hops", "model.decoder.attention_width",
+    assert {"objectives.NAME.queue", "evaluators.NAME.tasks.NAME.num_beams", "model.fusion.hops", "model.decoder.attention_width",
             "data.targets.NAME.agreeing"} <= written
 
 
@@ -149,7 +149,7 @@ def test_values_that_are_named_for_keys_are_read():
     """As overrides of clip_b16, with a set of images to evaluate on."""
     pairs = [(key, value) for key, value in valued_keys() if has_key(key)]
     assert {("optimizer.schedule.kind", "warmup_stable_decay"), ("data.images.resize", "letterbox"),
-            ("evaluators.NAME.templates", "imagenet"), ("optimizer.decay_coupling", "schedule")} <= set(pairs)
+            ("evaluators.NAME.tasks.zero_shot.templates", "imagenet"), ("optimizer.decay_coupling", "schedule")} <= set(pairs)
     for key, value in pairs:
         key = key.replace("objectives.NAME", "objectives.contrastive").replace("evaluators.NAME", "evaluators.imagenet")
         load_config("clip_b16", [("evaluators.imagenet.source", "folder:DIR"), (key, value)])

@@ -14,7 +14,8 @@ FLOORS = {"errors": -1, "lazy": -1, "printing": -1, "interrupts": -1, "config": 
 DOORS = 6  # every other module at the top of the package
 # Floors inside of a room, the lowest first: sub-packages and, between them, the modules of the room itself.
 INNER = {"data": [("samples", "notifications", "worker_processes"), ("sources",), ("images", "text"), (), ("prepare",)],
-         "models": [("options", "presets", "stack"), ("layers",), ("vision", "text"), ("fusion", "decoder"), ()]}
+         "models": [("options", "presets"), ("layers",), ("part", "shapes", "stack"), ("vision", "text"), ("fusion", "decoder"),
+                    ()]}
 FILES = sorted((ROOT / "vlp_jax").rglob("*.py"))
 
 

@@ -78,7 +78,7 @@ def evil_tar(tmp_path_factory):
 @pytest.mark.full
 def test_training_evaluating_inspecting_and_preparing_print_no_control_characters(evil_tar, tiny, tmp_path, capfd):
     source = f"webdataset:{evil_tar}"
-    evaluators = {"val": {"source": source, "tasks": ("retrieval", "zero_shot"), "class_field": "group"}}
+    evaluators = {"val": {"source": source, "tasks": {"retrieval": {}, "zero_shot": {"class_field": "group"}}}}
     flags = tiny(f"data.train.source={source}", "steps=2", "data.max_bad_fraction=0.9", f"evaluators={evaluators}")
     workdir = tmp_path / f"run{EVIL}"
     assert main.main([f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={workdir}", *flags]) == 0

@@ -28,9 +28,10 @@ from vlp_jax.evaluator_flags import (
     checked_settings,
     given_settings,
 )
+from vlp_jax.evaluators.context import TaskContext
 from vlp_jax.evaluators.readable import readable_set
-from vlp_jax.evaluators.requirements import check_trained
-from vlp_jax.evaluators.suite import TASK_METRICS, evaluate_readable
+from vlp_jax.evaluators.suite import evaluate_readable
+from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.loading import class_descriptions, load, restore_targets
 from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.layout import Layout
@@ -40,7 +41,7 @@ from vlp_jax.training.build import build_heads, build_predictor, build_text_gene
 from vlp_jax.training.hooks.metric_writers import write_atomically
 from vlp_jax.training.restore import find_step, restore_config
 
-TASKS = tuple(TASK_METRICS)
+TASKS = tuple(TaskConfig.kinds)
 
 
 def main(arguments: list[str]) -> int:
@@ -89,9 +90,9 @@ def run_evaluation(workdir: str | os.PathLike, *, source: str, tasks: str | Sequ
       step: step of the checkpoint. Default: the newest.
       ema: True for the EMA parameters, False for those of the last update. Default: the EMA
         parameters where the config keeps them.
-      **settings: those of `evaluators.NAME` of a config, such as batch_size=256 or
-        templates=("a photo of a {}.",). Default: those of the first evaluator of the run's config
-        with a task that uses them.
+      **settings: `batch_size` of `evaluators.NAME` of a config, or those of its tasks, such as
+        templates=("a photo of a {}.",). Default: those of the first task of the same kind in the
+        run's config.
     Returns: metrics by name; texts to read, such as generated captions, are among them.
     Raises:
       UserError: anything that the user can fix.
@@ -107,7 +108,6 @@ def evaluate_checkpoint(workdir: str, source: str, tasks: tuple[str, ...], setti
     """`run_evaluation`, in the connected processes; `names` as in `build_evaluator`."""
     step = broadcast_from_primary("--workdir", lambda: find_step(workdir, step))  # a run in progress may save more
     config = restore_config(workdir, step)
-    check_trained(names["tasks"], tasks, config)
     spec = build_evaluator(source, tasks, settings, config, names)
     layout = evaluation_layout(config.mesh)
     model, variables, preprocessor = load(workdir, step, ema, layout=layout)
@@ -115,10 +115,9 @@ def evaluate_checkpoint(workdir: str, source: str, tasks: tuple[str, ...], setti
     check_all_agree("evaluation set", len(data))
     predictor = build_predictor(model.module, preprocessor, layout)
     heads = build_heads(model.module, predictor, restore_targets(workdir, step), layout)
-    _, results = evaluate_readable(data, spec, predictor, variables, class_descriptions(workdir, step),
-                                   model.config.data.threads, text_generator=build_text_generator(model.module, predictor, layout),
-                                   heads=heads)
-    return results
+    context = TaskContext(data, predictor, variables, spec.batch_size, model.config.data.threads,
+                          build_text_generator(model.module, predictor, layout), heads, class_descriptions(workdir, step))
+    return evaluate_readable(spec, context)[1]
 
 
 def evaluation_layout(config: MeshConfig) -> Layout:

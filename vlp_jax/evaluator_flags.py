@@ -1,6 +1,7 @@
 """The settings of an evaluator that `evaluate` takes as flags, and `run_evaluation` as keywords.
 
-`--class-field=label` is `evaluators.NAME.class_field`.
+`--class-field=label` is `evaluators.NAME.tasks.zero_shot.class_field`, and `--batch-size` is
+`evaluators.NAME.batch_size`. A setting goes to each of the chosen tasks that has it.
 """
 
 import argparse
@@ -9,35 +10,56 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vlp_jax.checks.unused import TASKS_OF_SETTINGS
-from vlp_jax.config.parse import read_section, read_value
-from vlp_jax.errors import ConfigError
+from vlp_jax.config.parse import hints_of, read_section, read_value
+from vlp_jax.config.problems import Problems
+from vlp_jax.config.section import Section
+from vlp_jax.config.suggestions import suggestion
 from vlp_jax.evaluators.config import EvaluatorConfig
-from vlp_jax.evaluators.prompts import names_in, templates_of
-from vlp_jax.evaluators.requirements import check_heads
+from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.experiment import Experiment
 
-NO_FLAGS = ("source", "tasks", "every_steps")  # --source and --evaluators exist; every_steps has no meaning outside of training
-SETTINGS = {field.name: field for field in dataclasses.fields(EvaluatorConfig) if field.name not in NO_FLAGS}
+BATCH_SIZE = 256
+
+
+def tasks_of_settings() -> dict[str, list[str]]:
+    """{setting: the kinds of tasks that have it}, also of the batch size, which is for all of them."""
+    found: dict[str, list[str]] = {"batch_size": []}
+    for kind, task in TaskConfig.kinds.items():
+        for field in dataclasses.fields(task):
+            found.setdefault(field.name, []).append(kind)
+    return found
+
+
+SETTINGS = tasks_of_settings()
 KEYWORDS = {name: name for name in (*SETTINGS, "tasks")}  # names in messages, for calls from Python
 FLAGS = {name: f"--{name.replace('_', '-')}" for name in SETTINGS} | {"tasks": "--evaluators"}  # for the command line
-REPEATABLE = tuple(FLAGS[name] for name in SETTINGS
-                   if typing.get_origin(typing.get_type_hints(EvaluatorConfig)[name]) is tuple)
-BATCH_SIZE = 256
+
+
+def section_of(setting: str) -> type[Section]:
+    """The dataclass of a setting; of several tasks, the first."""
+    return TaskConfig.kinds[SETTINGS[setting][0]] if SETTINGS[setting] else EvaluatorConfig
+
+
+def type_of(setting: str) -> Any:
+    """The type of a setting."""
+    return hints_of(section_of(setting))[setting]
+
+
+REPEATABLE = tuple(FLAGS[name] for name in SETTINGS if typing.get_origin(type_of(name)) is tuple)
 
 
 def add_evaluator_flags(flags: argparse.ArgumentParser) -> None:
     """Adds a flag for each setting.
 
-    Its value is written as for `--config.evaluators.NAME.SETTING`; tuples may be repeated.
+    Its value is written as for `--config.evaluators.NAME.tasks.TASK.SETTING`; tuples may be repeated.
     """
-    for name in SETTINGS:
-        tasks, flag = TASKS_OF_SETTINGS.get(name, ()), FLAGS[name]
-        of = f", for {', '.join(tasks)}" if tasks else ""
-        default = str(BATCH_SIZE) if name == "batch_size" else "the config's choice"
-        switch = {"nargs": "?", "const": "true"} if SETTINGS[name].type is bool else {}
+    for name, tasks in SETTINGS.items():
+        flag = FLAGS[name]
+        key, of = (f"tasks.TASK.{name}", f", for {', '.join(tasks)}") if tasks else (name, "")
+        default = "the config's choice" if tasks else str(BATCH_SIZE)
+        switch = {"nargs": "?", "const": "true"} if type_of(name) is bool else {}
         flags.add_argument(flag, action="append" if flag in REPEATABLE else "store", **switch,
-                           help=f"as evaluators.NAME.{name} of a config{of}; by default {default}")
+                           help=f"as evaluators.NAME.{key} of a config{of}; by default {default}")
 
 
 def given_settings(given: argparse.Namespace) -> dict[str, Any]:
@@ -53,51 +75,67 @@ def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings given as Python values, checked and converted as in a config.
 
     Raises:
-      ConfigError: a setting does not exist, or its value is invalid.
+      ConfigError: a setting does not exist, or its value is invalid; ConfigErrors for several.
     """
-    section = read_section(EvaluatorConfig, settings, "")
-    if "every_steps" in settings:
-        raise ConfigError("every_steps: has no effect outside of training")
-    return {name: getattr(section, name) for name in settings}
+    problems, checked = Problems(), {}
+    for name, value in settings.items():
+        if name == "every_steps":
+            problems.append("every_steps: has no effect outside of training")
+        elif name not in SETTINGS:
+            problems.append(f"{name}: unknown key {suggestion(name, list(SETTINGS), EvaluatorConfig, {})}")
+        else:
+            with problems.noted():
+                checked[name] = getattr(read_section(section_of(name), {name: value}, ""), name)
+    problems.report()
+    return checked
 
 
-def build_evaluator(source: str, tasks: tuple[str, ...], settings: Mapping[str, Any], config: Experiment,
+def build_evaluator(source: str, tasks: Sequence[str], settings: Mapping[str, Any], config: Experiment,
                     names: Mapping[str, str]) -> EvaluatorConfig:
     """The evaluator of a source, tasks and settings.
 
-    Settings that are not given are those of the first evaluator of the config with a task that uses
-    them.
+    Settings that are not given are those of the first task of the same kind in the config.
 
     Args:
       source: the evaluation set.
-      tasks: what is measured.
+      tasks: the kinds of tasks.
       settings: valid values by the names in SETTINGS.
       config: that of the checkpoint.
       names: how the settings and `tasks` are named in messages: FLAGS or KEYWORDS.
     Raises:
-      ConfigError: settings do not fit together, an objective has no head for the tasks, or no task
-        reads a given setting.
+      ConfigError: the checkpoint's objectives train no head for a task, settings do not fit
+        together, or no task reads a given setting; ConfigErrors for several.
     """
-    values: dict[str, Any] = {"batch_size": BATCH_SIZE, **settings}
-    for name in SETTINGS:
-        uses = {*TASKS_OF_SETTINGS.get(name, tasks)} & {*tasks}
-        if name in settings and not uses:
-            raise ConfigError(f"{names[name]}: is for the evaluators {' and '.join(TASKS_OF_SETTINGS[name])}, and {names['tasks']} "
-                              f"are {', '.join(tasks)}")
-        if name not in values:
-            values[name] = next((getattr(spec, name) for spec in config.evaluators.values() if uses & {*spec.tasks}),
-                                getattr(EvaluatorConfig(), name))
-    spec = EvaluatorConfig(source=source, tasks=tasks, **values)
-    if spec.num_beams == 1 and {"length_penalty", "early_stopping"} & {*settings}:
-        raise ConfigError(f"{names['length_penalty']}, {names['early_stopping']}: are for beam search; set {names['num_beams']} to "
-                          "2 or more")
-    check_heads(names["objective"], spec, config)
-    if "zero_shot" in tasks:
-        where = {name: names[name] if name in settings else f"evaluators.{name} of the checkpoint's config"
-                 for name in ("templates", "class_names")}
-        templates_of(where["templates"], spec.templates)
-        names_in(where["class_names"], spec.class_names)
-    return spec
+    problems = Problems()
+    for name in settings:
+        if SETTINGS[name] and not {*SETTINGS[name]} & {*tasks}:
+            problems.append(f"{names[name]}: is for the evaluators {' and '.join(SETTINGS[name])}, and {names['tasks']} are "
+                            f"{', '.join(tasks)}")
+    chosen = {kind: with_settings(config, kind, settings) for kind in tasks}
+    for task in chosen.values():
+        problems += problems_of(task, settings, config, names)
+    problems.report()
+    return EvaluatorConfig(source=source, tasks=chosen, batch_size=settings.get("batch_size", BATCH_SIZE))
+
+
+def with_settings(config: Experiment, kind: str, settings: Mapping[str, Any]) -> TaskConfig:
+    """The first task of a kind in the config, or one with the defaults, with those of the settings that it has."""
+    tasks = (task for spec in config.evaluators.values() for task in spec.tasks.values())
+    task = next((task for task in tasks if task.kind == kind), TaskConfig.of(kind))
+    return dataclasses.replace(task, **{name: value for name, value in settings.items() if kind in SETTINGS[name]})
+
+
+def problems_of(task: TaskConfig, settings: Mapping[str, Any], config: Experiment, names: Mapping[str, str]) -> list[str]:
+    """The problems of a task with given settings; arguments as in `build_evaluator`."""
+    def name(key: str) -> str:
+        return names[key] if key in settings else f"{key} of the task {task.kind!r} in the checkpoint's config"
+
+    problems = Problems(task.untrained(names["tasks"], config))
+    problems += task.problems(name, config)
+    problems += [f"{names[key]}: has no effect {reason}" for key, reason in task.ignored(config).items() if key in settings]
+    with problems.noted():
+        task.check_files(name)
+    return problems
 
 
 def read_flag(name: str, flag: str, text: str | Sequence[str]) -> Any:
@@ -107,5 +145,5 @@ def read_flag(name: str, flag: str, text: str | Sequence[str]) -> Any:
       ConfigError: a value is invalid.
     """
     if isinstance(text, str):
-        return read_value(EvaluatorConfig, name, text, flag)
-    return tuple(value for one in text for value in read_value(EvaluatorConfig, name, one, flag))
+        return read_value(section_of(name), name, text, flag)
+    return tuple(value for one in text for value in read_value(section_of(name), name, one, flag))

@@ -4,13 +4,11 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
-from vlp_jax.checks.graphs import with_box_count
-from vlp_jax.checks.targets import with_outputs
-from vlp_jax.checks.unused import check_unused
 from vlp_jax.config.durations import DURATIONS
 from vlp_jax.config.fields import between, positive, section
 from vlp_jax.config.problems import Problems
-from vlp_jax.config.section import Section
+from vlp_jax.config.section import Section, component
+from vlp_jax.data.batch_spec import VIEWS
 from vlp_jax.data.config import DataConfig
 from vlp_jax.distributed.processes import HostsConfig
 from vlp_jax.errors import ConfigError
@@ -18,13 +16,14 @@ from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.options import PrecisionConfig
 from vlp_jax.objectives.base import ObjectiveConfig
+from vlp_jax.objectives.pretraining_module import asked_inputs
 from vlp_jax.sharding.mesh import MeshConfig
 from vlp_jax.training.accumulation import AccumulationConfig
 from vlp_jax.training.checkpoints.save_schedule import CheckpointConfig
 from vlp_jax.training.guard import GuardConfig
 from vlp_jax.training.hooks.profiler import ProfileConfig
 from vlp_jax.training.hooks.watchdog import WatchdogConfig
-from vlp_jax.training.optimizer import OptimizerConfig
+from vlp_jax.training.optimizers.base import OptimizerConfig
 from vlp_jax.training.pretrained import PretrainedConfig
 from vlp_jax.training.regularizers import RegularizerConfig
 from vlp_jax.training.writers.base import WriterConfig
@@ -42,7 +41,7 @@ class Experiment(Section):
     data: DataConfig = section(DataConfig)
     model: ModelConfig = section(ModelConfig)
     objectives: dict[str, ObjectiveConfig] = section(dict)
-    optimizer: OptimizerConfig = section(OptimizerConfig)
+    optimizer: OptimizerConfig = component(OptimizerConfig)
     regularizers: dict[str, RegularizerConfig] = section(dict)
     ema: float | None = between(None, 0.0, 1.0)  # decay of the exponential moving average (EMA) of the parameters
     accumulation: AccumulationConfig = section(AccumulationConfig)
@@ -76,12 +75,6 @@ class Experiment(Section):
         """
         problems = Problems(f"{problem}{at(place)}" for problem in self.validate("", self))
         problems += [f"{problem}{at(place)}" for where, part in sections_of(self) for problem in part.validate(where, self)]
-        with problems.noted():
-            check_unused(self, place)
-        with problems.noted():
-            self = with_outputs(self, place)
-        with problems.noted():
-            self = with_box_count(self, place)
         problems.report()
         return with_completed(self, "", self)
 
@@ -90,6 +83,23 @@ class Experiment(Section):
             yield "objectives: at least one is needed, such as contrastive.kind='clip'"
         if self.ema == 1.0:
             yield "ema: an EMA with decay 1 never changes; it must be below 1, such as 0.9999"
+        for key, needed in self.unused_parts().items():
+            yield f"{key}: has no effect without {needed}"
+
+    def unused_parts(self) -> dict[str, str]:
+        """The parts of the model and of the data that no objective uses, each with the objective that it needs."""
+        objectives, unused = self.objectives.values(), {}
+        if self.model.decoder is not None and not any(objective.uses_decoder for objective in objectives):
+            unused["model.decoder"] = "an objective of kind 'captioning' or 'answering'"
+        prefix = self.model.decoder is not None and self.model.decoder.has_prefix
+        if prefix and not any("decoding" in objective.needs for objective in objectives):
+            unused["model.decoder.text_prefix"] = "an objective of kind 'captioning'"
+        if self.model.fusion is not None and not any(objective.uses_fusion for objective in objectives):
+            unused["model.fusion"] = ("an objective of kind 'matching', 'masked_joint', 'answering', 'masked_language' with "
+                                      "with_image, or features='fused'")
+        if self.data.view_augmentation is not None and not {*VIEWS} & {*asked_inputs(self.objectives)}:
+            unused["data.view_augmentation"] = "an objective of kind 'simclr'"
+        return unused
 
 
 def at(place: str) -> str:

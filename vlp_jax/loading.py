@@ -14,7 +14,7 @@ from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.targets import Targets
 from vlp_jax.errors import ConfigError
 from vlp_jax.experiment import Experiment
-from vlp_jax.objectives.pretraining_module import PretrainingModule, check_decoder
+from vlp_jax.objectives.pretraining_module import PretrainingModule
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.training.build import build_module, example_batch, vector_arrays, word_vectors
 from vlp_jax.training.checkpoints.format import checkpoint_folder, describe, finished_steps, read_metadata
@@ -129,7 +129,6 @@ def initialized(config: Experiment, compute: str) -> tuple[Model, dict[str, Any]
     Raises:
       ConfigError: parts do not fit together, or the parameters do not fit the device.
     """
-    check_decoder(config.model, config.objectives)
     preprocessor, module = Preprocessor.from_config(config), build_module(config, compute)
     batch = example_batch(config)
     shapes = abstract_parameters(module, batch)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlp_jax.data.batch_spec import target_array
+from vlp_jax.config.parse import read_section
 from vlp_jax.data.config import DataConfig
 from vlp_jax.data.images.config import AugmentationConfig
 from vlp_jax.data.images.preprocessing import ImagesConfig
@@ -16,8 +16,9 @@ from vlp_jax.data.mixture import Mixture, Part
 from vlp_jax.data.pipeline import Batches, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, Sample, SampleError
+from vlp_jax.data.target import TargetConfig
 from vlp_jax.data.target_kinds import ClassTargetConfig, NumberTargetConfig, ScoresTargetConfig, TextTargetConfig
-from vlp_jax.data.targets import Targets, check_given, find_targets, number_in
+from vlp_jax.data.targets import Targets, check_given, find_targets
 from vlp_jax.data.text.canonicalize import canonicalize
 from vlp_jax.data.text.captions import TextsConfig
 from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
@@ -179,7 +180,7 @@ def test_whole_numbers_are_classes_however_they_are_written():
     targets = find_targets({"x": ClassTargetConfig(field="v", classes=2)}, [source])
     assert targets.classes == {"x": ("1", "2")}
     assert [int(targets.of("x", {"v": value})) for value in (1.0, 1, "1", 2, 0.5, np.float32(2))] == [0, 0, 0, 1, -1, 1]
-    assert np.isnan(number_in({"v": 10**400}, NumberTargetConfig(field="v")))
+    assert np.isnan(NumberTargetConfig(field="v").read({"v": 10**400}, {}))
 
 
 METADATA = [{"v": ["red", "blue", "green"][i % 3], "n": i} for i in range(10)] + [None, {"v": "other"}]
@@ -212,7 +213,7 @@ def test_a_batch_holds_the_targets_of_its_samples_whoever_makes_it(data):
         np.testing.assert_array_equal(batch["target_scores"], [[m["v"] == "green", m["v"] == "red"] for m in held])
         np.testing.assert_array_equal(batch["target_number"], [m.get("n", np.nan) for m in held])
         for name, spec in specs.items():
-            assert target_array(spec, 4) == (batch[f"target_{name}"].shape, batch[f"target_{name}"].dtype)
+            assert spec.array(4) == (batch[f"target_{name}"].shape, batch[f"target_{name}"].dtype)
 
 
 def test_hosts_make_their_own_rows_and_only_targets_that_are_asked_for_are_made():
@@ -223,3 +224,24 @@ def test_hosts_make_their_own_rows_and_only_targets_that_are_asked_for_are_made(
             np.testing.assert_array_equal(np.concatenate([first[k][name], second[k][name]]), whole[k][name])
     assert not [name for name in rows_of(inputs=())[0].row(0) if name.startswith("target_")]
     assert pickle.loads(pickle.dumps(rows)).row(3)["target_place"] == rows.row(3)["target_place"]
+
+
+@pytest.mark.parametrize("kind", TargetConfig.kinds)
+def test_every_kind_can_be_built_in_python_with_the_defaults_of_a_config(kind):
+    classes = {} if kind == "number" else dict(classes=3)
+    target = TargetConfig.of(kind, field="v", **classes)
+    tree = dict(targets=dict(x=dict(kind=kind, field="v", **classes)))
+    assert read_section(DataConfig, tree, "data").targets == {"x": target}
+    assert (target.kind, target.outputs, target.several_labels) == (kind, 1 if kind == "number" else 3, False)
+    assert target.finds_classes == (kind != "number") and target.array(5)[0][0] == 5
+
+
+@pytest.mark.parametrize(("build", "words"), [
+    (lambda: ClassTargetConfig(classes=1), "classes: must be at least 2"),
+    (lambda: ScoresTargetConfig(agreeing=0), "agreeing: must be at least 1"),
+    (lambda: NumberTargetConfig(std=0.0), "std: must be at least 1e-30"),
+    (lambda: TextTargetConfig(length=2), "length: must be at least 3"),
+    (lambda: TextTargetConfig(canonicalize=("lowercase",)), "did you mean 'lower_case'")])
+def test_values_are_checked_by_the_constructor(build, words):
+    with pytest.raises(ConfigError, match=words):
+        build()

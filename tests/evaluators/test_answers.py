@@ -15,14 +15,16 @@ from vlp_jax.data.targets import Targets, rows_of_texts
 from vlp_jax.data.text.tokenizer import TextConfig, Tokenizer, load_tokenizer
 from vlp_jax.data.text.tokenizer_models import word_piece
 from vlp_jax.errors import ConfigError, DataError
-from vlp_jax.evaluators.answers import ANSWER_METRICS, answers
+from vlp_jax.evaluators.answers import ANSWER_METRICS, AnswersTaskConfig, answers
+from vlp_jax.evaluators.classification import ClassificationTaskConfig
 from vlp_jax.evaluators.config import EvaluatorConfig
+from vlp_jax.evaluators.context import TaskContext
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
-from vlp_jax.evaluators.requirements import check_heads
 from vlp_jax.evaluators.suite import evaluate_set
-from vlp_jax.evaluators.supervised import SupervisedHead, check_supervised
+from vlp_jax.evaluators.supervised import SupervisedHead
 from vlp_jax.models.decoder.generation import BeamSearch
 
+PLAIN = types.SimpleNamespace(preprocessor=types.SimpleNamespace(boxes=None, dependencies=None))
 TOKENIZER = load_tokenizer(TextConfig(), 12, 4096)
 # Question, true answer, what is written, and whether that is the true one: after the tokenizer, which knows no upper case.
 ROWS = [("what  is shown?", "red heart", "red heart", True), ("which country?", "Japan", "japan", True),
@@ -46,7 +48,7 @@ def questions(rows=ROWS):
 def head_of(canonicalize=(), tokenizer=TOKENIZER, **changes):
     spec = TextTargetConfig(field="answer", names=("yes", "no"), length=8, canonicalize=canonicalize)
     predictor = types.SimpleNamespace(preprocessor=types.SimpleNamespace(tokenizer=tokenizer))
-    return SupervisedHead("answering", predictor, "x", Targets({"x": spec}, {"x": spec.names}), **changes)
+    return SupervisedHead(("classification", "answers"), predictor, "x", Targets({"x": spec}, {"x": spec.names}), **changes)
 
 
 def writing(texts, asked=None, tokenizer=TOKENIZER):
@@ -112,24 +114,27 @@ def test_a_set_asks_the_objective_that_the_evaluator_names_by_its_beam_search():
     for changes, expected in (({}, ("first", BeamSearch())), (
             dict(num_beams=3, length_penalty=0.5, early_stopping="never", objective="second"),
             ("second", BeamSearch(num_beams=3, length_penalty=0.5, early_stopping="never")))):
-        spec = EvaluatorConfig(tasks=("answers",), **changes)
-        results = evaluate_set(data, spec, None, {}, {}, 1, heads=heads)
+        spec = EvaluatorConfig(tasks={"answers": AnswersTaskConfig(**changes)})
+        results = evaluate_set(spec, TaskContext(data, Writer(), {}, heads=heads))
         assert asked[-1] == expected and results["answers_exact_match"] == pytest.approx(2 / 7)
 
 
 def test_a_sample_without_an_answer_is_named_before_the_first_update():
     with pytest.raises(DataError, match=r"a\?1: an evaluation needs a text in the metadata field 'answer' .data.targets.x"):
-        check_supervised(questions([ROWS[0], ("what?", " ")]), EvaluatorConfig(tasks=("answers",)), {"a": head_of()})
-    check_supervised(questions(), EvaluatorConfig(tasks=("answers",)), {"a": head_of()})
+        AnswersTaskConfig().check(TaskContext(questions([ROWS[0], ("what?", " ")]), PLAIN, heads={"a": head_of()}))
+    AnswersTaskConfig().check(TaskContext(questions(), PLAIN, heads={"a": head_of()}))
 
 
 @pytest.mark.parametrize(("evaluator", "message"), [
-    (dict(num_beams=2), "evaluators.val.num_beams: has no effect without the task 'captions' or 'answers'"),
-    (dict(tasks=("captions",), length_penalty=2.0), "evaluators.val.length_penalty: has no effect with num_beams=1"),
-    (dict(tasks=("answers",), early_stopping=True), "evaluators.val.early_stopping: has no effect with num_beams=1"),
-    (dict(tasks=("captions",), num_beams=2, early_stopping="ever"), "did you mean 'never'"),
-    (dict(tasks=("captions",), objective="a"), "evaluators.val.objective: has no effect without the task .* or 'answers'"),
-    (dict(tasks=("captions",), num_beams=0), "evaluators.val.num_beams: must be at least 1"),
+    (dict(num_beams=2), "evaluators.val.num_beams: unknown key .did you mean 'evaluators.val.tasks.captions.num_beams'"),
+    (dict(tasks=dict(captions=dict(length_penalty=2.0))),
+     "evaluators.val.tasks.captions.length_penalty: has no effect with num_beams=1"),
+    (dict(tasks=dict(answers=dict(early_stopping=True))),
+     "evaluators.val.tasks.answers.early_stopping: has no effect with num_beams=1"),
+    (dict(tasks=dict(captions=dict(num_beams=2, early_stopping="ever"))), "did you mean 'never'"),
+    (dict(tasks=dict(captions=dict(objective="a"))),
+     "evaluators.val.tasks.captions.objective: is for kind='classification' or 'regression' or 'answers', not for 'captions'"),
+    (dict(tasks=dict(captions=dict(num_beams=0))), "evaluators.val.tasks.captions.num_beams: must be at least 1"),
     (dict(tasks=("answer",)), "did you mean 'answers'")])
 def test_settings_that_do_nothing_or_cannot_be_are_named(evaluator, message):
     config = base()
@@ -142,8 +147,8 @@ def test_only_an_objective_that_writes_can_be_named_for_answers():
     objectives = {"written": load_config("configs/vqa_generative.py:smoke").objectives["answer"],
                   "chosen": load_config("configs/vqa_fusion.py:smoke").objectives["answer"]}
     config = types.SimpleNamespace(objectives=objectives)
-    check_heads("objective", EvaluatorConfig(tasks=("classification", "answers"), objective="written"), config)
-    with pytest.raises(ConfigError, match="'chosen' is no objective of a kind among its tasks, answers .there are: written"):
-        check_heads("objective", EvaluatorConfig(tasks=("answers",), objective="chosen"), config)
-    with pytest.raises(ConfigError, match="'chosen' cannot do both classification and answers; make two evaluators"):
-        check_heads("objective", EvaluatorConfig(tasks=("classification", "answers"), objective="chosen"), config)
+    for task in (AnswersTaskConfig(objective="written"), ClassificationTaskConfig(objective="written"),
+                 ClassificationTaskConfig(objective="chosen")):
+        assert not [*task.problems(str, config)]
+    assert [*AnswersTaskConfig(objective="chosen").problems(str, config)] == [
+        "objective: 'chosen' is no objective of kind 'answering' (there are: written)"]

@@ -14,10 +14,14 @@ from vlp_jax.config import load_config
 from vlp_jax.data.sources.registry import open_source
 from vlp_jax.errors import ConfigError, DataError
 from vlp_jax.evaluator_flags import FLAGS, REPEATABLE, SETTINGS, add_evaluator_flags, build_evaluator, given_settings
+from vlp_jax.evaluators.captioning import CaptionsTaskConfig
 from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.prompts import names_in, templates_of, zero_shot_classes
+from vlp_jax.evaluators.retrieval import RetrievalTaskConfig
 from vlp_jax.evaluators.suite import collect_descriptions
+from vlp_jax.evaluators.task import TaskConfig
+from vlp_jax.evaluators.zero_shot import ZeroShotTaskConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -41,7 +45,7 @@ def jsonl(folder, name, **fields):
 
 
 def classes(source, **settings):
-    return zero_shot_classes(EvaluationSet(open_source(source)), EvaluatorConfig(source=source, tasks=("zero_shot",), **settings))
+    return zero_shot_classes(EvaluationSet(open_source(source)), ZeroShotTaskConfig(**settings))
 
 
 def test_the_class_field_is_the_sources_own(folder):
@@ -57,7 +61,7 @@ def test_the_class_field_is_the_sources_own(folder):
 
 
 def test_descriptions_are_collected_by_the_training_sets_own_field(folder):
-    spec = EvaluatorConfig(tasks=("zero_shot",))
+    spec = EvaluatorConfig(tasks={"zero_shot": ZeroShotTaskConfig()})
     assert list(collect_descriptions({"val": spec}, [open_source(f"folder:{folder}")])) == ["class"]
     assert list(collect_descriptions({"val": spec}, [open_source("embedded:emoji/val_concept")])) == ["group"]
     assert collect_descriptions({"val": spec}, [open_source(jsonl(folder, "own.jsonl", kind=["x", "y"]))]) == {}
@@ -124,28 +128,34 @@ def read(arguments, tasks=("zero_shot", "retrieval", "captions"), evaluators=Non
 
 def test_every_setting_of_an_evaluator_has_a_flag():
     """Also one that is added later: flags are made of the fields."""
-    assert {*SETTINGS} == {field.name for field in dataclasses.fields(EvaluatorConfig)} - {"source", "tasks", "every_steps"}
+    assert {*SETTINGS} == {"batch_size", *(field.name for task in TaskConfig.kinds.values() for field in dataclasses.fields(task))}
+    assert {*FLAGS} == {*SETTINGS, "tasks"} and SETTINGS["objective"] == ["classification", "regression", "answers"]
     assert REPEATABLE == ("--templates",)
     spec = read(["--templates=a photo of a {}, big.", "--templates=imagenet", "--class-names={'flags': ('flag', 'banner')}",
                  "--class-field=subgroup", "--captions-per-class=0", "--merge-equal-captions", "--num-beams=2",
                  "--length-penalty=0.5",
                  "--early-stopping=true", "--batch-size=7"])
-    assert spec == EvaluatorConfig(
-        tasks=("zero_shot", "retrieval", "captions"), templates=("a photo of a {}, big.", "imagenet"), num_beams=2,
-        length_penalty=0.5,
-        class_names={"flags": ("flag", "banner")}, class_field="subgroup", captions_per_class=0, merge_equal_captions=True,
-        early_stopping=True, batch_size=7)
-    assert read(["--class-names=imagenet"]).class_names == ("imagenet",)
-    assert read(["--templates=('a {}', 'the {}')"]).templates == ("a {}", "the {}")
-    assert read(["--early-stopping=never", "--num-beams=2"]).early_stopping == "never"
+    zero_shot = ZeroShotTaskConfig(templates=("a photo of a {}, big.", "imagenet"), class_names={"flags": ("flag", "banner")},
+                                   class_field="subgroup", captions_per_class=0)
+    captions = CaptionsTaskConfig(num_beams=2, length_penalty=0.5, early_stopping=True)
+    assert spec == EvaluatorConfig(batch_size=7, tasks=dict(zero_shot=zero_shot, captions=captions,
+                                                            retrieval=RetrievalTaskConfig(merge_equal_captions=True)))
+    assert list(spec.tasks) == ["zero_shot", "retrieval", "captions"]
+    assert read(["--class-names=imagenet"]).tasks["zero_shot"].class_names == ("imagenet",)
+    assert read(["--templates=('a {}', 'the {}')"]).tasks["zero_shot"].templates == ("a {}", "the {}")
+    assert read(["--early-stopping=never", "--num-beams=2"]).tasks["captions"].early_stopping == "never"
 
 
 def test_what_flags_leave_out_is_as_in_the_config():
-    own = {"a": dict(tasks=("retrieval",), merge_equal_captions=True), "b": dict(tasks=("zero_shot",), templates=("a {}",)),
-           "c": dict(tasks=("captions",), num_beams=3)}
+    own = {"a": dict(tasks=dict(retrieval=dict(merge_equal_captions=True))),
+           "b": dict(tasks=dict(zero_shot=dict(templates=("a {}",), class_field="kind")), batch_size=9),
+           "c": dict(tasks=dict(captions=dict(num_beams=3)))}
     spec = read([], evaluators=own)
-    assert (spec.merge_equal_captions, spec.templates, spec.num_beams, spec.batch_size) == (True, ("a {}",), 3, 256)
-    assert read(["--merge-equal-captions=false", "--templates={}"], evaluators=own).templates == ("{}",)
+    zero_shot = ZeroShotTaskConfig(templates=("a {}",), class_field="kind")
+    assert spec.tasks == dict(retrieval=RetrievalTaskConfig(merge_equal_captions=True), zero_shot=zero_shot,
+                              captions=CaptionsTaskConfig(num_beams=3)) and spec.batch_size == 256
+    changed = read(["--merge-equal-captions=false", "--templates={}"], evaluators=own).tasks
+    assert changed["zero_shot"] == ZeroShotTaskConfig(class_field="kind") and changed["retrieval"] == RetrievalTaskConfig()
 
 
 @pytest.mark.parametrize(("flag", "tasks", "words"), [
@@ -154,7 +164,8 @@ def test_what_flags_leave_out_is_as_in_the_config():
     ("--num-beams=2", ("retrieval",), "--num-beams: is for the evaluators captions and answers, and --evaluators are retrieval"),
     ("--templates=a photo", ("zero_shot",), "--templates: 'a photo' must have exactly one {}"),
     ("--early-stopping=maybe", ("captions",), "--early-stopping: must be one of False, True, 'never', got 'maybe'"),
-    ("--length-penalty=2", ("captions",), "--length-penalty, --early-stopping: are for beam search")])
+    ("--length-penalty=2", ("captions",), "--length-penalty: has no effect with num_beams=1: it is for beam search"),
+    ("--captions-per-class=3", ("matching",), "--evaluators: 'matching' needs an objective of kind 'matching'")])
 def test_a_flag_that_cannot_be_is_named(flag, tasks, words):
     with pytest.raises(ConfigError, match=re.escape(words)):
         read([flag], tasks)

@@ -13,25 +13,20 @@ from vlp_jax.data.sources.embedded_vqa import QuestionSource
 from vlp_jax.data.target_kinds import ClassTargetConfig, NumberTargetConfig, ScoresTargetConfig
 from vlp_jax.data.targets import Targets
 from vlp_jax.errors import ConfigError, DataError
-from vlp_jax.evaluators.config import EvaluatorConfig
+from vlp_jax.evaluators.classification import CLASSIFICATION_METRICS, LABEL_METRICS, ClassificationTaskConfig, classification
+from vlp_jax.evaluators.context import TaskContext
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
-from vlp_jax.evaluators.requirements import check_heads
-from vlp_jax.evaluators.supervised import (
-    CLASSIFICATION_METRICS,
-    LABEL_METRICS,
-    REGRESSION_METRICS,
-    SupervisedHead,
-    check_supervised,
-    classification,
-    regression,
-    supervised_metrics,
-)
+from vlp_jax.evaluators.regression import REGRESSION_METRICS, RegressionTaskConfig, regression
+from vlp_jax.evaluators.supervised import SupervisedHead
 
 NAMES = ("yes", "no", "red", "two")
 # Two pictures; the same question is asked about both, and several about the first.
 ROWS = [("a", "colour", "what colour?", "red"), ("a", "yesno", "is it a dog?", "no"), ("b", "yesno", "is it a dog?", "yes"),
         ("a", "yesno", "is it a cat?", "yes"), ("b", "colour", "what colour?", "green"), ("b", "count", "how many?", "two"),
         ("a", "yesno", "is it an owl?", "yes")]
+
+
+PLAIN = types.SimpleNamespace(preprocessor=types.SimpleNamespace(boxes=None, dependencies=None))
 
 
 class Pictures(list):
@@ -48,11 +43,15 @@ def questions():
     return EvaluationSet(QuestionSource(pictures, rows, "questions"))
 
 
+def context(**heads):
+    return TaskContext(questions(), PLAIN, heads=heads)
+
+
 def head_of(kind="class", **changes):
     if kind == "number":
-        return SupervisedHead("regression", None, "x", Targets({"x": NumberTargetConfig(**changes)}, {}))
+        return SupervisedHead(("regression",), None, "x", Targets({"x": NumberTargetConfig(**changes)}, {}))
     spec = {"class": ClassTargetConfig, "scores": ScoresTargetConfig}[kind](field="answer", names=NAMES, **changes)
-    return SupervisedHead("classification", None, "x", Targets({"x": spec}, {"x": NAMES}))
+    return SupervisedHead(("classification",), None, "x", Targets({"x": spec}, {"x": NAMES}))
 
 
 def answering(answers, asked=None):
@@ -127,7 +126,7 @@ def test_of_many_samples_and_classes_few_copies_are_in_memory():
     scores[:, 7] = 1.0
     data = EvaluationSet(source)
     tracemalloc.start()
-    results = classification(lambda pairs: scores, data, SupervisedHead("classification", None, "x", target))
+    results = classification(lambda pairs: scores, data, SupervisedHead(("classification",), None, "x", target))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert results["classification_accuracy"] == 1.0 and peak < 2.6 * scores.nbytes
@@ -137,7 +136,7 @@ def test_a_sample_without_the_field_is_named():
     message = r"questions: a\?0: an evaluation needs a class in .* 'genre' .* answer, of, season, size, type, year"
     with pytest.raises(DataError, match=message):
         target = Targets({"x": ClassTargetConfig(field="genre", names=NAMES)}, {"x": NAMES})
-        classification(answering(["yes"] * 7), questions(), SupervisedHead("classification", None, "x", target))
+        classification(answering(["yes"] * 7), questions(), SupervisedHead(("classification",), None, "x", target))
     with pytest.raises(DataError, match=r"text or a whole number in the metadata field 'origin' \(by\)"):
         classification(answering(["yes"] * 7), questions(), head_of(), "origin")
     with pytest.raises(DataError, match=r"a\?0: an evaluation needs a number in the metadata field 'weight'"):
@@ -153,14 +152,13 @@ def test_groups_may_be_whole_numbers_and_lie_in_a_nested_field_as_targets_may(by
 
 def test_what_an_evaluation_would_miss_is_found_before_the_first_update():
     with pytest.raises(DataError, match="text or a whole number in the metadata field 'size' .by., which holds 0.5"):
-        check_supervised(questions(), EvaluatorConfig(tasks=("classification",), by="size"), {"a": head_of()})
-    with pytest.raises(DataError, match="in the metadata field 'of.size' .by., there are: answer, of"):
-        check_supervised(questions(), EvaluatorConfig(tasks=("classification",), by="of.size"), {"a": head_of()})
+        ClassificationTaskConfig(by="size").check(context(a=head_of()))
+    with pytest.raises(DataError, match="field 'of.size' .evaluators.val.tasks.classification.by., there are: answer, of"):
+        ClassificationTaskConfig(by="of.size").check(context(a=head_of()), "evaluators.val.tasks.classification.")
     numbers = head_of("number", field="weight")
     with pytest.raises(DataError, match="needs a number"):
-        check_supervised(questions(), EvaluatorConfig(tasks=("regression",)),
-                         {"a": dataclasses.replace(numbers, kind="regression")})
-    check_supervised(questions(), EvaluatorConfig(tasks=("classification",)), {"a": head_of()})
+        RegressionTaskConfig().check(context(a=dataclasses.replace(numbers, tasks=("regression",))))
+    ClassificationTaskConfig().check(context(a=head_of()))
 
 
 def test_errors_of_numbers_stand_beside_the_variance():
@@ -172,28 +170,30 @@ def test_errors_of_numbers_stand_beside_the_variance():
     assert results["regression_variance"] == pytest.approx(truth.var()) and results["regression_samples"] == 7
 
 
-def test_the_objective_that_an_evaluator_names_is_asked_or_the_first_of_the_tasks_kind():
-    asked = []
-    heads = {name: SupervisedHead(kind, name, "x", head_of(target, **fields).targets) for name, kind, target, fields in (
+def test_the_objective_that_a_task_names_is_asked_or_the_first_of_its_kind():
+    heads = {name: SupervisedHead((kind,), name, "x", head_of(target, **fields).targets) for name, kind, target, fields in (
         ("years", "regression", "number", dict(field="year")), ("first", "classification", "class", {}),
         ("second", "classification", "class", {}))}
+    asked = []
 
-    def asked_of(predictor):
-        asked.append(predictor)
-        return (lambda pairs: np.zeros((len(pairs), 1))) if predictor == "years" else answering(["yes"] * 7)
+    class Asked(TaskContext):
+        def ask(self, predictor, data):
+            asked.append(predictor)
+            return (lambda pairs: np.zeros((len(pairs), 1))) if predictor == "years" else answering(["yes"] * 7)
 
-    both = EvaluatorConfig(tasks=("classification", "regression"))
-    assert set(supervised_metrics(questions(), both, heads, asked_of)) == {*CLASSIFICATION_METRICS, *REGRESSION_METRICS}
-    supervised_metrics(questions(), EvaluatorConfig(tasks=("classification",), objective="second"), heads, asked_of)
+    shared = Asked(questions(), PLAIN, heads=heads)
+    assert set(ClassificationTaskConfig().run(shared)) == {*CLASSIFICATION_METRICS}
+    assert set(RegressionTaskConfig().run(shared)) == {*REGRESSION_METRICS}
+    ClassificationTaskConfig(objective="second").run(shared)
     assert asked == ["first", "years", "second"]
-    assert supervised_metrics(questions(), EvaluatorConfig(), None, asked_of) == {}
 
 
-@pytest.mark.parametrize(("tasks", "objective", "words"), [
-    (("classification",), "nothing", "no objective of a kind among its tasks.*there are: answer"),
-    (("regression",), "answer", "there are: none"), (("classification", "regression"), "answer", "make two evaluators")])
-def test_an_evaluator_that_names_an_objective_without_such_a_head_is_a_config_error(tasks, objective, words):
+@pytest.mark.parametrize(("task", "objective", "words"), [
+    (ClassificationTaskConfig, "nothing", "'nothing' is no objective of kind 'classification' or 'answering' (there are: answer)"),
+    (RegressionTaskConfig, "answer", "'answer' is no objective of kind 'regression' (there are: none)")])
+def test_a_task_that_names_an_objective_without_such_a_head_is_a_config_error(task, objective, words):
     config = types.SimpleNamespace(objectives=load_config("configs/vqa_fusion.py:smoke").objectives)
-    check_heads("evaluators.val.objective", EvaluatorConfig(tasks=("classification",), objective="answer"), config)
-    with pytest.raises(ConfigError, match=f"evaluators.val.objective: .*{words}"):
-        check_heads("evaluators.val.objective", EvaluatorConfig(tasks=tasks, objective=objective), config)
+    assert not [*ClassificationTaskConfig(objective="answer").problems(str, config)]
+    assert [*task(objective=objective).problems(str, config)] == [f"objective: {words}"]
+    with pytest.raises(ConfigError, match=f"evaluators.val_vendor.tasks.{task().kind}.objective: '{objective}' is no objective"):
+        load_config("configs/vqa_fusion.py:smoke", [(f"evaluators.val_vendor.tasks.{task().kind}.objective", objective)])

@@ -11,7 +11,6 @@ from tiny_experiment import experiment
 
 from vlp_jax.models.layers.attention import attend
 from vlp_jax.models.layers.transformer import LayerOptions, Mlp, Transformer
-from vlp_jax.models.towers import build_image_tower, build_text_tower
 from vlp_jax.objectives.pretraining_module import Precision
 
 OPTIONS = LayerOptions(width=16, heads=2, mlp_dim=24, depth=1)
@@ -58,7 +57,7 @@ def test_an_mlp_drops_what_its_second_layer_reads():
 
 def test_dropout_of_an_image_tower_falls_on_its_embeddings_too():
     config = experiment(model__image__depth=0, model__image__dropout=0.5, model__image__pooling="mean")
-    tower = build_image_tower(config.model.image, Precision())
+    tower = config.model.image.build(Precision())
     image = jax.random.normal(jax.random.key(0), (8, 8, 8, 3))
     variables = nn.meta.unbox(tower.init(jax.random.key(1), image))
     plain = np.asarray(tower.apply(variables, image).tokens)
@@ -84,7 +83,7 @@ def test_pytorch_s_first_values_are_uniform_up_to_its_bounds(path, limit):
 def test_words_and_positions_begin_with_the_deviations_that_are_set():
     config = experiment(model__text__vocab_size=3000, model__text__width=32, model__text__length=300, model__text__word_std=0.3,
                         model__text__position_std=0.07, model__text__token_types=2)
-    tower = build_text_tower(config.model.text, Precision())
+    tower = config.model.text.build(Precision())
     params = nn.meta.unbox(tower.init(jax.random.key(0), jnp.zeros((1, 300), jnp.int32)))["params"]
     np.testing.assert_allclose(params["tokens"]["embedding"].std(), 0.3, rtol=0.02)
     np.testing.assert_allclose(params["position"].std(), 0.07, rtol=0.05)

@@ -114,15 +114,16 @@ def test_what_an_answer_needs_is_named(changes, message):
 def test_a_decoder_that_captions_too_reads_pictures_and_what_is_fused_by_one_matrix(decoder):
     both = dict(answer=dict(kind="answering", target="answer", unigram="batch"), caption=dict(kind="captioning", unigram="batch"))
     target = dict(answer=dict(kind="text", field="answer", classes=5, length=LENGTH))
-    for width in (TOWER["width"], 2 * TOWER["width"]):
-        config = experiment(data__targets=target, model__decoder=DECODERS[decoder], objectives=both, data__text__end_token="<end>",
-                            model__fusion=dict(kind="cross_attention", **TOWER) | dict(width=width))
-        layout = build_layout(config.mesh, build_mesh(config.mesh))
-        if width == TOWER["width"]:
-            build_update(config, layout, steps=10)
-            continue
-        with pytest.raises(ConfigError, match="model.fusion: is 16 wide and model.image 8; where one decoder captions and answers"):
-            build_update(config, layout, steps=10)
+
+
+    def config_of_width(width):
+        return experiment(data__targets=target, model__decoder=DECODERS[decoder], objectives=both, data__text__end_token="<end>",
+                          model__fusion=dict(kind="cross_attention", **TOWER) | dict(width=width))
+
+    config = config_of_width(TOWER["width"])
+    build_update(config, build_layout(config.mesh, build_mesh(config.mesh)), steps=10)
+    with pytest.raises(ConfigError, match="model.fusion: is 16 wide and model.image 8; where one decoder captions and answers"):
+        config_of_width(2 * TOWER["width"])
 
 
 def test_texts_become_rows_of_tokens_and_what_is_said_most_often_is_the_text(capsys):

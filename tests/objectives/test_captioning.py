@@ -1,5 +1,6 @@
 """Captioning: the loss from its equation in float64, its references, and what the objective asks the model for."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,7 +12,7 @@ from tiny_experiment import TOWER, batch_of, experiment
 
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder.transformer import Decoding, TextDecoderConfig
-from vlp_jax.objectives.captioning import Captioning, next_token_loss
+from vlp_jax.objectives.captioning import Captioning, CaptioningConfig, next_token_loss
 from vlp_jax.objectives.tokens import entropy_of
 from vlp_jax.training.accumulation import prepare
 from vlp_jax.training.build import build_module, example_batch
@@ -67,7 +68,7 @@ def test_the_references_are_the_entropy_and_the_accuracy_of_all_tokens_that_were
     right = (LOGITS[:, :-1].argmax(-1) == text[:, 1:])[wanted[:, 1:]]
     np.testing.assert_allclose(loss.metrics["token_accuracy"], right.mean(), rtol=1e-6)
     np.testing.assert_allclose(loss.value, loss_in_float64(LOGITS, text, wanted, 0.0), rtol=2e-6)
-    alone = called(Captioning(unigram="batch"), {}, text, MASK, prefix)
+    alone = called(CaptioningConfig(unigram="batch").build(), {}, text, MASK, prefix)
     np.testing.assert_allclose(alone.metrics["unigram_entropy"], entropy_of(jnp.bincount(text[wanted], length=9).astype(float)))
 
 
@@ -114,7 +115,9 @@ def test_the_prefix_of_a_text_is_drawn_evenly_in_training_and_none_is_shown_in_e
 
 
 def test_captioning_without_a_decoder_is_a_config_error():
-    config = experiment(objectives=dict(captioning=dict(kind="captioning")))
+    with pytest.raises(ConfigError, match="model.decoder: an objective predicts words"):
+        experiment(objectives=dict(captioning=dict(kind="captioning")))
+    config = dataclasses.replace(experiment(), objectives={"captioning": CaptioningConfig()})  # not checked as a whole
     with pytest.raises(ConfigError, match="model.decoder: an objective predicts words"):
         jax.eval_shape(lambda: build_module(config).init(jax.random.key(0), example_batch(config)))
 

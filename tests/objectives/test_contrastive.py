@@ -14,7 +14,6 @@ from vlp_jax.objectives.contrastive import (
     shared_positives,
 )
 from vlp_jax.objectives.contrastive_losses import sigmoid_contrastive, softmax_contrastive, top1_accuracy
-from vlp_jax.objectives.pretraining_module import build_objectives
 
 
 @pytest.mark.variants
@@ -108,10 +107,10 @@ def test_objectives_start_at_the_published_values_and_count_shared_captions_as_p
     assert variables["params"].keys() == {"log_scale"}
     np.testing.assert_allclose(loss.metrics["scale"], 1 / 0.07, rtol=1e-6)
     np.testing.assert_allclose(loss.value, softmax_oracle(images, texts, 1 / 0.07, positives, 0.0)[0], rtol=1e-5)
-    alone, _ = SoftmaxContrastive(positives=("image",)).init_with_output(jax.random.key(0), encodings, batch, None)
+    alone, _ = SoftmaxContrastiveConfig(positives=("image",)).build().init_with_output(jax.random.key(0), encodings, batch, None)
     np.testing.assert_allclose(alone.value, softmax_oracle(images, texts, 1 / 0.07, np.eye(12, dtype=bool), 0.0)[0], rtol=1e-5)
 
-    loss, variables = SigmoidContrastive(initial_scale=10.0).init_with_output(jax.random.key(0), encodings, batch, None)
+    loss, variables = SigmoidContrastive().init_with_output(jax.random.key(0), encodings, batch, None)
     assert variables["params"].keys() == {"log_scale", "bias"}
     np.testing.assert_allclose([loss.metrics["scale"], loss.metrics["bias"]], [10.0, -10.0], rtol=1e-6)
     np.testing.assert_allclose(loss.value, sigmoid_oracle(images, texts, 10.0, -10.0, positives)[0], rtol=1e-5)
@@ -126,7 +125,7 @@ def test_the_reference_is_the_loss_of_one_logit_for_all_pairs():
     cosine = float(encodings["image_embedding"][0] @ encodings["text_embedding"][0])
 
     def sigmoid(bias):
-        module = SigmoidContrastive(initial_scale=1.0, initial_bias=bias - cosine)
+        module = SigmoidContrastiveConfig(initial_scale=1.0, initial_bias=bias - cosine).build()
         return module.init_with_output(jax.random.key(0), same, apart, None)[0]
 
     best, *others = (sigmoid(np.log(1 / 11) + shift) for shift in (0.0, 0.1, -0.1))
@@ -135,15 +134,15 @@ def test_the_reference_is_the_loss_of_one_logit_for_all_pairs():
 
 
 def test_the_configs_sigmoid_objective_starts_at_scale_10_and_bias_minus_10_and_softmax_is_clamped_at_100():
-    objectives = build_objectives({"a": SigmoidContrastiveConfig(), "b": SoftmaxContrastiveConfig()})
-    assert (objectives["a"].initial_scale, objectives["a"].initial_bias) == (10.0, -10.0)
-    assert (objectives["b"].initial_scale, objectives["b"].maximum_scale) == (1 / 0.07, 100.0)
+    sigmoid, softmax = SigmoidContrastive().config, SoftmaxContrastive().config
+    assert (sigmoid.initial_scale, sigmoid.initial_bias) == (10.0, -10.0)
+    assert (softmax.initial_scale, softmax.maximum_scale) == (1 / 0.07, 100.0)
 
 
 @pytest.mark.parametrize(("scale", "kept"), [(0.5, 1.0), (20.0, 20.0), (150.0, 100.0)])
 def test_the_scale_is_clamped_and_the_bias_is_not(scale, kept):
     params = {"log_scale": jnp.log(scale), "bias": jnp.float32(-300.0)}
-    constrained = SigmoidContrastive(maximum_scale=100.0).constrain(params)
+    constrained = SigmoidContrastiveConfig(maximum_scale=100.0).build().constrain(params)
     np.testing.assert_allclose(jnp.exp(constrained["log_scale"]), kept, rtol=1e-6)
     assert constrained["bias"] == -300.0
 
@@ -152,7 +151,7 @@ def test_the_scale_is_clamped_and_the_bias_is_not(scale, kept):
 @pytest.mark.parametrize(("temperature", "kept"), [(0.9, 0.5), (0.05, 0.05), (5e-4, 1e-3)])
 def test_a_temperature_is_learned_itself_and_clamped_as_albef_s(temperature, kept):
     """ALBEF models/model_pretrain.py:57 and 90: 0.07 at first, clamped to [0.001, 0.5]; cosines are divided by it."""
-    module = SoftmaxContrastive(scale_parameter="temperature", minimum_scale=2.0, maximum_scale=1000.0)
+    module = SoftmaxContrastiveConfig(scale_parameter="temperature", minimum_scale=2.0, maximum_scale=1000.0).build()
     np.testing.assert_allclose(module.constrain({"temperature": jnp.float32(temperature)})["temperature"], kept, rtol=1e-6)
     vectors = jax.random.normal(jax.random.key(0), (4, 8))
     vectors /= jnp.linalg.norm(vectors, axis=1, keepdims=True)

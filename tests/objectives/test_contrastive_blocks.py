@@ -8,7 +8,7 @@ from contrastive_oracle import pairs, relative_error, sigmoid_oracle, softmax_or
 
 from vlp_jax.errors import MeshError
 from vlp_jax.objectives import contrastive_blocks
-from vlp_jax.objectives.contrastive import SigmoidContrastive, SoftmaxContrastive
+from vlp_jax.objectives.contrastive import SigmoidContrastiveConfig, SoftmaxContrastiveConfig
 from vlp_jax.sharding.layout import Layout, layout_in_use
 from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh
 
@@ -36,7 +36,7 @@ def identities(batch=BATCH):
 
 def compiled(implementation, kind, sizes, smoothing=SMOOTHING, chunk_size=3):
     """(image, text, scale[, bias], caption ids, image ids) -> value and gradients, over a mesh of such sizes."""
-    mesh = None if sizes is None else build_mesh(MeshConfig(*sizes))
+    mesh = None if sizes is None else build_mesh(MeshConfig(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True))))
     function = getattr(contrastive_blocks, f"{implementation}_{kind}_contrastive")
     options = dict(chunk_size=chunk_size, **(dict(label_smoothing=smoothing) if kind == "softmax" else {}))
 
@@ -108,7 +108,7 @@ def test_bfloat16_embeddings_are_compared_in_float32_and_get_bfloat16_gradients(
 
 @pytest.mark.variants
 @pytest.mark.parametrize("implementation", ["chunked", "ring"])
-@pytest.mark.parametrize("objective", [SoftmaxContrastive, SigmoidContrastive])
+@pytest.mark.parametrize("objective", [SoftmaxContrastiveConfig, SigmoidContrastiveConfig])
 def test_an_objective_reports_the_same_loss_and_metrics_by_every_implementation(objective, implementation):
     image, text, _ = pairs(0.5, batch=BATCH)
     mixed = np.concatenate([text[:12], text[:11:-1]])  # only the first half are right
@@ -119,7 +119,7 @@ def test_an_objective_reports_the_same_loss_and_metrics_by_every_implementation(
 
     def outcome(**options):
         with layout_in_use(Layout(mesh, ())):
-            return jax.jit(lambda: objective(**options).init_with_output(jax.random.key(0), encodings, batch, None)[0])()
+            return jax.jit(lambda: objective(**options).build().init_with_output(jax.random.key(0), encodings, batch, None)[0])()
 
     expected, found = outcome(), outcome(implementation=implementation, chunk_size=2)
     assert 0 < expected.metrics["batch_accuracy"] < 1

@@ -1,5 +1,6 @@
 """Masked autoencoding: the loss against float64 NumPy, the masks by their distribution, and what the tower sees."""
 
+import dataclasses
 import math
 
 import flax.linen as nn
@@ -129,9 +130,12 @@ def test_text_gets_no_parameters_and_a_resnet_is_refused():
     config = config_of()
     shapes = jax.eval_shape(lambda: initial_variables(build_module(config), example_batch(config), 0))["params"]
     assert set(shapes) == {"model", "objectives_mae"} and set(shapes["model"]) == {"image"}
-    resnet = experiment(model__image=dict(kind="resnet", width=4, blocks=(1,), image_size=8), objectives=dict(mae=HEAD))
+    resnet = dict(kind="resnet", width=4, blocks=(1,), image_size=8)
+    with pytest.raises(ConfigError, match="objectives.mae: .*model.image.kind must be 'vit'"):
+        experiment(model__image=resnet, objectives=dict(mae=HEAD))
+    unchecked = dataclasses.replace(experiment(model__image=resnet), objectives=config.objectives)
     with pytest.raises(ConfigError, match="model.image.kind must be 'vit'"):
-        jax.eval_shape(lambda: initial_variables(build_module(resnet), example_batch(resnet), 0))
+        jax.eval_shape(lambda: initial_variables(build_module(unchecked), example_batch(unchecked), 0))
 
 
 @pytest.mark.slow

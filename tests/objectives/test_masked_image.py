@@ -1,5 +1,7 @@
 """Masked image modelling: which patches are hidden against BEiT's algorithm, the loss against float64 NumPy, and what leaks."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ from tiny_experiment import TOWER, batch_of, experiment
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.vision_language import VisionLanguageModel
+from vlp_jax.objectives.base import ObjectiveConfig
 from vlp_jax.objectives.block_masking import hidden_patches
 from vlp_jax.objectives.masked_image import HiddenPatches, code_loss
 from vlp_jax.training.build import build_module, example_batch
@@ -97,8 +100,10 @@ def test_no_pixel_of_a_hidden_patch_reaches_any_token(image):
     ({}, dict(kind="resnet", width=4, blocks=(1,), image_size=8), "model.image.kind must be 'vit'")])
 def test_what_cannot_be_hidden_is_a_config_error(objective, image, message):
     image = image if "kind" in image else dict(TOWER, kind="vit", patch_size=4, image_size=8, **image)
-    config = experiment(model__image=image, objectives=dict(patches=PATCHES | objective))
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=f"objectives.patches: .*{message}"):
+        experiment(model__image=image, objectives=dict(patches=PATCHES | objective))
+    config = dataclasses.replace(experiment(model__image=image), objectives={"patches": ObjectiveConfig.of(**PATCHES | objective)})
+    with pytest.raises(ConfigError, match=f"objectives: .*{message}"):  # a config that was not checked as a whole
         jax.eval_shape(lambda: initial_variables(build_module(config), example_batch(config), 0))
 
 

@@ -60,6 +60,7 @@ def test_a_fusion_without_tokens_of_the_picture_is_a_config_error():
 def test_it_needs_a_mask_token_and_spares_only_ends_that_there_are_as_masked_words_do():
     config = base()
     config.update(steps=1, objectives=dict(both=dict(kind="masked_joint")))
+    config.model.fusion = dict(kind="merged", preset="Ti")
     config.data.text.start_token, config.model.text.vocab_size = "<start>", 4096
     with pytest.raises(ConfigError, match="leaves no id for the mask token of objectives.both"):
         Preprocessor.from_config(to_config(config.to_dict()))

@@ -99,7 +99,7 @@ def test_the_entropy_of_counts_is_that_of_their_frequencies():
 
 def config_of(vocab_size=4096, start_token="<start>", **objective):
     config = base()
-    config.update(steps=1, objectives=dict(words=dict(kind="masked_language", **objective)))
+    config.update(steps=1, objectives=dict(words=dict(kind="masked_language", with_image=False, **objective)))
     config.data.text.start_token = start_token
     config.model.text.vocab_size = vocab_size
     return to_config(config.to_dict())

@@ -11,7 +11,7 @@ from tiny_experiment import experiment
 
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.transformer import Encoding, Precision
-from vlp_jax.objectives.matching import Matching, draw_negatives, interleave, matching_loss, rows_of
+from vlp_jax.objectives.matching import Matching, MatchingConfig, draw_negatives, interleave, matching_loss, rows_of
 from vlp_jax.training.build import build_module, example_batch
 
 
@@ -60,7 +60,7 @@ def test_the_reference_is_the_least_that_one_answer_for_all_pairs_can_lose(kind)
 def test_a_head_of_one_number_gives_evaluators_two_scores_the_first_of_them_0(kind, numbers):
     pooled = jax.random.normal(jax.random.key(0), (4, 8))
     model = types.SimpleNamespace(fuse=lambda image, text, train: types.SimpleNamespace(pooled=pooled), precision=Precision())
-    logits, variables = Matching(loss=kind).init_with_output(jax.random.key(1), model, None, None, method="logits")
+    logits, variables = MatchingConfig(loss=kind).build().init_with_output(jax.random.key(1), model, None, None, method="logits")
     head = nn.meta.unbox(variables)["params"]["head"]
     assert head["kernel"].shape == (8, numbers) and logits.shape == (4, 2)
     assert (np.asarray(logits[:, 0]) == 0).all() == (numbers == 1)
@@ -91,7 +91,7 @@ def asked_pairs(negatives, batch, seed=0, negatives_from="both", negative_rate=N
     encoding = Encoding(jnp.zeros((len(numbers), 2, 1)), None, numbers)
     vectors = jax.random.normal(jax.random.key(seed), (len(numbers), 4))
     encodings = {"image": encoding, "text": encoding, "image_embedding": vectors, "text_embedding": vectors}
-    seen, module = [], Matching(negatives=negatives, negatives_from=negatives_from, negative_rate=negative_rate)
+    seen, module = [], MatchingConfig(negatives=negatives, negatives_from=negatives_from, negative_rate=negative_rate).build()
 
     def fuse(image, text, train):
         assert train
@@ -152,11 +152,11 @@ def test_negatives_are_drawn_by_the_scale_that_was_learned_and_harden_with_it():
     encodings = {name: jax.random.normal(jax.random.key(number), (6, 4)) for number, name in enumerate(
         ("image_embedding", "text_embedding"))}
     for scale in (2.0, 50.0):
-        learned = Matching(negative_scale=None).similarity({**encodings, "scale": jnp.float32(scale)}, (6, 6))
-        fixed = Matching(negative_scale=scale).similarity({**encodings, "scale": None}, (6, 6))
+        learned = MatchingConfig(negative_scale=None).build().similarity({**encodings, "scale": jnp.float32(scale)}, (6, 6))
+        fixed = MatchingConfig(negative_scale=scale).build().similarity({**encodings, "scale": None}, (6, 6))
         np.testing.assert_allclose(learned, fixed, rtol=1e-6)
     with pytest.raises(ConfigError, match="negative_scale=None draws by the scale that a contrastive objective has learned"):
-        Matching(negative_scale=None).similarity({**encodings, "scale": None}, (6, 6))
+        MatchingConfig(negative_scale=None).build().similarity({**encodings, "scale": None}, (6, 6))
 
 
 @pytest.mark.full

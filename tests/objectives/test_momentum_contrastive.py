@@ -9,7 +9,7 @@ from tiny_experiment import batch_of as pairs
 from tiny_experiment import experiment
 
 from vlp_jax.errors import ConfigError
-from vlp_jax.objectives.momentum_contrastive import MomentumContrastive, Queue
+from vlp_jax.objectives.momentum_contrastive import MomentumContrastiveConfig, Queue
 from vlp_jax.training.accumulation import prepare, with_teacher
 from vlp_jax.training.build import build_module
 from vlp_jax.training.state import TrainState
@@ -47,7 +47,7 @@ def oracle(student, teacher, candidates, scale, alpha, positives):
 @pytest.mark.parametrize("kinds", [("caption", "image"), ("image",), ()])
 @pytest.mark.parametrize("alpha", [0.0, 0.4])
 def test_loss_and_references_equal_float64_numpy_with_an_empty_and_a_filled_queue(alpha, kinds):
-    module = MomentumContrastive(queue=8, alpha=alpha, initial_scale=5.0, positives=kinds)
+    module = MomentumContrastiveConfig(queue=8, alpha=alpha, initial_scale=5.0, positives=kinds).build()
     student, batch = batch_of(4, shared=True)
     variables = module.init(jax.random.key(0), student, batch, None)
     kept = {"image": np.zeros((0, 6)), "text": np.zeros((0, 6)), "image_id": np.zeros((0, 2)), "caption_id": np.zeros((0, 2))}
@@ -85,7 +85,7 @@ def test_the_queue_is_a_ring_whose_oldest_rows_are_overwritten():
 
 
 def test_alpha_warms_up_and_the_queue_only_moves_where_it_may():
-    module = MomentumContrastive(queue=4, alpha=0.4, alpha_warmup=4)
+    module = MomentumContrastiveConfig(queue=4, alpha=0.4, alpha_warmup=4).build()
     student, batch = batch_of(4)
     variables = module.init(jax.random.key(0), student, batch, None)
     assert variables["queue"]["pairs"].filled == 0
@@ -99,7 +99,7 @@ def test_alpha_warms_up_and_the_queue_only_moves_where_it_may():
 
 
 def test_nothing_flows_into_the_teacher_and_a_queue_below_a_batch_is_a_config_error():
-    module = MomentumContrastive(queue=4)
+    module = MomentumContrastiveConfig(queue=4).build()
     student, batch = batch_of(4)
     variables = module.init(jax.random.key(0), student, batch, None)
 
@@ -108,7 +108,7 @@ def test_nothing_flows_into_the_teacher_and_a_queue_below_a_batch_is_a_config_er
 
     assert all((gradient == 0).all() for gradient in jax.tree.leaves(jax.grad(loss)(batch["teacher"])))
     with pytest.raises(ConfigError, match="queue=4 or more"):
-        MomentumContrastive(queue=3).apply(variables, student, batch, None)
+        MomentumContrastiveConfig(queue=3).build().apply(variables, student, batch, None)
 
 
 @pytest.mark.full

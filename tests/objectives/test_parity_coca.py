@@ -17,7 +17,6 @@ from vlp_jax.models.text.transformer import TextTransformerConfig
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.captioning import CaptioningConfig
 from vlp_jax.objectives.contrastive import SoftmaxContrastiveConfig
-from vlp_jax.objectives.pretraining_module import build_objectives
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parents[1] / "golden/coca.npz"))
 BOUND = 1e-5  # max|a-b| / max|b|, float32
@@ -62,11 +61,10 @@ def losses(params, logits, **changes):
     """Of both objectives, each with its weight. logits: [B, L - 1, V], those that predict a word."""
     configs = {"contrastive": SoftmaxContrastiveConfig(weight=1.0),
                "captioning": CaptioningConfig(weight=2.0, unigram="batch")}
-    objectives = build_objectives(configs)
     encodings = {"image_embedding": GOLDEN["image_embedding"], "text_embedding": encoded(params, **changes)[1],
                  "decoding": Decoding(jnp.pad(logits, ((0, 0), (0, 1), (0, 0))), jnp.zeros(4, jnp.int32))}
     own = {"contrastive": {"params": {"log_scale": jnp.log(14.3)}}, "captioning": {}}
-    return {name: configs[name].weight * objectives[name].apply(own[name], encodings, BATCH, None).value for name in configs}
+    return {name: configs[name].weight * configs[name].build().apply(own[name], encodings, BATCH, None).value for name in configs}
 
 
 @pytest.mark.full

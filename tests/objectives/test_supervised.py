@@ -16,7 +16,7 @@ from vlp_jax.models.target_head import TargetHead
 from vlp_jax.objectives import supervised_losses
 from vlp_jax.objectives.contrastive import SoftmaxContrastiveConfig
 from vlp_jax.objectives.pretraining_module import PretrainingModule
-from vlp_jax.objectives.supervised import FADING, Classification, Regression
+from vlp_jax.objectives.supervised import FADING, ClassificationConfig, RegressionConfig
 from vlp_jax.training.accumulation import AccumulationConfig, check_collections, loss_gradients, prepare
 from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.state import TrainState, initial_variables
@@ -95,7 +95,7 @@ def test_a_reference_is_what_the_best_constant_answer_loses(name, labels):
 @pytest.mark.parametrize(("mean", "std"), [(3.0, 2.0), (2000.0, 1.0), (1e5, 10.0)])
 def test_the_reference_of_numbers_is_their_variance_also_far_from_zero(mean, std):
     values = RNG.normal(mean, std, (40, 16)).astype(np.float32)
-    objective, kept = Regression(target="x", outputs=1), jnp.zeros(3)
+    objective, kept = RegressionConfig(target="x", outputs=1).build(), jnp.zeros(3)
     given = RNG.random(values.shape) < 0.7
     for row, known in zip(values, given, strict=True):
         kept = jax.jit(objective.added)(kept, objective.sums(jnp.asarray(np.where(known, row, 0.0)), jnp.asarray(known)))
@@ -120,8 +120,8 @@ def of_constant(objective, answers, wanted):
 @pytest.mark.parametrize("loss", ["softmax", "hinge"])
 def test_rows_without_a_class_add_nothing_and_are_counted(loss):
     given = np.arange(ROWS) % 3 > 0
-    objective = Classification(target="x", outputs=CLASSES, loss=loss, prior="batch",
-                               **(dict(label_smoothing=SMOOTHING) if loss == "softmax" else dict(margin=MARGIN)))
+    objective = ClassificationConfig(target="x", outputs=CLASSES, loss=loss, prior="batch",
+                               **(dict(label_smoothing=SMOOTHING) if loss == "softmax" else dict(margin=MARGIN))).build()
     (found, _), _ = of_constant(objective, LOGITS, jnp.asarray(np.where(given, LABELS, -1), jnp.int32))
     losses, _ = LOSSES[loss][0]()
     np.testing.assert_allclose(found.value, losses[given].sum() / ROWS, rtol=1e-5)
@@ -134,7 +134,7 @@ def test_rows_without_a_class_add_nothing_and_are_counted(loss):
 def test_rows_without_scores_add_nothing_and_are_counted():
     scores = np.where(np.arange(ROWS)[:, None] % 4 == 0, 0.0, SCORES + 0.01)
     given = scores.any(1)
-    objective = Classification(target="x", outputs=CLASSES, loss="binary", prior="batch")
+    objective = ClassificationConfig(target="x", outputs=CLASSES, loss="binary", prior="batch").build()
     (found, _), _ = of_constant(objective, LOGITS, jnp.asarray(scores, jnp.float32))
     sigmoid = 1 / (1 + np.exp(-LOGITS))
     losses = -(scores * np.log(sigmoid) + (1 - scores) * np.log(1 - sigmoid)).sum(1)
@@ -148,7 +148,7 @@ def test_rows_without_scores_add_nothing_and_are_counted():
 def test_rows_without_a_number_add_nothing_to_value_and_gradient():
     answers, wanted = RNG.normal(size=(6, 1)), np.array([0.5, np.nan, -1.0, 2.0, np.nan, 0.0])
     given = np.isfinite(wanted)
-    objective = Regression(target="x", outputs=1, prior="batch")
+    objective = RegressionConfig(target="x", outputs=1, prior="batch").build()
     (found, _), _ = of_constant(objective, answers, jnp.asarray(wanted, jnp.float32))
     errors = answers[given, 0] - wanted[given]
     np.testing.assert_allclose(found.value, np.square(errors).sum() / 6, rtol=1e-5)
@@ -159,7 +159,7 @@ def test_rows_without_a_number_add_nothing_to_value_and_gradient():
 
 
 def test_the_running_prior_adds_up_the_targets_of_all_batches():
-    objective, wanted = Classification(target="x", outputs=CLASSES), jnp.asarray(LABELS, jnp.int32)
+    objective, wanted = ClassificationConfig(target="x", outputs=CLASSES).build(), jnp.asarray(LABELS, jnp.int32)
     (found, changed), variables = of_constant(objective, LOGITS, wanted)
     counts = np.bincount(LABELS, minlength=CLASSES)
     np.testing.assert_array_equal(variables["targets"]["sums"], np.zeros(CLASSES))

@@ -12,8 +12,7 @@ from contrastive_oracle import pairs, relative_error, unit
 from counted_flops import counted_flops
 from tiny_experiment import batch_of, experiment, leaves
 
-from vlp_jax.objectives.pretraining_module import build_objectives
-from vlp_jax.objectives.triplet import Triplet, TripletConfig, hinge_contrastive, triplet_contrastive
+from vlp_jax.objectives.triplet import TripletConfig, hinge_contrastive, triplet_contrastive
 from vlp_jax.sharding.layout import Layout, layout_in_use
 from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh
 from vlp_jax.sharding.rules import PRESETS
@@ -86,7 +85,7 @@ def test_the_objective_counts_what_is_violated_and_shared_captions_are_no_negati
     encodings = {"image_embedding": jnp.asarray(image), "text_embedding": jnp.asarray(text)}
     ids = np.arange(8, dtype=np.int32).reshape(4, 2)
     batch = {"text": jnp.zeros((4, 3)), "caption_id": jnp.asarray(ids), "image_id": jnp.asarray(ids)}
-    objective = Triplet(negatives=negatives)
+    objective = TripletConfig(negatives=negatives).build()
     loss = objective.apply({}, encodings, batch, None)
     expected = oracle(negatives, image.astype(np.float64), text.astype(np.float64), 0.2, np.eye(4, dtype=bool))[0]
     np.testing.assert_allclose(loss.value, expected, rtol=1e-5)
@@ -101,7 +100,7 @@ def test_the_objective_counts_what_is_violated_and_shared_captions_are_no_negati
 
 
 def test_a_config_makes_it_and_it_declares_what_it_couples_through():
-    objective = build_objectives({"a": TripletConfig(margin=0.3, negatives="all", positives=("image",))})["a"]
+    objective = TripletConfig(margin=0.3, negatives="all", positives=("image",))
     assert (objective.margin, objective.negatives, objective.positives) == (0.3, "all", ("image",))
     assert objective.couples_batch and set(objective.couples_through) == set(objective.needs)
 
@@ -150,7 +149,7 @@ def test_flops_are_those_of_the_traced_program():
 
 @pytest.mark.parametrize("negatives", LOSSES)
 def test_it_brings_pairs_together(negatives):
-    rng, objective = np.random.default_rng(0), Triplet(negatives=negatives)
+    rng, objective = np.random.default_rng(0), TripletConfig(negatives=negatives).build()
     ids = jnp.asarray(np.arange(16).reshape(8, 2), jnp.int32)
     batch = {"text": jnp.zeros((8, 3)), "caption_id": ids, "image_id": ids}
     vectors = {name: jnp.asarray(rng.normal(size=(8, 6)), jnp.float32) for name in ("image_embedding", "text_embedding")}

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from tiny_experiment import BATCH, batch_of, experiment, leaves
 
-import vlp_jax.objectives.pretraining_module
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.transformer import Encoding, Precision
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.captioning import CaptioningConfig
 from vlp_jax.objectives.contrastive import SigmoidContrastiveConfig, SoftmaxContrastiveConfig
 from vlp_jax.objectives.masked_language import MaskedLanguageConfig
-from vlp_jax.objectives.pretraining_module import PretrainingModule, build_objectives
+from vlp_jax.objectives.pretraining_module import PretrainingModule
 from vlp_jax.sharding.layout import Layout, layout_in_use
 from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh
 from vlp_jax.sharding.rules import PRESETS
@@ -111,16 +110,18 @@ def test_over_a_mesh_the_gradients_are_those_of_one_device(whole):
     check_equal(found, expected)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Reconstruction(ObjectiveConfig):
     weight: float = 0.5
-    kind: str = "reconstruction"
+
+    needs = ("image",)
+
+    def build(self):
+        return ReconstructionObjective(self)
 
 
 class ReconstructionObjective(Objective):
     """A mean over examples, with a head of its own, that looks at the encoding of the image and at the pixels."""
-
-    needs = ("image",)
 
     @nn.compact
     def __call__(self, encodings, batch, model):
@@ -135,7 +136,7 @@ class Wide(PretrainingModule):
     drop: float = 0.0
 
     def setup(self):
-        self.objectives, self.model = build_objectives(self.objectives_config), None
+        self.objectives, self.model = {name: config.build() for name, config in self.objectives_config.items()}, None
         self.dropout = nn.Dropout(self.drop)
         self.pixels = self.param("pixels", nn.initializers.normal(0.1), (192, 6), jnp.float32)
         self.words = self.param("words", nn.initializers.normal(1.0), (20, 6), jnp.float32)
@@ -154,8 +155,7 @@ def wide(config, drop=0.0, dtype=jnp.float32):
 
 @pytest.mark.full
 @pytest.mark.parametrize(("dtype", "bound"), [(jnp.float32, 1e-5), (jnp.float64, 1e-12)])
-def test_losses_that_couple_the_batch_and_means_over_examples_go_together_scales_and_bias_included(dtype, bound, monkeypatch):
-    monkeypatch.setitem(vlp_jax.objectives.pretraining_module.KINDS, "reconstruction", ReconstructionObjective)
+def test_losses_that_couple_the_batch_and_means_over_examples_go_together_scales_and_bias_included(dtype, bound):
     objectives = {"a": SigmoidContrastiveConfig(weight=0.7, implementation="chunked"), "b": Reconstruction(),
                   "c": SoftmaxContrastiveConfig(label_smoothing=0.1)}
     with jax.enable_x64(dtype == jnp.float64):
@@ -261,7 +261,7 @@ def test_a_microbatch_takes_every_kth_row():
     np.testing.assert_array_equal(split({"x": np.arange(6)}, 3)["x"], [[0, 3], [1, 4], [2, 5]])
 
 
-class Matching(Objective):
+class Matching(ObjectiveConfig):
     """Compares the examples of a batch by all of their tokens."""
 
     needs = ("image", "text_embedding")
@@ -269,12 +269,17 @@ class Matching(Objective):
     couples_through = ("text_embedding",)
 
 
-class Student(Objective):
+class StudentConfig(ObjectiveConfig):
     """Learns from the averaged parameters what a text's embedding is."""
 
     teacher_needs = ("text_embedding",)
     needs = ("text_embedding",)
 
+    def build(self):
+        return Student(self)
+
+
+class Student(Objective):
     @nn.compact
     def __call__(self, encodings, batch, model):
         return Loss(jnp.square(encodings["text_embedding"] - batch["teacher"]["text_embedding"]).sum(axis=1).mean(), {})
@@ -282,9 +287,8 @@ class Student(Objective):
 
 @pytest.mark.full
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_teacher_is_the_averaged_parameters_without_dropout(count, monkeypatch):
-    monkeypatch.setitem(vlp_jax.objectives.pretraining_module.KINDS, "reconstruction", Student)
-    config = dataclasses.replace(experiment(), objectives={"student": Reconstruction(weight=1.0)}, ema=0.9)
+def test_a_teacher_is_the_averaged_parameters_without_dropout(count):
+    config = dataclasses.replace(experiment(), objectives={"student": StudentConfig()}, ema=0.9)
     module, batch = wide(config, drop=0.5), batch_of()
     state = initial_state(config, module)
     state = state.replace(ema=jax.tree.map(lambda x: 0.8 * x + 0.01, state.params))
@@ -300,15 +304,13 @@ def test_a_teacher_is_the_averaged_parameters_without_dropout(count, monkeypatch
     np.testing.assert_allclose(found["words"], expected["words"], atol=1e-6)
 
 
-def test_a_pupil_without_an_average_is_a_config_error(monkeypatch):
-    monkeypatch.setitem(vlp_jax.objectives.pretraining_module.KINDS, "reconstruction", Student)
+def test_a_pupil_without_an_average_is_a_config_error():
     with pytest.raises(ConfigError, match=r"objectives\.student: learns from the EMA .* set ema"):
-        check_accumulation(dataclasses.replace(experiment(), objectives={"student": Reconstruction()}))
+        check_accumulation(dataclasses.replace(experiment(), objectives={"student": StudentConfig()}))
 
 
-def test_an_objective_that_cannot_be_split_is_named(monkeypatch):
-    monkeypatch.setitem(vlp_jax.objectives.pretraining_module.KINDS, "reconstruction", Matching)
-    config = dataclasses.replace(experiment(), objectives={"my_loss": Reconstruction()})
+def test_an_objective_that_cannot_be_split_is_named():
+    config = dataclasses.replace(experiment(), objectives={"my_loss": Matching()})
     check_accumulation(config)
     with pytest.raises(ConfigError, match=r"objectives\.my_loss compares .* by their image, .*negatives='microbatch'"):
         check_accumulation(with_microbatches(config, 2))

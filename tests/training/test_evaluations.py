@@ -12,8 +12,9 @@ from PIL import Image
 
 from vlp_jax import evaluate, main
 from vlp_jax.errors import ConfigError, DataError, EvaluationError
+from vlp_jax.evaluators.prompts import check_templates
 from vlp_jax.evaluators.suite import EvaluationSuite
-from vlp_jax.evaluators.zero_shot import check_templates, zero_shot
+from vlp_jax.evaluators.zero_shot import zero_shot
 
 ROOT = pathlib.Path(__file__).parents[2]
 SYNTHETIC = "data.train.source=synthetic:64?height=20&width=24&caption_words=3"
@@ -94,12 +95,12 @@ def test_rows_are_amended_once_and_no_other_is_touched(train):
 
 @pytest.mark.full
 @pytest.mark.parametrize(("evaluator", "error", "words"), [
-    ({"class_field": "grup"}, DataError, ["evaluators.val.class_field", "'grup'", "group", "keywords"]),
-    *(({"templates": (template,)}, ConfigError, ["evaluators.val.templates", repr(template), "exactly one {}"])
+    ({"class_field": "grup"}, DataError, ["evaluators.val.tasks.zero_shot.class_field", "'grup'", "group", "keywords"]),
+    *(({"templates": (template,)}, ConfigError, ["evaluators.val.tasks.zero_shot.templates", repr(template), "exactly one {}"])
       for template in ("a photo of a {c}.", "a photo", "{} and {}", "{0}", "{:>5}", "{!r}", "a { of {}", "{{}}")),
 ])
 def test_what_zero_shot_needs_is_checked_before_the_first_update(train, tmp_path, evaluator, error, words):
-    spec = {"source": "embedded:emoji/val_concept", "tasks": ("zero_shot",), **evaluator}
+    spec = {"source": "embedded:emoji/val_concept", "tasks": {"zero_shot": evaluator}}
     with pytest.raises(error) as caught:
         train("steps=1", f"evaluators={{'val': {spec}}}")
     assert all(word in str(caught.value) for word in words), caught.value

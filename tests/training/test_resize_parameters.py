@@ -112,7 +112,7 @@ def test_what_has_the_same_shape_is_the_same_and_what_else_differs_cannot_be_cha
 LAYERED = dict(TOWER, depth=3)
 WITH_ALL_STACKS = dict(model__image__depth=3, model__text__depth=3, model__fusion=dict(LAYERED, kind="cross_attention"),
                        model__decoder=dict(LAYERED, kind="transformer"),
-                       objectives=dict(match=dict(kind="matching"), write=dict(kind="captioning")))
+                       objectives=dict(match=dict(kind="matching", negatives="uniform"), write=dict(kind="captioning")))
 
 
 def with_scan(scan):

@@ -142,14 +142,6 @@ def test_a_quick_first_batch_says_nothing(train, capsys):
 
 
 @pytest.mark.full
-def test_a_setting_that_another_kind_of_optimizer_has_no_use_for_is_told(train, capsys):
-    train("steps=1", "optimizer.kind=lion", "optimizer.b1=0.8", "optimizer.epsilon=1e-3")
-    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
-    assert warnings == ["warning: optimizer.epsilon=0.001 has no effect with optimizer.kind='lion'"]
-
-
-
-@pytest.mark.full
 def test_a_source_smaller_than_a_batch_goes_on_into_the_next_epoch_with_a_warning(train, capsys):
     workdir = train("steps=2", "data.train.source=synthetic:3?height=20&width=24")
     assert "3 examples an epoch are less than one batch of 8" in capsys.readouterr().out

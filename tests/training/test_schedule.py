@@ -7,24 +7,24 @@ import jax
 import numpy as np
 import pytest
 
-from vlp_jax.checks.unused import OF_SCHEDULES
 from vlp_jax.data.config import DataConfig
 from vlp_jax.errors import ConfigError
 from vlp_jax.experiment import Experiment
-from vlp_jax.training.schedule import ScheduleConfig, build_schedule, total_steps
+from vlp_jax.training.schedule import CosineConfig, ScheduleConfig, WarmupStableDecayConfig, build_schedule, total_steps
 
 RATE, STEPS, WARMUP = 2e-3, 100, 10
 
 
 def rates(kind, at, **fields):
-    schedule = jax.jit(build_schedule(ScheduleConfig(kind=kind, warmup=float(WARMUP), **fields), RATE, STEPS))
+    schedule = jax.jit(build_schedule(ScheduleConfig.of(kind, warmup=float(WARMUP), **fields), RATE, STEPS))
     return np.array([schedule(np.int32(step)) for step in at]) / RATE
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear", "constant", "rsqrt", "warmup_stable_decay"])
 def test_every_kind_warms_up_linearly_from_zero(kind):
     expected = np.array([0, 0.1, 0.5, 0.9])
-    np.testing.assert_allclose(rates(kind, [0, 1, 5, 9], timescale=1e9), expected, rtol=1e-6)
+    slow = dict(timescale=1e9) if kind == "rsqrt" else {}
+    np.testing.assert_allclose(rates(kind, [0, 1, 5, 9], **slow), expected, rtol=1e-6)
     assert rates(kind, [10]) == pytest.approx(1.0)
 
 
@@ -69,22 +69,23 @@ def test_exponential_multiplies_the_rate_once_a_period_down_to_its_final_value(p
 
 def test_lengths_below_one_are_fractions_of_the_run():
     for fraction, steps in ((0.1, 10.0), (0.25, 25.0)):
-        by_fraction, by_steps = (build_schedule(ScheduleConfig(warmup=warmup), RATE, STEPS) for warmup in (fraction, steps))
+        by_fraction, by_steps = (build_schedule(CosineConfig(warmup=warmup), RATE, STEPS) for warmup in (fraction, steps))
         assert [float(by_fraction(step)) for step in range(0, 101, 7)] == [float(by_steps(step)) for step in range(0, 101, 7)]
 
 
-@pytest.mark.parametrize("kind", ["cosine", "linear", "constant", "rsqrt", "exponential", "warmup_stable_decay"])
+@pytest.mark.parametrize("kind", ScheduleConfig.kinds)
 def test_no_schedule_is_negative_or_not_finite_even_past_the_end_or_without_warmup(kind):
     for warmup in (0.0, 100.0):
-        schedule = build_schedule(ScheduleConfig(kind=kind, warmup=warmup, decay=0.0), RATE, STEPS)
+        none = dict(decay=0.0) if kind in ("rsqrt", "warmup_stable_decay") else {}
+        schedule = build_schedule(ScheduleConfig.of(kind, warmup=warmup, **none), RATE, STEPS)
         values = np.array([schedule(step) for step in (0, 1, 99, 100, 101, 10_000)])
         assert np.isfinite(values).all() and (values >= 0).all() and (values <= RATE * 1.000001).all()
 
 
 def test_warmup_and_decay_that_do_not_fit_the_run_are_a_config_error():
     with pytest.raises(ConfigError, match=r"warmup \(60 steps\) and decay \(50\) are longer than the run \(100\)"):
-        build_schedule(ScheduleConfig(kind="warmup_stable_decay", warmup=60.0, decay=0.5), RATE, STEPS)
-    build_schedule(ScheduleConfig(kind="cosine", warmup=60.0, decay=0.5), RATE, STEPS)  # which has no decay
+        build_schedule(WarmupStableDecayConfig(warmup=60.0, decay=0.5), RATE, STEPS)
+    build_schedule(CosineConfig(warmup=60.0), RATE, STEPS)  # which has no decay
 
 
 def test_the_length_of_a_run_comes_from_steps_examples_or_epochs_rounded_up():
@@ -95,9 +96,9 @@ def test_the_length_of_a_run_comes_from_steps_examples_or_epochs_rounded_up():
 
 
 @pytest.mark.variants
-@pytest.mark.parametrize("kind", OF_SCHEDULES)
-def test_the_settings_that_are_listed_for_a_kind_and_no_others_change_its_rates(kind):
-    short = dict(period=20.0)  # or nothing would happen in so few steps
-    usual = rates(kind, range(101), **short)
-    for name, value in dict(decay=0.3, timescale=50.0, factor=0.5, period=30.0, final=0.9).items():
-        assert np.array_equal(rates(kind, range(101), **short | {name: value}), usual) != (name in OF_SCHEDULES[kind]), name
+@pytest.mark.parametrize("kind", ScheduleConfig.kinds)
+def test_every_setting_of_a_kind_changes_its_rates(kind):
+    short = dict(period=20.0) if kind == "exponential" else {}  # or nothing would happen in so few steps
+    usual, changed = rates(kind, range(101), **short), dict(decay=0.3, timescale=50.0, factor=0.5, period=30.0, final=0.9)
+    for field in dataclasses.fields(ScheduleConfig.kinds[kind])[len(dataclasses.fields(ScheduleConfig)):]:
+        assert not np.array_equal(rates(kind, range(101), **short | {field.name: changed[field.name]}), usual), field.name

@@ -7,7 +7,7 @@ from typing import Any
 from vlp_jax.config.durations import DURATIONS
 from vlp_jax.config.problems import Problems
 from vlp_jax.config.registry import root_section
-from vlp_jax.config.suggestions import sections_of_entries
+from vlp_jax.config.suggestions import ENTRY, sections_of_entries
 from vlp_jax.errors import ConfigError
 
 
@@ -62,7 +62,7 @@ def apply_override(tree: dict, path: str, text: str) -> None:
     for depth, parent in enumerate(parents):
         node[parent] = node = section_at(node.get(parent), f"--config.{path}", ".".join(parents[:depth + 1]),
                                          ".".join([*parents, last][depth + 1:]))
-    if text.lower() == "none" and last not in node and ".".join(parents) in sections_of_entries(root_section()):
+    if text.lower() == "none" and last not in node and is_section_of_entries(".".join(parents)):
         raise ConfigError(f"{path}: there is no {last!r} to take out (there are: {', '.join(node) or 'none'}) "
                           f"[--config.{path}={text}]")
     raw = Raw(path, text)
@@ -71,10 +71,18 @@ def apply_override(tree: dict, path: str, text: str) -> None:
     node[last] = raw
 
 
+def is_section_of_entries(path: str) -> bool:
+    """Whether the section at a dotted path has entries with names of their own."""
+    parts = path.split(".")
+    return any(len(parts) == len(pattern) and all(wanted in (part, ENTRY) for part, wanted in zip(parts, pattern, strict=True))
+               for pattern in (known.split(".") for known in sections_of_entries(root_section())))
+
+
 def section_at(value: Any, flag: str, path: str, rest: str) -> dict:
     """A section as a mutable dictionary.
 
-    An absent or removed section is created empty, one typed as a whole is parsed.
+    An absent or removed section is created empty, one typed as a whole is parsed, and a sequence of
+    kinds becomes entries with these names.
 
     Raises: ConfigError for a single value.
     """
@@ -85,6 +93,8 @@ def section_at(value: Any, flag: str, path: str, rest: str) -> dict:
             value = str(value)
     if value is None or isinstance(value, Raw):
         return {}
+    if isinstance(value, str | tuple | list) and is_section_of_entries(path):  # kinds, each an entry with its defaults
+        return {name: {} for name in (value.split(",") if isinstance(value, str) else value)}
     if not isinstance(value, Mapping):
         raise ConfigError(f"{path}: is a single value and has no key {rest!r} ({flag})")
     return value if isinstance(value, dict) else dict(value)

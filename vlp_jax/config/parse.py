@@ -240,8 +240,9 @@ class _Parser:
             if not others:
                 keys[key] = value
             elif isinstance(value, Raw) or not any(to_tree(value) == to_tree(default) for default in others.values()):
-                self.fail(f"{path}.{key}", f"is for kind={' or '.join(map(repr, others))}, not for {str(tree['kind'])!r}",
-                          _first_raw(value))
+                with self.problems.noted():
+                    self.fail(f"{path}.{key}", f"is for kind={' or '.join(map(repr, others))}, not for {str(tree['kind'])!r}",
+                              _first_raw(value))
         return self.dataclass(kind, keys, path)
 
     def kind(self, base: type, name: Any, path: str) -> type:
@@ -273,9 +274,15 @@ class _Parser:
         return choices[choices.index(value)]
 
     def mapping(self, item: Any, value: Any, path: str) -> dict:
-        """A section of named entries."""
+        """A section of named entries.
+
+        Where entries are of several kinds, one without a kind is of the kind that its name is, and a
+        sequence of kinds is the entries of these names with their defaults.
+        """
         if isinstance(value, Raw):
             value = self.literal(value, path)
+        if hasattr(item, "kinds"):
+            value = self.with_kinds(item, value, path)
         if not isinstance(value, Mapping):
             self.fail(path, f"expected a section of named entries, got {value!r}", value)
         for key in value:
@@ -288,6 +295,17 @@ class _Parser:
             with self.problems.noted():
                 entries[key] = self.value(item, entry, f"{path}.{key}")
         return FrozenDict(entries)
+
+    def with_kinds(self, item: type, value: Any, path: str) -> Any:
+        """Named entries, or a sequence of kinds, as a mapping of entries with kinds."""
+        if isinstance(value, (tuple, list)) or (isinstance(value, str) and value):
+            names = (value,) if isinstance(value, str) else value
+            value = {name: {"kind": name} for name in names if self.kind(item, name, path)}
+        if not isinstance(value, Mapping):
+            return value
+        entries = {name: self.section(entry, f"{path}.{name}") for name, entry in value.items()}
+        return {name: {"kind": name, **entry} if isinstance(entry, Mapping) and name in item.kinds else entry
+                for name, entry in entries.items()}
 
     def sequence(self, arguments: tuple, value: Any, path: str) -> tuple:
         """A tuple; a single value is a tuple of one."""

@@ -1,19 +1,18 @@
-"""Shared parts of the files in `configs/`: the base, recipes, and the reduction to smoke variants."""
+"""Shared parts of the files in `configs/`: the base, recipes, and the reduction to smoke and small variants."""
 
+import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
 import ml_collections
 
 from vlp_jax.config.durations import as_recipe, settle
-from vlp_jax.config.parse import to_tree
+from vlp_jax.config.parse import read_section, to_tree
 from vlp_jax.config.registry import root_section
+from vlp_jax.config.section import Section, Sizes
 from vlp_jax.data.images.config import AugmentationConfig
 from vlp_jax.data.text.tokenizer import TextConfig
 from vlp_jax.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass
 
 
 def base() -> ml_collections.ConfigDict:
@@ -127,27 +126,26 @@ ALBEF_OPERATIONS = ("identity", "autocontrast", "equalize", "brightness", "sharp
                     "translate_y", "rotate")
 NO_DROPOUT = dict(dropout=0.0, attention_dropout=0.0, mlp_dropout=0.0)
 SMOKE_EMA = 0.9  # with a larger decay, an EMA over 42 steps is close to the initial parameters
+EMBEDDED_VOCABULARY = 4096
+WITH_MASK_TOKEN = EMBEDDED_VOCABULARY + 8
 WEB_SOURCE = "webdataset:/data/pairs/{00000..41407}.tar"  # a placeholder to be overridden
 
 
 def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The same experiment reduced to run on a laptop's CPU with the embedded data.
 
-    It has two narrow layers per tower, small images, 42 steps, all of them logged, a checkpoint
-    every 7, and an EMA over about the last ten. What defines the experiment (objectives, pooling,
-    norms, activations, schedule kind, optimizer kind, precision, scan, rematerialisation) is
-    unchanged.
+    Each section is in its smoke form: two narrow layers per tower, small images. There are 42
+    steps, all of them logged, a checkpoint every 7, and an EMA over about the last ten. What
+    defines the experiment (objectives, pooling, norms, activations, schedule kind, optimizer kind,
+    precision, scan, rematerialisation) is unchanged.
     """
-    narrow = dict(width=64, depth=2, heads=4, mlp_dim=256)
+    sizes = Sizes(width=64, depth=2, heads=4, mlp_dim=256, batch_size=64, vocab_size=EMBEDDED_VOCABULARY, length=24)
+    reduce_sections(config, "smoke", sizes)
     config.update(steps=42, examples=None, epochs=None, log_every=1)
-    config.data.update(batch_size=64, workers=0)
+    config.data.update(batch_size=sizes.batch_size, workers=0)
     config.data.train.update(source="embedded:emoji/train", mixture={})
     config.data.images.transparency = "composite"
     config.data.text = embedded_text(config.data.text)
-    narrow_image(config.model.image, narrow)
-    narrow_text(config.model.text, narrow)
-    shrink_parts(config, narrow)
-    config.model.embedding_dim = 64
     config.optimizer.learning_rate = 1e-3
     if config.ema is not None:
         config.ema = min(config.ema, SMOKE_EMA)
@@ -157,109 +155,22 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return config
 
 
-def embedded_text(text: ml_collections.ConfigDict) -> dict:
-    """The embedded tokenizer, with the text changes and the truncation of `text`."""
-    return to_tree(TextConfig(canonicalize=tuple(text.canonicalize), truncation_side=text.truncation_side))
-
-
-EMBEDDED_VOCABULARY = 4096
-WITH_MASK_TOKEN = EMBEDDED_VOCABULARY + 8
-
-
-FUSION_SIZES = {"concatenation": ("width", "mlp_dim"), "gated": ("width",), "bilinear": ("width", "rank"),
-                "visual_attention": ("width",), "graph": ("width", "heads", "mlp_dim")}  # others have the sizes of a stack
-
-
-def shrink_parts(config: ml_collections.ConfigDict, narrow: dict) -> None:
-    """Reduces fusion, decoder and objectives to small towers, a small batch and the embedded vocabulary."""
-    if config.model.decoder is not None:
-        shrink_decoder(config.model.decoder, narrow)
-    if config.model.fusion is not None and config.model.fusion.kind != "in_text_tower":
-        sizes = {**narrow, "rank": narrow["width"]}
-        config.model.fusion.update({key: sizes[key] for key in FUSION_SIZES.get(config.model.fusion.kind, narrow)})
-    for objective in config.objectives.values():
-        if objective.kind == "momentum_contrastive":
-            objective.queue = 2 * config.data.batch_size
-        if objective.kind in ("masked_language", "masked_joint"):
-            objective.mask_id, config.model.text.vocab_size = None, WITH_MASK_TOKEN
-        if objective.kind in ("masked_image", "masked_joint"):
-            objective.update(codes=256, smallest_block=2)
-        if objective.kind in ("classification", "regression") and objective.get("hidden_dim") is not None:
-            objective.hidden_dim = narrow["mlp_dim"]
-        if "alpha_warmup" in objective:
-            objective.alpha_warmup = 10
-
-
-def shrink_decoder(decoder: ml_collections.ConfigDict, narrow: dict) -> None:
-    """Reduces a decoder to `narrow` layers, or to states and embeddings of that width.
-
-    A decoder in the text tower has no sizes of its own.
-    """
-    if decoder.get("kind") in ("lstm", "gru"):
-        sizes = ("width", "embedding_width", *(("attention_width",) if decoder.get("image") == "attention" else ()))
-        decoder.update(dict.fromkeys(sizes, narrow["width"]))
-    elif decoder.get("kind") != "in_text_tower":
-        decoder.update(narrow, preset="Ti")
-
-
-def narrow_image(tower: ml_collections.ConfigDict, narrow: dict) -> None:
-    """Reduces an image tower to a few narrow layers.
-
-    A ViT is reduced to `narrow`, a ResNet to one block with few channels per stage, others to few
-    channels.
-    """
-    if tower.kind == "vit":
-        tower.update(narrow, preset="Ti", depth=narrow["depth"] * (tower.depth != 0))  # depth 0 is kept
-        if tower.stem == "patch":
-            tower.update(patch_size=8, image_size=32)
-        return
-    if tower.kind == "vgg":
-        tower.update(width=8, depth=11, hidden_dim=64 if tower.pooling == "hidden" else tower.hidden_dim,
-                     image_size=min(tower.image_size, 64))
-        return
-    if tower.kind == "inception_v3":
-        tower.update(width=4, image_size=min(tower.image_size, 75))  # the smallest image for its strides
-        return
-    stages = len(tower.blocks) or 4
-    tower.update(width=8, blocks=(1,) * stages, image_size=min(tower.image_size, 64))
-    if tower.clip:
-        tower.update(heads=4, output_dim=64)
-
-
-def narrow_text(tower: ml_collections.ConfigDict, narrow: dict) -> None:
-    """Reduces a text tower to short texts of the embedded vocabulary.
-
-    A transformer is reduced to `narrow`, a recurrent network or a bag of words to its width.
-    """
-    tower.update(length=min(tower.length, 24), vocab_size=EMBEDDED_VOCABULARY, word_vectors=None,
-                 word_overlap=0.5)
-    if tower.kind == "transformer":
-        tower.update(narrow, preset="Ti", depth=narrow["depth"] * (tower.depth != 0))
-        return
-    tower.width = narrow["width"]
-    if tower.kind != "bag":
-        tower.update(embedding_width=narrow["width"], depth=min(tower.depth, narrow["depth"]))
-
-
 def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The same experiment on the embedded data, for minutes on a laptop's CPU, as in `small` variants.
 
-    It is meant to learn, and not only to run. It has narrow towers and the input of clip_emoji.py,
-    with 32 x 32 pixels except for an Inception-v3 (see `emoji_image`).
+    It is meant to learn, and not only to run. Each section is in its small form: narrow towers, and
+    images of 32 x 32 pixels except for an Inception-v3. The input is that of clip_emoji.py.
     """
+    sizes = Sizes(width=128, depth=2, heads=4, mlp_dim=384, batch_size=64, vocab_size=EMBEDDED_VOCABULARY, length=16)
+    reduce_sections(config, "small", sizes)
     config.update(steps=500, examples=None, epochs=None, log_every=25)
-    config.data.update(batch_size=64, workers=0)
+    config.data.update(batch_size=sizes.batch_size, workers=0)
     config.data.train.update(source="embedded:emoji/train", mixture={})
     config.data.text = embedded_text(config.data.text)
     config.data.images.update(transparency="composite", crop_to_content=True, content_margin=0.04, resize="squash",
                               interpolation="bilinear", mean=(0.5,) * 3, std=(0.3,) * 3)
     config.data.augmentation = to_tree(AugmentationConfig(background="random", rotation=8.0, scale=(0.9, 1.25), shift=0.04,
-                                                           aspect=0.1, brightness=0.2, contrast=0.2, saturation=0.3))
-    narrow = dict(preset="Ti", width=128, heads=4, mlp_dim=384, scan=False, rematerialisation="none")
-    emoji_image(config.model.image, narrow)
-    config.model.text.update(narrow, depth=2, length=16, vocab_size=EMBEDDED_VOCABULARY)
-    shrink_parts(config, dict(narrow, depth=2))
-    config.model.embedding_dim = 128
+                                                          aspect=0.1, brightness=0.2, contrast=0.2, saturation=0.3))
     config.precision.compute = "float32"
     config.optimizer.update(kind="muon", learning_rate=4e-3, b1=0.95, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0,
                             lr_multipliers=())
@@ -269,19 +180,32 @@ def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return config
 
 
-def emoji_image(tower: ml_collections.ConfigDict, narrow: dict) -> None:
-    """Reduces an image tower to images of 32 x 32 pixels.
+def embedded_text(text: ml_collections.ConfigDict) -> dict:
+    """The embedded tokenizer, with the text changes and the truncation of `text`."""
+    return to_tree(TextConfig(canonicalize=tuple(text.canonicalize), truncation_side=text.truncation_side))
 
-    A ViT has 16 patches after a convolution stem, a VGG all its layers with few channels. An
-    Inception-v3 has few channels and 107 x 107 pixels, the smallest size for a last map of 2 x 2
-    positions. Others are as in smoke variants.
+
+def reduce_sections(config: ml_collections.ConfigDict, form: Literal["smoke", "small"], sizes: Sizes) -> None:
+    """Replaces each section of a config by its smoke or small form.
+
+    Raises: ConfigError, or ConfigErrors, for an invalid key or value.
     """
-    if tower.kind == "vit":
-        tower.update(narrow, depth=2, image_size=32, patch_size=8, stem="convolution", stem_channels=(32, 64, 128, 128),
-                     stem_strides=(2, 2, 2, 1))
-    elif tower.kind == "inception_v3":
-        tower.update(width=8, image_size=107, rematerialisation="none")
-    elif tower.kind == "vgg":
-        tower.update(width=16, image_size=32, rematerialisation="none")
-    else:
-        narrow_image(tower, narrow)
+    root = root_section()
+    experiment = read_section(root, settle(config).to_dict(), "")
+    if any(getattr(objective, form)(sizes).needs_mask_token for objective in experiment.objectives.values()):
+        sizes = dataclasses.replace(sizes, vocab_size=WITH_MASK_TOKEN)
+    for field in dataclasses.fields(root):
+        value = getattr(experiment, field.name)
+        reduced = reduced_value(value, form, sizes)
+        if reduced != value:
+            config[field.name] = to_tree(reduced)
+
+
+def reduced_value(value: Any, form: str, sizes: Sizes) -> Any:
+    """A section, or the sections of a mapping, in a form of `reduce_sections`, with all sections inside; else `value`."""
+    if isinstance(value, dict):
+        return {name: reduced_value(entry, form, sizes) for name, entry in value.items()}
+    if not isinstance(value, Section):
+        return value
+    parts = {field.name: reduced_value(getattr(value, field.name), form, sizes) for field in dataclasses.fields(value)}
+    return getattr(dataclasses.replace(value, **parts), form)(sizes)

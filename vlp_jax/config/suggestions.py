@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 ENTRY = "NAME"  # in paths, the name of an entry in a section of named entries
@@ -79,8 +79,8 @@ SYNONYMS = {
                                     "zeroshot_frequency", "val_check_interval"),
     "evaluators.NAME.batch_size": ("eval_batch_size", "val_batch_size", "per_device_eval_batch_size"),
     "evaluators.NAME.tasks": ("metrics", "eval_tasks"),
-    "evaluators.NAME.templates": ("prompts", "prompt_templates", "zeroshot_templates"),
-    "evaluators.NAME.num_beams": ("beams", "beam_size"),
+    "evaluators.NAME.tasks.zero_shot.templates": ("prompts", "prompt_templates", "zeroshot_templates"),
+    "evaluators.NAME.tasks.captions.num_beams": ("beams", "beam_size"),
     "std": ("deviation", "stddev", "standard_deviation"),
     "negatives_from": ("wrong",),
     "features": ("of",),
@@ -134,20 +134,25 @@ def meant_by(path: str, siblings: list[str], everywhere: list[str], tree: Mappin
     *section, key = path.split(".")
     if CALLED.get(key.lower()) in siblings:
         return CALLED[key.lower()]
-    for wanted in (CALLED.get(key.lower()), key.lower()):
-        found = [other for other in everywhere if wanted and f".{other}".endswith(f".{wanted}")]
+    deeper = [other for other in everywhere if section and other.startswith(f"{section[0]}.") and other.endswith(f".{key.lower()}")]
+    for found in (deeper, *([other for other in everywhere if wanted and f".{other}".endswith(f".{wanted}")]
+                            for wanted in (CALLED.get(key.lower()), key.lower()))):
         if found:
-            return named(nearest(found, section), tree)
+            return named(nearest(found, section), tree, section)
     here = difflib.get_close_matches(key, siblings, n=1, cutoff=CLOSE)
     # keys of this section that are not siblings are of another kind
     elsewhere = similar(key, [other for other in everywhere if named(other, tree).rpartition(".")[0] != ".".join(section)], section)
     if elsewhere and (not here or likeness(key, last(elsewhere)) > likeness(key, here[0]) + 0.15):
-        return named(elsewhere, tree)
+        return named(elsewhere, tree, section)
     return here[0] if here else None
 
 
 def paths_of(kind: type, prefix: str = "") -> Iterator[str]:
-    """The dotted path of each key of a dataclass of the schema; entries of a section of named entries as `NAME`."""
+    """The dotted path of each key of a dataclass of the schema.
+
+    An entry of a section of named entries is `NAME`; one inside of an entry, such as a task of an
+    evaluator, has the name of its kind.
+    """
     hints = typing.get_type_hints(kind)
     if hasattr(kind, "kinds"):
         yield f"{prefix}kind"
@@ -155,14 +160,16 @@ def paths_of(kind: type, prefix: str = "") -> Iterator[str]:
         path = f"{prefix}{field.name}"
         yield path
         for inner, entry in sections_in(hints[field.name]):
-            yield from paths_of(inner, f"{path}.{ENTRY}." if entry else f"{path}.")
+            name = inner.kinds.name_of(inner) if ENTRY in prefix and hasattr(inner, "kinds") else ENTRY
+            yield from paths_of(inner, f"{path}.{name}." if entry else f"{path}.")
 
 
 def sections_of_entries(kind: type, prefix: str = "") -> Iterator[str]:
-    """The dotted path of each section whose entries have names of their own."""
+    """The dotted path of each section whose entries have names of their own; such a name is `NAME` in paths of other sections."""
     for name, hint in typing.get_type_hints(kind).items():
-        if typing.get_origin(hint) is dict and dataclasses.is_dataclass(typing.get_args(hint)[1]):
+        if typing.get_origin(hint) is dict and dataclasses.is_dataclass(entry := typing.get_args(hint)[1]):
             yield f"{prefix}{name}"
+            yield from sections_of_entries(entry, f"{prefix}{name}.{ENTRY}.")
         elif dataclasses.is_dataclass(hint) and not hasattr(hint, "kinds"):
             yield from sections_of_entries(hint, f"{prefix}{name}.")
 
@@ -206,9 +213,12 @@ def last(path: str) -> str:
     return path.rpartition(".")[2]
 
 
-def named(path: str, tree: Mapping) -> str:
-    """A path with `NAME` replaced by the name of the first entry of its section."""
+def named(path: str, tree: Mapping, at: Sequence[str] = ()) -> str:
+    """A path with `NAME` replaced by the name of the entry that is `at` this place, else of the first entry of its section."""
     section, entry, rest = path.partition(f".{ENTRY}.")
+    before = section.split(".")
+    if entry and list(at[:len(before)]) == before and len(at) > len(before):
+        return f"{section}.{at[len(before)]}.{rest}"
     entries: Any = tree if entry else None
     for part in section.split("."):
         entries = entries.get(part) if isinstance(entries, Mapping) else None

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlp_jax.data.target_kinds import TargetConfig, number_of_classes
-
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
@@ -50,7 +48,7 @@ def device_arrays(config: "Experiment", asked: Collection[str], rows: int) -> Sh
     always = {"image": pixels, "text": (words, np.int32), "text_mask": (words, bool),
               "caption_id": ((rows, 2), np.int32), "image_id": ((rows, 2), np.int32)}
     others = {"word_start": (words, bool), **dict.fromkeys(VIEWS, pixels)}
-    others |= {TARGET + name: target_array(target, rows) for name, target in config.data.targets.items()}
+    others |= {TARGET + name: target.array(rows) for name, target in config.data.targets.items()}
     if window is not None:
         always["segment"] = words, np.int32
     if config.data.boxes is not None:
@@ -58,12 +56,3 @@ def device_arrays(config: "Experiment", asked: Collection[str], rows: int) -> Sh
     if config.data.dependencies is not None:
         always["word_edges"] = (*words, words[-1]), bool
     return always | {name: others[name] for name in asked}
-
-
-def target_array(target: TargetConfig, rows: int) -> tuple[tuple[int, ...], type]:
-    """(shape, dtype) of a target for `rows` examples."""
-    if target.kind == "text":
-        return (rows, target.length), np.int32
-    if target.kind == "scores":
-        return (rows, number_of_classes(target)), np.float32
-    return (rows,), np.int32 if target.kind == "class" else np.float32

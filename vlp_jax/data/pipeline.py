@@ -25,7 +25,7 @@ from vlp_jax.data.images.config import AugmentationConfig
 from vlp_jax.data.mixture import Mixture, Order
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, Sample, SampleError, check_unicode, unpaired
-from vlp_jax.data.targets import Targets, rows_of_texts
+from vlp_jax.data.targets import Targets
 from vlp_jax.data.text.canonicalize import canonicalize
 from vlp_jax.data.text.captions import TextsConfig, draw_caption, draw_text
 from vlp_jax.data.text.dependency_parses import parses_in
@@ -98,9 +98,8 @@ class TrainRows:
         if "word_start" in self.inputs:
             words["word_start"] = tokenizer.word_start(words["text"])
         for name, values in batch.items():
-            if name.startswith(TARGET) and values.dtype.kind == "U":
-                spec = self.targets.specs[name.removeprefix(TARGET)]
-                words[name] = rows_of_texts(values.tolist(), tokenizer, spec.length)
+            if name.startswith(TARGET):
+                words[name] = self.targets.specs[name.removeprefix(TARGET)].encoded(values, tokenizer)
         if tokenizer.spec.packing is not None:
             packing = tokenizer.spec.packing, tokenizer.spec.packing_rows, tokenizer.special_ids[2]
             words |= pack(words["text"], words["text_mask"], *packing)

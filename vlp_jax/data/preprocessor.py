@@ -19,9 +19,6 @@ from vlp_jax.data.samples import Reason, Sample, SampleError
 from vlp_jax.data.sources.local_files import NotRegularError, open_regular
 from vlp_jax.data.text.dependency_parses import DependenciesConfig, word_edges
 from vlp_jax.data.text.tokenizer import TextConfig, Tokenizer, load_tokenizer
-from vlp_jax.errors import ConfigError
-from vlp_jax.objectives.masked_joint import HIDES_WORDS
-from vlp_jax.objectives.masked_language import MaskedLanguageConfig
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
@@ -156,22 +153,12 @@ class Preprocessor:
         """The preprocessor of an experiment.
 
         Raises:
-          ConfigError: as `load_tokenizer`; if an objective's `mask_id` is no token id; if the
-            vocabulary leaves no id for a mask token that an objective needs.
+          ConfigError: as `load_tokenizer`; if the tokenizer lacks what an objective needs.
         """
         text = config.model.text
         tokenizer = load_tokenizer(config.data.text, text.length, text.vocab_size)
         if config.data.dependencies is not None:
             tokenizer.word_marks  # noqa: B018 - looked up now, so that a vocabulary without marks fails before the first batch
         for name, objective in config.objectives.items():
-            if isinstance(objective, MaskedLanguageConfig) and objective.whole_words:
-                tokenizer.word_marks  # noqa: B018 - for the same reason
-            hides = isinstance(objective, HIDES_WORDS)
-            if hides and objective.mask_id is not None and objective.mask_id >= text.vocab_size:
-                raise ConfigError(f"objectives.{name}.mask_id: {objective.mask_id} is no token of model.text.vocab_size="
-                                  f"{text.vocab_size}; set it to {text.vocab_size - 1} or less")
-            needs_id = hides and objective.mask_id is None
-            if needs_id and tokenizer.vocab_size == text.vocab_size:
-                raise ConfigError(f"model.text.vocab_size: {text.vocab_size} leaves no id for the mask token of objectives.{name}; "
-                                  f"set it to {text.vocab_size + 1} or more, or name one as objectives.{name}.mask_id")
+            objective.check_tokenizer(f"objectives.{name}", tokenizer, config)
         return cls(config.model.image.image_size, config.data.images, tokenizer, config.data.boxes, config.data.dependencies)

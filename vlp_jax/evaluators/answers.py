@@ -1,23 +1,42 @@
 """Evaluation of generated answers: exact match and VQA accuracy, and examples to read."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlp_jax.data.targets import values_in
 from vlp_jax.data.text.canonicalize import canonicalize
 from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.data.text.vqa_answers import vqa_score
-from vlp_jax.evaluators.captioning import SHOWN
-from vlp_jax.evaluators.evaluation_set import EvaluationSet
-from vlp_jax.evaluators.supervised import SupervisedHead, first_texts, require_targets
+from vlp_jax.evaluators.captioning import SHOWN, GenerationTaskConfig
+from vlp_jax.evaluators.supervised import SupervisedHead, SupervisedTaskConfig, first_texts, require_targets
 from vlp_jax.evaluators.text_generator import words
+
+if TYPE_CHECKING:
+    from vlp_jax.evaluators.context import TaskContext
+    from vlp_jax.evaluators.evaluation_set import EvaluationSet
+    from vlp_jax.experiment import Experiment
 
 ANSWER_METRICS = ("answers_samples", "answers_exact_match", "answers_vqa_accuracy")
 Write = Callable[[Sequence[tuple[int, str]]], np.ndarray]  # (index of a sample, its text) -> int [N, L], tokens up to an end token
 
 
-def answers(write: Write, data: EvaluationSet, head: SupervisedHead) -> dict[str, float | str]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnswersTaskConfig(SupervisedTaskConfig, GenerationTaskConfig):
+    """How many generated answers are the true one, and some of them to read."""
+
+    head = "answers"
+
+    def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
+        return ANSWER_METRICS
+
+    def run(self, context: "TaskContext") -> dict[str, float | str]:
+        head, data = self.head_of(context.heads), context.data.by_sample
+        return answers(context.ask(head.writer(self.search), data), data, head)
+
+
+def answers(write: Write, data: "EvaluationSet", head: SupervisedHead) -> dict[str, float | str]:
     """Metrics of the answers that a model generates for a set.
 
     The text of a sample with several texts is its first.
@@ -51,20 +70,20 @@ def answers(write: Write, data: EvaluationSet, head: SupervisedHead) -> dict[str
             "answers_vqa_accuracy": float(np.mean(scores)), "answers": "\n".join(lines) + "\n"}
 
 
-def vqa_accuracies(written: Sequence[str], data: EvaluationSet, head: SupervisedHead) -> list[float]:
+def vqa_accuracies(written: Sequence[str], data: "EvaluationSet", head: SupervisedHead) -> list[float]:
     """`vqa_score` of the text generated for each sample, 0 for an empty text.
 
     The annotators' answers are compared as the tokenizer decodes them.
     """
     spec, tokenizer = head.targets.specs[head.target], head.predictor.preprocessor.tokenizer
-    annotated = [values_in(metadata, spec) for metadata in data.metadata]
+    annotated = [spec.values(metadata) for metadata in data.metadata]
     distinct = list(dict.fromkeys(value for values in annotated for value in values))
     texts = dict(zip(distinct, (canonicalize(text, spec.canonicalize) for text in given_back(tokenizer, distinct)), strict=True))
     return [vqa_score(sum(texts[value] == said != "" for value in values), len(values))
             for said, values in zip(written, annotated, strict=True)]
 
 
-def true_answers(data: EvaluationSet, head: SupervisedHead) -> list[str]:
+def true_answers(data: "EvaluationSet", head: SupervisedHead) -> list[str]:
     """The true text of each sample.
 
     Raises:

@@ -1,20 +1,64 @@
 """Evaluation of captioning: loss of the true captions, and generated captions to read."""
 
+import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vlp_jax.evaluators.evaluation_set import EvaluationSet
+from vlp_jax.config.fields import between
+from vlp_jax.evaluators.requirements import trained
+from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.evaluators.text_generator import TextGenerator
 from vlp_jax.models.decoder.generation import BeamSearch
+
+if TYPE_CHECKING:
+    from vlp_jax.evaluators.context import TaskContext
+    from vlp_jax.evaluators.evaluation_set import EvaluationSet
+    from vlp_jax.experiment import Experiment
 
 CAPTION_METRICS = ("caption_loss",)
 SHOWN = 5  # number of images for which captions are generated
 
 
-def captioning(data: EvaluationSet, text_generator: TextGenerator, variables: Any, batch_size: int, threads: int,
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerationTaskConfig(TaskConfig):
+    """Fields shared by the tasks that generate texts: beam search, as in transformers' `generate`."""
+
+    num_beams: int = between(1, 1)  # number of beams; 1: greedy
+    length_penalty: float = 1.0  # a finished text's log-probability is divided by its length to this power
+    early_stopping: Literal[False, True, "never"] = False  # when the search ends (`BeamSearch` in models/decoder/generation.py)
+
+    @property
+    def search(self) -> BeamSearch:
+        """How texts are generated."""
+        return BeamSearch(num_beams=self.num_beams, length_penalty=self.length_penalty, early_stopping=self.early_stopping)
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        reason = "with num_beams=1: it is for beam search"
+        return dict.fromkeys(("length_penalty", "early_stopping"), reason) if self.num_beams == 1 else {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CaptionsTaskConfig(GenerationTaskConfig):
+    """The loss of the true captions, and generated captions to read."""
+
+    def lacks(self, experiment: "Experiment") -> str | None:
+        return None if "decoding" in trained(experiment) else "an objective of kind 'captioning'"
+
+    def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
+        return CAPTION_METRICS
+
+    def check(self, context: "TaskContext", where: str = "") -> None:
+        context.data.require_captions(self.kind)
+
+    def run(self, context: "TaskContext") -> dict[str, float | str]:
+        return captioning(context.data, context.text_generator, context.variables, context.batch_size, context.threads,
+                          context.paced, self.search)
+
+
+def captioning(data: "EvaluationSet", text_generator: TextGenerator, variables: Any, batch_size: int, threads: int,
                paced: Callable, search: BeamSearch = BeamSearch()) -> dict[str, float | str]:  # noqa: B008 - frozen
     """Captioning loss of a set, and captions generated for its first images.
 

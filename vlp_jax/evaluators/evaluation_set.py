@@ -17,7 +17,6 @@ from vlp_jax.data.sources.image_groups import ImageGroups, merged, same_image
 from vlp_jax.data.sources.registry import Sample, Source
 from vlp_jax.data.subsample import evenly_spaced_samples
 from vlp_jax.data.target_kinds import ClassTargetConfig
-from vlp_jax.data.targets import values_in
 from vlp_jax.data.text.dependency_parses import SOURCE_PROMPT, DependenciesConfig, parses_in
 from vlp_jax.errors import DataError
 
@@ -55,7 +54,8 @@ class EvaluationSet:
             groups.setdefault(same_image(sample) or i, []).append(i)
             contents.add(hash((len(sample.image), sample.image[:LOOKED_AT], sample.image[-LOOKED_AT:])))
             samples.append(dataclasses.replace(sample, image=b""))
-        self.repeated, self.prompts_reported = len(groups) - len(contents), False
+        self.repeated = len(groups) - len(contents)
+        self.prompts_reported = self.names_reported = False
         self._hold(samples)
         self.by_sample = self
         if len(groups) < len(samples):
@@ -173,7 +173,7 @@ def label_in(metadata: Mapping[str, Any], field: str) -> str | None:
 
     It is text or an integer; None for other values.
     """
-    values = values_in(metadata, ClassTargetConfig(field=field))
+    values = ClassTargetConfig(field=field).values(metadata)
     return values[0] if len(values) == 1 else None
 
 

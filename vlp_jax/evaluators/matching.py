@@ -1,14 +1,40 @@
 """Evaluation of the matching head on the pairs of a set and as many negative pairs."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlp_jax.evaluators.evaluation_set import EvaluationSet
+from vlp_jax.evaluators.requirements import lacks_head
+from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.metrics.classification import majority, precision_recall_f1
+
+if TYPE_CHECKING:
+    from vlp_jax.evaluators.context import TaskContext
+    from vlp_jax.evaluators.evaluation_set import EvaluationSet
+    from vlp_jax.experiment import Experiment
 
 MATCHING_METRICS = ("matching_pairs", "matching_accuracy", "matching_positive_rate", "matching_precision", "matching_recall",
                     "matching_f1", "matching_majority_accuracy", "matching_always_yes_f1")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MatchingTaskConfig(TaskConfig):
+    """The matching head on the pairs of a set and as many negative pairs."""
+
+    def lacks(self, experiment: "Experiment") -> str | None:
+        return lacks_head(experiment, "matching")
+
+    def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
+        return MATCHING_METRICS
+
+    def check(self, context: "TaskContext", where: str = "") -> None:
+        context.data.require_captions(self.kind)
+        context.data.by_sample.check_graphs(context.predictor.preprocessor)
+
+    def run(self, context: "TaskContext") -> dict[str, float]:
+        return matching(context.ask(context.predictor, context.data), context.data)
 
 
 def held_out_pairs(captions_of_image: Sequence[Sequence[int]], images_of_caption: Sequence[Sequence[int]],
@@ -36,7 +62,7 @@ def held_out_pairs(captions_of_image: Sequence[Sequence[int]], images_of_caption
     return pairs, np.broadcast_to([True, False], pairs.shape)
 
 
-def matching(match: Callable[[Sequence[tuple[int, str]]], np.ndarray], data: EvaluationSet) -> dict[str, float]:
+def matching(match: Callable[[Sequence[tuple[int, str]]], np.ndarray], data: "EvaluationSet") -> dict[str, float]:
     """Metrics of the classification of pairs as positive or negative, with baselines that ignore the pair.
 
     Args:

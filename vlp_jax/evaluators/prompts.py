@@ -5,8 +5,9 @@ import dataclasses
 import json
 import os
 import pathlib
+import string
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,9 +15,10 @@ from vlp_jax.data.notifications import notice
 from vlp_jax.data.samples import NamesClasses
 from vlp_jax.data.sources.columns import pick
 from vlp_jax.errors import ConfigError, DataError
-from vlp_jax.evaluators.config import EvaluatorConfig
-from vlp_jax.evaluators.evaluation_set import EvaluationSet
-from vlp_jax.evaluators.zero_shot import check_templates
+
+if TYPE_CHECKING:
+    from vlp_jax.evaluators.evaluation_set import EvaluationSet
+    from vlp_jax.evaluators.zero_shot import ZeroShotTaskConfig
 
 BARE = ("{}",)
 CLASS_FIELDS = ("class", "label", "group", "cls")  # metadata fields that may hold the class where `class_field` is not set
@@ -44,26 +46,26 @@ class Classes:
     templates: tuple[str, ...]
 
 
-def zero_shot_classes(data: EvaluationSet, spec: EvaluatorConfig, where: str = "") -> Classes:
+def zero_shot_classes(data: "EvaluationSet", task: "ZeroShotTaskConfig", where: str = "") -> Classes:
     """The classes of a set: all that `class_names` or the source names, else those that occur.
 
     Args:
       data: the set.
-      spec: the config of the evaluator.
-      where: prefix of the evaluator's settings, for messages.
+      task: the settings.
+      where: prefix of the settings, for messages.
     Raises:
       DataError: an image has no class, a class has no name, or the classes are plain numbers, which
         no prompt can contain.
       ConfigError: as `templates_of` and `names_in`.
     """
-    field = spec.class_field or own_class_field(data.metadata[0])
+    field = task.class_field or own_class_field(data.metadata[0])
     if field is None:
         raise DataError(f"{data.source.spec}: zero_shot looks for the class of an image in the metadata fields "
                         f"{', '.join(CLASS_FIELDS)}; name another one by {where}class_field (there are: "
                         f"{', '.join(sorted(data.metadata[0])) or 'none'})")
     names, truth = data.labels(field, f"{where}class_field")
-    templates = prompts_of(data, spec, where)
-    listed = names_in(f"{where}class_names", spec.class_names)
+    templates = prompts_of(data, task, where)
+    listed = names_in(f"{where}class_names", task.class_names)
     if not isinstance(listed, Mapping):
         return all_listed(f"{data.source.spec}: {field}", Found(field, names, truth, templates), listed, where)
     return named_by_source(data, Found(field, names, truth, templates), listed)
@@ -79,11 +81,11 @@ class Found:
     templates: tuple[str, ...]
 
 
-def prompts_of(data: EvaluationSet, spec: EvaluatorConfig, where: str) -> tuple[str, ...]:
-    """The prompts of the evaluator, or those of the data where the evaluator has only the bare name."""
+def prompts_of(data: "EvaluationSet", task: "ZeroShotTaskConfig", where: str) -> tuple[str, ...]:
+    """The prompts of the task, or those of the data where the task has only the bare name."""
     source = data.source
-    if not isinstance(source, NamesClasses) or not source.templates or tuple(spec.templates) != BARE:
-        return templates_of(f"{where}templates", spec.templates)
+    if not isinstance(source, NamesClasses) or not source.templates or tuple(task.templates) != BARE:
+        return templates_of(f"{where}templates", task.templates)
     templates = tuple(source.templates)
     if not data.prompts_reported:
         data.prompts_reported = True
@@ -92,7 +94,7 @@ def prompts_of(data: EvaluationSet, spec: EvaluatorConfig, where: str) -> tuple[
     return templates
 
 
-def named_by_source(data: EvaluationSet, found: Found, given: Mapping[str, Sequence[str]]) -> Classes:
+def named_by_source(data: "EvaluationSet", found: Found, given: Mapping[str, Sequence[str]]) -> Classes:
     """The classes that occur, and all others that the source names.
 
     Args:
@@ -123,19 +125,20 @@ def named_by_source(data: EvaluationSet, found: Found, given: Mapping[str, Seque
     return Classes(field, names, truth, words, found.templates)
 
 
-def report_shared_names(name: str, data: EvaluationSet, field: str) -> None:
+def report_shared_names(data: "EvaluationSet", field: str, where: str) -> None:
     """Prints a line about classes that share a name, where images have class names instead of class numbers.
 
     Args:
-      name: name of the evaluator.
       data: the set.
       field: metadata field of the class.
+      where: prefix of the settings, for messages.
     """
     names = data.source.class_names.get(field, ()) if isinstance(data.source, NamesClasses) else ()
     shared = [shared for shared, count in collections.Counter(names).items() if count > 1]
-    if shared and not all(isinstance(metadata.get(field), int) for metadata in data.metadata):
+    if shared and not data.names_reported and not all(isinstance(metadata.get(field), int) for metadata in data.metadata):
+        data.names_reported = True
         notice(f"data warning: {data.source.spec}: its {len(names)} classes have {len({*names})} names: those called "
-               f"{shared[0]!r} count as one (evaluators.{name}.class_field)")
+               f"{shared[0]!r} count as one ({where}class_field)")
 
 
 def all_listed(place: str, found: Found, listed: Sequence[str], where: str) -> Classes:
@@ -218,6 +221,26 @@ def names_in(where: str, names: Mapping[str, Sequence[str]] | Sequence[str]) -> 
     if not isinstance(read, dict | list) or not all(isinstance(word, str) for group in groups for word in group) or not all(groups):
         raise ConfigError(f"{where}: {path} must hold a list of names, or an object of a name or a list of words for each class")
     return dict(zip(read, map(tuple, groups), strict=True)) if isinstance(read, dict) else tuple(read)
+
+
+def check_templates(where: str, templates: Sequence[str], more: str = "") -> None:
+    """Checks that every template has exactly one {} for the class; {{ and }} are literal braces.
+
+    Args:
+      where: the key that messages name.
+      templates: the templates.
+      more: the end of the message.
+    Raises:
+      ConfigError: a template has no {}, several, or other fields.
+    """
+    for template in templates:
+        try:
+            fields = [tuple(field) for _, *field in string.Formatter().parse(template) if field[0] is not None]
+        except ValueError:  # a single brace
+            fields = []
+        if fields != [("", "", None)]:
+            raise ConfigError(f"{where}: {template!r} must have exactly one {{}}, where the class goes (write {{{{ and }}}} for "
+                              f"braces that belong to the text){more}")
 
 
 def lines_in(where: str, path: str | os.PathLike) -> list[str]:

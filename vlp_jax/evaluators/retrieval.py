@@ -1,15 +1,48 @@
 """Image-text retrieval as in COCO and CLIP_benchmark, or over the distinct captions of a set."""
 
+import dataclasses
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from vlp_jax.evaluators.evaluation_set import EvaluationSet
+from vlp_jax.evaluators.requirements import lacks_embeddings
+from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.metrics.ranking import chance_at_1, ranks, recall_at
+
+if TYPE_CHECKING:
+    from vlp_jax.evaluators.context import TaskContext
+    from vlp_jax.evaluators.evaluation_set import EvaluationSet
+    from vlp_jax.experiment import Experiment
 
 RETRIEVAL_METRICS = ("images", "texts", *(f"{way}_{metric}" for way in ("text_to_image", "image_to_text")
                                           for metric in ("recall@1", "recall@5", "recall@10", "median_rank", "chance@1")))
 
 
-def retrieval(images: np.ndarray, texts: np.ndarray, data: EvaluationSet, *, merge_equal_captions: bool = True) -> dict[str, float]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RetrievalTaskConfig(TaskConfig):
+    """Image-text retrieval in both directions."""
+
+    # True: equal captions are one text, and any image that has it is correct. False: each caption is a text of its own, and only
+    # its own image is correct, the protocol of COCO and CLIP_benchmark.
+    merge_equal_captions: bool = False
+
+    def lacks(self, experiment: "Experiment") -> str | None:
+        return lacks_embeddings(experiment)
+
+    def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
+        return RETRIEVAL_METRICS
+
+    def check(self, context: "TaskContext", where: str = "") -> None:
+        context.data.require_captions(self.kind)
+
+    def run(self, context: "TaskContext") -> dict[str, float]:
+        context.data.report_repeated()
+        texts = context.embed_texts(context.data.captions)
+        return retrieval(context.images, texts, context.data, merge_equal_captions=self.merge_equal_captions)
+
+
+def retrieval(images: np.ndarray, texts: np.ndarray, data: "EvaluationSet", *,
+              merge_equal_captions: bool = True) -> dict[str, float]:
     """Recall@1, 5, 10 and median rank in both directions.
 
     Image to text counts a hit if any caption of the image is among the first k. Ties count against

@@ -3,36 +3,66 @@
 The class of an image is the one whose texts are nearest.
 """
 
-import string
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vlp_jax.errors import ConfigError
+from vlp_jax.config.fields import between, section
+from vlp_jax.config.problems import Problems
+from vlp_jax.data.samples import SampleError, Source
+from vlp_jax.evaluators.prompts import names_in, own_class_field, report_shared_names, templates_of, zero_shot_classes
+from vlp_jax.evaluators.requirements import lacks_embeddings
+from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.metrics.classification import accuracy, majority
 from vlp_jax.metrics.ranking import similarities
 
+if TYPE_CHECKING:
+    from vlp_jax.evaluators.context import TaskContext
+    from vlp_jax.experiment import Experiment
+
+LOOKED_AT = 100  # most samples of a training source that are tried to find a readable one
 ZERO_SHOT_METRICS = ("classes", "majority", "zero_shot_accuracy", "zero_shot_accuracy_descriptions")
 
 
-def check_templates(where: str, templates: Sequence[str], more: str = "") -> None:
-    """Checks that every template has exactly one {} for the class; {{ and }} are literal braces.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ZeroShotTaskConfig(TaskConfig):
+    """Classification of images by prompts."""
 
-    Args:
-      where: the key that messages name.
-      templates: the templates.
-      more: the end of the message.
-    Raises:
-      ConfigError: a template has no {}, several, or other fields.
-    """
-    for template in templates:
-        try:
-            fields = [tuple(field) for _, *field in string.Formatter().parse(template) if field[0] is not None]
-        except ValueError:  # a single brace
-            fields = []
-        if fields != [("", "", None)]:
-            raise ConfigError(f"{where}: {template!r} must have exactly one {{}}, where the class goes (write {{{{ and }}}} for "
-                              f"braces that belong to the text){more}")
+    class_field: str | None = None  # metadata field of the class, with dots as in targets; None: the source's own
+    templates: tuple[str, ...] = ("{}",)  # prompts, with {} for the class; "imagenet": CLIP's 80; or a file with one per line
+    # Better names for each class, by class; or the names of classes 0, 1 and so on; or "imagenet" for its 1,000; or a file with
+    # one per line.
+    class_names: dict[str, tuple[str, ...]] | tuple[str, ...] = section(dict)
+    captions_per_class: int = between(400, 0)  # by descriptions: training captions kept per class
+
+    def lacks(self, experiment: "Experiment") -> str | None:
+        return lacks_embeddings(experiment)
+
+    def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
+        return ZERO_SHOT_METRICS
+
+    def check_files(self, name: Callable[[str], str]) -> None:
+        problems = Problems()
+        with problems.noted():
+            templates_of(name("templates"), self.templates)
+        with problems.noted():
+            names_in(name("class_names"), self.class_names)
+        problems.report()
+
+    def check(self, context: "TaskContext", where: str = "") -> None:
+        report_shared_names(context.data, zero_shot_classes(context.data, self, where).field, where)
+
+    def run(self, context: "TaskContext") -> dict[str, float]:
+        classes = zero_shot_classes(context.data, self)
+        return zero_shot(context.images, classes.truth, classes.names, context.embed_texts, classes.templates, classes.words,
+                         context.descriptions.get(classes.field, {}))
+
+    def described(self, train: Sequence[Source]) -> Mapping[str, int]:
+        field = self.class_field or next((own for own in map(own_class_field, first_metadata(train)) if own), None)
+        return {field: self.captions_per_class} if field is not None and self.captions_per_class else {}
 
 
 def zero_shot(images: np.ndarray, labels: np.ndarray, names: Sequence[str], embed_texts: Callable[[list[str]], np.ndarray],
@@ -73,3 +103,12 @@ def class_means(texts: Mapping[str, Sequence[str]], embed_texts: Callable[[list[
     ends = np.cumsum([len(group) for group in texts.values()])
     means = np.stack([part.mean(axis=0, dtype=np.float64) for part in np.split(embedded, ends[:-1])])
     return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+
+
+def first_metadata(sources: Sequence[Source]) -> Iterator[Mapping[str, Any]]:
+    """The metadata of the first readable sample of each source."""
+    for source in sources:
+        for index in range(min(len(source), LOOKED_AT)):
+            with contextlib.suppress(SampleError):
+                yield source[index].metadata
+                break

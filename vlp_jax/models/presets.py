@@ -7,11 +7,8 @@ text towers of Radford et al. 2021 (table 20) and, for clip-g, of OpenCLIP's ViT
 
 import dataclasses
 import math
-import re
 
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.options import LayerOptions, Precision
-from vlp_jax.models.stack import StackConfig
 from vlp_jax.sharding.divisors import nearest_words
 
 
@@ -110,7 +107,7 @@ def derived_sizes(model) -> list[str]:
     lines = []
     for name in ("image", "text", "fusion", "decoder"):
         tower, section = getattr(model, name), f"model.{name}"
-        if not hasattr(tower, "preset") or tower.width is None or getattr(tower, "kind", "") == "in_text_tower":
+        if not hasattr(tower, "preset") or tower.width is None:
             continue
         preset, stated = preset_of(tower, section), stated_sizes(tower)
         free = scaled(preset, stated, section)
@@ -118,28 +115,3 @@ def derived_sizes(model) -> list[str]:
             lines.append(f"{section}: width={tower.width} has {', '.join(f'{key}={value}' for key, value in free.items())}, in "
                          f"proportion as the preset {preset_name(preset)!r}; set them for others")
     return lines
-
-
-def patch_size_of(tower) -> int:
-    """The patch size set in an image tower's config, or named by its preset ("B/16").
-
-    Raises: ConfigError where there is neither.
-    """
-    if tower.patch_size is not None:
-        return tower.patch_size
-    match = re.fullmatch(r"[^/]+/(\d+)", tower.preset)
-    if not match:
-        raise ConfigError(f"model.image.patch_size: is not set, and the preset {tower.preset!r} names none (as in 'B/16')")
-    return int(match.group(1))
-
-
-def layer_options(tower: StackConfig, section: str, precision: Precision, causal: bool = False,
-                  cross_attention: bool = False) -> LayerOptions:
-    """The layer options of a tower's config."""
-    size = size_of(tower, section)
-    return LayerOptions(
-        width=size.width, heads=size.heads, mlp_dim=size.mlp_dim, depth=size.depth, norm=tower.norm, norm_kind=tower.norm_kind,
-        norm_epsilon=tower.norm_epsilon, activation=tower.activation, qk_norm=tower.qk_norm,
-        layer_scale=tower.layer_scale, dropout=tower.dropout, attention_dropout=tower.attention_dropout,
-        mlp_dropout=tower.mlp_dropout, causal=causal, initialization=tower.initialization,
-        attention=tower.attention, cross_attention=cross_attention, precision=precision)

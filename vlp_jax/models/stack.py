@@ -1,19 +1,27 @@
 """The keys of a stack of transformer layers."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 from vlp_jax.config.fields import between
-from vlp_jax.config.section import Section
+from vlp_jax.config.section import Sizes
+from vlp_jax.models.layers.flops import layer_flops, pooling_flops
+from vlp_jax.models.layers.transformer import Transformer
+from vlp_jax.models.options import LayerOptions, Precision
+from vlp_jax.models.part import Part
+from vlp_jax.models.presets import Size, size_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StackConfig(Section):
+class StackConfig(Part):
     """Fields shared by all stacks of transformer layers.
 
     None takes the preset's value. With another width than the preset's, the width of a head and the
-    ratio of mlp_dim are the preset's.
+    ratio of mlp_dim are the preset's. A stack has a key `preset`, too.
     """
+
+    policies: ClassVar[tuple[str, ...]] = ("none", "save_matmuls", "save_names", "full")  # of rematerialisation
 
     width: int | None = between(None, 1)
     depth: int | None = between(None, 0)  # 0: embeddings only
@@ -35,3 +43,56 @@ class StackConfig(Section):
     attention: Literal["auto", "plain"] = "auto"  # auto: the platform's kernel where there is one; plain: never
     # Of kernels. normal: BERT's, with a standard deviation of 0.02; torch: the defaults of PyTorch's layers
     initialization: Literal["clip", "xavier", "normal", "gpt2", "torch"] = "xavier"
+
+    @property
+    def size(self) -> Size:
+        """The size of the layers.
+
+        Raises: ConfigError for an unknown preset, and for a width that does not divide into its
+          heads.
+        """
+        return size_of(self, self.section)
+
+    def layer_options(self, precision: Precision, *, causal: bool = False, cross_attention: bool = False) -> LayerOptions:
+        """The options of the layers.
+
+        Raises: ConfigError as `size`.
+        """
+        size = self.size
+        return LayerOptions(
+            width=size.width, heads=size.heads, mlp_dim=size.mlp_dim, depth=size.depth, norm=self.norm, norm_kind=self.norm_kind,
+            norm_epsilon=self.norm_epsilon, activation=self.activation, qk_norm=self.qk_norm, layer_scale=self.layer_scale,
+            dropout=self.dropout, attention_dropout=self.attention_dropout, mlp_dropout=self.mlp_dropout, causal=causal,
+            initialization=self.initialization, attention=self.attention, cross_attention=cross_attention, precision=precision)
+
+    def transformer(self, options: LayerOptions, train: bool) -> Transformer:
+        """The layers, as the submodule `transformer` of the calling module."""
+        return Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train, name="transformer")
+
+    def stack_flops(self, tokens: int, one_wanted: bool) -> int:
+        """All layers on one example, forward.
+
+        Args:
+          tokens: N.
+          one_wanted: whether only one token of the last layer is needed. A scanned stack computes
+            all tokens nonetheless.
+        """
+        size = self.size
+        layer = layer_flops(size, tokens, self.activation)
+        last = pooling_flops(size, tokens, self.activation) if one_wanted and not self.scan else layer
+        return (size.depth - 1) * layer + last if size.depth else 0
+
+    def ignored(self, experiment: Any) -> Mapping[str, str]:
+        found = dict(super().ignored(experiment))
+        if self.rematerialisation != "save_names":
+            found["saved"] = f"with rematerialisation={self.rematerialisation!r}: it is for 'save_names'"
+        elif not self.saved:
+            found["rematerialisation"] = "as 'save_names' without names in `saved` (such as query, key, value): that is 'full'"
+        return found
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().smoke(sizes), preset="Ti", width=sizes.width, depth=sizes.depth, heads=sizes.heads,
+                                   mlp_dim=sizes.mlp_dim)
+
+    def small(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(self.smoke(sizes), scan=False, rematerialisation="none")

@@ -7,21 +7,10 @@ import jax.numpy as jnp
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.decoder.packed_rows import PackedRows
-from vlp_jax.models.decoder.recurrent import RecurrentDecoderConfig
-from vlp_jax.models.fusion.attention import FusedEncoding
-from vlp_jax.models.fusions import build_fusion
-from vlp_jax.models.layers.attention import Cache
-from vlp_jax.models.layers.transformer import Encoding, Precision
-from vlp_jax.models.text.text_towers import needs_transformer, text_width
+from vlp_jax.models.fusion.base import FusedEncoding
+from vlp_jax.models.layers.transformer import Encoding
+from vlp_jax.models.options import Precision
 from vlp_jax.models.text.tower import TextTowerConfig
-from vlp_jax.models.towers import (
-    build_decoder,
-    build_image_tower,
-    build_text_tower,
-    decode_mode,
-    grounded_mode,
-    image_width,
-)
 from vlp_jax.models.vision.tower import ImageTowerConfig
 from vlp_jax.sharding.layout import constrain
 
@@ -36,16 +25,14 @@ class VisionLanguageModel(nn.Module):
     precision: Precision
 
     def setup(self):
-        if self.config.fusion is not None and self.config.fusion.kind == "in_text_tower":
-            needs_transformer(self.config.text, "model.fusion.kind='in_text_tower'")
-        self.image = build_image_tower(self.config.image, self.precision)
-        self.text = build_text_tower(self.config.text, self.precision)
-        self.fusion = build_fusion(self.config, self.precision)
-        dim = embedding_dim(self.config)
-        self.image_projection = build_projection(self.config.image, dim, self.precision)
-        self.text_projection = build_projection(self.config.text, dim, self.precision)
-        if self.config.decoder is not None:
-            self.decoder = build_decoder(self.config, self.precision)
+        config, precision, shapes = self.config, self.precision, self.config.shapes()
+        self.image = config.image.build(precision)
+        self.text = config.text.build(precision)
+        self.fusion = None if config.fusion is None else config.fusion.build(shapes, precision)
+        self.image_projection = build_projection(config.image, shapes.embedding_dim, precision)
+        self.text_projection = build_projection(config.text, shapes.embedding_dim, precision)
+        if config.decoder is not None:
+            self.decoder = config.decoder.build(shapes, precision)
 
     def encode_image(self, image: jax.Array, train: bool = False, tokens: bool = True, kept: jax.Array | None = None,
                      masked: jax.Array | None = None, boxes: jax.Array | None = None) -> Encoding:
@@ -82,14 +69,9 @@ class VisionLanguageModel(nn.Module):
         Returns: the text's tokens after fusion, their mask, and pooled [B, D].
         Raises: ConfigError where the config has no fusion.
         """
-        fusion = self.config.fusion
-        if fusion is None:
+        if self.config.fusion is None:
             raise ConfigError("model.fusion: an objective on image and text together needs one, such as kind='cross_attention'")
-        if fusion.kind != "in_text_tower":
-            return self.fusion(image, text, train)
-        mask = None if text.mask is None else text.mask[:, -text.ids.shape[1]:]  # without the class token in front
-        fused = self.text(text.ids, mask, train, text_mode=grounded_mode(fusion), memory=image)
-        return FusedEncoding(fused.tokens, fused.mask, fused.pooled, fused.ids)
+        return self.config.fusion.fuse(self, image, text, train)
 
     def word_table(self) -> jax.Array:
         """The text tower's token embeddings, float32 [V, D]. The tower has to be called before."""
@@ -118,13 +100,7 @@ class VisionLanguageModel(nn.Module):
           packed: segments of rows that hold several texts.
         Returns: float32 [B, L, V].
         """
-        if isinstance(self.config.decoder, RecurrentDecoderConfig):
-            return self.decoder(text, memory, train)
-        if self.config.decoder.kind == "in_text_tower":
-            return self.written(text, mask, memory, train)
-        if self.config.decoder.kind == "on_text_tower":
-            text = (self.encode_text(text, mask, train) if encoding is None else encoding).tokens
-        return self.decoder(text, mask, memory, prefix, train, packed=packed)
+        return self.config.decoder.decode(self, text, mask, memory, train, encoding, prefix, packed)
 
     def answer(self, fused: FusedEncoding, text: jax.Array, mask: jax.Array | None = None, train: bool = False) -> jax.Array:
         """`decode` of answers int32 [B, L] to fused pairs: the decoder attends to the fused tokens of the text."""
@@ -140,21 +116,7 @@ class VisionLanguageModel(nn.Module):
           position: int32 scalar, position of the first of them.
           memory: the image's Encoding, only in the first call, which may have no tokens (n = 0).
         """
-        if isinstance(self.config.decoder, RecurrentDecoderConfig):
-            return self.decoder(text, memory, cached=True)
-        cache = Cache(position, self.config.text.length)
-        if self.config.decoder.kind == "in_text_tower":
-            return self.written(text, None, memory, cache=cache)
-        if self.config.decoder.kind == "on_text_tower":
-            text = self.text(text, cache=cache).tokens
-        return self.decoder(text, memory=memory, cache=cache)
-
-    def written(self, text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool = False,
-                cache: Cache | None = None) -> jax.Array:
-        """`decode`, or with a cache `decode_next`, by the text tower's layers."""
-        decoder = self.config.decoder
-        tokens = self.text(text, mask, train, cache=cache, text_mode=decode_mode(decoder), memory=memory).tokens
-        return constrain(self.decoder(tokens, self.word_table() if decoder.tied else None), ("batch", None, "vocab"))
+        return self.config.decoder.decode_next(self, text, position, memory)
 
     def __call__(self, image: jax.Array | None, text: jax.Array | None, mask: jax.Array | None = None,
                  train: bool = False) -> tuple[jax.Array | None, jax.Array | None]:
@@ -167,20 +129,6 @@ class VisionLanguageModel(nn.Module):
 def as_memory(fused: FusedEncoding) -> Encoding:
     """The memory of a decoder of answers: the text's tokens after fusion."""
     return Encoding(fused.tokens, fused.mask, fused.pooled)
-
-
-def embedding_dim(config: ModelConfig) -> int:
-    """Width of the shared space.
-
-    Raises: ConfigError where a tower without projection has another width.
-    """
-    widths = {"image": image_width(config.image), "text": text_width(config.text)}
-    dim = config.embedding_dim or widths["text"]
-    for name, tower in (("image", config.image), ("text", config.text)):
-        if tower.projection == "none" and widths[name] != dim:
-            raise ConfigError(f"model.{name}.projection: 'none' needs width {dim} (model.embedding_dim), "
-                              f"the tower has {widths[name]}")
-    return dim
 
 
 def build_projection(tower: ImageTowerConfig | TextTowerConfig, dim: int, precision: Precision) -> nn.Module | None:

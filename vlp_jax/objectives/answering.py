@@ -1,7 +1,8 @@
 """Generated answers to a fused image and text: generative question answering, and dialogue replies."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Self
 
 import flax.linen as nn
 import jax
@@ -11,26 +12,90 @@ import numpy as np
 from vlp_jax.config.fields import between
 from vlp_jax.data.batch_spec import TARGET
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.flops import decoder_flops
-from vlp_jax.models.fusion.attention import FusedEncoding
-from vlp_jax.models.fusions import fused_width
-from vlp_jax.models.text.text_towers import text_tokens
+from vlp_jax.models.fusion.base import FusedEncoding
 from vlp_jax.models.vision_language import VisionLanguageModel
-from vlp_jax.objectives.base import Loss, ObjectiveConfig
-from vlp_jax.objectives.captioning import WordPrediction, token_losses
+from vlp_jax.objectives.base import Loss
+from vlp_jax.objectives.captioning import WordPrediction, WordPredictionConfig, token_losses
+from vlp_jax.objectives.supervised import unknown_target
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 NOT_LISTED = -1e6  # added to the score of an answer whose first token is too unlikely to be ranked in full
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AnsweringConfig(ObjectiveConfig):
+class AnsweringConfig(WordPredictionConfig):
     """A target text, token by token, by `model.decoder` from the fused image and text of `model.fusion`."""
 
     target: str = ""  # its name in `data.targets`; required
-    label_smoothing: float = between(0.0, 0.0, 0.999)
-    unigram: Literal["running", "batch"] = "running"  # as in CaptioningObjective
     shortlist: int = between(32, 1)  # evaluation: number of answers, by their first tokens, that are ranked in full
     length: int | None = between(None, 2)  # of the target; None: filled in when a config is loaded
+
+    needs = ("fused",)
+    generates = True
+    tasks = ("classification", "answers")
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (TARGET + self.target,)
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        yield from unknown_target(where, self.target, experiment.data.targets)
+        yield from self.target_problems(where, experiment)
+        text = experiment.data.text
+        for key, token, does in (("start_token", text.start_token, "begins"), ("end_token", text.end_token, "ends")):
+            if token is None:  # without an end, an answer is ranked above all its continuations
+                yield f"data.text.{key}: is None, and {where} {does} an answer with it; set one"
+        parts = list(self.part_problems(where, experiment.model))
+        yield from parts
+        if not parts and any("decoding" in objective.needs for objective in experiment.objectives.values()):
+            yield from differing_widths(experiment.model)
+
+    def target_problems(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Why a target cannot be answered: it is no text, or one of another length."""
+        target, longest = experiment.data.targets.get(self.target), experiment.model.text.length
+        name = f"data.targets.{self.target}"
+        if target is None:
+            return
+        if target.kind != "text":
+            yield f"{where}.target: needs a target of kind 'text', {name} is one of kind {target.kind!r}"
+            return
+        if target.length > longest:
+            yield f"{name}.length: is {target.length}, more than model.text.length={longest}"
+        if self.length not in (None, target.length):
+            yield f"{where}.length: is {self.length}, {name} has {target.length}; leave it out"
+
+    def part_problems(self, where: str, model: ModelConfig) -> Iterator[str]:
+        """Why the model's fusion or decoder cannot generate an answer; one that is absent is found elsewhere."""
+        if model.fusion is not None and not model.fusion.returns_tokens:
+            yield (f"model.fusion: {where} reads the text's tokens after fusion; set one that has some, such as "
+                   "kind='cross_attention'")
+        if model.decoder is not None and not model.decoder.answers:
+            yield (f"model.decoder: {where} writes by a decoder of its own that looks at tokens; set kind='transformer' with "
+                   "image='cross_attention', or kind='lstm' or 'gru' with image='attention'")
+
+    def completed(self, where: str, experiment: "Experiment") -> Self:
+        return dataclasses.replace(self, length=experiment.data.targets[self.target].length)
+
+    def build(self) -> "Answering":
+        return Answering(self)
+
+    def flops(self, model: ModelConfig, batch: int) -> int:
+        shapes = model.shapes()
+        memory = shapes.text.tokens, model.fusion.fused_width(shapes)
+        return batch * model.decoder.flops(shapes, length=self.length, memory=memory)
+
+
+def differing_widths(model: ModelConfig) -> Iterator[str]:
+    """The problem of a decoder that attends to images and to fused pairs of another width: one matrix projects both."""
+    if model.fusion is None or model.decoder is None or not model.decoder.reads_image:
+        return
+    of_images, fused = model.image.token_width, model.fusion.fused_width(model.shapes())
+    if of_images != fused:
+        yield (f"model.fusion: is {fused} wide and model.image {of_images}; where one decoder captions and answers, both must have "
+               "one width")
 
 
 class Answering(WordPrediction):
@@ -41,28 +106,13 @@ class Answering(WordPrediction):
     predictions.
 
     Metrics: those of `WordPrediction`, and `target_rate`, the fraction of rows with an answer.
-
-    Attributes:
-      length: of the target, in tokens.
-      shortlist: number of answers that `scores` ranks in full.
     """
 
-    target: str = ""
-    length: int | None = None
-    shortlist: int = 32
-
-    needs = ("fused",)
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (TARGET + self.target,)
-
-    def flops(self, model: ModelConfig, batch: int) -> int:
-        return batch * decoder_flops(model, length=self.length, memory=(text_tokens(model.text), fused_width(model)))
+    config: AnsweringConfig = AnsweringConfig()
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
-        ids = batch[TARGET + self.target]
+        ids = batch[TARGET + self.config.target]
         text, mask = jnp.maximum(ids, 0), ids >= 0
         logits = model.answer(encodings["fused"], text, mask, self.training)
         loss = self.predicted(logits, text, mask)
@@ -81,7 +131,7 @@ class Answering(WordPrediction):
         Returns: float32 [B, K].
         """
         candidates = jnp.asarray(candidates)
-        count = min(self.shortlist, len(candidates))
+        count = min(self.config.shortlist, len(candidates))
         pure, variables = model.clone(parent=None), model.variables
 
         def log_likelihood(ids: jax.Array) -> jax.Array:

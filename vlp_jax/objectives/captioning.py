@@ -19,11 +19,25 @@ FADING = 0.999  # decay of the counts of tokens per batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CaptioningConfig(ObjectiveConfig):
-    """Each token of the text from those before it, by `model.decoder`."""
+class WordPredictionConfig(ObjectiveConfig):
+    """Fields shared by the objectives that predict the next token."""
 
     label_smoothing: float = between(0.0, 0.0, 0.999)
     unigram: Literal["running", "batch"] = "running"  # tokens counted for `unigram_entropy`; microbatches need "batch"
+
+    couples_batch = True  # the mean is over the tokens of the whole batch
+    uses_decoder = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CaptioningConfig(WordPredictionConfig):
+    """Each token of the text from those before it, by `model.decoder`."""
+
+    needs = ("decoding",)
+    takes_packed = True
+
+    def build(self) -> "Captioning":
+        return Captioning(self)
 
 
 def token_losses(logits: jax.Array, text: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -59,17 +73,12 @@ class WordPrediction(Objective):
     Metrics: `cross_entropy` (the loss without smoothing), `token_accuracy`, and their reference
     `unigram_entropy`: the loss of a model that predicts the frequency of each token.
 
-    Attributes:
-      label_smoothing: see `next_token_loss`.
-      unigram: the tokens of `unigram_entropy`. `running`: decayed counts over all batches, in a
-        collection of its own, which microbatches do not support; `batch`: those of the batch, with
-        a lower entropy, since they are few.
+    The tokens of `unigram_entropy` are counted over all batches (`running`), decayed, in a
+    collection of its own, which microbatches do not support; or in the `batch`, with a lower
+    entropy, since they are few.
     """
 
-    label_smoothing: float = 0.0
-    unigram: str = "running"
-
-    couples_batch = True  # the mean is over the tokens of the whole batch
+    config: WordPredictionConfig
 
     def predicted(self, logits: jax.Array, text: jax.Array, wanted: jax.Array) -> Loss:
         """The loss of the tokens to be predicted. To be called inside a compact method.
@@ -79,7 +88,7 @@ class WordPrediction(Objective):
           text: int32 [B, L].
           wanted: bool [B, L], the tokens to be predicted.
         """
-        loss = next_token_loss(logits, text, wanted, self.label_smoothing)
+        loss = next_token_loss(logits, text, wanted, self.config.label_smoothing)
         own, _ = token_losses(logits, text)
         right = logits[:, :-1].argmax(axis=-1) == text[:, 1:]
         counts = self.counted(text[:, 1:], wanted[:, 1:], logits.shape[-1])
@@ -89,7 +98,7 @@ class WordPrediction(Objective):
     def counted(self, tokens: jax.Array, mask: jax.Array, vocab_size: int) -> jax.Array:
         """How often each token was to be predicted, float32 [V]."""
         counts = jnp.zeros(vocab_size, jnp.float32).at[tokens].add(mask.astype(jnp.float32))
-        if self.unigram == "batch":
+        if self.config.unigram == "batch":
             return counts
         kept = self.variable("unigram", "counts", jnp.zeros, (vocab_size,), jnp.float32)
         counts = FADING * kept.value + counts
@@ -105,8 +114,7 @@ class Captioning(WordPrediction):
     metric `filled` is the fraction of the rows that is not padding.
     """
 
-    needs = ("decoding",)
-    takes_packed = True
+    config: CaptioningConfig = CaptioningConfig()
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:

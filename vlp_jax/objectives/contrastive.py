@@ -1,22 +1,27 @@
 """Contrastive objectives: a contrastive loss with a learned scale (and bias), on the embeddings of a batch."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
-from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.flops import image_flops
-from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
+from vlp_jax.models.config import ModelConfig, embedding_dim
+from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.contrastive_blocks import CHUNK, loss_and_accuracy
 from vlp_jax.objectives.contrastive_losses import sigmoid_contrastive, softmax_contrastive, top1_accuracy
 from vlp_jax.objectives.mixup import mixed, neighbour
 from vlp_jax.objectives.pair_losses import PairLoss, SigmoidPairs, SoftmaxPairs
 from vlp_jax.sharding.collectives import Exchange
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
+
+EMBEDDINGS = ("image_embedding", "text_embedding")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,8 @@ class ScaledConfig(ObjectiveConfig):
 
     scale_parameter: Literal["log_scale", "temperature"] = "log_scale"
 
+    learns_scale = True
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ContrastiveConfig(ScaledConfig):
@@ -37,7 +44,19 @@ class ContrastiveConfig(ScaledConfig):
 
     positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # a pair that shares one is positive
     implementation: Literal["dense", "chunked", "ring"] = "dense"  # how pairs are computed; results are equal
-    chunk_size: int = between(1024, 1)  # chunked and ring: texts that a device processes at once
+    chunk_size: int = between(CHUNK, 1)  # chunked and ring: texts that a device processes at once
+
+    needs = EMBEDDINGS
+    trains = EMBEDDINGS
+    couples_batch = True
+    couples_through = EMBEDDINGS
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        unused = {"chunk_size": "with implementation='dense', which holds all pairs; use 'chunked' or 'ring'"}
+        return {**super().ignored(experiment), **(unused if self.implementation == "dense" else {})}
+
+    def flops(self, model: ModelConfig, batch: int) -> int:
+        return 2 * batch**2 * embedding_dim(model)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,6 +69,31 @@ class SoftmaxContrastiveConfig(ContrastiveConfig):
     label_smoothing: float = between(0.0, 0.0, 0.999)
     mixup: float = between(0.0, 0.0)  # x of the weight from Beta(x, x) that mixes images and losses in pairs; 0: none
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("text_embedding",) if self.mixup else EMBEDDINGS
+
+    @property
+    def couples_through(self) -> tuple[str, ...]:
+        return self.needs
+
+    @property
+    def reads_pixels(self) -> bool:
+        return self.mixup > 0
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if self.mixup and experiment.data.batch_size % 2:
+            yield (f"{where}.mixup: mixes the examples of a batch in pairs, and {experiment.data.batch_size} is an odd number; "
+                   "change data.batch_size")
+
+    def build(self) -> "SoftmaxContrastive":
+        return SoftmaxContrastive(self)
+
+    def flops(self, model: ModelConfig, batch: int) -> int:
+        pairs = super().flops(model, batch)
+        return 2 * pairs + batch * model.image.flops(embedding_dim(model), tokens=False) if self.mixup else pairs
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SigmoidContrastiveConfig(ContrastiveConfig):
@@ -59,6 +103,9 @@ class SigmoidContrastiveConfig(ContrastiveConfig):
     minimum_scale: float = between(1.0, 1e-6)
     maximum_scale: float = between(1e6, 1e-6)
     initial_bias: float = -10.0
+
+    def build(self) -> "SigmoidContrastive":
+        return SigmoidContrastive(self)
 
 
 def shared_positives(batch: dict[str, jax.Array], kinds: tuple[str, ...]) -> jax.Array:
@@ -79,65 +126,45 @@ def shared_positives(batch: dict[str, jax.Array], kinds: tuple[str, ...]) -> jax
 class ScaledObjective(Objective):
     """Base class of objectives with a learned scale of cosines, clamped after each update.
 
-    Attributes:
-      scale_parameter: the learned parameter: `log_scale` (Radford et al. 2021), or `temperature`,
-        the scale's inverse (Li et al. 2021).
+    The parameter is `log_scale` (Radford et al. 2021), or `temperature`, the scale's inverse (Li et
+    al. 2021).
     """
 
-    initial_scale: float = 1 / 0.07
-    minimum_scale: float = 1.0
-    maximum_scale: float = 100.0
-    scale_parameter: str = "log_scale"
+    config: ScaledConfig
 
     def scale(self) -> jax.Array:
         """The scale, float32 []. To be called inside a compact method."""
-        first = jnp.log(self.initial_scale) if self.scale_parameter == "log_scale" else 1.0 / self.initial_scale
-        return self.scale_of({self.scale_parameter: self.param(self.scale_parameter, nn.initializers.constant(first), (),
-                                                               jnp.float32)})
+        name, initial = self.config.scale_parameter, self.config.initial_scale
+        first = jnp.log(initial) if name == "log_scale" else 1.0 / initial
+        return self.scale_of({name: self.param(name, nn.initializers.constant(first), (), jnp.float32)})
 
     def scale_of(self, params: dict) -> jax.Array:
         """The scale given by the objective's own parameters."""
-        return jnp.exp(params["log_scale"]) if self.scale_parameter == "log_scale" else 1.0 / params["temperature"]
+        return jnp.exp(params["log_scale"]) if self.config.scale_parameter == "log_scale" else 1.0 / params["temperature"]
 
     def constrain(self, params: dict) -> dict:
         """The parameters with the scale clamped to its range."""
-        if self.scale_parameter == "temperature":
-            return {**params, "temperature": jnp.clip(params["temperature"], 1.0 / self.maximum_scale, 1.0 / self.minimum_scale)}
-        return {**params, "log_scale": jnp.clip(params["log_scale"], jnp.log(self.minimum_scale), jnp.log(self.maximum_scale))}
+        low, high = self.config.minimum_scale, self.config.maximum_scale
+        if self.config.scale_parameter == "temperature":
+            return {**params, "temperature": jnp.clip(params["temperature"], 1.0 / high, 1.0 / low)}
+        return {**params, "log_scale": jnp.clip(params["log_scale"], jnp.log(low), jnp.log(high))}
 
 
 class ContrastiveObjective(ScaledObjective):
     """Base class of contrastive objectives on the embeddings of matched and unmatched pairs.
 
     Metrics: `scale`, `batch_accuracy`, and a reference: `uniform`, the loss with equal logits for
-    all pairs.
-
-    Attributes:
-      implementation: `dense` holds all pairs at once; `chunked` and `ring` (see
-        `contrastive_blocks`) do not, and give the same values and gradients.
-      chunk_size: number of texts that these two process at once.
+    all pairs. The `dense` implementation holds all pairs at once; `chunked` and `ring` (see
+    `contrastive_blocks`) do not, and give the same values and gradients.
     """
 
-    positives: tuple[str, ...] = ("caption", "image")
-    implementation: str = "dense"
-    chunk_size: int = CHUNK
-
-    needs = ("image_embedding", "text_embedding")
-    couples_batch = True
-    couples_through = needs
-
-    @property
-    def trains(self) -> tuple[str, ...]:
-        return ContrastiveObjective.needs
-
-    def flops(self, model: ModelConfig, batch: int) -> int:
-        return 2 * batch**2 * embedding_dim(model)
+    config: ContrastiveConfig
 
     def in_blocks(self, pairs: PairLoss, encodings: dict, batch: dict[str, jax.Array], scale: jax.Array,
                   bias: jax.Array | float = 0.0) -> tuple[jax.Array, jax.Array]:
         """Loss and accuracy by the chunked or the ring implementation."""
-        exchange = Exchange.in_use(ring=self.implementation == "ring", chunk=self.chunk_size)
-        identities = tuple(batch[f"{kind}_id"] for kind in self.positives)
+        exchange = Exchange.in_use(ring=self.config.implementation == "ring", chunk=self.config.chunk_size)
+        identities = tuple(batch[f"{kind}_id"] for kind in self.config.positives)
         return loss_and_accuracy(pairs, exchange, encodings["image_embedding"], encodings["text_embedding"], scale, bias,
                                  identities)
 
@@ -145,39 +172,21 @@ class ContrastiveObjective(ScaledObjective):
 class SoftmaxContrastive(ContrastiveObjective):
     """`softmax_contrastive` on a batch.
 
-    Attributes:
-      mixup: 0 leaves images unchanged. Otherwise an image and its neighbour are mixed with weights
-        w and 1 - w, and so are the losses of the pairs with their own texts and with the
-        neighbours' texts, in both directions; w is drawn from Beta(mixup, mixup) once per batch
-        (Zhang et al. 2018; for contrastive losses Lee et al. 2021, "i-Mix").
+    With `mixup`, an image and its neighbour are mixed with weights w and 1 - w, and so are the
+    losses of the pairs with their own texts and with the neighbours' texts, in both directions; w is
+    drawn from Beta(mixup, mixup) once per batch (Zhang et al. 2018; for contrastive losses Lee et
+    al. 2021, "i-Mix").
     """
 
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return ("text_embedding",) if self.mixup else ContrastiveObjective.needs
-
-    @property
-    def couples_through(self) -> tuple[str, ...]:
-        return self.needs
-
-    @property
-    def reads_pixels(self) -> bool:
-        return self.mixup > 0
-
-    def flops(self, model: ModelConfig, batch: int) -> int:
-        pairs = super().flops(model, batch)
-        return 2 * pairs + batch * image_flops(model.image, embedding_dim(model), tokens=False) if self.mixup else pairs
+    config: SoftmaxContrastiveConfig = SoftmaxContrastiveConfig()
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         scale = self.scale()
-        if not self.mixup:
+        if not self.config.mixup:
             loss, accuracy = self.compared(encodings, batch, scale)
             return Loss(loss, {"scale": scale, "batch_accuracy": accuracy, "uniform": uniform(batch)})
-        pixels, weight = mixed(self.make_rng("dropout"), batch["image"], self.mixup)
+        pixels, weight = mixed(self.make_rng("dropout"), batch["image"], self.config.mixup)
         image = model.embed_image(model.encode_image(pixels, self.training, tokens=False))
         identities = {name: batch[name] for name in ("text", "caption_id", "image_id")}
         pairs = {"image_embedding": image, "text_embedding": encodings["text_embedding"]}, identities, scale
@@ -194,11 +203,12 @@ class SoftmaxContrastive(ContrastiveObjective):
           batch: identifies further positives.
           scale: multiplies cosines.
         """
-        if self.implementation != "dense":
-            return self.in_blocks(SoftmaxPairs(label_smoothing=self.label_smoothing), encodings, batch, scale)
+        smoothing = self.config.label_smoothing
+        if self.config.implementation != "dense":
+            return self.in_blocks(SoftmaxPairs(label_smoothing=smoothing), encodings, batch, scale)
         image, text = encodings["image_embedding"], encodings["text_embedding"]
-        positives = shared_positives(batch, self.positives)
-        return softmax_contrastive(image, text, scale, positives, self.label_smoothing), top1_accuracy(image, text, positives)
+        positives = shared_positives(batch, self.config.positives)
+        return softmax_contrastive(image, text, scale, positives, smoothing), top1_accuracy(image, text, positives)
 
 
 def uniform(batch: dict[str, jax.Array]) -> jax.Array:
@@ -213,15 +223,15 @@ class SigmoidContrastive(ContrastiveObjective):
     match: B times the entropy of 1 / B.
     """
 
-    initial_bias: float = -10.0
+    config: SigmoidContrastiveConfig = SigmoidContrastiveConfig()
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         scale = self.scale()
-        bias = self.param("bias", nn.initializers.constant(self.initial_bias), (), jnp.float32)
-        if self.implementation == "dense":
+        bias = self.param("bias", nn.initializers.constant(self.config.initial_bias), (), jnp.float32)
+        if self.config.implementation == "dense":
             image, text = encodings["image_embedding"], encodings["text_embedding"]
-            positives = shared_positives(batch, self.positives)
+            positives = shared_positives(batch, self.config.positives)
             loss = sigmoid_contrastive(image, text, scale, bias, positives)
             accuracy = top1_accuracy(image, text, positives)
         else:

@@ -1,6 +1,8 @@
 """Masked autoencoding: reconstruction of masked patches' pixels from the visible patches (He et al. 2022)."""
 
 import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
@@ -10,13 +12,17 @@ from einops import rearrange
 from vlp_jax.config.fields import between
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.flops import masked_autoencoder_flops
+from vlp_jax.models.layers.flops import layer_flops
 from vlp_jax.models.layers.positions import sincos2d
 from vlp_jax.models.layers.transformer import Transformer
 from vlp_jax.models.options import LayerOptions
-from vlp_jax.models.presets import Size, patch_size_of
+from vlp_jax.models.presets import Size
+from vlp_jax.models.vision.tower import ImageTowerConfig
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +34,32 @@ class MaskedAutoencoderConfig(ObjectiveConfig):
     decoder_depth: int = between(8, 1)
     decoder_heads: int = between(16, 1)
 
+    takes_packed = True  # no text is used
+    reads_pixels = True
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        yield from self.problems(where, experiment.model.image)
+
+    def problems(self, where: str, tower: ImageTowerConfig) -> Iterator[str]:
+        """Why the decoder cannot be built, or patches of the tower's images cannot be left out."""
+        if tower.patch is None:
+            yield f"{where}: 'masked_autoencoder' leaves out patches, for which model.image.kind must be 'vit'"
+        if self.decoder_width % 4 or self.decoder_width % self.decoder_heads:
+            yield (f"{where}: masked_autoencoder's decoder_width {self.decoder_width} must divide by 4 and by its "
+                   f"{self.decoder_heads} heads")
+
+    def build(self) -> "MaskedAutoencoder":
+        return MaskedAutoencoder(self)
+
+    def flops(self, model: ModelConfig, batch: int) -> int:
+        decoder = Size(self.decoder_width, self.decoder_depth, self.decoder_heads, 4 * self.decoder_width)
+        tower, patches = model.image, model.image.side**2
+        others, visible = tower.class_token + tower.registers, max(1, int(patches * (1.0 - self.mask_ratio)))
+        flops = tower.kept_flops(visible) + 2 * (visible + others) * tower.token_width * decoder.width
+        flops += decoder.depth * layer_flops(decoder, patches + others, "gelu")
+        return batch * (flops + 2 * patches * decoder.width * 3 * tower.patch**2)
+
 
 class MaskedAutoencoder(Objective):
     """The mean squared error on the pixels of masked patches, each normalised by its own mean and variance.
@@ -38,28 +70,17 @@ class MaskedAutoencoder(Objective):
     mean everywhere.
     """
 
-    mask_ratio: float = 0.75
-    decoder_width: int = 512
-    decoder_depth: int = 8
-    decoder_heads: int = 16
-
-    takes_packed = True  # no text is used
-    reads_pixels = True
-
-    def flops(self, model: ModelConfig, batch: int) -> int:
-        decoder = Size(self.decoder_width, self.decoder_depth, self.decoder_heads, 4 * self.decoder_width)
-        return batch * masked_autoencoder_flops(model.image, self.mask_ratio, decoder)
+    config: MaskedAutoencoderConfig = MaskedAutoencoderConfig()
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
-        if model.config.image.kind != "vit":
-            raise ConfigError("objectives: 'masked_autoencoder' leaves out patches, for which model.image.kind must be 'vit'")
         tower, image = model.config.image, batch["image"]
-        patch = patch_size_of(tower)
-        side = tower.image_size // patch
-        kept, restore = visible_patches(self.make_rng("dropout"), len(image), side**2, self.mask_ratio)
+        for problem in self.config.problems("objectives", tower):
+            raise ConfigError(problem)
+        patch, side = tower.patch, tower.side
+        kept, restore = visible_patches(self.make_rng("dropout"), len(image), side**2, self.config.mask_ratio)
         tokens = model.encode_image(image, train=True, tokens=True, kept=kept).tokens
-        front, behind = int(tower.pooling == "cls"), tower.registers  # tokens around those of the patches
+        front, behind = int(tower.class_token), tower.registers  # tokens around those of the patches
         predicted = self.decode(tokens, restore, side, 3 * patch**2, front, behind, model)
         targets = patch_targets(image, patch)
         masked = (restore >= kept.shape[1]).astype(jnp.float32)
@@ -84,10 +105,7 @@ class MaskedAutoencoder(Objective):
           model: the VisionLanguageModel.
         Returns: [B, N, pixels] of all patches.
         """
-        width, precision = self.decoder_width, model.precision
-        if width % 4 or width % self.decoder_heads:
-            raise ConfigError(f"objectives: masked_autoencoder's decoder_width {width} must divide by 4 and by its "
-                              f"{self.decoder_heads} heads")
+        width, heads, precision = self.config.decoder_width, self.config.decoder_heads, model.precision
         dense = nn.initializers.xavier_uniform()
         x = precision.dense(width, ("embed", "mlp"), kernel_init=dense, name="in")(tokens)
         around = x[:, :front], x[:, x.shape[1] - behind:]
@@ -97,8 +115,7 @@ class MaskedAutoencoder(Objective):
         hidden = jnp.broadcast_to(token, (len(x), side**2 - visible.shape[1], width))
         x = jnp.take_along_axis(jnp.concatenate([visible, hidden], axis=1), restore[:, :, None], axis=1)
         x = jnp.concatenate([around[0], x + jnp.asarray(sincos2d(side, width), x.dtype), around[1]], axis=1)
-        options = LayerOptions(width=width, heads=self.decoder_heads, mlp_dim=4 * width, depth=self.decoder_depth,
-                               precision=precision)
+        options = LayerOptions(width=width, heads=heads, mlp_dim=4 * width, depth=self.config.decoder_depth, precision=precision)
         x = options.normalisation("norm")(Transformer(options, train=True, name="decoder")(x))
         return precision.dense(pixels, ("embed", "patch"), kernel_init=dense, name="out")(x[:, front:x.shape[1] - behind])
 

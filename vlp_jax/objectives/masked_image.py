@@ -1,6 +1,8 @@
 """Masked image modelling: prediction of the codes of masked patches (Bao et al. 2022, "BEiT")."""
 
 import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Self
 
 import flax.linen as nn
 import flax.struct
@@ -8,16 +10,19 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
+from vlp_jax.config.section import Sizes
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.flops import image_flops
-from vlp_jax.models.presets import layer_options, patch_size_of, size_of
 from vlp_jax.models.quantizer import patch_codes, random_codebook
 from vlp_jax.models.text.lm_head import WordHead
+from vlp_jax.models.vision.tower import ImageTowerConfig
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.block_masking import hidden_patches
 from vlp_jax.objectives.tokens import entropy_of, log_likelihood
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,10 +35,55 @@ class MaskedPatchesConfig(ObjectiveConfig):
     code_width: int = between(16, 1)  # width of its projection of a patch
     codebook_seed: int = between(0, 0, 2**31 - 1)
 
+    reads_pixels = True
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        yield from self.problems(where, experiment.model.image)
+
+    def problems(self, where: str, tower: ImageTowerConfig) -> Iterator[str]:
+        """Why patches of the tower's images cannot be hidden."""
+        if tower.patch is None or tower.token_drop:
+            yield f"{where}: to hide patches, model.image.kind must be 'vit' and model.image.token_drop 0"
+            return
+        patches = tower.side**2
+        count = self.count_of(patches)
+        if self.smallest_block > count:
+            yield (f"{where}: smallest_block {self.smallest_block} is more than the {count} patches of {patches} that "
+                   f"image_rate={self.image_rate} hides; set it to {count} or less")
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().smoke(sizes), codes=256, smallest_block=2)
+
+    def coding_flops(self, model: ModelConfig, width: int) -> int:
+        """The head on the masked patches' tokens, and a third of the quantizer.
+
+        The quantizer has no backward pass.
+
+        Args:
+          model: the config.
+          width: of the tokens.
+        """
+        own, patch, patches = model.image.token_width, model.image.patch, model.image.side**2
+        quantizer = 2 * patches * self.code_width * (3 * patch**2 + self.codes)
+        return 2 * self.count_of(patches) * own * (width + self.codes) + quantizer // 3
+
+    def count_of(self, patches: int) -> int:
+        """The number of masked patches."""
+        return max(1, round(self.image_rate * patches))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedImageConfig(MaskedPatchesConfig):
     """The codes of masked patches from the visible ones."""
+
+    takes_packed = True  # no text is used
+
+    def build(self) -> "MaskedImage":
+        return MaskedImage(self)
+
+    def flops(self, model: ModelConfig, batch: int) -> int:
+        return batch * (model.image.flops(0, embedded=False) + self.coding_flops(model, model.image.token_width))
 
 
 @flax.struct.dataclass
@@ -56,7 +106,35 @@ class HiddenPatches:
         return jnp.take_along_axis(self.codes, self.places, axis=1)
 
 
-class MaskedImage(Objective):
+class MaskedPatches(Objective):
+    """Base class of the objectives that predict the codes of masked patches."""
+
+    config: MaskedPatchesConfig
+
+    def hide(self, image: jax.Array, model: VisionLanguageModel) -> HiddenPatches:
+        """Draws the masked patches of each image.
+
+        Raises: ConfigError for a tower that does not support it, and for a `smallest_block` above
+          the number of masked patches.
+        """
+        tower, config = model.config.image, self.config
+        for problem in config.problems("objectives", tower):
+            raise ConfigError(problem)
+        patch, side = tower.patch, tower.side
+        count = config.count_of(side**2)
+        places = hidden_patches(self.make_rng("dropout"), len(image), side, count, config.smallest_block)
+        mask = (places[:, :, None] == jnp.arange(side**2)).any(axis=1)
+        codebook = random_codebook(config.codebook_seed, 3 * patch**2, config.codes, config.code_width)
+        return HiddenPatches(places, mask, patch_codes(image, patch, codebook))
+
+    def code_logits(self, tokens: jax.Array, hidden: HiddenPatches, model: VisionLanguageModel, name: str = "head") -> jax.Array:
+        """All of an image's tokens [B, M, D'] -> logits float32 [B, K, V] of the masked patches' codes."""
+        places = hidden.places + model.config.image.class_token  # a class token comes before the patches
+        tokens = jnp.take_along_axis(tokens, places[:, :, None], axis=1)
+        return WordHead(model.config.image.layer_options(model.precision), self.config.codes, name=name)(tokens)
+
+
+class MaskedImage(MaskedPatches):
     """Cross-entropy of the codes of masked patches.
 
     They are predicted from the visible ones: a learned token replaces them in the image tower's
@@ -66,77 +144,15 @@ class MaskedImage(Objective):
     Metrics: `accuracy`, and the reference `code_entropy`: the loss of the best guess without
     context, from the frequencies of this batch's masked codes (less than from those of the whole
     data).
-
-    Attributes:
-      image_rate: fraction of the patches that is masked.
-      smallest_block: the smallest area, in patches, of the rectangles in which they are masked.
-      codes: number of codes.
-      code_width: width of the codes' space.
-      codebook_seed: seed of the random codebook.
     """
 
-    image_rate: float = 0.4
-    smallest_block: int = 16
-    codes: int = 8192
-    code_width: int = 16
-    codebook_seed: int = 0
-
-    reads_pixels = True
-    takes_packed = True  # no text is used
-
-    def flops(self, model: ModelConfig, batch: int) -> int:
-        width = size_of(model.image, "model.image").width
-        return batch * (image_flops(model.image, 0, embedded=False) + self.coding_flops(model, width))
-
-    def coding_flops(self, model: ModelConfig, width: int) -> int:
-        """The head on the masked patches' tokens, and a third of the quantizer.
-
-        The quantizer has no backward pass.
-
-        Args:
-          model: the config.
-          width: of the tokens.
-        """
-        own, patch = size_of(model.image, "model.image").width, patch_size_of(model.image)
-        patches = (model.image.image_size // patch)**2
-        quantizer = 2 * patches * self.code_width * (3 * patch**2 + self.codes)
-        return 2 * self.count_of(patches) * own * (width + self.codes) + quantizer // 3
+    config: MaskedImageConfig = MaskedImageConfig()
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         hidden = self.hide(batch["image"], model)
         tokens = model.encode_image(batch["image"], self.training, masked=hidden.mask).tokens
-        return code_loss(self.told(tokens, hidden, model), hidden)
-
-    def count_of(self, patches: int) -> int:
-        """The number of masked patches."""
-        return max(1, round(self.image_rate * patches))
-
-    def hide(self, image: jax.Array, model: VisionLanguageModel) -> HiddenPatches:
-        """Draws the masked patches of each image.
-
-        Raises: ConfigError for a tower that does not support it, and for a `smallest_block` above
-          the number of masked patches.
-        """
-        tower = model.config.image
-        if tower.kind != "vit" or tower.token_drop:
-            raise ConfigError("objectives: to hide patches, model.image.kind must be 'vit' and model.image.token_drop 0")
-        patch = patch_size_of(tower)
-        side = tower.image_size // patch
-        count = self.count_of(side**2)
-        if self.smallest_block > count:
-            raise ConfigError(f"objectives: smallest_block {self.smallest_block} is more than the {count} patches of {side**2} "
-                              f"that image_rate={self.image_rate} hides; set it to {count} or less")
-        places = hidden_patches(self.make_rng("dropout"), len(image), side, count, self.smallest_block)
-        mask = (places[:, :, None] == jnp.arange(side**2)).any(axis=1)
-        codebook = random_codebook(self.codebook_seed, 3 * patch**2, self.codes, self.code_width)
-        return HiddenPatches(places, mask, patch_codes(image, patch, codebook))
-
-    def told(self, tokens: jax.Array, hidden: HiddenPatches, model: VisionLanguageModel, name: str = "head") -> jax.Array:
-        """All of an image's tokens [B, M, D'] -> logits float32 [B, K, V] of the masked patches' codes."""
-        places = hidden.places + (model.config.image.pooling == "cls")  # a class token comes before the patches
-        tokens = jnp.take_along_axis(tokens, places[:, :, None], axis=1)
-        return WordHead(layer_options(model.config.image, "model.image", model.precision), self.codes, name=name)(tokens)
+        return code_loss(self.code_logits(tokens, hidden, model), hidden)
 
 
 def code_loss(logits: jax.Array, hidden: HiddenPatches) -> Loss:

@@ -1,39 +1,47 @@
 """Masked multimodal modelling of patches and tokens at once (Singh et al. 2022, "FLAVA", section 3.2)."""
 
 import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
 
-from vlp_jax.config.fields import between
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.flops import image_flops, text_flops
-from vlp_jax.models.fusion_flops import fusion_flops
-from vlp_jax.models.fusions import fused_width
-from vlp_jax.models.text.text_towers import text_width
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss
-from vlp_jax.objectives.masked_image import MaskedImage, MaskedPatchesConfig, code_loss
-from vlp_jax.objectives.masked_language import MaskedLanguageConfig, masked_loss, masked_text, unigram_entropy, word_logits
+from vlp_jax.objectives.masked_image import MaskedPatches, MaskedPatchesConfig, code_loss
+from vlp_jax.objectives.masked_language import MaskedTextConfig, masked_loss, masked_text, unigram_entropy, word_logits
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MaskedJointConfig(MaskedPatchesConfig):
+class MaskedJointConfig(MaskedTextConfig, MaskedPatchesConfig):
     """Masked patches and masked tokens at once, from a fusion (Singh et al. 2022)."""
 
-    rate: float = between(0.15, 0.0, 1.0)  # of the text's tokens; this and the following fields as in MaskedLanguage
-    keep_first: bool = True
-    keep_last: bool = True
-    mask_id: int | None = between(None, 0)
-    tied: bool = False
-    whole_words: bool = False
+    uses_fusion = True
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if getattr(experiment.model.fusion, "reads_boxes", False):
+            yield f"model.fusion.regions: 'boxes' leaves no patches that {where} could predict; set 'grid'"
 
 
-HIDES_WORDS = MaskedLanguageConfig | MaskedJointConfig
+    def build(self) -> "MaskedJoint":
+        return MaskedJoint(self)
+
+    def flops(self, model: ModelConfig, batch: int) -> int:
+        shapes = model.shapes()
+        width, text = model.fusion.fused_width(shapes), shapes.text.token_width
+        towers = model.image.flops(0, embedded=False) + model.text.flops(0, embedded=False)
+        words = 2 * model.text.length * text * (width + model.text.vocab_size)
+        return batch * (towers + model.fusion.flops(shapes) + self.coding_flops(model, width) + words)
 
 
-class MaskedJoint(MaskedImage):
+class MaskedJoint(MaskedPatches):
     """Patches masked as in `MaskedImage` and tokens masked as in `MaskedLanguage`, both predicted from a fusion.
 
     Each has a head of its own, and the loss is the sum of the two.
@@ -41,43 +49,23 @@ class MaskedJoint(MaskedImage):
     Metrics: those of the two, with the prefixes `image_` and `text_`: `image_loss`,
     `image_accuracy`, `image_code_entropy`, `text_loss`, `text_accuracy`, `text_masked`,
     `text_unigram_entropy`.
-
-    Attributes:
-      rate, keep_first, keep_last, mask_id, tied, whole_words: for the text, as in `MaskedLanguage`.
     """
 
-    rate: float = 0.15
-    keep_first: bool = True
-    keep_last: bool = True
-    mask_id: int | None = None
-    tied: bool = False
-    whole_words: bool = False
-
-    takes_packed = False
-    couples_batch = True  # the mean is over the selected tokens of the whole batch
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return ("word_start",) if self.whole_words else ()
-
-    def flops(self, model: ModelConfig, batch: int) -> int:
-        width, text = fused_width(model), text_width(model.text)
-        towers = image_flops(model.image, 0, embedded=False) + text_flops(model.text, 0, embedded=False)
-        words = 2 * model.text.length * text * (width + model.text.vocab_size)
-        return batch * (towers + fusion_flops(model) + self.coding_flops(model, width) + words)
+    config: MaskedJointConfig = MaskedJointConfig()
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         hidden = self.hide(batch["image"], model)
-        masked = masked_text(self, self.make_rng("dropout"), batch, model, batch["word_start"] if self.whole_words else None)
+        masked = masked_text(self.config, self.make_rng("dropout"), batch, model)
         image = model.encode_image(batch["image"], self.training, masked=hidden.mask)
         text = model.encode_text(masked.text, batch["text_mask"], self.training, edges=batch.get("word_edges"))
         fused = model.fuse(image, text, self.training)
         if fused.image_tokens is None:
             raise ConfigError(f"model.fusion.kind: {model.config.fusion.kind!r} gives no tokens of the image to predict masked "
                               "patches from; use 'merged', 'co_attention' or 'graph'")
-        patches = code_loss(self.told(fused.image_tokens, hidden, model, "image_head"), hidden)
-        words = masked_loss(word_logits(fused.tokens, batch["text"], model, self.tied, "text_head"), batch["text"], masked.chosen)
+        patches = code_loss(self.code_logits(fused.image_tokens, hidden, model, "image_head"), hidden)
+        logits = word_logits(fused.tokens, batch["text"], model, self.config.tied, "text_head")
+        words = masked_loss(logits, batch["text"], masked.chosen)
         metrics = {"image_loss": patches.value, "text_loss": words.value, "text_masked": masked.share,
                    "text_unigram_entropy": unigram_entropy(batch["text"], masked, model)}
         metrics |= {f"image_{name}": value for name, value in patches.metrics.items()}

@@ -1,6 +1,8 @@
 """Masked language modelling: masked tokens from the others and from the image (Devlin et al. 2019, section 3.1)."""
 
 import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Self
 
 import flax.linen as nn
 import flax.struct
@@ -8,32 +10,102 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
+from vlp_jax.config.section import Sizes
+from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.flops import text_flops
-from vlp_jax.models.fusion_flops import fusion_flops
-from vlp_jax.models.fusions import fused_width
-from vlp_jax.models.presets import layer_options
+from vlp_jax.models.config import ModelConfig, embedding_dim
 from vlp_jax.models.text.lm_head import WordHead
-from vlp_jax.models.text.text_towers import needs_transformer, text_width
-from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
+from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig, grown
 from vlp_jax.objectives.tokens import entropy_of, kl_divergence, log_likelihood, mean_where
 
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MaskedLanguageConfig(ObjectiveConfig):
-    """Masked tokens from the others, and from the image (Devlin et al. 2019)."""
+class MaskedTextConfig(ObjectiveConfig):
+    """Fields shared by the objectives that predict masked tokens (Devlin et al. 2019)."""
 
-    with_image: bool = True
     rate: float = between(0.15, 0.0, 1.0)  # of the tokens, of which 80% are masked, 10% replaced and 10% unchanged
     keep_first: bool = True  # the start token is never selected
     keep_last: bool = True  # the end token is never selected
     mask_id: int | None = between(None, 0)  # None: the last id of `model.text.vocab_size`, beyond the tokenizer's
     tied: bool = False  # the output embeddings are those of the text tower
     whole_words: bool = False  # select all tokens of a word together (Cui et al. 2019); `rate` is then of words
+
+    couples_batch = True  # the mean is over the selected tokens of the whole batch
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return ("word_start",) if self.whole_words else ()
+
+    @property
+    def needs_mask_token(self) -> bool:
+        return self.mask_id is None
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        text = experiment.data.text
+        for key, kept, name in (("keep_first", self.keep_first, "start_token"), ("keep_last", self.keep_last, "end_token")):
+            if kept and getattr(text, name) is None:
+                yield f"{where}.{key}: has no effect without data.text.{name}: that is a word"
+
+    def check_tokenizer(self, where: str, tokenizer: Tokenizer, experiment: "Experiment") -> None:
+        super().check_tokenizer(where, tokenizer, experiment)
+        size = experiment.model.text.vocab_size
+        if self.mask_id is not None and self.mask_id >= size:
+            raise ConfigError(f"{where}.mask_id: {self.mask_id} is no token of model.text.vocab_size={size}; set it to {size - 1} "
+                              "or less")
+        if self.mask_id is None and tokenizer.vocab_size == size:
+            raise ConfigError(f"model.text.vocab_size: {size} leaves no id for the mask token of {where}; set it to {size + 1} or "
+                              f"more, or name one as {where}.mask_id")
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().smoke(sizes), mask_id=None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedLanguageConfig(MaskedTextConfig):
+    """Masked tokens from the others, and from the image (Devlin et al. 2019)."""
+
+    with_image: bool = True
     alpha: float = between(0.0, 0.0, 1.0)  # weight of the EMA model's predictions (Li et al. 2021, equation 7)
     alpha_warmup: int = between(0, 0)  # updates over which alpha grows from 0
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("image",) if self.with_image else ()
+
+    @property
+    def uses_fusion(self) -> bool:
+        return self.with_image
+
+    @property
+    def uses_teacher(self) -> bool:
+        return self.alpha > 0
+
+    @property
+    def teacher_needs(self) -> tuple[str, ...]:
+        return self.needs if self.uses_teacher else ()
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        return {**super().ignored(experiment), **({} if self.alpha else {"alpha_warmup": "with alpha=0"})}
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().smoke(sizes), alpha_warmup=min(self.alpha_warmup, 10))
+
+    def build(self) -> "MaskedLanguage":
+        return MaskedLanguage(self)
+
+    def flops(self, model: ModelConfig, batch: int) -> int:
+        shapes, text = model.shapes(), model.text.token_width
+        width = model.fusion.fused_width(shapes) if self.with_image else text
+        flops = 2 * model.text.length * text * (width + model.text.vocab_size)
+        flops += model.fusion.flops(shapes) if self.with_image else 0
+        if not self.with_image or not model.fusion.encodes_text:
+            flops += model.text.flops(embedding_dim(model), embedded=False)
+        return batch * (flops + (flops // 3 if self.uses_teacher else 0))  # a teacher has no backward pass
 
 
 @flax.struct.dataclass
@@ -67,16 +139,11 @@ class MaskedLanguage(Objective):
     batch's tokens (less than from those of the whole data). With a teacher also `alpha`,
     `cross_entropy` and `divergence`, the two parts of the loss.
 
-    Attributes:
+    Options (`MaskedLanguageConfig`):
       with_image: predict from the tokens of a fusion with the image; else from those of the text
         tower.
       rate: probability of selecting a token; of the selected ones, 80% become the mask token, 10% a
         random one, 10% are unchanged.
-      keep_first, keep_last: whether a text's first token (a start token) and its last (an end
-        token) are never selected.
-      mask_id: the mask token; None takes the last id of the model's vocabulary, which must not be a
-        token of the tokenizer.
-      tied: the table is the text tower's embeddings; else one of the head's own.
       whole_words: all tokens of a word are selected together, a word with the probability `rate`,
         as in Google's later BERT models (Cui et al. 2019, section 2.1); the replacement is drawn
         for each selected token separately.
@@ -86,82 +153,43 @@ class MaskedLanguage(Objective):
         from 0 over the first `alpha_warmup` updates.
     """
 
-    with_image: bool = True
-    rate: float = 0.15
-    keep_first: bool = True
-    keep_last: bool = True
-    mask_id: int | None = None
-    tied: bool = False
-    whole_words: bool = False
-    alpha: float = 0.0
-    alpha_warmup: int = 0
-
-    couples_batch = True  # the mean is over the selected tokens of the whole batch
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return ("image",) if self.with_image else ()
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return ("word_start",) if self.whole_words else ()
-
-    @property
-    def uses_teacher(self) -> bool:
-        return self.alpha > 0
-
-    @property
-    def teacher_needs(self) -> tuple[str, ...]:
-        return self.needs if self.uses_teacher else ()
-
-    def flops(self, model: ModelConfig, batch: int) -> int:
-        text = text_width(model.text)
-        width = fused_width(model) if self.with_image else text
-        flops = 2 * model.text.length * text * (width + model.text.vocab_size)
-        flops += fusion_flops(model) if self.with_image else 0
-        if not self.with_image or model.fusion.kind != "in_text_tower":  # there only the fusion encodes the text
-            flops += text_flops(model.text, embedding_dim(model), embedded=False)
-        return batch * (flops + (flops // 3 if self.uses_teacher else 0))  # a teacher has no backward pass
+    config: MaskedLanguageConfig = MaskedLanguageConfig()
 
     def setup(self):
-        if self.uses_teacher:
+        if self.config.uses_teacher:
             self.updates = self.variable("distillation", "updates", jnp.zeros, (), jnp.int32)
 
     def teacher_outputs(self, encodings: dict, batch: dict[str, jax.Array],
                         model: VisionLanguageModel) -> tuple[MaskedText, jax.Array]:
         """The masked text, and the teacher's logits for it, float32 [B, L, V]."""
-        masked = self.masked(self.make_rng("teacher"), batch, model)
-        return masked, self.told(encodings, masked, batch, model)
+        masked = masked_text(self.config, self.make_rng("teacher"), batch, model)
+        return masked, self.logits(encodings, masked, batch, model)
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
-        if self.uses_teacher:
+        if self.config.uses_teacher:
             masked, lesson = batch["teacher"][self.name]
         else:
-            masked, lesson = self.masked(self.make_rng("dropout"), batch, model), None
-        logits = self.told(encodings, masked, batch, model)
+            masked, lesson = masked_text(self.config, self.make_rng("dropout"), batch, model), None
+        logits = self.logits(encodings, masked, batch, model)
         loss = masked_loss(logits, batch["text"], masked.chosen)
         loss = loss if lesson is None else self.distilled(loss, logits, lesson, masked.chosen)
         return Loss(loss.value, {**loss.metrics, "masked": masked.share,
                                  "unigram_entropy": unigram_entropy(batch["text"], masked, model)})
 
-    def masked(self, key: jax.Array, batch: dict[str, jax.Array], model: VisionLanguageModel) -> MaskedText:
-        """The batch's texts with some of their tokens, or words, masked."""
-        return masked_text(self, key, batch, model, batch["word_start"] if self.whole_words else None)
-
     @nn.compact
-    def told(self, encodings: dict, masked: MaskedText, batch: dict[str, jax.Array], model: VisionLanguageModel) -> jax.Array:
+    def logits(self, encodings: dict, masked: MaskedText, batch: dict[str, jax.Array], model: VisionLanguageModel) -> jax.Array:
         """Logits float32 [B, L, V] of all tokens of a masked text."""
         encoding = model.encode_text(masked.text, batch["text_mask"], self.training, edges=batch.get("word_edges"))
-        if self.with_image:
+        if self.config.with_image:
             encoding = model.fuse(encodings["image"], encoding, self.training)
         if encoding.tokens is None:
             raise ConfigError(f"model.fusion.kind: {model.config.fusion.kind!r} gives no tokens to predict masked words from; use "
                               "'cross_attention', 'merged', 'co_attention' or 'graph', or with_image=False")
-        return word_logits(encoding.tokens, masked.text, model, self.tied, "head")
+        return word_logits(encoding.tokens, masked.text, model, self.config.tied, "head")
 
     def distilled(self, loss: Loss, logits: jax.Array, lesson: jax.Array, chosen: jax.Array) -> Loss:
         """The weighted sum of the loss and the divergence from the teacher's predictions."""
-        alpha = grown(self.alpha, self.alpha_warmup, self.updates.value)
+        alpha = grown(self.config.alpha, self.config.alpha_warmup, self.updates.value)
         divergence = mean_where(kl_divergence(jax.lax.stop_gradient(lesson), logits), chosen)
         if not self.is_initializing() and self.is_mutable_collection("distillation"):
             self.updates.value += 1
@@ -169,21 +197,19 @@ class MaskedLanguage(Objective):
                     {**loss.metrics, "alpha": alpha, "cross_entropy": loss.value, "divergence": divergence})
 
 
-def masked_text(words: Objective, key: jax.Array, batch: dict[str, jax.Array], model: VisionLanguageModel,
-                word_start: jax.Array | None = None) -> MaskedText:
-    """The batch's texts with some tokens masked.
+def masked_text(words: MaskedTextConfig, key: jax.Array, batch: dict[str, jax.Array], model: VisionLanguageModel) -> MaskedText:
+    """The batch's texts with some of their tokens, or words, masked.
 
     Args:
-      words: objective with `rate`, `mask_id`, `keep_first` and `keep_last`.
+      words: which ones.
       key: random key.
-      batch: with `text` and `text_mask`.
+      batch: with `text`, `text_mask` and, for whole words, `word_start`.
       model: the VisionLanguageModel.
-      word_start: as in `mask_tokens`, to mask whole words.
     """
     size = model.config.text.vocab_size
     mask_id = size - 1 if words.mask_id is None else words.mask_id
     return mask_tokens(key, batch["text"], batch["text_mask"], words.rate, size, mask_id, words.keep_first, words.keep_last,
-                       word_start)
+                       batch["word_start"] if words.whole_words else None)
 
 
 def word_logits(tokens: jax.Array, text: jax.Array, model: VisionLanguageModel, tied: bool, name: str) -> jax.Array:
@@ -198,9 +224,9 @@ def word_logits(tokens: jax.Array, text: jax.Array, model: VisionLanguageModel, 
     Returns: float32 [B, L, V].
     """
     tower = model.config.text
-    needs_transformer(tower, "an objective on hidden words")
+    layers = tower.shapes.layers_for("an objective on hidden words", model.precision)
     table = model.word_table() if tied else None
-    head = WordHead(layer_options(tower, "model.text", model.precision), tower.vocab_size, name=name)
+    head = WordHead(layers, tower.vocab_size, name=name)
     return head(tokens[:, -text.shape[1]:], table)
 
 

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Literal
 
 import flax.linen as nn
 import jax
@@ -10,14 +11,19 @@ import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.fusion_flops import fusion_flops
+from vlp_jax.models.config import ModelConfig, embedding_dim
 from vlp_jax.models.layers.transformer import Encoding
-from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
-from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
-from vlp_jax.objectives.contrastive import shared_positives
+from vlp_jax.models.vision_language import VisionLanguageModel
+from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig, encodings_trained
+from vlp_jax.objectives.contrastive import EMBEDDINGS, shared_positives
 from vlp_jax.objectives.contrastive_losses import cosines
 from vlp_jax.sharding.layout import constrain
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
+
+NO_SCALE = ("a matching objective with negative_scale=None draws by the scale that a contrastive objective has learned, and "
+            "there is none; set a number")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +42,39 @@ class MatchingConfig(ObjectiveConfig):
     # zero loss beyond a margin of 1.
     loss: Literal["cross_entropy", "binary_cross_entropy", "hinge"] = "cross_entropy"
 
+    couples_batch = True
+    uses_fusion = True
+    tasks = ("matching",)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("image", "text") + (EMBEDDINGS if self.negatives == "similar" else ())
+
+    @property
+    def trains(self) -> tuple[str, ...]:
+        return ("image", "text")  # the embeddings only select negatives
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        unused = dict.fromkeys(("negative_scale", "negative_floor"), "with negatives='uniform'")
+        return {**super().ignored(experiment), **(unused if self.negatives == "uniform" else {})}
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if self.negatives == "similar" and not encodings_trained(experiment.objectives) >= {*EMBEDDINGS}:
+            yield (f"{where}.negatives: 'similar' draws by the embeddings of images and captions, which no objective trains; add "
+                   "one, such as kind='clip', or set negatives='uniform'")
+        elif self.negatives == "similar" and self.negative_scale is None and not any(
+                objective.learns_scale for objective in experiment.objectives.values()):
+            yield f"{where}.negative_scale: {NO_SCALE}"
+
+    def build(self) -> "Matching":
+        return Matching(self)
+
+    def flops(self, model: ModelConfig, batch: int) -> int:
+        similarity = 2 * batch**2 * embedding_dim(model) // 3 if self.negatives == "similar" else 0  # without a backward pass
+        questions = 1 if self.negative_rate is not None else 3 if self.negatives_from == "both" else 2
+        return questions * batch * model.fusion.flops(model.shapes()) + similarity
+
 
 class Matching(Objective):
     """A binary classification of fused pairs: matched ones, and ones with a negative text or image.
@@ -44,92 +83,69 @@ class Matching(Objective):
     of a constant prediction: the entropy of that rate, or with `hinge` twice the rate of the rarer
     class.
 
-    Attributes:
+    Options (`MatchingConfig`):
       negatives: `similar` draws the negative in proportion to the softmax of `negative_scale` times
         the cosines of the embeddings, plus `negative_floor`; `uniform` draws any. Examples that
         share an image or a caption with the row are never drawn; a row that shares one with the
         whole batch has no negative pair.
-      negative_scale: None takes the scale learned by the first contrastive objective.
-      negatives_from: `both` kinds of negative pairs, or only those with a negative `text`, or with
-        a negative `image`.
       negative_rate: each pair is classified once, as a negative with this probability (of `both`
         kinds equally often), as in ViLT and FLAVA. None: each pair is classified as it is and with
         each kind of negative, as in ALBEF.
-      loss: of `matching_loss`; the head has two outputs for `cross_entropy`, one for the others.
     """
 
-    negatives: str = "similar"
-    negative_scale: float | None = 1 / 0.07
-    negative_floor: float = 0.0
-    negatives_from: str = "both"
-    negative_rate: float | None = None
-    loss: str = "cross_entropy"
-
-    couples_batch = True
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return ("image", "text") + (("image_embedding", "text_embedding") if self.negatives == "similar" else ())
-
-    @property
-    def trains(self) -> tuple[str, ...]:
-        return ("image", "text")  # the embeddings only select negatives
-
-    def flops(self, model: ModelConfig, batch: int) -> int:
-        similarity = 2 * batch**2 * embedding_dim(model) // 3 if self.negatives == "similar" else 0  # without a backward pass
-        questions = 1 if self.negative_rate is not None else 3 if self.negatives_from == "both" else 2
-        return questions * batch * fusion_flops(model) + similarity
+    config: MatchingConfig = MatchingConfig()
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         image, text, allowed = encodings["image"], encodings["text"], ~shared_positives(batch, ("caption", "image"))
         similarity = self.similarity(encodings, allowed.shape)
-        if self.negative_rate is not None:
+        config = self.config
+        if config.negative_rate is not None:
             return self.asked_once(image, text, similarity, allowed, model)
         pairs, asked = [(image, text)], [jnp.ones(len(allowed), bool)]
-        if self.negatives_from != "image":
-            texts, has_text = draw_negatives(self.make_rng("dropout"), similarity, allowed, self.negative_floor)
+        if config.negatives_from != "image":
+            texts, has_text = draw_negatives(self.make_rng("dropout"), similarity, allowed, config.negative_floor)
             pairs, asked = [*pairs, (image, rows_of(text, texts))], [*asked, has_text]
-        if self.negatives_from != "text":
-            images, has_image = draw_negatives(self.make_rng("dropout"), similarity.T, allowed.T, self.negative_floor)
+        if config.negatives_from != "text":
+            images, has_image = draw_negatives(self.make_rng("dropout"), similarity.T, allowed.T, config.negative_floor)
             pairs, asked = [*pairs, (rows_of(image, images), text)], [*asked, has_image]
         of_image, of_text = (interleave(*parts) for parts in zip(*pairs, strict=True))
         logits = self.logits(model, of_image, of_text, self.training)
         labels = jnp.tile(jnp.array([1] + [0] * (len(pairs) - 1)), len(allowed))
-        return matching_loss(logits, labels, jnp.stack(asked, axis=1).reshape(-1), self.loss)
+        return matching_loss(logits, labels, jnp.stack(asked, axis=1).reshape(-1), config.loss)
 
     def similarity(self, encodings: dict, shape: tuple[int, int]) -> jax.Array:
         """Similarity [B, B], whose softmax draws negatives: over a row a text, over a column an image."""
-        if self.negatives != "similar":
+        if self.config.negatives != "similar":
             return jnp.zeros(shape, jnp.float32)
-        scale = encodings["scale"] if self.negative_scale is None else self.negative_scale
+        scale = encodings["scale"] if self.config.negative_scale is None else self.config.negative_scale
         if scale is None:
-            raise ConfigError("objectives: a matching objective with negative_scale=None draws by the scale that a contrastive "
-                              "objective has learned, and there is none; set a number")
+            raise ConfigError(f"objectives: {NO_SCALE}")
         return scale * cosines(encodings["image_embedding"], encodings["text_embedding"])
 
     def asked_once(self, image: Encoding, text: Encoding, similarity: jax.Array, allowed: jax.Array,
                    model: VisionLanguageModel) -> Loss:
         """The loss with one classification per pair, which is a negative with the probability `negative_rate`."""
+        floor = self.config.negative_floor
         key, of_text, of_image = self.make_rng("dropout"), self.make_rng("dropout"), self.make_rng("dropout")
-        is_wrong, by_text = jax.random.bernoulli(key, jnp.array([[self.negative_rate], [0.5]]), (2, len(allowed)))
-        by_text = {"both": by_text, "text": jnp.ones_like(by_text), "image": jnp.zeros_like(by_text)}[self.negatives_from]
-        texts, has_text = draw_negatives(of_text, similarity, allowed, self.negative_floor)
-        images, has_image = draw_negatives(of_image, similarity.T, allowed.T, self.negative_floor)
+        is_wrong, by_text = jax.random.bernoulli(key, jnp.array([[self.config.negative_rate], [0.5]]), (2, len(allowed)))
+        by_text = {"both": by_text, "text": jnp.ones_like(by_text), "image": jnp.zeros_like(by_text)}[self.config.negatives_from]
+        texts, has_text = draw_negatives(of_text, similarity, allowed, floor)
+        images, has_image = draw_negatives(of_image, similarity.T, allowed.T, floor)
         is_wrong &= jnp.where(by_text, has_text, has_image)
         own = jnp.arange(len(allowed))
         logits = self.logits(model, rows_of(image, jnp.where(is_wrong & ~by_text, images, own)),
                              rows_of(text, jnp.where(is_wrong & by_text, texts, own)), self.training)
-        return matching_loss(logits, (~is_wrong).astype(jnp.int32), jnp.ones(len(allowed), bool), self.loss)
+        return matching_loss(logits, (~is_wrong).astype(jnp.int32), jnp.ones(len(allowed), bool), self.config.loss)
 
     @nn.compact
     def logits(self, model: VisionLanguageModel, image: Encoding, text: Encoding, train: bool = False) -> jax.Array:
         """Logits float32 [B, 2] of pairs: (no match, match); with a head of one output, the first is 0."""
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("embed", None))
+        two = self.config.loss == "cross_entropy"
         product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
-        head = nn.Dense(2 if self.loss == "cross_entropy" else 1, dtype=model.precision.compute, dot_general=product,
-                        kernel_init=init, name="head")
-        told = head(model.fuse(image, text, train).pooled)
-        return told if self.loss == "cross_entropy" else jnp.pad(told, ((0, 0), (1, 0)))
+        head = nn.Dense(2 if two else 1, dtype=model.precision.compute, dot_general=product, kernel_init=init, name="head")
+        logits = head(model.fuse(image, text, train).pooled)
+        return logits if two else jnp.pad(logits, ((0, 0), (1, 0)))
 
 
 def matching_loss(logits: jax.Array, labels: jax.Array, asked: jax.Array, loss: str = "cross_entropy") -> Loss:

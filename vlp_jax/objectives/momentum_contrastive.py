@@ -1,7 +1,8 @@
 """Contrastive learning against the EMA model, with a queue and soft targets (Li et al. 2021, "ALBEF")."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, Self
 
 import flax.linen as nn
 import flax.struct
@@ -9,13 +10,17 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
+from vlp_jax.config.section import Sizes
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
+from vlp_jax.models.config import ModelConfig, embedding_dim
+from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, grown
-from vlp_jax.objectives.contrastive import ScaledConfig, ScaledObjective
+from vlp_jax.objectives.contrastive import EMBEDDINGS, ScaledConfig, ScaledObjective
 from vlp_jax.objectives.contrastive_losses import cosines
 from vlp_jax.sharding.layout import constrain
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +34,31 @@ class MomentumContrastiveConfig(ScaledConfig):
     queue: int = between(65_536, 1)  # pairs kept, at least a batch
     alpha: float = between(0.4, 0.0, 1.0)  # weight of the EMA model's similarities in the targets
     alpha_warmup: int = between(0, 0)  # updates over which alpha grows from 0
-    teacher_dropout: bool = False  # whether the EMA model drops activations as the trained one does
+    # Whether the EMA model drops activations as the trained one does, for all objectives that use it, as in the paper's code
+    teacher_dropout: bool = False
+
+    needs = EMBEDDINGS
+    teacher_needs = EMBEDDINGS
+    couples_batch = True
+    couples_through = EMBEDDINGS
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if self.queue < experiment.data.batch_size:
+            yield f"{where}.queue: {self.too_short(experiment.data.batch_size)}"
+
+    def too_short(self, size: int) -> str:
+        """The message for a queue that is shorter than a batch of `size` pairs."""
+        return f"a momentum_contrastive queue of {self.queue} holds no batch of {size}; set queue={size} or more"
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().smoke(sizes), queue=2 * sizes.batch_size, alpha_warmup=min(self.alpha_warmup, 10))
+
+    def build(self) -> "MomentumContrastive":
+        return MomentumContrastive(self)
+
+    def flops(self, model: ModelConfig, batch: int) -> int:
+        return 4 * 2 * batch * (batch + self.queue) * embedding_dim(model)
 
 
 @flax.struct.dataclass
@@ -90,46 +119,27 @@ class MomentumContrastive(ScaledObjective):
 
     The queue holds embeddings of earlier batches; it starts empty, and its unfilled rows are no
     candidates. Targets are `alpha` times the EMA model's own softmax plus 1 - alpha times the
-    matched pair, as in equation 6.
+    matched pair, as in equation 6; candidates that share a caption or an image with it count as
+    matches, all with equal weights, which the paper has not.
 
     Metrics: `scale`, `alpha`, `candidates`, and the references `uniform` (the loss of a uniform
     guess: ln(candidates)) and `target_entropy`, the lower bound of the loss.
-
-    Attributes:
-      positives: a candidate that shares one of these counts as a match, all with equal weights; the
-        paper has none.
-      alpha: grows linearly from 0 over the first `alpha_warmup` updates.
-      teacher_dropout: whether the EMA model, for all objectives that use it, drops activations too,
-        as in the paper's code.
     """
 
-    positives: tuple[str, ...] = ("caption", "image")
-    queue: int = 65_536
-    alpha: float = 0.4
-    alpha_warmup: int = 0
-    teacher_dropout: bool = False
-
-    needs = ("image_embedding", "text_embedding")
-    teacher_needs = needs
-    couples_batch = True
-    couples_through = needs
-
-    def flops(self, model: ModelConfig, batch: int) -> int:
-        return 4 * 2 * batch * (batch + self.queue) * embedding_dim(model)
+    config: MomentumContrastiveConfig = MomentumContrastiveConfig()
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         student = encodings["image_embedding"], encodings["text_embedding"]
-        teacher = jax.tree.map(jax.lax.stop_gradient, tuple(batch["teacher"][name] for name in self.teacher_needs))
-        size, dim = student[0].shape
-        if size > self.queue and not self.is_initializing():
-            raise ConfigError(f"objectives: a momentum_contrastive queue of {self.queue} holds no batch of {size}; "
-                              f"set queue={size} or more")
-        queue = self.variable("queue", "pairs", Queue.empty, self.queue, dim)
+        teacher = jax.tree.map(jax.lax.stop_gradient, tuple(batch["teacher"][name] for name in EMBEDDINGS))
+        (size, dim), config = student[0].shape, self.config
+        if size > config.queue and not self.is_initializing():
+            raise ConfigError(f"objectives: {config.too_short(size)}")
+        queue = self.variable("queue", "pairs", Queue.empty, config.queue, dim)
         updates = self.variable("queue", "updates", jnp.zeros, (), jnp.int32)
-        alpha = grown(self.alpha, self.alpha_warmup, updates.value)
+        alpha = grown(config.alpha, config.alpha_warmup, updates.value)
         kept, scale = queue.value, self.scale()
-        known, positives = kept.with_batch(batch, self.positives)
+        known, positives = kept.with_batch(batch, config.positives)
         candidates = [jnp.concatenate([new, old]) for new, old in zip(teacher, (kept.image, kept.text), strict=True)]
         parts = [soft_contrastive(student[a], teacher[a], candidates[b], scale, alpha, positives, known)
                  for a, b in ((0, 1), (1, 0))]

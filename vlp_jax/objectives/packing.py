@@ -6,7 +6,7 @@ from jax.sharding import Mesh
 
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder.transformer import TextDecoderConfig
-from vlp_jax.objectives.pretraining_module import build_objectives
+from vlp_jax.objectives.base import NO_ROW_EACH
 from vlp_jax.sharding.mesh import check_batch
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def check_packing(config: "Experiment", mesh: Mesh) -> None:
     if window is None:
         return
     for name in needing_a_row_each(config):
-        raise ConfigError(f"data.text.packing: {name} needs a row for each text, and packed rows hold several; set packing=None")
+        raise ConfigError(f"data.text.packing: {name} {NO_ROW_EACH}")
     if config.accumulation.microbatches > 1:
         raise ConfigError("data.text.packing: microbatches would divide its windows; set accumulation.microbatches=1")
     if config.data.batch_size % window:
@@ -32,10 +32,9 @@ def check_packing(config: "Experiment", mesh: Mesh) -> None:
 
 
 def needing_a_row_each(config: "Experiment") -> list[str]:
-    """The settings that need a row of its own for each text."""
-    objectives, decoder = build_objectives(config.objectives), config.model.decoder
-    found = [f"objectives.{name}" for name, objective in objectives.items() if not objective.takes_packed]
+    """The settings of the decoder that need a row of its own for each text."""
+    decoder = config.model.decoder
     settings = [] if decoder is None else [("kind", decoder.kind != "transformer")]
     if isinstance(decoder, TextDecoderConfig):
         settings += [("image", decoder.image == "prefix"), ("text_prefix", decoder.text_prefix > 0)]
-    return found + [f"model.decoder.{key}={getattr(decoder, key)!r}" for key, wrong in settings if wrong]
+    return [f"model.decoder.{key}={getattr(decoder, key)!r}" for key, wrong in settings if wrong]

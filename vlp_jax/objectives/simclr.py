@@ -10,39 +10,19 @@ import jax.numpy as jnp
 from vlp_jax.config.fields import between
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.options import Precision
-from vlp_jax.models.towers import image_width
 from vlp_jax.models.vision_language import VisionLanguageModel, unit
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.contrastive_losses import cosines, cross_entropy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageViewsConfig(ObjectiveConfig):
+class SimclrConfig(ObjectiveConfig):
     """Contrastive loss between two views of each image (Chen et al. 2020), as in SLIP (Mu et al. 2022)."""
 
     temperature: float = between(0.1, 1e-6)
     hidden_dim: int = between(4096, 1)  # of the projection head
     output_dim: int = between(256, 1)
     first: Literal["image", "first_view"] = "image"  # first_view: two views next to the image, both by `data.view_augmentation`
-
-
-class ImageViews(Objective):
-    """`nt_xent` of the image tower's pooled vectors of two views, after a projection head of its own.
-
-    SLIP combines it with CLIP in this form (Mu et al. 2022, section 3.2 and figure 1).
-
-    Metrics: `accuracy`, the fraction of first views whose nearest other view is of the same image, and
-    the reference `uniform`, the loss of a uniform guess: ln(2 B - 1).
-
-    Attributes:
-      first: the view compared with `second_view`: the `image` that other objectives use, or
-        `first_view`, augmented like the second.
-    """
-
-    temperature: float = 0.1
-    hidden_dim: int = 4096
-    output_dim: int = 256
-    first: str = "image"
 
     takes_packed = True  # no text is used
     couples_batch = True
@@ -55,15 +35,30 @@ class ImageViews(Objective):
     def couples_through(self) -> tuple[str, ...]:
         return self.needs
 
+    def build(self) -> "Simclr":
+        return Simclr(self)
+
     def flops(self, model: ModelConfig, batch: int) -> int:
-        head = image_width(model.image) * self.hidden_dim + self.hidden_dim**2 + self.hidden_dim * self.output_dim
+        head = model.image.pooled_width * self.hidden_dim + self.hidden_dim**2 + self.hidden_dim * self.output_dim
         return 2 * 2 * batch * head + 3 * 2 * batch**2 * self.output_dim
+
+
+class Simclr(Objective):
+    """`nt_xent` of the image tower's pooled vectors of two views, after a projection head of its own.
+
+    SLIP combines it with CLIP in this form (Mu et al. 2022, section 3.2 and figure 1).
+
+    Metrics: `accuracy`, the fraction of first views whose nearest other view is of the same image, and
+    the reference `uniform`, the loss of a uniform guess: ln(2 B - 1).
+    """
+
+    config: SimclrConfig = SimclrConfig()
 
     @nn.compact
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
-        head = ProjectionHead(self.hidden_dim, self.output_dim, model.precision, name="head")
-        first, second = (unit(head(encodings[name])) for name in self.needs)
-        loss, accuracy = nt_xent(first, second, self.temperature)
+        head = ProjectionHead(self.config.hidden_dim, self.config.output_dim, model.precision, name="head")
+        first, second = (unit(head(encodings[name])) for name in self.config.needs)
+        loss, accuracy = nt_xent(first, second, self.config.temperature)
         return Loss(loss, {"accuracy": accuracy, "uniform": jnp.log(2.0 * len(first) - 1.0)})
 
 

@@ -1,19 +1,19 @@
 """Objectives that predict a target from a sample's metadata: a class, scores of classes, or a number."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Literal, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
+from vlp_jax.config.section import Sizes
 from vlp_jax.data.batch_spec import TARGET
+from vlp_jax.data.target_kinds import TargetConfig
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.fusions import pooled_width
 from vlp_jax.models.target_head import TargetHead
-from vlp_jax.models.text.text_towers import text_width
-from vlp_jax.models.towers import image_width
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.supervised_losses import (
@@ -29,6 +29,9 @@ from vlp_jax.objectives.supervised_losses import (
 )
 from vlp_jax.objectives.tokens import mean_where
 from vlp_jax.sharding.layout import constrain
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 FADING = 0.999  # decay of the sums of targets per batch
 PARTS = {"image": "image_pooled", "text": "text_pooled", "fused": "fused"}
@@ -46,6 +49,51 @@ class SupervisedConfig(ObjectiveConfig):
     prior: Literal["running", "batch"] = "running"  # targets counted for `reference`; microbatches need "batch"
     outputs: int | None = between(None, 1)  # of the head; None: as the target has, filled in when a config is loaded
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (PARTS[self.features],)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (TARGET + self.target,)
+
+    @property
+    def target_kind(self) -> str:
+        """The kind of target that the loss needs."""
+        raise NotImplementedError
+
+    @property
+    def named_loss(self) -> str:
+        """The setting that decides `target_kind`, for messages."""
+        raise NotImplementedError
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if self.features == "image" and not experiment.model.image.pools:
+            yield f"{where}.features: 'image' reads what model.image.pooling='none' does not pool; set it, such as 'mean'"
+        yield from unknown_target(where, self.target, experiment.data.targets)
+        target = experiment.data.targets.get(self.target)
+        if target is None:
+            return
+        name, outputs = f"data.targets.{self.target}", target.outputs
+        if target.kind != self.target_kind:
+            yield (f"{where}.target: {self.named_loss} needs a target of kind {self.target_kind!r}, {name} is one of kind "
+                   f"{target.kind!r}")
+        if self.outputs not in (None, outputs):
+            yield f"{where}.outputs: is {self.outputs}, {name} has {outputs}; leave it out"
+
+    def completed(self, where: str, experiment: "Experiment") -> Self:
+        return dataclasses.replace(self, outputs=experiment.data.targets[self.target].outputs)
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().smoke(sizes), hidden_dim=None if self.hidden_dim is None else sizes.mlp_dim)
+
+    def flops(self, model: ModelConfig, batch: int) -> int:
+        width = {"image": lambda: model.image.pooled_width, "text": lambda: model.text.pooled_width,
+                 "fused": lambda: model.fusion.pooled_width(model.shapes())}[self.features]()
+        hidden = self.hidden_dim
+        return 2 * batch * (width * self.outputs if hidden is None else width * hidden + hidden * self.outputs)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassificationConfig(SupervisedConfig):
@@ -55,10 +103,42 @@ class ClassificationConfig(SupervisedConfig):
     label_smoothing: float = between(0.0, 0.0, 0.999)  # softmax
     margin: float = between(1.0, 0.0)  # hinge
 
+    tasks = ("classification",)
+
+    @property
+    def target_kind(self) -> str:
+        return "scores" if self.loss == "binary" else "class"
+
+    @property
+    def named_loss(self) -> str:
+        return f"loss={self.loss!r}"
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        users = {"label_smoothing": "softmax", "margin": "hinge"}
+        unused = {key: f"with {self.named_loss}" for key, loss in users.items() if loss != self.loss}
+        return {**super().ignored(experiment), **unused}
+
+    def build(self) -> "Classification":
+        return Classification(self)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RegressionConfig(SupervisedConfig):
     """Prediction of a number, with the squared error."""
+
+    tasks = ("regression",)
+    target_kind = "number"
+    named_loss = "kind='regression'"
+
+    def build(self) -> "Regression":
+        return Regression(self)
+
+
+def unknown_target(where: str, name: str, targets: Mapping[str, TargetConfig]) -> Iterator[str]:
+    """The problem of an objective at the key `where` whose target is none of the targets of the config."""
+    if name not in targets:
+        known = ", ".join(targets) or "none; set data.targets.NAME=dict(kind='class', field=..., classes=...)"
+        yield f"{where}.target: {name!r} is no name of data.targets (there are: {known})"
 
 
 class Supervised(Objective):
@@ -68,41 +148,20 @@ class Supervised(Objective):
     of a constant prediction, from the frequencies of the targets, for a batch with this
     `target_rate`. With microbatches, metrics are means over these.
 
-    Attributes:
-      prior: the targets whose frequencies `reference` uses. `running`: a decayed sum over all
-        batches, in a collection of its own, which microbatches do not support; `batch`: those of
-        the batch.
+    The targets whose frequencies `reference` uses are, with prior `running`, a decayed sum over all
+    batches, in a collection of its own, which microbatches do not support; with `batch`, those of
+    the batch.
     """
 
-    target: str = ""
-    features: str = "fused"
-    hidden_dim: int | None = None
-    dropout: float = 0.0
-    initial_bias: float = 0.0
-    prior: str = "running"
-    outputs: int | None = None
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return (PARTS[self.features],)
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return (TARGET + self.target,)
-
-    def flops(self, model: ModelConfig, batch: int) -> int:
-        width = {"image": lambda: image_width(model.image), "text": lambda: text_width(model.text),
-                 "fused": lambda: pooled_width(model)}[self.features]()
-        hidden = self.hidden_dim
-        return 2 * batch * (width * self.outputs if hidden is None else width * hidden + hidden * self.outputs)
+    config: SupervisedConfig
 
     def setup(self):
-        if self.prior == "running":
+        if self.config.prior == "running":
             size = jax.eval_shape(lambda: self.sums(*self.checked(self.no_targets()))).shape
             self.kept = self.variable("targets", "sums", jnp.zeros, size, jnp.float32)
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
-        wanted, given = self.checked(batch[TARGET + self.target])
+        wanted, given = self.checked(batch[TARGET + self.config.target])
         answers = self.answers(encodings, model)
         loss = jnp.where(given, self.losses(answers, wanted), 0.0).mean()
         rate = given.mean(dtype=jnp.float32)
@@ -112,14 +171,15 @@ class Supervised(Objective):
     @nn.compact
     def answers(self, encodings: dict, model: VisionLanguageModel) -> jax.Array:
         """The predictions float32 [B, outputs] from the encodings in `needs`."""
-        part = encodings[PARTS[self.features]]
-        pooled = part.pooled if self.features == "fused" else part
-        head = TargetHead(self.hidden_dim, self.outputs, self.dropout, self.initial_bias, model.precision, name="head")
+        config = self.config
+        part = encodings[PARTS[config.features]]
+        pooled = part.pooled if config.features == "fused" else part
+        head = TargetHead(config.hidden_dim, config.outputs, config.dropout, config.initial_bias, model.precision, name="head")
         return constrain(head(pooled, self.training), ("batch", None))
 
     def counted(self, sums: jax.Array) -> jax.Array:
         """The sums for `reference`: of the batch, or of all batches up to this one."""
-        if self.prior == "batch":
+        if self.config.prior == "batch":
             return sums
         sums = self.added(self.kept.value, sums)
         if not self.is_initializing() and self.is_mutable_collection("targets"):
@@ -161,49 +221,51 @@ class Classification(Supervised):
     Metrics: `accuracy`, or for scores `soft_accuracy`, the score of the predicted class (Antol et
     al. 2015).
 
-    Attributes:
-      loss: `softmax` cross-entropy or multi-class `hinge`, of a class, int32 [B], -1 for none; or
-        `binary` cross-entropy, of scores, float32 [B, C], all 0 for none.
+    The loss is `softmax` cross-entropy or multi-class `hinge`, of a class, int32 [B], -1 for none; or
+    `binary` cross-entropy, of scores, float32 [B, C], all 0 for none.
     """
 
-    loss: str = "softmax"
-    label_smoothing: float = 0.0
-    margin: float = 1.0
+    config: ClassificationConfig = ClassificationConfig()
 
     def no_targets(self) -> jax.Array:
-        return jnp.zeros((0, self.outputs), jnp.float32) if self.loss == "binary" else jnp.zeros(0, jnp.int32)
+        return jnp.zeros((0, self.config.outputs), jnp.float32) if self.config.loss == "binary" else jnp.zeros(0, jnp.int32)
 
     def checked(self, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
-        if self.loss == "binary":
+        if self.config.loss == "binary":
             return wanted, (wanted > 0).any(axis=1)
         return jnp.maximum(wanted, 0), wanted >= 0
 
     def losses(self, answers: jax.Array, wanted: jax.Array) -> jax.Array:
-        if self.loss == "binary":
+        if self.config.loss == "binary":
             return binary_losses(answers, wanted)
-        return softmax_losses(answers, wanted, self.label_smoothing) if self.loss == "softmax" else (
-            hinge_losses(answers, wanted, self.margin))
+        if self.config.loss == "hinge":
+            return hinge_losses(answers, wanted, self.config.margin)
+        return softmax_losses(answers, wanted, self.config.label_smoothing)
 
     def metrics(self, answers: jax.Array, wanted: jax.Array, given: jax.Array) -> dict[str, jax.Array]:
         answered = answers.argmax(axis=1)
-        if self.loss == "binary":
+        if self.config.loss == "binary":
             return {"soft_accuracy": mean_where(jnp.take_along_axis(wanted, answered[:, None], axis=1)[:, 0], given)}
         return {"accuracy": mean_where((answered == wanted).astype(jnp.float32), given)}
 
     def sums(self, wanted: jax.Array, given: jax.Array) -> jax.Array:
         weights = given.astype(jnp.float32)
-        if self.loss == "binary":
+        if self.config.loss == "binary":
             return jnp.append(wanted.sum(axis=0), weights.sum())
-        return jnp.zeros(self.outputs, jnp.float32).at[wanted].add(weights)
+        return jnp.zeros(self.config.outputs, jnp.float32).at[wanted].add(weights)
 
     def reference(self, sums: jax.Array) -> jax.Array:
-        if self.loss == "binary":
+        if self.config.loss == "binary":
             return binary_reference(sums[:-1], sums[-1])
-        return softmax_reference(sums, self.label_smoothing) if self.loss == "softmax" else hinge_reference(sums, self.margin)
+        if self.config.loss == "hinge":
+            return hinge_reference(sums, self.config.margin)
+        return softmax_reference(sums, self.config.label_smoothing)
 
 
 class Regression(Supervised):
     """Prediction of a number, float32 [B], NaN for none, with the squared error. The reference is the variance."""
+
+    config: RegressionConfig = RegressionConfig()
 
     def no_targets(self) -> jax.Array:
         return jnp.zeros(0, jnp.float32)

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
-from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.vision_language import VisionLanguageModel, embedding_dim
+from vlp_jax.models.config import ModelConfig, embedding_dim
+from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
-from vlp_jax.objectives.contrastive import shared_positives
+from vlp_jax.objectives.contrastive import EMBEDDINGS, shared_positives
 from vlp_jax.objectives.contrastive_losses import cosines, top1_accuracy
 
 
@@ -22,6 +22,16 @@ class TripletConfig(ObjectiveConfig):
     negatives: Literal["hardest", "all"] = "hardest"  # of a batch: only the nearest, or the sum over all within the margin
     positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # a pair that shares one is no negative
 
+    needs = EMBEDDINGS
+    couples_batch = True
+    couples_through = EMBEDDINGS
+
+    def build(self) -> "Triplet":
+        return Triplet(self)
+
+    def flops(self, model: ModelConfig, batch: int) -> int:
+        return 2 * batch**2 * embedding_dim(model)
+
 
 class Triplet(Objective):
     """`triplet_contrastive` or `hinge_contrastive` on a batch, without parameters.
@@ -29,34 +39,20 @@ class Triplet(Objective):
     Metrics: `batch_accuracy`, `violated` (the fraction of images and texts with a negative within
     the margin), and a reference: `uniform`, the loss with equal cosines for all pairs, where
     positives are no negatives either.
-
-    Attributes:
-      margin: of cosines.
-      negatives: `hardest` or `all`.
-      positives: an example that shares one of these is no negative.
     """
 
-    margin: float = 0.2
-    negatives: str = "hardest"
-    positives: tuple[str, ...] = ("caption", "image")
-
-    needs = ("image_embedding", "text_embedding")
-    couples_batch = True
-    couples_through = needs
-
-    def flops(self, model: ModelConfig, batch: int) -> int:
-        return 2 * batch**2 * embedding_dim(model)
+    config: TripletConfig = TripletConfig()
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
-        image, text = encodings["image_embedding"], encodings["text_embedding"]
-        positives = shared_positives(batch, self.positives)
-        of_images, of_texts = violations(image, text, self.margin, positives)
+        image, text, margin = encodings["image_embedding"], encodings["text_embedding"], self.config.margin
+        positives = shared_positives(batch, self.config.positives)
+        of_images, of_texts = violations(image, text, margin, positives)
         violated = 0.5 * ((of_images > 0).any(axis=1).mean(dtype=jnp.float32) + (of_texts > 0).any(axis=0).mean(dtype=jnp.float32))
-        loss = {"hardest": triplet_contrastive, "all": hinge_contrastive}[self.negatives]
-        others = ~positives if self.negatives == "all" else (~positives).any(axis=1)[:, None]  # equal for images and texts
-        uniform = 2.0 * self.margin * others.sum(axis=1).mean(dtype=jnp.float32)
-        return Loss(loss(image, text, self.margin, positives), {"batch_accuracy": top1_accuracy(image, text, positives),
-                                                                "violated": violated, "uniform": uniform})
+        loss = {"hardest": triplet_contrastive, "all": hinge_contrastive}[self.config.negatives]
+        others = ~positives if self.config.negatives == "all" else (~positives).any(axis=1)[:, None]  # equal for images and texts
+        uniform = 2.0 * margin * others.sum(axis=1).mean(dtype=jnp.float32)
+        return Loss(loss(image, text, margin, positives), {"batch_accuracy": top1_accuracy(image, text, positives),
+                                                           "violated": violated, "uniform": uniform})
 
 
 def triplet_contrastive(image: jax.Array, text: jax.Array, margin: float = 0.2, positives: jax.Array | None = None) -> jax.Array:

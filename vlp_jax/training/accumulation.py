@@ -5,6 +5,7 @@ starting at row i, so that each microbatch is spread over all devices.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -16,7 +17,7 @@ from vlp_jax.config.section import Section
 from vlp_jax.data.batch_spec import PIXELS
 from vlp_jax.data.images.preprocessing import ImagesConfig, normalise
 from vlp_jax.errors import ConfigError
-from vlp_jax.objectives.pretraining_module import PretrainingModule, build_objectives
+from vlp_jax.objectives.pretraining_module import PretrainingModule
 from vlp_jax.sharding.layout import constrain
 from vlp_jax.sharding.parameter_sharding import path_of
 from vlp_jax.training.freeze import is_frozen_norm
@@ -38,6 +39,9 @@ class AccumulationConfig(Section):
     # one batch. microbatch: cheaper, but a different loss.
     negatives: Literal["batch", "microbatch"] = "batch"
 
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        return {"negatives": "with microbatches=1"} if self.microbatches == 1 else {}
+
 
 def loss_gradients(config: "Experiment", module: PretrainingModule, state: TrainState, batch: dict,
                    key: jax.Array) -> tuple[dict, Metrics, dict]:
@@ -52,7 +56,7 @@ def loss_gradients(config: "Experiment", module: PretrainingModule, state: Train
     Returns: the gradients of the parameters, the metrics (`loss` and those of the objectives) and
       the collections of the state after the batch.
     """
-    objectives = build_objectives(config.objectives).values()
+    objectives = config.objectives.values()
     if config.accumulation.microbatches == 1:
         return at_once(config, module, state, batch, key)
     if config.accumulation.negatives == "batch" and any(objective.couples_batch for objective in objectives):
@@ -87,7 +91,7 @@ def with_teacher(config: "Experiment", module: PretrainingModule, state: TrainSt
     where one of these objectives sets `teacher_dropout`; its dropout key differs from that of the
     student.
     """
-    objectives = build_objectives(config.objectives).values()
+    objectives = config.objectives.values()
     if not any(objective.uses_teacher for objective in objectives):
         return batch
     variables = state.ema_variables
@@ -131,7 +135,7 @@ def by_encodings(config: "Experiment", module: PretrainingModule, state: TrainSt
     backpropagates these gradients into the towers, together with the losses that are means over
     examples.
     """
-    count, objectives = config.accumulation.microbatches, build_objectives(config.objectives)
+    count, objectives = config.accumulation.microbatches, config.objectives
     coupled = tuple(name for name, objective in objectives.items() if objective.couples_batch)
     separate = tuple(name for name in objectives if name not in coupled)
     through = sorted({need for name in coupled for need in objectives[name].couples_through})  # one order in every process
@@ -191,7 +195,7 @@ def check_accumulation(config: "Experiment") -> None:
         objective learns from the EMA parameters and the config keeps none.
     """
     count = config.accumulation.microbatches
-    for name, objective in build_objectives(config.objectives).items():
+    for name, objective in config.objectives.items():
         if objective.uses_teacher and config.ema is None:
             raise ConfigError(f"objectives.{name}: learns from the EMA of the parameters; set ema, such as 0.995")
     if count == 1:
@@ -200,7 +204,7 @@ def check_accumulation(config: "Experiment") -> None:
         raise ConfigError(f"accumulation.microbatches: {count} does not divide data.batch_size {config.data.batch_size}")
     if config.accumulation.negatives == "microbatch":
         return
-    for name, objective in build_objectives(config.objectives).items():
+    for name, objective in config.objectives.items():
         large = ["image"] if objective.reads_pixels else []
         large += [need for need in (*objective.needs, *objective.teacher_needs) if need not in objective.couples_through]
         if objective.couples_batch and large:

@@ -33,12 +33,10 @@ from vlp_jax.evaluators.supervised import SupervisedHead
 from vlp_jax.evaluators.text_generator import TextGenerator
 from vlp_jax.models.decoder.generation import BeamSearch
 from vlp_jax.models.layers.transformer import Precision
-from vlp_jax.models.text.text_towers import embedding_width
 from vlp_jax.models.text.tower import TextTowerConfig
-from vlp_jax.objectives.answering import AnsweringConfig
+from vlp_jax.objectives.base import ObjectiveConfig
 from vlp_jax.objectives.packing import check_packing
-from vlp_jax.objectives.pretraining_module import PretrainingModule, asked_inputs, check_decoder
-from vlp_jax.objectives.supervised import SupervisedConfig
+from vlp_jax.objectives.pretraining_module import PretrainingModule, asked_inputs
 from vlp_jax.sharding.layout import Layout, layout_in_use
 from vlp_jax.sharding.mesh import batch_sharding, build_mesh, check_batch, check_microbatch
 from vlp_jax.sharding.process_rows import HostRows
@@ -205,7 +203,7 @@ def build_text_generator(module: PretrainingModule, predictor: Predictor, layout
 
 
 def build_heads(module: PretrainingModule, predictor: Predictor, targets: Targets, layout: Layout) -> dict[str, SupervisedHead]:
-    """{name: head} of the supervised objectives for evaluators, over the layout's mesh.
+    """{name: head} of the objectives that predict a target for evaluators, over the layout's mesh.
 
     They are compiled at their first use.
     """
@@ -218,9 +216,9 @@ def build_heads(module: PretrainingModule, predictor: Predictor, targets: Target
         return predictor_of(lambda variables, batch: module.apply(variables, name, batch, start[0], end[0], padding, search,
                                                                  method="write_answers"))
 
-    def head(name: str, objective: SupervisedConfig | AnsweringConfig) -> SupervisedHead:
+    def head(name: str, objective: ObjectiveConfig) -> SupervisedHead:
         candidates, writes = None, None
-        if isinstance(objective, AnsweringConfig):
+        if objective.generates:
             answers = targets.classes[objective.target]
             candidates = ranked_answers(objective.target, answers, predictor.preprocessor.tokenizer, objective.length)
             writes = functools.partial(writer, name)
@@ -228,10 +226,9 @@ def build_heads(module: PretrainingModule, predictor: Predictor, targets: Target
         def predict(variables, batch):
             return module.apply(variables, name, batch, candidates, method="predict")
 
-        return SupervisedHead(objective.kind, predictor_of(predict), objective.target, targets, writes)
+        return SupervisedHead(objective.tasks, predictor_of(predict), objective.target, targets, writes)
 
-    return {name: head(name, objective) for name, objective in module.objectives_config.items()
-            if isinstance(objective, SupervisedConfig | AnsweringConfig)}
+    return {name: head(name, objective) for name, objective in module.objectives_config.items() if objective.target is not None}
 
 
 def with_layout(function: Callable, layout: Layout) -> Callable:
@@ -292,7 +289,7 @@ def word_vectors(tower: TextTowerConfig, preprocessor: Preprocessor, params: Any
         return None
     if not any(is_word_table(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)):
         raise ConfigError("model.text.word_vectors: has no effect with objectives that do not use the text tower")
-    return vectors_of_tokens(tower.word_vectors, preprocessor.tokenizer, tower.vocab_size, embedding_width(tower),
+    return vectors_of_tokens(tower.word_vectors, preprocessor.tokenizer, tower.vocab_size, tower.word_width,
                              tower.word_overlap)
 
 
@@ -332,7 +329,6 @@ def build_update(config: "Experiment", layout: Layout, steps: int) -> Update:
     Raises:
       ConfigError, MeshError: a model or optimizer that is not possible.
     """
-    check_decoder(config.model, config.objectives)
     module, batch = build_module(config), jax.eval_shape(lambda: example_batch(config))
     schedule = build_schedule(config.optimizer.schedule, config.optimizer.learning_rate, steps)
     params = boxed_parameters(module, batch)

@@ -140,7 +140,7 @@ def objectives_that_continue(here: Shapes, there: Shapes, config_there: dict, co
         pattern = f"^objectives_{re.escape(name)}/"
         shapes = named(here, (pattern,))
         if shapes and shapes == named(there, (pattern,)) and theirs.get("kind") == objective.kind:
-            target = getattr(objective, "target", None)
+            target = objective.target
             if target is None or (theirs["target"] == target and same_target(config_there["data"], config.data, target)):
                 found.append(pattern)
     return found

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from vlp_jax.checks.unused import passed_over
 from vlp_jax.config import to_tree
 from vlp_jax.data.cores import available_cores
 from vlp_jax.distributed.exchange import broadcast_from_primary, check_all_agree
@@ -65,8 +64,6 @@ def train_alone(run: Run, workdir: str, changes: list[str]) -> Outcome:
              "none to let this machine choose (data.workers=none)")
     for line in derived_sizes(config.model):
         report(line)
-    for setting in passed_over(config):
-        warn(setting)
     with StopSignal() as stop, Watchdog(config.watchdog, workdir, jax.process_index()) as watchdog:
         try:
             trainer = Trainer(run, workdir, stop, watchdog)

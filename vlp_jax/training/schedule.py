@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from vlp_jax.config.fields import between
-from vlp_jax.config.section import Section
+from vlp_jax.config.registry import Kinds
+from vlp_jax.config.section import Component
 from vlp_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,20 +19,115 @@ if TYPE_CHECKING:
 MOST_STEPS = 2**31 - 1  # the state counts steps in int32
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ScheduleConfig(Section):
-    """The learning rate over time, as a multiple of `optimizer.learning_rate`.
+class Moment(NamedTuple):
+    """A point of a run, for a schedule.
 
-    Lengths are in steps; a fraction is of the run.
+    Attributes:
+      step: completed updates, float32.
+      after: those after the warm-up, float32.
+      progress: `after` as a fraction of the run after the warm-up, float32, at most 1.
+      steps: the length of the run.
     """
 
-    kind: Literal["cosine", "linear", "rsqrt", "constant", "exponential", "warmup_stable_decay"] = "cosine"
-    warmup: float = between(0.0, 0.0)  # below 1 a fraction of the run, else steps; so is `decay`
-    decay: float = between(0.1, 0.0)  # final part of warmup_stable_decay, and of rsqrt (there 0: none)
-    timescale: float = between(10_000.0, 1.0)  # of rsqrt, in steps
-    factor: float = between(0.9, 1e-6, 1.0)  # exponential: multiplies the learning rate once per `period`
+    step: jax.Array
+    after: jax.Array
+    progress: jax.Array
+    steps: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScheduleConfig(Component):
+    """The learning rate over time, as a multiple of `optimizer.learning_rate`.
+
+    It starts with a linear warm-up from 0. Lengths are in steps; one below 1 is a fraction of the
+    run.
+    """
+
+    kinds: ClassVar[Kinds] = Kinds({
+        "cosine": "vlp_jax.training.schedule:CosineConfig",
+        "linear": "vlp_jax.training.schedule:LinearConfig",
+        "rsqrt": "vlp_jax.training.schedule:RsqrtConfig",
+        "constant": "vlp_jax.training.schedule:ConstantConfig",
+        "exponential": "vlp_jax.training.schedule:ExponentialConfig",
+        "warmup_stable_decay": "vlp_jax.training.schedule:WarmupStableDecayConfig",
+    }, default="cosine")
+
+    warmup: float = between(0.0, 0.0)  # below 1 a fraction of the run, else steps
+
+    def shape(self, at: Moment) -> jax.Array | float:
+        """The multiple of the peak learning rate at a step, without the warm-up."""
+        raise NotImplementedError
+
+    def decay_steps(self, steps: int) -> int:
+        """The length of the final decay in a run of `steps` steps; 0: none."""
+        return 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CosineConfig(ScheduleConfig):
+    """Half a cosine, down to `final` at the last step."""
+
+    final: float = between(0.0, 0.0, 1.0)
+
+    def shape(self, at: Moment) -> jax.Array:
+        return self.final + (1.0 - self.final) * 0.5 * (1.0 + jnp.cos(jnp.pi * at.progress))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LinearConfig(ScheduleConfig):
+    """A line, down to `final` at the last step."""
+
+    final: float = between(0.0, 0.0, 1.0)
+
+    def shape(self, at: Moment) -> jax.Array:
+        return self.final + (1.0 - self.final) * (1.0 - at.progress)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConstantConfig(ScheduleConfig):
+    """The peak learning rate to the end."""
+
+    def shape(self, at: Moment) -> float:
+        return 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExponentialConfig(ScheduleConfig):
+    """factor^n in the n-th `period` counted from the first step, or `final` where that is more (BLIP's epochs)."""
+
+    factor: float = between(0.9, 1e-6, 1.0)  # multiplies the learning rate once per `period`
     period: float = between(1000.0, 0.0)  # below 1 a fraction of the run, else steps
-    final: float = between(0.0, 0.0, 1.0)  # at the end of cosine, linear, warmup_stable_decay, rsqrt; lower bound of exponential
+    final: float = between(0.0, 0.0, 1.0)  # lower bound
+
+    def shape(self, at: Moment) -> jax.Array:
+        period = max(1, _length(self.period, at.steps))
+        return jnp.maximum(self.factor**jnp.floor(at.step / period), self.final)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WarmupStableDecayConfig(ScheduleConfig):
+    """The peak learning rate, then a line down to `final` at the last step (Hu et al. 2024)."""
+
+    decay: float = between(0.1, 0.0)  # length of the line: below 1 a fraction of the run, else steps; 0: none
+    final: float = between(0.0, 0.0, 1.0)
+
+    def shape(self, at: Moment) -> jax.Array | float:
+        decay = self.decay_steps(at.steps)
+        cooling = jnp.clip((at.steps - at.step) / decay, 0.0, 1.0) if decay else 1.0
+        return self.final + (1.0 - self.final) * cooling
+
+    def decay_steps(self, steps: int) -> int:
+        return _length(self.decay, steps)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RsqrtConfig(WarmupStableDecayConfig):
+    """sqrt(timescale / (timescale + t)) for t steps after the warm-up, times a final line (Zhai et al. 2022)."""
+
+    timescale: float = between(10_000.0, 1.0)  # in steps
+
+    def shape(self, at: Moment) -> jax.Array:
+        return jnp.sqrt(self.timescale / (self.timescale + at.after)) * super().shape(at)
 
 
 def total_steps(config: "Experiment", examples_per_epoch: int) -> int:
@@ -52,15 +149,6 @@ def total_steps(config: "Experiment", examples_per_epoch: int) -> int:
 def build_schedule(config: ScheduleConfig, rate: float, steps: int) -> optax.Schedule:
     """step -> learning rate; step counts completed updates, from 0.
 
-    All kinds start with a linear warm-up from 0. Then:
-      cosine, linear: fall to `final` at the last step.
-      constant: stays.
-      rsqrt: sqrt(timescale / (timescale + t)) for t steps after the warm-up (Zhai et al. 2022),
-        with a linear cooldown to `final`.
-      warmup_stable_decay: stays, then falls linearly to `final` (Hu et al. 2024).
-      exponential: factor^n in the n-th `period` counted from the first step, or `final` where that
-        is more (BLIP's epochs).
-
     Args:
       config: the schedule section of the optimizer's config.
       rate: the peak learning rate.
@@ -68,27 +156,16 @@ def build_schedule(config: ScheduleConfig, rate: float, steps: int) -> optax.Sch
     Raises:
       ConfigError: warm-up and decay together are longer than the run.
     """
-    warmup = _length(config.warmup, steps)
-    decay = _length(config.decay, steps) if config.kind in ("rsqrt", "warmup_stable_decay") else 0
+    warmup, decay = _length(config.warmup, steps), config.decay_steps(steps)
     if warmup + decay > steps:
         raise ConfigError(f"optimizer.schedule: warmup ({warmup} steps) and decay ({decay}) are longer than the run ({steps})")
-    final, period = config.final, max(1, _length(config.period, steps))
 
     def schedule(step):
         step = jnp.asarray(step, jnp.float32)
         rising = jnp.minimum(step / warmup, 1.0) if warmup else 1.0
         after = jnp.maximum(step - warmup, 0.0)
         progress = jnp.clip(after / max(steps - warmup, 1), 0.0, 1.0)
-        cooling = jnp.clip((steps - step) / decay, 0.0, 1.0) if decay else 1.0
-        shape = {
-            "cosine": final + (1.0 - final) * 0.5 * (1.0 + jnp.cos(jnp.pi * progress)),
-            "linear": final + (1.0 - final) * (1.0 - progress),
-            "constant": 1.0,
-            "exponential": jnp.maximum(config.factor**jnp.floor(step / period), final),
-            "rsqrt": jnp.sqrt(config.timescale / (config.timescale + after)) * (final + (1.0 - final) * cooling),
-            "warmup_stable_decay": final + (1.0 - final) * cooling,
-        }[config.kind]
-        return rate * rising * shape
+        return rate * rising * config.shape(Moment(step, after, progress, steps))
 
     return schedule
 

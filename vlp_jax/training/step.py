@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import optax
 
-from vlp_jax.objectives.pretraining_module import PretrainingModule, build_objectives, constrain_parameters
+from vlp_jax.objectives.pretraining_module import PretrainingModule, constrain_parameters
 from vlp_jax.training.accumulation import Metrics, check_accumulation, loss_gradients
 from vlp_jax.training.freeze import statistics_kept, zero_frozen
 from vlp_jax.training.guard import guarded, skips_updates
@@ -30,7 +30,6 @@ def build_train_step(config: "Experiment", module: PretrainingModule, optimizer:
       ConfigError: accumulation is configured for objectives that cannot be split.
     """
     check_accumulation(config)
-    objectives = build_objectives(config.objectives)
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
@@ -39,7 +38,7 @@ def build_train_step(config: "Experiment", module: PretrainingModule, optimizer:
         gradients, metrics = with_penalties(config, state.params, gradients, metrics)
         gradients = zero_frozen(gradients, config.optimizer.frozen)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
-        params = constrain_parameters(objectives, optax.apply_updates(state.params, updates))
+        params = constrain_parameters(config.objectives, optax.apply_updates(state.params, updates))
         ema, statistics = state.ema, state.ema_statistics
         if ema is not None:
             ema, statistics = optax.incremental_update((params, running_statistics(collections)), (ema, statistics),

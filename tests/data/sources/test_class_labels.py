@@ -12,13 +12,12 @@ from pyarrow import parquet
 from vlp_jax.data.samples import Reason, SampleError
 from vlp_jax.data.sources.registry import open_source
 from vlp_jax.data.target_kinds import ClassTargetConfig
-from vlp_jax.data.targets import find_targets, named_classes
+from vlp_jax.data.targets import find_targets
 from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.errors import DataError
-from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.prompts import report_shared_names, zero_shot_classes
-from vlp_jax.evaluators.zero_shot import zero_shot
+from vlp_jax.evaluators.zero_shot import ZeroShotTaskConfig, zero_shot
 
 NAMES = ["tabby cat", "dog", "great white shark", "0"]
 
@@ -84,7 +83,7 @@ def test_metadata_of_a_schema_that_name_no_class_change_nothing(tmp_path, metada
 def test_zero_shot_asks_for_every_name_and_never_for_a_number(tmp_path):
     spec = write(tmp_path / "x.parquet", columns([2, 0, 1, 2]), {"label": label()})
     asked = []
-    classes = zero_shot_classes(EvaluationSet(open_source(spec)), EvaluatorConfig(class_field="label", templates=("a {}",)))
+    classes = zero_shot_classes(EvaluationSet(open_source(spec)), ZeroShotTaskConfig(class_field="label", templates=("a {}",)))
     found = zero_shot(np.eye(4)[[2, 0, 1, 2]], classes.truth, classes.names, lambda texts: asked.extend(texts) or np.eye(4),
                       classes.templates, classes.words, {})
     assert asked == [f"a {name}" for name in NAMES]
@@ -92,9 +91,9 @@ def test_zero_shot_asks_for_every_name_and_never_for_a_number(tmp_path):
     write(tmp_path / "x.parquet", columns([2, 0, 1, 2]))
     data = EvaluationSet(open_source(spec))
     with pytest.raises(DataError, match=r"zero-shot classes in the metadata field 'label' \(class_field\) are numbers, such as 0"):
-        zero_shot_classes(data, EvaluatorConfig(class_field="label"))
+        zero_shot_classes(data, ZeroShotTaskConfig(class_field="label"))
     words = {str(n): (name,) for n, name in enumerate("abc")}
-    named = zero_shot_classes(data, EvaluatorConfig(class_field="label", class_names=words))
+    named = zero_shot_classes(data, ZeroShotTaskConfig(class_field="label", class_names=words))
     assert named.words == {"0": ("a",), "1": ("b",), "2": ("c",)}
 
 
@@ -104,8 +103,8 @@ def test_a_table_of_numbers_is_no_set_of_classes_either(tmp_path):
     (tmp_path / "x.csv").write_text("image,caption,label,name\n0.png,a,0,cat\n1.png,b,1,dog\n")
     data = EvaluationSet(open_source(f"csv:{tmp_path}/x.csv"))
     with pytest.raises(DataError, match="are numbers, such as 0, and nothing names them: give class_names"):
-        zero_shot_classes(data, EvaluatorConfig(class_field="label"))
-    assert zero_shot_classes(data, EvaluatorConfig(class_field="name")).names == ["cat", "dog"]
+        zero_shot_classes(data, ZeroShotTaskConfig(class_field="label"))
+    assert zero_shot_classes(data, ZeroShotTaskConfig(class_field="name")).names == ["cat", "dog"]
 
 
 def test_targets_find_the_names_too(tmp_path):
@@ -170,7 +169,7 @@ def test_images_may_be_named_by_their_paths(tmp_path, case):
 def test_class_files_may_come_from_windows(tmp_path, content):
     (tmp_path / "classes.txt").write_bytes(content.encode())
     spec = ClassTargetConfig(field="label", classes=3, file=str(tmp_path / "classes.txt"))
-    assert named_classes("label", spec) == ("cat", "dog", "\u2028x y")
+    assert spec.named_classes("label") == ("cat", "dog", "\u2028x y")
 
 
 def test_vocabularies_may_come_from_windows(tmp_path):
@@ -206,8 +205,9 @@ def test_a_column_that_is_no_text_is_refused_and_a_dot_is_advised_where_it_helps
 def test_classes_that_share_a_name_are_reported(tmp_path, capsys):
     features = {"label": label(["crane", "dog", "crane"])}
     spec = write(tmp_path / "x.parquet", columns([0, 1, 2]), features)
-    report_shared_names("val", EvaluationSet(open_source(spec)), "label")
-    assert "its 3 classes have 2 names: those called 'crane' count as one (evaluators.val.class_field)" in capsys.readouterr().err
+    report_shared_names(EvaluationSet(open_source(spec)), "label", "evaluators.val.tasks.zero_shot.")
+    said = "its 3 classes have 2 names: those called 'crane' count as one (evaluators.val.tasks.zero_shot.class_field)"
+    assert said in capsys.readouterr().err
     spec = write(tmp_path / "y.parquet", columns([0, 1, 1]), {"label": label(["crane", "dog"])})
-    report_shared_names("val", EvaluationSet(open_source(spec)), "label")
+    report_shared_names(EvaluationSet(open_source(spec)), "label", "evaluators.val.tasks.zero_shot.")
     assert not capsys.readouterr().err

@@ -30,10 +30,9 @@ from vlp_jax.data.target_kinds import ClassTargetConfig
 from vlp_jax.data.targets import Targets
 from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.errors import DataError
-from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.prompts import zero_shot_classes
-from vlp_jax.evaluators.zero_shot import zero_shot
+from vlp_jax.evaluators.zero_shot import ZeroShotTaskConfig, zero_shot
 
 GNU_TAR = shutil.which("tar") and "GNU tar" in subprocess.run(["tar", "--version"], capture_output=True, text=True).stdout
 
@@ -396,8 +395,9 @@ def test_classes_without_names_need_no_caption_but_where_one_is_asked_for(tmp_pa
     with pytest.raises(DataError, match="s0: has a class and no caption, and retrieval needs a caption of every image"):
         data.require_captions("retrieval")
     with pytest.raises(DataError, match="are numbers, such as 0, and nothing names them: give class_names, or.*classnames.txt"):
-        zero_shot_classes(data, EvaluatorConfig(class_field="cls"))
-    named = zero_shot_classes(data, EvaluatorConfig(class_field="cls", class_names={"0": ("a",), "1": ("b", "bee"), "2": ("c",)}))
+        zero_shot_classes(data, ZeroShotTaskConfig(class_field="cls"))
+    words = {"0": ("a",), "1": ("b", "bee"), "2": ("c",)}
+    named = zero_shot_classes(data, ZeroShotTaskConfig(class_field="cls", class_names=words))
     assert (named.names, named.truth.tolist(), named.words["1"]) == (["0", "1", "2"], [0, 1, 2, 0, 1, 2], ("b", "bee"))
 
 
@@ -433,7 +433,7 @@ def test_a_negative_class_is_none(tmp_path, label, named):
 def test_zero_shot_asks_for_all_names_by_the_prompts_that_lie_with_the_tars(tmp_path, field, capsys):
     names = ["tench", "missile", "crane", "missile"] if field == "cls" else ["tench", "missile", "crane", "a {bird}"]
     data = EvaluationSet(open_source(write_classes(tmp_path, names, ["a photo of a {c}.", "{c} {x}"])))
-    classes = zero_shot_classes(data, EvaluatorConfig(class_field=field))
+    classes = zero_shot_classes(data, ZeroShotTaskConfig(class_field=field))
     asked = []
 
     def embed(texts):
@@ -446,7 +446,7 @@ def test_zero_shot_asks_for_all_names_by_the_prompts_that_lie_with_the_tars(tmp_
     assert found["classes"] == 4
     assert found["zero_shot_accuracy"] == (4 / 6 if field == "cls" else 1.0)  # of two classes of one name, none can be told
     assert "zero-shot prompts are its own 2, such as 'a photo of a {}.'" in capsys.readouterr().err
-    mine = zero_shot_classes(data, EvaluatorConfig(
+    mine = zero_shot_classes(data, ZeroShotTaskConfig(
         class_field=field, templates=("my {}",), class_names={"tench": ("fish", "tench")}))
     assert mine.templates == ("my {}",) and mine.words["0" if field == "cls" else "tench"] == ("fish", "tench")
 

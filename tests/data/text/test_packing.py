@@ -106,7 +106,8 @@ def test_what_reads_no_text_goes_with_packed_texts():
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    (dict(objectives=dict(words=dict(kind="captioning"), both=dict(kind="masked_joint"))), "objectives.both needs a row for"),
+    (dict(objectives=dict(words=dict(kind="captioning"), masked=dict(kind="masked_language", with_image=False))),
+     "objectives.masked needs a row for"),
     (dict(objectives=dict(words=dict(kind="captioning"), pairs=dict(kind="clip"))), "objectives.pairs needs a row for"),
     (dict(decoder=dict(image="prefix")), "model.decoder.image='prefix' needs a row for each text"),
     (dict(decoder=dict(kind="on_text_tower", tied=False)), "model.decoder.kind='on_text_tower' needs a row for each text"),

@@ -75,7 +75,7 @@ def test_punctuation_is_a_word_in_word_piece_and_part_of_one_where_blanks_are_ma
 
 def test_the_embedded_tokenizer_s_rows_say_where_words_begin_only_where_they_are_asked_for():
     config = base()
-    config.update(steps=1, objectives=dict(words=dict(kind="masked_language", mask_id=7, whole_words=True)))
+    config.update(steps=1, objectives=dict(words=dict(kind="masked_language", mask_id=7, whole_words=True, with_image=False)))
     config.data.train.source = "synthetic:64"
     config.model.image.image_size, config.model.text.vocab_size = 32, 4096
     config = to_config(config.to_dict())
@@ -91,7 +91,7 @@ def test_whole_words_of_a_vocabulary_that_marks_none_are_a_config_error(tmp_path
     words = {"<pad>": 0, "<start>": 1, "<end>": 2, "?": 3, "a": 4}
     (tmp_path / "tokenizer.json").write_text(tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="?")).to_str())
     config = base()
-    config.update(steps=1, objectives=dict(words=dict(kind="masked_language", mask_id=3, whole_words=True)))
+    config.update(steps=1, objectives=dict(words=dict(kind="masked_language", mask_id=3, whole_words=True, with_image=False)))
     config.data.text.tokenizer = str(tmp_path / "tokenizer.json")
     with pytest.raises(ConfigError, match="data.text.tokenizer: its vocabulary has no mark .* set whole_words=False"):
         Preprocessor.from_config(to_config(config.to_dict()))

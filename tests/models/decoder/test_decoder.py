@@ -33,9 +33,11 @@ WAYS = {"cross-attention": dict(image="cross_attention"), "prefix": dict(image="
 
 
 def model_of(compute=jnp.float32, pooling="cls_end", **changes):
-    inside = dict(causal=False, pooling="first") if changes.get("kind") == "in_text_tower" else dict(pooling=pooling)
-    text = TextTransformerConfig(**NARROW, vocab_size=20, length=6, scan=changes.get("scan", False), **inside)
-    return VisionLanguageModel(ModelConfig(text=text, decoder=DecoderConfig.of(**NARROW | changes)), Precision(compute))
+    inside, scan = changes.get("kind") == "in_text_tower", changes.get("scan", False)
+    text = TextTransformerConfig(**NARROW, vocab_size=20, length=6, scan=scan,
+                                 **dict(causal=False, pooling="first") if inside else dict(pooling=pooling))
+    decoder = {key: value for key, value in changes.items() if key != "scan"} if inside else NARROW | changes
+    return VisionLanguageModel(ModelConfig(text=text, decoder=DecoderConfig.of(**decoder)), Precision(compute))
 
 
 @functools.cache

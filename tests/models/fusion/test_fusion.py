@@ -11,8 +11,7 @@ from counted_flops import counted_flops
 
 from vlp_jax.config import base, to_config
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.fusion.attention import CrossAttention
-from vlp_jax.models.fusions import build_fusion
+from vlp_jax.models.fusion.attention import CrossAttention, CrossAttentionConfig
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.transformer import Encoding, LayerOptions, Precision, Transformer
 from vlp_jax.models.vision_language import VisionLanguageModel
@@ -27,10 +26,14 @@ KINDS = ["cross_attention", "merged", "co_attention", *POOLED]
 
 def fusion_of(kind, **changes):
     config = base()
-    config.update(steps=1, objectives=dict(matching=dict(kind="matching")))
+    config.update(steps=1, objectives=dict(matching=dict(kind="matching", negatives="uniform")))
     size = POOLED.get(kind, dict(mlp_dim=20, depth=2, heads=2, pooler=True))
     config.model.fusion = dict(kind=kind, width=WIDTH, **size, **changes)
-    return build_fusion(to_config(config.to_dict()).model, Precision())
+    return built(to_config(config.to_dict()).model)
+
+
+def built(model):
+    return model.fusion.build(model.shapes(), Precision())
 
 
 def encodings(image=IMAGE, text=TEXT, padding=0):
@@ -98,7 +101,7 @@ def test_a_layer_of_cross_attention_equals_float64_numpy():
     """x + self-attention(norm x), + cross-attention(norm x, image), + MLP(norm x), norm (Vaswani et al. 2017, figure 1, with
     the norms in front)."""
     width, heads = 8, 2
-    module = CrossAttention(LayerOptions(width, heads, 12, activation="gelu_tanh", depth=1))
+    module = CrossAttention(CrossAttentionConfig(width=width, heads=heads, mlp_dim=12, activation="gelu_tanh", depth=1))
     image, text = encodings()
     params = parameters(module, image, text)
     fused = module.apply({"params": params}, image, text)
@@ -143,10 +146,10 @@ def test_the_streams_of_co_attention_read_each_other_as_they_were_before_the_lay
 @pytest.mark.parametrize(("image", "class_token"), [(dict(pooling="cls"), True), (dict(pooling="mean"), False)])
 def test_co_attention_pools_the_image_s_class_token_or_where_there_is_none_the_mean(image, class_token):
     config = base()
-    config.update(steps=1, objectives=dict(matching=dict(kind="matching")))
+    config.update(steps=1, objectives=dict(matching=dict(kind="matching", negatives="uniform")))
     config.model.image.update(image)
     config.model.fusion = dict(kind="co_attention", width=WIDTH, mlp_dim=20, depth=2, heads=2)
-    module = build_fusion(to_config(config.to_dict()).model, Precision())
+    module = built(to_config(config.to_dict()).model)
     pair = encodings()
     fused = module.apply({"params": parameters(module, *pair)}, *pair)
     whole = fused.image_tokens[:, 0] if class_token else fused.image_tokens.mean(1)
@@ -208,7 +211,7 @@ def test_a_stack_without_layers_gives_its_input_scanned_or_not():
 
 def model_config(**fusion):
     config = base()
-    config.update(steps=1, objectives=dict(matching=dict(kind="matching")))
+    config.update(steps=1, objectives=dict(matching=dict(kind="matching", negatives="uniform")))
     tower = dict(preset="Ti", width=8, depth=0, heads=2, mlp_dim=8)
     config.model.image.update(tower, patch_size=4, image_size=8)
     config.model.text.update(tower, vocab_size=20, length=5, causal=False, pooling="cls")

@@ -9,7 +9,6 @@ from parity import relative_error
 
 from vlp_jax.models.fusion.graph import (
     GRAPH_LAYERS,
-    Grid,
     box_neighbours,
     edges_of,
     normalised_adjacency,
@@ -17,6 +16,7 @@ from vlp_jax.models.fusion.graph import (
     word_neighbours,
 )
 from vlp_jax.models.layers.transformer import LayerOptions
+from vlp_jax.models.shapes import Grid
 
 WIDTH, HEADS, NODES = 6, 2, 7
 OPTIONS = LayerOptions(WIDTH, HEADS, 10, activation="relu")

@@ -1,6 +1,5 @@
 """The interactive network: its rounds against float64 NumPy, hidden nodes, and what it is built from and trained by."""
 
-import dataclasses
 
 import flax.linen as nn
 import jax
@@ -12,17 +11,17 @@ from parity import relative_error
 from tiny_experiment import batch_of, experiment
 
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.fusion.graph import GRAPH_LAYERS, Grid, word_neighbours
-from vlp_jax.models.fusion.graph_fusion import GraphFusion
-from vlp_jax.models.fusions import build_fusion, image_grid
-from vlp_jax.models.layers.transformer import Encoding, LayerOptions, Precision
+from vlp_jax.models.fusion.graph import GRAPH_LAYERS, word_neighbours
+from vlp_jax.models.fusion.graph_fusion import GraphFusion, GraphFusionConfig
+from vlp_jax.models.layers.transformer import Encoding, Precision
+from vlp_jax.models.shapes import Grid
 from vlp_jax.sharding.layout import Layout, layout_in_use
 from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh
 from vlp_jax.sharding.rules import PRESETS
 from vlp_jax.training.build import build_module
 
 WIDTH, HEADS, NODES = 6, 2, 7
-OPTIONS = LayerOptions(WIDTH, HEADS, 10, activation="relu")
+SIZE = dict(width=WIDTH, heads=HEADS, mlp_dim=10, activation="relu", image_neighbours=4)
 MASK = np.arange(NODES) < np.array([[7], [4], [1]])
 RNG = np.random.default_rng(0)
 LAYERS = sorted(GRAPH_LAYERS)
@@ -38,7 +37,7 @@ def encodings(text=TEXT, mask=MASK):
 
 
 def network(layer, rounds=1):
-    return GraphFusion(OPTIONS, layer, rounds, GRID, image_neighbours=4, word_window=2, words_before=1)
+    return GraphFusion(GraphFusionConfig(**SIZE, layer=layer, rounds=rounds), GRID, words_before=1)
 
 
 def norm(p, x):
@@ -101,8 +100,8 @@ EDGES |= EDGES.swapaxes(1, 2)
 def given(which="overlap"):
     """A network of boxes and parses, and the encodings that have them."""
     image, text = encodings()
-    module = GraphFusion(OPTIONS, "attention", 2, GRID, 4, 2, words_before=1, regions="boxes", box_neighbours=which,
-                         words="dependencies")
+    config = GraphFusionConfig(**SIZE, regions="boxes", box_neighbours=which, words="dependencies")
+    module = GraphFusion(config, GRID, words_before=1)
     return module, image.replace(boxes=jnp.asarray(BOXES)), text.replace(edges=jnp.asarray(EDGES))
 
 
@@ -143,7 +142,7 @@ def test_in_bfloat16_boxes_and_parses_give_about_what_float32_gives():
     module, image, text = given()
     params = parameters(module, image, text)
     exactly = module.apply({"params": params}, image, text)
-    half = module.clone(options=dataclasses.replace(OPTIONS, precision=Precision(jnp.bfloat16)))
+    half = module.clone(precision=Precision(jnp.bfloat16))
     image, text = (side.replace(tokens=side.tokens.astype(jnp.bfloat16)) for side in (image, text))
     fused = half.apply({"params": params}, image, text)
     for name in ("tokens", "image_tokens", "pooled"):
@@ -236,12 +235,16 @@ def towers(**changes):
     return experiment(**dict(model__image__image_size=12, model__fusion=GRAPH, objectives=FUSING) | changes).model
 
 
+def built(model):
+    return model.fusion.build(model.shapes(), Precision())
+
+
 def test_the_graphs_know_the_towers_grids_and_class_tokens():
-    module = build_fusion(towers(model__image__registers=2, model__text__pooling="cls", model__text__causal=False), Precision())
+    module = built(towers(model__image__registers=2, model__text__pooling="cls", model__text__causal=False))
     assert (module.grid, module.words_before) == (Grid(3, 1, 2), 1)
-    module = build_fusion(towers(model__image__pooling="mean", model__text__pooling="mean"), Precision())
+    module = built(towers(model__image__pooling="mean", model__text__pooling="mean"))
     assert (module.grid, module.words_before) == (Grid(3), 0)
-    assert image_grid(experiment(model__image=dict(kind="resnet", depth=18, image_size=64)).model.image) == Grid(2)
+    assert experiment(model__image=dict(kind="resnet", depth=18, image_size=64)).model.image.grid == Grid(2)
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -250,13 +253,13 @@ def test_the_graphs_know_the_towers_grids_and_class_tokens():
     (dict(model__fusion=dict(GRAPH, image_neighbours=6)), "model.fusion.image_neighbours: must be one of 4, 8")])
 def test_what_cannot_be_a_graph_is_a_config_error(changes, message):
     with pytest.raises(ConfigError, match=message):
-        build_fusion(towers(**changes), Precision())
+        built(towers(**changes))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", LAYERS)
 def test_pairs_words_and_patches_are_told_from_graphs(layer):
-    objectives = dict(pair=dict(kind="matching"), words=dict(kind="masked_language"),
+    objectives = dict(pair=dict(kind="matching", negatives="uniform"), words=dict(kind="masked_language"),
                       both=dict(kind="masked_joint", codes=8, code_width=4, smallest_block=1))
     module = build_module(experiment(objectives=objectives, model__fusion=dict(GRAPH, layer=layer)))
     batch = jax.tree.map(jnp.asarray, batch_of()) | {"image": jnp.asarray(RNG.normal(size=(8, 8, 8, 3)), jnp.float32)}
@@ -265,7 +268,7 @@ def test_pairs_words_and_patches_are_told_from_graphs(layer):
 
 @pytest.mark.slow
 def test_pairs_and_words_are_told_from_graphs_of_boxes_and_parses():
-    objectives = dict(pair=dict(kind="matching"), words=dict(kind="masked_language"))
+    objectives = dict(pair=dict(kind="matching", negatives="uniform"), words=dict(kind="masked_language"))
     module = build_module(experiment(
         objectives=objectives, model__fusion=dict(GRAPH, regions="boxes", words="dependencies"),
         data__boxes=dict(field="b", count=3), data__dependencies=dict(field="d")))

@@ -9,7 +9,14 @@ from parity import relative_error
 from tiny_experiment import batch_of, experiment
 
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.fusion.pooled import GatedSum, LowRankBilinear, VisualAttention
+from vlp_jax.models.fusion.pooled import (
+    GatedSum,
+    GatedSumConfig,
+    LowRankBilinear,
+    LowRankBilinearConfig,
+    VisualAttention,
+    VisualAttentionConfig,
+)
 from vlp_jax.models.layers.transformer import Encoding, Precision
 from vlp_jax.training.build import build_module
 
@@ -17,8 +24,9 @@ WIDTH, RANK = 6, 5
 RNG = np.random.default_rng(0)
 IMAGE, TEXT = RNG.normal(size=(4, 7)).astype(np.float32), RNG.normal(size=(4, 3)).astype(np.float32)
 REGIONS = RNG.normal(size=(4, 5, 7)).astype(np.float32)
-MODULES = {"gated": GatedSum(WIDTH, Precision()), "bilinear": LowRankBilinear(WIDTH, Precision(), RANK),
-           "visual_attention": VisualAttention(WIDTH, Precision(), hops=2)}
+MODULES = {"gated": GatedSum(GatedSumConfig(width=WIDTH)),
+           "bilinear": LowRankBilinear(LowRankBilinearConfig(width=WIDTH, rank=RANK)),
+           "visual_attention": VisualAttention(VisualAttentionConfig(width=WIDTH, hops=2))}
 
 
 def gated(p, image, text):
@@ -114,7 +122,7 @@ def test_matching_learns_by_them_and_masked_words_have_no_tokens_to_be_told_from
     towers = dict(model__text__causal=False, model__text__pooling="first", model__fusion=fusion)
     batch = jax.tree.map(jnp.asarray, batch_of()) | {"image": jnp.ones((8, 8, 8, 3))}
     keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-    module = build_module(experiment(objectives=dict(pair=dict(kind="matching")), **towers))
+    module = build_module(experiment(objectives=dict(pair=dict(kind="matching", negatives="uniform")), **towers))
     variables = module.init(keys, batch)
     gradients = jax.grad(lambda params: module.apply({"params": params}, batch, True, rngs=keys).value)(variables["params"])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))

@@ -15,7 +15,6 @@ from vlp_jax.models.layers.attention import Cache, MultiHeadAttention
 from vlp_jax.models.layers.positions import BUCKETS, FARTHEST, buckets, relative_bias, sinusoidal
 from vlp_jax.models.layers.transformer import LayerOptions, Precision
 from vlp_jax.models.text.transformer import TextTransformerConfig
-from vlp_jax.models.towers import build_text_tower
 
 LENGTHS = np.array([6, 4, 2])
 TEXT = np.random.default_rng(1).integers(0, 20, (3, 6)).astype(np.int32)
@@ -24,7 +23,7 @@ SIZE = dict(preset="Ti", width=16, depth=2, heads=2, mlp_dim=24, vocab_size=20, 
 
 
 def tower(position, **changes):
-    return build_text_tower(TextTransformerConfig(**SIZE | dict(position=position, causal=False) | changes), Precision())
+    return TextTransformerConfig(**SIZE | dict(position=position, causal=False) | changes).build(Precision())
 
 
 @functools.cache

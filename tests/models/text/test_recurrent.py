@@ -15,7 +15,6 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.hardware.collective_counts import collective_counts
 from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.text.recurrent import BagOfWordsConfig, BidirectionalLstmConfig, GruConfig, LstmConfig
-from vlp_jax.models.towers import build_text_tower
 from vlp_jax.sharding.layout import layout_in_use
 from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh, replicated
 from vlp_jax.sharding.rules import build_layout
@@ -33,8 +32,8 @@ ALL = [*WAYS, ("bag", None, None)]
 
 def tower(kind, pooling="end", depth=2, **changes):
     if kind == "bag":
-        return build_text_tower(BagOfWordsConfig(**SIZE | changes), Precision())
-    return build_text_tower(RECURRENT[kind](**SIZE | dict(pooling=pooling, depth=depth, embedding_width=7) | changes), Precision())
+        return BagOfWordsConfig(**SIZE | changes).build(Precision())
+    return RECURRENT[kind](**SIZE | dict(pooling=pooling, depth=depth, embedding_width=7) | changes).build(Precision())
 
 
 def parameters(module):
@@ -189,7 +188,7 @@ def test_devices_meet_no_more_often_for_longer_texts(kind):
     assert collectives(3) == collectives(9) != {}
 
 
-WRITES, MATCHES = dict(writing=dict(kind="captioning")), dict(pairs=dict(kind="matching"))
+WRITES, MATCHES = dict(writing=dict(kind="captioning")), dict(pairs=dict(kind="matching", negatives="uniform"))
 
 
 @pytest.mark.parametrize(("changes", "message"), [

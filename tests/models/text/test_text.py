@@ -11,9 +11,8 @@ import pytest
 
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.layers.transformer import LayerOptions, Precision
+from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.text.transformer import TextTransformer, TextTransformerConfig
-from vlp_jax.models.towers import build_text_tower
 from vlp_jax.models.vision.vit import ViTConfig
 from vlp_jax.models.vision_language import VisionLanguageModel, unit
 
@@ -26,8 +25,8 @@ WAYS = [(causal, pooling) for causal, pooling in itertools.product((True, False)
 
 
 def tower(causal=False, pooling="end", scan=True, **fields):
-    options = LayerOptions(width=16, heads=2, mlp_dim=24, depth=2, causal=causal)
-    return TextTransformer(options, vocab_size=20, length=9, pooling=pooling, scan=scan, **fields)
+    size = dict(width=16, heads=2, mlp_dim=24, depth=2, vocab_size=20, length=9)
+    return TextTransformer(TextTransformerConfig(**size, causal=causal, pooling=pooling, scan=scan, **fields))
 
 
 def parameters(module):
@@ -148,7 +147,7 @@ def test_a_missing_mask_means_that_all_is_real():
 
 def test_a_class_token_in_front_of_causal_text_is_a_config_error():
     with pytest.raises(ConfigError, match="model.text.pooling: 'cls'"):
-        build_text_tower(TextTransformerConfig(causal=True, pooling="cls"), Precision())
+        TextTransformerConfig(causal=True, pooling="cls").build(Precision())
 
 
 @pytest.mark.full

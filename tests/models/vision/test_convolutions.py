@@ -13,9 +13,7 @@ from tiny_experiment import experiment
 
 from vlp_jax.config import base, to_config, to_tree, variant_of
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.flops import image_tokens
 from vlp_jax.models.layers.transformer import Precision
-from vlp_jax.models.towers import build_image_tower, image_token_width, image_width
 from vlp_jax.models.vision.inception import InceptionConfig
 from vlp_jax.models.vision.vgg import VggConfig
 from vlp_jax.sharding.mesh import build_mesh
@@ -78,7 +76,7 @@ def drawn(kind, path, shape):
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "inception")) for kind in TOWERS])
 def test_outputs_are_those_of_torchvision(kind):
     golden, pictures = np.load(GOLDEN / "convolutions.npz"), TORCH["pictures"](kind)
-    module = build_image_tower(dataclasses.replace(TOWERS[kind], image_size=TORCH["SIDES"][kind]), Precision())
+    module = dataclasses.replace(TOWERS[kind], image_size=TORCH["SIDES"][kind]).build(Precision())
     shapes = nn.meta.unbox(jax.eval_shape(lambda: module.init(jax.random.key(0), pictures)))
     variables = jax.tree_util.tree_map_with_path(
         lambda path, leaf: jnp.asarray(drawn(kind, jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape)), shapes)
@@ -102,13 +100,13 @@ PUBLISHED = [*((VggConfig(depth=depth, norm=norm, pooling="hidden"), count) for 
 @pytest.mark.variants
 @pytest.mark.parametrize(("tower", "published"), PUBLISHED, ids=lambda value: getattr(value, "kind", None))
 def test_parameters_are_as_many_as_torchvision_publishes_without_the_classifier_of_1000(tower, published):
-    module, side = build_image_tower(tower, Precision()), tower.image_size
+    module, side = tower.build(Precision()), tower.image_size
     pictures = jax.ShapeDtypeStruct((2, side, side, 3), np.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), pictures)
-    assert count_of(shapes["params"]) == published - CLASSES * (image_width(tower) + 1)
+    assert count_of(shapes["params"]) == published - CLASSES * (tower.pooled_width + 1)
     out = jax.eval_shape(module.apply, shapes, pictures)
-    assert out.tokens.shape == (2, image_tokens(tower), image_token_width(tower)) and out.pooled.shape == (2, image_width(tower))
-    assert image_tokens(tower) == (49 if tower.kind == "vgg" else 64)
+    assert out.tokens.shape == (2, tower.tokens, tower.token_width) and out.pooled.shape == (2, tower.pooled_width)
+    assert tower.tokens == (49 if tower.kind == "vgg" else 64)
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
 
 
@@ -122,11 +120,11 @@ SMALL = {"vgg": VggConfig(depth=11, width=4, image_size=40, norm="batch"),
 def test_rematerialisation_changes_no_number_and_gradients_are_finite_and_tokens_may_be_left_out(name):
     tower = SMALL[name]
     x = np.random.default_rng(0).normal(size=(4, tower.image_size, tower.image_size, 3)).astype(np.float32)
-    module = build_image_tower(tower, Precision())
+    module = tower.build(Precision())
     variables = nn.meta.unbox(jax.jit(module.init)(jax.random.key(0), x))
 
     def gradients(policy):
-        module = build_image_tower(dataclasses.replace(tower, rematerialisation=policy), Precision())
+        module = dataclasses.replace(tower, rematerialisation=policy).build(Precision())
 
         def loss(params):
             out, after = module.apply({**variables, "params": params}, x, True, mutable=["batch_stats"],
@@ -139,7 +137,7 @@ def test_rematerialisation_changes_no_number_and_gradients_are_finite_and_tokens
         assert np.isfinite(none).all()
         np.testing.assert_allclose(full, none, rtol=1e-3, atol=1e-4 * max(1.0, np.abs(none).max()))
     with_tokens, without = (module.apply(variables, x, tokens=wanted) for wanted in (True, False))
-    assert without.tokens is None and with_tokens.tokens.shape == (4, image_tokens(tower), image_token_width(tower))
+    assert without.tokens is None and with_tokens.tokens.shape == (4, tower.tokens, tower.token_width)
     np.testing.assert_array_equal(with_tokens.pooled, without.pooled)
     if name != "vgg with layers":
         np.testing.assert_allclose(with_tokens.pooled, with_tokens.tokens.mean(axis=1), rtol=1e-4, atol=1e-5)
@@ -148,7 +146,7 @@ def test_rematerialisation_changes_no_number_and_gradients_are_finite_and_tokens
 @pytest.mark.parametrize("name", ["vgg", pytest.param("inception", marks=pytest.mark.slow)])
 def test_group_norm_keeps_no_statistics_and_no_example_knows_of_another(name):
     tower = dataclasses.replace(SMALL[name], norm="group", groups=2)
-    module, side = build_image_tower(tower, Precision()), tower.image_size
+    module, side = tower.build(Precision()), tower.image_size
     x = np.random.default_rng(0).normal(size=(3, side, side, 3)).astype(np.float32)
     variables = jax.jit(module.init)(jax.random.key(0), x)
     assert set(variables) == {"params"}
@@ -159,7 +157,7 @@ def test_group_norm_keeps_no_statistics_and_no_example_knows_of_another(name):
 
 @pytest.mark.full
 def test_dropout_of_the_fully_connected_layers_acts_in_training_alone():
-    module, x = build_image_tower(SMALL["vgg with layers"], Precision()), jnp.ones((2, 40, 40, 3))
+    module, x = SMALL["vgg with layers"].build(Precision()), jnp.ones((2, 40, 40, 3))
     variables = module.init(jax.random.key(0), x)
     one, two = (module.apply(variables, x, True, rngs={"dropout": jax.random.key(seed)}).pooled for seed in (1, 2))
     assert not np.array_equal(one, two)
@@ -186,7 +184,7 @@ def test_statistics_of_the_batch_refuse_microbatches(tower):
     (dict(kind="inception_v3", groups=8), "groups: has no effect with norm='batch'")])
 def test_what_cannot_be_is_refused_by_name(changes, message):
     with pytest.raises(ConfigError, match=f"model.image.{message}"):
-        build_image_tower(experiment(model__image=changes).model.image, Precision())
+        experiment(model__image=changes).model.image.build(Precision())
 
 
 @pytest.mark.parametrize("tower", [VggConfig(norm="batch"), VggConfig(pooling="hidden"), InceptionConfig()])
@@ -195,7 +193,7 @@ def test_a_smoke_variant_is_narrow_and_still_fits(tower):
     config.update(steps=1, objectives=dict(contrastive=dict(kind="clip")))
     config.model.image = to_tree(tower)
     small = to_config(variant_of(config, "smoke").to_dict()).model.image
-    module, pictures = build_image_tower(small, Precision()), jnp.zeros((1, small.image_size, small.image_size, 3))
+    module, pictures = small.build(Precision()), jnp.zeros((1, small.image_size, small.image_size, 3))
     assert count_of(jax.eval_shape(module.init, jax.random.key(0), pictures)["params"]) < 400_000
     assert dataclasses.replace(small, width=tower.width, image_size=tower.image_size, **{
         name: getattr(tower, name) for name in ("depth", "hidden_dim") if tower.kind == "vgg"}) == tower

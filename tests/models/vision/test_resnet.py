@@ -14,8 +14,7 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.text.transformer import TextTransformerConfig
-from vlp_jax.models.towers import build_image_tower, image_token_width, image_width
-from vlp_jax.models.vision.resnet import ClipResNet, Convolutions, ResNet, ResNetConfig
+from vlp_jax.models.vision.resnet import ClipResNet, ResNet, ResNetConfig
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.sharding.layout import layout_in_use
 from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh
@@ -23,8 +22,8 @@ from vlp_jax.sharding.rules import build_layout
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
 TORCH = runpy.run_path(str(GOLDEN / "make_resnet.py"))
-MODELS = {"basic": ResNet((2, 1, 1, 1), False, Convolutions()), "bottleneck": ResNet((1, 2, 1, 1), True, Convolutions()),
-          "clip": ClipResNet((2, 1, 1, 1), Convolutions(), image_size=TORCH["SIZE"], **TORCH["CLIP_SHAPE"])}
+MODELS = {"basic": ResNet(ResNetConfig(depth=18, blocks=(2, 1, 1, 1))), "bottleneck": ResNet(ResNetConfig(blocks=(1, 2, 1, 1))),
+          "clip": ClipResNet(ResNetConfig(clip=True, blocks=(2, 1, 1, 1), image_size=TORCH["SIZE"], **TORCH["CLIP_SHAPE"]))}
 SAMPLES = {"bn1": 32**2, "layer1.0.bn2": 16**2, "layer4.0.downsample.1": 2**2}  # places of a picture of 64 x 64
 PARTS = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var", "kernel": "weight"}
 OURS = {"bn1": ("norm_stem", "norm_stem_0"), "layer1.0.bn2": ("stage_0_block_0", "norm_1"),
@@ -107,11 +106,11 @@ def count_of(tree):
                                                   (152, 60_192_808)])
 def test_parameters_are_as_many_as_published_without_the_classifier(depth, published):
     tower = ResNetConfig(depth=depth)
-    module = build_image_tower(tower, Precision())
+    module = tower.build(Precision())
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3))))
-    assert count_of(shapes["params"]) == published - 1000 * (image_width(tower) + 1)
+    assert count_of(shapes["params"]) == published - 1000 * (tower.pooled_width + 1)
     out = jax.eval_shape(lambda v: module.apply(v, jnp.zeros((2, 224, 224, 3))), shapes)
-    assert out.tokens.shape == (2, 49, image_token_width(tower)) and out.pooled.shape == (2, image_width(tower))
+    assert out.tokens.shape == (2, 49, tower.token_width) and out.pooled.shape == (2, tower.pooled_width)
 
 
 def test_clip_rn50_has_the_parameters_of_the_published_model():
@@ -127,7 +126,7 @@ SMALL = dict(width=4, blocks=(1, 1), image_size=16, heads=2, output_dim=6)
 
 
 def small(**changes):
-    return build_image_tower(ResNetConfig(**SMALL | changes), Precision())
+    return ResNetConfig(**SMALL | changes).build(Precision())
 
 
 @pytest.mark.full

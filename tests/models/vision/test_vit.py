@@ -1,6 +1,5 @@
 """The image tower: stems, positions, pooling, registers, token dropping, and sizes that others published."""
 
-import dataclasses
 import math
 
 import flax.linen as nn
@@ -13,19 +12,18 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.layers.attention import rotate
 from vlp_jax.models.layers.positions import rotary2d, sincos2d
-from vlp_jax.models.layers.transformer import LayerOptions, Precision
+from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.text.transformer import TextTransformerConfig
-from vlp_jax.models.towers import build_image_tower
 from vlp_jax.models.vision.vit import ViT, ViTConfig, kept_tokens
 from vlp_jax.models.vision_language import VisionLanguageModel
 
-OPTIONS = LayerOptions(width=16, heads=2, mlp_dim=24, depth=2)
+SIZE = dict(width=16, heads=2, mlp_dim=24, depth=2, image_size=16, patch_size=4)
 KEY = jax.random.key(0)
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16, 16, 3)), jnp.float32)
 
 
-def vit(width=16, **fields):
-    return ViT(dataclasses.replace(OPTIONS, width=width), image_size=16, patch_size=4, **fields)
+def vit(**fields):
+    return ViT(ViTConfig(**SIZE | fields))
 
 
 def parameters(module):
@@ -49,12 +47,12 @@ def parameters(module):
     (dict(pooling="mean", position="sincos2d"), 16),
     (dict(pooling="cls", position="factorised"), 17),
     (dict(pooling="cls", position="rotary2d", registers=2, token_drop=0.5), 19),
-    (dict(pooling="map", options=dataclasses.replace(OPTIONS, norm_kind="rms", activation="swiglu")), 16),
+    (dict(pooling="map", norm_kind="rms", activation="swiglu"), 16),
     (dict(pooling="mean", stem="convolution", stem_channels=(8, 12), stem_strides=(2, 2)), 16),
-    (dict(pooling="map", options=dataclasses.replace(OPTIONS, norm="post", qk_norm=True, layer_scale=0.1)), 16),
+    (dict(pooling="map", norm="post", qk_norm=True, layer_scale=0.1), 16),
 ])
 def test_every_option_runs_and_reaches_every_parameter(fields, tokens):
-    module = dataclasses.replace(vit(), **fields)
+    module = vit(**fields)
     params = parameters(module)
 
     def loss(params):
@@ -185,7 +183,7 @@ def test_an_image_of_another_size_is_refused():
 def test_sizes_that_do_not_fit_are_config_errors(change, message):
     tower = ViTConfig(**{**dict(preset="Ti", width=16, heads=2, image_size=16, patch_size=4), **change})
     with pytest.raises(ConfigError, match=message):
-        build_image_tower(tower, Precision())
+        tower.build(Precision())
 
 
 def count(tree):
@@ -197,7 +195,7 @@ def count(tree):
     ("Ti/16", 5_524_416), ("S/16", 21_665_664), ("B/16", 85_798_656), ("B/32", 87_455_232), ("L/16", 303_301_632),
     ("H/14", 630_764_800)])
 def test_presets_have_the_published_number_of_parameters(preset, published):
-    module = build_image_tower(ViTConfig(preset=preset, scan=True), Precision())
+    module = ViTConfig(preset=preset, scan=True).build(Precision())
     shapes = jax.eval_shape(module.init, KEY, jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32))
     assert count(shapes) == published
 

@@ -8,10 +8,7 @@ import pytest
 from counted_flops import counted_flops
 
 from vlp_jax.config import base, clip, to_config
-from vlp_jax.models.flops import image_flops, text_flops
 from vlp_jax.models.fusion.pooled import ConcatenationConfig
-from vlp_jax.models.fusion_flops import fusion_flops
-from vlp_jax.models.fusions import build_fusion
 from vlp_jax.models.layers.transformer import Encoding, Precision
 from vlp_jax.models.vision.inception import InceptionConfig
 from vlp_jax.models.vision.vgg import VggConfig
@@ -66,7 +63,7 @@ def test_the_forward_pass_has_the_products_that_its_traced_program_has(changes):
     variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
     program = jax.make_jaxpr(lambda variables: module.apply(variables, batch["image"], batch["text"], batch["text_mask"],
                                                             method="embed"))(variables)
-    expected = image_flops(config.model.image, 64, tokens=False) + text_flops(config.model.text, 64, tokens=False)
+    expected = config.model.image.flops(64, tokens=False) + config.model.text.flops(64, tokens=False)
     assert counted_flops(program.jaxpr) == 4 * expected
 
 
@@ -85,18 +82,18 @@ def test_a_fusion_has_the_products_that_its_traced_program_has(kind, changes, wi
     model = config_of(text={"causal": False, "pooling": "first"}).model
     layers = dict(preset="Ti", depth=2, heads=2, mlp_dim=320, pooler=True) if kind in STACKS else {}
     config = base()
-    config.update(steps=1, objectives=dict(matching=dict(kind="matching")))
+    config.update(steps=1, objectives=dict(matching=dict(kind="matching", negatives="uniform")))
     config.model.fusion = dict(kind=kind, width=width, **layers, **changes)
     if "regions" in changes:
         config.data.update(boxes=dict(field="b", count=7), dependencies=dict(field="d"))
     model = dataclasses.replace(model, fusion=to_config(config.to_dict()).model.fusion)
     image, text = (Encoding(jnp.zeros((4, count, 128)), None, jnp.zeros((4, 128))) for count in (17, 24))
     image, text = image.replace(boxes=jnp.zeros((4, 7, 4))), text.replace(edges=jnp.ones((4, 24, 24), bool))
-    module = build_fusion(model, Precision())
+    module = model.fusion.build(model.shapes(), Precision())
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), image, text))
     program = jax.make_jaxpr(lambda variables: module.apply(variables, image, text))(variables)
     mean = 4 * 2 * 7 * width if "regions" in changes else 0  # of the regions that are there; so little that it is left out
-    assert counted_flops(program.jaxpr) - mean == 4 * fusion_flops(model)
+    assert counted_flops(program.jaxpr) - mean == 4 * model.fusion.flops(model.shapes())
 
 
 def test_an_update_is_three_forward_passes_and_the_pairs():
@@ -193,7 +190,7 @@ def test_an_answer_has_the_products_that_its_traced_program_has(decoder):
     (VggConfig(depth=16, pooling="hidden"), 15.470e9), (VggConfig(depth=19, pooling="hidden"), 19.632e9),
     (InceptionConfig(), 5.713e9)])
 def test_convolutional_networks_have_the_multiplications_that_torchvision_publishes_with_a_classifier_of_1000(tower, published):
-    assert image_flops(tower, 1000) / 2 == pytest.approx(published, rel=3e-4)
+    assert tower.flops(1000) / 2 == pytest.approx(published, rel=3e-4)
 
 
 def test_clip_b16_is_what_is_published():
@@ -201,5 +198,5 @@ def test_clip_b16_is_what_is_published():
     config = clip()
     config.model.image.preset = "B/16"
     model = to_config(config.to_dict()).model
-    total = image_flops(model.image, 512) + text_flops(model.text, 512)
+    total = model.image.flops(512) + model.text.flops(512)
     assert total == pytest.approx(41.09e9, rel=0.03)

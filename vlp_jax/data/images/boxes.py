@@ -1,7 +1,7 @@
 """The regions of an image: from boxes in a sample's metadata to positions in the square of the model's input."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,17 @@ class BoxesConfig(Section):
     field: str = ""  # of the metadata, with dots as in `Target`: a list of boxes. Required
     count: int = between(36, 1)  # largest number per image; the first ones are used
     unit: Literal["pixels", "fraction"] = "pixels"  # of the image in its file, upright; or fractions of its width and height
+
+    def validate(self, where: str, experiment: Any) -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if not getattr(experiment.model.fusion, "reads_boxes", False):
+            yield f"{where}: has no effect without model.fusion.kind='graph' with regions='boxes'"
+        if not self.field:
+            yield f"{where}.field: is missing; name the field of the metadata that holds them"
+        augmentation = experiment.data.augmentation
+        for key, used in (("rotation", augmentation.rotation), ("randaugment.operations", augmentation.randaugment.operations)):
+            if used:
+                yield f"data.augmentation.{key}: is {used}, and {where} are not moved along; set it to 0"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,41 @@ class DependenciesConfig(Section):
     """
 
     field: str = ""  # of the metadata, with dots as in `Target`: a list of pairs for each caption, in order. Required
+
+    def validate(self, where: str, experiment: Any) -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if not getattr(experiment.model.fusion, "reads_dependencies", False):
+            yield f"{where}: has no effect without model.fusion.kind='graph' with words='dependencies'"
+        if not self.field:
+            yield f"{where}.field: is missing; name the field of the metadata that holds them"
+        yield from problems_of_texts(where, experiment.data)
+
+
+def problems_of_texts(where: str, data: Any) -> Iterator[str]:
+    """Texts other than a single caption, whose words the dependencies index.
+
+    Args:
+      where: the key of the dependencies.
+      data: the section `data`.
+    Yields: messages that begin with a key.
+    """
+    why = f"and {where} count the words of captions alone; set"
+    if data.text.truncation_side != "right":
+        yield f"data.text.truncation_side: is 'left', {why} 'right'"
+    if "stop_words" in data.text.canonicalize:
+        yield f"data.text.canonicalize: has 'stop_words', and {where} count all words of a caption; leave it out"
+    if data.text.packing is not None:
+        yield f"data.text.packing: is {data.text.packing}, {why} None"
+    parts = {f"data.train.mixture.{name}": part for name, part in data.train.mixture.items()}
+    for path, texts in {"data.train": data.train, **parts}.items():
+        for key in ("caption_and_keywords", "keywords"):
+            if getattr(texts, key):
+                yield f"{path}.{key}: is {getattr(texts, key)}, {why} 0"
+        if texts.prompts not in (None, ("{}",)):
+            yield f"{path}.prompts: are {texts.prompts}, {why} ('{{}}',)"
+        if SOURCE_PROMPT.search(texts.source or ""):
+            yield f"{path}.source: has the option prompt=, {why} none"
+
 
 
 def parses_in(key: str, metadata: Mapping[str, Any], captions: Sequence[str], spec: DependenciesConfig) -> dict[str, np.ndarray]:

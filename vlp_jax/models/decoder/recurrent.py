@@ -5,27 +5,40 @@ The image is an initial input, or is attended to before each token.
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
+from vlp_jax.config.section import Sizes
 from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.layers.attention import visible_softmax
-from vlp_jax.models.layers.transformer import Encoding, Precision, masked_mean
+from vlp_jax.models.layers.flops import cell_flops
+from vlp_jax.models.layers.transformer import Encoding, masked_mean
+from vlp_jax.models.options import Precision
+from vlp_jax.models.shapes import ModelShapes
 from vlp_jax.models.text.recurrent import along, build_cell, on_own_examples
 from vlp_jax.models.text.transformer import embedded_words
 from vlp_jax.sharding.layout import constrain
+
+if TYPE_CHECKING:
+    from vlp_jax.models.vision_language import VisionLanguageModel
 
 STATES = {"lstm": 2, "gru": 1}  # number of state vectors: an LSTM has a cell state and a hidden state
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecurrentDecoderConfig(DecoderConfig):
-    """Fields shared by the recurrent decoders. They predict tokens as `Decoder` does."""
+    """Fields shared by the recurrent decoders. They predict tokens as `Decoder` does.
+
+    Attributes:
+      cell: a name of STATES.
+    """
+
+    cell: ClassVar[str] = "lstm"
 
     embedding_width: int = between(512, 1)  # of the tokens
     width: int = between(512, 1)  # of the state
@@ -33,6 +46,41 @@ class RecurrentDecoderConfig(DecoderConfig):
     image: Literal["state", "attention"] = "state"  # state: an input before the text; attention: attended to before each token
     attention_width: int = between(512, 1)  # of image="attention": hidden width of the attention logits
     dropout: float = between(0.0, 0.0, 1.0)  # of the embeddings, and of the inputs of further layers and of the logits
+
+    def build(self, shapes: ModelShapes, precision: Precision) -> "RecurrentDecoder":
+        return RecurrentDecoder(self, shapes.text.vocab_size, precision)
+
+    @property
+    def answers(self) -> bool:
+        return self.image == "attention"
+
+    def ignored(self, experiment: Any) -> Mapping[str, str]:
+        unused = {"attention_width": "with image='state': it is for 'attention'"} if self.image == "state" else {}
+        return {**super().ignored(experiment), **unused}
+
+    def smoke(self, sizes: Sizes) -> Self:
+        attention = dict(attention_width=sizes.width) if self.image == "attention" else {}
+        return dataclasses.replace(self, width=sizes.width, embedding_width=sizes.width, **attention)
+
+    def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
+               *unused: Any) -> jax.Array:
+        return model.decoder(text, memory, train)
+
+    def decode_next(self, model: "VisionLanguageModel", text: jax.Array, position: jax.Array,
+                    memory: Encoding | None) -> jax.Array:
+        return model.decoder(text, memory, cached=True)
+
+    def text_flops(self, shapes: ModelShapes, pictures: int, rows: int, length: int, tokens: int, width: int) -> int:
+        hidden, words, vocab_size = self.width, self.embedding_width, shapes.text.vocab_size
+        further = (self.depth - 1) * cell_flops(self.cell, hidden, hidden)
+        if self.image == "state":
+            steps = (length + 1) * (cell_flops(self.cell, words, hidden) + further)
+            return steps + 2 * words * shapes.image.pooled_width + 2 * length * hidden * vocab_size
+        attention = self.attention_width
+        once = 2 * width * (STATES[self.cell] * hidden + tokens * attention)
+        looking = 2 * (hidden * attention + tokens * attention + hidden + tokens * width)
+        step = looking + cell_flops(self.cell, words + width, hidden) + further
+        return once + length * (step + 2 * words * (hidden + width) + 2 * words * vocab_size)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +91,8 @@ class LstmDecoderConfig(RecurrentDecoderConfig):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GruDecoderConfig(RecurrentDecoderConfig):
     """Gated recurrent units in place of long short-term memory."""
+
+    cell: ClassVar[str] = "gru"
 
 
 class RecurrentDecoder(nn.Module):
@@ -58,8 +108,9 @@ class RecurrentDecoder(nn.Module):
         call has the memory.
     Returns: logits float32 [B, L, V]; those at position i predict token i + 1.
 
-    Attributes:
-      cell: "lstm" or "gru". States are float32, products with parameters in the compute dtype.
+    States are float32, products with parameters in the compute dtype.
+
+    Keys of `config`:
       image: `state`: the encoder's pooled vector, brought to the width of an embedding, is an input
         before the text to cells with zero state, and logits are linear in the last layer's state
         (Vinyals et al. 2015, "Show and tell", equations 10 to 12). `attention`: before each token,
@@ -73,30 +124,24 @@ class RecurrentDecoder(nn.Module):
         logits (Zaremba et al. 2014).
     """
 
-    cell: str
+    config: RecurrentDecoderConfig
     vocab_size: int
-    embedding_width: int
-    width: int
-    depth: int
-    image: str
-    attention_width: int
-    dropout: float
-    precision: Precision
+    precision: Precision = Precision()
 
     @nn.compact
     def __call__(self, text: jax.Array, memory: Encoding | None = None, train: bool = False, cached: bool = False) -> jax.Array:
-        drop = nn.Dropout(self.dropout, deterministic=not train)
-        words = drop(embedded_words(text, self.vocab_size, self.embedding_width, self.precision))
+        drop = nn.Dropout(self.config.dropout, deterministic=not train)
+        words = drop(embedded_words(text, self.vocab_size, self.config.embedding_width, self.precision))
         words = constrain(words, ("batch", "tokens", "activation_embed"))
-        if self.image == "attention":
+        if self.config.image == "attention":
             states, seen = self.attending(words, memory, cached)
-            states = self.layers(states, range(1, self.depth), drop, cached)
-            spoken = words + self.dense(self.embedding_width, "state_out")(drop(states))
-            return self.logits(spoken + self.dense(self.embedding_width, "picture_out", bias=False)(drop(seen)))
+            states = self.layers(states, range(1, self.config.depth), drop, cached)
+            spoken = words + self.dense(self.config.embedding_width, "state_out")(drop(states))
+            return self.logits(spoken + self.dense(self.config.embedding_width, "picture_out", bias=False)(drop(seen)))
         if memory is not None:
-            picture = self.dense(self.embedding_width, "picture_in")(memory.pooled)
+            picture = self.dense(self.config.embedding_width, "picture_in")(memory.pooled)
             words = jnp.concatenate([picture[:, None], words], axis=1)
-        states = self.layers(words, range(self.depth), drop, cached)
+        states = self.layers(words, range(self.config.depth), drop, cached)
         return self.logits(drop(states[:, int(memory is not None):]))
 
     def attending(self, words: jax.Array, memory: Encoding | None, cached: bool) -> tuple[jax.Array, jax.Array]:
@@ -104,14 +149,14 @@ class RecurrentDecoder(nn.Module):
         start, picture = None, self.get_variable("cache", "picture")
         if memory is not None:
             mean = masked_mean(memory.tokens, memory.mask).astype(memory.tokens.dtype)
-            parts = jnp.tanh(self.dense(STATES[self.cell] * self.width, "start")(mean)).astype(jnp.float32)
-            start = tuple(jnp.split(parts, 2, axis=-1)) if self.cell == "lstm" else parts
-            keys = self.dense(self.attention_width, "keys")(memory.tokens)
+            parts = jnp.tanh(self.dense(STATES[self.config.cell] * self.config.width, "start")(mean)).astype(jnp.float32)
+            start = tuple(jnp.split(parts, 2, axis=-1)) if self.config.cell == "lstm" else parts
+            keys = self.dense(self.config.attention_width, "keys")(memory.tokens)
             picture = (constrain(memory.tokens, ("batch", "tokens", "activation_embed")), constrain(keys, ("batch", None, None)),
                        None if memory.mask is None else memory.mask[:, :, None])
             if cached:
                 self.put_variable("cache", "picture", picture)
-        cell = AttendingCell(self.cell, self.width, self.attention_width, self.precision, name="layer_0")
+        cell = AttendingCell(self.config.cell, self.config.width, self.config.attention_width, self.precision, name="layer_0")
         states, seen, weights = self.through(cell, start, words, cached, picture)
         if self.is_mutable_collection("attention") and not self.is_initializing():
             self.sow("attention", "weights", weights)
@@ -120,7 +165,7 @@ class RecurrentDecoder(nn.Module):
     def layers(self, x: jax.Array, numbers: range, drop: Callable, cached: bool) -> jax.Array:
         """[B, L, D'] -> [B, L, D], through the layers with these numbers."""
         for i in numbers:
-            cell = build_cell(self.cell, self.width, self.precision, f"layer_{i}")
+            cell = build_cell(self.config.cell, self.config.width, self.precision, f"layer_{i}")
             start = cell.initialize_carry(jax.random.key(0), (len(x), x.shape[-1]))
             x = self.through(cell, start, drop(x) if i else x, cached).astype(x.dtype)
             x = constrain(x, ("batch", "tokens", "activation_embed"))

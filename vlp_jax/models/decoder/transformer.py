@@ -1,7 +1,7 @@
 """Causal transformer decoder: text alone, with an image as prefix or memory, or on top of a text tower."""
 
 import dataclasses
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import flax.linen as nn
 import flax.struct
@@ -9,13 +9,20 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
+from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.decoder.packed_rows import PackedRows
 from vlp_jax.models.layers.attention import Cache
-from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, LayerOptions, Transformer
+from vlp_jax.models.layers.flops import cross_flops, layer_flops
+from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, Transformer
+from vlp_jax.models.options import LayerOptions, Precision
+from vlp_jax.models.shapes import ModelShapes
 from vlp_jax.models.stack import StackConfig
 from vlp_jax.models.text.transformer import memory_mask, places_of
 from vlp_jax.sharding.layout import constrain
+
+if TYPE_CHECKING:
+    from vlp_jax.models.vision_language import VisionLanguageModel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,10 +38,87 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
     text_prefix: float = between(0.0, 0.0, 1.0)  # largest part of a text that is a bidirectional prefix in training
     tied: bool = True  # the output embeddings are the input embeddings
 
+    def build(self, shapes: ModelShapes, precision: Precision) -> "TextDecoder":
+        self.check(shapes)
+        return TextDecoder(self, shapes.text.vocab_size, shapes.text.length, precision)
+
+    def check(self, shapes: ModelShapes) -> None:
+        if self.image_queries and not self.reads_image:
+            raise ConfigError(f"{self.section}.image_queries: have nothing to pool with image='none'")
+        self.layers(Precision())
+
+    def layers(self, precision: Precision) -> LayerOptions:
+        """The options of the layers."""
+        return self.layer_options(precision, causal=True, cross_attention=self.image == "cross_attention")
+
+    @property
+    def answers(self) -> bool:
+        return self.image == "cross_attention"
+
+    @property
+    def has_prefix(self) -> bool:
+        return self.text_prefix > 0
+
+    def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
+               encoding: Encoding | None, prefix: jax.Array | None, packed: PackedRows | None) -> jax.Array:
+        return model.decoder(text, mask, memory, prefix, train, packed=packed)
+
+    def decode_next(self, model: "VisionLanguageModel", text: jax.Array, position: jax.Array,
+                    memory: Encoding | None) -> jax.Array:
+        return model.decoder(text, memory=memory, cache=Cache(position, model.config.text.length))
+
+    def text_flops(self, shapes: ModelShapes, pictures: int, rows: int, length: int, tokens: int, width: int) -> int:
+        size, pooling, tokens = self.size, 0, tokens if self.reads_image else 0
+        logits = 2 * length * size.width * shapes.text.vocab_size
+        if self.image_queries:
+            pooling = cross_flops(size.width, self.image_queries, tokens, width)
+            tokens, width = self.image_queries, size.width
+        if self.image == "prefix":
+            projection = 2 * tokens * width * size.width if width != size.width else 0
+            return logits + pooling + projection + size.depth * layer_flops(size, tokens + length, self.activation)
+        cross = cross_flops(size.width, length, tokens * pictures, width) if tokens else 0
+        layers = size.depth * (layer_flops(size, length, self.activation) + cross)
+        return pictures * pooling + rows * (self.input_flops(shapes, length) + logits + layers)
+
+    def input_flops(self, shapes: ModelShapes, length: int) -> int:
+        """From words, or from the text tower's tokens, to the layers; a look-up of embeddings is not a product."""
+        return 0
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OnTextTowerDecoderConfig(TextDecoderConfig):
     """A causal transformer whose layers follow those of `model.text` (CoCa)."""
+
+    reads_text_tower: ClassVar[bool] = True
+
+    def check(self, shapes: ModelShapes) -> None:
+        shapes.text.layers_for(f"{self.section}.kind={self.kind!r}", Precision())
+        if not shapes.text.causal:
+            raise ConfigError(f"{self.section}.kind: {self.kind!r} needs model.text.causal=True, and no pooling='cls': its tokens "
+                              "must not know those to be predicted")
+        for key, wrong in (("tied", self.tied), ("text_prefix", self.has_prefix), ("image", self.image == "prefix")):
+            if wrong:
+                raise ConfigError(f"{self.section}.{key}: {getattr(self, key)!r} is for kind='transformer', which reads words "
+                                  "itself")
+        super().check(shapes)
+
+    @property
+    def answers(self) -> bool:
+        return False
+
+    def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
+               encoding: Encoding | None, prefix: jax.Array | None, packed: PackedRows | None) -> jax.Array:
+        tokens = (model.encode_text(text, mask, train) if encoding is None else encoding).tokens
+        return model.decoder(tokens, mask, memory, prefix, train, packed=packed)
+
+    def decode_next(self, model: "VisionLanguageModel", text: jax.Array, position: jax.Array,
+                    memory: Encoding | None) -> jax.Array:
+        cache = Cache(position, model.config.text.length)
+        return model.decoder(model.text(text, cache=cache).tokens, memory=memory, cache=cache)
+
+    def input_flops(self, shapes: ModelShapes, length: int) -> int:
+        own, of_text = self.size.width, shapes.text.token_width
+        return 2 * length * of_text * own if of_text != own else 0
 
 
 @flax.struct.dataclass
@@ -55,8 +139,8 @@ class TextDecoder(nn.Module):
     """Decoder-only transformer (Radford et al. 2019, "GPT-2"), or the decoder of an encoder-decoder (Vaswani et al. 2017).
 
     Args of the call:
-      text: int32 [B, L] token ids, L at most `length`; with `on_tower` [B, L, D'], a causal text
-        tower's tokens.
+      text: int32 [B, L] token ids, L at most `length`; [B, L, D'], a causal text tower's tokens,
+        where the decoder reads these.
       mask: [B, L] bool, True for real tokens (a prefix of each row); None: all are real.
       memory: the image encoder's output; None with image="none", and where the cache already holds
         it.
@@ -67,33 +151,31 @@ class TextDecoder(nn.Module):
         text attends to its own.
     Returns: logits float32 [B, L, V].
 
-    Attributes:
+    Keys of `config`:
       image: `cross_attention` in every layer; the image's tokens as a `prefix` of the text with
         bidirectional attention (Wang et al. 2022, "SimVLM"); or `none`.
-      queries: number of learned queries that pool the image's tokens first (Yu et al. 2022, "CoCa",
+      image_queries: number of learned queries that pool the image's tokens first (Yu et al. 2022, "CoCa",
         section 3.2); 0: no pooling.
       tied: the output embeddings are those of the input (Press and Wolf 2017).
     """
 
-    options: LayerOptions  # causal, with cross-attention where `image` is "cross_attention"
+    config: TextDecoderConfig
     vocab_size: int
     length: int
-    image: str = "cross_attention"
-    queries: int = 0
-    on_tower: bool = False
-    tied: bool = True
-    stochastic_depth: float = 0.0
-    scan: bool = False
-    rematerialisation: str = "none"
-    saved: tuple[str, ...] = ()
+    precision: Precision = Precision()
+
+    @property
+    def options(self) -> LayerOptions:
+        """The options of the layers."""
+        return self.config.layers(self.precision)
 
     @nn.compact
     def __call__(self, text: jax.Array, mask: jax.Array | None = None, memory: Encoding | None = None,
                  prefix: jax.Array | None = None, train: bool = False, cache: Cache | None = None,
                  packed: PackedRows | None = None) -> jax.Array:
         options = self.options
-        table = None if self.on_tower else self.embeddings("tokens")
-        if self.on_tower:
+        table = None if self.config.reads_text_tower else self.embeddings("tokens")
+        if self.config.reads_text_tower:
             x = options.to_width(text, "text_projection")
         else:
             x = jnp.take(constrain(table, ("vocab", "activation_embed")), text, axis=0)
@@ -101,22 +183,21 @@ class TextDecoder(nn.Module):
             x = x + (places_of(table_of_places, text.shape[1], cache) if packed is None else
                      jnp.take(table_of_places[0], packed.places(), axis=0))
             x = nn.Dropout(options.dropout, deterministic=not train)(x)
-        stack = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
-                            name="transformer")
+        stack = self.config.transformer(options, train)
         memory = None if memory is None else self.looked_at(memory)
         if packed is None:
             x = self.through(stack, x, mask, memory, prefix, cache)
         else:
             x = stack(x, packed.themselves(), *((None, None) if memory is None else packed.pictures(memory)))
         x = constrain(options.normalisation("norm")(x), ("batch", "tokens", "activation_embed"))
-        output = table if self.tied else self.embeddings("output")
+        output = table if self.config.tied else self.embeddings("output")
         logits = jnp.einsum("bld,vd->blv", x, output, preferred_element_type=jnp.float32)
         return constrain(logits, ("batch", None, "vocab"))
 
     def through(self, stack: Transformer, x: jax.Array, mask: jax.Array | None, memory: Encoding | None,
                 prefix: jax.Array | None, cache: Cache | None) -> jax.Array:
         """x [B, L, D] after all layers, with the attention mask of a cache and of a prefix."""
-        seen, in_front = memory_mask(self, memory, cache), self.image == "prefix"
+        seen, in_front = memory_mask(self, memory, cache), self.config.image == "prefix"
         places = seen.shape[1] if in_front else 0
         if in_front and memory is not None:
             x = jnp.concatenate([memory.tokens, x], axis=1)
@@ -136,10 +217,10 @@ class TextDecoder(nn.Module):
 
     def looked_at(self, memory: Encoding) -> Encoding:
         """The image's tokens as memory of the layers: pooled by queries, or projected as a prefix."""
-        if self.queries:
-            pooled = AttentionPooling(self.options, self.queries, mlp=False, name="pooler")(memory.tokens, memory.mask)
-            memory = Encoding(pooled.reshape(len(pooled), self.queries, -1), None, None)
-        if self.image == "prefix":
+        if self.config.image_queries:
+            pooled = AttentionPooling(self.options, self.config.image_queries, mlp=False, name="pooler")(memory.tokens, memory.mask)
+            memory = Encoding(pooled.reshape(len(pooled), self.config.image_queries, -1), None, None)
+        if self.config.image == "prefix":
             mask = jnp.ones(memory.tokens.shape[:2], bool) if memory.mask is None else memory.mask
             memory = memory.replace(tokens=self.options.to_width(memory.tokens, "image_projection"), mask=mask)
         return memory
@@ -148,10 +229,10 @@ class TextDecoder(nn.Module):
         """[V, D], in the compute dtype."""
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
         table = self.param(name, init, (self.vocab_size, self.options.width), jnp.float32)
-        return table.astype(self.options.precision.compute)
+        return table.astype(self.precision.compute)
 
     def positions(self) -> jax.Array:
         """The learned position embeddings, [1, L, D], in the compute dtype."""
         init = nn.with_logical_partitioning(nn.initializers.normal(0.01), (None, None, "embed"))
         positions = self.param("position", init, (1, self.length, self.options.width), jnp.float32)
-        return positions.astype(self.options.precision.compute)
+        return positions.astype(self.precision.compute)

@@ -1,14 +1,19 @@
 """Fusions of image and text encodings by transformer layers."""
 
 import dataclasses
+from typing import Self
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.models.fusion.base import FusionConfig
-from vlp_jax.models.layers.transformer import Encoding, LayerOptions, Transformer, rematerialised
+from vlp_jax.config.section import Sizes
+from vlp_jax.errors import ConfigError
+from vlp_jax.models.fusion.base import FusedEncoding, FusionConfig
+from vlp_jax.models.layers.flops import cross_flops, layer_flops
+from vlp_jax.models.layers.transformer import Encoding, Transformer, rematerialised
+from vlp_jax.models.options import LayerOptions, Precision
+from vlp_jax.models.shapes import ModelShapes
 from vlp_jax.models.stack import StackConfig
 from vlp_jax.sharding.layout import constrain
 
@@ -21,10 +26,40 @@ class FusionStackConfig(StackConfig, FusionConfig):
     final_norm: bool = True  # False: none after the last layer, as with norm="post"
     pooler: bool = False  # a linear layer and tanh on the pooled vector
 
+    def check(self, shapes: ModelShapes) -> None:
+        self.layer_options(Precision())
+
+    def fused_width(self, shapes: ModelShapes) -> int:
+        return self.size.width
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().smoke(sizes), preset=self.preset)
+
+    def small(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().small(sizes), preset="Ti")
+
+    def pooler_flops(self) -> int:
+        """The linear layer on one pooled token."""
+        return 2 * self.size.width**2 if self.pooler else 0
+
+    def entering_flops(self, tokens: int, width: int, always: bool = False) -> int:
+        """The linear map of a tower's tokens to the width of the layers, where there is one."""
+        return 2 * tokens * width * self.size.width if always or width != self.size.width else 0
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CrossAttentionConfig(FusionStackConfig):
     """Further layers on the text's tokens, with cross-attention to the image's tokens (ALBEF, BLIP)."""
+
+    def build(self, shapes: ModelShapes, precision: Precision) -> "CrossAttention":
+        self.check(shapes)
+        return CrossAttention(self, precision)
+
+    def flops(self, shapes: ModelShapes) -> int:
+        size, image, text = self.size, shapes.image, shapes.text
+        layer = layer_flops(size, text.tokens, self.activation)
+        layer += cross_flops(size.width, text.tokens, image.tokens, image.token_width)
+        return self.pooler_flops() + self.entering_flops(text.tokens, text.token_width) + size.depth * layer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,23 +70,40 @@ class MergedAttentionConfig(FusionStackConfig):
     projected: bool = False  # a linear map for each modality, even where the width is that of the layers
     normalised: bool = True  # False: the towers' tokens before their final norm
 
+    def build(self, shapes: ModelShapes, precision: Precision) -> "MergedAttention":
+        self.check(shapes)
+        return MergedAttention(self, precision)
+
+    def flops(self, shapes: ModelShapes) -> int:
+        size, image, text = self.size, shapes.image, shapes.text
+        entering = sum(self.entering_flops(tower.tokens, tower.token_width, self.projected) for tower in (image, text))
+        layer = layer_flops(size, self.class_token + image.tokens + text.tokens, self.activation)
+        return self.pooler_flops() + entering + size.depth * layer
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CoAttentionConfig(FusionStackConfig):
     """Two streams, each of which attends to itself and to the other in every layer (METER)."""
 
+    def build(self, shapes: ModelShapes, precision: Precision) -> "CoAttention":
+        self.check(shapes)
+        return CoAttention(self, precision, shapes.image.class_token)
 
-@flax.struct.dataclass
-class FusedEncoding(Encoding):
-    """Output of a fusion: an Encoding of the text's tokens, which have attended to the image.
+    def check(self, shapes: ModelShapes) -> None:
+        if self.scan:
+            raise ConfigError(f"{self.section}.scan: two streams that read each other are not scanned; set scan=False")
+        super().check(shapes)
 
-    Attributes:
-      tokens: as in Encoding; None where only pooled vectors are fused.
-      image_tokens: [B, M, D], the image's tokens, which have attended to the text; None where a
-        fusion has none.
-    """
+    def pooled_width(self, shapes: ModelShapes) -> int:
+        return 2 * self.fused_width(shapes)
 
-    image_tokens: jax.Array | None = None
+    def flops(self, shapes: ModelShapes) -> int:
+        size, towers, flops = self.size, (shapes.image, shapes.text), 2 * self.pooler_flops()
+        for tower, other in (towers, towers[::-1]):
+            layer = layer_flops(size, tower.tokens, self.activation)
+            layer += cross_flops(size.width, tower.tokens, other.tokens, size.width)
+            flops += self.entering_flops(tower.tokens, tower.token_width) + size.depth * layer
+        return flops
 
 
 class FusionLayers(nn.Module):
@@ -66,23 +118,21 @@ class FusionLayers(nn.Module):
         last. The width as for `image`.
       train: whether to drop branches and activations.
 
-    Attributes:
-      pooler: a linear layer and tanh on the pooled token, as in BERT (Devlin et al. 2019).
+    With `config.pooler`, a linear layer and tanh are on the pooled token, as in BERT (Devlin et al.
+    2019).
     """
 
-    options: LayerOptions
-    final_norm: bool = True
-    pooler: bool = False
-    stochastic_depth: float = 0.0
-    scan: bool = False
-    rematerialisation: str = "none"
-    saved: tuple[str, ...] = ()
+    config: FusionStackConfig
+    precision: Precision = Precision()
+
+    @property
+    def options(self) -> LayerOptions:
+        """The options of the layers, without cross-attention."""
+        return self.config.layer_options(self.precision)
 
     def stack(self, train: bool, cross_attention: bool) -> Transformer:
         """The transformer layers, with or without cross-attention."""
-        options = dataclasses.replace(self.options, cross_attention=cross_attention)
-        return Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
-                           name="transformer")
+        return self.config.transformer(self.config.layer_options(self.precision, cross_attention=cross_attention), train)
 
     def typed(self, x: jax.Array, name: str) -> jax.Array:
         """x in the width of the layers, plus a learned embedding of its modality, like BERT's segment embeddings."""
@@ -93,12 +143,13 @@ class FusionLayers(nn.Module):
 
     def norm(self, x: jax.Array, name: str) -> jax.Array:
         """The final norm, where the fusion has one."""
-        return constrain(self.options.normalisation(name)(x) if self.final_norm else x, ("batch", "tokens", "activation_embed"))
+        x = self.options.normalisation(name)(x) if self.config.final_norm else x
+        return constrain(x, ("batch", "tokens", "activation_embed"))
 
     def pool(self, first: jax.Array, name: str = "pooler") -> jax.Array:
         """[B, D] -> [B, D]."""
         options = self.options
-        if not self.pooler:
+        if not self.config.pooler:
             return first
         dense = options.precision.dense(options.width, ("embed", "mlp"), kernel_init=options.initializers()["residual"], name=name)
         return jnp.tanh(dense(first))
@@ -124,35 +175,31 @@ class MergedAttention(FusionLayers):
 
     The image's tokens come first, so that the text's padding is last.
 
-    Attributes:
+    Keys of `config`:
       class_token: pools a learned token in front of all others (Singh et al. 2022, "FLAVA", section
         3.1).
       projected: a linear map for each modality; its bias also marks the modality.
       normalised: False takes the towers' tokens before their final norms.
     """
 
-    class_token: bool = False
-    projected: bool = False
-    normalised: bool = True
-
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
         images, texts = self.entering(image, "image"), self.entering(text, "text")
-        parts, behind = [images, texts], images.shape[1] + self.class_token  # index of the first text token
-        if self.class_token:
+        parts, behind = [images, texts], images.shape[1] + self.config.class_token  # index of the first text token
+        if self.config.class_token:
             init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, "embed"))
             token = self.param("class_token", init, (1, 1, self.options.width), jnp.float32).astype(images.dtype)
             parts = [jnp.broadcast_to(token, (len(images), *token.shape[1:])), *parts]
         x = constrain(jnp.concatenate(parts, axis=1), ("batch", "tokens", "activation_embed"))
         mask = None if text.mask is None else jnp.pad(text.mask, ((0, 0), (behind, 0)), constant_values=True)
         x = self.norm(self.stack(train, cross_attention=False)(x, mask), "norm")
-        pooled = self.pool(x[:, 0 if self.class_token else behind])
-        return FusedEncoding(x[:, behind:], text.mask, pooled, image_tokens=x[:, int(self.class_token):behind])
+        pooled = self.pool(x[:, 0 if self.config.class_token else behind])
+        return FusedEncoding(x[:, behind:], text.mask, pooled, image_tokens=x[:, int(self.config.class_token):behind])
 
     def entering(self, encoding: Encoding, name: str) -> jax.Array:
         """A tower's tokens as input of the layers, [B, N, D]."""
-        x = encoding.tokens if self.normalised or encoding.unnormalised is None else encoding.unnormalised
-        x = self.options.linear(x, f"{name}_in") if self.projected else self.typed(x, name)
+        x = encoding.tokens if self.config.normalised or encoding.unnormalised is None else encoding.unnormalised
+        x = self.options.linear(x, f"{name}_in") if self.config.projected else self.typed(x, name)
         return constrain(x, ("batch", "tokens", "activation_embed"))
 
 
@@ -171,10 +218,10 @@ class CoAttention(FusionLayers):
 
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
-        options = dataclasses.replace(self.options, cross_attention=True)
-        layer = rematerialised(self.rematerialisation, self.saved, options, prevent_cse=True)
+        config, options = self.config, self.config.layer_options(self.precision, cross_attention=True)
+        layer = rematerialised(config.rematerialisation, config.saved, options, prevent_cse=True)
         images, texts = self.typed(image.tokens, "image"), self.typed(text.tokens, "text")
-        rates = jnp.linspace(0.0, self.stochastic_depth, options.depth) if self.stochastic_depth else [None] * options.depth
+        rates = jnp.linspace(0.0, config.stochastic_depth, options.depth) if config.stochastic_depth else [None] * options.depth
         for i in range(options.depth):
             of_image, of_text = (layer(options, train, name=f"{name}_layer_{i}") for name in ("image", "text"))
             images, texts = (of_image(images, rates[i], None, texts, text.mask), of_text(texts, rates[i], text.mask, images))

@@ -1,7 +1,5 @@
 """Graphs over the regions of an image and the tokens of a text: adjacency matrices and graph layers."""
 
-import dataclasses
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,40 +8,9 @@ from einops import rearrange
 
 from vlp_jax.models.layers.attention import visible_softmax
 from vlp_jax.models.options import ACTIVATIONS, LayerOptions
+from vlp_jax.models.shapes import Grid
 
 SLOPE = 0.2  # negative slope of the leaky ReLU (Velickovic et al. 2018, section 2.1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """Layout of an image's tokens: side x side regions, row by row, and other tokens.
-
-    Attributes:
-      side: regions along each axis.
-      before: number of other tokens (class token, registers) before the regions.
-      after: number of other tokens after them.
-    """
-
-    side: int
-    before: int = 0
-    after: int = 0
-
-    @property
-    def tokens(self) -> int:
-        """The number of all tokens, M."""
-        return self.before + self.side**2 + self.after
-
-    def neighbours(self, count: int) -> np.ndarray:
-        """Adjacency of the tokens, bool [M, M].
-
-        Args:
-          count: 4 for regions that share a side, 8 for regions that share a side or a corner.
-            Tokens without a position have no neighbours.
-        """
-        row, column = np.divmod(np.arange(self.side**2), self.side)
-        down, across = (np.abs(place[:, None] - place) for place in (row, column))
-        near = down + across == 1 if count == 4 else np.maximum(down, across) == 1
-        return np.pad(near, (self.before, self.after))
 
 
 def word_neighbours(tokens: int, window: int, before: int = 0) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Graph fusion: graphs of an image's regions and of a text's tokens, with messages within and across."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -9,11 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from vlp_jax.config.fields import between
-from vlp_jax.models.fusion.attention import FusedEncoding
-from vlp_jax.models.fusion.base import FusionConfig
-from vlp_jax.models.fusion.graph import GRAPH_LAYERS, Grid, box_neighbours, edges_of, given, pooled_regions, word_neighbours
+from vlp_jax.config.section import Sizes
+from vlp_jax.errors import ConfigError
+from vlp_jax.models.fusion.base import FusedEncoding, FusionConfig
+from vlp_jax.models.fusion.graph import GRAPH_LAYERS, box_neighbours, edges_of, given, pooled_regions, word_neighbours
 from vlp_jax.models.layers.attention import MultiHeadAttention
-from vlp_jax.models.layers.transformer import Encoding, LayerOptions, Mlp, masked_mean
+from vlp_jax.models.layers.flops import cross_flops, mlp_flops
+from vlp_jax.models.layers.transformer import Encoding, Mlp, masked_mean
+from vlp_jax.models.options import LayerOptions, Precision
+from vlp_jax.models.shapes import Grid, ModelShapes
 from vlp_jax.sharding.layout import constrain
 
 OTHER = {"image": "text", "text": "image"}
@@ -35,6 +40,74 @@ class GraphFusionConfig(FusionConfig):
     box_count: int | None = between(None, 1)  # filled in from data.boxes.count
     words: Literal["window", "dependencies"] = "window"  # neighbours: tokens within `word_window`, or those of `data.dependencies`
     word_window: int = between(2, 1)  # the largest distance of neighbouring tokens
+
+    def build(self, shapes: ModelShapes, precision: Precision) -> "GraphFusion":
+        self.check(shapes)
+        return GraphFusion(self, shapes.image.grid, shapes.text.tokens - shapes.text.length, precision)
+
+    def layer_options(self, precision: Precision) -> LayerOptions:
+        """The options of the layers."""
+        return LayerOptions(self.width, self.heads, self.mlp_dim, activation=self.activation, precision=precision)
+
+    def check(self, shapes: ModelShapes) -> None:
+        if self.width % self.heads:
+            raise ConfigError(f"{self.section}: width {self.width} does not divide into {self.heads} heads")
+        if shapes.image.token_drop:
+            raise ConfigError(f"model.image.token_drop: {shapes.image.token_drop} leaves holes in the grid of patches that "
+                              f"{self.section}.kind={self.kind!r} joins; set token_drop=0")
+
+    @property
+    def reads_boxes(self) -> bool:
+        return self.regions == "boxes"
+
+    @property
+    def reads_dependencies(self) -> bool:
+        return self.words == "dependencies"
+
+    def ignored(self, experiment: Any) -> Mapping[str, str]:
+        regions = "image_neighbours" if self.reads_boxes else "box_neighbours"
+        unused = {"word_window": "with words='dependencies'"} if self.reads_dependencies else {}
+        return {**super().ignored(experiment), regions: f"with regions={self.regions!r}", **unused}
+
+    def validate(self, where: str, experiment: Any) -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        data = experiment.data
+        for key, name, held in (("regions", "boxes", data.boxes), ("words", "dependencies", data.dependencies)):
+            if getattr(self, key) == name and held is None:
+                yield (f"{where}.{key}: {name!r} needs data.{name}: set it, such as dict(field={name!r}), the field of the "
+                       "metadata that holds them")
+        count = None if data.boxes is None else data.boxes.count
+        if self.box_count not in (None, count):
+            yield f"{where}.box_count: is {self.box_count}, data.boxes has {count}; leave it out"
+
+    def completed(self, where: str, experiment: Any) -> Self:
+        boxes = experiment.data.boxes
+        return self if boxes is None else dataclasses.replace(self, box_count=boxes.count)
+
+    def fused_width(self, shapes: ModelShapes) -> int:
+        return self.width
+
+    def pooled_width(self, shapes: ModelShapes) -> int:
+        return 2 * self.width
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(self, width=sizes.width, heads=sizes.heads, mlp_dim=sizes.mlp_dim)
+
+    def flops(self, shapes: ModelShapes) -> int:
+        """Both graphs' nodes, and in each round messages within and across, and an MLP.
+
+        Messages within a graph are products with whole adjacency matrices, and so is the pooling of
+        an image's tokens under boxes.
+        """
+        width, image, text = self.width, shapes.image, shapes.text
+        images = self.box_count if self.reads_boxes else image.tokens
+        flops = 2 * width * (images * image.token_width + text.tokens * text.token_width)
+        flops += 2 * images * image.grid.side**2 * image.token_width if self.reads_boxes else 0
+        for count, others in ((images, text.tokens), (text.tokens, images)):
+            within = 2 * count * width**2 + 2 * count**2 * width + (4 * count * width if self.layer == "attention" else 0)
+            mlp = mlp_flops(self.layer_options(Precision()), count, self.activation)
+            flops += self.rounds * (within + cross_flops(width, count, others, width) + mlp)
+        return flops
 
 
 class GraphFusion(nn.Module):
@@ -63,54 +136,44 @@ class GraphFusion(nn.Module):
       nodes influence no other node.
 
     Attributes:
-      layer: "convolution" or "attention".
       grid: layout of the image's tokens.
-      image_neighbours: number of neighbours of a region, 4 or 8.
-      word_window: the largest distance of neighbouring text tokens.
       words_before: number of tokens before the text, which have no neighbours.
-      box_neighbours: `which` of `graph.box_neighbours`.
     """
 
-    options: LayerOptions
-    layer: str
-    rounds: int
+    config: GraphFusionConfig
     grid: Grid
-    image_neighbours: int
-    word_window: int
     words_before: int = 0
-    regions: str = "grid"
-    box_neighbours: str = "overlap"
-    words: str = "window"
+    precision: Precision = Precision()
 
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
-        if self.regions == "boxes":
+        if self.config.regions == "boxes":
             image = image.replace(tokens=pooled_regions(image.tokens, image.boxes, self.grid), mask=given(image.boxes))
-        encodings, options = {"image": image, "text": text}, self.options
+        encodings, options = {"image": image, "text": text}, self.config.layer_options(self.precision)
         masks = {name: encoding.mask for name, encoding in encodings.items()}
         neighbours = {"image": self.region_neighbours(image), "text": self.word_neighbours(text)}
         edges = {name: edges_of(neighbours[name], masks[name]) for name in encodings}
         nodes = {name: with_layout(options.precision.dense(options.width, ("embed", "mlp"), name=f"{name}_in",
                                                         kernel_init=options.initializers()["residual"])(encoding.tokens))
                  for name, encoding in encodings.items()}
-        for i in range(self.rounds):
-            nodes = InteractiveRound(options, self.layer, name=f"round_{i}")(nodes, edges, masks)
+        for i in range(self.config.rounds):
+            nodes = InteractiveRound(options, self.config.layer, name=f"round_{i}")(nodes, edges, masks)
         nodes = {name: with_layout(options.normalisation(f"{name}_norm")(x)) for name, x in nodes.items()}
         pooled = jnp.concatenate([masked_mean(nodes[name], masks[name]) for name in ("text", "image")], axis=-1)
         return FusedEncoding(nodes["text"], text.mask, pooled.astype(nodes["text"].dtype), image_tokens=nodes["image"])
 
     def region_neighbours(self, image: Encoding) -> np.ndarray | jax.Array:
         """Adjacency of the image's nodes: bool [M, M], or [B, R, R] of boxes."""
-        if self.regions == "boxes":
-            return box_neighbours(image.boxes, self.box_neighbours)
-        return self.grid.neighbours(self.image_neighbours)
+        if self.config.regions == "boxes":
+            return box_neighbours(image.boxes, self.config.box_neighbours)
+        return self.grid.neighbours(self.config.image_neighbours)
 
     def word_neighbours(self, text: Encoding) -> np.ndarray | jax.Array:
         """Adjacency of the text's nodes: bool [N, N], or [B, N, N] of a dependency parse."""
         before = self.words_before
-        if self.words == "dependencies":
+        if self.config.words == "dependencies":
             return jnp.pad(text.edges, ((0, 0), (before, 0), (before, 0)))
-        return word_neighbours(text.tokens.shape[1], self.word_window, before)
+        return word_neighbours(text.tokens.shape[1], self.config.word_window, before)
 
 
 class InteractiveRound(nn.Module):

@@ -2,18 +2,19 @@
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
-from vlp_jax.models.fusion.attention import FusedEncoding
-from vlp_jax.models.fusion.base import FusionConfig
+from vlp_jax.config.section import Sizes
+from vlp_jax.models.fusion.base import FusedEncoding, FusionConfig
 from vlp_jax.models.layers.attention import visible_softmax
 from vlp_jax.models.layers.transformer import Encoding
 from vlp_jax.models.options import ACTIVATIONS, Precision
+from vlp_jax.models.shapes import ModelShapes
 from vlp_jax.sharding.layout import constrain
 
 
@@ -21,7 +22,19 @@ from vlp_jax.sharding.layout import constrain
 class PooledFusionConfig(FusionConfig):
     """Fields shared by the fusions of the towers' pooled vectors. They return no tokens."""
 
+    returns_tokens: ClassVar[bool] = False
+
     width: int = between(768, 1)
+
+    def fused_width(self, shapes: ModelShapes) -> int:
+        return self.width
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(self, width=sizes.width)
+
+    def hidden_flops(self, shapes: ModelShapes, hidden: int) -> int:
+        """From both pooled vectors to `hidden` features, and from these to the width."""
+        return 2 * hidden * (shapes.image.pooled_width + shapes.text.pooled_width + self.width)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,10 +44,25 @@ class ConcatenationConfig(PooledFusionConfig):
     mlp_dim: int = between(3072, 1)
     activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] = "gelu"
 
+    def build(self, shapes: ModelShapes, precision: Precision) -> "Concatenation":
+        return Concatenation(self, precision)
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().smoke(sizes), mlp_dim=sizes.mlp_dim)
+
+    def flops(self, shapes: ModelShapes) -> int:
+        return self.hidden_flops(shapes, self.mlp_dim)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GatedSumConfig(PooledFusionConfig):
     """A sum of the two, weighted by a gate computed from both (GMU)."""
+
+    def build(self, shapes: ModelShapes, precision: Precision) -> "GatedSum":
+        return GatedSum(self, precision)
+
+    def flops(self, shapes: ModelShapes) -> int:
+        return 2 * self.width * 2 * (shapes.image.pooled_width + shapes.text.pooled_width)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,12 +71,30 @@ class LowRankBilinearConfig(PooledFusionConfig):
 
     rank: int = between(1200, 1)
 
+    def build(self, shapes: ModelShapes, precision: Precision) -> "LowRankBilinear":
+        return LowRankBilinear(self, precision)
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().smoke(sizes), rank=sizes.width)
+
+    def flops(self, shapes: ModelShapes) -> int:
+        return self.hidden_flops(shapes, self.rank)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VisualAttentionConfig(PooledFusionConfig):
     """Repeated attention of the pooled text to the image's tokens (SAN)."""
 
     hops: int = between(2, 1)
+
+    def build(self, shapes: ModelShapes, precision: Precision) -> "VisualAttention":
+        return VisualAttention(self, precision)
+
+    def flops(self, shapes: ModelShapes) -> int:
+        """Each hop scores the image's tokens and sums them."""
+        width, image = self.width, shapes.image
+        hop = 2 * (image.tokens + 1) * width**2 + 4 * image.tokens * width
+        return 2 * width * (image.tokens * image.token_width + shapes.text.pooled_width) + self.hops * hop
 
 
 class PooledFusion(nn.Module):
@@ -58,8 +104,8 @@ class PooledFusion(nn.Module):
     pooled [B, D'] and [B, D''], and no tokens. `VisualAttention` uses the image's tokens too.
     """
 
-    width: int
-    precision: Precision
+    config: PooledFusionConfig
+    precision: Precision = Precision()
 
     def linear(self, x: jax.Array, features: int, name: str, axes: tuple[str, str] = ("embed", "mlp"),
                bias: bool = False) -> jax.Array:
@@ -67,18 +113,19 @@ class PooledFusion(nn.Module):
         dense = functools.partial(self.precision.dense, kernel_init=nn.initializers.xavier_uniform())
         return dense(features, axes, use_bias=bias, name=name)(x)
 
+    def mapped(self, image: Encoding, text: Encoding, features: int) -> tuple[jax.Array, jax.Array]:
+        """tanh of a linear map of each pooled vector, [B, features]."""
+        return jnp.tanh(self.linear(image.pooled, features, "image")), jnp.tanh(self.linear(text.pooled, features, "text"))
+
 
 class Concatenation(PooledFusion):
     """Two linear layers with an activation in between, on the concatenation of the two vectors."""
 
-    mlp_dim: int
-    activation: str
-
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
         x = jnp.concatenate([image.pooled, text.pooled], axis=-1)
-        x = ACTIVATIONS[self.activation](self.linear(x, self.mlp_dim, "in", bias=True))
-        return FusedEncoding(None, text.mask, self.linear(x, self.width, "out", ("mlp", "embed"), bias=True))
+        x = ACTIVATIONS[self.config.activation](self.linear(x, self.config.mlp_dim, "in", bias=True))
+        return FusedEncoding(None, text.mask, self.linear(x, self.config.width, "out", ("mlp", "embed"), bias=True))
 
 
 class GatedSum(PooledFusion):
@@ -91,8 +138,8 @@ class GatedSum(PooledFusion):
 
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
-        seen, read = (jnp.tanh(self.linear(x, self.width, name)) for x, name in ((image.pooled, "image"), (text.pooled, "text")))
-        gate = jax.nn.sigmoid(self.linear(jnp.concatenate([image.pooled, text.pooled], axis=-1), self.width, "gate"))
+        seen, read = self.mapped(image, text, self.config.width)
+        gate = jax.nn.sigmoid(self.linear(jnp.concatenate([image.pooled, text.pooled], axis=-1), self.config.width, "gate"))
         return FusedEncoding(None, text.mask, gate * seen + (1.0 - gate) * read)
 
 
@@ -104,16 +151,13 @@ class LowRankBilinear(PooledFusion):
 
       f = P^T (tanh(U^T x) * tanh(V^T y)) + b.
 
-    Attributes:
-      rank: the width of the elementwise product.
+    The rank is the width of the elementwise product.
     """
-
-    rank: int
 
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
-        seen, read = (jnp.tanh(self.linear(x, self.rank, name)) for x, name in ((image.pooled, "image"), (text.pooled, "text")))
-        return FusedEncoding(None, text.mask, self.linear(seen * read, self.width, "out", ("mlp", "embed"), bias=True))
+        seen, read = self.mapped(image, text, self.config.rank)
+        return FusedEncoding(None, text.mask, self.linear(seen * read, self.config.width, "out", ("mlp", "embed"), bias=True))
 
 
 class VisualAttention(PooledFusion):
@@ -130,16 +174,14 @@ class VisualAttention(PooledFusion):
     "attention" as `weights`, a tuple, where the caller makes it mutable.
     """
 
-    hops: int
-
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
-        regions = jnp.tanh(self.linear(image.tokens, self.width, "image", bias=True))
+        regions = jnp.tanh(self.linear(image.tokens, self.config.width, "image", bias=True))
         regions = constrain(regions, ("batch", "tokens", "activation_embed"))
-        looking = self.linear(text.pooled, self.width, "text", bias=True)
-        for hop in range(self.hops):
-            asked = self.linear(looking, self.width, f"looking_{hop}", bias=True)[:, None]
-            hidden = jnp.tanh(self.linear(regions, self.width, f"regions_{hop}") + asked)
+        looking = self.linear(text.pooled, self.config.width, "text", bias=True)
+        for hop in range(self.config.hops):
+            asked = self.linear(looking, self.config.width, f"looking_{hop}", bias=True)[:, None]
+            hidden = jnp.tanh(self.linear(regions, self.config.width, f"regions_{hop}") + asked)
             logits = self.linear(hidden, 1, f"weight_{hop}", ("mlp", None))[:, :, 0].astype(jnp.float32)
             weights = visible_softmax(logits, image.mask, causal=False)
             if not self.is_initializing():

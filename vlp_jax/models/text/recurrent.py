@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -11,9 +11,13 @@ import jax.numpy as jnp
 from flax.linen.recurrent import flip_sequences
 
 from vlp_jax.config.fields import between
+from vlp_jax.config.section import Sizes
+from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.attention import visible_softmax
+from vlp_jax.models.layers.flops import cell_flops
 from vlp_jax.models.layers.pool_position import last_visible
-from vlp_jax.models.layers.transformer import Encoding, Precision, masked_mean
+from vlp_jax.models.layers.transformer import Encoding, masked_mean
+from vlp_jax.models.options import Precision
 from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.models.text.transformer import embedded_words
 from vlp_jax.sharding.collectives import on_each_device
@@ -32,14 +36,54 @@ class WordTowerConfig(TextTowerConfig):
     dropout: float = between(0.0, 0.0, 1.0)  # of the inputs of each layer; of the embeddings of a bag of words
     projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from `width` to `model.embedding_dim`
 
+    @property
+    def token_width(self) -> int:
+        return self.width
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().smoke(sizes), width=sizes.width)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecurrentTextConfig(WordTowerConfig):
-    """Fields shared by the recurrent networks."""
+    """Fields shared by the recurrent networks.
+
+    Attributes:
+      cell: a name of CELLS.
+      bidirectional: half of D is computed from left to right, half from right to left, starting at
+        the last real token (Schuster & Paliwal 1997).
+    """
+
+    cell: ClassVar[str] = "lstm"
+    bidirectional: ClassVar[bool] = False
 
     embedding_width: int = between(300, 1)  # of the tokens
     depth: int = between(1, 1)  # layers
     pooling: Literal["end", "mean", "attention"] = "end"  # end: the final state of each direction
+
+    def build(self, precision: Precision) -> "RecurrentText":
+        self.check()
+        return RecurrentText(self, precision)
+
+    @property
+    def word_width(self) -> int:
+        return self.embedding_width
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The directions."""
+        return ("forward", "backward") if self.bidirectional else ("forward",)
+
+    def smoke(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().smoke(sizes), embedding_width=sizes.width, depth=min(self.depth, sizes.depth))
+
+    def encoder_flops(self, tokens: bool) -> int:
+        """The cells in each direction, and pooling."""
+        ways = len(self.ways)
+        flops = sum(self.length * ways * cell_flops(self.cell, width, self.width // ways)
+                    for width in (self.embedding_width, *(self.width,) * (self.depth - 1)))
+        pooling = {"end": 0, "mean": 1, "attention": self.width + 2}[self.pooling]
+        return flops + 2 * self.length * self.width * pooling
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,15 +95,30 @@ class LstmConfig(RecurrentTextConfig):
 class BidirectionalLstmConfig(RecurrentTextConfig):
     """Two LSTMs per layer, one in each direction, each half as wide as the tokens."""
 
+    bidirectional: ClassVar[bool] = True
+
+    def check(self) -> None:
+        if self.width % 2:
+            raise ConfigError(f"{self.section}.width: {self.width} is odd, and each direction of {self.kind!r} has half of it")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GruConfig(RecurrentTextConfig):
     """Gated recurrent units (Cho et al. 2014), left to right."""
 
+    cell: ClassVar[str] = "gru"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BagOfWordsConfig(WordTowerConfig):
     """The mean of the token embeddings."""
+
+    def build(self, precision: Precision) -> "BagOfWords":
+        return BagOfWords(self, precision)
+
+    def encoder_flops(self, tokens: bool) -> int:
+        """The mean."""
+        return 2 * self.length * self.width
 
 
 class RecurrentText(nn.Module):
@@ -73,52 +132,43 @@ class RecurrentText(nn.Module):
     Returns: Encoding with tokens [B, L, D], the last layer's states, 0 for padding; their mask;
       pooled [B, D]. The state of a real token never depends on padding, in either direction.
 
-    Attributes:
-      cell: "lstm" or "gru". States are float32, products with parameters in the compute dtype.
-      bidirectional: half of D is computed from left to right, half from right to left, starting at
-        the last real token (Schuster & Paliwal 1997).
-      pooling: `end` the final state of each direction, `mean` over real tokens, `attention` (see
-        `WordAttention`). An empty row pools zeros.
-      dropout: of the inputs of each layer, not of the recurrent connections (Zaremba et al. 2014).
+    States are float32, products with parameters in the compute dtype. `config.pooling` is `end` for
+    the final state of each direction, `mean` over real tokens, or `attention` (see
+    `WordAttention`). An empty row pools zeros. Dropout is of the inputs of each layer, not of the
+    recurrent connections (Zaremba et al. 2014).
     """
 
-    cell: str
-    vocab_size: int
-    embedding_width: int
-    width: int
-    depth: int
-    bidirectional: bool
-    pooling: str
-    dropout: float
-    precision: Precision
+    config: RecurrentTextConfig = LstmConfig()
+    precision: Precision = Precision()
 
     @nn.compact
     def __call__(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True) -> Encoding:
         mask = jnp.ones(text.shape, bool) if mask is None else mask
-        x = embedded_words(text, self.vocab_size, self.embedding_width, self.precision)
-        for i in range(self.depth):
-            x = self.layer(nn.Dropout(self.dropout, deterministic=not train)(x), mask, f"layer_{i}")
+        config = self.config
+        x = embedded_words(text, config.vocab_size, config.embedding_width, self.precision)
+        for i in range(config.depth):
+            x = self.layer(nn.Dropout(config.dropout, deterministic=not train)(x), mask, f"layer_{i}")
         x = jnp.where(mask[:, :, None], x, 0)
         return Encoding(x if tokens else None, mask, self.pool(x, mask), text)
 
     def layer(self, x: jax.Array, mask: jax.Array, name: str) -> jax.Array:
         """[B, L, D'] -> [B, L, D]."""
-        lengths, ways = mask.sum(axis=1, dtype=jnp.int32), ("forward", "backward") if self.bidirectional else ("forward",)
-        cell = functools.partial(build_cell, self.cell, self.width // len(ways), self.precision)
+        lengths, ways = mask.sum(axis=1, dtype=jnp.int32), self.config.ways
+        cell = functools.partial(build_cell, self.config.cell, self.config.width // len(ways), self.precision)
         states = [run(cell(name=f"{name}_{way}"), x, lengths, way == "backward") for way in ways]
         x = jnp.concatenate(states, axis=-1).astype(self.precision.compute)
         return constrain(x, ("batch", "tokens", "activation_embed"))
 
     def pool(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         """[B, L, D] -> [B, D]."""
-        if self.pooling == "mean":
+        if self.config.pooling == "mean":
             return masked_mean(x, mask).astype(x.dtype)
-        if self.pooling == "attention":
+        if self.config.pooling == "attention":
             return WordAttention(self.precision, name="pooling_head")(x, mask)
         last = last_visible(mask).of(x)[:, 0]
-        if not self.bidirectional:
+        if not self.config.bidirectional:
             return last
-        half = self.width // 2
+        half = self.config.width // 2
         return jnp.concatenate([last[:, :half], x[:, 0, half:]], axis=-1)
 
 
@@ -213,15 +263,13 @@ class BagOfWords(nn.Module):
     `RecurrentText`.
     """
 
-    vocab_size: int
-    width: int
-    dropout: float
-    precision: Precision
+    config: BagOfWordsConfig = BagOfWordsConfig()
+    precision: Precision = Precision()
 
     @nn.compact
     def __call__(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True) -> Encoding:
         mask = jnp.ones(text.shape, bool) if mask is None else mask
-        x = embedded_words(text, self.vocab_size, self.width, self.precision)
-        x = jnp.where(mask[:, :, None], nn.Dropout(self.dropout, deterministic=not train)(x), 0)
+        x = embedded_words(text, self.config.vocab_size, self.config.width, self.precision)
+        x = jnp.where(mask[:, :, None], nn.Dropout(self.config.dropout, deterministic=not train)(x), 0)
         x = constrain(x, ("batch", "tokens", "activation_embed"))
         return Encoding(x if tokens else None, mask, masked_mean(x, mask).astype(x.dtype), text)

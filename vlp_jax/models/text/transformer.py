@@ -2,17 +2,21 @@
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import Literal, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
+from vlp_jax.config.section import Sizes
+from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.attention import Cache
+from vlp_jax.models.layers.flops import pooling_flops
 from vlp_jax.models.layers.pool_position import PoolPosition, last_visible
 from vlp_jax.models.layers.positions import BUCKETS, relative_bias, sinusoidal
-from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, LayerOptions, Precision, Transformer, masked_mean
+from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, masked_mean
+from vlp_jax.models.options import LayerOptions, Precision
 from vlp_jax.models.stack import StackConfig
 from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.sharding.layout import constrain
@@ -33,6 +37,49 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
     pooler: bool = False  # a linear layer and tanh on the pooled vector
     word_std: float = between(0.02, 0.0)  # std of the initial token embeddings
     position_std: float = between(0.01, 0.0)  # std of the initial embeddings of positions and token types
+
+    def build(self, precision: Precision) -> "TextTransformer":
+        self.check()
+        return TextTransformer(self, precision)
+
+    def check(self) -> None:
+        if self.causal and self.pooling in ("cls", "first"):
+            raise ConfigError(f"{self.section}.pooling: {self.pooling!r} precedes the text and attends to none of it with "
+                              "causal=True; use 'end', 'last', 'mean' or 'map', or causal=False")
+        if self.position == "sinusoidal" and self.size.width % 2:
+            raise ConfigError(f"{self.section}.position: 'sinusoidal' needs an even width, got {self.size.width}")
+
+    def transformer_layers(self, precision: Precision) -> LayerOptions:
+        return self.layer_options(precision, causal=self.causal)
+
+    @property
+    def tokens(self) -> int:
+        return self.length + (self.pooling == "cls")
+
+    @property
+    def layer_tokens(self) -> int:
+        return self.length + (self.pooling in ("cls", "cls_end"))
+
+    @property
+    def token_width(self) -> int:
+        return self.size.width
+
+    @property
+    def is_causal(self) -> bool:
+        return self.causal and self.pooling != "cls"
+
+    def smoke(self, sizes: Sizes) -> Self:
+        """Two layers, or none where there are none."""
+        return dataclasses.replace(super().smoke(sizes), depth=0 if self.depth == 0 else sizes.depth)
+
+    def small(self, sizes: Sizes) -> Self:
+        return dataclasses.replace(super().small(sizes), depth=sizes.depth)
+
+    def encoder_flops(self, tokens: bool) -> int:
+        size, count = self.size, self.layer_tokens
+        flops = self.stack_flops(count, one_wanted=self.pooling not in ("mean", "map") and not tokens)
+        flops += pooling_flops(size, count, self.activation) if self.pooling == "map" else 0
+        return flops + (2 * size.width**2 if self.pooler else 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +111,7 @@ ALONE = TextMode()  # the text without an image
 
 
 class TextTransformer(nn.Module):
-    """Transformer text encoder, causal or not by `options.causal`.
+    """Transformer text encoder, causal or not by `config.causal`.
 
     Args of the call:
       text: int32 [B, L] token ids, L at most `length`.
@@ -81,7 +128,7 @@ class TextTransformer(nn.Module):
     Returns: Encoding with tokens [B, L, D] (one more, in front, with pooling "cls"), their mask,
       pooled [B, D].
 
-    Attributes:
+    Keys of `config`:
       pooling: `end` the last real token, `last` the last position whatever it holds, `first` the
         first token, `cls` a learned token in front, `cls_end` a learned token after the last real
         one (Yu et al. 2022, "CoCa"), `mean` over real tokens, `map` attention pooling. An empty row
@@ -93,49 +140,39 @@ class TextTransformer(nn.Module):
         the attention logits of all layers (see `positions.relative_bias`).
     """
 
-    options: LayerOptions
-    vocab_size: int
-    length: int
-    pooling: str = "end"
-    position: str = "learned"
-    padding_mask: bool = True
-    token_types: int = 0
-    embedding_norm: bool = False
-    final_norm: bool = True
-    pooler: bool = False
-    word_std: float = 0.02  # std of the initial token embeddings
-    position_std: float = 0.01  # std of the initial embeddings of positions and token types
-    stochastic_depth: float = 0.0
-    scan: bool = False
-    rematerialisation: str = "none"
-    saved: tuple[str, ...] = ()
+    config: TextTransformerConfig = TextTransformerConfig()
+    precision: Precision = Precision()
+
+    @property
+    def options(self) -> LayerOptions:
+        """The options of the layers."""
+        return self.config.transformer_layers(self.precision)
 
     @nn.compact
     def __call__(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True,
                  types: jax.Array | None = None, cache: Cache | None = None, text_mode: TextMode = ALONE,
                  memory: Encoding | None = None) -> Encoding:
-        options = text_mode.layers(self.options)
+        config, options = self.config, text_mode.layers(self.options)
         mask = jnp.ones(text.shape, bool) if mask is None else mask
         x, mask = self.embedded(text, mask, train, types, cache, text_mode)
         beside = None if memory is None else constrain(memory.tokens, ("batch", "tokens", "activation_embed"))
-        transformer = functools.partial(
-            Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train, name="transformer"),
-            memory=beside, memory_mask=memory_mask(self, memory, cache), bias=self.bias(x.shape[1], cache))
+        transformer = functools.partial(config.transformer(options, train), memory=beside,
+                                        memory_mask=memory_mask(self, memory, cache), bias=self.bias(x.shape[1], cache))
         if cache is not None or text_mode.decoding:
             visible = None if cache is None else cache.visible(x.shape[1])
-            x = transformer(x, mask if self.padding_mask and cache is None else None, visible=visible, cache=cache)
-            continued = self.pooling == "cls_end" and text_mode == ALONE  # a decoder's layers follow
+            x = transformer(x, mask if config.padding_mask and cache is None else None, visible=visible, cache=cache)
+            continued = config.pooling == "cls_end" and text_mode == ALONE  # a decoder's layers follow
             return Encoding(x if continued else self.normalised(x), mask, None, text)
         position = self.pooled_position(mask)
         alone = not tokens and position is not None
-        x = transformer(x, mask if self.padding_mask else None, pool_position=position if alone else None)
+        x = transformer(x, mask if config.padding_mask else None, pool_position=position if alone else None)
         unnormalised, x = x, self.normalised(x)
         pooled = x[:, 0] if alone else self.pool(x, mask, position)
-        if self.pooler:
+        if config.pooler:
             dense = options.precision.dense(options.width, ("embed", "mlp"), kernel_init=options.initializers()["residual"],
                                             name="pooler")
             pooled = jnp.tanh(dense(pooled))
-        if self.pooling == "cls_end":
+        if config.pooling == "cls_end":
             unnormalised, mask = unnormalised[:, :-1], mask[:, 1:]
             x = unnormalised if text_mode == ALONE else x[:, :-1]
         return Encoding(x, mask, pooled, text, unnormalised) if tokens else Encoding(None, mask, pooled, text)
@@ -143,22 +180,22 @@ class TextTransformer(nn.Module):
     def embedded(self, text: jax.Array, mask: jax.Array, train: bool, types: jax.Array | None, cache: Cache | None,
                  text_mode: TextMode) -> tuple[jax.Array, jax.Array]:
         """The layers' input [B, N, D] and its mask [B, N], with a class token except when decoding."""
-        options = self.options
-        x = embedded_words(text, self.vocab_size, options.width, options.precision, self.word_std)
+        config, options = self.config, self.options
+        x = embedded_words(text, config.vocab_size, options.width, self.precision, config.word_std)
         if text_mode.start is not None:
             first = jnp.arange(text.shape[1]) == (0 if cache is None else -cache.position)
             x = jnp.where(first[:, None], self.learned(text_mode.start, (1, 1, options.width)), x)
         x = self.placed(x, cache)
-        if self.token_types:
-            segments = self.learned("token_type", (self.token_types, options.width), self.position_std)
+        if config.token_types:
+            segments = self.learned("token_type", (config.token_types, options.width), config.position_std)
             x = x + (segments[0] if types is None else jnp.take(segments, types, axis=0))
-        if self.pooling == "cls" and not text_mode.decoding:
+        if config.pooling == "cls" and not text_mode.decoding:
             token = self.learned("class_token", (1, 1, options.width))
             x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, options.width)), x], axis=1)
             mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
-        if self.pooling == "cls_end" and cache is None and not text_mode.decoding:
+        if config.pooling == "cls_end" and cache is None and not text_mode.decoding:
             x, mask = self.append_class_token(x, mask)
-        if self.embedding_norm:
+        if config.embedding_norm:
             x = options.normalisation("embedding_norm")(x)
         x = nn.Dropout(options.dropout, deterministic=not train)(x)
         return constrain(x, ("batch", "tokens", "activation_embed")), mask
@@ -166,16 +203,16 @@ class TextTransformer(nn.Module):
     def placed(self, x: jax.Array, cache: Cache | None) -> jax.Array:
         """The token embeddings [B, L, D] with position embeddings, where these are added."""
         width = self.options.width
-        if self.position == "sinusoidal":
-            positions = jnp.asarray(sinusoidal(self.length, width), x.dtype)[None]
+        if self.config.position == "sinusoidal":
+            positions = jnp.asarray(sinusoidal(self.config.length, width), x.dtype)[None]
             return x * width**0.5 + places_of(positions, x.shape[1], cache)
-        if self.position == "relative":
+        if self.config.position == "relative":
             return x
-        return x + places_of(self.learned("position", (1, self.length, width), self.position_std), x.shape[1], cache)
+        return x + places_of(self.learned("position", (1, self.config.length, width), self.config.position_std), x.shape[1], cache)
 
     def bias(self, count: int, cache: Cache | None) -> jax.Array | None:
         """The bias of the self-attention logits, [H, N, M]; None without relative positions."""
-        if self.position != "relative":
+        if self.config.position != "relative":
             return None
         init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "heads"))
         table = self.param("relative_bias", init, (BUCKETS, self.options.heads), jnp.float32)
@@ -184,7 +221,7 @@ class TextTransformer(nn.Module):
 
     def normalised(self, x: jax.Array) -> jax.Array:
         """The output of the last layer, with the final norm where the tower has one."""
-        x = self.options.normalisation("norm")(x) if self.final_norm else x
+        x = self.options.normalisation("norm")(x) if self.config.final_norm else x
         return constrain(x, ("batch", "tokens", "activation_embed"))
 
     def append_class_token(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -199,23 +236,23 @@ class TextTransformer(nn.Module):
         """A float32 parameter, cast to the compute dtype."""
         axes = (*[None] * (len(shape) - 1), "embed")
         init = nn.with_logical_partitioning(nn.initializers.normal(std), axes)
-        return self.param(name, init, shape, jnp.float32).astype(self.options.precision.compute)
+        return self.param(name, init, shape, jnp.float32).astype(self.precision.compute)
 
     def pooled_position(self, mask: jax.Array) -> PoolPosition | None:
         """Position of the one token that is pooled; None where pooling uses all tokens."""
-        if self.pooling in ("cls", "first"):
+        if self.config.pooling in ("cls", "first"):
             return PoolPosition()
-        if self.pooling == "last":
+        if self.config.pooling == "last":
             return PoolPosition(jnp.full(len(mask), mask.shape[1] - 1, jnp.int32))
-        return last_visible(mask) if self.pooling in ("end", "cls_end") else None
+        return last_visible(mask) if self.config.pooling in ("end", "cls_end") else None
 
     def pool(self, x: jax.Array, mask: jax.Array, pool_position: PoolPosition | None) -> jax.Array:
         """[B, L, D] -> [B, D]."""
         if pool_position is not None:
             return pool_position.of(x)[:, 0]
-        if self.pooling == "mean":
+        if self.config.pooling == "mean":
             return masked_mean(x, mask).astype(x.dtype)
-        return AttentionPooling(self.options, name="pooling_head")(x, mask if self.padding_mask else None)
+        return AttentionPooling(self.options, name="pooling_head")(x, mask if self.config.padding_mask else None)
 
 
 def embedded_words(text: jax.Array, vocab_size: int, width: int, precision: Precision, std: float = 0.02) -> jax.Array:

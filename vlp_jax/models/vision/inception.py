@@ -6,7 +6,7 @@ released model.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -14,23 +14,67 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from vlp_jax.config.fields import between
+from vlp_jax.config.section import Sizes
+from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.transformer import Encoding
-from vlp_jax.models.vision.resnet import Convolutions
-from vlp_jax.models.vision.tower import ConvolutionConfig
+from vlp_jax.models.options import Precision
+from vlp_jax.models.vision.convolutions import ConvolutionConfig, Convolutions
 from vlp_jax.sharding.layout import constrain
 
 STEM_WIDTH = 32  # channels of the first convolution; all others are multiples of half of it
 SMALLEST = 75  # pixels per side of the smallest image, whose last feature map has a single position
-EPSILON = 1e-3  # of BatchNorm
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InceptionConfig(ConvolutionConfig):
     """Inception-v3 (Szegedy et al. 2016), without its auxiliary classifier."""
 
+    norm_epsilon: ClassVar[float] = 1e-3
+
     norm: Literal["batch", "group"] = "batch"
     width: int = between(32, 1)  # channels of the first convolution; all others are in proportion
     image_size: int = between(299, 1)
+
+    def build(self, precision: Precision) -> "Inception":
+        self.check()
+        return Inception(self, precision)
+
+    def check(self) -> None:
+        if self.width % 2:
+            raise ConfigError(f"{self.section}.width: {self.width} is odd, and an Inception-v3's widths are multiples of "
+                              "half of it")
+        if self.image_size < SMALLEST:
+            raise ConfigError(f"{self.section}.image_size: {self.image_size} leaves nothing behind an Inception-v3's strides; use "
+                              f"{SMALLEST} or more")
+
+    @property
+    def side(self) -> int:
+        side = self.image_size
+        for branches in BLOCKS:
+            for step in branches[0]:
+                side = side if isinstance(step, tuple) else smaller(side, step)
+        return side
+
+    @property
+    def token_width(self) -> int:
+        return scaled(WIDEST, self.width)
+
+    def smoke(self, sizes: Sizes) -> Self:
+        """Few channels, and at most the smallest image for the strides."""
+        return dataclasses.replace(self, width=4, image_size=min(self.image_size, SMALLEST))
+
+    def small(self, sizes: Sizes) -> Self:
+        """Few channels, and the smallest image for a last map of 2 x 2 positions."""
+        return dataclasses.replace(self, width=8, image_size=107, rematerialisation="none")
+
+    def encoder_flops(self, train: bool, tokens: bool) -> int:
+        """All convolutions of all branches."""
+        flops, channels, side = 0, 3, self.image_size
+        for branches in BLOCKS:
+            found = [branch_flops(branch, channels, side, self.width) for branch in branches]
+            flops += sum(own for own, _, _ in found)
+            channels, side = sum(wider for _, wider, _ in found), found[0][2]
+        return flops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,15 +149,16 @@ class Inception(nn.Module):
       pooled [B, D]. For 299 x 299 pixels N is 64; D = 64 width.
     """
 
-    parts: Convolutions
-    width: int = STEM_WIDTH
+    config: InceptionConfig = InceptionConfig()
+    precision: Precision = Precision()
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True) -> Encoding:
-        x = image.astype(self.parts.precision.compute)
-        kind = nn.remat(InceptionBlock, static_argnums=(2,)) if self.parts.rematerialised else InceptionBlock
+        parts = self.config.convolutions(self.precision)
+        x = image.astype(self.precision.compute)
+        kind = nn.remat(InceptionBlock, static_argnums=(2,)) if parts.rematerialised else InceptionBlock
         for i, branches in enumerate(BLOCKS):
-            x = kind(branches, self.parts, self.width, name=f"block_{i}")(x, train)
+            x = kind(branches, parts, self.config.width, name=f"block_{i}")(x, train)
         x = constrain(rearrange(x, "b h w d -> b (h w) d"), ("batch", "tokens", "activation_embed"))
         return Encoding(x if tokens else None, None, x.astype(jnp.float32).mean(axis=1).astype(x.dtype))
 
@@ -157,3 +202,16 @@ def scaled(channels: int, width: int) -> int:
 def smaller(side: int, step: Step) -> int:
     """The side of a map after a step."""
     return -(-side // step.stride) if step.padded else (side - max(step.size)) // step.stride + 1
+
+
+def branch_flops(branch: Branch, channels: int, side: int, width: int) -> tuple[int, int, int]:
+    """FLOPs of one branch of a block, and the channels and the side of its output."""
+    flops = 0
+    for step in branch:
+        parts = step if isinstance(step, tuple) else (step,)
+        side = smaller(side, parts[0])
+        wider = [scaled(part.channels, width) or channels for part in parts]
+        flops += sum(2 * side**2 * part.size[0] * part.size[1] * channels * own
+                     for part, own in zip(parts, wider, strict=True) if part.channels)
+        channels = sum(wider)
+    return flops, channels, side

@@ -2,9 +2,8 @@
 
 import dataclasses
 import functools
-import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -12,9 +11,12 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from vlp_jax.config.fields import between
+from vlp_jax.config.section import Sizes
+from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.attention import plain_attention
-from vlp_jax.models.layers.transformer import Encoding, Precision
-from vlp_jax.models.vision.tower import ConvolutionConfig
+from vlp_jax.models.layers.transformer import Encoding
+from vlp_jax.models.options import Precision
+from vlp_jax.models.vision.convolutions import ConvolutionConfig, Convolutions, convolution_flops
 from vlp_jax.sharding.layout import constrain
 
 # (blocks of each stage, whether they are bottlenecks): He et al. 2016, table 1
@@ -35,7 +37,6 @@ class ResNetConfig(ConvolutionConfig):
     blocks: tuple[int, ...] = ()  # of each stage, in place of those given by `depth`
     width: int = between(64, 1)  # channels of the first stage; each further stage has twice as many
     norm: Literal["batch", "group"] = "batch"  # batch: statistics of the global batch; group: of each example
-    groups: int = between(32, 1)  # of norm="group"
     image_size: int = between(224, 1)
     stem_size: int = between(7, 1)  # of the first convolution, an odd number; 3 for small images
     stem_stride: int = between(2, 1)
@@ -43,47 +44,99 @@ class ResNetConfig(ConvolutionConfig):
     clip: bool = False  # a stem of three convolutions, strides by average pooling, and attention pooling
     heads: int = between(32, 1)  # clip: of attention pooling
     output_dim: int = between(1024, 1)  # clip: of the pooled vector
-    rematerialisation: Literal["none", "full"] = "none"  # full: the backward pass computes each block again
-    projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from pooled width to `model.embedding_dim`
 
+    def build(self, precision: Precision) -> "ResNet | ClipResNet":
+        self.check()
+        return ClipResNet(self, precision) if self.clip else ResNet(self, precision)
 
-@dataclasses.dataclass(frozen=True)
-class Convolutions:
-    """How convolutions and their normalisation are built.
+    def check(self) -> None:
+        depths, width = self.stages, self.token_width
+        if not self.clip:
+            if self.stem_size % 2 == 0:
+                raise ConfigError(f"{self.section}.stem_size: must be odd, got {self.stem_size}")
+            return
+        shrinks = 2**(len(depths) + 1)
+        if not self.bottleneck:
+            raise ConfigError(f"{self.section}.depth: CLIP's ResNets are made of bottlenecks: 50, 101 or 152, got {self.depth}")
+        if self.image_size % shrinks:
+            raise ConfigError(f"{self.section}.image_size: {self.image_size} does not divide by {shrinks}, as it must for this "
+                              "ResNet")
+        if width % self.heads or self.width % 2:
+            raise ConfigError(f"{self.section}: width {width} of the last stage does not divide into {self.heads} heads, or "
+                              f"width {self.width} is odd")
 
-    Attributes:
-      norm: `batch` (statistics of the global batch in training, however it is sharded; their
-        running mean in evaluation), `group` (the number of groups is the greatest common divisor of
-        `groups` and the channels), or `none`.
-      rematerialised: whether the backward pass recomputes each block.
-    """
+    @property
+    def published(self) -> tuple[tuple[int, ...], bool]:
+        """The entry of SIZES.
 
-    norm: str = "batch"
-    groups: int = 32  # Wu & He 2018
-    rematerialised: bool = False
-    momentum: float = 0.9
-    epsilon: float = 1e-5
-    precision: Precision = Precision()
+        Raises: ConfigError for a depth that is not in He et al.
+        """
+        if self.depth not in SIZES:
+            raise ConfigError(f"{self.section}.depth: must be one of {', '.join(map(str, SIZES))} for a ResNet, got {self.depth}")
+        return SIZES[self.depth]
 
-    def convolution(self, channels: int, size: int | tuple[int, int], stride: int = 1, *, padded: bool = True, bias: bool = False,
-                    name: str | None = None) -> nn.Conv:
-        """A convolution. With `padded`, the output has the size of the input apart from the stride."""
-        sizes = (size, size) if isinstance(size, int) else size
-        init = nn.with_logical_partitioning(nn.initializers.variance_scaling(2.0, "fan_out", "normal"), (None, None, None, "embed"))
-        return nn.Conv(channels, sizes, stride, padding=[(side // 2, side // 2) if padded else (0, 0) for side in sizes],
-                       use_bias=bias, name=name, dtype=self.precision.compute, param_dtype=jnp.float32, kernel_init=init,
-                       bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)))
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The number of blocks of each stage."""
+        return self.blocks or self.published[0]
 
-    def normalise(self, x: jax.Array, train: bool, name: str, scale: float = 1.0) -> jax.Array:
-        """[B, H, W, C] normalised, with learned scales initialised to `scale`. To be called inside a module."""
-        if self.norm == "none":
-            return x
-        shared = dict(epsilon=self.epsilon, dtype=self.precision.compute, param_dtype=jnp.float32, name=name,
-                      scale_init=nn.with_logical_partitioning(nn.initializers.constant(scale), ("embed",)),
-                      bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)))
-        if self.norm == "group":
-            return nn.GroupNorm(num_groups=math.gcd(self.groups, x.shape[-1]), **shared)(x)
-        return nn.BatchNorm(momentum=self.momentum, **shared)(x, use_running_average=not train)
+    @property
+    def bottleneck(self) -> bool:
+        """Whether the blocks are bottlenecks."""
+        return self.published[1]
+
+    @property
+    def token_width(self) -> int:
+        return self.width * 2**(len(self.stages) - 1) * (EXPANSION if self.bottleneck else 1)
+
+    @property
+    def pooled_width(self) -> int:
+        return self.output_dim if self.clip else self.token_width
+
+    @property
+    def side(self) -> int:
+        side = -(-self.image_size // (2 if self.clip else self.stem_stride))
+        for _ in range(len(self.stages) - 1 + (self.clip or self.max_pool)):
+            side = -(-side // 2)
+        return side
+
+    def ignored(self, experiment: Any) -> Mapping[str, str]:
+        unused = dict.fromkeys(("stem_size", "stem_stride", "max_pool"), "with clip=True, which has a stem of its own")
+        if not self.clip:
+            unused = dict.fromkeys(("heads", "output_dim"), "without clip=True, for whose attention pooling it is")
+        return {**super().ignored(experiment), **unused}
+
+    def smoke(self, sizes: Sizes) -> Self:
+        """One block with few channels per stage."""
+        stages = len(self.blocks) or 4
+        pooling = dict(heads=4, output_dim=64) if self.clip else {}
+        return dataclasses.replace(self, width=8, blocks=(1,) * stages, image_size=min(self.image_size, 64), **pooling)
+
+    def encoder_flops(self, train: bool, tokens: bool) -> int:
+        """All convolutions, and the products of CLIP's attention pooling."""
+        width, half, side = self.width, self.width // 2, -(-self.image_size // (2 if self.clip else self.stem_stride))
+        stem = ((3, 3, half), (3, half, half), (3, half, width)) if self.clip else ((self.stem_size, 3, width),)
+        flops = sum(convolution_flops(side, *sizes) for sizes in stem)
+        side, channels = -(-side // 2) if self.clip or self.max_pool else side, width
+        for stage, depth in enumerate(self.stages):
+            for block in range(depth):
+                stride = 2 if stage > 0 and block == 0 else 1
+                flops += self.block_flops(side, channels, width * 2**stage, stride)
+                side, channels = -(-side // stride), width * 2**stage * (EXPANSION if self.bottleneck else 1)
+        if not self.clip:
+            return flops
+        count = side**2 + 1
+        return flops + 2 * channels**2 * (1 + 2 * count) + 4 * count * channels + 2 * channels * self.output_dim
+
+    def block_flops(self, before: int, channels: int, inner: int, stride: int) -> int:
+        """A residual block on a map of `before` x `before` positions with `channels` channels."""
+        side, outer = -(-before // stride), inner * (EXPANSION if self.bottleneck else 1)
+        flops = convolution_flops(side, 1, channels, outer) if stride > 1 or channels != outer else 0
+        if not self.bottleneck:
+            return flops + convolution_flops(side, 3, channels, inner) + convolution_flops(side, 3, inner, outer)
+        middle = before if self.clip else side  # CLIP's 3x3 convolution comes before the stride
+        flops += convolution_flops(before, 1, channels, inner) + convolution_flops(middle, 3, inner, inner)
+        return flops + convolution_flops(side, 1, inner, outer)
 
 
 class ResidualBlock(nn.Module):
@@ -141,22 +194,18 @@ class ResNet(nn.Module):
       pooled [B, D]. With the stem of He et al. and four stages, N is (H / 32) (W / 32).
     """
 
-    depths: tuple[int, ...]
-    bottleneck: bool
-    parts: Convolutions
-    width: int = 64
-    stem_size: int = 7
-    stem_stride: int = 2
-    max_pool: bool = True
+    config: ResNetConfig = ResNetConfig()
+    precision: Precision = Precision()
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True) -> Encoding:
-        x = image.astype(self.parts.precision.compute)
-        x = self.parts.convolution(self.width, self.stem_size, self.stem_stride, name="convolution_stem")(x)
-        x = jax.nn.relu(self.parts.normalise(x, train, "norm_stem"))
-        if self.max_pool:
+        config, parts = self.config, self.config.convolutions(self.precision)
+        x = image.astype(self.precision.compute)
+        x = parts.convolution(config.width, config.stem_size, config.stem_stride, name="convolution_stem")(x)
+        x = jax.nn.relu(parts.normalise(x, train, "norm_stem"))
+        if config.max_pool:
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-        x = stages(x, self.depths, self.width, self.bottleneck, self.parts, train, clip=False)
+        x = stages(x, config, parts, train)
         x = constrain(rearrange(x, "b h w d -> b (h w) d"), ("batch", "tokens", "activation_embed"))
         return Encoding(x if tokens else None, None, x.astype(jnp.float32).mean(axis=1).astype(x.dtype))
 
@@ -170,24 +219,21 @@ class ClipResNet(nn.Module):
     Raises: ValueError if the image does not have the size of the position embedding.
     """
 
-    depths: tuple[int, ...]
-    parts: Convolutions
-    width: int
-    heads: int
-    image_size: int
-    output_dim: int
+    config: ResNetConfig = ResNetConfig(clip=True)
+    precision: Precision = Precision()
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True) -> Encoding:
-        if image.shape[1:3] != (self.image_size, self.image_size):
-            raise ValueError(f"this ResNet takes images of {self.image_size}x{self.image_size}, got {image.shape}")
-        x = image.astype(self.parts.precision.compute)
-        for i, (channels, stride) in enumerate(((self.width // 2, 2), (self.width // 2, 1), (self.width, 1))):
-            x = self.parts.convolution(channels, 3, stride, name=f"convolution_stem_{i}")(x)
-            x = jax.nn.relu(self.parts.normalise(x, train, f"norm_stem_{i}"))
-        x = stages(average_pool(x, 2), self.depths, self.width, True, self.parts, train, clip=True)
+        config, parts, size = self.config, self.config.convolutions(self.precision), self.config.image_size
+        if image.shape[1:3] != (size, size):
+            raise ValueError(f"this ResNet takes images of {size}x{size}, got {image.shape}")
+        x = image.astype(self.precision.compute)
+        for i, (channels, stride) in enumerate(((config.width // 2, 2), (config.width // 2, 1), (config.width, 1))):
+            x = parts.convolution(channels, 3, stride, name=f"convolution_stem_{i}")(x)
+            x = jax.nn.relu(parts.normalise(x, train, f"norm_stem_{i}"))
+        x = stages(average_pool(x, 2), config, parts, train)
         x = constrain(rearrange(x, "b h w d -> b (h w) d"), ("batch", "tokens", "activation_embed"))
-        pooled = MeanQueryPooling(self.heads, self.output_dim, self.parts.precision, name="pooling_head")(x)
+        pooled = MeanQueryPooling(config.heads, config.output_dim, self.precision, name="pooling_head")(x)
         return Encoding(x if tokens else None, None, pooled)
 
 
@@ -216,17 +262,17 @@ class MeanQueryPooling(nn.Module):
                                kernel_init=nn.initializers.normal(width**-0.5))(attended)
 
 
-def stages(x: jax.Array, depths: Sequence[int], width: int, bottleneck: bool, parts: Convolutions, train: bool,
-           clip: bool) -> jax.Array:
+def stages(x: jax.Array, config: ResNetConfig, parts: Convolutions, train: bool) -> jax.Array:
     """The residual blocks; each stage after the first halves the map and doubles the channels.
 
     To be called inside a module.
     """
     kind = nn.remat(ResidualBlock, static_argnums=(2,)) if parts.rematerialised else ResidualBlock
-    for stage, depth in enumerate(depths):
+    for stage, depth in enumerate(config.stages):
         for block in range(depth):
             stride = 2 if stage > 0 and block == 0 else 1
-            x = kind(width * 2**stage, stride, bottleneck, parts, clip, name=f"stage_{stage}_block_{block}")(x, train)
+            x = kind(config.width * 2**stage, stride, config.bottleneck, parts, config.clip,
+                     name=f"stage_{stage}_block_{block}")(x, train)
     return x
 
 

@@ -1,16 +1,36 @@
 """The base of all image towers."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
 
-from vlp_jax.config.fields import between
+import flax.linen as nn
+
 from vlp_jax.config.registry import Kinds
-from vlp_jax.config.section import Component
+from vlp_jax.models.layers.flops import projection_flops
+from vlp_jax.models.options import Precision
+from vlp_jax.models.part import Part, failures
+from vlp_jax.models.shapes import Grid, ImageShapes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageTowerConfig(Component):
-    """Fields shared by all image towers."""
+class ImageTowerConfig(Part):
+    """Fields shared by all image towers, and what other parts of a model ask of them.
+
+    A tower has a key `image_size`, too.
+
+    Attributes:
+      token_drop: fraction of the tokens that is dropped in training.
+      registers: number of tokens without a position, behind the others.
+      rematerialisation: the policy of rematerialisation.
+      policies: the possible policies.
+    """
+
+    section: ClassVar[str] = "model.image"
+    token_drop = 0.0  # these without an annotation, as a tower may have keys of these names
+    registers = 0
+    rematerialisation = "none"
+    policies: ClassVar[tuple[str, ...]] = ("none",)
 
     kinds: ClassVar[Kinds] = Kinds({
         "vit": "vlp_jax.models.vision.vit:ViTConfig",
@@ -21,11 +41,84 @@ class ImageTowerConfig(Component):
 
     projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from pooled width to `model.embedding_dim`
 
+    def build(self, precision: Precision) -> nn.Module:
+        """The encoder, called with (image, train, tokens).
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ConvolutionConfig(ImageTowerConfig):
-    """Fields shared by the other convolutional networks. Their tokens are the last feature map."""
+        Raises: ConfigError as `check`.
+        """
+        raise NotImplementedError
 
-    groups: int = between(32, 1)  # of norm="group"
-    rematerialisation: Literal["none", "full"] = "none"  # full: the backward pass computes each block again
-    projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from pooled width to `model.embedding_dim`
+    def check(self) -> None:
+        """Checks the sizes.
+
+        Raises: ConfigError where they do not fit together.
+        """
+
+    def validate(self, where: str, experiment: Any) -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        yield from failures(self.check)
+
+    @property
+    def side(self) -> int:
+        """The number of tokens along each axis of an image."""
+        raise NotImplementedError
+
+    @property
+    def token_width(self) -> int:
+        """The width of the tokens."""
+        raise NotImplementedError
+
+    @property
+    def pooled_width(self) -> int:
+        """The width of the pooled vector."""
+        return self.token_width
+
+    @property
+    def class_token(self) -> bool:
+        """Whether the first token is a class token."""
+        return False
+
+    @property
+    def pools(self) -> bool:
+        """Whether there is a pooled vector."""
+        return True
+
+    @property
+    def patch(self) -> int | None:
+        """The side, in pixels, of the patches that a caller can choose by `kept` and `masked`; None where it cannot."""
+        return None
+
+    @property
+    def grid(self) -> Grid:
+        """Layout of the tokens, without token dropping."""
+        return Grid(self.side, int(self.class_token), self.registers)
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens of an image, without token dropping."""
+        return self.grid.tokens
+
+    @property
+    def shapes(self) -> ImageShapes:
+        """What other parts of the model need of the tower.
+
+        Raises: ConfigError for sizes that are not possible.
+        """
+        return ImageShapes(tokens=self.tokens, token_width=self.token_width, pooled_width=self.pooled_width, grid=self.grid,
+                           class_token=self.class_token, token_drop=self.token_drop)
+
+    def flops(self, embedding_dim: int, train: bool = True, tokens: bool = True, embedded: bool = True) -> int:
+        """The tower and its projection on one image, forward.
+
+        Args:
+          embedding_dim: width of the shared space.
+          train: whether tokens dropped in training are left out.
+          tokens: whether the tokens are needed in addition to the pooled vector.
+          embedded: whether the projection is needed.
+        """
+        projected = projection_flops(self.projection, self.pooled_width, embedding_dim) if embedded else 0
+        return self.encoder_flops(train, tokens) + projected
+
+    def encoder_flops(self, train: bool, tokens: bool) -> int:
+        """`flops` without the projection."""
+        raise NotImplementedError

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -10,9 +11,11 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from vlp_jax.config.fields import between
+from vlp_jax.config.section import Sizes
+from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.transformer import Encoding
-from vlp_jax.models.vision.resnet import Convolutions
-from vlp_jax.models.vision.tower import ConvolutionConfig
+from vlp_jax.models.options import Precision
+from vlp_jax.models.vision.convolutions import ConvolutionConfig, Convolutions, convolution_flops
 from vlp_jax.sharding.layout import constrain
 
 # number of convolutions of each of five stages: configurations A, B, D and E of table 1
@@ -32,6 +35,65 @@ class VggConfig(ConvolutionConfig):
     hidden_dim: int = between(4096, 1)  # of pooling="hidden"
     dropout: float = between(0.5, 0.0, 1.0)  # of pooling="hidden"
 
+    def build(self, precision: Precision) -> "Vgg":
+        self.check()
+        return Vgg(self, precision)
+
+    def check(self) -> None:
+        halvings = len(self.stages)
+        if self.side < 1:
+            raise ConfigError(f"{self.section}.image_size: {self.image_size} leaves nothing behind a VGG's {halvings} halvings; "
+                              f"use {2**halvings} or more")
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The number of convolutions of each stage.
+
+        Raises: ConfigError for a depth that is not in the paper.
+        """
+        if self.depth not in DEPTHS:
+            raise ConfigError(f"{self.section}.depth: must be one of {', '.join(map(str, DEPTHS))} for a VGG, got {self.depth}")
+        return DEPTHS[self.depth]
+
+    def channels(self, stage: int) -> int:
+        """The number of channels of a stage."""
+        return self.width * min(2**stage, WIDEST)
+
+    @property
+    def side(self) -> int:
+        return self.image_size // 2**len(self.stages)
+
+    @property
+    def token_width(self) -> int:
+        return self.channels(len(self.stages) - 1)
+
+    @property
+    def pooled_width(self) -> int:
+        return self.hidden_dim if self.pooling == "hidden" else self.token_width
+
+    def ignored(self, experiment: Any) -> Mapping[str, str]:
+        unused = dict.fromkeys(("hidden_dim", "dropout"), "with pooling='mean'") if self.pooling == "mean" else {}
+        return {**super().ignored(experiment), **unused}
+
+    def smoke(self, sizes: Sizes) -> Self:
+        """The smallest depth, with few channels."""
+        return dataclasses.replace(self, width=8, depth=11, hidden_dim=64 if self.pooling == "hidden" else self.hidden_dim,
+                                   image_size=min(self.image_size, 64))
+
+    def small(self, sizes: Sizes) -> Self:
+        """All layers with few channels, on images of 32 x 32 pixels."""
+        return dataclasses.replace(self, width=16, image_size=32, rematerialisation="none")
+
+    def encoder_flops(self, train: bool, tokens: bool) -> int:
+        """All convolutions, and the fully connected layers where they pool."""
+        flops, channels, side = 0, 3, self.image_size
+        for stage, depth in enumerate(self.stages):
+            wider = self.channels(stage)
+            flops += convolution_flops(side, 3, channels, wider) + (depth - 1) * convolution_flops(side, 3, wider, wider)
+            channels, side = wider, side // 2
+        hidden = self.hidden_dim if self.pooling == "hidden" else 0
+        return flops + 2 * hidden * (self.tokens * self.token_width + hidden)
+
 
 class Vgg(nn.Module):
     """VGG image encoder: five stages of convolutions, each followed by max pooling.
@@ -44,34 +106,30 @@ class Vgg(nn.Module):
         dropout is active (a "dropout" rng).
       tokens: False where only `pooled` is needed.
     Returns: Encoding with the last feature map as tokens [B, N, D], rows from the top, N = (H / 32)
-      (W / 32) rounded down, no mask, and pooled [B, E].
-
-    Attributes:
-      hidden_dim: E, the width of the paper's two fully connected layers on the whole map, each with
-        ReLU and dropout; their output is pooled. None: the mean token is pooled, E = D.
+      (W / 32) rounded down, no mask, and pooled [B, E]: with pooling="hidden" the output of the
+      paper's two fully connected layers on the whole map, each with ReLU and dropout, of width
+      `hidden_dim`; else the mean token, E = D.
     """
 
-    depths: tuple[int, ...]
-    parts: Convolutions
-    width: int
-    hidden_dim: int | None
-    dropout: float
+    config: VggConfig = VggConfig()
+    precision: Precision = Precision()
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True) -> Encoding:
-        x = image.astype(self.parts.precision.compute)
-        kind = nn.remat(VggStage, static_argnums=(2,)) if self.parts.rematerialised else VggStage
-        for i, depth in enumerate(self.depths):
-            x = kind(depth, self.width * min(2**i, WIDEST), self.parts, name=f"stage_{i}")(x, train)
+        config, parts = self.config, self.config.convolutions(self.precision)
+        x = image.astype(self.precision.compute)
+        kind = nn.remat(VggStage, static_argnums=(2,)) if parts.rematerialised else VggStage
+        for i, depth in enumerate(config.stages):
+            x = kind(depth, config.channels(i), parts, name=f"stage_{i}")(x, train)
         x = constrain(rearrange(x, "b h w d -> b (h w) d"), ("batch", "tokens", "activation_embed"))
         return Encoding(x if tokens else None, None, self.pool(x, train))
 
     def pool(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, N, D] -> [B, E]."""
-        if self.hidden_dim is None:
+        if self.config.pooling == "mean":
             return x.astype(jnp.float32).mean(axis=1).astype(x.dtype)
-        dense = functools.partial(self.parts.precision.dense, self.hidden_dim, kernel_init=nn.initializers.normal(0.01))
-        drop = nn.Dropout(self.dropout, deterministic=not train)
+        dense = functools.partial(self.precision.dense, self.config.hidden_dim, kernel_init=nn.initializers.normal(0.01))
+        drop = nn.Dropout(self.config.dropout, deterministic=not train)
         hidden = dense(axes=("patch", "embed", "mlp"), axis=(-2, -1), name="hidden_0")(x)
         hidden = drop(jax.nn.relu(constrain(hidden, ("batch", "activation_mlp"))))
         return drop(jax.nn.relu(dense(axes=("mlp", "embed"), name="hidden_1")(hidden)))

@@ -2,21 +2,25 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+import re
+from typing import Any, Literal, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from einops import rearrange, repeat
+from einops import rearrange
 
 from vlp_jax.config.fields import between
 from vlp_jax.config.parse import read_section
+from vlp_jax.config.section import Sizes
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.layers.flops import pooling_flops
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.positions import rotary2d, sincos2d
-from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, LayerOptions, Precision, Transformer
-from vlp_jax.models.presets import layer_options, patch_size_of
+from vlp_jax.models.layers.transformer import AttentionPooling, Encoding
+from vlp_jax.models.options import LayerOptions, Precision
 from vlp_jax.models.stack import StackConfig
+from vlp_jax.models.vision.stem import ConvolutionStem, pixels_of, unseen_patches
 from vlp_jax.models.vision.tower import ImageTowerConfig
 from vlp_jax.sharding.layout import constrain
 
@@ -39,6 +43,101 @@ class ViTConfig(StackConfig, ImageTowerConfig):
     norm_before_pooling: bool = True  # False: after it, on the pooled vector (as in CLIP; equal for cls)
     token_drop: float = between(0.0, 0.0, 0.99)  # fraction of patches dropped in training (FLIP)
 
+    def build(self, precision: Precision) -> "ViT":
+        self.check()
+        return ViT(self, precision)
+
+    def check(self) -> None:
+        if self.image_size % self.patch:
+            raise ConfigError(f"{self.section}: image_size {self.image_size} does not divide into patches of {self.patch}")
+        if not self.pools:
+            raise ConfigError(f"{self.section}.pooling: 'none' leaves nothing to embed, expected 'cls', 'mean' or 'map'")
+        if self.stem == "convolution":
+            self.check_stem()
+        divided = {"sincos2d": ("width", self.size.width), "rotary2d": ("width of a head", self.size.width // self.size.heads)}
+        if self.position in divided and divided[self.position][1] % 4:
+            what, size = divided[self.position]
+            raise ConfigError(f"{self.section}.position: {self.position!r} needs a {what} that divides by 4, got {size}")
+
+    def check_stem(self) -> None:
+        """Checks that the stem's strides multiply to the patch size.
+
+        Raises: ConfigError where they do not.
+        """
+        if len(self.stem_channels) != len(self.stem_strides) or not self.stem_channels:
+            raise ConfigError(f"{self.section}.stem_channels: needs one entry for each of stem_strides, "
+                              f"got {self.stem_channels} and {self.stem_strides}")
+        product = math.prod(self.stem_strides)
+        if product != self.patch:
+            raise ConfigError(f"{self.section}.stem_strides: {self.stem_strides} multiply to {product}, "
+                              f"the patch size is {self.patch}")
+
+    @property
+    def patch(self) -> int:
+        """The patch size set in the config, or named by the preset ("B/16").
+
+        Raises: ConfigError where there is neither.
+        """
+        if self.patch_size is not None:
+            return self.patch_size
+        match = re.fullmatch(r"[^/]+/(\d+)", self.preset)
+        if not match:
+            raise ConfigError(f"{self.section}.patch_size: is not set, and the preset {self.preset!r} names none (as in 'B/16')")
+        return int(match.group(1))
+
+    @property
+    def side(self) -> int:
+        return self.image_size // self.patch
+
+    @property
+    def token_width(self) -> int:
+        return self.size.width
+
+    @property
+    def class_token(self) -> bool:
+        return self.pooling == "cls"
+
+    @property
+    def pools(self) -> bool:
+        return self.pooling != "none"
+
+    def smoke(self, sizes: Sizes) -> Self:
+        """Two layers, or none where there are none, on 16 patches unless a stem divides the image."""
+        patches = dict(patch_size=8, image_size=32) if self.stem == "patch" else {}
+        return dataclasses.replace(super().smoke(sizes), depth=0 if self.depth == 0 else sizes.depth, **patches)
+
+    def small(self, sizes: Sizes) -> Self:
+        """16 patches behind a convolution stem."""
+        return dataclasses.replace(super().small(sizes), depth=sizes.depth, image_size=32, patch_size=8, stem="convolution",
+                                   stem_channels=(32, 64, 128, 128), stem_strides=(2, 2, 2, 1))
+
+    def encoder_flops(self, train: bool, tokens: bool) -> int:
+        patches = self.side**2
+        kept = max(1, round(patches * (1.0 - self.token_drop))) if train and self.token_drop else patches
+        return self.kept_flops(kept, one_wanted=self.class_token and not tokens)
+
+    def kept_flops(self, kept: int, one_wanted: bool = False) -> int:
+        """The tower without its projection on `kept` patches of an image; the stem is on all of them.
+
+        Args:
+          kept: number of patches.
+          one_wanted: as in `stack_flops`.
+        """
+        flops = self.stem_flops() + self.stack_flops(kept + self.class_token + self.registers, one_wanted)
+        return flops + (pooling_flops(self.size, kept, self.activation) if self.pooling == "map" else 0)
+
+    def stem_flops(self) -> int:
+        """From pixels to tokens: one product per patch, or 3x3 convolutions."""
+        width, patches = self.size.width, self.side**2
+        if self.stem == "patch":
+            return 2 * patches * 3 * self.patch**2 * width
+        flops, channels, side = 0, 3, self.image_size
+        for wider, stride in zip(self.stem_channels, self.stem_strides, strict=True):
+            side //= stride
+            flops += 2 * side**2 * 9 * channels * wider
+            channels = wider
+        return flops + 2 * patches * channels * width
+
 
 class ViT(nn.Module):
     """Vision Transformer image encoder: stem, positions, transformer, pooling.
@@ -57,24 +156,8 @@ class ViT(nn.Module):
     Raises: ValueError if the image does not have the size of the position embedding.
     """
 
-    options: LayerOptions
-    image_size: int
-    patch_size: int
-    stem: str = "patch"
-    stem_channels: tuple[int, ...] = ()
-    stem_strides: tuple[int, ...] = ()
-    patch_bias: bool = True
-    position: str = "learned"  # "learned", "factorised" (row plus column), "sincos2d", "rotary2d" (in every layer)
-    pooling: str = "cls"
-    queries: int = 1
-    registers: int = 0
-    embedding_norm: bool = False
-    norm_before_pooling: bool = True
-    token_drop: float = 0.0
-    stochastic_depth: float = 0.0
-    scan: bool = False
-    rematerialisation: str = "none"
-    saved: tuple[str, ...] = ()
+    config: ViTConfig = ViTConfig()
+    precision: Precision = Precision()
 
     @classmethod
     def from_preset(cls, preset: str, *, compute: str = "float32", **overrides: Any) -> "ViT":
@@ -88,187 +171,99 @@ class ViT(nn.Module):
         Returns: the module, without parameters.
         Raises: ConfigError for an unknown preset or key, and for sizes that do not fit together.
         """
-        tower = read_section(ViTConfig, {"preset": preset, **overrides}, "model.image")
-        return build_vit(tower, Precision(jnp.dtype(compute)))
+        return read_section(ViTConfig, {"preset": preset, **overrides}, ViTConfig.section).build(Precision(jnp.dtype(compute)))
+
+    @property
+    def options(self) -> LayerOptions:
+        """The options of the layers."""
+        return self.config.layer_options(self.precision)
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True, kept: jax.Array | None = None,
                  masked: jax.Array | None = None) -> Encoding:
-        options, precision = self.options, self.options.precision
-        if image.shape[1:3] != (self.image_size, self.image_size):
-            raise ValueError(f"this ViT takes images of {self.image_size}x{self.image_size}, got {image.shape}")
-        side = self.image_size // self.patch_size
+        config, options, side = self.config, self.options, self.config.side
+        if image.shape[1:3] != (config.image_size, config.image_size):
+            raise ValueError(f"this ViT takes images of {config.image_size}x{config.image_size}, got {image.shape}")
         unseen = unseen_patches(masked, kept, side**2)
-        if unseen is not None and self.stem == "convolution":  # its kernels cross patch borders
-            image = jnp.where(pixels_of(unseen, side, self.patch_size), 0.0, image)
-        x = self.embed_patches(image.astype(precision.compute))
+        if unseen is not None and config.stem == "convolution":  # its kernels cross patch borders
+            image = jnp.where(pixels_of(unseen, side, config.patch), 0.0, image)
+        x = self.embed_patches(image.astype(self.precision.compute))
         if masked is not None:
             x = jnp.where(masked[:, :, None], self.learned("mask_token", (1, 1, options.width)), x)
-        has_class_token = self.pooling == "cls"
-        x, angles = x + self.positions(side) if self.position != "rotary2d" else x, self.angles(side)
-        if kept is None and train and self.token_drop:
-            kept = kept_tokens(self.make_rng("dropout"), *x.shape[:2], self.token_drop)
+        x, angles = x + self.positions(side) if config.position != "rotary2d" else x, self.angles(side)
+        if kept is None and train and config.token_drop:
+            kept = kept_tokens(self.make_rng("dropout"), *x.shape[:2], config.token_drop)
         if kept is not None:
             x = jnp.take_along_axis(x, kept[:, :, None], axis=1)
             angles = None if angles is None else jnp.take_along_axis(angles, kept[:, :, None], axis=1)
         if angles is not None:  # class token and registers have no position
-            angles = jnp.pad(angles, ((0, 0), (int(has_class_token), self.registers), (0, 0)))
-        if has_class_token:
+            angles = jnp.pad(angles, ((0, 0), (int(config.class_token), config.registers), (0, 0)))
+        if config.class_token:
             token = self.learned("class_token", (1, 1, options.width)) + self.learned("class_position", (1, 1, options.width))
             x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, options.width)), x], axis=1)
-        if self.registers:
-            registers = self.learned("registers", (1, self.registers, options.width))
+        if config.registers:
+            registers = self.learned("registers", (1, config.registers, options.width))
             x = jnp.concatenate([x, jnp.broadcast_to(registers, (len(x), *registers.shape[1:]))], axis=1)
-        if self.embedding_norm:
+        if config.embedding_norm:
             x = options.normalisation("embedding_norm")(x)
         x = nn.Dropout(options.dropout, deterministic=not train)(x)
         x = constrain(x, ("batch", "tokens", "activation_embed"))
-        pool_position = PoolPosition() if has_class_token and not tokens else None
-        x = Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train,
-                        name="transformer")(x, angles=angles, pool_position=pool_position)
+        pool_position = PoolPosition() if config.class_token and not tokens else None
+        x = config.transformer(options, train)(x, angles=angles, pool_position=pool_position)
         encoding = self.pool(constrain(x, ("batch", "tokens", "activation_embed")))
         return encoding if tokens else encoding.replace(tokens=None, unnormalised=None)
 
     def embed_patches(self, image: jax.Array) -> jax.Array:
         """Pixels to patch embeddings, [B, H, W, 3] -> [B, N, D]."""
-        options, precision = self.options, self.options.precision
-        if self.stem == "convolution":
-            image = ConvolutionStem(self.stem_channels, self.stem_strides, options, name="stem")(image)
+        config, options = self.config, self.options
+        if config.stem == "convolution":
+            image = ConvolutionStem(config.stem_channels, config.stem_strides, options, name="stem")(image)
             patches = rearrange(image, "b h w c -> b (h w) c")
         else:
-            patches = rearrange(image, "b (h p) (w q) c -> b (h w) (p q c)", p=self.patch_size, q=self.patch_size)
-        return precision.dense(options.width, ("patch", "embed"), use_bias=self.patch_bias, name="patch_embedding",
-                               kernel_init=options.initializers().get("patch", nn.initializers.lecun_normal()))(patches)
+            patches = rearrange(image, "b (h p) (w q) c -> b (h w) (p q c)", p=config.patch, q=config.patch)
+        return self.precision.dense(options.width, ("patch", "embed"), use_bias=config.patch_bias, name="patch_embedding",
+                                    kernel_init=options.initializers().get("patch", nn.initializers.lecun_normal()))(patches)
 
     def positions(self, side: int) -> jax.Array:
         """The position embedding added to the patches, [1, N, D]."""
         width = self.options.width
-        if self.position == "sincos2d":
-            return jnp.asarray(sincos2d(side, width), self.options.precision.compute)[None]
-        if self.position == "factorised":  # Dehghani et al. 2023, "Patch n' Pack", section 3.3
+        if self.config.position == "sincos2d":
+            return jnp.asarray(sincos2d(side, width), self.precision.compute)[None]
+        if self.config.position == "factorised":  # Dehghani et al. 2023, "Patch n' Pack", section 3.3
             rows, columns = self.learned("row_position", (side, 1, width)), self.learned("column_position", (1, side, width))
             return rearrange(rows + columns, "y x d -> 1 (y x) d")
         return self.learned("position", (1, side * side, width))
 
     def angles(self, side: int) -> jax.Array | None:
         """The rotary angles of the patches' queries and keys, [1, N, K / 2]; None without rotary positions."""
-        if self.position != "rotary2d":
+        if self.config.position != "rotary2d":
             return None
         return jnp.asarray(rotary2d(side, self.options.width // self.options.heads))[None]
 
     def learned(self, name: str, shape: tuple[int, ...]) -> jax.Array:
         """A float32 parameter, cast to the compute dtype."""
         init = nn.with_logical_partitioning(nn.initializers.normal(self.options.width**-0.5), (None, None, "embed"))
-        return self.param(name, init, shape, jnp.float32).astype(self.options.precision.compute)
+        return self.param(name, init, shape, jnp.float32).astype(self.precision.compute)
 
     def pool(self, x: jax.Array) -> Encoding:
         """The Encoding of the transformer's output [B, N, D], with its pooled vector."""
         options = self.options
         norm, unnormalised = options.normalisation("norm"), x
-        if self.norm_before_pooling:
+        if self.config.norm_before_pooling:
             x = norm(x)
-        patches = x[:, self.pooling == "cls":x.shape[1] - self.registers]
-        if self.pooling == "cls":
+        patches = x[:, int(self.config.class_token):x.shape[1] - self.config.registers]
+        if self.config.pooling == "cls":
             pooled = x[:, 0]
-        elif self.pooling == "mean":
+        elif self.config.pooling == "mean":
             pooled = patches.astype(jnp.float32).mean(axis=1).astype(x.dtype)
-        elif self.pooling == "map":
-            pooled = AttentionPooling(options, self.queries, name="pooling_head")(patches)
+        elif self.config.pooling == "map":
+            pooled = AttentionPooling(options, name="pooling_head")(patches)
         else:
             return Encoding(x, None, None, unnormalised=unnormalised)
-        return Encoding(x, None, pooled if self.norm_before_pooling else norm(pooled), unnormalised=unnormalised)
-
-
-class ConvolutionStem(nn.Module):
-    """3x3 convolutions, each followed by GroupNorm and ReLU, in place of one patch projection.
-
-    Xiao et al. 2021, "Early convolutions help transformers see better"; with GroupNorm, because it
-    needs no statistics over the batch.
-
-    [B, H, W, C] -> [B, H/s, W/s, channels[-1]], where s is the product of the strides.
-    """
-
-    channels: tuple[int, ...]
-    strides: tuple[int, ...]
-    options: LayerOptions
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        compute = self.options.precision.compute
-        kernel_init = nn.with_logical_partitioning(nn.initializers.he_normal(), (None, None, None, "embed"))
-        along_channels = {"scale_init": nn.with_logical_partitioning(nn.initializers.ones, ("embed",)),
-                          "bias_init": nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))}
-        for i, (channels, stride) in enumerate(zip(self.channels, self.strides, strict=True)):
-            x = nn.Conv(channels, (3, 3), stride, use_bias=False, dtype=compute, param_dtype=jnp.float32,
-                        kernel_init=kernel_init, name=f"convolution_{i}")(x)
-            x = nn.GroupNorm(num_groups=math.gcd(8, channels), dtype=compute, param_dtype=jnp.float32,
-                             name=f"norm_{i}", **along_channels)(x)
-            x = jax.nn.relu(x)
-        return x
-
-
-def unseen_patches(masked: jax.Array | None, kept: jax.Array | None, count: int) -> jax.Array | None:
-    """The patches whose pixels are hidden: those that are masked or not kept.
-
-    Args:
-      masked: bool [B, N], or None.
-      kept: int32 [B, K], indices, or None.
-      count: N.
-    Returns: bool [B, N], True for hidden patches; None where all patches are visible.
-    """
-    if kept is None:
-        return masked
-    unkept = (kept[:, :, None] != jnp.arange(count)).all(axis=1)
-    return unkept if masked is None else unkept | masked
-
-
-def pixels_of(patches: jax.Array, side: int, patch_size: int) -> jax.Array:
-    """A mask of patches as a mask of their pixels: bool [B, N] -> [B, H, W, 1]."""
-    return repeat(patches, "b (h w) -> b (h p) (w q) 1", h=side, p=patch_size, q=patch_size)
+        return Encoding(x, None, pooled if self.config.norm_before_pooling else norm(pooled), unnormalised=unnormalised)
 
 
 def kept_tokens(key: jax.Array, batch: int, count: int, rate: float) -> jax.Array:
     """Random subset of each example's tokens (FLIP, Li et al. 2023): int32 [B, round(count (1 - rate))]."""
     kept = max(1, round(count * (1.0 - rate)))
     return jnp.argsort(jax.random.uniform(key, (batch, count)), axis=1)[:, :kept]
-
-
-def build_vit(tower: ViTConfig, precision: Precision) -> ViT:
-    """The ViT of a config.
-
-    Raises: ConfigError for sizes that do not fit together.
-    """
-    patch_size = patch_size_of(tower)
-    if tower.image_size % patch_size:
-        raise ConfigError(f"model.image: image_size {tower.image_size} does not divide into patches of {patch_size}")
-    if tower.pooling == "none":
-        raise ConfigError("model.image.pooling: 'none' leaves nothing to embed, expected 'cls', 'mean' or 'map'")
-    if tower.stem == "convolution":
-        check_stem(tower, patch_size)
-    options = layer_options(tower, "model.image", precision)
-    divided = {"sincos2d": ("width", options.width), "rotary2d": ("width of a head", options.width // options.heads)}
-    if tower.position in divided and divided[tower.position][1] % 4:
-        what, size = divided[tower.position]
-        raise ConfigError(f"model.image.position: {tower.position!r} needs a {what} that divides by 4, got {size}")
-    return ViT(options=options, image_size=tower.image_size, patch_size=patch_size, stem=tower.stem,
-               stem_channels=tower.stem_channels, stem_strides=tower.stem_strides, patch_bias=tower.patch_bias,
-               position=tower.position, pooling=tower.pooling, registers=tower.registers,
-               embedding_norm=tower.embedding_norm, norm_before_pooling=tower.norm_before_pooling,
-               token_drop=tower.token_drop, stochastic_depth=tower.stochastic_depth, scan=tower.scan,
-               rematerialisation=tower.rematerialisation, saved=tower.saved)
-
-
-def check_stem(tower: ViTConfig, patch_size: int) -> None:
-    """Checks that the stem's strides multiply to the patch size.
-
-    Raises: ConfigError where they do not.
-    """
-    if len(tower.stem_channels) != len(tower.stem_strides) or not tower.stem_channels:
-        raise ConfigError(f"model.image.stem_channels: needs one entry for each of stem_strides, "
-                          f"got {tower.stem_channels} and {tower.stem_strides}")
-    product = 1
-    for stride in tower.stem_strides:
-        product *= stride
-    if product != patch_size:
-        raise ConfigError(f"model.image.stem_strides: {tower.stem_strides} multiply to {product}, "
-                          f"the patch size is {patch_size}")

@@ -18,8 +18,6 @@ from vlp_jax.hardware.chips import Chip
 from vlp_jax.hardware.collective_counts import collective_counts
 from vlp_jax.hardware.topologies import Topology
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.text.recurrent import WordTowerConfig
-from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.sharding.mesh import MeshConfig, build_mesh
 from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.build import Update, build_update, check_batches, example_batch
@@ -151,12 +149,7 @@ def batch_shapes(config: "Experiment") -> dict[str, jax.ShapeDtypeStruct]:
 
 def policies(model: ModelConfig) -> str:
     """`full`, or `save_matmuls/full` where the image and text towers differ."""
-    return "/".join(dict.fromkeys((model.image.rematerialisation, rematerialisation_of(model.text))))
-
-
-def rematerialisation_of(tower: TextTowerConfig) -> str:
-    """The policy of a text tower; `none` for one that is no transformer."""
-    return "none" if isinstance(tower, WordTowerConfig) else tower.rematerialisation
+    return "/".join(dict.fromkeys((model.image.rematerialisation, model.text.rematerialisation)))
 
 
 def memory_asked_for(message: str, chip: Chip) -> int:
@@ -187,11 +180,10 @@ def nearest_fix(config: "Experiment", topology: Topology, cost: CostEstimate) ->
                 f"{state / 1e9:.1f} GB a chip)")
     lesser = {"none": "save_matmuls", "save_matmuls": "full", "save_names": "full"}
     image, text = config.model.image, config.model.text
-    words = isinstance(text, WordTowerConfig)  # a word tower has no policy
-    policy = lesser.get(image.rematerialisation) or (None if words else lesser.get(text.rematerialisation))
+    policy = lesser.get(image.rematerialisation) or (lesser.get(text.rematerialisation) if "full" in text.policies else None)
     if policy and state < cost.chip_memory_bytes:
-        of_image = policy if image.kind == "vit" else "full"  # other image towers support only "none" and "full"
-        of_text = "" if words else f" --config.model.text.rematerialisation={policy}"
+        of_image = policy if policy in image.policies else "full"
+        of_text = f" --config.model.text.rematerialisation={policy}" if policy in text.policies else ""
         return f"--config.model.image.rematerialisation={of_image}{of_text}"
     room = (cost.chip_memory_bytes - state) / max(cost.memory_bytes - state, 1)
     unit = cost.mesh["data"] * cost.mesh["fsdp"] * config.accumulation.microbatches

@@ -5,10 +5,8 @@ See Chowdhery et al. 2022, "PaLM", appendix B.
 
 from typing import TYPE_CHECKING
 
-from vlp_jax.models.flops import decoder_flops, image_flops, text_flops
-from vlp_jax.models.fusion_flops import fusion_flops
-from vlp_jax.models.vision_language import embedding_dim
-from vlp_jax.objectives.pretraining_module import VIEWS, build_objectives, needs_behind
+from vlp_jax.models.config import embedding_dim
+from vlp_jax.objectives.pretraining_module import VIEWS, needs_behind
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
@@ -21,7 +19,7 @@ def train_step_flops(config: "Experiment") -> int:
     inputs and one for the parameters. Recomputation by rematerialisation and exact accumulation
     does not count. Frozen parameters count as trained ones. A teacher has no backward pass.
     """
-    batch, objectives = config.data.batch_size, build_objectives(config.objectives).values()
+    batch, objectives = config.data.batch_size, config.objectives.values()
     needs = {need for objective in objectives for need in objective.needs}
     teacher_needs = {need for objective in objectives for need in objective.teacher_needs}
     forward = encodings_flops(config, needs) + sum(objective.flops(config.model, batch) for objective in objectives)
@@ -33,15 +31,16 @@ def encodings_flops(config: "Experiment", needs: set[str], train: bool = True) -
 
     The encodings are those of `PretrainingModule.encode`.
     """
-    model, text, batch = config.model, config.data.text, config.data.batch_size
+    model, window = config.model, config.data.text.packing or 1
+    shapes = model.shapes(config.data.batch_size)
     dim, needs, flops = embedding_dim(model), needs | needs_behind(model, needs), 0
     if needs & {"image", "image_embedding", "image_pooled"}:
-        flops += image_flops(model.image, dim, train, tokens="image" in needs, embedded="image_embedding" in needs)
+        flops += model.image.flops(dim, train, tokens="image" in needs, embedded="image_embedding" in needs)
     if needs & {"text", "text_embedding", "text_pooled"}:
-        flops += text_flops(model.text, dim, tokens="text" in needs, embedded="text_embedding" in needs)
-    flops += len(needs & set(VIEWS)) * image_flops(model.image, dim, train, tokens=False, embedded=False)
-    flops += fusion_flops(model) if "fused" in needs else 0
-    flops *= batch
+        flops += model.text.flops(dim, tokens="text" in needs, embedded="text_embedding" in needs)
+    flops += len(needs & set(VIEWS)) * model.image.flops(dim, train, tokens=False, embedded=False)
+    flops += model.fusion.flops(shapes) if "fused" in needs else 0
+    flops *= shapes.batch
     if "decoding" in needs:
-        flops += batch // (text.packing or 1) * decoder_flops(model, text.packing or 1, text.packing_rows)
+        flops += shapes.batch // window * model.decoder.flops(shapes, pictures=window, rows=config.data.text.packing_rows)
     return flops

@@ -6,6 +6,7 @@ no update. `optax.scale_by_factored_rms` and `optax.clip_by_block_rms` use only 
 array. On plain matrices and vectors the functions of this module equal them.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -15,10 +16,29 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vlp_jax.sharding.parameter_sharding import Axes, path_of
+from vlp_jax.config.fields import between
+from vlp_jax.sharding.parameter_sharding import Axes
+from vlp_jax.training.optimizers.base import OptimizerConfig, axes_at, is_masked, own_axes
 
 SMALLEST = 128  # least length of the shorter side of a matrix whose moments are factored, as in Optax
 EPSILON = 1e-30  # added to squared gradients
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdafactorConfig(OptimizerConfig):
+    """Adafactor without its relative step size: factored second moments, clipped updates, momentum b1.
+
+    The second moments decay by 1 - t^-0.8, at most b2 (Shazeer and Stern 2018; momentum and b2 as in
+    Zhai et al. 2022, section 3.4).
+    """
+
+    b1: float = between(0.9, 0.0, 0.999999)
+    b2: float = between(0.98, 0.0, 0.999999)
+
+    def moments(self, axes: Mapping[str, Axes]) -> list[optax.GradientTransformation]:
+        momentum = [optax.ema(self.b1, debias=False)] if self.b1 else []
+        factored = scale_by_factored_moments(axes, lambda step: jnp.minimum(1.0 - (step + 1.0)**-0.8, self.b2))
+        return [factored, clip_by_parameter_rms(axes, 1.0), *momentum]
 
 
 class FactoredState(NamedTuple):
@@ -105,16 +125,6 @@ def clip_by_parameter_rms(axes: Mapping[str, Axes], threshold: float) -> optax.G
     return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(clip, updates, is_leaf=is_masked))
 
 
-def axes_at(axes: Mapping[str, Axes], path: tuple, leaf: jax.Array) -> Axes:
-    """The logical axes of the parameter at a key path; all None for a parameter without names."""
-    return axes.get(path_of(path), (None,) * leaf.ndim)
-
-
-def own_axes(axes: Axes) -> tuple[int, ...]:
-    """The axes of one parameter, without the axis of stacked layers."""
-    return tuple(i for i, name in enumerate(axes) if name != "layers")
-
-
 def factored_axes(shape: tuple[int, ...], axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """The two longest sides of a parameter, the shorter one first, each as the axes that it spans.
 
@@ -143,8 +153,3 @@ def _unzip(tree: Any) -> tuple:
     """A tree of tuples as a tuple of trees."""
     leaves, structure = jax.tree.flatten(tree, is_leaf=lambda node: type(node) is tuple)
     return tuple(jax.tree.unflatten(structure, part) for part in zip(*leaves, strict=True))
-
-
-def is_masked(leaf: Any) -> bool:
-    """Whether `optax.partition` has masked this leaf."""
-    return isinstance(leaf, optax.MaskedNode)

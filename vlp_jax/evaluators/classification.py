@@ -1,0 +1,103 @@
+"""Classification metrics of supervised heads, with majority-class baselines."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vlp_jax.evaluators.supervised import Predict, SupervisedHead, SupervisedTaskConfig, first_texts, require_targets
+from vlp_jax.metrics.classification import credits_won, f1_of_labels, mean_average_precision
+
+if TYPE_CHECKING:
+    from vlp_jax.evaluators.context import TaskContext
+    from vlp_jax.evaluators.evaluation_set import EvaluationSet
+    from vlp_jax.experiment import Experiment
+
+CLASSIFICATION_METRICS = tuple(f"classification_{name}" for name in ("samples", "known", "accuracy", "majority"))
+# Of a target whose classes are each either fully true or not (`TargetConfig.several_labels`).
+LABEL_METRICS = tuple(f"classification_{name}" for name in ("f1_micro", "f1_macro", "average_precision"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassificationTaskConfig(SupervisedTaskConfig):
+    """The accuracy of a head, compared with that of the best constant answer."""
+
+    head = "classification"
+
+    by: str | None = None  # metadata field, with dots as in targets; accuracy is also reported for each of its values
+
+    def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
+        objective = self.head_of(experiment.objectives)
+        target = None if objective is None else experiment.data.targets.get(objective.target)
+        return CLASSIFICATION_METRICS + (LABEL_METRICS if target is not None and target.several_labels else ())
+
+    def check(self, context: "TaskContext", where: str = "") -> None:
+        super().check(context, where)
+        if self.by is not None:
+            context.data.by_sample.labels(self.by, f"{where}by")
+
+    def run(self, context: "TaskContext") -> dict[str, float]:
+        head, data = self.head_of(context.heads), context.data.by_sample
+        return classification(context.ask(head.predictor, data), data, head, self.by)
+
+
+def classification(predict: Predict, data: "EvaluationSet", head: SupervisedHead, by: str | None = None) -> dict[str, float]:
+    """Classification metrics of a head on a set.
+
+    The text of a sample with several texts is its first.
+
+    Args:
+      predict: (index of a sample, its text) pairs -> float [N, C].
+      data: the set.
+      head: the head.
+      by: a metadata field, for each of whose values the metrics of its samples are returned too.
+    Returns:
+      classification_samples: number of samples.
+      classification_known: fraction of samples whose class is one of the target's; all others count
+        as errors.
+      classification_accuracy: how often the true class scores highest, or the mean credit of the
+        class that does, over all samples.
+      classification_majority: the accuracy of always answering the class that is best for this set.
+      classification_f1_micro, classification_f1_macro, classification_average_precision: for a
+        target with several labels, of each class by itself, by `f1_of_labels` (a score above 0, a
+        probability above one half, counts as yes) and `mean_average_precision`.
+      classification_accuracy/VALUE, classification_majority/VALUE, classification_samples/VALUE:
+        with `by`, of the samples with this value.
+      classification_majority_by_FIELD: with `by`, the accuracy of always answering the best class
+        of each value.
+    Raises:
+      DataError: a sample lacks the target's field, or `by`.
+    """
+    truth = true_classes(data, head)
+    scores = predict(first_texts(data))
+    won = credits_won(scores, truth)
+    results = {"classification_samples": len(truth), "classification_known": float((truth > 0).any(axis=1).mean()),
+               "classification_accuracy": float(won.mean()), "classification_majority": best_answer(truth)}
+    if head.targets.specs[head.target].several_labels:
+        labels = truth >= 0.5
+        results |= zip(LABEL_METRICS, (*f1_of_labels(scores > 0, labels), mean_average_precision(scores, labels)), strict=True)
+    if by is None:
+        return results
+    groups, best = data.labels(by, "by"), 0.0
+    for place, value in enumerate(groups[0]):
+        rows = groups[1] == place
+        majority = best_answer(truth[rows])
+        best += majority * rows.mean()
+        results |= {f"classification_accuracy/{value}": float(won[rows].mean()), f"classification_majority/{value}": majority,
+                    f"classification_samples/{value}": int(rows.sum())}
+    return results | {f"classification_majority_by_{by}": float(best)}
+
+
+def true_classes(data: "EvaluationSet", head: SupervisedHead) -> np.ndarray:
+    """The credit of each class as an answer for each sample, float32 [N, C].
+
+    Raises:
+      DataError: a sample lacks the target's field.
+    """
+    require_targets(data, head)
+    return np.stack([head.targets.credits(head.target, metadata) for metadata in data.metadata])
+
+
+def best_answer(truth: np.ndarray) -> float:
+    """The largest mean credit of a class, from credits [N, C]."""
+    return float(truth.mean(axis=0, dtype=np.float64).max())
