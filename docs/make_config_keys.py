@@ -148,7 +148,10 @@ def page_of(section: Section, every: list[Section]) -> str:
         return "\n".join([*lines, f"The keys of {link(section.shown_as, every)}.", ""])
     lines += [escaped(line) for line in inspect.getdoc(section.declaration).splitlines()]
     lines += ["", "| key | type | default | range | meaning |", "|---|---|---|---|---|"]
-    lines += [row_of(section, field, every) for field in dataclasses.fields(section.declaration)]
+    fields = dataclasses.fields(section.declaration)
+    if section.kind is not None and "kind" not in {field.name for field in fields}:
+        lines.append(f"| {code(joined(section.path, 'kind'))} | one of {code(section.kind)} | {code(section.kind)} |  |  |")
+    lines += [row_of(section, field, every) for field in fields]
     return "\n".join([*lines, ""])
 
 
