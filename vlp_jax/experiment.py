@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
-from vlp_jax.checks.unused import check_unused
 from vlp_jax.config.durations import DURATIONS
 from vlp_jax.config.fields import between, positive, section
 from vlp_jax.config.problems import Problems
@@ -76,8 +75,6 @@ class Experiment(Section):
         """
         problems = Problems(f"{problem}{at(place)}" for problem in self.validate("", self))
         problems += [f"{problem}{at(place)}" for where, part in sections_of(self) for problem in part.validate(where, self)]
-        with problems.noted():
-            check_unused(self, place)
         problems.report()
         return with_completed(self, "", self)
 

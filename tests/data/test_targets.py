@@ -16,7 +16,8 @@ from vlp_jax.data.mixture import Mixture, Part
 from vlp_jax.data.pipeline import Batches, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, Sample, SampleError
-from vlp_jax.data.target_kinds import ClassTargetConfig, NumberTargetConfig, ScoresTargetConfig, TargetConfig, TextTargetConfig
+from vlp_jax.data.target import TargetConfig
+from vlp_jax.data.target_kinds import ClassTargetConfig, NumberTargetConfig, ScoresTargetConfig, TextTargetConfig
 from vlp_jax.data.targets import Targets, check_given, find_targets
 from vlp_jax.data.text.canonicalize import canonicalize
 from vlp_jax.data.text.captions import TextsConfig

@@ -1,14 +1,12 @@
 """What an evaluator may measure of a config."""
 
-import dataclasses
 import pathlib
 
 import pytest
 
 from vlp_jax.config import load_config, load_stages
 from vlp_jax.errors import ConfigError
-from vlp_jax.evaluators.checks import check_best_metric
-from vlp_jax.evaluators.suite import metric_names
+from vlp_jax.evaluators.config import metric_names
 from vlp_jax.evaluators.task import TaskConfig
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -47,20 +45,22 @@ def test_similar_negatives_need_embeddings_that_are_trained_and_do_not_train_the
                                               ("vqa_generative:full", False)])
 def test_how_well_labels_are_told_is_measured_where_a_sample_has_several(name, labels):
     file, _, variant = name.partition(":")
-    names = metric_names(load_config(f"{CONFIGS}/{file}.py:{variant}"))
+    config = load_config(f"{CONFIGS}/{file}.py:{variant}")
+    names = metric_names(config.evaluators, config)
     told = {"f1_micro", "f1_macro", "average_precision"}
     assert {name.rpartition("classification_")[2] for name in names} & told == (told if labels else set())
 
 
 def test_the_best_checkpoints_may_be_kept_by_labels_only_where_there_are_some():
     overrides = [("checkpoint.best_metric", "val_vendor/classification_f1_macro"), ("checkpoint.keep_best", "1")]
-    check_best_metric(load_config(f"{CONFIGS}/multimodal_classification.py:smoke", overrides))
+    load_config(f"{CONFIGS}/multimodal_classification.py:smoke", overrides)
     with pytest.raises(ConfigError, match="classification_f1_macro' is not measured by the config's evaluators"):
-        check_best_metric(load_config(f"{CONFIGS}/multimodal_classification.py:small", overrides))
-    config = load_config(f"{CONFIGS}/vqa_generative.py:smoke", [("checkpoint.keep_best", "1")])
+        load_config(f"{CONFIGS}/multimodal_classification.py:small", overrides)
+    with pytest.raises(ConfigError, match="checkpoint.best_metric: None is not measured .*they measure val_vendor/answers_samples"):
+        load_config(f"{CONFIGS}/vqa_generative.py:smoke", [("checkpoint.keep_best", "1")])
     for metric in ("samples", "exact_match"):
-        checkpoint = dataclasses.replace(config.checkpoint, best_metric=f"val_vendor/answers_{metric}")
-        check_best_metric(dataclasses.replace(config, checkpoint=checkpoint))
+        best = [("checkpoint.keep_best", "1"), ("checkpoint.best_metric", f"val_vendor/answers_{metric}")]
+        load_config(f"{CONFIGS}/vqa_generative.py:smoke", best)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.py")))

@@ -1,6 +1,6 @@
 """Tasks of evaluators: how a config names them, and what they have to do with one another."""
 
-import dataclasses
+import types
 
 import pytest
 
@@ -9,9 +9,9 @@ from vlp_jax.config.recipes import base
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.captioning import CaptionsTaskConfig
 from vlp_jax.evaluators.classification import ClassificationTaskConfig
-from vlp_jax.evaluators.config import EvaluatorConfig
+from vlp_jax.evaluators.config import EvaluatorConfig, metric_names
 from vlp_jax.evaluators.retrieval import RetrievalTaskConfig
-from vlp_jax.evaluators.suite import metric_names
+from vlp_jax.evaluators.suite import evaluate_set
 from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.evaluators.zero_shot import ZeroShotTaskConfig
 
@@ -67,8 +67,8 @@ def test_a_key_below_a_sequence_of_kinds_in_a_file_is_one_of_the_task():
     ([("tasks.again.kind", "zero_shot")], "evaluators.val_vendor.tasks: 2 are of kind 'zero_shot', whose metrics have the same"),
     ([("tasks.matching.kind", "matching")], "evaluators.val_vendor.tasks: 'matching' needs an objective of kind 'matching'"),
     *(([(key, "3")], rf"evaluators.val_vendor.{key}: unknown key .did you mean 'evaluators.val_vendor.tasks.{meant}'")
-      for key, meant in (("templates", "zero_shot.templates"), ("class_field", "zero_shot.class_field"), ("by", "classification.by"),
-                         ("prompts", "zero_shot.templates"), ("beam_size", "captions.num_beams"),
+      for key, meant in (("templates", "zero_shot.templates"), ("class_field", "zero_shot.class_field"),
+                         ("by", "classification.by"), ("prompts", "zero_shot.templates"), ("beam_size", "captions.num_beams"),
                          ("objective", "classification.objective"),
                          ("merge_equal_captions", "retrieval.merge_equal_captions")))])
 def test_mistaken_tasks_and_settings_are_named_with_the_way_out(overrides, words):
@@ -97,7 +97,34 @@ def test_values_are_checked_by_the_constructor(build, words):
 
 def test_metrics_are_named_by_the_evaluator_and_its_tasks():
     config = load_config("configs/coca_b16.py:smoke")
-    names = metric_names(config)
+    names = metric_names(config.evaluators, config)
     assert {"val_vendor/text_to_image_recall@1", "val_vendor/caption_loss", "val_vendor/bad_examples"} < {*names}
-    changed = dataclasses.replace(config, evaluators={"x": EvaluatorConfig(tasks=("captions",))})
-    assert metric_names(changed) == ["x/caption_loss", "x/bad_examples"]
+    assert metric_names({"x": EvaluatorConfig(tasks=("captions",))}, config) == ["x/caption_loss", "x/bad_examples"]
+
+
+OWN_TASK = """
+import dataclasses
+from vlp_jax.evaluators.task import TaskConfig
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Norms(TaskConfig):
+    scale: float = 1.0
+
+    def lacks(self, experiment):
+        return None
+
+    def metric_names(self, experiment):
+        return ("mean_norm",)
+
+    def run(self, context):
+        return {"mean_norm": self.scale * sum(context.images) / len(context.images)}
+"""
+
+
+def test_a_task_may_be_a_class_of_the_users_own(tmp_path, monkeypatch):
+    (tmp_path / "own_task.py").write_text(OWN_TASK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec = evaluator(overrides=[("tasks", "{'norms': {'kind': 'own_task:Norms', 'scale': 2.0}}")])
+    assert spec.tasks["norms"].kind == "own_task:Norms" and metric_names({"a": spec}, None) == ["a/mean_norm", "a/bad_examples"]
+    context = types.SimpleNamespace(images=[1.0, 2.0], data=None)
+    assert evaluate_set(spec, context) == {"mean_norm": 3.0}

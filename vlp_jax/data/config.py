@@ -7,7 +7,7 @@ from vlp_jax.config.section import Section
 from vlp_jax.data.images.boxes import BoxesConfig
 from vlp_jax.data.images.config import AugmentationConfig
 from vlp_jax.data.images.preprocessing import ImagesConfig
-from vlp_jax.data.target_kinds import TargetConfig
+from vlp_jax.data.target import TargetConfig
 from vlp_jax.data.text.captions import TextsConfig
 from vlp_jax.data.text.dependency_parses import DependenciesConfig
 from vlp_jax.data.text.tokenizer import TextConfig

@@ -12,7 +12,8 @@ from vlp_jax.config.parse import to_tree
 from vlp_jax.data.notifications import notice
 from vlp_jax.data.samples import Source
 from vlp_jax.data.subsample import evenly_spaced_samples
-from vlp_jax.data.target_kinds import ClassesConfig, TargetConfig, rows_of_texts
+from vlp_jax.data.target import TargetConfig
+from vlp_jax.data.target_kinds import ClassesConfig, rows_of_texts
 from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.errors import ConfigError, DataError
 

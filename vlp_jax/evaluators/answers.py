@@ -10,12 +10,12 @@ from vlp_jax.data.text.canonicalize import canonicalize
 from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.data.text.vqa_answers import vqa_score
 from vlp_jax.evaluators.captioning import SHOWN, GenerationTaskConfig
-from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.supervised import SupervisedHead, SupervisedTaskConfig, first_texts, require_targets
 from vlp_jax.evaluators.text_generator import words
 
 if TYPE_CHECKING:
     from vlp_jax.evaluators.context import TaskContext
+    from vlp_jax.evaluators.evaluation_set import EvaluationSet
     from vlp_jax.experiment import Experiment
 
 ANSWER_METRICS = ("answers_samples", "answers_exact_match", "answers_vqa_accuracy")
@@ -36,7 +36,7 @@ class AnswersTaskConfig(SupervisedTaskConfig, GenerationTaskConfig):
         return answers(context.ask(head.writer(self.search), data), data, head)
 
 
-def answers(write: Write, data: EvaluationSet, head: SupervisedHead) -> dict[str, float | str]:
+def answers(write: Write, data: "EvaluationSet", head: SupervisedHead) -> dict[str, float | str]:
     """Metrics of the answers that a model generates for a set.
 
     The text of a sample with several texts is its first.
@@ -70,7 +70,7 @@ def answers(write: Write, data: EvaluationSet, head: SupervisedHead) -> dict[str
             "answers_vqa_accuracy": float(np.mean(scores)), "answers": "\n".join(lines) + "\n"}
 
 
-def vqa_accuracies(written: Sequence[str], data: EvaluationSet, head: SupervisedHead) -> list[float]:
+def vqa_accuracies(written: Sequence[str], data: "EvaluationSet", head: SupervisedHead) -> list[float]:
     """`vqa_score` of the text generated for each sample, 0 for an empty text.
 
     The annotators' answers are compared as the tokenizer decodes them.
@@ -83,7 +83,7 @@ def vqa_accuracies(written: Sequence[str], data: EvaluationSet, head: Supervised
             for said, values in zip(written, annotated, strict=True)]
 
 
-def true_answers(data: EvaluationSet, head: SupervisedHead) -> list[str]:
+def true_answers(data: "EvaluationSet", head: SupervisedHead) -> list[str]:
     """The true text of each sample.
 
     Raises:

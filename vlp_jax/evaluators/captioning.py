@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vlp_jax.config.fields import between
-from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.requirements import trained
 from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.evaluators.text_generator import TextGenerator
@@ -16,6 +15,7 @@ from vlp_jax.models.decoder.generation import BeamSearch
 
 if TYPE_CHECKING:
     from vlp_jax.evaluators.context import TaskContext
+    from vlp_jax.evaluators.evaluation_set import EvaluationSet
     from vlp_jax.experiment import Experiment
 
 CAPTION_METRICS = ("caption_loss",)
@@ -58,7 +58,7 @@ class CaptionsTaskConfig(GenerationTaskConfig):
                           context.paced, self.search)
 
 
-def captioning(data: EvaluationSet, text_generator: TextGenerator, variables: Any, batch_size: int, threads: int,
+def captioning(data: "EvaluationSet", text_generator: TextGenerator, variables: Any, batch_size: int, threads: int,
                paced: Callable, search: BeamSearch = BeamSearch()) -> dict[str, float | str]:  # noqa: B008 - frozen
     """Captioning loss of a set, and captions generated for its first images.
 

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.supervised import Predict, SupervisedHead, SupervisedTaskConfig, first_texts, require_targets
 from vlp_jax.metrics.classification import credits_won, f1_of_labels, mean_average_precision
 
 if TYPE_CHECKING:
     from vlp_jax.evaluators.context import TaskContext
+    from vlp_jax.evaluators.evaluation_set import EvaluationSet
     from vlp_jax.experiment import Experiment
 
 CLASSIFICATION_METRICS = tuple(f"classification_{name}" for name in ("samples", "known", "accuracy", "majority"))
@@ -27,8 +27,9 @@ class ClassificationTaskConfig(SupervisedTaskConfig):
     by: str | None = None  # metadata field, with dots as in targets; accuracy is also reported for each of its values
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
-        target = experiment.data.targets[self.head_of(experiment.objectives).target]
-        return CLASSIFICATION_METRICS + (LABEL_METRICS if target.several_labels else ())
+        objective = self.head_of(experiment.objectives)
+        target = None if objective is None else experiment.data.targets.get(objective.target)
+        return CLASSIFICATION_METRICS + (LABEL_METRICS if target is not None and target.several_labels else ())
 
     def check(self, context: "TaskContext", where: str = "") -> None:
         super().check(context, where)
@@ -40,7 +41,7 @@ class ClassificationTaskConfig(SupervisedTaskConfig):
         return classification(context.ask(head.predictor, data), data, head, self.by)
 
 
-def classification(predict: Predict, data: EvaluationSet, head: SupervisedHead, by: str | None = None) -> dict[str, float]:
+def classification(predict: Predict, data: "EvaluationSet", head: SupervisedHead, by: str | None = None) -> dict[str, float]:
     """Classification metrics of a head on a set.
 
     The text of a sample with several texts is its first.
@@ -87,7 +88,7 @@ def classification(predict: Predict, data: EvaluationSet, head: SupervisedHead, 
     return results | {f"classification_majority_by_{by}": float(best)}
 
 
-def true_classes(data: EvaluationSet, head: SupervisedHead) -> np.ndarray:
+def true_classes(data: "EvaluationSet", head: SupervisedHead) -> np.ndarray:
     """The credit of each class as an answer for each sample, float32 [N, C].
 
     Raises:

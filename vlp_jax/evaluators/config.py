@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from vlp_jax.config.fields import between, section
@@ -11,6 +11,9 @@ from vlp_jax.evaluators.task import TaskConfig
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
+
+
+BAD_EXAMPLES = "bad_examples"  # the metric of each evaluator for the number of samples that were left out
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,3 +32,9 @@ class EvaluatorConfig(Section):
         for kind, count in Counter(task.kind for task in self.tasks.values()).items():
             if count > 1:
                 yield f"{where}.tasks: {count} are of kind {kind!r}, whose metrics have the same names; make two evaluators"
+
+
+def metric_names(evaluators: Mapping[str, EvaluatorConfig], experiment: "Experiment") -> list[str]:
+    """Every name that `EvaluationSuite.run` can return for these evaluators of an experiment."""
+    return [f"{name}/{metric}" for name, spec in evaluators.items()
+            for metric in (*(metric for task in spec.tasks.values() for metric in task.metric_names(experiment)), BAD_EXAMPLES)]

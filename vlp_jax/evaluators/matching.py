@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.requirements import lacks_head
 from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.metrics.classification import majority, precision_recall_f1
 
 if TYPE_CHECKING:
     from vlp_jax.evaluators.context import TaskContext
+    from vlp_jax.evaluators.evaluation_set import EvaluationSet
     from vlp_jax.experiment import Experiment
 
 MATCHING_METRICS = ("matching_pairs", "matching_accuracy", "matching_positive_rate", "matching_precision", "matching_recall",
@@ -62,7 +62,7 @@ def held_out_pairs(captions_of_image: Sequence[Sequence[int]], images_of_caption
     return pairs, np.broadcast_to([True, False], pairs.shape)
 
 
-def matching(match: Callable[[Sequence[tuple[int, str]]], np.ndarray], data: EvaluationSet) -> dict[str, float]:
+def matching(match: Callable[[Sequence[tuple[int, str]]], np.ndarray], data: "EvaluationSet") -> dict[str, float]:
     """Metrics of the classification of pairs as positive or negative, with baselines that ignore the pair.
 
     Args:

@@ -15,9 +15,9 @@ from vlp_jax.data.notifications import notice
 from vlp_jax.data.samples import NamesClasses
 from vlp_jax.data.sources.columns import pick
 from vlp_jax.errors import ConfigError, DataError
-from vlp_jax.evaluators.evaluation_set import EvaluationSet
 
 if TYPE_CHECKING:
+    from vlp_jax.evaluators.evaluation_set import EvaluationSet
     from vlp_jax.evaluators.zero_shot import ZeroShotTaskConfig
 
 BARE = ("{}",)
@@ -46,7 +46,7 @@ class Classes:
     templates: tuple[str, ...]
 
 
-def zero_shot_classes(data: EvaluationSet, task: "ZeroShotTaskConfig", where: str = "") -> Classes:
+def zero_shot_classes(data: "EvaluationSet", task: "ZeroShotTaskConfig", where: str = "") -> Classes:
     """The classes of a set: all that `class_names` or the source names, else those that occur.
 
     Args:
@@ -81,7 +81,7 @@ class Found:
     templates: tuple[str, ...]
 
 
-def prompts_of(data: EvaluationSet, task: "ZeroShotTaskConfig", where: str) -> tuple[str, ...]:
+def prompts_of(data: "EvaluationSet", task: "ZeroShotTaskConfig", where: str) -> tuple[str, ...]:
     """The prompts of the task, or those of the data where the task has only the bare name."""
     source = data.source
     if not isinstance(source, NamesClasses) or not source.templates or tuple(task.templates) != BARE:
@@ -94,7 +94,7 @@ def prompts_of(data: EvaluationSet, task: "ZeroShotTaskConfig", where: str) -> t
     return templates
 
 
-def named_by_source(data: EvaluationSet, found: Found, given: Mapping[str, Sequence[str]]) -> Classes:
+def named_by_source(data: "EvaluationSet", found: Found, given: Mapping[str, Sequence[str]]) -> Classes:
     """The classes that occur, and all others that the source names.
 
     Args:
@@ -125,7 +125,7 @@ def named_by_source(data: EvaluationSet, found: Found, given: Mapping[str, Seque
     return Classes(field, names, truth, words, found.templates)
 
 
-def report_shared_names(data: EvaluationSet, field: str, where: str) -> None:
+def report_shared_names(data: "EvaluationSet", field: str, where: str) -> None:
     """Prints a line about classes that share a name, where images have class names instead of class numbers.
 
     Args:

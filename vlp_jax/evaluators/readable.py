@@ -17,7 +17,6 @@ from vlp_jax.errors import DataError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, loaded
 
 NAMED = 10  # most bad samples that are named in a line of their own
-BAD_EXAMPLES = "bad_examples"
 
 
 class GoodSamples:

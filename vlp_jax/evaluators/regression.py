@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.supervised import Predict, SupervisedHead, SupervisedTaskConfig, first_texts, missing
 
 if TYPE_CHECKING:
     from vlp_jax.evaluators.context import TaskContext
+    from vlp_jax.evaluators.evaluation_set import EvaluationSet
     from vlp_jax.experiment import Experiment
 
 REGRESSION_METRICS = tuple(f"regression_{name}" for name in ("samples", "squared_error", "absolute_error", "variance"))
@@ -34,7 +34,7 @@ class RegressionTaskConfig(SupervisedTaskConfig):
         return regression(context.ask(head.predictor, data), data, head)
 
 
-def regression(predict: Predict, data: EvaluationSet, head: SupervisedHead) -> dict[str, float]:
+def regression(predict: Predict, data: "EvaluationSet", head: SupervisedHead) -> dict[str, float]:
     """Regression metrics of a head on a set.
 
     They are those of the target standardised by its mean and standard deviation.
@@ -55,7 +55,7 @@ def regression(predict: Predict, data: EvaluationSet, head: SupervisedHead) -> d
             "regression_absolute_error": float(np.abs(answers - truth).mean()), "regression_variance": float(truth.var())}
 
 
-def true_numbers(data: EvaluationSet, head: SupervisedHead) -> np.ndarray:
+def true_numbers(data: "EvaluationSet", head: SupervisedHead) -> np.ndarray:
     """The number of each sample, float64 [N].
 
     Raises:

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.requirements import lacks_embeddings
 from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.metrics.ranking import chance_at_1, ranks, recall_at
 
 if TYPE_CHECKING:
     from vlp_jax.evaluators.context import TaskContext
+    from vlp_jax.evaluators.evaluation_set import EvaluationSet
     from vlp_jax.experiment import Experiment
 
 RETRIEVAL_METRICS = ("images", "texts", *(f"{way}_{metric}" for way in ("text_to_image", "image_to_text")
@@ -41,7 +41,8 @@ class RetrievalTaskConfig(TaskConfig):
         return retrieval(context.images, texts, context.data, merge_equal_captions=self.merge_equal_captions)
 
 
-def retrieval(images: np.ndarray, texts: np.ndarray, data: EvaluationSet, *, merge_equal_captions: bool = True) -> dict[str, float]:
+def retrieval(images: np.ndarray, texts: np.ndarray, data: "EvaluationSet", *,
+              merge_equal_captions: bool = True) -> dict[str, float]:
     """Recall@1, 5, 10 and median rank in both directions.
 
     Image to text counts a hit if any caption of the image is among the first k. Ties count against

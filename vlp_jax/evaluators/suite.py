@@ -3,22 +3,19 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vlp_jax.data.samples import SampleError
 from vlp_jax.data.sources.registry import Source, open_source
 from vlp_jax.distributed.exchange import check_all_agree
 from vlp_jax.errors import DataError, EvaluationError
-from vlp_jax.evaluators.config import EvaluatorConfig
+from vlp_jax.evaluators.config import BAD_EXAMPLES, EvaluatorConfig
 from vlp_jax.evaluators.context import Descriptions, TaskContext, nothing
 from vlp_jax.evaluators.evaluation_set import EvaluationSet, class_descriptions
 from vlp_jax.evaluators.predictor import Predictor
-from vlp_jax.evaluators.readable import BAD_EXAMPLES, decodable_set, left_out, readable_set
+from vlp_jax.evaluators.readable import decodable_set, left_out, readable_set
 from vlp_jax.evaluators.supervised import SupervisedHead
 from vlp_jax.evaluators.text_generator import TextGenerator
-
-if TYPE_CHECKING:
-    from vlp_jax.experiment import Experiment
 
 
 class EvaluationInterrupted(Exception):
@@ -101,15 +98,6 @@ class EvaluationSuite:
     def missing(self, names: Sequence[str], row: Mapping[str, Any]) -> list[str]:
         """The named evaluators without any metric in `row`."""
         return [name for name in names if not any(key.startswith(f"{name}/") for key in row)]
-
-
-def metric_names(config: "Experiment") -> list[str]:
-    """Every name that `EvaluationSuite.run` can return for a config.
-
-    The tasks and objectives of its evaluators are already checked.
-    """
-    return [f"{name}/{metric}" for name, spec in config.evaluators.items()
-            for metric in (*(metric for task in spec.tasks.values() for metric in task.metric_names(config)), BAD_EXAMPLES)]
 
 
 def collect_descriptions(specs: Mapping[str, EvaluatorConfig], train: Sequence[Source]) -> dict[str, dict[str, list[str]]]:

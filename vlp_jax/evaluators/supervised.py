@@ -8,7 +8,6 @@ import numpy as np
 
 from vlp_jax.data.targets import Targets
 from vlp_jax.errors import DataError
-from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.predictor import Predictor
 from vlp_jax.evaluators.requirements import kinds_with_head, lacks_head
 from vlp_jax.evaluators.task import TaskConfig
@@ -16,6 +15,7 @@ from vlp_jax.models.decoder.generation import BeamSearch
 
 if TYPE_CHECKING:
     from vlp_jax.evaluators.context import TaskContext
+    from vlp_jax.evaluators.evaluation_set import EvaluationSet
     from vlp_jax.experiment import Experiment
 
 Predict = Callable[[Sequence[tuple[int, str]]], np.ndarray]  # (index of a sample, its text) -> float [N, outputs]
@@ -64,16 +64,17 @@ class SupervisedTaskConfig(TaskConfig):
         data.check_graphs(context.predictor.preprocessor)
 
     def head_of(self, heads: Mapping[str, Any]) -> Any:
-        """The head, or the objective, that the task names, or the first that it can use."""
-        return heads[self.objective] if self.objective else next(one for one in heads.values() if self.head in one.tasks)
+        """The head, or the objective, that the task names, or the first that it can use; None where there is none."""
+        able = (one for one in heads.values() if self.head in one.tasks)
+        return heads.get(self.objective) if self.objective else next(able, None)
 
 
-def first_texts(data: EvaluationSet) -> list[tuple[int, str]]:
+def first_texts(data: "EvaluationSet") -> list[tuple[int, str]]:
     """The index of each sample with its first text, or an empty one where it has only a class."""
     return [(number, data.captions[texts[0]] if texts else "") for number, texts in enumerate(data.captions_of_image)]
 
 
-def require_targets(data: EvaluationSet, head: SupervisedHead) -> None:
+def require_targets(data: "EvaluationSet", head: SupervisedHead) -> None:
     """Checks that every sample has a value in the target's field.
 
     Raises:
@@ -84,7 +85,7 @@ def require_targets(data: EvaluationSet, head: SupervisedHead) -> None:
             missing(data, number, head)
 
 
-def missing(data: EvaluationSet, number: int, head: SupervisedHead) -> None:
+def missing(data: "EvaluationSet", number: int, head: SupervisedHead) -> None:
     """Raises the DataError that names a sample without a target."""
     spec = head.targets.specs[head.target]
     raise DataError(f"{data.source.spec}: {data.source[int(number)].key}: an evaluation needs a {spec.kind} in the metadata field "

@@ -6,8 +6,8 @@ Its sizes come from the config, and its arrangement from the devices' topology.
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 from jax.experimental import mesh_utils
@@ -17,6 +17,9 @@ from vlp_jax.config.fields import between
 from vlp_jax.config.section import Section
 from vlp_jax.errors import MeshError
 from vlp_jax.sharding.divisors import nearest_words
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 BATCH_AXES = ("data", "fsdp")
 MESH_AXES = ("data", "fsdp", "tensor")
@@ -41,6 +44,11 @@ class MeshConfig(Section):
     rules: tuple[tuple[str, ...], ...] = ()  # take precedence over the preset's
     # Parameters with fewer elements (in one layer) are replicated; only `tensor` still divides heads and MLPs.
     replicate_below: int = between(65_536, 0)
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        divided = any(rule[:1] == ("batch",) for rule in self.rules)
+        reason = "for 'batch': examples are always divided over data x fsdp; set mesh.data and mesh.fsdp"
+        return {"rules": reason} if divided else {}
 
 
 def build_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:

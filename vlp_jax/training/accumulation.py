@@ -5,6 +5,7 @@ starting at row i, so that each microbatch is spread over all devices.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -37,6 +38,9 @@ class AccumulationConfig(Section):
     # Negatives of losses that compare examples. batch: the whole batch, by a second forward pass, with exactly the gradients of
     # one batch. microbatch: cheaper, but a different loss.
     negatives: Literal["batch", "microbatch"] = "batch"
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        return {"negatives": "with microbatches=1"} if self.microbatches == 1 else {}
 
 
 def loss_gradients(config: "Experiment", module: PretrainingModule, state: TrainState, batch: dict,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -30,7 +30,12 @@ class RegularizerConfig(Section):
 
     l1: float = between(0.0, 0.0)
     l2: float = between(0.0, 0.0)
-    pattern: str = r"kernel$"  # regex, searched in the path of each parameter, as in `Optimizer`, to select w
+    pattern: str = r"kernel$"  # regex, searched in the path of each parameter, as in `optimizer`, to select w
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        if not (self.l1 or self.l2):
+            yield f"{where}: has no effect with l1=0 and l2=0"
 
 
 def penalty(regularizer: RegularizerConfig, frozen: Sequence[str], params: Any) -> jax.Array:

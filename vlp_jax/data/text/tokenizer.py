@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from vlp_jax.data.text.tokenizer_files import read_definition
 from vlp_jax.data.text.tokenizer_models import TokenizerModel, model_of
 from vlp_jax.data.text.word_boundaries import WordMarks, word_marks
 from vlp_jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,9 @@ class TextConfig(Section):
     truncation_side: Literal["right", "left"] = "right"  # side where long texts lose tokens; "left" keeps a dialogue's latest turns
     packing: int | None = between(None, 1)  # number of consecutive captions that share `packing_rows` rows; None: a row each
     packing_rows: int = between(1, 1)  # captions that do not fit in them are left out, and counted
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        return {"packing_rows": "without data.text.packing"} if self.packing is None else {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,18 @@
 """The schedule of checkpoints."""
 
 import dataclasses
+import difflib
 import time
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Literal
 
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Section
 from vlp_jax.distributed.exchange import broadcast_from_primary, several_hosts
+from vlp_jax.evaluators.config import metric_names
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,6 +25,19 @@ class CheckpointConfig(Section):
     keep_best: int = between(0, 0)  # number of best ones kept in addition, by `best_metric`
     best_metric: str | None = None  # a key of metrics.jsonl, such as val_vendor/text_to_image_recall@1
     best_mode: Literal["max", "min"] = "max"
+
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        yield from super().validate(where, experiment)
+        metric, names = self.best_metric, metric_names(experiment.evaluators, experiment)
+        if metric in names or not self.keep_best:
+            return
+        closest = difflib.get_close_matches(metric or "", names, n=1, cutoff=0.0)
+        known = ", ".join(names) or "nothing, there is no evaluator"
+        advice = f"did you mean {closest[0]!r}?" if closest and metric else f"they measure {known}"
+        yield f"{where}.best_metric: {metric!r} is not measured by the config's evaluators ({advice})"
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        return {} if self.keep_best else {"best_metric": "with checkpoint.keep_best=0; set how many of the best to keep"}
 
 
 class SaveSchedule:

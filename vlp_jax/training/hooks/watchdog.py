@@ -6,7 +6,9 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Section
@@ -14,6 +16,9 @@ from vlp_jax.distributed.heartbeat import leave_together
 from vlp_jax.errors import PASSING
 from vlp_jax.printing import safe_print as print
 from vlp_jax.training.hooks.hook import Hook
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +32,9 @@ class WatchdogConfig(Section):
     # start with the restoration of a checkpoint; None: no watchdog.
     seconds: float | None = between(1800.0, 0.1)
     exit: bool = False  # exit then with status 75, for a launcher that restarts the run
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        return {"exit": "without watchdog.seconds"} if self.seconds is None else {}
 
 
 class Watchdog(Hook):
