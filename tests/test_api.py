@@ -331,7 +331,7 @@ def test_a_vit_by_its_preset_has_the_published_size():
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 85_798_656
     assert vit.options.precision.compute == np.float32
     other = vlp_jax.models.ViT.from_preset("B/16", compute="bfloat16", image_size=384, pooling="map")
-    assert (other.image_size, other.pooling, other.options.precision.compute) == (384, "map", jax.numpy.bfloat16)
+    assert (other.config.image_size, other.config.pooling, other.options.precision.compute) == (384, "map", jax.numpy.bfloat16)
 
 
 @pytest.mark.parametrize(("preset", "overrides", "words"), [

@@ -88,11 +88,10 @@ class Experiment(Section):
 
     def unused_parts(self) -> dict[str, str]:
         """The parts of the model and of the data that no objective uses, each with the objective that it needs."""
-        objectives, unused = self.objectives.values(), {}
-        if self.model.decoder is not None and not any(objective.uses_decoder for objective in objectives):
+        objectives, decoder, unused = self.objectives.values(), self.model.decoder, {}
+        if decoder is not None and not any(objective.uses_decoder for objective in objectives):
             unused["model.decoder"] = "an objective of kind 'captioning' or 'answering'"
-        prefix = self.model.decoder is not None and self.model.decoder.has_prefix
-        if prefix and not any("decoding" in objective.needs for objective in objectives):
+        if decoder is not None and decoder.has_prefix and not any("decoding" in objective.needs for objective in objectives):
             unused["model.decoder.text_prefix"] = "an objective of kind 'captioning'"
         if self.model.fusion is not None and not any(objective.uses_fusion for objective in objectives):
             unused["model.fusion"] = ("an objective of kind 'matching', 'masked_joint', 'answering', 'masked_language' with "

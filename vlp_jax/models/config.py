@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Section, Sizes, component, optional_component
@@ -13,6 +13,9 @@ from vlp_jax.models.part import failures
 from vlp_jax.models.shapes import ModelShapes
 from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.models.vision.tower import ImageTowerConfig
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,7 @@ class ModelConfig(Section):
     fusion: FusionConfig | None = None
     decoder: DecoderConfig | None = optional_component("transformer")
 
-    def validate(self, where: str, experiment: Any) -> Iterator[str]:
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
         yield from super().validate(where, experiment)
         if not {*failures(self.image.check), *failures(self.text.check)}:
             yield from failures(embedding_dim, self)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Sizes
@@ -11,6 +11,9 @@ from vlp_jax.models.layers.transformer import Transformer
 from vlp_jax.models.options import LayerOptions, Precision
 from vlp_jax.models.part import Part
 from vlp_jax.models.presets import Size, size_of
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,7 @@ class StackConfig(Part):
         last = pooling_flops(size, tokens, self.activation) if one_wanted and not self.scan else layer
         return (size.depth - 1) * layer + last if size.depth else 0
 
-    def ignored(self, experiment: Any) -> Mapping[str, str]:
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         found = dict(super().ignored(experiment))
         if self.rematerialisation != "save_names":
             found["saved"] = f"with rematerialisation={self.rematerialisation!r}: it is for 'save_names'"

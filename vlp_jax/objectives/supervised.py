@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Sizes
 from vlp_jax.data.batch_spec import TARGET
-from vlp_jax.data.target_kinds import TargetConfig
+from vlp_jax.data.target import TargetConfig
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.target_head import TargetHead
 from vlp_jax.models.vision_language import VisionLanguageModel

@@ -211,7 +211,7 @@ def test_a_stack_without_layers_gives_its_input_scanned_or_not():
 
 def model_config(**fusion):
     config = base()
-    config.update(steps=1, objectives=dict(matching=dict(kind="matching", negatives="uniform")))
+    config.update(steps=1, objectives=dict(pairs=dict(kind="matching", negatives="uniform") if fusion else dict(kind="clip")))
     tower = dict(preset="Ti", width=8, depth=0, heads=2, mlp_dim=8)
     config.model.image.update(tower, patch_size=4, image_size=8)
     config.model.text.update(tower, vocab_size=20, length=5, causal=False, pooling="cls")

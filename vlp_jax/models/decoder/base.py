@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,7 @@ from vlp_jax.models.part import Part, failures
 from vlp_jax.models.shapes import ModelShapes
 
 if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
     from vlp_jax.models.decoder.packed_rows import PackedRows
     from vlp_jax.models.vision_language import VisionLanguageModel
 
@@ -52,7 +53,7 @@ class DecoderConfig(Part):
         Raises: ConfigError where they do not fit together.
         """
 
-    def validate(self, where: str, experiment: Any) -> Iterator[str]:
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
         yield from super().validate(where, experiment)
         try:
             shapes = experiment.model.shapes()

@@ -17,6 +17,7 @@ from vlp_jax.models.text.transformer import TextMode
 from vlp_jax.sharding.layout import constrain
 
 if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
     from vlp_jax.models.vision_language import VisionLanguageModel
 
 
@@ -46,7 +47,7 @@ class InTextTowerDecoderConfig(DecoderConfig):
     def check(self, shapes: ModelShapes) -> None:
         self.layers(shapes, Precision())
 
-    def validate(self, where: str, experiment: Any) -> Iterator[str]:
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
         yield from super().validate(where, experiment)
         if self.start_token and experiment.data.text.start_token is None:
             yield f"{where}.start_token: has no effect without data.text.start_token, whose place it takes"

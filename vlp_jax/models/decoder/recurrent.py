@@ -25,6 +25,7 @@ from vlp_jax.models.text.transformer import embedded_words
 from vlp_jax.sharding.layout import constrain
 
 if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
     from vlp_jax.models.vision_language import VisionLanguageModel
 
 STATES = {"lstm": 2, "gru": 1}  # number of state vectors: an LSTM has a cell state and a hidden state
@@ -54,7 +55,7 @@ class RecurrentDecoderConfig(DecoderConfig):
     def answers(self) -> bool:
         return self.image == "attention"
 
-    def ignored(self, experiment: Any) -> Mapping[str, str]:
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         unused = {"attention_width": "with image='state': it is for 'attention'"} if self.image == "state" else {}
         return {**super().ignored(experiment), **unused}
 

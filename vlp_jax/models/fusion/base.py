@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import flax.linen as nn
 import flax.struct
@@ -16,6 +16,7 @@ from vlp_jax.models.part import Part, failures
 from vlp_jax.models.shapes import ModelShapes
 
 if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
     from vlp_jax.models.vision_language import VisionLanguageModel
 
 
@@ -70,7 +71,7 @@ class FusionConfig(Part):
         Raises: ConfigError where they do not fit together.
         """
 
-    def validate(self, where: str, experiment: Any) -> Iterator[str]:
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
         yield from super().validate(where, experiment)
         try:
             shapes = experiment.model.shapes()

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -20,6 +20,9 @@ from vlp_jax.models.layers.transformer import Encoding, Mlp, masked_mean
 from vlp_jax.models.options import LayerOptions, Precision
 from vlp_jax.models.shapes import Grid, ModelShapes
 from vlp_jax.sharding.layout import constrain
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 OTHER = {"image": "text", "text": "image"}
 
@@ -64,12 +67,12 @@ class GraphFusionConfig(FusionConfig):
     def reads_dependencies(self) -> bool:
         return self.words == "dependencies"
 
-    def ignored(self, experiment: Any) -> Mapping[str, str]:
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         regions = "image_neighbours" if self.reads_boxes else "box_neighbours"
         unused = {"word_window": "with words='dependencies'"} if self.reads_dependencies else {}
         return {**super().ignored(experiment), regions: f"with regions={self.regions!r}", **unused}
 
-    def validate(self, where: str, experiment: Any) -> Iterator[str]:
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
         yield from super().validate(where, experiment)
         data = experiment.data
         for key, name, held in (("regions", "boxes", data.boxes), ("words", "dependencies", data.dependencies)):
@@ -80,7 +83,7 @@ class GraphFusionConfig(FusionConfig):
         if self.box_count not in (None, count):
             yield f"{where}.box_count: is {self.box_count}, data.boxes has {count}; leave it out"
 
-    def completed(self, where: str, experiment: Any) -> Self:
+    def completed(self, where: str, experiment: "Experiment") -> Self:
         boxes = experiment.data.boxes
         return self if boxes is None else dataclasses.replace(self, box_count=boxes.count)
 

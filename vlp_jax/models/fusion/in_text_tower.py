@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from vlp_jax.models.fusion.base import FusedEncoding, FusionConfig
 from vlp_jax.models.layers.flops import cross_flops
@@ -12,6 +12,7 @@ from vlp_jax.models.shapes import ModelShapes
 from vlp_jax.models.text.transformer import TextMode
 
 if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
     from vlp_jax.models.vision_language import VisionLanguageModel
 
 
@@ -36,7 +37,7 @@ class InTextTowerConfig(FusionConfig):
         """
         return shapes.text.layers_for(f"{self.section}.kind={self.kind!r}", Precision())
 
-    def validate(self, where: str, experiment: Any) -> Iterator[str]:
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
         yield from super().validate(where, experiment)
         if self.start_token and experiment.data.text.start_token is None:
             yield f"{where}.start_token: has no effect without data.text.start_token, whose place it takes"

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import flax.linen as nn
 
@@ -13,6 +13,9 @@ from vlp_jax.models.layers.flops import projection_flops
 from vlp_jax.models.options import LayerOptions, Precision
 from vlp_jax.models.part import Part, failures
 from vlp_jax.models.shapes import TextShapes
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,11 +59,11 @@ class TextTowerConfig(Part):
         Raises: ConfigError where they do not fit together.
         """
 
-    def validate(self, where: str, experiment: Any) -> Iterator[str]:
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
         yield from super().validate(where, experiment)
         yield from failures(self.check)
 
-    def ignored(self, experiment: Any) -> Mapping[str, str]:
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         unused = {} if self.word_vectors is not None else {"word_overlap": f"without {self.section}.word_vectors"}
         return {**super().ignored(experiment), **unused}
 

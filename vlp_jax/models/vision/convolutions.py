@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -12,6 +12,9 @@ import jax.numpy as jnp
 from vlp_jax.config.fields import between
 from vlp_jax.models.options import Precision
 from vlp_jax.models.vision.tower import ImageTowerConfig
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +78,7 @@ class ConvolutionConfig(ImageTowerConfig):
         return Convolutions(self.norm, self.groups, self.rematerialisation == "full", epsilon=self.norm_epsilon,
                             precision=precision)
 
-    def ignored(self, experiment: Any) -> Mapping[str, str]:
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         unused = {} if self.norm == "group" else {"groups": f"with norm={self.norm!r}"}
         return {**super().ignored(experiment), **unused}
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -18,6 +18,9 @@ from vlp_jax.models.layers.transformer import Encoding
 from vlp_jax.models.options import Precision
 from vlp_jax.models.vision.convolutions import ConvolutionConfig, Convolutions, convolution_flops
 from vlp_jax.sharding.layout import constrain
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 # (blocks of each stage, whether they are bottlenecks): He et al. 2016, table 1
 SIZES: dict[int, tuple[tuple[int, ...], bool]] = {
@@ -100,7 +103,7 @@ class ResNetConfig(ConvolutionConfig):
             side = -(-side // 2)
         return side
 
-    def ignored(self, experiment: Any) -> Mapping[str, str]:
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         unused = dict.fromkeys(("stem_size", "stem_stride", "max_pool"), "with clip=True, which has a stem of its own")
         if not self.clip:
             unused = dict.fromkeys(("heads", "output_dim"), "without clip=True, for whose attention pooling it is")

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import flax.linen as nn
 
@@ -11,6 +11,9 @@ from vlp_jax.models.layers.flops import projection_flops
 from vlp_jax.models.options import Precision
 from vlp_jax.models.part import Part, failures
 from vlp_jax.models.shapes import Grid, ImageShapes
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,7 @@ class ImageTowerConfig(Part):
         Raises: ConfigError where they do not fit together.
         """
 
-    def validate(self, where: str, experiment: Any) -> Iterator[str]:
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
         yield from super().validate(where, experiment)
         yield from failures(self.check)
 

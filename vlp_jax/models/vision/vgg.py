@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -17,6 +17,9 @@ from vlp_jax.models.layers.transformer import Encoding
 from vlp_jax.models.options import Precision
 from vlp_jax.models.vision.convolutions import ConvolutionConfig, Convolutions, convolution_flops
 from vlp_jax.sharding.layout import constrain
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 # number of convolutions of each of five stages: configurations A, B, D and E of table 1
 DEPTHS: dict[int, tuple[int, ...]] = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -71,7 +74,7 @@ class VggConfig(ConvolutionConfig):
     def pooled_width(self) -> int:
         return self.hidden_dim if self.pooling == "hidden" else self.token_width
 
-    def ignored(self, experiment: Any) -> Mapping[str, str]:
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         unused = dict.fromkeys(("hidden_dim", "dropout"), "with pooling='mean'") if self.pooling == "mean" else {}
         return {**super().ignored(experiment), **unused}
 
