@@ -199,9 +199,8 @@ WRITES, MATCHES = dict(writing=dict(kind="captioning")), dict(pairs=dict(kind="m
     (dict(objectives=dict(mlm=dict(kind="masked_language", with_image=False, keep_first=False, keep_last=False))),
      "an objective on hidden words")])
 def test_what_needs_a_transformer_says_so(changes, message):
-    config = experiment(model__text=words_of("lstm"), **changes)
     with pytest.raises(ConfigError, match=f"model.text.kind: 'lstm' has no transformer's layers, which {message} needs"):
-        initialised(config)
+        initialised(experiment(model__text=words_of("lstm"), **changes))
 
 
 def test_sizes_that_do_not_fit_together_are_refused_by_name():
