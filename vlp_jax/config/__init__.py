@@ -1,6 +1,6 @@
 """Experiment configs: parsing with error messages, loading of config files, and recipes.
 
-The sections of a config are declared beside what they configure; `vlp_jax.experiment.Experiment` is
+The sections of a config are declared next to what they configure; `vlp_jax.experiment.Experiment` is
 the whole. The names in `__all__` are imported at their first use.
 """
 

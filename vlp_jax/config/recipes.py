@@ -186,7 +186,7 @@ def embedded_text(text: ml_collections.ConfigDict) -> dict:
 
 
 def reduce_sections(config: ml_collections.ConfigDict, form: Literal["smoke", "small"], sizes: Sizes) -> None:
-    """Replaces each section of a config by its smoke or small form.
+    """Replaces each section of a config by its smoke or small form, with all keys of the section.
 
     Raises: ConfigError, or ConfigErrors, for an invalid key or value.
     """
@@ -195,10 +195,7 @@ def reduce_sections(config: ml_collections.ConfigDict, form: Literal["smoke", "s
     if any(getattr(objective, form)(sizes).needs_mask_token for objective in experiment.objectives.values()):
         sizes = dataclasses.replace(sizes, vocab_size=WITH_MASK_TOKEN)
     for field in dataclasses.fields(root):
-        value = getattr(experiment, field.name)
-        reduced = reduced_value(value, form, sizes)
-        if reduced != value:
-            config[field.name] = to_tree(reduced)
+        config[field.name] = to_tree(reduced_value(getattr(experiment, field.name), form, sizes))
 
 
 def reduced_value(value: Any, form: str, sizes: Sizes) -> Any:

@@ -47,7 +47,7 @@ class Section:
             object.__setattr__(self, name, value)
 
     def ignored(self, experiment: Any) -> Mapping[str, str]:
-        """The keys without an effect beside the other settings, each with the reason.
+        """The keys without an effect with the other settings, each with the reason.
 
         A key at its default is no error.
 
@@ -58,7 +58,7 @@ class Section:
         return {}
 
     def validate(self, where: str, experiment: Any) -> Iterator[str]:
-        """The problems of the section beside the rest of the config; ranges are checked before.
+        """The problems of the section with the rest of the config; ranges are checked before.
 
         Args:
           where: the section's dotted key, for messages.
