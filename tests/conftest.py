@@ -8,7 +8,7 @@ import pytest
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "helpers"))  # before pytest's own `pythonpath` counts
 import compile_cache  # noqa: E402
 
-from vlp_jax.command_line import give_devices_threads
+from vlp_jax.command_line import give_devices_threads  # imports no JAX, which would read the variables below too early
 
 if os.environ.get("JAX_PLATFORMS") != "cuda":  # for the tests in test_gpu.py
     os.environ["JAX_PLATFORMS"] = "cpu"

@@ -35,7 +35,7 @@ PACKAGES = ("vlp_jax", "vlp_jax.losses", "vlp_jax.models", "vlp_jax.data")
 packages = pytest.mark.parametrize("package", PACKAGES)
 
 
-@pytest.mark.parametrize("code", ["import vlp_jax",
+@pytest.mark.parametrize("code", ["import vlp_jax", "import vlp_jax.command_line",
                                   "import vlp_jax; vlp_jax.list_models(); dir(vlp_jax.models); vlp_jax.config.load_config",
                                   "import vlp_jax; vlp_jax.data.open_source('synthetic:4?height=8&width=8')[0]"])
 def test_importing_the_package_imports_no_jax(code):

@@ -13,7 +13,9 @@ import pytest
 from stderr_lines import own_lines
 
 import vlp_jax
+from vlp_jax import inspect
 from vlp_jax.command_line import give_devices_threads
+from vlp_jax.errors import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = ["--config.steps=12", "--config.log_every=1", "--config.checkpoint.every_steps=3", "--config.data.batch_size=16",
@@ -180,3 +182,28 @@ def test_the_smoke_run_learns_something(tmp_path):
     chance = 10 / measured["val_vendor/images"]
     assert measured["val_vendor/text_to_image_recall@10"] > 2 * chance
     assert measured["val_vendor/image_to_text_recall@10"] > 2 * chance
+
+
+@pytest.mark.parametrize(("pattern", "found", "absent"), [
+    ("optimizer.learning*", ["  optimizer.learning_rate: float; default 0.001; at least 0"], ["optimizer.frozen"]),
+    ("decay_coupling", ["optimizer.decay_coupling: one of 'learning_rate', 'schedule'; default 'learning_rate'",
+                        "      The factor of weight decay."], ["clip_norm"]),
+    ("data.text.*", ["data.text: Conversion of a caption to token ids.", "  data.text.start_token: str or None; default '<start>'"], [])])
+def test_inspect_prints_the_keys_that_match(capsys, pattern, found, absent):
+    assert inspect.main(["--keys", pattern]) == 0
+    text = capsys.readouterr().out
+    assert all(line in text for line in found) and not any(line in text for line in absent)
+
+
+def test_inspect_prints_all_keys_and_names_a_pattern_without_any(capsys):
+    assert inspect.main(["--keys"]) == 0
+    text = capsys.readouterr().out
+    assert "model.image, kind vgg: " in text and "objectives.NAME, kind siglip: " in text and "the config itself: " in text
+    with pytest.raises(ConfigError, match="--keys: no key matches 'learning_rat_'"):
+        inspect.main(["--keys", "learning_rat_"])
+
+
+def test_a_closed_pipe_ends_a_command_without_a_traceback():
+    command = f"{sys.executable} -m vlp_jax.inspect --keys | head -1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert result.stdout.startswith("the config itself") and result.stderr == ""

@@ -9,15 +9,17 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from vlp_jax.config.registry import root_section
 from vlp_jax.config.suggestions import flag_suggestion
-from vlp_jax.distributed.processes import HostsConfig
 from vlp_jax.errors import CheckpointError, ConfigError, user_error_of
-from vlp_jax.experiment import Experiment
 from vlp_jax.interrupts import CTRL_C
 from vlp_jax.printing import safe_print as print
 from vlp_jax.reporting import set_verbosity
+
+if TYPE_CHECKING:  # modules that need JAX, which reads its environment variables when it is imported
+    from vlp_jax.distributed.processes import HostsConfig
 
 
 class Flags(argparse.ArgumentParser):
@@ -58,7 +60,7 @@ class Flags(argparse.ArgumentParser):
         rest, overrides = split_overrides(arguments)
         given, unknown = self.parse_known_args(rest)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(flag + flag_suggestion(flag, Experiment) for flag in unknown)}")
+            self.error(f"unrecognized arguments: {' '.join(flag + flag_suggestion(flag, root_section()) for flag in unknown)}")
         set_verbosity(quiet=given.quiet, verbose=given.verbose)
         return given, overrides
 
@@ -195,7 +197,7 @@ def use_compilation_cache() -> None:
 
 
 @contextlib.contextmanager
-def connected(hosts: HostsConfig, given: argparse.Namespace | None = None, *, heeds_signals: bool = False) -> Iterator[None]:
+def connected(hosts: "HostsConfig", given: argparse.Namespace | None = None, *, heeds_signals: bool = False) -> Iterator[None]:
     """A context in which all processes are connected, devices have their threads, and compiled programs are kept.
 
     Args:

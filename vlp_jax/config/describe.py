@@ -66,7 +66,8 @@ class DescribedSection:
         fields = [described(self, field) for field in dataclasses.fields(self.declaration)]
         if self.kind is None:
             return fields
-        return [Key(joined(self.path, "kind"), "str", repr(self.kind), "", "selects this kind; or module:Class of your own"), *fields]
+        default = repr(self.kind) if self.declaration.kinds else ""
+        return [Key(joined(self.path, "kind"), "str", default, "", "selects this kind; or module:Class of your own"), *fields]
 
 
 def sections(declaration: type, path: str = "", kind: str | None = None,
@@ -91,7 +92,7 @@ def sections(declaration: type, path: str = "", kind: str | None = None,
 def inner(hint: Any, key: str) -> tuple[str, list[type]]:
     """The key and the dataclasses of the section that a field of this type holds, none for a value."""
     if hasattr(hint, "kinds"):
-        return key, [*hint.kinds.values()]
+        return key, [*hint.kinds.values()] or [hint]
     if dataclasses.is_dataclass(hint):
         return key, [hint]
     if typing.get_origin(hint) is dict:
@@ -108,7 +109,9 @@ def fields_of(declaration: type) -> dict[str, dataclasses.Field]:
 
 def kind_of(declaration: type) -> str | None:
     """The value of its key `kind`, where its section has several kinds."""
-    return declaration.kinds.name_of(declaration) if hasattr(declaration, "kinds") else None
+    if not hasattr(declaration, "kinds"):
+        return None
+    return declaration.kinds.name_of(declaration) if declaration.kinds else "module:Class"
 
 
 def joined(path: str, name: str) -> str:

@@ -47,8 +47,8 @@ def test_without_a_limit_there_is_no_watchdog(tmp_path):
 
 
 def test_a_hanging_process_leaves_with_status_75_where_it_is_told_to(tmp_path):
-    code = ("import sys, time; from vlp_jax.config import schema; from vlp_jax.training.hooks.watchdog import Watchdog\n"
-            "with Watchdog(WatchdogConfig(seconds=0.2, exit=True), sys.argv[1]) as dog: dog.step_done(6); time.sleep(60)")
+    code = ("import sys, time; from vlp_jax.training.hooks.watchdog import Watchdog, WatchdogConfig\n"
+            "with Watchdog(WatchdogConfig(seconds=0.2, exit=True), sys.argv[1]) as dog: dog.done(6); time.sleep(60)")
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 75, done.stderr
     assert (tmp_path / "hang_step_7_host_0.txt").exists()
