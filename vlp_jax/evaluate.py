@@ -57,6 +57,8 @@ def main(arguments: list[str]) -> int:
     flags.add_argument("--source", required=True, help="KIND:PATTERN, quoted where it has braces")
     flags.add_argument("--evaluators", default="retrieval", help=f"comma-separated: {', '.join(TASKS)}")
     add_evaluator_flags(flags)
+    flags.add_argument("--components", default="", help="comma-separated modules of your own that may be imported, where the "
+                       "checkpoint's config names classes of them")
     flags.add_argument("--output", help="a JSON file to write")
     add_host_flags(flags)
     given = flags.parse(arguments, REPEATABLE)
@@ -71,7 +73,9 @@ def evaluate(given: argparse.Namespace) -> None:
     tasks = check_tasks(given.evaluators.split(","), FLAGS["tasks"])
     check_output(given.output)
     ema = {"auto": None, "yes": True, "no": False}[given.ema]
-    results = evaluate_checkpoint(given.workdir, given.source, tasks, given_settings(given), step=given.step, ema=ema, names=FLAGS)
+    components = tuple(name for name in given.components.split(",") if name)
+    results = evaluate_checkpoint(given.workdir, given.source, tasks, given_settings(given), step=given.step, ema=ema, names=FLAGS,
+                                  components=components)
     text = json.dumps(results, indent=2)
     print(text)
     if given.output and is_primary_process():
@@ -79,7 +83,7 @@ def evaluate(given: argparse.Namespace) -> None:
 
 
 def run_evaluation(workdir: str | os.PathLike, *, source: str, tasks: str | Sequence[str] = ("retrieval",), step: int | None = None,
-                   ema: bool | None = None, **settings: Any) -> dict[str, float | str]:
+                   ema: bool | None = None, components: Sequence[str] = (), **settings: Any) -> dict[str, float | str]:
     """The metrics of a checkpoint on an evaluation set, as the entry point `vlp_jax.evaluate` prints them.
 
     Args:
@@ -90,6 +94,7 @@ def run_evaluation(workdir: str | os.PathLike, *, source: str, tasks: str | Sequ
       step: step of the checkpoint. Default: the newest.
       ema: True for the EMA parameters, False for those of the last update. Default: the EMA
         parameters where the config keeps them.
+      components: as in `vlp_jax.load`.
       **settings: `batch_size` of `evaluators.NAME` of a config, or those of its tasks, such as
         templates=("a photo of a {}.",). Default: those of the first task of the same kind in the
         run's config.
@@ -100,17 +105,18 @@ def run_evaluation(workdir: str | os.PathLike, *, source: str, tasks: str | Sequ
     chosen = check_tasks([tasks] if isinstance(tasks, str) else tasks, KEYWORDS["tasks"])
     checked = checked_settings(settings)
     with connected(HostsConfig()):
-        return evaluate_checkpoint(os.fspath(workdir), source, chosen, checked, step=step, ema=ema, names=KEYWORDS)
+        return evaluate_checkpoint(os.fspath(workdir), source, chosen, checked, step=step, ema=ema, names=KEYWORDS,
+                                   components=components)
 
 
 def evaluate_checkpoint(workdir: str, source: str, tasks: tuple[str, ...], settings: Mapping[str, Any], *, step: int | None,
-                        ema: bool | None, names: Mapping[str, str]) -> dict[str, float | str]:
+                        ema: bool | None, names: Mapping[str, str], components: Sequence[str]) -> dict[str, float | str]:
     """`run_evaluation`, in the connected processes; `names` as in `build_evaluator`."""
     step = broadcast_from_primary("--workdir", lambda: find_step(workdir, step))  # a run in progress may save more
-    config = restore_config(workdir, step)
+    config = restore_config(workdir, step, allowed=components)
     spec = build_evaluator(source, tasks, settings, config, names)
     layout = evaluation_layout(config.mesh)
-    model, variables, preprocessor = load(workdir, step, ema, layout=layout)
+    model, variables, preprocessor = load(workdir, step, ema, layout=layout, components=components)
     data = readable_set(open_source(source), model.config.data.threads)
     check_all_agree("evaluation set", len(data))
     predictor = build_predictor(model.module, preprocessor, layout)

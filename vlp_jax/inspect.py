@@ -37,6 +37,8 @@ def main(arguments: list[str]) -> int:
     flags.add_argument("--workdir", help="a run's folder")
     flags.add_argument("--step", type=int, help="which checkpoint; the newest by default")
     flags.add_argument("--ema", choices=("auto", "yes", "no"), help="averaged parameters; auto (the default): if there are any")
+    flags.add_argument("--components", default="", help="comma-separated modules of your own that may be imported, where the "
+                       "checkpoint's config names classes of them")
     flags.add_argument("--sharding", action="store_true", help="where the parameters of --config would lie")
     flags.add_argument("--config", help="with --sharding: a config file, with --config.KEY=VALUE as for training")
     flags.add_argument("--devices", type=int, help="with --sharding: how many devices")
@@ -54,7 +56,8 @@ def main(arguments: list[str]) -> int:
         return 0
     from vlp_jax.loading import load
 
-    _, variables, _ = load(given.workdir, given.step, {"auto": None, None: None, "yes": True, "no": False}[given.ema])
+    _, variables, _ = load(given.workdir, given.step, {"auto": None, None: None, "yes": True, "no": False}[given.ema],
+                           components=tuple(name for name in given.components.split(",") if name))
     print(parameter_table(variables["params"]))
     return 0
 
