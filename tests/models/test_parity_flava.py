@@ -32,13 +32,14 @@ LOSSES = {"contrastive/loss": "global_contrastive", "patches/loss": "mim", "word
 def module_of(scan=False, fusion=(), **text):
     layers = dict(LAYERS, scan=scan)
     image = ViTConfig(**layers, depth=2, heads=4, mlp_dim=48, image_size=32, patch_size=8, projection="linear_with_bias")
-    text = TextTransformerConfig(**layers | text, depth=3, heads=2, mlp_dim=40, vocab_size=40, length=10, causal=False, pooling="first",
-                            embedding_norm=True, token_types=2, projection="linear_with_bias")
+    text = TextTransformerConfig(**layers | text, depth=3, heads=2, mlp_dim=40, vocab_size=40, length=10, causal=False,
+                                 pooling="first", embedding_norm=True, token_types=2, projection="linear_with_bias")
     fused = dict(depth=2, heads=4, mlp_dim=56, pooler=True, class_token=True, projected=True, normalised=False) | dict(fusion)
     objectives = {"contrastive": SoftmaxContrastiveConfig(), "patches": MaskedImageConfig(codes=23, smallest_block=1),
                   "words": MaskedLanguageConfig(with_image=False), "both": MaskedJointConfig(codes=23, smallest_block=1),
                   "matching": MatchingConfig(negatives="uniform")}
-    return PretrainingModule(ModelConfig(image=image, text=text, embedding_dim=20, fusion=MergedAttentionConfig(**layers, **fused)), objectives, Precision())
+    model = ModelConfig(image=image, text=text, embedding_dim=20, fusion=MergedAttentionConfig(**layers, **fused))
+    return PretrainingModule(model, objectives, Precision())
 
 
 class Tensors:

@@ -116,7 +116,8 @@ def test_parameters_are_as_many_as_published_without_the_classifier(depth, publi
 def test_clip_rn50_has_the_parameters_of_the_published_model():
     """102,007,137 in OpenAI's RN50.pt, of which one is the scale of the contrastive loss; 38,316,896 of its image encoder."""
     image = ResNetConfig(clip=True, projection="none")
-    model = VisionLanguageModel(ModelConfig(image=image, text=TextTransformerConfig(preset="clip-B"), embedding_dim=1024), Precision())
+    config = ModelConfig(image=image, text=TextTransformerConfig(preset="clip-B"), embedding_dim=1024)
+    model = VisionLanguageModel(config, Precision())
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)), jnp.zeros((1, 77), int)))
     assert count_of(shapes["params"]["image"]) == 38_316_896
     assert count_of(shapes["params"]) + 1 == 102_007_137
