@@ -49,7 +49,7 @@ def get_config(variant="full"):
     config.data.batch_size = 512
     config.data.images.resize = "squash"
     config.data.augmentation.update(area=(0.2, 1.0), flip=0.5, randaugment=dict(operations=2, magnitude=21, probability=0.5,
-                                                                                        names=ALBEF_OPERATIONS))
+                                                                                names=ALBEF_OPERATIONS))
     config.data.train.source = WEB_SOURCE
     config.data.images.transparency = "drop"
     config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",

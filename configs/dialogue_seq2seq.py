@@ -56,7 +56,7 @@ def get_config(variant="full"):
                                           canonicalize=config.data.text.canonicalize))
     config.model.image = to_tree(VggConfig(depth=16, norm="batch"))
     config.model.text = to_tree(BidirectionalLstmConfig(embedding_width=300, width=512, depth=2, vocab_size=30522,
-                                                              length=256))
+                                                        length=256))
     config.model.fusion = dict(kind="cross_attention", preset="Ti", width=512, depth=1, heads=8, mlp_dim=1024)
     config.model.decoder = dict(kind="lstm", image="attention", embedding_width=300, width=512, attention_width=512, dropout=0.5)
     config.objectives = dict(reply=dict(kind="answering", target="reply", shortlist=100))

@@ -59,6 +59,6 @@ def small(config):
     config.steps = 800
     config.optimizer.schedule = dict(kind="cosine", warmup=0.05, final=0.1)
     config.model.image = to_tree(ResNetConfig(depth=18, blocks=(1, 1, 1), width=24, norm="group", groups=8, image_size=32,
-                                                     stem_size=3, stem_stride=2, max_pool=False))
+                                              stem_size=3, stem_stride=2, max_pool=False))
     config.model.text = to_tree(BidirectionalLstmConfig(width=128, embedding_width=128, vocab_size=4096, length=16))
     return config

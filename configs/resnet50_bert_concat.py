@@ -67,6 +67,6 @@ def small(config):
     config.steps = 800
     config.optimizer.decay_multipliers = OptimizerConfig.of().decay_multipliers
     config.model.image = to_tree(ResNetConfig(depth=50, blocks=(1, 1, 1), width=16, norm="group", groups=8, image_size=32,
-                                                     stem_size=3, stem_stride=2, max_pool=False))
+                                              stem_size=3, stem_stride=2, max_pool=False))
     config.model.text.update(dropout=0.0, attention_dropout=0.0)
     return config

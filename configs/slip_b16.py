@@ -32,8 +32,9 @@ def get_config(variant="full"):
     config.data.batch_size = 4096
     config.data.images.update(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bilinear")
     config.data.augmentation.area = (0.5, 1.0)
-    config.data.view_augmentation = to_tree(AugmentationConfig(area=(0.08, 1.0), flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4,
-                                                         hue=0.1, grayscale=0.2, blur=0.5))
+    config.data.view_augmentation = to_tree(AugmentationConfig(area=(0.08, 1.0), flip=0.5, brightness=0.4, contrast=0.4,
+                                                               saturation=0.4,
+                                                               hue=0.1, grayscale=0.2, blur=0.5))
     config.model.embedding_dim = 512
     # As timm's ViT, not CLIP's.
     config.model.image.update(preset="B/16", embedding_norm=False, patch_bias=True, activation="gelu", norm_epsilon=1e-6,

@@ -52,15 +52,16 @@ def towers():
 def image(variant):
     config = towers()
     config.update(examples=None, epochs=25.0)
-    config.data.view_augmentation = to_tree(AugmentationConfig(area=(0.08, 1.0), flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4,
-                                                         hue=0.1, grayscale=0.2, blur=0.5))
+    config.data.view_augmentation = to_tree(AugmentationConfig(area=(0.08, 1.0), flip=0.5, brightness=0.4, contrast=0.4,
+                                                               saturation=0.4,
+                                                               hue=0.1, grayscale=0.2, blur=0.5))
     config.objectives = dict(views=dict(kind="simclr", first="first_view"))
     config.optimizer.update(learning_rate=3e-3, epsilon=1e-8, weight_decay=0.1)
     config = shrunk(config, variant, steps=600)
     if variant != "full":
         config.objectives.views.update(hidden_dim=256, output_dim=64)
         config.data.view_augmentation = to_tree(AugmentationConfig(background="random", rotation=15.0, scale=(0.5, 1.2), shift=0.1,
-                                                             brightness=0.4, contrast=0.4, saturation=0.4, grayscale=0.2))
+                                                                   brightness=0.4, contrast=0.4, saturation=0.4, grayscale=0.2))
     return config
 
 

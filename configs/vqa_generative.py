@@ -50,7 +50,7 @@ def get_config(variant="full"):
     config.epochs = 10.0
     config.data.batch_size = 256
     config.data.augmentation.update(area=(0.5, 1.0), flip=0.5, randaugment=dict(operations=2, magnitude=15, probability=0.5,
-                                                                                        names=ALBEF_OPERATIONS))
+                                                                                names=ALBEF_OPERATIONS))
     config.data.images.resize = "squash"
     config.data.train.source = "jsonl:/data/vqa/train.jsonl?caption=question"  # a placeholder to be overridden
     config.data.images.transparency = "drop"

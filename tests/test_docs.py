@@ -94,7 +94,8 @@ OTHERS = ("src/open_clip_train/", "big_vision/", "images/")  # files of other re
 def test_flags_and_keys_that_are_named_exist(page):
     """`--config.KEY=` anywhere but in an error, and in code spans what begins with a section's name."""
     text = re.sub(r"^    config error: .*$", "", page.read_text(), flags=re.M)
-    text = text if page.name != "extending.md" else re.sub(r"`--config\.objectives\.NAME\.t=3`", "", text)  # of a class of one's own
+    text = text if page.name != "extending.md" else re.sub(r"`--config\.objectives\.NAME\.t=3`", "",
+                                                           text)  # of a class of one's own
     keys = set(re.findall(r"--config\.([\w.*]+)", text))
     sections = tuple(f"{name}." for name in make_config_keys.hints_of(Experiment))
     for span in re.findall(r"`([^`]+)`", text) if page.name not in GENERATED else ():
@@ -109,7 +110,8 @@ def test_flags_and_keys_that_are_named_exist(page):
 def test_configs_that_are_named_exist(page):
     if page.name in GENERATED:
         return
-    for name in set(re.findall(r"--config=([\w/]+(?:\.py)?)", page.read_text())) - {"FILE", "NAME", "MINE.py", "my_project/config.py"}:
+    for name in set(re.findall(r"--config=([\w/]+(?:\.py)?)", page.read_text())) - {"FILE", "NAME", "MINE.py",
+                                                                                    "my_project/config.py"}:
         assert (ROOT / "configs" / f"{pathlib.Path(name).stem}.py").exists(), name
 
 

@@ -188,7 +188,8 @@ def test_the_smoke_run_learns_something(tmp_path):
     ("optimizer.learning*", ["  optimizer.learning_rate: float; default 0.001; at least 0"], ["optimizer.frozen"]),
     ("decay_coupling", ["optimizer.decay_coupling: one of 'learning_rate', 'schedule'; default 'learning_rate'",
                         "      The factor of weight decay."], ["clip_norm"]),
-    ("data.text.*", ["data.text: Conversion of a caption to token ids.", "  data.text.start_token: str or None; default '<start>'"], [])])
+    ("data.text.*", ["data.text: Conversion of a caption to token ids.", "  data.text.start_token: str or None; default '<start>'"],
+     [])])
 def test_inspect_prints_the_keys_that_match(capsys, pattern, found, absent):
     assert inspect.main(["--keys", pattern]) == 0
     text = capsys.readouterr().out

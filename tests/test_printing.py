@@ -94,7 +94,7 @@ def test_training_evaluating_inspecting_and_preparing_print_no_control_character
 @pytest.mark.parametrize("arguments", [
     (main, ["--config=" + EVIL, "--workdir=x"]), (main, [f"--{EVIL}=3"]), (evaluate, [f"--workdir={EVIL}", "--source=x"]),
     (inspect, [f"--workdir={EVIL}"]), (prepare, [f"--source=webdataset:{EVIL}", "--output=x"]), (prepare, [f"--source={EVIL}:x",
-                                                                                                "--output=x"]),
+                                                                                                           "--output=x"]),
     (main, [f"--config={ROOT}/configs/clip_emoji.py:smoke", "--workdir=x", f"--config.data.train.source={EVIL}"]),
 ])
 def test_refusals_of_values_with_control_characters_are_harmless(arguments):

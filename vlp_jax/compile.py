@@ -100,15 +100,15 @@ def cost_text(cost: "CostEstimate", topology: "Topology", config: Experiment) ->
     if cost.collectives is not None:
         rows |= {"floor, memory": f"{milliseconds(cost.floor_memory_seconds)} at {chip.memory_bandwidth / 1e9:g} GB/s",
                  "floor, interconnect": f"{milliseconds(cost.floor_interconnect_seconds)} at "
-                                        f"{chip.interconnect_bandwidth / 1e9:g} GB/s"}
+                 f"{chip.interconnect_bandwidth / 1e9:g} GB/s"}
     if cost.floor_network_seconds is not None:
         rows |= {"floor, network": f"{milliseconds(cost.floor_network_seconds)} at {chip.network_bandwidth / 1e9:g} GB/s between "
-                                   + ("hosts" if chip.name in GPUS else "slices")}
+                 + ("hosts" if chip.name in GPUS else "slices")}
     speed = cost.batch_size / cost.floor_seconds
     rows |= {"floor of a step": f"{milliseconds(cost.floor_seconds)}, {speed:,.0f} examples/s at most",
              "peaks from": chip.source}
     rows |= {kind: f"{found['count']} a step over {found['bytes'] / 1e6:,.1f} MB, a chip sends "
-                   f"{(found['sent_bytes'] + found['network_bytes']) / 1e6:,.1f} MB"
+             f"{(found['sent_bytes'] + found['network_bytes']) / 1e6:,.1f} MB"
              for kind, found in (cost.collectives or {}).items()}
     rows |= {"compiled in": f"{cost.compile_seconds:.0f} s"}
     if not cost.fits:

@@ -108,7 +108,7 @@ def final_table(outcome: "Outcome", workdir: str) -> str:
     rows |= {"seconds a step": f"{newest.get('train/step_seconds', math.nan):.3g}",
              "model flops utilisation": percent(newest.get(UTILISATION)),
              "compilations": f"{newest.get('train/compilations', 0)}, of which {newest.get('train/compilations_from_cache', 0)} "
-                             f"read from the cache; {newest.get('train/compile_seconds', 0.0):.1f} s"}
+             f"read from the cache; {newest.get('train/compile_seconds', 0.0):.1f} s"}
     shown = {key: value for key, value in outcome.metrics.items()
              if key == "train/loss" or ("/" in key and not key.startswith("train/"))}
     rows |= {key: f"{value:.4f}" if isinstance(value, float) else str(value) for key, value in shown.items()}

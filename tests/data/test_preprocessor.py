@@ -56,7 +56,8 @@ def test_a_picture_means_the_same_however_it_is_handed_in(tmp_path, channels):
 
 def test_where_boxes_and_parses_are_travels_along_and_older_checkpoints_have_neither():
     plain = preprocessor()
-    given = dataclasses.replace(plain, boxes=BoxesConfig(field="a.b", count=5, unit="fraction"), dependencies=DependenciesConfig(field="c"))
+    given = dataclasses.replace(plain, boxes=BoxesConfig(field="a.b", count=5, unit="fraction"),
+                                dependencies=DependenciesConfig(field="c"))
     for made in (plain, given):
         assert Preprocessor.from_json(json.loads(json.dumps(made.to_json()))) == made
     older = {name: value for name, value in plain.to_json().items() if name not in ("boxes", "dependencies")}

@@ -109,8 +109,8 @@ def stop_together(host):
 def main(arguments):
     behaviour, port, hosts, host = arguments[0], *map(int, arguments[1:])
     patience = HostsConfig(initialization_seconds=3 if behaviour == "meet_missing" else 60,
-                            heartbeat_seconds=3 if behaviour in ("hang_around", "never_compute") else 30,
-                            barrier_seconds=3 if behaviour == "come_late" else 60)
+                           heartbeat_seconds=3 if behaviour in ("hang_around", "never_compute") else 30,
+                           barrier_seconds=3 if behaviour == "come_late" else 60)
     with joined(Launch(f"127.0.0.1:{port}", hosts, host), patience, heeds_signals=behaviour == "stop_together"):
         return globals()[behaviour.removesuffix("_missing")](host) or 0
 

@@ -75,7 +75,7 @@ def test_an_answer_counts_where_it_is_the_true_one_as_tokens_and_the_targets_can
     assert results["answers"].startswith("1. what is shown?\n   written: red heart\n   true: red heart\n2. which country?\n"
                                          "   written: japan\n   true: Japan\n3. where?\n   written: left\n")
     assert results["answers"].count("true: ") == 5 and results["answers"].endswith("5. what is it?\n   written: a dog\n"
-                                                                                    "   true: a dog face\n")
+                                                                                   "   true: a dog face\n")
 
 
 def test_written_answers_are_scored_by_all_annotators_as_vqa_s_official_evaluation_does():

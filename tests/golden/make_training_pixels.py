@@ -21,11 +21,11 @@ SIZE = 20
 SPECS = {
     "emoji": (ImagesConfig(crop_to_content=True, content_margin=0.04, resize="squash", interpolation="bilinear"),
               AugmentationConfig(background="random", rotation=8.0, scale=(0.9, 1.25), shift=0.04, aspect=0.1, brightness=0.2,
-                           contrast=0.2, saturation=0.3, grayscale=0.1)),  # configs/clip_emoji.py
+                                 contrast=0.2, saturation=0.3, grayscale=0.1)),  # configs/clip_emoji.py
     "crop": (ImagesConfig(), AugmentationConfig(scale=(0.4, 0.9), aspect=0.3, flip=0.5)),
     "all": (ImagesConfig(resize="letterbox", interpolation="lanczos", background=(9, 99, 199)),
             AugmentationConfig(rotation=30.0, scale=(0.7, 1.4), aspect=0.5, shift=0.2, flip=0.5, brightness=0.3, contrast=0.3,
-                         saturation=0.3, hue=0.2, grayscale=0.3, blur=0.5, erase=0.5)),
+                               saturation=0.3, hue=0.2, grayscale=0.3, blur=0.5, erase=0.5)),
     "off": (ImagesConfig(resize="squash"), AugmentationConfig()),
 }
 

@@ -30,7 +30,7 @@ BERT = dict(norm="post", norm_epsilon=1e-12, final_norm=False, embedding_norm=Tr
 
 def module_of(scan=False, **changes):
     image = ViTConfig(preset="Ti", width=32, depth=2, heads=4, mlp_dim=48, image_size=24, patch_size=8, scan=scan,
-                              projection="linear_with_bias")
+                      projection="linear_with_bias")
     text = TextTransformerConfig(preset="Ti", width=24, depth=3, heads=3, mlp_dim=40, vocab_size=42, length=10, scan=scan,
                                  **BERT | changes)
     model = ModelConfig(image=image, text=text, embedding_dim=20, fusion=InTextTowerConfig(),

@@ -26,7 +26,7 @@ CLIP, SIGLIP = dict(activation="quick_gelu", norm_epsilon=1e-5), dict(activation
 
 def clip_model(**stack):
     image = ViTConfig(**IMAGE, **CLIP, **stack, pooling="cls", embedding_norm=True, norm_before_pooling=False,
-                              patch_bias=False, projection="linear")
+                      patch_bias=False, projection="linear")
     text = TextTransformerConfig(**TEXT, **CLIP, **stack, causal=True, padding_mask=True, pooling="end", projection="linear")
     return VisionLanguageModel(ModelConfig(image=image, text=text, embedding_dim=20), Precision())
 
@@ -34,7 +34,7 @@ def clip_model(**stack):
 def siglip_model(**stack):
     image = ViTConfig(**IMAGE, **SIGLIP, **stack, pooling="map", projection="none")
     text = TextTransformerConfig(**TEXT, **SIGLIP, **stack, causal=False, padding_mask=False, pooling="last",
-                            projection="linear_with_bias")
+                                 projection="linear_with_bias")
     return VisionLanguageModel(ModelConfig(image=image, text=text, embedding_dim=32), Precision())
 
 

@@ -37,7 +37,7 @@ def parts():
     leaves, tree = jax.tree.flatten(state.ema)
     keys = jax.random.split(jax.random.key(5), len(leaves))
     ema = jax.tree.unflatten(tree, [leaf + 0.3 * jax.random.normal(key, leaf.shape)
-                                        for leaf, key in zip(leaves, keys, strict=True)])
+                                    for leaf, key in zip(leaves, keys, strict=True)])
     batch = batch_of()
     return update.module, state.params, ema, {**batch, "image": batch["image"] / 255.0}
 

@@ -21,7 +21,7 @@ GOLDEN = dict(np.load(pathlib.Path(__file__).parents[1] / "golden/bert.npz"))
 BOUND = 1e-5  # max|a-b| / max|b|, float32
 HEADS, DEPTH = 3, 2
 TEXT = TextTransformerConfig(preset="Ti", width=24, depth=DEPTH, heads=HEADS, mlp_dim=40, vocab_size=50, length=9, causal=False,
-                        pooling="first", norm="post", norm_epsilon=1e-12, final_norm=False, embedding_norm=True, token_types=2)
+                             pooling="first", norm="post", norm_epsilon=1e-12, final_norm=False, embedding_norm=True, token_types=2)
 
 
 def module_of(**changes):

@@ -21,8 +21,9 @@ from vlp_jax.objectives.contrastive import SoftmaxContrastiveConfig
 GOLDEN = dict(np.load(pathlib.Path(__file__).parents[1] / "golden/coca.npz"))
 BOUND = 1e-5  # max|a-b| / max|b|, float32
 HEADS, DEPTH = 3, 2
-TEXT = TextTransformerConfig(preset="Ti", width=24, depth=DEPTH, heads=HEADS, mlp_dim=96, vocab_size=50, length=8, pooling="cls_end",
-                        norm_epsilon=1e-5)
+TEXT = TextTransformerConfig(preset="Ti", width=24, depth=DEPTH, heads=HEADS, mlp_dim=96, vocab_size=50, length=8,
+                             pooling="cls_end",
+                             norm_epsilon=1e-5)
 BATCH = {name: GOLDEN[name] for name in ("text", "text_mask")} | {
     name: np.stack([np.arange(4), np.arange(4)], axis=1).astype(np.int32) for name in ("caption_id", "image_id")}
 

@@ -22,13 +22,13 @@ GOLDEN = dict(np.load(pathlib.Path(__file__).parents[1] / "golden/gpt2.npz"))
 BOUND = 1e-5  # max|a-b| / max|b|, float32
 HEADS, DEPTH, PADDING = 3, 2, 49
 DECODER = DecoderConfig.of(preset="Ti", width=24, depth=DEPTH, heads=HEADS, mlp_dim=40, image="none", activation="gelu_tanh",
-                         norm_epsilon=1e-5)
+                           norm_epsilon=1e-5)
 BATCH = {name: GOLDEN[name] for name in ("text", "text_mask")}
 
 
 def module_of(**changes):
     model = ModelConfig(image=ViTConfig(), text=TextTransformerConfig(vocab_size=50, length=9),
-                         decoder=dataclasses.replace(DECODER, **changes))
+                        decoder=dataclasses.replace(DECODER, **changes))
     return PretrainingModule(model, {"captioning": CaptioningConfig(unigram="batch")}, Precision())
 
 

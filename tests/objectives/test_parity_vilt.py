@@ -26,7 +26,7 @@ HEADS, DEPTH = 3, 2
 SIZE = dict(preset="Ti", width=24, heads=HEADS, mlp_dim=40)
 IMAGE = ViTConfig(**SIZE, depth=0, patch_size=4, image_size=12, pooling="cls", norm_before_pooling=False)
 TEXT = TextTransformerConfig(**SIZE, depth=0, vocab_size=50, length=9, causal=False, pooling="first", final_norm=False,
-                        embedding_norm=True, norm_epsilon=1e-12, token_types=2)
+                             embedding_norm=True, norm_epsilon=1e-12, token_types=2)
 FUSION = MergedAttentionConfig(**SIZE, depth=DEPTH, pooler=True, norm_epsilon=1e-12)
 WORDS = {"words": MaskedLanguageConfig(mask_id=49, tied=True)}
 BATCH = {name: GOLDEN[name] for name in ("image", "text", "text_mask")} | {
@@ -34,7 +34,8 @@ BATCH = {name: GOLDEN[name] for name in ("image", "text", "text_mask")} | {
 
 
 def module_of(objectives, **changes):
-    return PretrainingModule(ModelConfig(image=IMAGE, text=TEXT, fusion=dataclasses.replace(FUSION, **changes)), objectives, Precision())
+    return PretrainingModule(ModelConfig(image=IMAGE, text=TEXT, fusion=dataclasses.replace(FUSION, **changes)), objectives,
+                             Precision())
 
 
 def layer(take, name):

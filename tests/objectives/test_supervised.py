@@ -121,7 +121,7 @@ def of_constant(objective, answers, wanted):
 def test_rows_without_a_class_add_nothing_and_are_counted(loss):
     given = np.arange(ROWS) % 3 > 0
     objective = ClassificationConfig(target="x", outputs=CLASSES, loss=loss, prior="batch",
-                               **(dict(label_smoothing=SMOOTHING) if loss == "softmax" else dict(margin=MARGIN))).build()
+                                     **(dict(label_smoothing=SMOOTHING) if loss == "softmax" else dict(margin=MARGIN))).build()
     (found, _), _ = of_constant(objective, LOGITS, jnp.asarray(np.where(given, LABELS, -1), jnp.int32))
     losses, _ = LOSSES[loss][0]()
     np.testing.assert_allclose(found.value, losses[given].sum() / ROWS, rtol=1e-5)

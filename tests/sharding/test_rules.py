@@ -74,7 +74,7 @@ def test_a_dimension_that_does_not_divide_leaves_its_axis_to_the_largest_other_o
 
 def test_layers_are_never_divided():
     with pytest.raises(MeshError, match=r"a/kernel \(8, 3, 3\): no dimension divides over fsdp=2: nearest sizes of fsdp are 1 "
-                                        "and 3; or leave it whole with mesh.replicate_below=10"):
+                       "and 3; or leave it whole with mesh.replicate_below=10"):
         place((8, 3, 3), ("layers", "mlp", "embed"), fsdp=2, strategy="fsdp")
     assert place((8, 3, 3), ("layers", "mlp", "embed"), fsdp=2, strategy="fsdp", replicate_below=10) == (None,) * 3
 

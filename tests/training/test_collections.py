@@ -53,7 +53,7 @@ def test_each_update_moves_the_running_statistics_alike_on_one_device_and_on_eig
 
 @pytest.mark.full
 @pytest.mark.parametrize("changes", [dict(kind="resnet"), pytest.param(dict(kind="resnet", rematerialisation="full"),
-                                                                             marks=pytest.mark.slow)])
+                                                                       marks=pytest.mark.slow)])
 def test_a_frozen_tower_keeps_its_statistics_and_gives_in_training_what_it_gives_in_evaluation(changes):
     config = experiment(model__image=RESNET | changes, optimizer__frozen=("^model/image/",),
                         model__text=dict(kind="bag", width=8, vocab_size=20, length=5))

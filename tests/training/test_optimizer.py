@@ -138,8 +138,8 @@ def test_weight_decay_coupled_to_the_schedule_is_that_of_big_vision():
     relative = optax.linear_schedule(0.2, 1.0, 5)
     rules = dict(decay_multipliers=((r"kernel$", 1.0), (r".*", 0.0)), lr_multipliers=((r"model/text/", 0.1),))
     ours = build_optimizer(OptimizerConfig.of("adamw", learning_rate=1e-3, weight_decay=1e-2, decay_coupling="schedule",
-                                            b2=0.95, **rules),
-                          lambda step: 1e-3 * relative(step), PARAMS)
+                                              b2=0.95, **rules),
+                           lambda step: 1e-3 * relative(step), PARAMS)
     slower = {"model": {"image": {"kernel": 1.0, "bias": 1.0}, "text": {"kernel": 0.1}},
               "objectives_contrastive": {"log_scale": 1.0}}
     theirs = optax.chain(optax.scale_by_adam(0.9, 0.95, 1e-6), optax.scale(1e-3),
@@ -149,7 +149,7 @@ def test_weight_decay_coupled_to_the_schedule_is_that_of_big_vision():
     with pytest.raises(ConfigError, match="optimizer.decay_coupling: 'schedule' divides by optimizer.learning_rate"):
         build_optimizer(OptimizerConfig.of(learning_rate=0.0, weight_decay=1e-2, decay_coupling="schedule"),
                         optax.constant_schedule(0.0),
-                       PARAMS)
+                        PARAMS)
 
 
 def test_by_default_neither_biases_nor_scales_decay():
@@ -255,7 +255,7 @@ def test_muon_leaves_embeddings_biases_and_what_tells_classes_to_adam_with_neste
               "objectives_label": {"head": {"out": {"kernel": jnp.zeros((4, 7))}}}}
     gradients = jax.tree.map(lambda leaf: jnp.asarray(RNG.normal(size=leaf.shape), jnp.float32), params)
     ours = build_optimizer(MuonConfig(b1=0.9, b2=0.99, epsilon=1e-8, decay_multipliers=()),
-                          optax.constant_schedule(0.1), params)
+                           optax.constant_schedule(0.1), params)
     theirs = optax.nadam(0.1, 0.9, 0.99, 1e-8)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
                  ours.update(gradients, ours.init(params), params)[0], theirs.update(gradients, theirs.init(params), params)[0])

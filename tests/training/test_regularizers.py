@@ -76,7 +76,7 @@ def without():
 @pytest.mark.parametrize(("accumulation", "mesh"), [
     ((1, "batch"), dict(data=1)), ((4, "batch"), dict(data=1)), ((2, "microbatch"), dict(data=1)),
     ((2, "batch"), dict(data=2, fsdp=2, tensor=2, replicate_below=1))],
-    ids=["at once", "microbatches", "microbatches for themselves", "microbatches on a mesh"])
+                         ids=["at once", "microbatches", "microbatches for themselves", "microbatches on a mesh"])
 def test_an_update_has_them_once_in_its_loss_and_its_gradients(accumulation, mesh, without):
     config = dataclasses.replace(descent(mesh=mesh), regularizers=PENALTIES, accumulation=AccumulationConfig(*accumulation))
     before, after, metrics = updated(config, MeshConfig(**mesh).fsdp**3)

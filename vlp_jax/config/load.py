@@ -55,7 +55,8 @@ def read_config(config: AnyConfig) -> "Experiment":
         return load_config(config)
     tree = to_tree(config) if isinstance(config, Section) else _plain(config)
     if not isinstance(tree, Mapping):
-        raise ConfigError(f"config: is {type(config).__name__}, expected a name, an ml_collections.ConfigDict, a dict or an Experiment")
+        raise ConfigError(f"config: is {type(config).__name__}, expected a name, an ml_collections.ConfigDict, a dict or an "
+                          "Experiment")
     if STAGES in tree:
         raise ConfigError(f"{STAGES}: are several configs; give one of them at a time, each with a workdir NAME in one folder")
     return to_config(tree)

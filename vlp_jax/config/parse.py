@@ -154,7 +154,7 @@ class _Parser:
         tree = self.section(tree, path)
         if not isinstance(tree, Mapping):
             self.fail(path, f"expected a section with keys {', '.join(f.name for f in dataclasses.fields(kind))}, "
-                            f"got {tree!r}", tree)
+                      f"got {tree!r}", tree)
         hints = hints_of(kind)
         fields = {field.name: field for field in dataclasses.fields(kind)}
         values = {}

@@ -95,7 +95,7 @@ class Run(Update):
         batch, config = example_batch(self.config), self.config
         words = vector_arrays(self.words)
         return jax.jit(lambda words: create_state(self.module, batch, self.optimizer, config.seed, config.ema is not None,
-                                                skips_updates(config.guard), words),
+                                                  skips_updates(config.guard), words),
                        out_shardings=self.shardings)(words)
 
     def targets(self, stored: dict | None = None) -> Targets:
@@ -214,7 +214,7 @@ def build_heads(module: PretrainingModule, predictor: Predictor, targets: Target
     def writer(name: str, search: BeamSearch) -> Predictor:
         start, end, padding = predictor.preprocessor.tokenizer.special_ids
         return predictor_of(lambda variables, batch: module.apply(variables, name, batch, start[0], end[0], padding, search,
-                                                                 method="write_answers"))
+                                                                  method="write_answers"))
 
     def head(name: str, objective: ObjectiveConfig) -> SupervisedHead:
         candidates, writes = None, None

@@ -45,7 +45,7 @@ def statistics_kept(frozen: Sequence[str]) -> Callable:
     def intercept(call: Callable, arguments: tuple, keywords: dict, context: nn.module.InterceptorContext) -> Any:
         module = context.module
         if (isinstance(module, nn.BatchNorm) and context.method_name == "__call__"
-                and is_frozen_norm("/".join(module.path), frozen)):
+            and is_frozen_norm("/".join(module.path), frozen)):
             keywords = {**keywords, "use_running_average": True}
         return call(*arguments, **keywords)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def build_train_step(config: "Experiment", module: PretrainingModule, optimizer: optax.GradientTransformation,
-                    schedule: optax.Schedule) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
+                     schedule: optax.Schedule) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
     """`step(state, batch) -> (state, metrics)`, ready for `jax.jit`.
 
     The batch is as the input pipeline yields it, images in uint8. The metrics are float32 scalars:
@@ -42,7 +42,7 @@ def build_train_step(config: "Experiment", module: PretrainingModule, optimizer:
         ema, statistics = state.ema, state.ema_statistics
         if ema is not None:
             ema, statistics = optax.incremental_update((params, running_statistics(collections)), (ema, statistics),
-                                                           1.0 - config.ema)
+                                                       1.0 - config.ema)
         metrics |= {"gradient_norm": optax.tree.norm(gradients), "learning_rate": schedule(state.step)}
         after = state.replace(step=state.step + 1, params=params, optimizer=optimizer_state, ema=ema,
                               collections=collections, ema_statistics=statistics)

@@ -163,7 +163,7 @@ class Trainer:
             return next(self.batches)
         self.data_wait.restart()
         with message_while_waiting(lambda: f"still waiting for the first batch of {self.run.mixture.describe()}: "
-                                        f"{self.data_wait.cause()}", SLOW_FIRST_BATCH):
+                                   f"{self.data_wait.cause()}", SLOW_FIRST_BATCH):
             return next(self.batches)
 
     def evaluate(self, evaluators: list[str]) -> dict[str, float]:

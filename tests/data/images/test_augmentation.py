@@ -87,7 +87,8 @@ def test_transforms_come_last_in_the_order_of_their_entries():
 
 
 def test_a_transform_that_returns_something_else_is_named():
-    with pytest.raises(DataError, match=re.escape("data.augmentation.transforms.mine: returned float32 (32, 32, 3), expected uint8")):
+    with pytest.raises(DataError,
+                       match=re.escape("data.augmentation.transforms.mine: returned float32 (32, 32, 3), expected uint8")):
         trained(noise(channels=3), transforms={"mine": Negative(dtype="float32")})
 
 
@@ -274,7 +275,8 @@ def test_randaugment_that_is_off_takes_no_draw():
     spec, rng = ImagesConfig(resize="squash"), np.random.default_rng(7)
     training_pixels(noise(), SIZE, spec, AugmentationConfig(area=(0.5, 1.0)), rng)
     other = np.random.default_rng(7)
-    training_pixels(noise(), SIZE, spec, AugmentationConfig(area=(0.5, 1.0), randaugment=RandAugmentConfig(operations=0, magnitude=30)), other)
+    training_pixels(noise(), SIZE, spec, AugmentationConfig(area=(0.5, 1.0), randaugment=RandAugmentConfig(operations=0,
+                                                                                                           magnitude=30)), other)
     following = rng.random()
     assert other.random() == following
     with_one = np.random.default_rng(7)

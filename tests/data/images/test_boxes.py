@@ -67,7 +67,8 @@ def test_training_s_boxes_are_where_their_rectangles_are(name, resize, kind, opt
     data = file_of(painted(160, 120, BOXES), kind, **options)
     spec, counts = ImagesConfig(resize=resize, background=BLACK), []
     for seed in range(12):
-        pixels, view = decode_and_augment(data, "k", SIZE, spec, AugmentationConfig(**AUGMENTATIONS[name]), np.random.default_rng(seed))
+        pixels, view = decode_and_augment(data, "k", SIZE, spec, AugmentationConfig(**AUGMENTATIONS[name]),
+                                          np.random.default_rng(seed))
         counts.append(check(pixels, BOXES, {"b": BOXES}, view))
     assert max(counts) > 0
 
@@ -103,7 +104,8 @@ def test_boxes_are_of_the_upright_picture():
     exif = Image.Exif()
     exif[0x0112] = 6
     data = file_of(painted(160, 120, BOXES).transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif)
-    pixels, view = decode_and_augment(data, "k", SIZE, ImagesConfig(resize="squash"), AugmentationConfig(), np.random.default_rng(0))
+    pixels, view = decode_and_augment(data, "k", SIZE, ImagesConfig(resize="squash"), AugmentationConfig(),
+                                      np.random.default_rng(0))
     assert check(pixels, BOXES, {"b": BOXES}, view) == 2
 
 

@@ -57,5 +57,7 @@ def test_area_decides_which_crop_is_drawn():
     rng = np.random.default_rng(0)
     whole = random_box((40, 30), ImagesConfig(resize="squash"), AugmentationConfig(), rng)
     assert whole == (0, 0, 40, 30)
-    left, top, right, bottom = random_box((40, 30), ImagesConfig(resize="squash"), AugmentationConfig(area=(0.2, 0.2), ratio=(1.0, 1.0)), rng)
+    left, top, right, bottom = random_box((40, 30), ImagesConfig(resize="squash"), AugmentationConfig(area=(0.2, 0.2), ratio=(1.0,
+                                                                                                                              1.0)),
+                                                                                                                              rng)
     assert right - left == bottom - top == 15  # the root of 0.2 x 1200, rounded

@@ -104,7 +104,8 @@ def test_what_is_erased_is_a_function_of_seed_sample_and_epoch_and_drawn_for_eac
     count, augmentation = 6, AugmentationConfig(erase=1.0, erase_fill="noise", **PAPER)
     source = open_source(f"synthetic:{count}")
     preprocessor = Preprocessor(16, ImagesConfig(), load_tokenizer(TextConfig(), 8, 4096))
-    rows = TrainRows(Mixture((Part("", source, TextsConfig(), count),)), preprocessor, augmentation, seed=3, inputs=("second_view",))
+    rows = TrainRows(Mixture((Part("", source, TextsConfig(), count),)), preprocessor, augmentation, seed=3, inputs=("second_view",
+                                                                                                                     ))
     other_seed = dataclasses.replace(rows, seed=4)
     of_views = dataclasses.replace(rows, augmentation=AugmentationConfig(), view_augmentation=augmentation)
     seen = {}

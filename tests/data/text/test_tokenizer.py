@@ -359,7 +359,8 @@ def test_a_folder_with_clip_s_vocabulary_and_merges_gives_the_ids_that_transform
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer"}')
     theirs = transformers.CLIPTokenizer.from_pretrained(tmp_path)
     expected = theirs(CAPTIONS, padding="max_length", truncation=True, max_length=12, return_tensors="np")
-    spec = TextConfig(tokenizer=str(tmp_path), start_token="<|startoftext|>", end_token="<|endoftext|>", padding_token="<|endoftext|>")
+    spec = TextConfig(tokenizer=str(tmp_path), start_token="<|startoftext|>", end_token="<|endoftext|>",
+                      padding_token="<|endoftext|>")
     ids, mask, _ = load_tokenizer(spec, 12, len(pieces))(CAPTIONS)
     np.testing.assert_array_equal(ids, expected["input_ids"])
     np.testing.assert_array_equal(mask, expected["attention_mask"])
@@ -380,7 +381,7 @@ def test_clip_s_tokens_are_those_of_open_clip(tmp_path):
 
 def check_clip_tokens(name):
     spec = TextConfig(tokenizer=name, canonicalize=CLIP, start_token="<|startoftext|>", end_token="<|endoftext|>",
-                padding_token="!")
+                      padding_token="!")
     made = load_tokenizer(spec, 1000, 49408)
     ids, mask, truncated = made(GOLDEN["captions"])
     assert not truncated.any()

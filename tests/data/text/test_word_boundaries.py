@@ -25,7 +25,8 @@ def trained(kind, folder):
     path = folder / ("tokenizer.model" if kind == "sentencepiece" else "tokenizer.json")
     path.write_bytes(train_tokenizer(TEXTS * 3, size, kind))
     names = KINDS[kind]
-    return load_tokenizer(TextConfig(tokenizer=str(path), start_token=names.start, end_token=names.end, padding_token=names.padding),
+    return load_tokenizer(TextConfig(tokenizer=str(path), start_token=names.start, end_token=names.end,
+                                     padding_token=names.padding),
                           64, 400)
 
 
@@ -33,7 +34,7 @@ def clip(folder):
     (folder / "vocab.json").write_text(json.dumps(GOLDEN["vocabulary"]))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *GOLDEN["merges"], ""]))
     return load_tokenizer(TextConfig(tokenizer=str(folder), start_token="<|startoftext|>", end_token="<|endoftext|>",
-                               padding_token="<|endoftext|>"), 64, 49_408)
+                                     padding_token="<|endoftext|>"), 64, 49_408)
 
 
 def gpt2(folder):
@@ -67,7 +68,8 @@ def test_punctuation_is_a_word_in_word_piece_and_part_of_one_where_blanks_are_ma
     for kind, expected in (("wordpiece", 4), ("bpe", 2)):
         path = tmp_path / f"{kind}.json"
         path.write_bytes(train_tokenizer(["a red-hot face, smiling"] * 3, 280, kind))
-        tokenizer = load_tokenizer(TextConfig(tokenizer=str(path), start_token=None, end_token=None, padding_token=KINDS[kind].padding),
+        tokenizer = load_tokenizer(TextConfig(tokenizer=str(path), start_token=None, end_token=None,
+                                              padding_token=KINDS[kind].padding),
                                    32, 400)
         ids, mask, _ = tokenizer(["red-hot a"])
         assert tokenizer.word_start(ids)[mask].sum() == expected

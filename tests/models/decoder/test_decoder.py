@@ -202,7 +202,7 @@ def test_the_class_token_behind_the_text_sees_it_all_and_no_word_sees_it():
     (dict(image="none", image_queries=2), {}, "model.decoder.image_queries")])
 def test_parts_that_do_not_fit_together_are_a_config_error(changes, text, message):
     model = VisionLanguageModel(ModelConfig(text=TextTransformerConfig(**NARROW, vocab_size=20, length=6, **text),
-                                             decoder=DecoderConfig.of(**NARROW | changes)), Precision())
+                                            decoder=DecoderConfig.of(**NARROW | changes)), Precision())
     with pytest.raises(ConfigError, match=message):
         model.init(jax.random.key(0), TEXT, MASK, MEMORY, method="decode")
 

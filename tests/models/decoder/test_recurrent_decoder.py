@@ -282,7 +282,7 @@ def test_devices_meet_no_more_often_for_longer_texts(kind, image):
 @pytest.mark.parametrize(("decoder", "message"), [
     (dict(kind="lstm", image="cross_attention"), "model.decoder.image: must be one of 'state', 'attention'"),
     (dict(kind="gru", text_prefix=0.5), "model.decoder.text_prefix: is for kind='transformer' or 'on_text_tower', "
-                                        "not for 'gru'"),
+     "not for 'gru'"),
     (dict(kind="lstm", heads=2), "model.decoder.heads: is for kind='transformer'"),
     (dict(attention_width=8), "model.decoder.attention_width: is for kind='lstm' or 'gru', not for 'transformer'"),
     (dict(kind="rnn"), "model.decoder.kind: must be one of 'transformer'"),

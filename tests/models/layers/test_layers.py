@@ -257,7 +257,7 @@ def test_attention_pooling_ignores_masked_tokens():
 def test_parameters_are_float32_and_every_activation_is_of_the_compute_dtype(compute, scan, pooling, stem):
     tower = dict(preset="Ti", width=16, depth=2, heads=2, mlp_dim=24, qk_norm=True, layer_scale=0.1, scan=scan)
     image = ViTConfig(**tower, image_size=16, patch_size=4, pooling=pooling, registers=2, embedding_norm=True,
-                              stem=stem, stem_channels=(8, 16), stem_strides=(2, 2))
+                      stem=stem, stem_channels=(8, 16), stem_strides=(2, 2))
     text = TextTransformerConfig(**tower, vocab_size=20, length=6, causal=False, pooling=pooling)
     module = VisionLanguageModel(ModelConfig(image=image, text=text, embedding_dim=12), Precision(jnp.dtype(compute)))
     inputs = jnp.ones((2, 16, 16, 3)), jnp.ones((2, 6), jnp.int32)

@@ -94,7 +94,7 @@ AUXILIARY = 3_326_696  # of Inception-v3's second classifier: 768 * 128 + 2 * 12
 PUBLISHED = [*((VggConfig(depth=depth, norm=norm, pooling="hidden"), count) for depth, norm, count in (
     (11, "none", 132_863_336), (13, "none", 133_047_848), (16, "none", 138_357_544), (19, "none", 143_667_240),
     (11, "batch", 132_868_840), (13, "batch", 133_053_736), (16, "batch", 138_365_992), (19, "batch", 143_678_248))),
-    (InceptionConfig(), 27_161_264 - AUXILIARY)]
+             (InceptionConfig(), 27_161_264 - AUXILIARY)]
 
 
 @pytest.mark.variants

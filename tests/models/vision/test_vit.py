@@ -213,7 +213,7 @@ def test_clip_has_the_published_number_of_parameters(image, text, dim, published
 def test_siglip_has_the_published_number_of_parameters(preset, size, published):
     image = ViTConfig(preset=preset, scan=True, image_size=size, pooling="map", projection="none")
     text = TextTransformerConfig(preset=preset, scan=True, vocab_size=32_000, length=64, causal=False, pooling="last",
-                            projection="linear_with_bias")
+                                 projection="linear_with_bias")
     assert count_model(ModelConfig(image=image, text=text)) == published
 
 

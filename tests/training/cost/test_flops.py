@@ -56,7 +56,7 @@ def config_of(image=(), text=(), batch_size=4, resnet=None, words=None, convolut
     {"image": {"pooling": "mean", "registers": 3, **STEM}, "text": {"pooling": "cls", "causal": False}},
     *({"resnet": resnet} for resnet in RESNETS.values()), *({"words": words} for words in WORDS.values()),
     *({"convolutions": convolutions} for convolutions in CONVOLUTIONS.values())],
-    ids=["clip", "map", "stem", *RESNETS, *WORDS, *CONVOLUTIONS])
+                         ids=["clip", "map", "stem", *RESNETS, *WORDS, *CONVOLUTIONS])
 def test_the_forward_pass_has_the_products_that_its_traced_program_has(changes):
     config = config_of(**changes)
     module, batch = build_module(config), example_batch(config, rows=4)

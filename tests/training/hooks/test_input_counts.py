@@ -28,7 +28,7 @@ def test_the_first_bad_sample_of_each_kind_is_told_at_once_and_the_others_counte
                     "bad sample replaced: s9: is bad (empty_caption); further ones are counted"]
     assert counts.observe(batch(bad=[(7, EMPTY)])) == []
     assert counts.row({}) == {"train/truncated_captions": 0, "train/bad_examples": 4, "train/bad_examples/damaged_image": 2,
-                            "train/bad_examples/empty_caption": 2}
+                              "train/bad_examples/empty_caption": 2}
 
 
 def test_the_first_caption_that_is_cut_is_told_with_its_key_and_the_others_counted():
@@ -63,7 +63,7 @@ def test_too_many_bad_samples_stop_the_run_once_there_are_enough_to_tell():
         counts.observe(batch(bad=[(0, DAMAGED), (1, EMPTY)]))
     counts.observe(batch(bad=[(0, DAMAGED), (1, EMPTY)]))  # 20 of 1,000 are just allowed
     with pytest.raises(DataError, match=r"23 of 1100 examples were bad \(damaged_image 11, empty_caption 12\), more than "
-                                        r"data.max_bad_fraction=0.02; the last is s2: is bad"):
+                       r"data.max_bad_fraction=0.02; the last is s2: is bad"):
         counts.observe(batch(bad=[(0, DAMAGED), (1, EMPTY), (2, EMPTY)]))
 
 

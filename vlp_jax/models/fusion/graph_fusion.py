@@ -157,7 +157,7 @@ class GraphFusion(nn.Module):
         neighbours = {"image": self.region_neighbours(image), "text": self.word_neighbours(text)}
         edges = {name: edges_of(neighbours[name], masks[name]) for name in encodings}
         nodes = {name: with_layout(options.precision.dense(options.width, ("embed", "mlp"), name=f"{name}_in",
-                                                        kernel_init=options.initializers()["residual"])(encoding.tokens))
+                                                           kernel_init=options.initializers()["residual"])(encoding.tokens))
                  for name, encoding in encodings.items()}
         for i in range(self.config.rounds):
             nodes = InteractiveRound(options, self.config.layer, name=f"round_{i}")(nodes, edges, masks)

@@ -118,8 +118,8 @@ def estimate_cost(config: "Experiment", topology: Topology) -> CostEstimate:
         needed = memory_asked_for(str(error), topology.chip)
         return CostEstimate(**known, **dict.fromkeys(("arguments_bytes", "temporaries_bytes", "output_bytes", "collectives",
                                               "floor_memory_seconds", "floor_interconnect_seconds", "floor_network_seconds")),
-                    memory_bytes=needed, fits=False, floor_compute_seconds=compute, floor_seconds=compute,
-                    compile_seconds=time.monotonic() - start)
+                            memory_bytes=needed, fits=False, floor_compute_seconds=compute, floor_seconds=compute,
+                            compile_seconds=time.monotonic() - start)
     found = measured(compiled, topology.chip, topology.islands(mesh.devices.flat), compute)
     return CostEstimate(**known, **found, compile_seconds=time.monotonic() - start)
 
