@@ -133,8 +133,6 @@ def type_words(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is type(None):
         return "None"
-    if hasattr(hint, "kinds"):  # none of this package
-        return "section"
     if origin is Literal:
         return "one of " + ", ".join(map(repr, arguments))
     if origin in (typing.Union, types.UnionType):
