@@ -12,6 +12,8 @@ from vlp_jax.models.vision.resnet import ResNetConfig
 from vlp_jax.models.vision.vgg import VggConfig
 from vlp_jax.objectives.masked_language import MaskedTextConfig
 from vlp_jax.objectives.matching import MatchingConfig
+from vlp_jax.training.optimizers.base import OptimizerConfig
+from vlp_jax.training.optimizers.sgd import SgdConfig
 
 NONE = "none"
 KINDS = ("kernels", "words", "positions", "learned tokens", "types", "probes", "norms", "biases", "the scale")
@@ -58,7 +60,8 @@ def plain(config: Experiment) -> Experiment:
 
     model = dataclasses.replace(config.model, **{name: shallow(getattr(config.model, name))
                                                  for name in ("image", "text", "fusion", "decoder")})
-    optimizer = dataclasses.replace(config.optimizer, kind="sgd", momentum=0.0, clip_norm=None)
+    shared = {field.name: getattr(config.optimizer, field.name) for field in dataclasses.fields(OptimizerConfig)}
+    optimizer = SgdConfig(**shared | {"momentum": 0.0, "clip_norm": None})
     return dataclasses.replace(config, model=model, optimizer=optimizer)
 
 
@@ -87,10 +90,11 @@ def warmup(config: Experiment) -> str:
 def schedule(config: Experiment) -> str:
     """The learning rate behind the warm-up."""
     it = config.optimizer.schedule
-    end = f"{it.final:.3g} of the peak" if it.final else "0"
+    final = getattr(it, "final", 0.0)  # of the kinds that have an end
+    end = f"{final:.3g} of the peak" if final else "0"
     if it.kind == "exponential":
         period = f"{100 * it.period:.3g}% of the run" if it.period < 1 else f"{it.period:g} updates"
-        return f"x {it.factor:g} every {period}" + (f", at least {end}" if it.final else "")
+        return f"x {it.factor:g} every {period}" + (f", at least {end}" if final else "")
     if it.kind == "warmup_stable_decay":
         return f"constant, linear to {end} over the last {100 * it.decay:.3g}% of the run"
     return it.kind if it.kind == "constant" else f"{it.kind} to {end}"

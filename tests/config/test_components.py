@@ -9,7 +9,7 @@ import typing
 
 import pytest
 
-from vlp_jax.config import load_config, to_config, to_tree
+from vlp_jax.config import load_config, schema, to_config, to_tree
 from vlp_jax.config.describe import fields_of, sections
 from vlp_jax.config.frozen import FrozenDict
 from vlp_jax.config.parse import hints_of, read_section
@@ -163,3 +163,10 @@ def test_where_it_is_not_allowed_an_outside_module_is_not_imported(tmp_path, mon
     assert outside_class(place, ImageTowerConfig, allowed=()).__name__ == "Mine"  # imported by now
     with pytest.raises(ConfigError, match="does not derive from"):
         outside_class(place, TextTowerConfig)
+
+
+def test_every_section_is_found_by_its_short_name():
+    assert {"Images", "Text", "ViT", "Vgg", "AdamW", "Matching", "Data"} <= {*dir(schema)}
+    assert all(f"{getattr(schema, name).__name__}" == f"{name}Config" for name in dir(schema))
+    with pytest.raises(AttributeError, match="no section of a config is called 'Picture'; there are Accumulation, "):
+        schema.Picture  # noqa: B018

@@ -127,7 +127,7 @@ def test_a_partial_checkpoint_is_set_aside_for_the_one_before(finished, assemble
     shutil.copytree(finished, workdir)
     lose(workdir / "checkpoints/4")
     assert restored(assembled(), workdir).step == 2
-    assert "checkpoint 4 is damaged (" in capsys.readouterr().out
+    assert "checkpoint 4 is damaged (" in capsys.readouterr().err
     assert saved(workdir) == [2] and (workdir / "damaged_checkpoints/4").is_dir()
 
 
@@ -213,7 +213,7 @@ def test_where_there_are_no_locks_a_line_says_so(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
     with locked(str(tmp_path)):
-        assert "this file system has no locks (No locks available)" in capsys.readouterr().out
+        assert "this file system has no locks (No locks available)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("change", "words"), [

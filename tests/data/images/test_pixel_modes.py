@@ -315,9 +315,10 @@ def test_a_large_image_is_refused_in_little_memory():
     idat = b"IDAT" + rows
     data = b"".join([data[:8], struct.pack(">I", 13), ihdr, struct.pack(">I", zlib.crc32(ihdr)), struct.pack(">I", len(rows)), idat,
                      struct.pack(">I", zlib.crc32(idat)), data[-12:]])
-    script = ("import resource, sys; from vlp_jax.data.images.decoding import decode; from vlp_jax.config.schema import Images; "
+    script = ("import resource, sys; from vlp_jax.data.images.decoding import decode\n"
+              "from vlp_jax.data.images.preprocessing import ImagesConfig\n"
               "data = sys.stdin.buffer.read(); peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; before = peak()\n"
-              "try: decode(data, 'k', Images.maximum_pixels)\nexcept Exception as error: print(error, peak() - before)")
+              "try: decode(data, 'k', ImagesConfig.maximum_pixels)\nexcept Exception as error: print(error, peak() - before)")
     done = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True, check=True)
     words, _, kilobytes = done.stdout.decode().strip().rpartition(" ")
     assert "13000x13000" in words and int(kilobytes) < 20_000

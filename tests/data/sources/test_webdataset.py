@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vlp_jax import reporting
 from vlp_jax.data import notifications
 from vlp_jax.data.config import TrainSourceConfig
 from vlp_jax.data.images.config import AugmentationConfig
@@ -279,6 +280,7 @@ def test_indexing_that_takes_long_is_said_once_in_a_while(whole, tmp_path, monke
 
 
 def test_worker_processes_say_nothing(capsys, monkeypatch):
-    monkeypatch.setattr(notifications.multiprocessing, "parent_process", lambda: os)
+    monkeypatch.setattr(reporting.LOGGER, "handlers", [])
+    monkeypatch.setattr(reporting.multiprocessing, "parent_process", lambda: os)
     notifications.notice("a line")
     assert capsys.readouterr().err == ""

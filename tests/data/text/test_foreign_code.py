@@ -18,8 +18,8 @@ class CustomConfig(PretrainedConfig): model_type = "custom"
 LOADS = """
 import sys
 from vlp_jax.command_line import run_entry_point
-from vlp_jax.data.text.tokenizer import load_tokenizer
-run_entry_point(lambda arguments: load_tokenizer(Text(tokenizer=arguments[0]), 6, 4096) and 0)
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
+run_entry_point(lambda arguments: load_tokenizer(TextConfig(tokenizer=arguments[0]), 6, 4096) and 0)
 """
 AUTO_MAPS = {
     "tokenizer": {"tokenizer_config.json": {"tokenizer_class": "Custom", "auto_map": {"AutoTokenizer": [None, "custom.Custom"]}}},

@@ -86,9 +86,9 @@ def test_captions_that_are_left_out_are_counted_and_the_first_is_told():
         first = batch["key"][batch["dropped"].argmax()]
         assert said == ([f"caption left out, the data.text.packing_rows of its window are full: {first}; further ones are counted"]
                         if k == 0 else [])
-    assert counts.row()["train/dropped_captions"] == total > 0
+    assert counts.row({})["train/dropped_captions"] == total > 0
     assert counts.news() == [f"of {3 * BATCH} examples so far: {total} captions left out"]
-    assert InputCounts(0.5, (), counts.to_json()).row() == counts.row()
+    assert InputCounts(0.5, (), counts.to_json()).row({}) == counts.row({})
 
 
 def config_of(objectives=None, decoder=(), **data):

@@ -319,10 +319,10 @@ def test_a_cached_copy_is_used_without_asking_the_hub(tmp_path, monkeypatch):
     (snapshot / "tokenizer.json").write_text(words())
     (tmp_path / "models--owner--name/refs").mkdir()
     (tmp_path / "models--owner--name/refs/main").write_text("0123abc")
-    code = ("import sys\nfrom vlp_jax.config.schema import Text\nfrom vlp_jax.data.text.tokenizer import load_tokenizer\n"
+    code = ("import sys\nfrom vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer\n"
             "from vlp_jax.errors import ConfigError\n"
-            "print(load_tokenizer(Text(tokenizer='owner/name'), 6, 9)(['a heart'])[0].tolist())\n"
-            "try: load_tokenizer(Text(tokenizer='owner/other'), 6, 9)\nexcept ConfigError as error: print(error)\n")
+            "print(load_tokenizer(TextConfig(tokenizer='owner/name'), 6, 9)(['a heart'])[0].tolist())\n"
+            "try: load_tokenizer(TextConfig(tokenizer='owner/other'), 6, 9)\nexcept ConfigError as error: print(error)\n")
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     found, refused = done.stdout.splitlines()
