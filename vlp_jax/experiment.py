@@ -79,6 +79,7 @@ class Experiment(Section):
         return with_completed(self, "", self)
 
     def validate(self, where: str, experiment: Any) -> Iterator[str]:
+        """Messages about missing objectives, a constant EMA, and parts that no objective uses."""
         if not self.objectives:
             yield "objectives: at least one is needed, such as contrastive.kind='clip'"
         if self.ema == 1.0:

@@ -12,6 +12,7 @@ python -m vlp_jax.inspect --keys ['optimizer.*']
 import fnmatch
 import inspect
 import textwrap
+from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from vlp_jax.command_line import Flags, run_entry_point
@@ -62,7 +63,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def check_flags(given, overrides: list[tuple[str, str]]) -> None:
+def check_flags(given: Namespace, overrides: list[tuple[str, str]]) -> None:
     """Checks that the flags belong to the same table and that none is missing.
 
     Raises:

@@ -46,6 +46,7 @@ class Mixture:
 
     @property
     def sources(self) -> list[Source]:
+        """The source of each part."""
         return [part.source for part in self.parts]
 
     def describe(self) -> str:

@@ -164,6 +164,7 @@ class TrainRows:
 
     @functools.cached_property
     def order(self) -> Order:
+        """The order of the examples, built when it is first used."""
         return Order(self.mixture, self.seed)
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -35,6 +35,7 @@ class TargetConfig(Component):
     field: str = ""  # of the metadata; a dot selects a nested one: answers.answer. Required
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Messages about a missing field, and about a target that no objective predicts."""
         yield from super().validate(where, experiment)
         if not self.field:
             yield f"{where}.field: is missing; name the field of the metadata that holds it"

@@ -36,9 +36,11 @@ class ClassesConfig(TargetConfig):
     canonicalize: tuple[Literal[CHANGES_OF_TEXT], ...] = ()  # of the values, as for captions in data.text; VQA: ("vqa_answer",)
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`file`, where the classes are given as `names`."""
         return {"file": "with `names`"} if self.names else {}
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Messages about a missing or contradictory number of classes, and about names given twice."""
         yield from super().validate(where, experiment)
         if self.classes is None and not self.names:
             yield f"{where}.classes: is missing; set how many there are (it must be known before data are read), or give names"
@@ -64,12 +66,20 @@ class ClassesConfig(TargetConfig):
         return [places.get(value, -1) for value in self.values(metadata)]
 
     def has_value(self, metadata: Mapping[str, Any]) -> bool:
+        """Whether there is any value, be it a class or not."""
         return bool(self.values(metadata))
 
     def credits(self, found: np.ndarray | str, places: Places) -> np.ndarray:
+        """1 for the class with the index `found`, 0 for all others."""
         return (np.arange(len(places)) == found).astype(np.float32)
 
     def named_classes(self, name: str) -> tuple[str, ...]:
+        """The classes in `names`, or the first `classes` lines of `file`, canonicalized; () where the data decide.
+
+        Raises:
+          ConfigError: the file has too few lines, or a class is named twice after canonicalization.
+          DataError: the file cannot be read, or is not UTF-8.
+        """
         if self.finds_classes:
             return ()
         where = f"data.targets.{name}.file: {self.file}"
@@ -99,6 +109,7 @@ class ClassTargetConfig(ClassesConfig):
     """One of several classes."""
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also a message about a single name, which leaves no choice."""
         yield from super().validate(where, experiment)
         if self.outputs == 1:
             yield f"{where}.names: names one class, which is no choice; name two or more"
@@ -109,9 +120,11 @@ class ClassTargetConfig(ClassesConfig):
         return np.int32(found[0] if len(found) == 1 else -1)
 
     def is_given(self, found: np.ndarray) -> bool:
+        """Whether the index is that of a class, not -1."""
         return bool(found >= 0)
 
     def array(self, rows: int) -> tuple[tuple[int, ...], type]:
+        """The index of one class per example, int32 [rows]."""
         return (rows,), np.int32
 
 
@@ -134,12 +147,15 @@ class ScoresTargetConfig(ClassesConfig):
         return scores
 
     def is_given(self, found: np.ndarray) -> bool:
+        """Whether any class has a score above 0."""
         return bool((found > 0).any())
 
     def array(self, rows: int) -> tuple[tuple[int, ...], type]:
+        """The score of each class per example, float32 [rows, C]."""
         return (rows, self.outputs), np.float32
 
     def credits(self, found: np.ndarray, places: Places) -> np.ndarray:
+        """The scores themselves."""
         return found
 
     @property
@@ -172,12 +188,15 @@ class NumberTargetConfig(TargetConfig):
         return number if np.isfinite(number) else np.float32(np.nan)
 
     def is_given(self, found: np.ndarray) -> bool:
+        """Whether the number is finite."""
         return bool(np.isfinite(found))
 
     def has_value(self, metadata: Mapping[str, Any]) -> bool:
+        """Whether the field has a finite number; there are no other values."""
         return self.is_given(self.read(metadata, {}))
 
     def array(self, rows: int) -> tuple[tuple[int, ...], type]:
+        """One standardised number per example, float32 [rows]."""
         return (rows,), np.float32
 
 
@@ -195,9 +214,11 @@ class TextTargetConfig(ClassesConfig):
         return Counter(values).most_common(1)[0][0] if values else ""
 
     def is_given(self, found: str) -> bool:
+        """Whether the text is not empty."""
         return bool(found)
 
     def array(self, rows: int) -> tuple[tuple[int, ...], type]:
+        """The token ids of one text per example, int32 [rows, length]."""
         return (rows, self.length), np.int32
 
     def encoded(self, found: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
@@ -205,6 +226,7 @@ class TextTargetConfig(ClassesConfig):
         return rows_of_texts(found.tolist(), tokenizer, self.length)
 
     def credits(self, found: str, places: Places) -> np.ndarray:
+        """1 for the class that is spelt as the text, 0 for all others."""
         return super().credits(places.get(found, -1), places)
 
 

@@ -22,14 +22,20 @@ class RegressionTaskConfig(SupervisedTaskConfig):
     head = "regression"
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
+        """The names in `REGRESSION_METRICS`."""
         return REGRESSION_METRICS
 
     def check(self, context: "TaskContext", where: str = "") -> None:
+        """Checks that every sample has a number, and the boxes and parses where they are read.
+
+        Raises: DataError where they are missing.
+        """
         data = context.data.by_sample
         true_numbers(data, self.head_of(context.heads))
         data.check_graphs(context.predictor.preprocessor)
 
     def run(self, context: "TaskContext") -> dict[str, float]:
+        """The errors of the head's predictions."""
         head, data = self.head_of(context.heads), context.data.by_sample
         return regression(context.ask(head.predictor, data), data, head)
 

@@ -79,7 +79,7 @@ def prepare_environment() -> None:
     jax.config.update("jax_platforms", "cpu")
 
 
-def tpu_description(topology: Topology):
+def tpu_description(topology: Topology) -> topologies.TopologyDescription:
     """The chips of a slice, as the TPU compiler expects them.
 
     Raises: the plugin's errors for shapes that do not exist.
@@ -95,7 +95,7 @@ def tpu_description(topology: Topology):
     return topologies.get_topology_desc(platform="tpu", topology_name=f"{topology.chip.name}:{shape}", **options)
 
 
-def gpu_description(topology: Topology):
+def gpu_description(topology: Topology) -> topologies.TopologyDescription:
     """GPUs in hosts of eight, as the compiler expects them.
 
     Raises:

@@ -24,7 +24,8 @@ class VisionLanguageModel(nn.Module):
     config: ModelConfig
     precision: Precision
 
-    def setup(self):
+    def setup(self) -> None:
+        """Builds the parts of the config as submodules."""
         config, precision, shapes = self.config, self.precision, self.config.shapes()
         self.image = config.image.build(precision)
         self.text = config.text.build(precision)

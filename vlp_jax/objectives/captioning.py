@@ -37,6 +37,7 @@ class CaptioningConfig(WordPredictionConfig):
     takes_packed = True
 
     def build(self) -> "Captioning":
+        """The module that computes the captions' loss."""
         return Captioning(self)
 
 

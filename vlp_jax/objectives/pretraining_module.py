@@ -30,7 +30,8 @@ class PretrainingModule(nn.Module):
     objectives_config: dict[str, ObjectiveConfig]
     precision: Precision
 
-    def setup(self):
+    def setup(self) -> None:
+        """Builds the model and all objectives as submodules."""
         self.model = VisionLanguageModel(self.model_config, self.precision)
         self.objectives = {name: objective.build() for name, objective in self.objectives_config.items()}
 
@@ -127,7 +128,8 @@ class PretrainingModule(nn.Module):
         most = jnp.minimum(jnp.floor(self.model_config.decoder.text_prefix * count), jnp.maximum(count - 1, 0))
         return jnp.floor(jax.random.uniform(self.make_rng("dropout"), (len(mask),)) * (most + 1)).astype(jnp.int32)
 
-    def embed(self, image: jax.Array | None = None, text: jax.Array | None = None, mask: jax.Array | None = None):
+    def embed(self, image: jax.Array | None = None, text: jax.Array | None = None,
+              mask: jax.Array | None = None) -> tuple[jax.Array | None, jax.Array | None]:
         """`VisionLanguageModel.__call__` without training."""
         return self.model(image, text, mask)
 

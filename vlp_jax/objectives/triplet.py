@@ -27,9 +27,11 @@ class TripletConfig(ObjectiveConfig):
     couples_through = EMBEDDINGS
 
     def build(self) -> "Triplet":
+        """The triplet loss of these settings."""
         return Triplet(self)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
+        """The similarities of all pairs."""
         return 2 * batch**2 * embedding_dim(model)
 
 

@@ -46,6 +46,7 @@ class MeshConfig(Section):
     replicate_below: int = between(65_536, 0)
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """Rules for the axis "batch", which is always divided over `data` and `fsdp`."""
         divided = any(rule[:1] == ("batch",) for rule in self.rules)
         reason = "for 'batch': examples are always divided over data x fsdp; set mesh.data and mesh.fsdp"
         return {"rules": reason} if divided else {}

@@ -40,6 +40,7 @@ class AccumulationConfig(Section):
     negatives: Literal["batch", "microbatch"] = "batch"
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`negatives`, where a batch is not divided."""
         return {"negatives": "with microbatches=1"} if self.microbatches == 1 else {}
 
 

@@ -88,6 +88,7 @@ class Run(Update):
 
     @property
     def mesh(self) -> jax.sharding.Mesh:
+        """The mesh of the layout."""
         return self.layout.mesh
 
     def initial_state(self) -> Any:
@@ -149,6 +150,7 @@ class Run(Update):
         return {key: self.host_rows.place(batch[key]) for key in shapes_of_batch(self.config)}
 
     def input_fingerprint(self) -> dict[str, Any]:
+        """What decides which samples the k-th batch holds, by config key."""
         return input_fingerprint(self.config, self.mixture)
 
     def evaluation(self, descriptions: dict | None, targets: Targets) -> EvaluationSuite:

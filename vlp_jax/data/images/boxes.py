@@ -23,6 +23,7 @@ class BoxesConfig(Section):
     unit: Literal["pixels", "fraction"] = "pixels"  # of the image in its file, upright; or fractions of its width and height
 
     def validate(self, where: str, experiment: Any) -> Iterator[str]:
+        """Messages about a missing field, a fusion that reads no boxes, and augmentations that do not move boxes along."""
         yield from super().validate(where, experiment)
         if not getattr(experiment.model.fusion, "reads_boxes", False):
             yield f"{where}: has no effect without model.fusion.kind='graph' with regions='boxes'"

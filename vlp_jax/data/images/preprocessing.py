@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -10,6 +10,11 @@ from PIL import Image
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Section
 from vlp_jax.data.images.boxes import Box, View
+
+if TYPE_CHECKING:
+    import jax
+
+Pixels = TypeVar("Pixels", np.ndarray, "jax.Array")
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR,
               "lanczos": Image.Resampling.LANCZOS}
@@ -133,7 +138,6 @@ def content_box(image: Image.Image, margin: float) -> Box:
     return x, y, x + side, y + side
 
 
-def normalise(pixels, mean: tuple[float, ...], std: tuple[float, ...]):
+def normalise(pixels: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> Pixels:
     """uint8 [..., 3] -> float32 (x / 255 - mean) / std. Accepts NumPy and JAX arrays."""
-    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
-    return (pixels.astype(np.float32) / np.float32(255) - mean) / std
+    return (pixels.astype(np.float32) / np.float32(255) - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)

@@ -26,6 +26,7 @@ class DependenciesConfig(Section):
     field: str = ""  # of the metadata, with dots as in `Target`: a list of pairs for each caption, in order. Required
 
     def validate(self, where: str, experiment: Any) -> Iterator[str]:
+        """Messages about a missing field, a fusion that reads no dependencies, and texts that are not a single caption."""
         yield from super().validate(where, experiment)
         if not getattr(experiment.model.fusion, "reads_dependencies", False):
             yield f"{where}: has no effect without model.fusion.kind='graph' with words='dependencies'"

@@ -36,6 +36,7 @@ class TextConfig(Section):
     packing_rows: int = between(1, 1)  # captions that do not fit in them are left out, and counted
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`packing_rows`, where texts are not packed."""
         return {"packing_rows": "without data.text.packing"} if self.packing is None else {}
 
 
@@ -143,11 +144,16 @@ class Tokenizer:
 
     @functools.cached_property
     def word_marks(self) -> WordMarks:
+        """The marks of word boundaries in the vocabulary.
+
+        Raises: as `word_boundaries.word_marks`.
+        """
         start, end, _ = self.special_ids
         return word_marks(self.backend, self.definition, [*start, *end])
 
     @functools.cached_property
     def backend(self) -> TokenizerModel:
+        """The library's model of `definition`, loaded when it is first used."""
         return model_of(self.definition)
 
     @functools.cached_property

@@ -58,6 +58,7 @@ class ImageTowerConfig(Part):
         """
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also the message of `check`, where it fails."""
         yield from super().validate(where, experiment)
         yield from failures(self.check)
 

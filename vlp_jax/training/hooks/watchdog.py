@@ -34,6 +34,7 @@ class WatchdogConfig(Section):
     exit: bool = False  # exit then with status 75, for a launcher that restarts the run
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`exit`, where there is no limit in seconds."""
         return {"exit": "without watchdog.seconds"} if self.seconds is None else {}
 
 
