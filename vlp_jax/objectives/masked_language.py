@@ -183,6 +183,7 @@ class MaskedLanguage(Objective):
         return masked, self.logits(encodings, masked, batch, model)
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+        """The loss and metrics of one random selection of tokens."""
         if self.config.uses_teacher:
             masked, lesson = batch["teacher"][self.name]
         else:

@@ -102,6 +102,7 @@ class Matching(Objective):
     config: MatchingConfig = MatchingConfig()
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+        """The loss and metrics of the true pairs and of negatives drawn for them."""
         image, text, allowed = encodings["image"], encodings["text"], ~shared_positives(batch, ("caption", "image"))
         similarity = self.similarity(encodings, allowed.shape)
         config = self.config

@@ -173,6 +173,7 @@ class Supervised(Objective):
             self.kept = self.variable("targets", "sums", jnp.zeros, size, jnp.float32)
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+        """The loss and metrics of the rows that have a target."""
         wanted, given = self.checked(batch[TARGET + self.config.target])
         answers = self.answers(encodings, model)
         loss = jnp.where(given, self.losses(answers, wanted), 0.0).mean()

@@ -49,6 +49,7 @@ class Encoder:
     image_size: int | None = None
 
     def __call__(self, index: int) -> Encoded:
+        """The record of the sample `index`, or the reason why it has none."""
         try:
             sample, resized = self.source[index], False
             if self.image_size is not None:
