@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from vlp_jax.data.sources.class_files import lines_of
 from vlp_jax.data.sources.columns import pick
 from vlp_jax.data.sources.filesystem import read_file
 from vlp_jax.data.target import Places, TargetConfig
-from vlp_jax.data.text.canonicalize import CHANGES_OF_TEXT, canonicalize
+from vlp_jax.data.text.canonicalize import ChangeOfText, canonicalize
 from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.data.text.vqa_answers import vqa_scores
 from vlp_jax.errors import ConfigError
@@ -33,7 +33,7 @@ class ClassesConfig(TargetConfig):
     classes: int | None = between(None, 2)  # number of classes; required, except with `names`
     names: tuple[str, ...] = ()  # the classes themselves
     file: str | None = None  # or a text file with one class per line; the first `classes` are used
-    canonicalize: tuple[Literal[CHANGES_OF_TEXT], ...] = ()  # of the values, as for captions in data.text; VQA: ("vqa_answer",)
+    canonicalize: tuple[ChangeOfText, ...] = ()  # of the values, as for captions in data.text; VQA: ("vqa_answer",)
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         """`file`, where the classes are given as `names`."""
@@ -69,7 +69,7 @@ class ClassesConfig(TargetConfig):
         """Whether there is any value, be it a class or not."""
         return bool(self.values(metadata))
 
-    def credits(self, found: np.ndarray | str, places: Places) -> np.ndarray:
+    def credits(self, found: Any, places: Places) -> np.ndarray:
         """1 for the class with the index `found`, 0 for all others."""
         return (np.arange(len(places)) == found).astype(np.float32)
 
@@ -80,10 +80,12 @@ class ClassesConfig(TargetConfig):
           ConfigError: the file has too few lines, or a class is named twice after canonicalization.
           DataError: the file cannot be read, or is not UTF-8.
         """
-        if self.finds_classes:
+        names: Sequence[str] = self.names
+        if not names and not self.file:
             return ()
-        where = f"data.targets.{name}.file: {self.file}"
-        names = self.names or [line for line in lines_of(read_file(self.file), where) if line.strip()][:self.classes]
+        if self.file and not names:
+            lines = lines_of(read_file(self.file), f"data.targets.{name}.file: {self.file}")
+            names = [line for line in lines if line.strip()][:self.classes]
         classes = tuple(canonicalize(line, self.canonicalize) for line in names)
         if len(classes) < self.outputs:
             raise ConfigError(f"data.targets.{name}.classes: is {self.classes}, and {self.file} names {len(classes)}; set it to "
@@ -114,12 +116,12 @@ class ClassTargetConfig(ClassesConfig):
         if self.outputs == 1:
             yield f"{where}.names: names one class, which is no choice; name two or more"
 
-    def read(self, metadata: Mapping[str, Any], places: Places) -> np.ndarray:
+    def read(self, metadata: Mapping[str, Any], places: Places) -> np.int32:
         """int32 []: the index of the class."""
         found = self.places_of(metadata, places)
         return np.int32(found[0] if len(found) == 1 else -1)
 
-    def is_given(self, found: np.ndarray) -> bool:
+    def is_given(self, found: np.int32) -> bool:
         """Whether the index is that of a class, not -1."""
         return bool(found >= 0)
 
@@ -176,7 +178,7 @@ class NumberTargetConfig(TargetConfig):
     mean: float = 0.0
     std: float = between(1.0, 1e-30)
 
-    def read(self, metadata: Mapping[str, Any], places: Places) -> np.ndarray:
+    def read(self, metadata: Mapping[str, Any], places: Places) -> np.float32:
         """float32 []: (value - mean) / std of the number in the field, or in its text; NaN where there is none."""
         held = pick(metadata, self.field)
         try:
@@ -187,7 +189,7 @@ class NumberTargetConfig(TargetConfig):
             number = np.float32((value - self.mean) / self.std)
         return number if np.isfinite(number) else np.float32(np.nan)
 
-    def is_given(self, found: np.ndarray) -> bool:
+    def is_given(self, found: np.float32) -> bool:
         """Whether the number is finite."""
         return bool(np.isfinite(found))
 

@@ -1,6 +1,7 @@
 """Classification metrics of supervised heads, with majority-class baselines."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,7 +42,7 @@ class ClassificationTaskConfig(SupervisedTaskConfig):
         if self.by is not None:
             context.data.by_sample.labels(self.by, f"{where}by")
 
-    def run(self, context: "TaskContext") -> dict[str, float]:
+    def run(self, context: "TaskContext") -> Mapping[str, float]:
         """Accuracies of the head's predictions, also for each value of the field `by`."""
         head, data = self.head_of(context.heads), context.data.by_sample
         return classification(context.ask(head.predictor, data), data, head, self.by)

@@ -1,7 +1,7 @@
 """Evaluation of the matching head on the pairs of a set and as many negative pairs."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,7 +39,7 @@ class MatchingTaskConfig(TaskConfig):
         context.data.require_captions(self.kind)
         context.data.by_sample.check_graphs(context.predictor.preprocessor)
 
-    def run(self, context: "TaskContext") -> dict[str, float]:
+    def run(self, context: "TaskContext") -> Mapping[str, float]:
         """The metrics of the head's classification of true and negative pairs."""
         return matching(context.ask(context.predictor, context.data), context.data)
 

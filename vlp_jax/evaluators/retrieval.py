@@ -1,6 +1,7 @@
 """Image-text retrieval as in COCO and CLIP_benchmark, or over the distinct captions of a set."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,7 +42,7 @@ class RetrievalTaskConfig(TaskConfig):
         """
         context.data.require_captions(self.kind)
 
-    def run(self, context: "TaskContext") -> dict[str, float]:
+    def run(self, context: "TaskContext") -> Mapping[str, float]:
         """The recalls in both directions. Images stored more than once are counted on the terminal."""
         context.data.report_repeated()
         texts = context.embed_texts(context.data.captions)

@@ -35,7 +35,7 @@ class TaskConfig(Component):
         """The names of the metrics that `run` returns for a model of the experiment."""
         raise NotImplementedError
 
-    def run(self, context: "TaskContext") -> dict[str, float | str]:
+    def run(self, context: "TaskContext") -> Mapping[str, float | str]:
         """The metrics of a set, and texts to read.
 
         Raises:

@@ -65,7 +65,7 @@ class ZeroShotTaskConfig(TaskConfig):
         """
         report_shared_names(context.data, zero_shot_classes(context.data, self, where).field, where)
 
-    def run(self, context: "TaskContext") -> dict[str, float]:
+    def run(self, context: "TaskContext") -> Mapping[str, float]:
         """The accuracies with prompts, and with class descriptions from the training data where there are any."""
         classes = zero_shot_classes(context.data, self)
         return zero_shot(context.images, classes.truth, classes.names, context.embed_texts, classes.templates, classes.words,

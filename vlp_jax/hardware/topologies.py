@@ -84,7 +84,7 @@ def tpu_description(topology: Topology) -> topologies.TopologyDescription:
 
     Raises: the plugin's errors for shapes that do not exist.
     """
-    options = {}
+    options: dict[str, Any] = {}
     if topology.chip.name == "v4":
         options["chip_config_name"] = "megacore"  # one device per chip, as in JAX on a real v4
     if math.prod(topology.shape) == 1:

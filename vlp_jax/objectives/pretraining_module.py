@@ -1,5 +1,7 @@
 """The module that is trained: a model, and the objectives on its encodings."""
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -27,7 +29,7 @@ class PretrainingModule(nn.Module):
     """
 
     model_config: ModelConfig
-    objectives_config: dict[str, ObjectiveConfig]
+    objectives_config: Mapping[str, ObjectiveConfig]
     precision: Precision
 
     def setup(self) -> None:

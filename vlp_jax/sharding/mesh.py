@@ -170,12 +170,12 @@ def check_microbatch(batch_size: int, microbatches: int, mesh: Mesh | AbstractMe
                         f"{nearest_words(batch_size, parts * microbatches)}")
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The sharding of arrays whose first axis is the batch."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The sharding of arrays that are replicated on every device."""
     return NamedSharding(mesh, PartitionSpec())
 

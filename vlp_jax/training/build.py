@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import AbstractMesh, Mesh
 
 from vlp_jax.data.batch_spec import device_arrays
 from vlp_jax.data.cores import available_cores, workers_for
@@ -87,7 +88,7 @@ class Run(Update):
     words: WordVectors | None
 
     @property
-    def mesh(self) -> jax.sharding.Mesh:
+    def mesh(self) -> Mesh | AbstractMesh:
         """The mesh of the layout."""
         return self.layout.mesh
 

@@ -108,7 +108,7 @@ def boxes_in(key: str, metadata: Mapping[str, Any], spec: BoxesConfig) -> np.nda
     try:
         boxes = np.asarray(held)
     except ValueError:  # lists of different lengths
-        boxes = np.zeros(0)
+        boxes = np.zeros((0, 0))
     if boxes.ndim == 2 and boxes.shape[1] == 4 and boxes.dtype.kind in "iuf":
         boxes = boxes.astype(np.float64)
         wrong = ~(np.isfinite(boxes).all(axis=1) & (boxes[:, :2] < boxes[:, 2:]).all(axis=1))

@@ -69,7 +69,8 @@ def _fetch(filesystem: Any, name: str, start: int, size: int, whole: int | None)
 def _fetch_from_web(filesystem: Any, url: str, start: int, size: int, whole: int | None) -> bytes:
     from fsspec.asyn import sync
 
-    return sync(filesystem.loop, _get_range, filesystem, url, start, size, whole)
+    data: Any = sync(filesystem.loop, _get_range, filesystem, url, start, size, whole)
+    return data
 
 
 async def _get_range(filesystem: Any, url: str, start: int, size: int, whole: int | None) -> bytes:

@@ -105,7 +105,7 @@ def index_tar(path: str, images: tuple[str, ...] = ()) -> Arrays:
     arrays = samples.arrays()
     notes = {"left_out": dict((samples.left_out + members.left_out).most_common()), "apart": samples.apart,
              "classes": bool(arrays["members"][:, CLASS].any())}
-    return arrays | {"cut": np.array(cut, np.int64), "sparse": to_array(members.sparse),
+    return {**arrays, "cut": np.array(cut, np.int64), "sparse": to_array(members.sparse),
                      "checks": checks.of_members(arrays["members"]),
                      "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8)}
 

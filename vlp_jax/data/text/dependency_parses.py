@@ -103,7 +103,7 @@ def pairs_in(key: str, parse: Any, spec: DependenciesConfig) -> np.ndarray:
     try:
         pairs = np.asarray([] if parse is None else parse)
     except ValueError:  # lists of different lengths
-        pairs = np.zeros(1)
+        pairs = np.zeros((1, 1))
     if pairs.shape[:1] == (0,):
         return np.zeros((0, 2), np.int64)
     if pairs.ndim == 2 and pairs.shape[1] == 2 and pairs.dtype.kind in "iu" and pairs.min() >= 0:

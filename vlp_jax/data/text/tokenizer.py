@@ -10,7 +10,7 @@ import numpy as np
 
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Section
-from vlp_jax.data.text.canonicalize import CHANGES_OF_TEXT, canonicalize
+from vlp_jax.data.text.canonicalize import ChangeOfText, canonicalize
 from vlp_jax.data.text.tokenizer_files import read_definition
 from vlp_jax.data.text.tokenizer_models import TokenizerModel, model_of
 from vlp_jax.data.text.word_boundaries import WordMarks, word_marks
@@ -27,7 +27,7 @@ class TextConfig(Section):
     # "embedded:emoji", a tokenizer.json, a SentencePiece .model, a vocab.txt, a folder with a Hugging Face tokenizer's files,
     # or OWNER/NAME on the Hugging Face hub
     tokenizer: str = "embedded:emoji"
-    canonicalize: tuple[Literal[CHANGES_OF_TEXT], ...] = ()  # changes of `data/text/canonicalize.py`, always in its order
+    canonicalize: tuple[ChangeOfText, ...] = ()  # changes of `data/text/canonicalize.py`, always in its order
     start_token: str | None = "<start>"
     end_token: str | None = "<end>"
     padding_token: str = "<pad>"

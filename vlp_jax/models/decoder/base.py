@@ -31,6 +31,8 @@ class DecoderConfig(Part):
     """
 
     section: ClassVar[str] = "model.decoder"
+    if TYPE_CHECKING:
+        image: str
     reads_text_tower: ClassVar[bool] = False
     kinds: ClassVar[Kinds] = Kinds({
         "transformer": "vlp_jax.models.decoder.transformer:TextDecoderConfig",

@@ -240,7 +240,7 @@ class TextDecoder(nn.Module):
             memory = Encoding(pooled.reshape(len(pooled), self.config.image_queries, -1), None, None)
         if self.config.image == "prefix":
             mask = jnp.ones(memory.tokens.shape[:2], bool) if memory.mask is None else memory.mask
-            memory = memory.replace(tokens=self.options.to_width(memory.tokens, "image_projection"), mask=mask)
+            memory = dataclasses.replace(memory, tokens=self.options.to_width(memory.tokens, "image_projection"), mask=mask)
         return memory
 
     def embeddings(self, name: str) -> jax.Array:

@@ -164,7 +164,7 @@ class GraphFusion(nn.Module):
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
         if self.config.regions == "boxes":
-            image = image.replace(tokens=pooled_regions(image.tokens, image.boxes, self.grid), mask=given(image.boxes))
+            image = dataclasses.replace(image, tokens=pooled_regions(image.tokens, image.boxes, self.grid), mask=given(image.boxes))
         encodings, options = {"image": image, "text": text}, self.config.layer_options(self.precision)
         masks = {name: encoding.mask for name, encoding in encodings.items()}
         neighbours = {"image": self.region_neighbours(image), "text": self.word_neighbours(text)}

@@ -221,7 +221,7 @@ class ViT(nn.Module):
         pool_position = PoolPosition() if config.class_token and not tokens else None
         x = config.transformer(options, train)(x, angles=angles, pool_position=pool_position)
         encoding = self.pool(constrain(x, ("batch", "tokens", "activation_embed")))
-        return encoding if tokens else encoding.replace(tokens=None, unnormalised=None)
+        return encoding if tokens else dataclasses.replace(encoding, tokens=None, unnormalised=None)
 
     def embed_patches(self, image: jax.Array) -> jax.Array:
         """Pixels to patch embeddings, [B, H, W, 3] -> [B, N, D]."""
