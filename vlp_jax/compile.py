@@ -101,7 +101,7 @@ def cost_text(cost: "CostEstimate", topology: "Topology", config: Experiment) ->
         rows |= {"floor, memory": f"{milliseconds(cost.floor_memory_seconds)} at {chip.memory_bandwidth / 1e9:g} GB/s",
                  "floor, interconnect": f"{milliseconds(cost.floor_interconnect_seconds)} at "
                  f"{chip.interconnect_bandwidth / 1e9:g} GB/s"}
-    if cost.floor_network_seconds is not None:
+    if cost.floor_network_seconds is not None and chip.network_bandwidth is not None:
         rows |= {"floor, network": f"{milliseconds(cost.floor_network_seconds)} at {chip.network_bandwidth / 1e9:g} GB/s between "
                  + ("hosts" if chip.name in GPUS else "slices")}
     speed = cost.batch_size / cost.floor_seconds
@@ -121,7 +121,8 @@ def cost_text(cost: "CostEstimate", topology: "Topology", config: Experiment) ->
 
 def table(costs: "list[CostEstimate]") -> str:
     """A table with a line per topology."""
-    lines = [("topology", "chips", "batch", "arguments", "temporaries", "free", "floor", "examples/s at most")]
+    lines: list[tuple[str, ...]] = [
+        ("topology", "chips", "batch", "arguments", "temporaries", "free", "floor", "examples/s at most")]
     for cost in costs:
         parts = [gigabytes(part) if part is not None else "-" for part in (cost.arguments_bytes, cost.temporaries_bytes)]
         free = f"{cost.free_fraction:.1%}" if cost.fits else "does not fit"
@@ -131,12 +132,12 @@ def table(costs: "list[CostEstimate]") -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
 
 
-def gigabytes(size: int) -> str:
+def gigabytes(size: int | None) -> str:
     """Bytes in GB of 10^9, as text."""
     return f"{size / 1e9:.3f} GB"
 
 
-def milliseconds(seconds: float) -> str:
+def milliseconds(seconds: float | None) -> str:
     """Seconds in ms, as text."""
     return f"{seconds * 1e3:.2f} ms"
 

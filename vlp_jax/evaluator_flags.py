@@ -57,7 +57,7 @@ def add_evaluator_flags(flags: argparse.ArgumentParser) -> None:
         flag = FLAGS[name]
         key, of = (f"tasks.TASK.{name}", f", for {', '.join(tasks)}") if tasks else (name, "")
         default = "the config's choice" if tasks else str(BATCH_SIZE)
-        switch = {"nargs": "?", "const": "true"} if type_of(name) is bool else {}
+        switch: dict[str, Any] = {"nargs": "?", "const": "true"} if type_of(name) is bool else {}
         flags.add_argument(flag, action="append" if flag in REPEATABLE else "store", **switch,
                            help=f"as evaluators.NAME.{key} of a config{of}; by default {default}")
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from vlp_jax.config.durations import DURATIONS
 from vlp_jax.config.fields import between, positive, section
@@ -79,6 +79,7 @@ class Experiment(Section):
         return with_completed(self, "", self)
 
     def validate(self, where: str, experiment: Any) -> Iterator[str]:
+        """Messages about missing objectives, a constant EMA, and parts that no objective uses."""
         if not self.objectives:
             yield "objectives: at least one is needed, such as contrastive.kind='clip'"
         if self.ema == 1.0:
@@ -123,9 +124,12 @@ def parts_of(section: Section, where: str = "") -> dict[str, Section]:
     return found
 
 
-def with_completed(section: Section, where: str, experiment: Experiment) -> Section:
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def with_completed(section: AnySection, where: str, experiment: Experiment) -> AnySection:
     """A section with all sections inside of it completed."""
-    changes = {}
+    changes: dict[str, Any] = {}
     for field in dataclasses.fields(section):
         value, key = getattr(section, field.name), f"{where}.{field.name}" if where else field.name
         if isinstance(value, Section):

@@ -12,6 +12,7 @@ python -m vlp_jax.inspect --keys ['optimizer.*']
 import fnmatch
 import inspect
 import textwrap
+from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from vlp_jax.command_line import Flags, run_entry_point
@@ -62,7 +63,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def check_flags(given, overrides: list[tuple[str, str]]) -> None:
+def check_flags(given: Namespace, overrides: list[tuple[str, str]]) -> None:
     """Checks that the flags belong to the same table and that none is missing.
 
     Raises:
@@ -98,7 +99,8 @@ def keys_table(pattern: str) -> str:
         keys = [key for key in section.keys if fnmatch.fnmatch(key.path, pattern) or pattern in key.path]
         if keys:
             title = (section.path or "the config itself") + (f", kind {section.kind}" if section.kind else "")
-            blocks.append("\n".join([f"{title}: {inspect.getdoc(section.declaration).splitlines()[0]}", *map(key_lines, keys)]))
+            summary = (inspect.getdoc(section.declaration) or "").partition("\n")[0]
+            blocks.append("\n".join([f"{title}: {summary}", *map(key_lines, keys)]))
     if not blocks:
         raise ConfigError(f"--keys: no key matches {pattern!r}; give a part of its name, or a pattern such as 'data.text.*'")
     return "\n\n".join(blocks)
@@ -117,7 +119,7 @@ def parameter_table(params: dict) -> str:
 
     from vlp_jax.training.checkpoints.format import flat
 
-    rows = [("path", "shape", "dtype", "count", "mean", "std")]
+    rows: list[tuple[str, ...]] = [("path", "shape", "dtype", "count", "mean", "std")]
     total = 0
     for path, leaf in flat(params).items():
         values = np.asarray(leaf)
@@ -131,7 +133,7 @@ def sharding_table(places: "StatePlaces") -> str:
     """A table with a row per parameter, and below it the bytes that one device holds."""
     from vlp_jax.sharding.mesh import shown
 
-    rows = [("path", "shape", "logical axes", "mesh axes", "bytes a device")]
+    rows: list[tuple[str, ...]] = [("path", "shape", "logical axes", "mesh axes", "bytes a device")]
     rows += [(place.path, str(place.shape), axes_words(place.logical_axes), axes_words(place.mesh_axes), f"{place.device_bytes:,}")
              for place in places.parameters]
     totals = {"parameters": places.parameter_bytes, "optimizer state": places.optimizer_bytes, "ema": places.ema_bytes}

@@ -91,7 +91,8 @@ class _Progress:
 
     def __init__(self):
         self.live = sys.stderr.isatty()
-        self.split, self.began, self.first, self.shown = None, 0.0, 0, 0.0
+        self.split: str | None = None
+        self.began, self.first, self.shown = 0.0, 0, 0.0
 
     def __call__(self, split: str, done: int, of: int) -> None:
         now = time.monotonic()

@@ -1,6 +1,7 @@
 """Dataclass fields of the schema."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -20,3 +21,10 @@ def positive(default: Any) -> Any:
 def section(default: Any) -> Any:
     """A dataclass field with a nested section or a mapping; `default` is called to create it."""
     return dataclasses.field(default_factory=default)
+
+
+def with_kind(field: dataclasses.Field, value: Any) -> Any:
+    """`value`; a section without a kind gets the field's default kind."""
+    if "kind" not in field.metadata or not isinstance(value, Mapping):
+        return value
+    return {"kind": field.metadata["kind"], **value}

@@ -76,7 +76,7 @@ def load_config(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> "Experi
     stages = load_stages(spec, overrides)
     if None not in stages and spec.count(":") < 2:
         path, _, variant = spec.partition(":")
-        raise ConfigError(f"{spec}: trains in stages, {', '.join(stages)}; only main takes them all, name one here: "
+        raise ConfigError(f"{spec}: trains in stages, {', '.join(map(str, stages))}; only main takes them all, name one here: "
                           f"{path}:{variant or 'full'}:{[*stages][0]}")
     return next(iter(stages.values()))
 

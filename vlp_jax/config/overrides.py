@@ -6,7 +6,7 @@ from typing import Any
 
 from vlp_jax.config.durations import DURATIONS
 from vlp_jax.config.problems import Problems
-from vlp_jax.config.registry import root_section
+from vlp_jax.config.registry import Kinds, root_section
 from vlp_jax.config.suggestions import ENTRY, sections_of_entries
 from vlp_jax.errors import ConfigError
 
@@ -22,7 +22,8 @@ class Raw(str):
     flag: str
     before: str | None = None
 
-    def __new__(cls, path: str, text: str):
+    def __new__(cls, path: str, text: str) -> "Raw":
+        """The text typed for the key `path`."""
         raw = super().__new__(cls, text)
         raw.flag = f"--config.{path}={text}"
         return raw
@@ -98,3 +99,32 @@ def section_at(value: Any, flag: str, path: str, rest: str) -> dict:
     if not isinstance(value, Mapping):
         raise ConfigError(f"{path}: is a single value and has no key {rest!r} ({flag})")
     return value if isinstance(value, dict) else dict(value)
+
+
+def is_none(value: Any) -> bool:
+    """Whether a value is None, or the word for it as typed on the command line."""
+    return value is None or (isinstance(value, Raw) and value.lower() == "none")
+
+
+def is_changed(kind: Any, kinds: Kinds) -> bool:
+    """Whether a section's kind was changed on the command line."""
+    return isinstance(kind, Raw) and (kind.before or kinds.default) not in (None, str(kind))
+
+
+def from_text(hint: type, text: str) -> Any:
+    """An int, float, bool or text as typed; the text itself where it is none of that type."""
+    if hint is str:
+        return str(text)
+    if hint is bool:
+        return {"true": True, "false": False, "1": True, "0": False}.get(text.lower(), text)
+    try:
+        return hint(text)
+    except ValueError:
+        return text
+
+
+def first_raw(value: Any) -> Any:
+    """A command-line value inside `value`, so that a message quotes the override and not the file."""
+    while isinstance(value, Mapping) and value:
+        value = next(iter(value.values()))
+    return value

@@ -13,14 +13,16 @@ import typing
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
+from vlp_jax.config.fields import with_kind
 from vlp_jax.config.frozen import FrozenDict
-from vlp_jax.config.overrides import Raw
+from vlp_jax.config.overrides import Raw, first_raw, from_text, is_changed, is_none
 from vlp_jax.config.problems import Problems
-from vlp_jax.config.registry import Kinds, outside_class, root_section
+from vlp_jax.config.registry import fields_named, outside_class, root_section
 from vlp_jax.config.suggestions import KINDS, sections_in, suggestion
 from vlp_jax.errors import ConfigError
 
 LARGEST = 2**53  # integers up to this are exact in JSON and as floats
+NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def to_config(tree: Mapping, place: str = "", problems: Sequence[str] = (), allowed: Collection[str] | None = None) -> Any:
@@ -210,7 +212,7 @@ class _Parser:
     def union(self, arguments: tuple, value: Any, path: str) -> Any:
         """An optional value, or values by name or a sequence of them."""
         if type(None) in arguments:
-            if _is_none(value):
+            if is_none(value):
                 return None
             arguments = tuple(a for a in arguments if a is not type(None))
         if len(arguments) == 1:
@@ -242,7 +244,7 @@ class _Parser:
             elif isinstance(value, Raw) or not any(to_tree(value) == to_tree(default) for default in others.values()):
                 with self.problems.noted():
                     self.fail(f"{path}.{key}", f"is for kind={' or '.join(map(repr, others))}, not for {str(tree['kind'])!r}",
-                              _first_raw(value))
+                              first_raw(value))
         return self.dataclass(kind, keys, path)
 
     def kind(self, base: type, name: Any, path: str) -> type:
@@ -290,7 +292,7 @@ class _Parser:
                 self.fail(path, f"names must be text, got {key!r}")
         entries = {}
         for key, entry in value.items():
-            if _is_none(entry) and any(sections_in(item)):
+            if is_none(entry) and any(sections_in(item)):
                 continue  # None removes an entry
             with self.problems.noted():
                 entries[key] = self.value(item, entry, f"{path}.{key}")
@@ -335,57 +337,14 @@ class _Parser:
     def scalar(self, hint: type, value: Any, path: str) -> Any:
         """An int, float, bool or text."""
         if isinstance(value, Mapping) and value:
-            self.fail(path, f"is a single value and has no key {next(iter(value))!r}", _first_raw(value))
-        parsed = _from_text(hint, value) if isinstance(value, Raw) else value
+            self.fail(path, f"is a single value and has no key {next(iter(value))!r}", first_raw(value))
+        parsed = from_text(hint, value) if isinstance(value, Raw) else value
         if hint is float and isinstance(parsed, int) and not isinstance(parsed, bool):
             parsed = float(parsed) if abs(parsed) <= LARGEST else math.inf
         if not isinstance(parsed, hint) or (hint is int and isinstance(parsed, bool)):
-            self.fail(path, f"expected {_NAMES[hint]}, got {str(value)!r}", value)
+            self.fail(path, f"expected {NAMES[hint]}, got {str(value)!r}", value)
         if hint is float and not math.isfinite(parsed):
             self.fail(path, f"expected a finite number, got {parsed}", value)
         if hint is int and abs(parsed) > LARGEST:
             self.fail(path, f"must be at most {LARGEST}, got {parsed}", value)
         return parsed
-
-
-def with_kind(field: dataclasses.Field, value: Any) -> Any:
-    """`value`; a section without a kind gets the field's default kind."""
-    if "kind" not in field.metadata or not isinstance(value, Mapping):
-        return value
-    return {"kind": field.metadata["kind"], **value}
-
-
-def _is_none(value: Any) -> bool:
-    return value is None or (isinstance(value, Raw) and value.lower() == "none")
-
-
-def is_changed(kind: Any, kinds: Kinds) -> bool:
-    """Whether a section's kind was changed on the command line."""
-    return isinstance(kind, Raw) and (kind.before or kinds.default) not in (None, str(kind))
-
-
-def fields_named(name: str, kinds: Kinds) -> dict[str, Any]:
-    """The default of a field in each kind that has it."""
-    return {kind: getattr(declaration(), name) for kind, declaration in kinds.items()
-            if any(field.name == name for field in dataclasses.fields(declaration))}
-
-
-_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-
-
-def _from_text(hint: type, text: str) -> Any:
-    if hint is str:
-        return str(text)
-    if hint is bool:
-        return {"true": True, "false": False, "1": True, "0": False}.get(text.lower(), text)
-    try:
-        return hint(text)
-    except ValueError:
-        return text
-
-
-def _first_raw(value: Any) -> Any:
-    """A command-line value inside `value`, so that a message quotes the override and not the file."""
-    while isinstance(value, Mapping) and value:
-        value = next(iter(value.values()))
-    return value

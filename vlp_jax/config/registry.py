@@ -1,8 +1,10 @@
 """Lazy tables of the kinds of a section: the only lists of the components that a config can select."""
 
+import dataclasses
 import importlib
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from vlp_jax.errors import ConfigError
 
@@ -75,3 +77,9 @@ def outside_class(place: str, base: type, allowed: Collection[str] | None = None
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(f"names the class {place!r}, which does not derive from {base.__module__}.{base.__qualname__}")
     return found
+
+
+def fields_named(name: str, kinds: Kinds) -> dict[str, Any]:
+    """The default of a field in each kind that has it."""
+    return {kind: getattr(declaration(), name) for kind, declaration in kinds.items()
+            if any(field.name == name for field in dataclasses.fields(declaration))}

@@ -113,7 +113,7 @@ class Component(Section):
           **fields: of the class of that kind.
         Raises: KeyError for an unknown kind, and as the class.
         """
-        return cls.kinds[kind or cls.kinds.default](**fields)
+        return cls.kinds[kind or cls.kinds.default or ""](**fields)
 
 
 def component(base: type[Component], kind: str | None = None) -> Any:
@@ -124,7 +124,7 @@ def component(base: type[Component], kind: str | None = None) -> Any:
       kind: of a section that names none. Default: the table's default.
     """
     chosen = kind or base.kinds.default
-    return dataclasses.field(default_factory=lambda: base.kinds[chosen](), metadata={"kind": chosen})
+    return dataclasses.field(default_factory=lambda: base.kinds[chosen or ""](), metadata={"kind": chosen})
 
 
 def optional_component(kind: str | None = None) -> Any:

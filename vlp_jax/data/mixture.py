@@ -46,6 +46,7 @@ class Mixture:
 
     @property
     def sources(self) -> list[Source]:
+        """The source of each part."""
         return [part.source for part in self.parts]
 
     def describe(self) -> str:
@@ -117,7 +118,7 @@ def open_mixture(train: TrainSourceConfig) -> Mixture:
         check_texts(_texts_of(spec, train), _key(name))
     if len(specs) > 1:
         check_weights(specs)
-    sources = {name: open_source(spec.source) for name, spec in specs.items()}
+    sources = {name: open_source(spec.source) for name, spec in specs.items() if spec.source is not None}
     for source in sources.values():
         if not len(source):
             raise DataError(f"{source.spec}: holds no samples")

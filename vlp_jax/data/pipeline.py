@@ -66,7 +66,7 @@ class TrainRows:
     seed: int
     inputs: tuple[str, ...] = ()
     view_augmentation: AugmentationConfig | None = None
-    targets: Targets | None = None
+    targets: Targets = dataclasses.field(default_factory=lambda: Targets({}, {}))
 
     def batch(self, positions: Iterable[int]) -> Batch:
         """The batch of b rows at `positions`.
@@ -164,6 +164,7 @@ class TrainRows:
 
     @functools.cached_property
     def order(self) -> Order:
+        """The order of the examples, built when it is first used."""
         return Order(self.mixture, self.seed)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -197,7 +198,7 @@ def allow_workers(data: DataConfig, inputs: tuple[str, ...]) -> None:
       ConfigError: if the hard limit is too low.
     """
     images = 1 + sum(name in VIEWS for name in inputs)
-    allow_open_files(data.workers, data.prefetch + 2, least=images, most=ARRAYS + len(inputs))
+    allow_open_files(data.workers or 0, data.prefetch + 2, least=images, most=ARRAYS + len(inputs))
 
 
 class Batches(Iterator):
@@ -214,7 +215,7 @@ class Batches(Iterator):
       local_rows: row numbers within a batch that this host needs; None: all.
     """
 
-    def __init__(self, rows: TrainRows, data: DataConfig, position: int = 0, local_rows: Sequence[int] | None = None):
+    def __init__(self, rows: TrainRows, data: DataConfig, position: int = 0, local_rows: Sequence[int] | np.ndarray | None = None):
         chosen = range(data.batch_size) if local_rows is None else [int(row) for row in local_rows]
 
         def make(k: int) -> Batch:

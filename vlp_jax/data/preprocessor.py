@@ -5,8 +5,8 @@ Training, evaluation and export share it, and every checkpoint stores it.
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
@@ -66,7 +66,8 @@ class Preprocessor:
         if images is not None:
             single = isinstance(images, (Image.Image, bytes, bytearray, memoryview, str, os.PathLike)) or (
                 isinstance(images, np.ndarray) and (images.ndim == 2 or images.ndim == 3 and images.shape[2] <= 4))
-            pixels = [self.pixels(picture) for picture in ([images] if single else images)]
+            pictures = cast(Sequence[Picture], [images] if single else images)
+            pixels = [self.pixels(picture) for picture in pictures]
             stacked = np.stack(pixels) if pixels else np.zeros((0, self.image_size, self.image_size, 3), np.uint8)
             arrays["image"] = normalise(stacked, self.images.mean, self.images.std)
         if texts is not None:
@@ -142,8 +143,10 @@ class Preprocessor:
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "Preprocessor":
         """The preprocessor that `to_json` described."""
-        images, text = ({key: tuple(value) if isinstance(value, list) else value for key, value in tree[part].items()}
-                        for part in ("images", "text"))
+        parts: Iterator[dict[str, Any]] = (
+            {key: tuple(value) if isinstance(value, list) else value for key, value in tree[part].items()}
+            for part in ("images", "text"))
+        images, text = parts
         boxes, dependencies = tree.get("boxes"), tree.get("dependencies")  # older checkpoints lack them
         return cls(tree["image_size"], ImagesConfig(**images), Tokenizer(tree["tokenizer"], TextConfig(**text), tree["length"]),
                    boxes and BoxesConfig(**boxes), dependencies and DependenciesConfig(**dependencies))

@@ -115,7 +115,8 @@ class Source(Protocol):
 
     def __getitem__(self, index: int) -> Sample: ...
 
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """A short hash of the content, the same wherever the source lies."""
 
 
 @runtime_checkable
@@ -126,7 +127,8 @@ class SparesImages(Protocol):
     detected.
     """
 
-    def without_image(self, index: int) -> Sample: ...
+    def without_image(self, index: int) -> Sample:
+        """The sample `index` with an empty image."""
 
 
 @runtime_checkable

@@ -17,6 +17,7 @@ from vlp_jax.data.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
+Target = np.ndarray | np.generic | str  # of one sample; each kind reads one of these types, and its methods take that
 Places = Mapping[str, int]  # the index of each class among the classes of a target
 
 
@@ -35,6 +36,7 @@ class TargetConfig(Component):
     field: str = ""  # of the metadata; a dot selects a nested one: answers.answer. Required
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Messages about a missing field, and about a target that no objective predicts."""
         yield from super().validate(where, experiment)
         if not self.field:
             yield f"{where}.field: is missing; name the field of the metadata that holds it"
@@ -42,11 +44,11 @@ class TargetConfig(Component):
         if not any(objective.target == name for objective in experiment.objectives.values()):
             yield f"{where}: has no effect without an objective that has target={name!r}"
 
-    def read(self, metadata: Mapping[str, Any], places: Places) -> np.ndarray | str:
+    def read(self, metadata: Mapping[str, Any], places: Places) -> Target:
         """The target of a sample with the given metadata; `places` are those of its classes."""
         raise NotImplementedError
 
-    def is_given(self, found: np.ndarray | str) -> bool:
+    def is_given(self, found: Any) -> bool:
         """Whether a result of `read` is a target."""
         raise NotImplementedError
 
@@ -62,7 +64,7 @@ class TargetConfig(Component):
         """Results of `read` for the rows of a batch, as the array of a batch."""
         return found
 
-    def credits(self, found: np.ndarray | str, places: Places) -> np.ndarray:
+    def credits(self, found: Any, places: Places) -> np.ndarray:
         """The credit of each class as an answer where `found` is the target, float32 [C]."""
         raise NotImplementedError
 

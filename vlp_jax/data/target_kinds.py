@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from vlp_jax.data.sources.class_files import lines_of
 from vlp_jax.data.sources.columns import pick
 from vlp_jax.data.sources.filesystem import read_file
 from vlp_jax.data.target import Places, TargetConfig
-from vlp_jax.data.text.canonicalize import CHANGES_OF_TEXT, canonicalize
+from vlp_jax.data.text.canonicalize import ChangeOfText, canonicalize
 from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.data.text.vqa_answers import vqa_scores
 from vlp_jax.errors import ConfigError
@@ -33,12 +33,14 @@ class ClassesConfig(TargetConfig):
     classes: int | None = between(None, 2)  # number of classes; required, except with `names`
     names: tuple[str, ...] = ()  # the classes themselves
     file: str | None = None  # or a text file with one class per line; the first `classes` are used
-    canonicalize: tuple[Literal[CHANGES_OF_TEXT], ...] = ()  # of the values, as for captions in data.text; VQA: ("vqa_answer",)
+    canonicalize: tuple[ChangeOfText, ...] = ()  # of the values, as for captions in data.text; VQA: ("vqa_answer",)
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`file`, where the classes are given as `names`."""
         return {"file": "with `names`"} if self.names else {}
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Messages about a missing or contradictory number of classes, and about names given twice."""
         yield from super().validate(where, experiment)
         if self.classes is None and not self.names:
             yield f"{where}.classes: is missing; set how many there are (it must be known before data are read), or give names"
@@ -64,16 +66,26 @@ class ClassesConfig(TargetConfig):
         return [places.get(value, -1) for value in self.values(metadata)]
 
     def has_value(self, metadata: Mapping[str, Any]) -> bool:
+        """Whether there is any value, be it a class or not."""
         return bool(self.values(metadata))
 
-    def credits(self, found: np.ndarray | str, places: Places) -> np.ndarray:
+    def credits(self, found: Any, places: Places) -> np.ndarray:
+        """1 for the class with the index `found`, 0 for all others."""
         return (np.arange(len(places)) == found).astype(np.float32)
 
     def named_classes(self, name: str) -> tuple[str, ...]:
-        if self.finds_classes:
+        """The classes in `names`, or the first `classes` lines of `file`, canonicalized; () where the data decide.
+
+        Raises:
+          ConfigError: the file has too few lines, or a class is named twice after canonicalization.
+          DataError: the file cannot be read, or is not UTF-8.
+        """
+        names: Sequence[str] = self.names
+        if not names and not self.file:
             return ()
-        where = f"data.targets.{name}.file: {self.file}"
-        names = self.names or [line for line in lines_of(read_file(self.file), where) if line.strip()][:self.classes]
+        if self.file and not names:
+            lines = lines_of(read_file(self.file), f"data.targets.{name}.file: {self.file}")
+            names = [line for line in lines if line.strip()][:self.classes]
         classes = tuple(canonicalize(line, self.canonicalize) for line in names)
         if len(classes) < self.outputs:
             raise ConfigError(f"data.targets.{name}.classes: is {self.classes}, and {self.file} names {len(classes)}; set it to "
@@ -99,19 +111,22 @@ class ClassTargetConfig(ClassesConfig):
     """One of several classes."""
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also a message about a single name, which leaves no choice."""
         yield from super().validate(where, experiment)
         if self.outputs == 1:
             yield f"{where}.names: names one class, which is no choice; name two or more"
 
-    def read(self, metadata: Mapping[str, Any], places: Places) -> np.ndarray:
+    def read(self, metadata: Mapping[str, Any], places: Places) -> np.int32:
         """int32 []: the index of the class."""
         found = self.places_of(metadata, places)
         return np.int32(found[0] if len(found) == 1 else -1)
 
-    def is_given(self, found: np.ndarray) -> bool:
+    def is_given(self, found: np.int32) -> bool:
+        """Whether the index is that of a class, not -1."""
         return bool(found >= 0)
 
     def array(self, rows: int) -> tuple[tuple[int, ...], type]:
+        """The index of one class per example, int32 [rows]."""
         return (rows,), np.int32
 
 
@@ -134,12 +149,15 @@ class ScoresTargetConfig(ClassesConfig):
         return scores
 
     def is_given(self, found: np.ndarray) -> bool:
+        """Whether any class has a score above 0."""
         return bool((found > 0).any())
 
     def array(self, rows: int) -> tuple[tuple[int, ...], type]:
+        """The score of each class per example, float32 [rows, C]."""
         return (rows, self.outputs), np.float32
 
     def credits(self, found: np.ndarray, places: Places) -> np.ndarray:
+        """The scores themselves."""
         return found
 
     @property
@@ -160,7 +178,7 @@ class NumberTargetConfig(TargetConfig):
     mean: float = 0.0
     std: float = between(1.0, 1e-30)
 
-    def read(self, metadata: Mapping[str, Any], places: Places) -> np.ndarray:
+    def read(self, metadata: Mapping[str, Any], places: Places) -> np.float32:
         """float32 []: (value - mean) / std of the number in the field, or in its text; NaN where there is none."""
         held = pick(metadata, self.field)
         try:
@@ -171,13 +189,16 @@ class NumberTargetConfig(TargetConfig):
             number = np.float32((value - self.mean) / self.std)
         return number if np.isfinite(number) else np.float32(np.nan)
 
-    def is_given(self, found: np.ndarray) -> bool:
+    def is_given(self, found: np.float32) -> bool:
+        """Whether the number is finite."""
         return bool(np.isfinite(found))
 
     def has_value(self, metadata: Mapping[str, Any]) -> bool:
+        """Whether the field has a finite number; there are no other values."""
         return self.is_given(self.read(metadata, {}))
 
     def array(self, rows: int) -> tuple[tuple[int, ...], type]:
+        """One standardised number per example, float32 [rows]."""
         return (rows,), np.float32
 
 
@@ -195,9 +216,11 @@ class TextTargetConfig(ClassesConfig):
         return Counter(values).most_common(1)[0][0] if values else ""
 
     def is_given(self, found: str) -> bool:
+        """Whether the text is not empty."""
         return bool(found)
 
     def array(self, rows: int) -> tuple[tuple[int, ...], type]:
+        """The token ids of one text per example, int32 [rows, length]."""
         return (rows, self.length), np.int32
 
     def encoded(self, found: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
@@ -205,6 +228,7 @@ class TextTargetConfig(ClassesConfig):
         return rows_of_texts(found.tolist(), tokenizer, self.length)
 
     def credits(self, found: str, places: Places) -> np.ndarray:
+        """1 for the class that is spelt as the text, 0 for all others."""
         return super().credits(places.get(found, -1), places)
 
 

@@ -12,7 +12,7 @@ from vlp_jax.config.parse import to_tree
 from vlp_jax.data.notifications import notice
 from vlp_jax.data.samples import Source
 from vlp_jax.data.subsample import evenly_spaced_samples
-from vlp_jax.data.target import TargetConfig
+from vlp_jax.data.target import Target, TargetConfig
 from vlp_jax.data.target_kinds import ClassesConfig, rows_of_texts
 from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.errors import ConfigError, DataError
@@ -33,7 +33,7 @@ class Targets:
     specs: dict[str, TargetConfig]
     classes: dict[str, tuple[str, ...]]
 
-    def of(self, name: str, metadata: Mapping[str, Any]) -> np.ndarray | str:
+    def of(self, name: str, metadata: Mapping[str, Any]) -> Target:
         """The target `name` of a sample with the given metadata.
 
         Returns: int32 [] for a class, float32 [C] for scores, float32 [] for a number; a string for
@@ -147,7 +147,7 @@ def most_frequent(specs: Mapping[str, ClassesConfig], train: Sequence[Source]) -
             known = ", ".join(sorted(fields)) or "none"
             raise DataError(f"{', '.join(source.spec for source in train)}: no sample has text or a whole number in the field "
                             f"{spec.field!r} of data.targets.{name}.field; fields: {known}")
-        if len(counts[name]) < spec.classes:
+        if len(counts[name]) < spec.outputs:
             raise ConfigError(f"data.targets.{name}.classes: is {spec.classes}, and {spec.field!r} has {len(counts[name])} values "
                               "in the training data; set it to that, or less")
         order = sorted(counts[name].items(), key=lambda item: (-item[1], item[0]))

@@ -101,4 +101,4 @@ def allow_open_files(workers: int, batches: int, least: int, most: int) -> None:
         raise ConfigError(f"data.workers: {workers} workers need up to {needed} open files, and this process may have {hard} "
                           "(ulimit -Hn); fewer data.workers, a smaller data.prefetch, or a higher limit")
     if soft < enough:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(enough, hard), limits[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(min(enough, hard)), limits[1]))

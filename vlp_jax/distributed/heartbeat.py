@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 
@@ -48,7 +48,8 @@ class Heartbeat:
         """relay: the proxy to process 0, on all other processes; closed by this object."""
         self.patience, self.interval = heartbeat_seconds, min(max(heartbeat_seconds / 10, 0.2), 2.0)
         self.me, self.hosts = jax.process_index(), jax.process_count()
-        self.heard = {host: (None, time.monotonic()) for host in range(self.hosts)}  # last beat, and when it was received
+        # The last beat, and when it was received.
+        self.heard: dict[int, tuple[Any, float]] = {host: (None, time.monotonic()) for host in range(self.hosts)}
         self.leaving = threading.Event()
         self.relay = relay
         self.threads = [threading.Thread(target=work, daemon=True, name="watch") for work in (self.beat, self.look_out)]

@@ -36,6 +36,7 @@ class GenerationTaskConfig(TaskConfig):
         return BeamSearch(num_beams=self.num_beams, length_penalty=self.length_penalty, early_stopping=self.early_stopping)
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """Settings of beam search that greedy decoding does not use."""
         reason = "with num_beams=1: it is for beam search"
         return dict.fromkeys(("length_penalty", "early_stopping"), reason) if self.num_beams == 1 else {}
 
@@ -45,15 +46,22 @@ class CaptionsTaskConfig(GenerationTaskConfig):
     """The loss of the true captions, and generated captions to read."""
 
     def lacks(self, experiment: "Experiment") -> str | None:
+        """An objective that trains the decoder."""
         return None if "decoding" in trained(experiment) else "an objective of kind 'captioning'"
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
+        """The names in `CAPTION_METRICS`."""
         return CAPTION_METRICS
 
     def check(self, context: "TaskContext", where: str = "") -> None:
+        """Checks that every image has a caption.
+
+        Raises: DataError where one has none.
+        """
         context.data.require_captions(self.kind)
 
     def run(self, context: "TaskContext") -> dict[str, float | str]:
+        """The loss of the true captions, and some generated ones as texts."""
         return captioning(context.data, context.text_generator, context.variables, context.batch_size, context.threads,
                           context.paced, self.search)
 

@@ -1,6 +1,7 @@
 """Classification metrics of supervised heads, with majority-class baselines."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,16 +28,22 @@ class ClassificationTaskConfig(SupervisedTaskConfig):
     by: str | None = None  # metadata field, with dots as in targets; accuracy is also reported for each of its values
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
+        """The names in `CLASSIFICATION_METRICS`, and in `LABEL_METRICS` where a sample can have several classes."""
         objective = self.head_of(experiment.objectives)
         target = None if objective is None else experiment.data.targets.get(objective.target)
         return CLASSIFICATION_METRICS + (LABEL_METRICS if target is not None and target.several_labels else ())
 
     def check(self, context: "TaskContext", where: str = "") -> None:
+        """Checks the targets and graphs, and the field by which accuracies are split.
+
+        Raises: DataError where one of them is missing.
+        """
         super().check(context, where)
         if self.by is not None:
             context.data.by_sample.labels(self.by, f"{where}by")
 
-    def run(self, context: "TaskContext") -> dict[str, float]:
+    def run(self, context: "TaskContext") -> Mapping[str, float]:
+        """Accuracies of the head's predictions, also for each value of the field `by`."""
         head, data = self.head_of(context.heads), context.data.by_sample
         return classification(context.ask(head.predictor, data), data, head, self.by)
 

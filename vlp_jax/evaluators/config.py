@@ -28,6 +28,7 @@ class EvaluatorConfig(Section):
     batch_size: int = between(256, 1)
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """A message about each kind of task that occurs twice, whose metrics would have the same names."""
         yield from super().validate(where, experiment)
         for kind, count in Counter(task.kind for task in self.tasks.values()).items():
             if count > 1:

@@ -106,8 +106,10 @@ class EvaluationSet:
         found: dict[str, np.ndarray] = {}
         if spec is not None and SOURCE_PROMPT.search(self.source.spec):
             raise DataError(f"{self.source.spec}: its option prompt= adds words, and data.dependencies count those of captions")
+        if spec is None:
+            return found
         data = self.by_sample  # a parse is of the captions of its own sample
-        for key, metadata, numbers in zip(data.keys, data.metadata, data.captions_of_image, strict=True) if spec else ():
+        for key, metadata, numbers in zip(data.keys, data.metadata, data.captions_of_image, strict=True):
             for caption, parse in parses_in(key, metadata, [data.captions[number] for number in numbers], spec).items():
                 found.setdefault(caption, parse)
         return found
@@ -119,8 +121,9 @@ class EvaluationSet:
           DataError: boxes cannot be read, or as `parses`.
         """
         self.parses(preprocessor.dependencies)
-        for key, metadata in zip(self.keys, self.metadata, strict=True) if preprocessor.boxes else ():
-            boxes_in(key, metadata, preprocessor.boxes)
+        boxes = preprocessor.boxes
+        for key, metadata in zip(self.keys, self.metadata, strict=True) if boxes is not None else ():
+            boxes_in(key, metadata, boxes)
 
     def labels(self, field: str, setting: str) -> tuple[list[str], np.ndarray]:
         """The class names of the set, sorted, and the class of each image as an index into them.
@@ -141,7 +144,7 @@ class EvaluationSet:
             if value is None:
                 raise DataError(f"{self.source.spec}: {self.source[i].key}: an evaluation needs text or a whole number in the "
                                 f"metadata field {field!r} ({setting}), {self.found(i, field)}")
-        names = sorted(set(values))
+        names = sorted({value for value in values if value is not None})
         return names, np.array([names.index(value) for value in values])
 
     def require_captions(self, task: str) -> None:

@@ -1,7 +1,7 @@
 """Evaluation of the matching head on the pairs of a set and as many negative pairs."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,16 +24,23 @@ class MatchingTaskConfig(TaskConfig):
     """The matching head on the pairs of a set and as many negative pairs."""
 
     def lacks(self, experiment: "Experiment") -> str | None:
+        """An objective with a matching head."""
         return lacks_head(experiment, "matching")
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
+        """The names in `MATCHING_METRICS`."""
         return MATCHING_METRICS
 
     def check(self, context: "TaskContext", where: str = "") -> None:
+        """Checks that every image has a caption, and the boxes and parses where they are read.
+
+        Raises: DataError where they are missing.
+        """
         context.data.require_captions(self.kind)
         context.data.by_sample.check_graphs(context.predictor.preprocessor)
 
-    def run(self, context: "TaskContext") -> dict[str, float]:
+    def run(self, context: "TaskContext") -> Mapping[str, float]:
+        """The metrics of the head's classification of true and negative pairs."""
         return matching(context.ask(context.predictor, context.data), context.data)
 
 

@@ -1,11 +1,12 @@
 """Embedding of complete sets, every item exactly once, for any batch size and any devices."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from einops import repeat
+from jax.sharding import AbstractMesh, Mesh
 
 from vlp_jax.data.images.preprocessing import normalise
 from vlp_jax.data.preprocessor import Preprocessor
@@ -25,7 +26,7 @@ class Predictor:
         them.
     """
 
-    def __init__(self, embed: Callable, preprocessor: Preprocessor, mesh: jax.sharding.Mesh, match: Callable | None = None):
+    def __init__(self, embed: Callable, preprocessor: Preprocessor, mesh: Mesh | AbstractMesh, match: Callable | None = None):
         self.embed, self.preprocessor, self.mesh = embed, preprocessor, mesh
         images = preprocessor.images
 
@@ -36,6 +37,7 @@ class Predictor:
             return embed(variables, None, text, mask)[1]
 
         def pair_batch(variables, batch):
+            assert match is not None
             return match(variables, {**batch, "image": normalise(batch["image"], images.mean, images.std)})
 
         self.pair_batch = jax.jit(pair_batch, out_shardings=replicated(mesh))
@@ -47,7 +49,7 @@ class Predictor:
         return self.batched(lambda rows: self.image_batch(variables, *self.place([np.stack(rows)], batch_size)),
                             pixels, batch_size)
 
-    def texts(self, variables: Any, captions: Sequence[str], batch_size: int) -> np.ndarray:
+    def texts(self, variables: Any, captions: Iterable[str], batch_size: int) -> np.ndarray:
         """Embeddings float32 [N, E] of captions."""
         def embed(rows):
             ids, mask, _ = self.preprocessor.tokenizer(rows)
@@ -76,7 +78,7 @@ class Predictor:
         """
         parts = int(np.prod([self.mesh.shape[axis] for axis in BATCH_AXES]))
         size = -(-batch_size // parts) * parts
-        placed = []
+        placed: list[jax.Array] = []
         for array in arrays:
             filler = repeat(array[-1:], "1 ... -> n ...", n=size - len(array))
             whole = np.concatenate([array, filler])

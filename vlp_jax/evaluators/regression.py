@@ -1,6 +1,7 @@
 """Regression metrics of supervised heads, with the error of a constant prediction."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,14 +23,20 @@ class RegressionTaskConfig(SupervisedTaskConfig):
     head = "regression"
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
+        """The names in `REGRESSION_METRICS`."""
         return REGRESSION_METRICS
 
     def check(self, context: "TaskContext", where: str = "") -> None:
+        """Checks that every sample has a number, and the boxes and parses where they are read.
+
+        Raises: DataError where they are missing.
+        """
         data = context.data.by_sample
         true_numbers(data, self.head_of(context.heads))
         data.check_graphs(context.predictor.preprocessor)
 
-    def run(self, context: "TaskContext") -> dict[str, float]:
+    def run(self, context: "TaskContext") -> Mapping[str, float]:
+        """The errors of the head's predictions."""
         head, data = self.head_of(context.heads), context.data.by_sample
         return regression(context.ask(head.predictor, data), data, head)
 
@@ -62,6 +69,6 @@ def true_numbers(data: "EvaluationSet", head: SupervisedHead) -> np.ndarray:
       DataError: a sample has none.
     """
     truth = np.array([head.targets.of(head.target, metadata) for metadata in data.metadata], np.float64)
-    for number in np.flatnonzero(np.isnan(truth)):
+    for number in np.flatnonzero(np.isnan(truth)).tolist():
         missing(data, number, head)
     return truth

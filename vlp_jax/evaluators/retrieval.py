@@ -1,6 +1,7 @@
 """Image-text retrieval as in COCO and CLIP_benchmark, or over the distinct captions of a set."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,15 +28,22 @@ class RetrievalTaskConfig(TaskConfig):
     merge_equal_captions: bool = False
 
     def lacks(self, experiment: "Experiment") -> str | None:
+        """An objective that trains the embeddings of images and captions."""
         return lacks_embeddings(experiment)
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
+        """The names in `RETRIEVAL_METRICS`."""
         return RETRIEVAL_METRICS
 
     def check(self, context: "TaskContext", where: str = "") -> None:
+        """Checks that every image has a caption.
+
+        Raises: DataError where one has none.
+        """
         context.data.require_captions(self.kind)
 
-    def run(self, context: "TaskContext") -> dict[str, float]:
+    def run(self, context: "TaskContext") -> Mapping[str, float]:
+        """The recalls in both directions. Images stored more than once are counted on the terminal."""
         context.data.report_repeated()
         texts = context.embed_texts(context.data.captions)
         return retrieval(context.images, texts, context.data, merge_equal_captions=self.merge_equal_captions)

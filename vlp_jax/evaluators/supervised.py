@@ -50,15 +50,21 @@ class SupervisedTaskConfig(TaskConfig):
     objective: str | None = None  # the objective with the head; None: the first with such a head
 
     def lacks(self, experiment: "Experiment") -> str | None:
+        """An objective with the head of this task."""
         return lacks_head(experiment, self.head)
 
     def problems(self, name: Callable[[str], str], experiment: "Experiment") -> Iterator[str]:
+        """A message about an `objective` that is none with this head."""
         possible = [key for key, objective in experiment.objectives.items() if self.head in objective.tasks]
         if self.objective is not None and self.objective not in possible:
             yield (f"{name('objective')}: {self.objective!r} is no objective of kind {kinds_with_head(self.head)} "
                    f"(there are: {', '.join(possible) or 'none'})")
 
     def check(self, context: "TaskContext", where: str = "") -> None:
+        """Checks that every sample has a value in the target's field, and the boxes and parses where they are read.
+
+        Raises: DataError where they are missing.
+        """
         data = context.data.by_sample
         require_targets(data, self.head_of(context.heads))
         data.check_graphs(context.predictor.preprocessor)

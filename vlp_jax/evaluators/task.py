@@ -35,7 +35,7 @@ class TaskConfig(Component):
         """The names of the metrics that `run` returns for a model of the experiment."""
         raise NotImplementedError
 
-    def run(self, context: "TaskContext") -> dict[str, float | str]:
+    def run(self, context: "TaskContext") -> Mapping[str, float | str]:
         """The metrics of a set, and texts to read.
 
         Raises:
@@ -80,6 +80,7 @@ class TaskConfig(Component):
         return iter(())
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Messages about what the experiment does not train for the task, and about settings that do not fit it."""
         yield from super().validate(where, experiment)
         yield from self.untrained(where.rpartition(".")[0], experiment)
         yield from self.problems(lambda key: f"{where}.{key}", experiment)

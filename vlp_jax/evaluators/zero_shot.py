@@ -39,12 +39,18 @@ class ZeroShotTaskConfig(TaskConfig):
     captions_per_class: int = between(400, 0)  # by descriptions: training captions kept per class
 
     def lacks(self, experiment: "Experiment") -> str | None:
+        """An objective that trains the embeddings of images and captions."""
         return lacks_embeddings(experiment)
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
+        """The names in `ZERO_SHOT_METRICS`."""
         return ZERO_SHOT_METRICS
 
     def check_files(self, name: Callable[[str], str]) -> None:
+        """Reads the files of `templates` and `class_names`.
+
+        Raises: ConfigError, or ConfigErrors where both are invalid.
+        """
         problems = Problems()
         with problems.noted():
             templates_of(name("templates"), self.templates)
@@ -53,14 +59,20 @@ class ZeroShotTaskConfig(TaskConfig):
         problems.report()
 
     def check(self, context: "TaskContext", where: str = "") -> None:
+        """Finds the classes, and reports those that share a name.
+
+        Raises: as `zero_shot_classes`.
+        """
         report_shared_names(context.data, zero_shot_classes(context.data, self, where).field, where)
 
-    def run(self, context: "TaskContext") -> dict[str, float]:
+    def run(self, context: "TaskContext") -> Mapping[str, float]:
+        """The accuracies with prompts, and with class descriptions from the training data where there are any."""
         classes = zero_shot_classes(context.data, self)
         return zero_shot(context.images, classes.truth, classes.names, context.embed_texts, classes.templates, classes.words,
                          context.descriptions.get(classes.field, {}))
 
     def described(self, train: Sequence[Source]) -> Mapping[str, int]:
+        """The class field, set or found in the first samples, with `captions_per_class`; {} where that is 0."""
         field = self.class_field or next((own for own in map(own_class_field, first_metadata(train)) if own), None)
         return {field: self.captions_per_class} if field is not None and self.captions_per_class else {}
 

@@ -79,12 +79,12 @@ def prepare_environment() -> None:
     jax.config.update("jax_platforms", "cpu")
 
 
-def tpu_description(topology: Topology):
+def tpu_description(topology: Topology) -> topologies.TopologyDescription:
     """The chips of a slice, as the TPU compiler expects them.
 
     Raises: the plugin's errors for shapes that do not exist.
     """
-    options = {}
+    options: dict[str, Any] = {}
     if topology.chip.name == "v4":
         options["chip_config_name"] = "megacore"  # one device per chip, as in JAX on a real v4
     if math.prod(topology.shape) == 1:
@@ -95,7 +95,7 @@ def tpu_description(topology: Topology):
     return topologies.get_topology_desc(platform="tpu", topology_name=f"{topology.chip.name}:{shape}", **options)
 
 
-def gpu_description(topology: Topology):
+def gpu_description(topology: Topology) -> topologies.TopologyDescription:
     """GPUs in hosts of eight, as the compiler expects them.
 
     Raises:

@@ -21,7 +21,7 @@ def similarities(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
 
 
 def ranks(queries: np.ndarray, candidates: np.ndarray, positives: Sequence[Sequence[int]], rows: int = 1024,
-          alike: Sequence[int] | None = None) -> np.ndarray:
+          alike: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
     """The rank, from 1, of each query's best positive among the candidates.
 
     A candidate that is not a positive ranks before a positive with the same similarity. The other
@@ -44,7 +44,7 @@ def ranks(queries: np.ndarray, candidates: np.ndarray, positives: Sequence[Seque
     if not (np.isfinite(queries).all() and np.isfinite(candidates).all()):
         raise ValueError("embeddings are not finite")
     result = np.empty(len(queries), np.int64)
-    alike = None if alike is None else np.asarray(alike)
+    copies = None if alike is None else np.asarray(alike)
     for start in range(0, len(queries), rows):
         for row, scores in enumerate(similarities(queries[start:start + rows], candidates), start=start):
             own = np.unique(np.asarray(positives[row], np.int64))
@@ -52,8 +52,8 @@ def ranks(queries: np.ndarray, candidates: np.ndarray, positives: Sequence[Seque
                 raise ValueError(f"query {row} has no positive")
             best = scores[own].max()
             result[row] = 1 + (scores >= best).sum() - (scores[own] >= best).sum()
-            if alike is not None:
-                result[row] -= max(later_alike(place, own, alike) for place in own[scores[own] == best])
+            if copies is not None:
+                result[row] -= max(later_alike(place, own, copies) for place in own[scores[own] == best])
     return result
 
 

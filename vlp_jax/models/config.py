@@ -32,11 +32,13 @@ class ModelConfig(Section):
     decoder: DecoderConfig | None = optional_component("transformer")
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also messages about the width of the shared space, where both towers are valid."""
         yield from super().validate(where, experiment)
         if not {*failures(self.image.check), *failures(self.text.check)}:
             yield from failures(embedding_dim, self)
 
     def smoke(self, sizes: Sizes) -> Self:
+        """All parts reduced, with the shared space as wide as their tokens."""
         return dataclasses.replace(super().smoke(sizes), embedding_dim=sizes.width)
 
     def shapes(self, batch: int = 1) -> ModelShapes:

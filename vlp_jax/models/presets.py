@@ -7,9 +7,23 @@ text towers of Radford et al. 2021 (table 20) and, for clip-g, of OpenCLIP's ViT
 
 import dataclasses
 import math
+from typing import TYPE_CHECKING, Protocol
 
 from vlp_jax.errors import ConfigError
 from vlp_jax.sharding.divisors import nearest_words
+
+if TYPE_CHECKING:
+    from vlp_jax.models.config import ModelConfig
+
+
+class StatedSizes(Protocol):
+    """A config with a preset, "B" or "B/16", and sizes in place of the preset's; None: the preset's."""
+
+    preset: str
+    width: int | None
+    depth: int | None
+    heads: int | None
+    mlp_dim: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +52,14 @@ SIZES = {
 }
 
 
-def size_of(tower, section: str) -> Size:
+def size_of(tower: StatedSizes, section: str) -> Size:
     """The size of a tower: its preset, overridden by the sizes set in its config.
 
     A width other than the preset's keeps the preset's width of a head and its ratio of mlp_dim,
     unless these are set.
 
     Args:
-      tower: config with `preset` ("B" or "B/16"), `width`, `depth`, `heads`, `mlp_dim` (None: the
-        preset's).
+      tower: the preset and the sizes.
       section: the config section, for messages.
     Raises: ConfigError naming `section` for an unknown preset or a width that does not divide into
       its heads.
@@ -59,7 +72,7 @@ def size_of(tower, section: str) -> Size:
     return size
 
 
-def preset_of(tower, section: str) -> Size:
+def preset_of(tower: StatedSizes, section: str) -> Size:
     """The size named by a tower's preset.
 
     Raises: ConfigError for an unknown preset.
@@ -70,7 +83,7 @@ def preset_of(tower, section: str) -> Size:
     return SIZES[name]
 
 
-def stated_sizes(tower) -> dict[str, int]:
+def stated_sizes(tower: StatedSizes) -> dict[str, int]:
     """The sizes set in a tower's config."""
     return {key: value for key in ("width", "depth", "heads", "mlp_dim") if (value := getattr(tower, key)) is not None}
 
@@ -97,7 +110,7 @@ def preset_name(preset: Size) -> str:
     return next(name for name, size in SIZES.items() if size is preset)
 
 
-def derived_sizes(model) -> list[str]:
+def derived_sizes(model: "ModelConfig") -> list[str]:
     """A line for each tower whose width differs from its preset's and determines its heads or mlp_dim.
 
     Args:

@@ -86,6 +86,7 @@ class StackConfig(Part):
         return (size.depth - 1) * layer + last if size.depth else 0
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`saved` without the policy that reads it, and that policy without names to save."""
         found = dict(super().ignored(experiment))
         if self.rematerialisation != "save_names":
             found["saved"] = f"with rematerialisation={self.rematerialisation!r}: it is for 'save_names'"
@@ -94,8 +95,10 @@ class StackConfig(Part):
         return found
 
     def smoke(self, sizes: Sizes) -> Self:
+        """The preset Ti, with all its sizes reduced."""
         return dataclasses.replace(super().smoke(sizes), preset="Ti", width=sizes.width, depth=sizes.depth, heads=sizes.heads,
                                    mlp_dim=sizes.mlp_dim)
 
     def small(self, sizes: Sizes) -> Self:
+        """As `smoke`, without a scan and without rematerialisation."""
         return dataclasses.replace(self.smoke(sizes), scan=False, rematerialisation="none")

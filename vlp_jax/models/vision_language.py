@@ -24,7 +24,8 @@ class VisionLanguageModel(nn.Module):
     config: ModelConfig
     precision: Precision
 
-    def setup(self):
+    def setup(self) -> None:
+        """Builds the parts of the config as submodules."""
         config, precision, shapes = self.config, self.precision, self.config.shapes()
         self.image = config.image.build(precision)
         self.text = config.text.build(precision)
@@ -48,7 +49,7 @@ class VisionLanguageModel(nn.Module):
           boxes: float32 [B, R, 4], passed on in the Encoding for the fusion.
         """
         chosen = {name: value for name, value in (("kept", kept), ("masked", masked)) if value is not None}
-        return self.image(image, train, tokens, **chosen).replace(boxes=boxes)
+        return dataclasses.replace(self.image(image, train, tokens, **chosen), boxes=boxes)
 
     def encode_text(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True,
                     edges: jax.Array | None = None) -> Encoding:
@@ -61,7 +62,7 @@ class VisionLanguageModel(nn.Module):
           tokens: whether the Encoding's `tokens` are needed.
           edges: bool [B, L, L], passed on in the Encoding for the fusion.
         """
-        return self.text(text, mask, train, tokens).replace(edges=edges)
+        return dataclasses.replace(self.text(text, mask, train, tokens), edges=edges)
 
     def fuse(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
         """The fusion of the Encodings of B pairs, with their tokens.

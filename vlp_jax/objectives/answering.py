@@ -38,9 +38,11 @@ class AnsweringConfig(WordPredictionConfig):
 
     @property
     def inputs(self) -> tuple[str, ...]:
+        """The token ids of the target."""
         return (TARGET + self.target,)
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also messages about a target that is no text, missing start or end tokens, and parts that cannot answer."""
         yield from super().validate(where, experiment)
         yield from unknown_target(where, self.target, experiment.data.targets)
         yield from self.target_problems(where, experiment)
@@ -77,12 +79,15 @@ class AnsweringConfig(WordPredictionConfig):
                    "image='cross_attention', or kind='lstm' or 'gru' with image='attention'")
 
     def completed(self, where: str, experiment: "Experiment") -> Self:
+        """With the `length` of the target."""
         return dataclasses.replace(self, length=experiment.data.targets[self.target].length)
 
     def build(self) -> "Answering":
+        """The module that predicts answers."""
         return Answering(self)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
+        """The decoder on texts of `length` tokens, with the fused tokens as memory."""
         shapes = model.shapes()
         memory = shapes.text.tokens, model.fusion.fused_width(shapes)
         return batch * model.decoder.flops(shapes, length=self.length, memory=memory)

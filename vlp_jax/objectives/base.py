@@ -103,18 +103,22 @@ class ObjectiveConfig(Component):
 
     @property
     def trains(self) -> tuple[str, ...]:
+        """All encodings in `needs`."""
         return self.needs
 
     @property
     def uses_teacher(self) -> bool:
+        """Whether it names encodings of the teacher."""
         return bool(self.teacher_needs)
 
     @property
     def uses_fusion(self) -> bool:
+        """Whether it reads the encoding "fused"."""
         return "fused" in self.needs
 
     @property
     def uses_decoder(self) -> bool:
+        """Whether it reads the encoding "decoding"."""
         return "decoding" in self.needs
 
     @property
@@ -123,12 +127,14 @@ class ObjectiveConfig(Component):
         return bool(self.weight_start or self.weight_warmup or self.weight_end)
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """A schedule of the weight 0, and an end before the start."""
         unused = {"weight": "as 0 with a plan for it"} if self.weight == 0 and self.planned else {}
         if self.weight_end is not None and self.weight_end <= self.weight_start:
             unused["weight_end"] = "with a weight_start that is not before it: the objective would never count"
         return unused
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Messages about a fusion or decoder that the model lacks, and packed texts that it does not take."""
         yield from super().validate(where, experiment)
         if self.uses_fusion and experiment.model.fusion is None:
             yield f"model.fusion: {where} needs one, such as kind='cross_attention'"

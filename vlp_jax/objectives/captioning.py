@@ -37,6 +37,7 @@ class CaptioningConfig(WordPredictionConfig):
     takes_packed = True
 
     def build(self) -> "Captioning":
+        """The module that computes the captions' loss."""
         return Captioning(self)
 
 
@@ -122,4 +123,4 @@ class Captioning(WordPrediction):
         wanted = mask & (jnp.arange(text.shape[1]) >= decoding.prefix[:, None])
         wanted = wanted if packed is None else wanted & packed.continued()
         loss = self.predicted(decoding.logits, text, wanted)
-        return loss if packed is None else loss.replace(metrics={**loss.metrics, "filled": mask.mean(dtype=jnp.float32)})
+        return loss if packed is None else dataclasses.replace(loss, metrics={**loss.metrics, "filled": mask.mean(dtype=jnp.float32)})

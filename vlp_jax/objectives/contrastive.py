@@ -52,10 +52,12 @@ class ContrastiveConfig(ScaledConfig):
     couples_through = EMBEDDINGS
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`chunk_size`, where all pairs are computed at once."""
         unused = {"chunk_size": "with implementation='dense', which holds all pairs; use 'chunked' or 'ring'"}
         return {**super().ignored(experiment), **(unused if self.implementation == "dense" else {})}
 
     def flops(self, model: ModelConfig, batch: int) -> int:
+        """The similarities of all pairs."""
         return 2 * batch**2 * embedding_dim(model)
 
 
@@ -71,26 +73,32 @@ class SoftmaxContrastiveConfig(ContrastiveConfig):
 
     @property
     def needs(self) -> tuple[str, ...]:
+        """Both embeddings, or with mixup only the texts'; the mixed images are encoded by the objective."""
         return ("text_embedding",) if self.mixup else EMBEDDINGS
 
     @property
     def couples_through(self) -> tuple[str, ...]:
+        """All embeddings in `needs`."""
         return self.needs
 
     @property
     def reads_pixels(self) -> bool:
+        """True with mixup, which mixes pixels."""
         return self.mixup > 0
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also a message about an odd batch, which mixup cannot pair."""
         yield from super().validate(where, experiment)
         if self.mixup and experiment.data.batch_size % 2:
             yield (f"{where}.mixup: mixes the examples of a batch in pairs, and {experiment.data.batch_size} is an odd number; "
                    "change data.batch_size")
 
     def build(self) -> "SoftmaxContrastive":
+        """The softmax loss of these settings."""
         return SoftmaxContrastive(self)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
+        """The similarities, and with mixup another set of them and the image tower."""
         pairs = super().flops(model, batch)
         return 2 * pairs + batch * model.image.flops(embedding_dim(model), tokens=False) if self.mixup else pairs
 
@@ -105,6 +113,7 @@ class SigmoidContrastiveConfig(ContrastiveConfig):
     initial_bias: float = -10.0
 
     def build(self) -> "SigmoidContrastive":
+        """The sigmoid loss of these settings."""
         return SigmoidContrastive(self)
 
 

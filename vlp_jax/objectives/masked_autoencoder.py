@@ -38,6 +38,7 @@ class MaskedAutoencoderConfig(ObjectiveConfig):
     reads_pixels = True
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also messages about a tower that cannot leave out patches, and sizes of the decoder."""
         yield from super().validate(where, experiment)
         yield from self.problems(where, experiment.model.image)
 
@@ -50,9 +51,11 @@ class MaskedAutoencoderConfig(ObjectiveConfig):
                    f"{self.decoder_heads} heads")
 
     def build(self) -> "MaskedAutoencoder":
+        """The decoder of patches of these settings."""
         return MaskedAutoencoder(self)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
+        """The tower on the visible patches, and the decoder on all."""
         decoder = Size(self.decoder_width, self.decoder_depth, self.decoder_heads, 4 * self.decoder_width)
         tower, patches = model.image, model.image.side**2
         others, visible = tower.class_token + tower.registers, max(1, int(patches * (1.0 - self.mask_ratio)))

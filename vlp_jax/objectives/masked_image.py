@@ -38,6 +38,7 @@ class MaskedPatchesConfig(ObjectiveConfig):
     reads_pixels = True
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also messages about a tower whose patches cannot be hidden, and about blocks that are too large."""
         yield from super().validate(where, experiment)
         yield from self.problems(where, experiment.model.image)
 
@@ -53,6 +54,7 @@ class MaskedPatchesConfig(ObjectiveConfig):
                    f"image_rate={self.image_rate} hides; set it to {count} or less")
 
     def smoke(self, sizes: Sizes) -> Self:
+        """Few codes and small blocks, which fit a small grid."""
         return dataclasses.replace(super().smoke(sizes), codes=256, smallest_block=2)
 
     def coding_flops(self, model: ModelConfig, width: int) -> int:
@@ -80,9 +82,11 @@ class MaskedImageConfig(MaskedPatchesConfig):
     takes_packed = True  # no text is used
 
     def build(self) -> "MaskedImage":
+        """The module that predicts codes from the image alone."""
         return MaskedImage(self)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
+        """The image tower on masked images, and the prediction of the codes."""
         return batch * (model.image.flops(0, embedded=False) + self.coding_flops(model, model.image.token_width))
 
 

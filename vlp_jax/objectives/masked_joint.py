@@ -25,15 +25,18 @@ class MaskedJointConfig(MaskedTextConfig, MaskedPatchesConfig):
     uses_fusion = True
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also a message about a fusion of boxes, which leaves no patches to predict."""
         yield from super().validate(where, experiment)
         if getattr(experiment.model.fusion, "reads_boxes", False):
             yield f"model.fusion.regions: 'boxes' leaves no patches that {where} could predict; set 'grid'"
 
 
     def build(self) -> "MaskedJoint":
+        """The module that predicts codes and words from a fusion."""
         return MaskedJoint(self)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
+        """Both towers, the fusion, and the predictions of codes and words."""
         shapes = model.shapes()
         width, text = model.fusion.fused_width(shapes), shapes.text.token_width
         towers = model.image.flops(0, embedded=False) + model.text.flops(0, embedded=False)

@@ -38,13 +38,16 @@ class MaskedTextConfig(ObjectiveConfig):
 
     @property
     def inputs(self) -> tuple[str, ...]:
+        """The starts of words, where words are masked as a whole."""
         return ("word_start",) if self.whole_words else ()
 
     @property
     def needs_mask_token(self) -> bool:
+        """Whether the mask token is not one of the tokenizer's."""
         return self.mask_id is None
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also messages about start and end tokens that are kept but do not exist."""
         yield from super().validate(where, experiment)
         text = experiment.data.text
         for key, kept, name in (("keep_first", self.keep_first, "start_token"), ("keep_last", self.keep_last, "end_token")):
@@ -52,6 +55,10 @@ class MaskedTextConfig(ObjectiveConfig):
                 yield f"{where}.{key}: has no effect without data.text.{name}: that is a word"
 
     def check_tokenizer(self, where: str, tokenizer: Tokenizer, experiment: "Experiment") -> None:
+        """Checks also that the mask token has an id in the vocabulary.
+
+        Raises: ConfigError where it has none.
+        """
         super().check_tokenizer(where, tokenizer, experiment)
         size = experiment.model.text.vocab_size
         if self.mask_id is not None and self.mask_id >= size:
@@ -62,6 +69,7 @@ class MaskedTextConfig(ObjectiveConfig):
                               f"more, or name one as {where}.mask_id")
 
     def smoke(self, sizes: Sizes) -> Self:
+        """Without a `mask_id`, which belongs to another vocabulary than the embedded one."""
         return dataclasses.replace(super().smoke(sizes), mask_id=None)
 
 
@@ -75,30 +83,38 @@ class MaskedLanguageConfig(MaskedTextConfig):
 
     @property
     def needs(self) -> tuple[str, ...]:
+        """The image, where the tokens are predicted with it."""
         return ("image",) if self.with_image else ()
 
     @property
     def uses_fusion(self) -> bool:
+        """Whether the tokens are predicted with the image."""
         return self.with_image
 
     @property
     def uses_teacher(self) -> bool:
+        """Whether there is momentum distillation."""
         return self.alpha > 0
 
     @property
     def teacher_needs(self) -> tuple[str, ...]:
+        """As `needs`, with momentum distillation."""
         return self.needs if self.uses_teacher else ()
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`alpha_warmup`, where there is no distillation."""
         return {**super().ignored(experiment), **({} if self.alpha else {"alpha_warmup": "with alpha=0"})}
 
     def smoke(self, sizes: Sizes) -> Self:
+        """A warm-up of the distillation of at most 10 updates."""
         return dataclasses.replace(super().smoke(sizes), alpha_warmup=min(self.alpha_warmup, 10))
 
     def build(self) -> "MaskedLanguage":
+        """The masked language modelling of these settings."""
         return MaskedLanguage(self)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
+        """The text tower, the fusion and the prediction on masked texts, and the teacher's forward pass."""
         shapes, text = model.shapes(), model.text.token_width
         width = model.fusion.fused_width(shapes) if self.with_image else text
         flops = 2 * model.text.length * text * (width + model.text.vocab_size)
@@ -155,7 +171,8 @@ class MaskedLanguage(Objective):
 
     config: MaskedLanguageConfig = MaskedLanguageConfig()
 
-    def setup(self):
+    def setup(self) -> None:
+        """The number of updates, from which `alpha` grows, where there is a teacher."""
         if self.config.uses_teacher:
             self.updates = self.variable("distillation", "updates", jnp.zeros, (), jnp.int32)
 
@@ -166,6 +183,7 @@ class MaskedLanguage(Objective):
         return masked, self.logits(encodings, masked, batch, model)
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+        """The loss and metrics of one random selection of tokens."""
         if self.config.uses_teacher:
             masked, lesson = batch["teacher"][self.name]
         else:

@@ -48,17 +48,21 @@ class MatchingConfig(ObjectiveConfig):
 
     @property
     def needs(self) -> tuple[str, ...]:
+        """Both encodings, and the embeddings where similar pairs are drawn as negatives."""
         return ("image", "text") + (EMBEDDINGS if self.negatives == "similar" else ())
 
     @property
     def trains(self) -> tuple[str, ...]:
+        """Both encodings, without the embeddings."""
         return ("image", "text")  # the embeddings only select negatives
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """The settings of similar negatives, where they are drawn uniformly."""
         unused = dict.fromkeys(("negative_scale", "negative_floor"), "with negatives='uniform'")
         return {**super().ignored(experiment), **(unused if self.negatives == "uniform" else {})}
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also messages about similar negatives whose embeddings or scale no objective trains."""
         yield from super().validate(where, experiment)
         if self.negatives == "similar" and not encodings_trained(experiment.objectives) >= {*EMBEDDINGS}:
             yield (f"{where}.negatives: 'similar' draws by the embeddings of images and captions, which no objective trains; add "
@@ -68,9 +72,11 @@ class MatchingConfig(ObjectiveConfig):
             yield f"{where}.negative_scale: {NO_SCALE}"
 
     def build(self) -> "Matching":
+        """The matching head of these settings."""
         return Matching(self)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
+        """The fusion on all pairs to be classified, and the similarities by which negatives are drawn."""
         similarity = 2 * batch**2 * embedding_dim(model) // 3 if self.negatives == "similar" else 0  # without a backward pass
         questions = 1 if self.negative_rate is not None else 3 if self.negatives_from == "both" else 2
         return questions * batch * model.fusion.flops(model.shapes()) + similarity
@@ -96,6 +102,7 @@ class Matching(Objective):
     config: MatchingConfig = MatchingConfig()
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+        """The loss and metrics of the true pairs and of negatives drawn for them."""
         image, text, allowed = encodings["image"], encodings["text"], ~shared_positives(batch, ("caption", "image"))
         similarity = self.similarity(encodings, allowed.shape)
         config = self.config

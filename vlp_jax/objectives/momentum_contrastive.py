@@ -43,6 +43,7 @@ class MomentumContrastiveConfig(ScaledConfig):
     couples_through = EMBEDDINGS
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also a message about a queue that is shorter than a batch."""
         yield from super().validate(where, experiment)
         if self.queue < experiment.data.batch_size:
             yield f"{where}.queue: {self.too_short(experiment.data.batch_size)}"
@@ -52,12 +53,15 @@ class MomentumContrastiveConfig(ScaledConfig):
         return f"a momentum_contrastive queue of {self.queue} holds no batch of {size}; set queue={size} or more"
 
     def smoke(self, sizes: Sizes) -> Self:
+        """A queue of two batches, and a warm-up of at most 10 updates."""
         return dataclasses.replace(super().smoke(sizes), queue=2 * sizes.batch_size, alpha_warmup=min(self.alpha_warmup, 10))
 
     def build(self) -> "MomentumContrastive":
+        """The loss with its queue of these settings."""
         return MomentumContrastive(self)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
+        """Four matrices of similarities with the batch and the queue: student and teacher, in both directions."""
         return 4 * 2 * batch * (batch + self.queue) * embedding_dim(model)
 
 

@@ -1,5 +1,7 @@
 """The module that is trained: a model, and the objectives on its encodings."""
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -27,10 +29,11 @@ class PretrainingModule(nn.Module):
     """
 
     model_config: ModelConfig
-    objectives_config: dict[str, ObjectiveConfig]
+    objectives_config: Mapping[str, ObjectiveConfig]
     precision: Precision
 
-    def setup(self):
+    def setup(self) -> None:
+        """Builds the model and all objectives as submodules."""
         self.model = VisionLanguageModel(self.model_config, self.precision)
         self.objectives = {name: objective.build() for name, objective in self.objectives_config.items()}
 
@@ -127,7 +130,8 @@ class PretrainingModule(nn.Module):
         most = jnp.minimum(jnp.floor(self.model_config.decoder.text_prefix * count), jnp.maximum(count - 1, 0))
         return jnp.floor(jax.random.uniform(self.make_rng("dropout"), (len(mask),)) * (most + 1)).astype(jnp.int32)
 
-    def embed(self, image: jax.Array | None = None, text: jax.Array | None = None, mask: jax.Array | None = None):
+    def embed(self, image: jax.Array | None = None, text: jax.Array | None = None,
+              mask: jax.Array | None = None) -> tuple[jax.Array | None, jax.Array | None]:
         """`VisionLanguageModel.__call__` without training."""
         return self.model(image, text, mask)
 

@@ -29,16 +29,20 @@ class SimclrConfig(ObjectiveConfig):
 
     @property
     def needs(self) -> tuple[str, ...]:
+        """The pooled vectors of the first and the second view."""
         return f"{self.first}_pooled", "second_view_pooled"
 
     @property
     def couples_through(self) -> tuple[str, ...]:
+        """Both pooled vectors."""
         return self.needs
 
     def build(self) -> "Simclr":
+        """The projection head and loss of these settings."""
         return Simclr(self)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
+        """The projection head on both views, and the similarities of all views."""
         head = model.image.pooled_width * self.hidden_dim + self.hidden_dim**2 + self.hidden_dim * self.output_dim
         return 2 * 2 * batch * head + 3 * 2 * batch**2 * self.output_dim
 

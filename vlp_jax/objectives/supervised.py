@@ -51,10 +51,12 @@ class SupervisedConfig(ObjectiveConfig):
 
     @property
     def needs(self) -> tuple[str, ...]:
+        """The encoding that `features` names."""
         return (PARTS[self.features],)
 
     @property
     def inputs(self) -> tuple[str, ...]:
+        """The array of the target."""
         return (TARGET + self.target,)
 
     @property
@@ -68,6 +70,7 @@ class SupervisedConfig(ObjectiveConfig):
         raise NotImplementedError
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also messages about features that are not pooled, and a target that is missing or of another kind or size."""
         yield from super().validate(where, experiment)
         if self.features == "image" and not experiment.model.image.pools:
             yield f"{where}.features: 'image' reads what model.image.pooling='none' does not pool; set it, such as 'mean'"
@@ -83,12 +86,15 @@ class SupervisedConfig(ObjectiveConfig):
             yield f"{where}.outputs: is {self.outputs}, {name} has {outputs}; leave it out"
 
     def completed(self, where: str, experiment: "Experiment") -> Self:
+        """With as many `outputs` as the target."""
         return dataclasses.replace(self, outputs=experiment.data.targets[self.target].outputs)
 
     def smoke(self, sizes: Sizes) -> Self:
+        """A narrow hidden layer, where there is one."""
         return dataclasses.replace(super().smoke(sizes), hidden_dim=None if self.hidden_dim is None else sizes.mlp_dim)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
+        """The head's layers on a batch."""
         width = {"image": lambda: model.image.pooled_width, "text": lambda: model.text.pooled_width,
                  "fused": lambda: model.fusion.pooled_width(model.shapes())}[self.features]()
         hidden = self.hidden_dim
@@ -107,18 +113,22 @@ class ClassificationConfig(SupervisedConfig):
 
     @property
     def target_kind(self) -> str:
+        """"scores" with the binary loss, else "class"."""
         return "scores" if self.loss == "binary" else "class"
 
     @property
     def named_loss(self) -> str:
+        """The key `loss` with its value."""
         return f"loss={self.loss!r}"
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """The settings of the other losses."""
         users = {"label_smoothing": "softmax", "margin": "hinge"}
         unused = {key: f"with {self.named_loss}" for key, loss in users.items() if loss != self.loss}
         return {**super().ignored(experiment), **unused}
 
     def build(self) -> "Classification":
+        """The classification head of these settings."""
         return Classification(self)
 
 
@@ -131,6 +141,7 @@ class RegressionConfig(SupervisedConfig):
     named_loss = "kind='regression'"
 
     def build(self) -> "Regression":
+        """The regression head of these settings."""
         return Regression(self)
 
 
@@ -155,12 +166,14 @@ class Supervised(Objective):
 
     config: SupervisedConfig
 
-    def setup(self):
+    def setup(self) -> None:
+        """The sums of the targets of earlier batches, where `prior` is "running"."""
         if self.config.prior == "running":
             size = jax.eval_shape(lambda: self.sums(*self.checked(self.no_targets()))).shape
             self.kept = self.variable("targets", "sums", jnp.zeros, size, jnp.float32)
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+        """The loss and metrics of the rows that have a target."""
         wanted, given = self.checked(batch[TARGET + self.config.target])
         answers = self.answers(encodings, model)
         loss = jnp.where(given, self.losses(answers, wanted), 0.0).mean()
@@ -228,14 +241,17 @@ class Classification(Supervised):
     config: ClassificationConfig = ClassificationConfig()
 
     def no_targets(self) -> jax.Array:
+        """float32 [0, C] scores with the binary loss, else int32 [0] classes."""
         return jnp.zeros((0, self.config.outputs), jnp.float32) if self.config.loss == "binary" else jnp.zeros(0, jnp.int32)
 
     def checked(self, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Scores as they are, given where one is above 0; classes with -1 replaced by 0."""
         if self.config.loss == "binary":
             return wanted, (wanted > 0).any(axis=1)
         return jnp.maximum(wanted, 0), wanted >= 0
 
     def losses(self, answers: jax.Array, wanted: jax.Array) -> jax.Array:
+        """The binary, hinge or softmax loss of each row."""
         if self.config.loss == "binary":
             return binary_losses(answers, wanted)
         if self.config.loss == "hinge":
@@ -243,18 +259,21 @@ class Classification(Supervised):
         return softmax_losses(answers, wanted, self.config.label_smoothing)
 
     def metrics(self, answers: jax.Array, wanted: jax.Array, given: jax.Array) -> dict[str, jax.Array]:
+        """`accuracy`, or `soft_accuracy` with the binary loss."""
         answered = answers.argmax(axis=1)
         if self.config.loss == "binary":
             return {"soft_accuracy": mean_where(jnp.take_along_axis(wanted, answered[:, None], axis=1)[:, 0], given)}
         return {"accuracy": mean_where((answered == wanted).astype(jnp.float32), given)}
 
     def sums(self, wanted: jax.Array, given: jax.Array) -> jax.Array:
+        """The number of rows per class, float32 [C]; for scores their sums and the number of rows, [C + 1]."""
         weights = given.astype(jnp.float32)
         if self.config.loss == "binary":
             return jnp.append(wanted.sum(axis=0), weights.sum())
         return jnp.zeros(self.config.outputs, jnp.float32).at[wanted].add(weights)
 
     def reference(self, sums: jax.Array) -> jax.Array:
+        """The least binary, hinge or softmax loss of a constant prediction."""
         if self.config.loss == "binary":
             return binary_reference(sums[:-1], sums[-1])
         if self.config.loss == "hinge":
@@ -268,23 +287,30 @@ class Regression(Supervised):
     config: RegressionConfig = RegressionConfig()
 
     def no_targets(self) -> jax.Array:
+        """float32 [0] numbers."""
         return jnp.zeros(0, jnp.float32)
 
     def checked(self, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Numbers with NaN replaced by 0, and where they are finite."""
         given = jnp.isfinite(wanted)
         return jnp.where(given, wanted, 0.0), given
 
     def losses(self, answers: jax.Array, wanted: jax.Array) -> jax.Array:
+        """The squared errors."""
         return jnp.square(answers[:, 0] - wanted)
 
     def metrics(self, answers: jax.Array, wanted: jax.Array, given: jax.Array) -> dict[str, jax.Array]:
+        """`absolute_error`, its mean."""
         return {"absolute_error": mean_where(jnp.abs(answers[:, 0] - wanted), given)}
 
     def sums(self, wanted: jax.Array, given: jax.Array) -> jax.Array:
+        """The `moments` of the batch's numbers, float32 [3]."""
         return moments(wanted, given)
 
     def added(self, kept: jax.Array, sums: jax.Array) -> jax.Array:
+        """The moments of both, with the earlier ones' weight and squares decayed, but not their mean."""
         return moments_of_both(kept * jnp.array([FADING, 1.0, FADING], jnp.float32), sums)
 
     def reference(self, sums: jax.Array) -> jax.Array:
+        """The variance, the squared error of the mean."""
         return variance(sums[0], sums[2])

@@ -27,9 +27,11 @@ class TripletConfig(ObjectiveConfig):
     couples_through = EMBEDDINGS
 
     def build(self) -> "Triplet":
+        """The triplet loss of these settings."""
         return Triplet(self)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
+        """The similarities of all pairs."""
         return 2 * batch**2 * embedding_dim(model)
 
 
@@ -44,6 +46,7 @@ class Triplet(Objective):
     config: TripletConfig = TripletConfig()
 
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+        """The loss and metrics of all pairs of the batch."""
         image, text, margin = encodings["image_embedding"], encodings["text_embedding"], self.config.margin
         positives = shared_positives(batch, self.config.positives)
         of_images, of_texts = violations(image, text, margin, positives)

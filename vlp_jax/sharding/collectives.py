@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 from vlp_jax.sharding.layout import Layout, current_layout
 from vlp_jax.sharding.mesh import BATCH_AXES, check_batch
@@ -56,7 +56,7 @@ class Exchange:
 
     ring: bool
     chunk: int
-    mesh: Mesh | None
+    mesh: Mesh | AbstractMesh | None
 
     @classmethod
     def in_use(cls, ring: bool, chunk: int) -> "Exchange":

@@ -33,7 +33,7 @@ class Layout:
 
     def spec(self, axes: Sequence[str | None]) -> PartitionSpec:
         """The mesh axes of an array with these logical axes; a None axis is not sharded."""
-        return nn.logical_to_mesh_axes(tuple(axes), self.rules)
+        return nn.logical_to_mesh_axes(tuple(axes), self.rules) or PartitionSpec()
 
     def sharding(self, axes: Sequence[str | None]) -> NamedSharding:
         """The sharding of an array with these logical axes."""

@@ -46,6 +46,7 @@ class MeshConfig(Section):
     replicate_below: int = between(65_536, 0)
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """Rules for the axis "batch", which is always divided over `data` and `fsdp`."""
         divided = any(rule[:1] == ("batch",) for rule in self.rules)
         reason = "for 'batch': examples are always divided over data x fsdp; set mesh.data and mesh.fsdp"
         return {"rules": reason} if divided else {}
@@ -169,12 +170,12 @@ def check_microbatch(batch_size: int, microbatches: int, mesh: Mesh | AbstractMe
                         f"{nearest_words(batch_size, parts * microbatches)}")
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The sharding of arrays whose first axis is the batch."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The sharding of arrays that are replicated on every device."""
     return NamedSharding(mesh, PartitionSpec())
 

@@ -32,7 +32,7 @@ class HostRows:
                             f"size to -1, which takes all {jax.device_count()}")
         self.rows = np.concatenate([np.arange(*span) for span in sorted(held)])
 
-    def span(self, index: tuple[slice, ...]) -> tuple[int, int]:
+    def span(self, index: tuple[slice, ...] | None) -> tuple[int, int]:
         """The first row, and the one after the last."""
         return index[0].indices(self.batch_size)[:2]
 

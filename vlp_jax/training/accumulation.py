@@ -40,6 +40,7 @@ class AccumulationConfig(Section):
     negatives: Literal["batch", "microbatch"] = "batch"
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`negatives`, where a batch is not divided."""
         return {"negatives": "with microbatches=1"} if self.microbatches == 1 else {}
 
 
@@ -142,7 +143,7 @@ def by_encodings(config: "Experiment", module: PretrainingModule, state: TrainSt
     needs = {*through, *(need for name in separate for need in objectives[name].needs)}
     parts = split(batch, count), jax.random.split(key, count)
 
-    def apply(params, key, *arguments, method):
+    def apply(params, key, *arguments, method) -> Any:
         return module.apply({"params": params, **state.collections}, *arguments, rngs={"dropout": key}, method=method)
 
     def keep(_, part):

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import AbstractMesh, Mesh
 
 from vlp_jax.data.batch_spec import device_arrays
 from vlp_jax.data.cores import available_cores, workers_for
@@ -87,7 +88,8 @@ class Run(Update):
     words: WordVectors | None
 
     @property
-    def mesh(self) -> jax.sharding.Mesh:
+    def mesh(self) -> Mesh | AbstractMesh:
+        """The mesh of the layout."""
         return self.layout.mesh
 
     def initial_state(self) -> Any:
@@ -149,6 +151,7 @@ class Run(Update):
         return {key: self.host_rows.place(batch[key]) for key in shapes_of_batch(self.config)}
 
     def input_fingerprint(self) -> dict[str, Any]:
+        """What decides which samples the k-th batch holds, by config key."""
         return input_fingerprint(self.config, self.mixture)
 
     def evaluation(self, descriptions: dict | None, targets: Targets) -> EvaluationSuite:

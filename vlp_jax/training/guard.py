@@ -80,7 +80,7 @@ def guarded(config: GuardConfig, before: Any, after: Any, metrics: dict[str, jax
     total = config.spike_decay * guard.total + (1.0 - config.spike_decay) * watched
     counted = GuardState(guard.skipped + ~accepted, jnp.where(accepted, 0, guard.consecutive + 1), guard.updates + accepted,
                          jnp.where(accepted & finite, total, guard.total))
-    state = after.replace(params=chosen(accepted, after.params, before.params),
+    state = dataclasses.replace(after, params=chosen(accepted, after.params, before.params),
                           optimizer=chosen(accepted, after.optimizer, before.optimizer),
                           ema=chosen(accepted, after.ema, before.ema),
                           ema_statistics=chosen(accepted, after.ema_statistics, before.ema_statistics),

@@ -158,7 +158,7 @@ def same_target(there: dict, here: DataConfig, name: str) -> bool:
 
 def folder_of(spec: PretrainedConfig, workdir: str) -> str:
     """The workdir that an entry names; that of a stage is next to this one."""
-    return spec.workdir if spec.stage is None else os.path.join(os.path.dirname(os.path.abspath(workdir)), spec.stage)
+    return spec.workdir or "" if spec.stage is None else os.path.join(os.path.dirname(os.path.abspath(workdir)), spec.stage)
 
 
 def named(shapes: Shapes, patterns: tuple[str, ...]) -> Shapes:
@@ -244,4 +244,4 @@ def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -
     ema = statistics = None
     if state.ema is not None:
         ema, statistics = jax.tree.map(jnp.copy, (params, running_statistics(collections)))
-    return state.replace(params=params, ema=ema, collections=collections, ema_statistics=statistics)
+    return dataclasses.replace(state, params=params, ema=ema, collections=collections, ema_statistics=statistics)

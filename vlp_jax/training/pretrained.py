@@ -28,5 +28,6 @@ class PretrainedConfig(Section):
     parameters: tuple[str, ...] = ()
 
     def validate(self, where: str, experiment: Any) -> Iterator[str]:
+        """A message where not exactly one of `workdir` and `stage` is set."""
         if (self.workdir is None) == (self.stage is None):
             yield f"{where}: set either workdir, the folder of a run, or stage, an earlier stage"

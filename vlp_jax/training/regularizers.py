@@ -33,6 +33,7 @@ class RegularizerConfig(Section):
     pattern: str = r"kernel$"  # regex, searched in the path of each parameter, as in `optimizer`, to select w
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also a message where both factors are 0."""
         yield from super().validate(where, experiment)
         if not (self.l1 or self.l2):
             yield f"{where}: has no effect with l1=0 and l2=0"

@@ -70,6 +70,7 @@ class CosineConfig(ScheduleConfig):
     final: float = between(0.0, 0.0, 1.0)
 
     def shape(self, at: Moment) -> jax.Array:
+        """Half a cosine from 1 to `final`."""
         return self.final + (1.0 - self.final) * 0.5 * (1.0 + jnp.cos(jnp.pi * at.progress))
 
 
@@ -80,6 +81,7 @@ class LinearConfig(ScheduleConfig):
     final: float = between(0.0, 0.0, 1.0)
 
     def shape(self, at: Moment) -> jax.Array:
+        """A line from 1 to `final`."""
         return self.final + (1.0 - self.final) * (1.0 - at.progress)
 
 
@@ -88,6 +90,7 @@ class ConstantConfig(ScheduleConfig):
     """The peak learning rate to the end."""
 
     def shape(self, at: Moment) -> float:
+        """1."""
         return 1.0
 
 
@@ -100,6 +103,7 @@ class ExponentialConfig(ScheduleConfig):
     final: float = between(0.0, 0.0, 1.0)  # lower bound
 
     def shape(self, at: Moment) -> jax.Array:
+        """The power of `factor` that belongs to the step, at least `final`."""
         period = max(1, _length(self.period, at.steps))
         return jnp.maximum(self.factor**jnp.floor(at.step / period), self.final)
 
@@ -112,11 +116,13 @@ class WarmupStableDecayConfig(ScheduleConfig):
     final: float = between(0.0, 0.0, 1.0)
 
     def shape(self, at: Moment) -> jax.Array | float:
+        """1 up to the last `decay` steps, then a line to `final`."""
         decay = self.decay_steps(at.steps)
         cooling = jnp.clip((at.steps - at.step) / decay, 0.0, 1.0) if decay else 1.0
         return self.final + (1.0 - self.final) * cooling
 
     def decay_steps(self, steps: int) -> int:
+        """The key `decay`, in steps."""
         return _length(self.decay, steps)
 
 
@@ -127,6 +133,7 @@ class RsqrtConfig(WarmupStableDecayConfig):
     timescale: float = between(10_000.0, 1.0)  # in steps
 
     def shape(self, at: Moment) -> jax.Array:
+        """The reciprocal square root of the steps after the warm-up, times the final line."""
         return jnp.sqrt(self.timescale / (self.timescale + at.after)) * super().shape(at)
 
 

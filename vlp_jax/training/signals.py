@@ -84,7 +84,7 @@ class StopSignal:
     @property
     def exit_status(self) -> int:
         """128 + the number of the signal, as shells report it: 143 for SIGTERM, 129 for SIGHUP."""
-        return 128 + self.number
+        return 128 + (self.number or 0)
 
 
 def pass_on(number: int, frame: FrameType | None) -> None:

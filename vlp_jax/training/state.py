@@ -1,5 +1,6 @@
 """The training state as a value: everything that an update reads and writes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -56,7 +57,7 @@ def running_statistics(collections: dict) -> dict | None:
     return {name: tree for name, tree in collections.items() if name == "batch_stats"} or None
 
 
-def initial_variables(module: nn.Module, batch: dict[str, jax.Array], seed: int) -> dict:
+def initial_variables(module: nn.Module, batch: dict[str, jax.Array], seed: int) -> Mapping[str, Any]:
     """The initial variables of the module, boxed with their logical axes; a function to trace."""
     return module.init({"params": jax.random.key(seed)}, batch, train=False)
 
@@ -79,17 +80,17 @@ def fresh_variables(module: nn.Module, batch: dict[str, jax.Array], seed: int,
     return variables
 
 
-def boxed_parameters(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:
+def boxed_parameters(module: nn.Module, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]) -> Any:
     """The shapes of the parameters, boxed with their logical axes, without computing any."""
     return jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch)["params"]
 
 
-def abstract_parameters(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:
+def abstract_parameters(module: nn.Module, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]) -> Any:
     """The shapes of the parameters, without computing any."""
     return nn.meta.unbox(boxed_parameters(module, batch))
 
 
-def abstract_collections(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:
+def abstract_collections(module: nn.Module, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]) -> Any:
     """The shapes of the variables other than parameters, such as BatchNorm's running statistics."""
     variables = nn.meta.unbox(jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch))
     return {name: collection for name, collection in variables.items() if name != "params"}

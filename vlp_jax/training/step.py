@@ -1,5 +1,6 @@
 """One update as a pure function that is compiled once."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ def build_train_step(config: "Experiment", module: PretrainingModule, optimizer:
             ema, statistics = optax.incremental_update((params, running_statistics(collections)), (ema, statistics),
                                                        1.0 - config.ema)
         metrics |= {"gradient_norm": optax.tree.norm(gradients), "learning_rate": schedule(state.step)}
-        after = state.replace(step=state.step + 1, params=params, optimizer=optimizer_state, ema=ema,
+        after = dataclasses.replace(state, step=state.step + 1, params=params, optimizer=optimizer_state, ema=ema,
                               collections=collections, ema_statistics=statistics)
         return guarded(config.guard, state, after, metrics) if skips_updates(config.guard) else (after, metrics)
 

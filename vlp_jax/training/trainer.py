@@ -281,6 +281,7 @@ class Trainer:
             report(message)
 
     def begin_save(self) -> None:
+        """Starts a save of this step with the metadata of the run. The rows of its updates are on disk before."""
         self.recorder.sync()  # the rows of its updates are on disk before a checkpoint is
         metadata = {"position": self.batches.position, "input_fingerprint": self.run.input_fingerprint(),
                     "clock": self.clock.to_json(), "input_counts": self.counts.to_json(), "config": to_tree(self.config),

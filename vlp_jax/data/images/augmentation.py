@@ -64,8 +64,8 @@ def training_pixels(image: Image.Image, size: int, spec: ImagesConfig, augmentat
     box = random_box(image.size, spec, augmentation, rng)
     flipped = draw_flip(augmentation, rng)
     pixels = change(crop_and_resize(image, box, size, spec), flipped, spec, augmentation, rng)
-    seen = tuple(end + begin for end, begin in zip(box, content[:2] * 2, strict=True))
-    return pixels, View(shape, seen, flipped)
+    left, top = content[:2]
+    return pixels, View(shape, (box[0] + left, box[1] + top, box[2] + left, box[3] + top), flipped)
 
 
 def draw_flip(augmentation: AugmentationConfig, rng: np.random.Generator) -> bool:

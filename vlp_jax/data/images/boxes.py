@@ -23,6 +23,7 @@ class BoxesConfig(Section):
     unit: Literal["pixels", "fraction"] = "pixels"  # of the image in its file, upright; or fractions of its width and height
 
     def validate(self, where: str, experiment: Any) -> Iterator[str]:
+        """Messages about a missing field, a fusion that reads no boxes, and augmentations that do not move boxes along."""
         yield from super().validate(where, experiment)
         if not getattr(experiment.model.fusion, "reads_boxes", False):
             yield f"{where}: has no effect without model.fusion.kind='graph' with regions='boxes'"
@@ -107,7 +108,7 @@ def boxes_in(key: str, metadata: Mapping[str, Any], spec: BoxesConfig) -> np.nda
     try:
         boxes = np.asarray(held)
     except ValueError:  # lists of different lengths
-        boxes = np.zeros(0)
+        boxes = np.zeros((0, 0))
     if boxes.ndim == 2 and boxes.shape[1] == 4 and boxes.dtype.kind in "iuf":
         boxes = boxes.astype(np.float64)
         wrong = ~(np.isfinite(boxes).all(axis=1) & (boxes[:, :2] < boxes[:, 2:]).all(axis=1))

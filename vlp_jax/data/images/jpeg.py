@@ -50,10 +50,10 @@ def read_header(data: bytes) -> Header | None:
     if not data.startswith(b"\xff\xd8\xff"):
         return None
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        found_height, found_width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
-    orientation = read_orientation(data)
+    orientation, height, width = read_orientation(data), int(found_height), int(found_width)
     if colours not in COLOURS or orientation is None:
         return None
     return Header(height, width, orientation) if orientation >= 5 else Header(width, height, orientation)
@@ -106,10 +106,10 @@ def decode_box(data: bytes, key: str, header: Header, box: tuple[float, float, f
     sides = box[2] - box[0], box[3] - box[1]
     factor = next((factor for factor in (8, 4, 2) if min(sides) >= factor * size), 1)
     stored = (header.width, header.height) if header.orientation >= 5 else (header.height, header.width)
-    at_least = (math.ceil(side / factor) if factor > 1 else 0 for side in stored)
+    height, width = (math.ceil(side / factor) if factor > 1 else 0 for side in stored)  # at least
     coarse = min(sides) >= 1.5 * size  # the reduction hides that chroma is not interpolated
     try:
-        pixels = simplejpeg.decode_jpeg(data, "RGB", False, coarse, *at_least)
+        pixels = simplejpeg.decode_jpeg(data, "RGB", False, coarse, height, width)
     except ValueError as error:
         if "remature end" in str(error):  # Pillow would fill the missing part with grey
             raise SampleError(Reason.DAMAGED_IMAGE, key, f"image cannot be decoded: {error}") from error

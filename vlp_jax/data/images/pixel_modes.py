@@ -8,7 +8,7 @@ bits have no convention, and are rejected.
 import re
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 TRANSPARENT = ("RGBA", "LA", "PA")
 PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
@@ -39,7 +39,9 @@ def check_depth(image: Image.Image) -> None:
     Raises:
       ValueError: if it has several channels and more than 8 bits.
     """
-    if image.format != "JPEG2000" or image.mode in ("L", *SIXTEEN_BITS) or not image.tile:
+    if image.format != "JPEG2000" or image.mode in ("L", *SIXTEEN_BITS):
+        return
+    if not isinstance(image, ImageFile.ImageFile) or image.fp is None or not image.tile:
         return
     start, place = image.fp.tell(), image.tile[0][2]
     image.fp.seek(place)

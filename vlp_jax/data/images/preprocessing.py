@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 from PIL import Image
 
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Section
-from vlp_jax.data.images.boxes import Box, View
+from vlp_jax.data.images.boxes import View
+
+if TYPE_CHECKING:
+    import jax
 
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR,
               "lanczos": Image.Resampling.LANCZOS}
@@ -93,7 +96,8 @@ def evaluation_view(image: Image.Image, size: int, spec: ImagesConfig) -> View:
     shape, start = resized(sides, size, spec)
     scale = np.divide(sides, shape)
     begin = (left, top) + start * scale
-    return View(image.size, (*begin, *(begin + size * scale)))
+    (left, top), (right, bottom) = begin, begin + size * scale
+    return View(image.size, (left, top, right, bottom))
 
 
 def without_transparency(image: Image.Image, spec: ImagesConfig) -> Image.Image:
@@ -119,7 +123,7 @@ def crop_to_content(image: Image.Image, margin: float) -> Image.Image:
     return image if box == (0, 0, *image.size) else image.crop(box)
 
 
-def content_box(image: Image.Image, margin: float) -> Box:
+def content_box(image: Image.Image, margin: float) -> tuple[int, int, int, int]:
     """The part of an image that `crop_to_content` returns; the complete image where that is unchanged."""
     alpha = image.getchannel("A") if image.mode == "RGBA" else None
     box = alpha.getbbox() if alpha and alpha.getextrema() != (255, 255) else None
@@ -133,7 +137,10 @@ def content_box(image: Image.Image, margin: float) -> Box:
     return x, y, x + side, y + side
 
 
-def normalise(pixels, mean: tuple[float, ...], std: tuple[float, ...]):
+@overload
+def normalise(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray: ...
+@overload
+def normalise(pixels: "jax.Array", mean: tuple[float, ...], std: tuple[float, ...]) -> "jax.Array": ...
+def normalise(pixels: "np.ndarray | jax.Array", mean: tuple[float, ...], std: tuple[float, ...]) -> "np.ndarray | jax.Array":
     """uint8 [..., 3] -> float32 (x / 255 - mean) / std. Accepts NumPy and JAX arrays."""
-    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
-    return (pixels.astype(np.float32) / np.float32(255) - mean) / std
+    return (pixels.astype(np.float32) / np.float32(255) - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)

@@ -6,7 +6,7 @@ nearest-neighbour interpolation.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -14,8 +14,9 @@ from PIL import Image, ImageEnhance, ImageOps
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Section
 
-RANDAUGMENT = ("identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "colour", "contrast",
-               "sharpness", "posterize", "solarize", "autocontrast", "equalize")
+Operation = Literal["identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "colour", "contrast",
+                    "sharpness", "posterize", "solarize", "autocontrast", "equalize"]
+RANDAUGMENT = get_args(Operation)
 BINS = 31
 Colour = tuple[int, int, int]
 
@@ -30,7 +31,7 @@ class RandAugmentConfig(Section):
     operations: int = between(0, 0)  # number drawn, applied one after the other; 0: off
     magnitude: int = between(9, 0, 30)  # of all operations, from weakest to strongest
     probability: float = between(1.0, 0.0, 1.0)  # of applying each drawn operation
-    names: tuple[Literal[RANDAUGMENT], ...] = ()  # operations to draw from; empty: all fourteen
+    names: tuple[Operation, ...] = ()  # operations to draw from; empty: all fourteen
 
 
 def affine(image: Image.Image, matrix: tuple[float, ...], fill: Colour) -> Image.Image:

@@ -31,8 +31,8 @@ def downscale_image(data: bytes, size: int, key: str, lossless: bool = False) ->
     if min(image.size) <= size:
         return data
     scale = size / min(image.size)
-    shape = tuple(size if side == min(image.size) else round(side * scale) for side in image.size)
-    small = image.resize(shape, Image.Resampling.BICUBIC)
+    width, height = (size if side == min(image.size) else round(side * scale) for side in image.size)
+    small = image.resize((width, height), Image.Resampling.BICUBIC)
     small.info = {}
     encoded = io.BytesIO()
     if data.startswith(b"\xff\xd8\xff") and not lossless:

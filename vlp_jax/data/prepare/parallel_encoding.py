@@ -5,7 +5,7 @@ import contextlib
 import ctypes
 import dataclasses
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -49,6 +49,7 @@ class Encoder:
     image_size: int | None = None
 
     def __call__(self, index: int) -> Encoded:
+        """The record of the sample `index`, or the reason why it has none."""
         try:
             sample, resized = self.source[index], False
             if self.image_size is not None:
@@ -73,7 +74,7 @@ def encode_from(encoder: Encoder, first: int, workers: int) -> contextlib.Abstra
     return contextlib.closing(_in_processes(encoder, first, workers))
 
 
-def _in_processes(encoder: Encoder, first: int, workers: int) -> Iterator[Encoded]:
+def _in_processes(encoder: Encoder, first: int, workers: int) -> Generator[Encoded, None, None]:
     context = multiprocessing.get_context("spawn")
     stopped = context.RawValue(ctypes.c_bool, False)  # not an Event: a dying worker could hold its lock
     executor = ProcessPoolExecutor(workers, context, _start_worker, (encoder, stopped))
@@ -96,6 +97,10 @@ def _in_processes(encoder: Encoder, first: int, workers: int) -> Iterator[Encode
     finally:
         stopped.value = True  # after an early exit, running tasks stop, because their results are not needed
         executor.shutdown(cancel_futures=True)  # no worker is killed: waiting for one killed while it sends would never end
+
+
+_encoder: Encoder  # of this process, where it is a worker
+_stopped: ctypes.c_bool
 
 
 def _start_worker(encoder: Encoder, stopped: ctypes.c_bool) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vlp_jax.data.images.decoding import check_pixels, decode, named_errors, open_image
@@ -103,7 +103,7 @@ class Schema:
         """
         if not sample.captions:
             raise SampleError(Reason.MISSING_CAPTION, sample.key, NO_CAPTION)
-        fields = {
+        fields: dict[str, Sequence] = {
             "image": [encode_image(sample.image, self.image_format, sample.key)],
             "key": [sample.key],
             "caption": [sample.captions[0]],

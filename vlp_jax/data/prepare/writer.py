@@ -148,10 +148,10 @@ def _write_shard(path: pathlib.Path, encoded: Iterator[Encoded], compression: st
     writer = array_record_module.ArrayRecordWriter(str(temporary), f"group_size:1,{COMPRESSIONS[compression]}")
     try:
         for done, item in enumerate(encoded, start=1):
-            if item.error is None:
+            if item.record is not None:
                 writer.write(item.record)
                 count, size, resized = count + 1, size + len(item.record), resized + item.resized
-            else:
+            elif item.error is not None:
                 skipped[str(item.error.reason)] += 1
                 keys += [f"{item.error.key}: {item.error.message}"] if len(keys) < LISTED else []
             progress(done)

@@ -99,7 +99,11 @@ class ArrayRecordSource:
         dataset_info.json or manifest.json.
     """
 
-    def __init__(self, directory: str | os.PathLike, split: str, spec: str | None = None):
+    _readers: OrderedDict[int, array_record_module.ArrayRecordReader]
+    _lock: threading.Lock
+    _process: int
+
+    def __init__(self, directory: str | os.PathLike[str], split: str, spec: str | None = None):
         directory = os.fspath(directory)
         self.spec = spec or f"arrayrecord:{directory}/{split}"
         info = read_json(join(directory, "dataset_info.json"), self.spec)

@@ -84,7 +84,7 @@ def _coco(images: list[dict], annotations: list[dict]) -> Iterator[dict[str, Any
 
 
 def _karpathy(path: str, images: list[dict], split: str | None) -> Iterator[dict[str, Any]]:
-    splits = sorted({image.get("split") for image in images} - {None})
+    splits = sorted({found for image in images if (found := image.get("split")) is not None})
     if split is not None and split not in splits:
         raise DataError(f"{path}: no split {split!r}; splits: {', '.join(splits)}")
     for image in images:

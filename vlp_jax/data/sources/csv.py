@@ -102,7 +102,7 @@ def index_rows(path: str, delimiter: str, quotes: str = "auto") -> Arrays:
         arrays = index_records(path, _find_lines)
     if len(arrays["starts"]) < 2:
         raise DataError(f"{path}: is empty; its first row must name the columns")
-    return arrays | {"dialect": np.array([dialect.quoted, dialect.blanks, line], np.int64)}
+    return {**arrays, "dialect": np.array([dialect.quoted, dialect.blanks, line], np.int64)}
 
 
 def _find_rows(path: str, dialect: Dialect, unsure: bool, file: BinaryIO, starts: RecordStarts) -> None:

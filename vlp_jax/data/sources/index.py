@@ -41,7 +41,7 @@ ABANDONED = 86_400  # seconds: an older unfinished index of another machine is l
 AT_ONCE = 8  # remote files indexed at the same time
 AT_ONCE_HERE = 4  # local files indexed at the same time: the disk may be mounted and slow
 
-Arrays = dict[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray]
 
 
 class Index(Mapping[str, np.ndarray]):
@@ -55,7 +55,7 @@ class Index(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, arrays: Arrays, path: str | None = None, stamp: dict | None = None, sums: Mapping[str, int] | None = None):
-        self.arrays, self.path, self.stamp, self.sums = arrays, path, stamp, dict(sums or {})
+        self.arrays, self.path, self.stamp, self.sums = arrays, path, stamp or {}, dict(sums or {})
 
     def __getitem__(self, name: str) -> np.ndarray:
         expected = self.sums.get(name)
@@ -74,9 +74,9 @@ class Index(Mapping[str, np.ndarray]):
 
     def _check(self, name: str, expected: int) -> None:
         """Raises DataError for a damaged index and removes it, so that the next start builds another one."""
-        if zlib.crc32(self.arrays[name]) != expected:
+        if zlib.crc32(self.arrays[name].data) != expected:
             with contextlib.suppress(OSError):
-                os.remove(self.path)
+                os.remove(self.path or "")
             raise DataError(f"{self.path}: this index is damaged, and was removed; start again, and it is rebuilt")
         self.sums.pop(name, None)  # another thread may have removed it already
 
@@ -174,7 +174,7 @@ def _write(place: str, stamp: dict, arrays: Arrays) -> bool:
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     entries, end = [], HEADER
     for name, array in arrays.items():
-        entries.append([name, array.dtype.str, array.shape, end, array.nbytes, zlib.crc32(array)])
+        entries.append([name, array.dtype.str, array.shape, end, array.nbytes, zlib.crc32(array.data)])
         end += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
     header = json.dumps({"stamp": stamp, "bytes": end, "arrays": entries}).encode().ljust(HEADER - 10) + b"\n"
     folder, name = os.path.split(place)

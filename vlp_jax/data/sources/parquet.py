@@ -93,6 +93,8 @@ class ParquetSource:
     """
 
     templates = ()
+    _kept: OrderedDict[tuple, Any]  # the last row groups
+    _lock: threading.Lock
 
     def __init__(self, paths: list[str], spec: str, columns: Columns, images: ImageFolders):
         self.spec, self.paths, self.columns, self.images = spec, list(paths), columns, images
@@ -105,7 +107,7 @@ class ParquetSource:
         self.first_groups = np.cumsum([0, *(len(index["rows"]) for index in indexes)])
         self.starts = np.cumsum(np.concatenate([[0], *(index["rows"] for index in indexes)]), dtype=np.int64)
         self.stamps = [index.file for index in indexes]
-        self.sizes = [size for size, _ in self.stamps]
+        self.sizes = [index.stamp["size"] for index in indexes]
         if len(self) == 0:
             raise DataError(f"{spec}: no row in {len(self.paths)} file(s)")
         self.__setstate__({})

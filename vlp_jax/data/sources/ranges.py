@@ -69,7 +69,8 @@ def _fetch(filesystem: Any, name: str, start: int, size: int, whole: int | None)
 def _fetch_from_web(filesystem: Any, url: str, start: int, size: int, whole: int | None) -> bytes:
     from fsspec.asyn import sync
 
-    return sync(filesystem.loop, _get_range, filesystem, url, start, size, whole)
+    data: Any = sync(filesystem.loop, _get_range, filesystem, url, start, size, whole)
+    return data
 
 
 async def _get_range(filesystem: Any, url: str, start: int, size: int, whole: int | None) -> bytes:
@@ -161,19 +162,27 @@ class RemoteFile(io.RawIOBase):
         self._read_range, self._size, self._place = read_range, size, 0
 
     def readable(self) -> bool:
+        """True: the file is opened for reading only."""
         return True
 
     def seekable(self) -> bool:
+        """True: a read may start at any byte."""
         return True
 
     def tell(self) -> int:
+        """The byte at which the next read starts."""
         return self._place
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Moves the start of the next read, to the first byte if it lies before that, and returns it; nothing is read."""
         self._place = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence])
         return self._place
 
     def readinto(self, buffer: Any) -> int:
+        """Fills the buffer with one range, as far as the file reaches, and returns its number of bytes.
+
+        Raises: as `read_range`.
+        """
         size = min(len(buffer), self._size - self._place)
         if size <= 0:
             return 0

@@ -114,7 +114,7 @@ class _Scalar:
         self.names, self.as_json = names, as_json
 
     def __call__(self, values: list) -> Any:
-        value = values[0].decode() if isinstance(values[0], bytes) else values[0]
+        value: Any = values[0].decode() if isinstance(values[0], bytes) else values[0]
         if self.as_json:
             return json.loads(value) if value else None
         return self.names[value] if self.names and 0 <= value < len(self.names) else value

@@ -14,9 +14,12 @@ whole spec in a shell.
 import difflib
 import re
 from collections.abc import Sequence
+from typing import TypeVar
 from urllib.parse import unquote
 
 from vlp_jax.errors import DataError
+
+Default = TypeVar("Default")  # of an option
 
 Options = dict[str, tuple[str, ...]]
 _START = re.compile(r"\?(?=[A-Za-z_]+=)")
@@ -61,7 +64,7 @@ def _parts(rest: str, names: Sequence[str]) -> tuple[str, str]:
     return pattern, given[0] if given else ""
 
 
-def single(options: Options, name: str, default: str | None, spec: str) -> str | None:
+def single(options: Options, name: str, default: Default, spec: str) -> str | Default:
     """The value of an option that may have only one.
 
     Raises:

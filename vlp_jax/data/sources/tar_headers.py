@@ -148,7 +148,8 @@ class TarMembers:
         if kind == LINK:
             self.links.append((place, extension.get("linkpath") or _text(header[157:257])))
             if place in self.targets:
-                yield name, *self.targets[place]
+                data, size = self.targets[place]
+                yield name, data, size
                 return
         self.left_out[NO_FILES.get(kind, NO_TARGET)] += 1
 

@@ -40,10 +40,12 @@ class TarIndex:
 
     @property
     def members(self) -> np.ndarray:
+        """First block + 1 and size of each sample's image, JSON, text and class: uint32 [N, 4, 2]."""
         return self.arrays["members"]
 
     @property
     def checks(self) -> np.ndarray:
+        """Checks of the same members, uint32 [N, 4]."""
         return self.arrays["checks"]
 
     @property
@@ -53,24 +55,29 @@ class TarIndex:
 
     @property
     def digest(self) -> str:
+        """The hash of the keys and the sizes, in hexadecimal."""
         return self.arrays["digest"].tobytes().hex()
 
     @property
     def cut(self) -> int | None:
+        """The number of valid bytes of a truncated tar; None for a complete one."""
         return int(self.arrays["cut"][0]) if len(self.arrays["cut"]) else None
 
     @functools.cached_property
     def sparse(self) -> dict[int, SparseMap]:
+        """The maps of the sparse files, as in `to_array`, decoded once."""
         return from_array(self.arrays["sparse"])
 
     @functools.cached_property
     def notes(self) -> dict[str, Any]:
+        """The entries `left_out`, `apart` and `classes` of the JSON, parsed once."""
         return json.loads(self.arrays["notes"].tobytes())
 
     def __len__(self) -> int:
         return self.arrays.count("ends") if isinstance(self.arrays, Index) else len(self.arrays["ends"])
 
     def key(self, row: int) -> str:
+        """The key of the sample `row`."""
         ends = self.arrays["ends"]
         return self.arrays["keys"][ends[row - 1] if row else 0 : ends[row]].tobytes().decode()
 
@@ -98,7 +105,7 @@ def index_tar(path: str, images: tuple[str, ...] = ()) -> Arrays:
     arrays = samples.arrays()
     notes = {"left_out": dict((samples.left_out + members.left_out).most_common()), "apart": samples.apart,
              "classes": bool(arrays["members"][:, CLASS].any())}
-    return arrays | {"cut": np.array(cut, np.int64), "sparse": to_array(members.sparse),
+    return {**arrays, "cut": np.array(cut, np.int64), "sparse": to_array(members.sparse),
                      "checks": checks.of_members(arrays["members"]),
                      "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8)}
 

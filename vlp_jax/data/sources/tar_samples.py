@@ -202,7 +202,7 @@ class TarSamples:
         digest = hashlib.sha256()
         classes = [members[:, CLASS, 1]] if members[:, CLASS].any() else []
         for part in (self.keys, ends, members[:, :CLASS, 1], *classes):
-            digest.update(np.ascontiguousarray(part))
+            digest.update(np.ascontiguousarray(part).data)
         return {"members": members, "keys": np.frombuffer(bytes(self.keys), np.uint8), "ends": ends,
                 "digest": np.frombuffer(digest.digest(), np.uint8)}
 

@@ -7,7 +7,7 @@ import array
 import codecs
 import hashlib
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -145,7 +145,7 @@ class RecordStarts:
         self.places, self.read, self.digest = array.array("q"), 0, hashlib.sha256()
         self._ends, self._checks = array.array("q", [0]), array.array("I", [0])  # of all lines: position and CRC-32 after each
 
-    def lines(self, file: BinaryIO):
+    def lines(self, file: BinaryIO) -> Iterator[bytes]:
         """Yields the lines of the file, each with its line end."""
         check, add_end, add_check = 0, self._ends.append, self._checks.append
         for line in file:

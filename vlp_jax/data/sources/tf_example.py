@@ -5,13 +5,14 @@ TFDS.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
 Values = list[bytes] | list[int] | list[float]
 
 
-def _example_class() -> type[message.Message]:
+def _example_class() -> Any:
     types = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="vlp_jax/example.proto", package="vlp_jax", syntax="proto3")
 

@@ -22,7 +22,7 @@ def clip_definition() -> str:
     captions are changes of `canonicalize`: ftfy, html, whitespace.
     """
     lines = gzip.decompress((importlib.resources.files("vlp_jax.data") / FILE).read_bytes()).decode().split("\n")
-    merges = [tuple(line.split()) for line in lines[1:MERGES + 1]]
+    merges = [(first, second) for first, second in map(str.split, lines[1:MERGES + 1])]
     letters = bytes_in_order()
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), *SPECIAL]
     tokenizer = tokenizers.Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, merges,

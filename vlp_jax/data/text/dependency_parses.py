@@ -26,6 +26,7 @@ class DependenciesConfig(Section):
     field: str = ""  # of the metadata, with dots as in `Target`: a list of pairs for each caption, in order. Required
 
     def validate(self, where: str, experiment: Any) -> Iterator[str]:
+        """Messages about a missing field, a fusion that reads no dependencies, and texts that are not a single caption."""
         yield from super().validate(where, experiment)
         if not getattr(experiment.model.fusion, "reads_dependencies", False):
             yield f"{where}: has no effect without model.fusion.kind='graph' with words='dependencies'"
@@ -102,7 +103,7 @@ def pairs_in(key: str, parse: Any, spec: DependenciesConfig) -> np.ndarray:
     try:
         pairs = np.asarray([] if parse is None else parse)
     except ValueError:  # lists of different lengths
-        pairs = np.zeros(1)
+        pairs = np.zeros((1, 1))
     if pairs.shape[:1] == (0,):
         return np.zeros((0, 2), np.int64)
     if pairs.ndim == 2 and pairs.shape[1] == 2 and pairs.dtype.kind in "iu" and pairs.min() >= 0:

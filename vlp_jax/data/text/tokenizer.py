@@ -10,7 +10,7 @@ import numpy as np
 
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Section
-from vlp_jax.data.text.canonicalize import CHANGES_OF_TEXT, canonicalize
+from vlp_jax.data.text.canonicalize import ChangeOfText, canonicalize
 from vlp_jax.data.text.tokenizer_files import read_definition
 from vlp_jax.data.text.tokenizer_models import TokenizerModel, model_of
 from vlp_jax.data.text.word_boundaries import WordMarks, word_marks
@@ -27,7 +27,7 @@ class TextConfig(Section):
     # "embedded:emoji", a tokenizer.json, a SentencePiece .model, a vocab.txt, a folder with a Hugging Face tokenizer's files,
     # or OWNER/NAME on the Hugging Face hub
     tokenizer: str = "embedded:emoji"
-    canonicalize: tuple[Literal[CHANGES_OF_TEXT], ...] = ()  # changes of `data/text/canonicalize.py`, always in its order
+    canonicalize: tuple[ChangeOfText, ...] = ()  # changes of `data/text/canonicalize.py`, always in its order
     start_token: str | None = "<start>"
     end_token: str | None = "<end>"
     padding_token: str = "<pad>"
@@ -36,6 +36,7 @@ class TextConfig(Section):
     packing_rows: int = between(1, 1)  # captions that do not fit in them are left out, and counted
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`packing_rows`, where texts are not packed."""
         return {"packing_rows": "without data.text.packing"} if self.packing is None else {}
 
 
@@ -143,11 +144,16 @@ class Tokenizer:
 
     @functools.cached_property
     def word_marks(self) -> WordMarks:
+        """The marks of word boundaries in the vocabulary.
+
+        Raises: as `word_boundaries.word_marks`.
+        """
         start, end, _ = self.special_ids
         return word_marks(self.backend, self.definition, [*start, *end])
 
     @functools.cached_property
     def backend(self) -> TokenizerModel:
+        """The library's model of `definition`, loaded when it is first used."""
         return model_of(self.definition)
 
     @functools.cached_property

@@ -29,16 +29,16 @@ def hub_folder(name: str) -> str:
     import huggingface_hub
 
     try:
-        folder = huggingface_hub.snapshot_download(name, allow_patterns=FILES, local_files_only=True)
+        folder = huggingface_hub.snapshot_download(name, allow_patterns=list(FILES), local_files_only=True)
         if any(file in _VOCABULARY or file.endswith(".model") for file in os.listdir(folder)):
             return folder
     except Exception:  # noqa: S110 - not cached; the hub is tried next
         pass
-    outcome = []
+    outcome: list[str | Exception] = []
 
     def fetch():
         try:
-            outcome.append(huggingface_hub.snapshot_download(name, allow_patterns=FILES, etag_timeout=10))
+            outcome.append(huggingface_hub.snapshot_download(name, allow_patterns=list(FILES), etag_timeout=10))
         except Exception as error:
             outcome.append(error)
 

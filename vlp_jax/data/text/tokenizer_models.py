@@ -20,12 +20,14 @@ WORD_PIECE_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 class TokenizerModel(Protocol):
     """From texts to ids and back, without start, end and padding tokens."""
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]: ...
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text; a special token spelt in a text is text."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, without special tokens and without ids outside the vocabulary."""
 
-    def token_to_id(self, token: str) -> int | None: ...
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token; None where it is not in the vocabulary."""
 
     def tokens(self) -> Mapping[str, int]:
         """All tokens, with their ids."""
@@ -56,27 +58,34 @@ class LibraryModel:
         self.library.encode_special_tokens = True  # a special token spelt in a caption is text
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of all texts in one call of the library, which runs in several threads."""
         return [encoded.ids for encoded in self.library.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids; the library leaves out special tokens and unknown ids."""
         return self.library.decode(list(ids), skip_special_tokens=True)
 
     def token_to_id(self, token: str) -> int | None:
+        """The id in the vocabulary or among the added tokens; None where it is in neither."""
         return self.library.token_to_id(token)
 
     def tokens(self) -> Mapping[str, int]:
+        """The vocabulary with the added tokens."""
         return self.library.get_vocab(with_added_tokens=True)
 
     def special_ids(self) -> list[int]:
+        """The added tokens that are declared special."""
         return [number for number, token in self.library.get_added_tokens_decoder().items() if token.special]
 
     @property
     def unknown_id(self) -> int | None:
+        """The id of the model's `unk_token` (WordPiece, BPE), else its `unk_id` (Unigram), if any."""
         token = getattr(self.library.model, "unk_token", None)
         return self.library.token_to_id(token) if token else getattr(self.library.model, "unk_id", None)
 
     @property
     def vocab_size(self) -> int:
+        """The largest id of the vocabulary and the added tokens, + 1."""
         return 1 + max(self.library.get_vocab(with_added_tokens=True).values())
 
 
@@ -93,27 +102,34 @@ class SentencePieceModel:
         self.library = sentencepiece.SentencePieceProcessor(model_proto=proto)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, one call of the library per text."""
         return [self.library.encode(text) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids below `vocab_size`."""
         return self.library.decode([int(token) for token in ids if token < self.vocab_size])  # other ids raise an error
 
     def token_to_id(self, token: str) -> int | None:
+        """The id of the piece with exactly this spelling; None where there is none."""
         found = self.library.piece_to_id(token)  # the id of the unknown token for anything that is no piece
         return found if self.library.id_to_piece(found) == token else None
 
     def tokens(self) -> Mapping[str, int]:
+        """All pieces, control and unknown ones included."""
         return {self.library.id_to_piece(number): number for number in range(self.vocab_size)}
 
     def special_ids(self) -> list[int]:
+        """The ids of control pieces and of the unknown piece."""
         return [number for number in range(self.vocab_size) if self.library.is_control(number) or self.library.is_unknown(number)]
 
     @property
     def unknown_id(self) -> int | None:
+        """The id of the unknown piece."""
         return self.library.unk_id()
 
     @property
     def vocab_size(self) -> int:
+        """The number of pieces, whose ids have no gaps."""
         return self.library.get_piece_size()
 
 

@@ -6,7 +6,9 @@ The score compares an answer with those of several annotators. Both follow the o
 
 import re
 from collections.abc import Hashable, Sequence
+from typing import TypeVar
 
+Answer = TypeVar("Answer", bound=Hashable)
 PUNCTUATION = (";", "/", "[", "]", '"', "{", "}", "(", ")", "=", "+", "\\", "_", "-", ">", "<", "@", "`", ",", "?", "!")
 NUMBERS = {word: str(max(number - 1, 0)) for number, word in enumerate(
     ("none", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))}
@@ -69,6 +71,6 @@ def vqa_score(count: int, annotators: int, agreeing: int = 3) -> float:
     return (count * without + (annotators - count) * with_it) / annotators
 
 
-def vqa_scores(answers: Sequence[Hashable], agreeing: int = 3) -> dict[Hashable, float]:
+def vqa_scores(answers: Sequence[Answer], agreeing: int = 3) -> dict[Answer, float]:
     """`vqa_score` of every answer that an annotator gave."""
     return {answer: vqa_score(answers.count(answer), len(answers), agreeing) for answer in set(answers)}

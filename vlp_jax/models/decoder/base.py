@@ -31,6 +31,8 @@ class DecoderConfig(Part):
     """
 
     section: ClassVar[str] = "model.decoder"
+    if TYPE_CHECKING:
+        image: str
     reads_text_tower: ClassVar[bool] = False
     kinds: ClassVar[Kinds] = Kinds({
         "transformer": "vlp_jax.models.decoder.transformer:TextDecoderConfig",
@@ -54,6 +56,7 @@ class DecoderConfig(Part):
         """
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also the message of `check`, where both towers are valid."""
         yield from super().validate(where, experiment)
         try:
             shapes = experiment.model.shapes()

@@ -34,6 +34,7 @@ class InTextTowerDecoderConfig(DecoderConfig):
     start_token: bool = True  # a learned token replaces each text's first, as BLIP's [Decode]
 
     def build(self, shapes: ModelShapes, precision: Precision) -> WordHead:
+        """The head on the text tower's tokens; the layers are the tower's."""
         self.check(shapes)
         return WordHead(self.layers(shapes, precision), shapes.text.vocab_size)
 
@@ -45,9 +46,14 @@ class InTextTowerDecoderConfig(DecoderConfig):
         return shapes.text.layers_for(f"{self.section}.kind={self.kind!r}", precision)
 
     def check(self, shapes: ModelShapes) -> None:
+        """Checks that the text tower has transformer layers.
+
+        Raises: ConfigError where it has none.
+        """
         self.layers(shapes, Precision())
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also a message about a learned start token without one to replace."""
         yield from super().validate(where, experiment)
         if self.start_token and experiment.data.text.start_token is None:
             yield f"{where}.start_token: has no effect without data.text.start_token, whose place it takes"
@@ -59,10 +65,12 @@ class InTextTowerDecoderConfig(DecoderConfig):
 
     def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
                *unused: Any) -> jax.Array:
+        """Logits by a causal pass through the text tower; `unused` are encoding, prefix and packed rows."""
         return self.logits(model, text, mask, memory, train)
 
     def decode_next(self, model: "VisionLanguageModel", text: jax.Array, position: jax.Array,
                     memory: Encoding | None) -> jax.Array:
+        """Logits by a causal pass through the text tower, whose layers cache keys and values."""
         return self.logits(model, text, None, memory, cache=Cache(position, model.config.text.length))
 
     def logits(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None,
@@ -72,6 +80,7 @@ class InTextTowerDecoderConfig(DecoderConfig):
         return constrain(model.decoder(tokens, model.word_table() if self.tied else None), ("batch", None, "vocab"))
 
     def text_flops(self, shapes: ModelShapes, pictures: int, rows: int, length: int, tokens: int, width: int) -> int:
+        """The text tower's layers, cross-attention to the image where there is any, and the head."""
         options = self.layers(shapes, Precision())
         cross = cross_flops(options.width, length, tokens * pictures, width) if self.reads_image else 0
         head = 2 * length * options.width * (options.width + shapes.text.vocab_size)

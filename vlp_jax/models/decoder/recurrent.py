@@ -49,29 +49,36 @@ class RecurrentDecoderConfig(DecoderConfig):
     dropout: float = between(0.0, 0.0, 1.0)  # of the embeddings, and of the inputs of further layers and of the logits
 
     def build(self, shapes: ModelShapes, precision: Precision) -> "RecurrentDecoder":
+        """The recurrent decoder of these settings."""
         return RecurrentDecoder(self, shapes.text.vocab_size, precision)
 
     @property
     def answers(self) -> bool:
+        """True with attention, whose memory can be any tokens; a state starts from the image alone."""
         return self.image == "attention"
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`attention_width`, where there is no attention."""
         unused = {"attention_width": "with image='state': it is for 'attention'"} if self.image == "state" else {}
         return {**super().ignored(experiment), **unused}
 
     def smoke(self, sizes: Sizes) -> Self:
+        """Narrow states, embeddings and attention; the number of layers stays."""
         attention = dict(attention_width=sizes.width) if self.image == "attention" else {}
         return dataclasses.replace(self, width=sizes.width, embedding_width=sizes.width, **attention)
 
     def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
                *unused: Any) -> jax.Array:
+        """Logits from the token ids and the image; `unused` are encoding, prefix and packed rows."""
         return model.decoder(text, memory, train)
 
     def decode_next(self, model: "VisionLanguageModel", text: jax.Array, position: jax.Array,
                     memory: Encoding | None) -> jax.Array:
+        """Logits of the cells, whose states are in the cache; positions have no effect."""
         return model.decoder(text, memory, cached=True)
 
     def text_flops(self, shapes: ModelShapes, pictures: int, rows: int, length: int, tokens: int, width: int) -> int:
+        """The cells, the attention before each token where there is any, and the logits."""
         hidden, words, vocab_size = self.width, self.embedding_width, shapes.text.vocab_size
         further = (self.depth - 1) * cell_flops(self.cell, hidden, hidden)
         if self.image == "state":

@@ -39,10 +39,15 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
     tied: bool = True  # the output embeddings are the input embeddings
 
     def build(self, shapes: ModelShapes, precision: Precision) -> "TextDecoder":
+        """The transformer decoder of these settings."""
         self.check(shapes)
         return TextDecoder(self, shapes.text.vocab_size, shapes.text.length, precision)
 
     def check(self, shapes: ModelShapes) -> None:
+        """Checks the sizes, and that there is an image for `image_queries` to pool.
+
+        Raises: ConfigError where they do not fit together.
+        """
         if self.image_queries and not self.reads_image:
             raise ConfigError(f"{self.section}.image_queries: have nothing to pool with image='none'")
         self.layers(Precision())
@@ -53,21 +58,26 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
 
     @property
     def answers(self) -> bool:
+        """True with cross-attention, whose memory can be any tokens."""
         return self.image == "cross_attention"
 
     @property
     def has_prefix(self) -> bool:
+        """Whether `text_prefix` is above 0."""
         return self.text_prefix > 0
 
     def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
                encoding: Encoding | None, prefix: jax.Array | None, packed: PackedRows | None) -> jax.Array:
+        """Logits from the token ids; the text tower's encoding is not used."""
         return model.decoder(text, mask, memory, prefix, train, packed=packed)
 
     def decode_next(self, model: "VisionLanguageModel", text: jax.Array, position: jax.Array,
                     memory: Encoding | None) -> jax.Array:
+        """Logits of the layers, which cache keys and values."""
         return model.decoder(text, memory=memory, cache=Cache(position, model.config.text.length))
 
     def text_flops(self, shapes: ModelShapes, pictures: int, rows: int, length: int, tokens: int, width: int) -> int:
+        """The layers on the text, with the image pooled, in front, or attended to, and the logits."""
         size, pooling, tokens = self.size, 0, tokens if self.reads_image else 0
         logits = 2 * length * size.width * shapes.text.vocab_size
         if self.image_queries:
@@ -92,6 +102,10 @@ class OnTextTowerDecoderConfig(TextDecoderConfig):
     reads_text_tower: ClassVar[bool] = True
 
     def check(self, shapes: ModelShapes) -> None:
+        """Checks the sizes, and that the text tower is a causal transformer.
+
+        Raises: ConfigError where it is not, or for keys of decoders that read words themselves.
+        """
         shapes.text.layers_for(f"{self.section}.kind={self.kind!r}", Precision())
         if not shapes.text.causal:
             raise ConfigError(f"{self.section}.kind: {self.kind!r} needs model.text.causal=True, and no pooling='cls': its tokens "
@@ -104,19 +118,23 @@ class OnTextTowerDecoderConfig(TextDecoderConfig):
 
     @property
     def answers(self) -> bool:
+        """False: it continues from the text tower, which encodes only captions."""
         return False
 
     def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
                encoding: Encoding | None, prefix: jax.Array | None, packed: PackedRows | None) -> jax.Array:
+        """Logits from the text tower's tokens, which are computed where `encoding` is None."""
         tokens = (model.encode_text(text, mask, train) if encoding is None else encoding).tokens
         return model.decoder(tokens, mask, memory, prefix, train, packed=packed)
 
     def decode_next(self, model: "VisionLanguageModel", text: jax.Array, position: jax.Array,
                     memory: Encoding | None) -> jax.Array:
+        """Logits of the text tower's layers and its own, all of which cache keys and values."""
         cache = Cache(position, model.config.text.length)
         return model.decoder(model.text(text, cache=cache).tokens, memory=memory, cache=cache)
 
     def input_flops(self, shapes: ModelShapes, length: int) -> int:
+        """The linear map from the text tower's width, where the widths differ."""
         own, of_text = self.size.width, shapes.text.token_width
         return 2 * length * of_text * own if of_text != own else 0
 
@@ -222,7 +240,7 @@ class TextDecoder(nn.Module):
             memory = Encoding(pooled.reshape(len(pooled), self.config.image_queries, -1), None, None)
         if self.config.image == "prefix":
             mask = jnp.ones(memory.tokens.shape[:2], bool) if memory.mask is None else memory.mask
-            memory = memory.replace(tokens=self.options.to_width(memory.tokens, "image_projection"), mask=mask)
+            memory = dataclasses.replace(memory, tokens=self.options.to_width(memory.tokens, "image_projection"), mask=mask)
         return memory
 
     def embeddings(self, name: str) -> jax.Array:

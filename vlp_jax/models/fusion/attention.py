@@ -27,15 +27,22 @@ class FusionStackConfig(StackConfig, FusionConfig):
     pooler: bool = False  # a linear layer and tanh on the pooled vector
 
     def check(self, shapes: ModelShapes) -> None:
+        """Checks the size of the layers.
+
+        Raises: ConfigError as `size`.
+        """
         self.layer_options(Precision())
 
     def fused_width(self, shapes: ModelShapes) -> int:
+        """The width of the layers."""
         return self.size.width
 
     def smoke(self, sizes: Sizes) -> Self:
+        """Reduced layers, with the name of the preset kept."""
         return dataclasses.replace(super().smoke(sizes), preset=self.preset)
 
     def small(self, sizes: Sizes) -> Self:
+        """Reduced layers of the preset Ti."""
         return dataclasses.replace(super().small(sizes), preset="Ti")
 
     def pooler_flops(self) -> int:
@@ -52,10 +59,12 @@ class CrossAttentionConfig(FusionStackConfig):
     """Further layers on the text's tokens, with cross-attention to the image's tokens (ALBEF, BLIP)."""
 
     def build(self, shapes: ModelShapes, precision: Precision) -> "CrossAttention":
+        """The layers with cross-attention of these settings."""
         self.check(shapes)
         return CrossAttention(self, precision)
 
     def flops(self, shapes: ModelShapes) -> int:
+        """The layers on the text's tokens, with cross-attention to the image's."""
         size, image, text = self.size, shapes.image, shapes.text
         layer = layer_flops(size, text.tokens, self.activation)
         layer += cross_flops(size.width, text.tokens, image.tokens, image.token_width)
@@ -71,10 +80,12 @@ class MergedAttentionConfig(FusionStackConfig):
     normalised: bool = True  # False: the towers' tokens before their final norm
 
     def build(self, shapes: ModelShapes, precision: Precision) -> "MergedAttention":
+        """The layers on both towers' tokens of these settings."""
         self.check(shapes)
         return MergedAttention(self, precision)
 
     def flops(self, shapes: ModelShapes) -> int:
+        """The layers on the tokens of both towers and the class token."""
         size, image, text = self.size, shapes.image, shapes.text
         entering = sum(self.entering_flops(tower.tokens, tower.token_width, self.projected) for tower in (image, text))
         layer = layer_flops(size, self.class_token + image.tokens + text.tokens, self.activation)
@@ -86,18 +97,25 @@ class CoAttentionConfig(FusionStackConfig):
     """Two streams, each of which attends to itself and to the other in every layer (METER)."""
 
     def build(self, shapes: ModelShapes, precision: Precision) -> "CoAttention":
+        """The two streams of these settings."""
         self.check(shapes)
         return CoAttention(self, precision, shapes.image.class_token)
 
     def check(self, shapes: ModelShapes) -> None:
+        """Checks the sizes, and that the streams are not to be scanned.
+
+        Raises: ConfigError where they are.
+        """
         if self.scan:
             raise ConfigError(f"{self.section}.scan: two streams that read each other are not scanned; set scan=False")
         super().check(shapes)
 
     def pooled_width(self, shapes: ModelShapes) -> int:
+        """Twice the width: a pooled vector of each stream, concatenated."""
         return 2 * self.fused_width(shapes)
 
     def flops(self, shapes: ModelShapes) -> int:
+        """The layers of both streams, with cross-attention between them."""
         size, towers, flops = self.size, (shapes.image, shapes.text), 2 * self.pooler_flops()
         for tower, other in (towers, towers[::-1]):
             layer = layer_flops(size, tower.tokens, self.activation)

@@ -72,6 +72,7 @@ class FusionConfig(Part):
         """
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also the message of `check`, where both towers are valid."""
         yield from super().validate(where, experiment)
         try:
             shapes = experiment.model.shapes()

@@ -45,6 +45,7 @@ class GraphFusionConfig(FusionConfig):
     word_window: int = between(2, 1)  # the largest distance of neighbouring tokens
 
     def build(self, shapes: ModelShapes, precision: Precision) -> "GraphFusion":
+        """The graph fusion of these settings, on the towers' regions and tokens."""
         self.check(shapes)
         return GraphFusion(self, shapes.image.grid, shapes.text.tokens - shapes.text.length, precision)
 
@@ -53,6 +54,10 @@ class GraphFusionConfig(FusionConfig):
         return LayerOptions(self.width, self.heads, self.mlp_dim, activation=self.activation, precision=precision)
 
     def check(self, shapes: ModelShapes) -> None:
+        """Checks that the width divides into heads, and that no patches are dropped.
+
+        Raises: ConfigError where it does not, or some are.
+        """
         if self.width % self.heads:
             raise ConfigError(f"{self.section}: width {self.width} does not divide into {self.heads} heads")
         if shapes.image.token_drop:
@@ -61,18 +66,22 @@ class GraphFusionConfig(FusionConfig):
 
     @property
     def reads_boxes(self) -> bool:
+        """Whether the regions are boxes, not patches."""
         return self.regions == "boxes"
 
     @property
     def reads_dependencies(self) -> bool:
+        """Whether the neighbours of words are dependencies, not a window."""
         return self.words == "dependencies"
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """The neighbours of the regions that are not used, and the window of words with dependencies."""
         regions = "image_neighbours" if self.reads_boxes else "box_neighbours"
         unused = {"word_window": "with words='dependencies'"} if self.reads_dependencies else {}
         return {**super().ignored(experiment), regions: f"with regions={self.regions!r}", **unused}
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also messages about boxes or dependencies that `data` does not have, and another number of boxes."""
         yield from super().validate(where, experiment)
         data = experiment.data
         for key, name, held in (("regions", "boxes", data.boxes), ("words", "dependencies", data.dependencies)):
@@ -84,16 +93,20 @@ class GraphFusionConfig(FusionConfig):
             yield f"{where}.box_count: is {self.box_count}, data.boxes has {count}; leave it out"
 
     def completed(self, where: str, experiment: "Experiment") -> Self:
+        """With `box_count` as in `data.boxes`, where there are any."""
         boxes = experiment.data.boxes
         return self if boxes is None else dataclasses.replace(self, box_count=boxes.count)
 
     def fused_width(self, shapes: ModelShapes) -> int:
+        """The width of the graphs' nodes."""
         return self.width
 
     def pooled_width(self, shapes: ModelShapes) -> int:
+        """Twice the width: a pooled vector of each graph, concatenated."""
         return 2 * self.width
 
     def smoke(self, sizes: Sizes) -> Self:
+        """Narrow nodes with few heads; the number of rounds stays."""
         return dataclasses.replace(self, width=sizes.width, heads=sizes.heads, mlp_dim=sizes.mlp_dim)
 
     def flops(self, shapes: ModelShapes) -> int:
@@ -151,7 +164,7 @@ class GraphFusion(nn.Module):
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
         if self.config.regions == "boxes":
-            image = image.replace(tokens=pooled_regions(image.tokens, image.boxes, self.grid), mask=given(image.boxes))
+            image = dataclasses.replace(image, tokens=pooled_regions(image.tokens, image.boxes, self.grid), mask=given(image.boxes))
         encodings, options = {"image": image, "text": text}, self.config.layer_options(self.precision)
         masks = {name: encoding.mask for name, encoding in encodings.items()}
         neighbours = {"image": self.region_neighbours(image), "text": self.word_neighbours(text)}

@@ -25,9 +25,14 @@ class InTextTowerConfig(FusionConfig):
     start_token: bool = True  # a learned token replaces each text's first, as BLIP's [Encode]
 
     def build(self, shapes: ModelShapes, precision: Precision) -> None:
+        """None, after `check`: the layers are the text tower's."""
         self.check(shapes)
 
     def check(self, shapes: ModelShapes) -> None:
+        """Checks that the text tower has transformer layers.
+
+        Raises: ConfigError where it has none.
+        """
         self.layers(shapes)
 
     def layers(self, shapes: ModelShapes) -> LayerOptions:
@@ -38,6 +43,7 @@ class InTextTowerConfig(FusionConfig):
         return shapes.text.layers_for(f"{self.section}.kind={self.kind!r}", Precision())
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also a message about a learned start token without one to replace."""
         yield from super().validate(where, experiment)
         if self.start_token and experiment.data.text.start_token is None:
             yield f"{where}.start_token: has no effect without data.text.start_token, whose place it takes"
@@ -48,14 +54,17 @@ class InTextTowerConfig(FusionConfig):
         return TextMode("encode_token" if self.start_token else None, cross_attention=True)
 
     def fuse(self, model: "VisionLanguageModel", image: Encoding, text: Encoding, train: bool) -> FusedEncoding:
+        """A second pass of the text's ids through the text tower, which attends to the image."""
         mask = None if text.mask is None else text.mask[:, -text.ids.shape[1]:]  # without the class token in front
         fused = model.text(text.ids, mask, train, text_mode=self.mode, memory=image)
         return FusedEncoding(fused.tokens, fused.mask, fused.pooled, fused.ids)
 
     def fused_width(self, shapes: ModelShapes) -> int:
+        """The width of the text tower's tokens."""
         return shapes.text.token_width
 
     def flops(self, shapes: ModelShapes) -> int:
+        """The text tower once more, with cross-attention in each layer."""
         layers, image = self.layers(shapes), shapes.image
         cross = cross_flops(layers.width, shapes.text.layer_tokens, image.tokens, image.token_width)
         return shapes.text.flops + layers.depth * cross

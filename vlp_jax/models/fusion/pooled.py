@@ -27,9 +27,11 @@ class PooledFusionConfig(FusionConfig):
     width: int = between(768, 1)
 
     def fused_width(self, shapes: ModelShapes) -> int:
+        """The width of the fused vector."""
         return self.width
 
     def smoke(self, sizes: Sizes) -> Self:
+        """A narrow fused vector."""
         return dataclasses.replace(self, width=sizes.width)
 
     def hidden_flops(self, shapes: ModelShapes, hidden: int) -> int:
@@ -45,12 +47,15 @@ class ConcatenationConfig(PooledFusionConfig):
     activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] = "gelu"
 
     def build(self, shapes: ModelShapes, precision: Precision) -> "Concatenation":
+        """The MLP of these settings."""
         return Concatenation(self, precision)
 
     def smoke(self, sizes: Sizes) -> Self:
+        """A narrow fused vector and hidden layer."""
         return dataclasses.replace(super().smoke(sizes), mlp_dim=sizes.mlp_dim)
 
     def flops(self, shapes: ModelShapes) -> int:
+        """The two layers of the MLP."""
         return self.hidden_flops(shapes, self.mlp_dim)
 
 
@@ -59,9 +64,11 @@ class GatedSumConfig(PooledFusionConfig):
     """A sum of the two, weighted by a gate computed from both (GMU)."""
 
     def build(self, shapes: ModelShapes, precision: Precision) -> "GatedSum":
+        """The gated sum of these settings."""
         return GatedSum(self, precision)
 
     def flops(self, shapes: ModelShapes) -> int:
+        """A projection and a gate from each of the pooled vectors."""
         return 2 * self.width * 2 * (shapes.image.pooled_width + shapes.text.pooled_width)
 
 
@@ -72,12 +79,15 @@ class LowRankBilinearConfig(PooledFusionConfig):
     rank: int = between(1200, 1)
 
     def build(self, shapes: ModelShapes, precision: Precision) -> "LowRankBilinear":
+        """The bilinear product of these settings."""
         return LowRankBilinear(self, precision)
 
     def smoke(self, sizes: Sizes) -> Self:
+        """A narrow fused vector and a low rank."""
         return dataclasses.replace(super().smoke(sizes), rank=sizes.width)
 
     def flops(self, shapes: ModelShapes) -> int:
+        """The projections to and from `rank` features."""
         return self.hidden_flops(shapes, self.rank)
 
 
@@ -88,6 +98,7 @@ class VisualAttentionConfig(PooledFusionConfig):
     hops: int = between(2, 1)
 
     def build(self, shapes: ModelShapes, precision: Precision) -> "VisualAttention":
+        """The repeated attention of these settings."""
         return VisualAttention(self, precision)
 
     def flops(self, shapes: ModelShapes) -> int:

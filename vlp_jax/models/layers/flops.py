@@ -13,11 +13,14 @@ class LayerSize(Protocol):
     """Sizes of a stack of transformer layers, such as `presets.Size` or `LayerOptions`."""
 
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """The width D of the tokens."""
     @property
-    def depth(self) -> int: ...
+    def depth(self) -> int:
+        """The number of layers."""
     @property
-    def mlp_dim(self) -> int: ...
+    def mlp_dim(self) -> int:
+        """The hidden width of the MLP of a layer."""
 
 
 def layer_flops(size: LayerSize, tokens: int, activation: str) -> int:

@@ -99,7 +99,7 @@ class TransformerLayer(nn.Module):
             x = self.residual("attention", x, drop_rate, lambda y: attention()(pool_position.of(y), y, seen, turns, bias=own),
                               pool_position)
         if options.cross_attention:
-            whole = None if cache is None else cache.replace(position=None)
+            whole = None if cache is None else dataclasses.replace(cache, position=None)
             cross = MultiHeadAttention(options, train=self.train, name=name_of("cross"))
             x = self.residual("cross", x, drop_rate, lambda y: cross(y, memory, memory_mask, cache=whole))
         return self.residual("mlp", x, drop_rate, Mlp(options, self.train, name=name_of("mlp")))

@@ -38,9 +38,11 @@ class WordTowerConfig(TextTowerConfig):
 
     @property
     def token_width(self) -> int:
+        """The key `width`."""
         return self.width
 
     def smoke(self, sizes: Sizes) -> Self:
+        """Short texts and narrow tokens."""
         return dataclasses.replace(super().smoke(sizes), width=sizes.width)
 
 
@@ -62,11 +64,13 @@ class RecurrentTextConfig(WordTowerConfig):
     pooling: Literal["end", "mean", "attention"] = "end"  # end: the final state of each direction
 
     def build(self, precision: Precision) -> "RecurrentText":
+        """The recurrent encoder of these settings."""
         self.check()
         return RecurrentText(self, precision)
 
     @property
     def word_width(self) -> int:
+        """The width of the embeddings, which the first layer maps to `width`."""
         return self.embedding_width
 
     @property
@@ -75,6 +79,7 @@ class RecurrentTextConfig(WordTowerConfig):
         return ("forward", "backward") if self.bidirectional else ("forward",)
 
     def smoke(self, sizes: Sizes) -> Self:
+        """Short texts, narrow embeddings and few layers."""
         return dataclasses.replace(super().smoke(sizes), embedding_width=sizes.width, depth=min(self.depth, sizes.depth))
 
     def encoder_flops(self, tokens: bool) -> int:
@@ -98,6 +103,10 @@ class BidirectionalLstmConfig(RecurrentTextConfig):
     bidirectional: ClassVar[bool] = True
 
     def check(self) -> None:
+        """Checks that the width divides into two directions.
+
+        Raises: ConfigError where it is odd.
+        """
         if self.width % 2:
             raise ConfigError(f"{self.section}.width: {self.width} is odd, and each direction of {self.kind!r} has half of it")
 
@@ -114,6 +123,7 @@ class BagOfWordsConfig(WordTowerConfig):
     """The mean of the token embeddings."""
 
     def build(self, precision: Precision) -> "BagOfWords":
+        """The mean of embeddings of these settings."""
         return BagOfWords(self, precision)
 
     def encoder_flops(self, tokens: bool) -> int:

@@ -60,10 +60,12 @@ class TextTowerConfig(Part):
         """
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also the message of `check`, where it fails."""
         yield from super().validate(where, experiment)
         yield from failures(self.check)
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`word_overlap`, where there are no word vectors."""
         unused = {} if self.word_vectors is not None else {"word_overlap": f"without {self.section}.word_vectors"}
         return {**super().ignored(experiment), **unused}
 

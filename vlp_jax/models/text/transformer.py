@@ -39,10 +39,15 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
     position_std: float = between(0.01, 0.0)  # std of the initial embeddings of positions and token types
 
     def build(self, precision: Precision) -> "TextTransformer":
+        """The text transformer of these settings."""
         self.check()
         return TextTransformer(self, precision)
 
     def check(self) -> None:
+        """Checks that the pooled token attends to the text, and that sinusoids fit the width.
+
+        Raises: ConfigError where one of them does not, and as `size`.
+        """
         if self.causal and self.pooling in ("cls", "first"):
             raise ConfigError(f"{self.section}.pooling: {self.pooling!r} precedes the text and attends to none of it with "
                               "causal=True; use 'end', 'last', 'mean' or 'map', or causal=False")
@@ -50,22 +55,27 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
             raise ConfigError(f"{self.section}.position: 'sinusoidal' needs an even width, got {self.size.width}")
 
     def transformer_layers(self, precision: Precision) -> LayerOptions:
+        """The options of the layers, causal as the tower is."""
         return self.layer_options(precision, causal=self.causal)
 
     @property
     def tokens(self) -> int:
+        """The length, and the class token in front, where there is one."""
         return self.length + (self.pooling == "cls")
 
     @property
     def layer_tokens(self) -> int:
+        """The length, and the learned token in front or behind, where there is one."""
         return self.length + (self.pooling in ("cls", "cls_end"))
 
     @property
     def token_width(self) -> int:
+        """The width of the layers."""
         return self.size.width
 
     @property
     def is_causal(self) -> bool:
+        """Whether the layers are causal and no class token shifts the positions."""
         return self.causal and self.pooling != "cls"
 
     def smoke(self, sizes: Sizes) -> Self:
@@ -73,9 +83,11 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
         return dataclasses.replace(super().smoke(sizes), depth=0 if self.depth == 0 else sizes.depth)
 
     def small(self, sizes: Sizes) -> Self:
+        """As many layers as in the other towers, also where the config has none."""
         return dataclasses.replace(super().small(sizes), depth=sizes.depth)
 
     def encoder_flops(self, tokens: bool) -> int:
+        """The layers, attention pooling and the pooler, where there are any."""
         size, count = self.size, self.layer_tokens
         flops = self.stack_flops(count, one_wanted=self.pooling not in ("mean", "map") and not tokens)
         flops += pooling_flops(size, count, self.activation) if self.pooling == "map" else 0

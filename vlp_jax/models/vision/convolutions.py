@@ -79,6 +79,7 @@ class ConvolutionConfig(ImageTowerConfig):
                             precision=precision)
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`groups`, where the norm is no group norm."""
         unused = {} if self.norm == "group" else {"groups": f"with norm={self.norm!r}"}
         return {**super().ignored(experiment), **unused}
 

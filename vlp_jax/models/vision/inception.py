@@ -36,10 +36,15 @@ class InceptionConfig(ConvolutionConfig):
     image_size: int = between(299, 1)
 
     def build(self, precision: Precision) -> "Inception":
+        """The Inception-v3 of these settings."""
         self.check()
         return Inception(self, precision)
 
     def check(self) -> None:
+        """Checks that the widths are whole numbers, and that the strides leave a feature map.
+
+        Raises: ConfigError where they are not, or leave none.
+        """
         if self.width % 2:
             raise ConfigError(f"{self.section}.width: {self.width} is odd, and an Inception-v3's widths are multiples of "
                               "half of it")
@@ -49,6 +54,7 @@ class InceptionConfig(ConvolutionConfig):
 
     @property
     def side(self) -> int:
+        """The side of the last map, after the strides of the first branch of each block."""
         side = self.image_size
         for branches in BLOCKS:
             for step in branches[0]:
@@ -57,6 +63,7 @@ class InceptionConfig(ConvolutionConfig):
 
     @property
     def token_width(self) -> int:
+        """The channels of the last block, in proportion to `width`."""
         return scaled(WIDEST, self.width)
 
     def smoke(self, sizes: Sizes) -> Self:

@@ -49,10 +49,15 @@ class ResNetConfig(ConvolutionConfig):
     output_dim: int = between(1024, 1)  # clip: of the pooled vector
 
     def build(self, precision: Precision) -> "ResNet | ClipResNet":
+        """The ResNet of these settings, or CLIP's variant."""
         self.check()
         return ClipResNet(self, precision) if self.clip else ResNet(self, precision)
 
     def check(self) -> None:
+        """Checks the size of the stem, and of CLIP's variant its blocks, strides, widths and heads.
+
+        Raises: ConfigError where they do not fit together.
+        """
         depths, width = self.stages, self.token_width
         if not self.clip:
             if self.stem_size % 2 == 0:
@@ -90,20 +95,24 @@ class ResNetConfig(ConvolutionConfig):
 
     @property
     def token_width(self) -> int:
+        """The channels of the last stage."""
         return self.width * 2**(len(self.stages) - 1) * (EXPANSION if self.bottleneck else 1)
 
     @property
     def pooled_width(self) -> int:
+        """The output width of CLIP's attention pooling, or the channels of the last stage."""
         return self.output_dim if self.clip else self.token_width
 
     @property
     def side(self) -> int:
+        """The side of the last map, each stride rounded up."""
         side = -(-self.image_size // (2 if self.clip else self.stem_stride))
         for _ in range(len(self.stages) - 1 + (self.clip or self.max_pool)):
             side = -(-side // 2)
         return side
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """The keys of the stem with CLIP's variant, and those of its attention pooling without."""
         unused = dict.fromkeys(("stem_size", "stem_stride", "max_pool"), "with clip=True, which has a stem of its own")
         if not self.clip:
             unused = dict.fromkeys(("heads", "output_dim"), "without clip=True, for whose attention pooling it is")

@@ -30,9 +30,15 @@ class ImageTowerConfig(Part):
     """
 
     section: ClassVar[str] = "model.image"
-    token_drop = 0.0  # these without an annotation, as a tower may have keys of these names
-    registers = 0
-    rematerialisation = "none"
+    if TYPE_CHECKING:
+        image_size: int
+        token_drop: float = 0.0
+        registers: int = 0
+        rematerialisation: str = "none"
+    else:  # without an annotation, as keys of these names have their place where a tower declares them
+        token_drop = 0.0
+        registers = 0
+        rematerialisation = "none"
     policies: ClassVar[tuple[str, ...]] = ("none",)
 
     kinds: ClassVar[Kinds] = Kinds({
@@ -58,6 +64,7 @@ class ImageTowerConfig(Part):
         """
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also the message of `check`, where it fails."""
         yield from super().validate(where, experiment)
         yield from failures(self.check)
 

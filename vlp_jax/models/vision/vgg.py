@@ -39,10 +39,15 @@ class VggConfig(ConvolutionConfig):
     dropout: float = between(0.5, 0.0, 1.0)  # of pooling="hidden"
 
     def build(self, precision: Precision) -> "Vgg":
+        """The VGG of these settings."""
         self.check()
         return Vgg(self, precision)
 
     def check(self) -> None:
+        """Checks that the halvings leave a feature map.
+
+        Raises: ConfigError for a smaller image.
+        """
         halvings = len(self.stages)
         if self.side < 1:
             raise ConfigError(f"{self.section}.image_size: {self.image_size} leaves nothing behind a VGG's {halvings} halvings; "
@@ -64,17 +69,21 @@ class VggConfig(ConvolutionConfig):
 
     @property
     def side(self) -> int:
+        """The side of the image, halved after each stage."""
         return self.image_size // 2**len(self.stages)
 
     @property
     def token_width(self) -> int:
+        """The channels of the last stage."""
         return self.channels(len(self.stages) - 1)
 
     @property
     def pooled_width(self) -> int:
+        """The width of the fully connected layers where they pool, else the channels of the last stage."""
         return self.hidden_dim if self.pooling == "hidden" else self.token_width
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """The keys of the fully connected layers, where the mean pools."""
         unused = dict.fromkeys(("hidden_dim", "dropout"), "with pooling='mean'") if self.pooling == "mean" else {}
         return {**super().ignored(experiment), **unused}
 

@@ -44,10 +44,15 @@ class ViTConfig(StackConfig, ImageTowerConfig):
     token_drop: float = between(0.0, 0.0, 0.99)  # fraction of patches dropped in training (FLIP)
 
     def build(self, precision: Precision) -> "ViT":
+        """The Vision Transformer of these settings."""
         self.check()
         return ViT(self, precision)
 
     def check(self) -> None:
+        """Checks that the image divides into patches, the pooling, the stem, and that positions fit the width.
+
+        Raises: ConfigError where one of them does not fit.
+        """
         if self.image_size % self.patch:
             raise ConfigError(f"{self.section}: image_size {self.image_size} does not divide into patches of {self.patch}")
         if not self.pools:
@@ -87,18 +92,22 @@ class ViTConfig(StackConfig, ImageTowerConfig):
 
     @property
     def side(self) -> int:
+        """The number of patches along a side."""
         return self.image_size // self.patch
 
     @property
     def token_width(self) -> int:
+        """The width of the layers."""
         return self.size.width
 
     @property
     def class_token(self) -> bool:
+        """Whether a class token pools."""
         return self.pooling == "cls"
 
     @property
     def pools(self) -> bool:
+        """Whether `pooling` is not "none"."""
         return self.pooling != "none"
 
     def smoke(self, sizes: Sizes) -> Self:
@@ -112,6 +121,7 @@ class ViTConfig(StackConfig, ImageTowerConfig):
                                    stem_channels=(32, 64, 128, 128), stem_strides=(2, 2, 2, 1))
 
     def encoder_flops(self, train: bool, tokens: bool) -> int:
+        """The stem and the layers, on the patches that are kept in training."""
         patches = self.side**2
         kept = max(1, round(patches * (1.0 - self.token_drop))) if train and self.token_drop else patches
         return self.kept_flops(kept, one_wanted=self.class_token and not tokens)
@@ -211,7 +221,7 @@ class ViT(nn.Module):
         pool_position = PoolPosition() if config.class_token and not tokens else None
         x = config.transformer(options, train)(x, angles=angles, pool_position=pool_position)
         encoding = self.pool(constrain(x, ("batch", "tokens", "activation_embed")))
-        return encoding if tokens else encoding.replace(tokens=None, unnormalised=None)
+        return encoding if tokens else dataclasses.replace(encoding, tokens=None, unnormalised=None)
 
     def embed_patches(self, image: jax.Array) -> jax.Array:
         """Pixels to patch embeddings, [B, H, W, 3] -> [B, N, D]."""

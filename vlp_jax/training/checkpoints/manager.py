@@ -61,7 +61,8 @@ class Checkpoints:
     """The checkpoints of one run. Saving returns at once; the next save, or `finish`, waits for it."""
 
     def __init__(self, workdir: str, config: CheckpointConfig, hosts: HostsConfig):
-        self.folder, self.recorded = checkpoint_folder(workdir), None
+        self.folder = checkpoint_folder(workdir)
+        self.recorded: int | None = None  # the newest step in `record`
         self.under_way, self.patience = 0, hosts.barrier_seconds
         self.ranked: dict[int, float] = {}  # {step: value}, known only once the saved checkpoint is evaluated
         self.policy = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(config.keep), Best(config, self)])

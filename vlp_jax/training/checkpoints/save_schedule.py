@@ -27,6 +27,7 @@ class CheckpointConfig(Section):
     best_mode: Literal["max", "min"] = "max"
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also a message about a `best_metric` that no evaluator measures."""
         yield from super().validate(where, experiment)
         metric, names = self.best_metric, metric_names(experiment.evaluators, experiment)
         if metric in names or not self.keep_best:
@@ -37,6 +38,7 @@ class CheckpointConfig(Section):
         yield f"{where}.best_metric: {metric!r} is not measured by the config's evaluators ({advice})"
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`best_metric`, where no best checkpoints are kept."""
         return {} if self.keep_best else {"best_metric": "with checkpoint.keep_best=0; set how many of the best to keep"}
 
 

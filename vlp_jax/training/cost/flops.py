@@ -39,8 +39,8 @@ def encodings_flops(config: "Experiment", needs: set[str], train: bool = True) -
     if needs & {"text", "text_embedding", "text_pooled"}:
         flops += model.text.flops(dim, tokens="text" in needs, embedded="text_embedding" in needs)
     flops += len(needs & set(VIEWS)) * model.image.flops(dim, train, tokens=False, embedded=False)
-    flops += model.fusion.flops(shapes) if "fused" in needs else 0
+    flops += model.fusion.flops(shapes) if "fused" in needs and model.fusion is not None else 0
     flops *= shapes.batch
-    if "decoding" in needs:
+    if "decoding" in needs and model.decoder is not None:
         flops += shapes.batch // window * model.decoder.flops(shapes, pictures=window, rows=config.data.text.packing_rows)
     return flops

@@ -60,7 +60,7 @@ def next_size(fitting: dict[int, CostEstimate], failing: dict[int, CostEstimate]
     """
     low, high = max(fitting, default=0), min(failing, default=None)
     if not low:
-        return max(high // 2, 1)
+        return max(min(failing) // 2, 1)
     known = sorted(fitting.items())[-2:] if len(fitting) > 1 else sorted((fitting | failing).items())[:2]
     if len(known) < 2:
         return 2 * low

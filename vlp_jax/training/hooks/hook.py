@@ -1,6 +1,7 @@
 """The protocol of hooks: what is measured or done around the updates of a run."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ class Hook:
     def done(self, step: int) -> None:
         """Called after everything that belongs to a step: its row, evaluation and checkpoint."""
 
-    def row(self, lap: dict[str, float]) -> dict[str, float]:
+    def row(self, lap: dict[str, float]) -> Mapping[str, float]:
         """Metrics that are added to a row of metrics.jsonl.
 
         Args:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,7 +159,7 @@ class InputCounts(Hook):
         before, self.summarised = self.summarised, self.summary()
         return [self.summarised] if self.summarised != before else []
 
-    def row(self, lap: dict[str, float]) -> dict[str, int]:
+    def row(self, lap: dict[str, float]) -> Mapping[str, float]:
         """Totals for metrics.jsonl."""
         total = self.total
         return {"train/truncated_captions": total.truncated, "train/bad_examples": total.bad.total(),

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from vlp_jax.errors import CheckpointError
@@ -25,10 +26,10 @@ class NullWriter:
     def write(self, row: dict[str, Any]) -> None:
         """Does nothing."""
 
-    def write_texts(self, step: int, texts: dict[str, str]) -> None:
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Does nothing."""
 
-    def amend(self, measured: dict[str, Any]) -> None:
+    def amend(self, measured: Mapping[str, Any]) -> None:
         """Does nothing."""
 
     def sync(self) -> None:
@@ -64,7 +65,7 @@ class MetricsFile:
         self.file = open(self.path, "a")  # noqa: SIM115 - open for the whole run
         self.newest = (sum(map(len, lines[:-1])), self.rows[-1]) if lines else None  # offset and contents of the last row
 
-    def amend(self, measured: dict[str, Any]) -> None:
+    def amend(self, measured: Mapping[str, Any]) -> None:
         """Adds metrics to the last written row; readers see the old line or the new one.
 
         Raises:
@@ -169,7 +170,7 @@ def write_atomically(path: str, text: str) -> None:
         raise
 
 
-def write_texts(workdir: str, step: int, texts: dict[str, str]) -> None:
+def write_texts(workdir: str, step: int, texts: Mapping[str, str]) -> None:
     """Writes {"SET/KIND": text} as WORKDIR/KIND/SET-STEP.txt.
 
     Raises:

@@ -26,7 +26,7 @@ class ProfilerWindow(Hook):
 
     def __init__(self, config: ProfileConfig, workdir: str):
         self.first, self.folder = config.start, os.path.join(workdir, "profile")
-        self.end = None if config.start is None else config.start + config.steps
+        self.end = 0 if config.start is None else config.start + config.steps
         self.recording = False
 
     def before(self, step: int) -> None:

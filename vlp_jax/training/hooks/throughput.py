@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-import jax
+from jax.sharding import AbstractMesh, Mesh
 
 from vlp_jax.hardware.chips import chip_of
 from vlp_jax.training.cost.flops import train_step_flops
@@ -22,7 +22,7 @@ class Throughput(Hook):
       mesh: its devices.
     """
 
-    def __init__(self, config: "Experiment", mesh: jax.sharding.Mesh):
+    def __init__(self, config: "Experiment", mesh: Mesh | AbstractMesh):
         self.devices, self.device = mesh.size, mesh.local_devices[0]
         self.flops, self.chip = train_step_flops(config), chip_of(self.device.device_kind)
 

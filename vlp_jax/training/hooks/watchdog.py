@@ -34,6 +34,7 @@ class WatchdogConfig(Section):
     exit: bool = False  # exit then with status 75, for a launcher that restarts the run
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`exit`, where there is no limit in seconds."""
         return {"exit": "without watchdog.seconds"} if self.seconds is None else {}
 
 
@@ -75,7 +76,8 @@ class Watchdog(Hook):
 
     def run(self) -> None:
         """The thread: reports a hang once, and ends the process if `config.exit` is set."""
-        while not self.over.wait(min(self.config.seconds / 10, 5.0)):
+        seconds = self.config.seconds
+        while seconds is not None and not self.over.wait(min(seconds / 10, 5.0)):
             if time.monotonic() > self.deadline:
                 self.deadline = float("inf")  # one report per hang
                 line = self.report()

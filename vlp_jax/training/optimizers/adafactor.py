@@ -36,6 +36,7 @@ class AdafactorConfig(OptimizerConfig):
     b2: float = between(0.98, 0.0, 0.999999)
 
     def moments(self, axes: Mapping[str, Axes]) -> list[optax.GradientTransformation]:
+        """Factored second moments, clipping of each parameter's update, and momentum where b1 is not 0."""
         momentum = [optax.ema(self.b1, debias=False)] if self.b1 else []
         factored = scale_by_factored_moments(axes, lambda step: jnp.minimum(1.0 - (step + 1.0)**-0.8, self.b2))
         return [factored, clip_by_parameter_rms(axes, 1.0), *momentum]

@@ -19,6 +19,7 @@ class AdamWConfig(OptimizerConfig):
     epsilon: float = positive(1e-6)
 
     def moments(self, axes: Mapping[str, Axes]) -> list[optax.GradientTransformation]:
+        """Adam's first and second moments."""
         return [optax.scale_by_adam(self.b1, self.b2, self.epsilon)]
 
 
@@ -27,6 +28,7 @@ class AdamConfig(AdamWConfig):
     """Adam; its weight decay has to be 0."""
 
     def problems(self, where: str) -> Iterator[str]:
+        """Also a message about weight decay, which is for kind 'adamw'."""
         yield from super().problems(where)
         if self.weight_decay:
             yield f"{where}.weight_decay: must be 0 with kind='adam'; with weight decay use kind='adamw'"

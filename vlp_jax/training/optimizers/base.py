@@ -59,10 +59,12 @@ class OptimizerConfig(Component):
             yield f"{where}.decay_coupling: 'schedule' divides by {where}.learning_rate, which is 0"
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also the messages of `problems`."""
         yield from super().validate(where, experiment)
         yield from self.problems(where)
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`decay_coupling`, where there is no weight decay."""
         return {} if self.weight_decay else {"decay_coupling": "with weight_decay=0"}
 
 

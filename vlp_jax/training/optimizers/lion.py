@@ -18,4 +18,5 @@ class LionConfig(OptimizerConfig):
     b2: float = between(0.98, 0.0, 0.999999)
 
     def moments(self, axes: Mapping[str, Axes]) -> list[optax.GradientTransformation]:
+        """The sign of the interpolation."""
         return [optax.scale_by_lion(self.b1, self.b2)]

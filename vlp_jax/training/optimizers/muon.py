@@ -24,6 +24,7 @@ class MuonConfig(OptimizerConfig):
     newton_schulz_steps: int = between(5, 1)  # iterations that orthogonalise an update, of three products each
 
     def moments(self, axes: Mapping[str, Axes]) -> list[optax.GradientTransformation]:
+        """Muon's orthogonalised momentum for matrices, Adam's moments for all other parameters."""
         # A learning rate of -1: the end of the chain multiplies by the real one, and by -1. consistent_rms gives matrices
         # Adam's update size, so that one learning rate fits both (Liu et al. 2025, "Muon is scalable for LLM training", eq. 4).
         return [optax.contrib.muon(-1.0, beta=self.b1, eps=self.epsilon, adam_b1=self.b1, adam_b2=self.b2,

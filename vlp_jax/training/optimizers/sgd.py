@@ -17,4 +17,5 @@ class SgdConfig(OptimizerConfig):
     momentum: float = between(0.9, 0.0, 0.999999)
 
     def moments(self, axes: Mapping[str, Axes]) -> list[optax.GradientTransformation]:
+        """The momentum, where there is any."""
         return [optax.trace(self.momentum)] if self.momentum else []

@@ -32,6 +32,10 @@ class MlflowConfig(WriterConfig):
     title: str | None = None  # shown name of the run
 
     def open(self, run: RunFacts) -> MetricWriter:
+        """The writer, with a database in the workdir where no tracking server is set.
+
+        Raises: ConfigError where MLflow is not installed.
+        """
         try:
             from mlflow import MlflowClient
         except ImportError as error:

@@ -17,6 +17,7 @@ class TensorBoardConfig(WriterConfig):
     folder: str = "tensorboard"  # inside of the workdir
 
     def open(self, run: RunFacts) -> "TensorBoard":
+        """The writer of event files in the workdir; a resumed run appends."""
         return TensorBoard(os.path.join(run.workdir, self.folder), run.resumed_step)
 
 

@@ -30,6 +30,10 @@ class WandbConfig(WriterConfig):
     mode: Literal["online", "offline"] = "online"  # offline: only into DIR/wandb, for `wandb sync`
 
     def open(self, run: RunFacts) -> MetricWriter:
+        """The writer; a resumed run continues the run of its workdir.
+
+        Raises: ConfigError where wandb is not installed.
+        """
         try:
             import wandb
         except ImportError as error:
