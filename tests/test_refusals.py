@@ -27,7 +27,8 @@ from vlp_jax import command_line, main
 from vlp_jax.command_line import split_overrides
 from vlp_jax.config import load_config
 from vlp_jax.config.overrides import apply_overrides
-from vlp_jax.config.parse import to_config, to_tree
+from vlp_jax.config.parse import to_config
+from vlp_jax.config.tree import to_tree
 from vlp_jax.data.samples import SampleError
 from vlp_jax.data.sources.registry import open_source
 from vlp_jax.data.target_kinds import ClassTargetConfig

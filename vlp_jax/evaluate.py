@@ -37,7 +37,7 @@ from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import MeshConfig, build_mesh, shown
 from vlp_jax.sharding.rules import build_layout
-from vlp_jax.training.build import build_heads, build_predictor, build_text_generator
+from vlp_jax.training.evaluation import build_heads, build_predictor, build_text_generator
 from vlp_jax.training.hooks.metric_writers import write_atomically
 from vlp_jax.training.restore import find_step, restore_config
 

@@ -10,10 +10,11 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vlp_jax.config.parse import hints_of, read_section, read_value
+from vlp_jax.config.parse import read_section, read_value
 from vlp_jax.config.problems import Problems
 from vlp_jax.config.section import Section
 from vlp_jax.config.suggestions import suggestion
+from vlp_jax.config.tree import hints_of
 from vlp_jax.evaluators.config import EvaluatorConfig
 from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.experiment import Experiment

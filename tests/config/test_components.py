@@ -12,9 +12,10 @@ import pytest
 from vlp_jax.config import load_config, schema, to_config, to_tree
 from vlp_jax.config.describe import fields_of, sections
 from vlp_jax.config.frozen import FrozenDict
-from vlp_jax.config.parse import hints_of, read_section
+from vlp_jax.config.parse import read_section
 from vlp_jax.config.registry import outside_class
 from vlp_jax.config.section import Component
+from vlp_jax.config.tree import hints_of
 from vlp_jax.errors import ConfigError
 from vlp_jax.experiment import Experiment, sections_of
 from vlp_jax.models.text.tower import TextTowerConfig

@@ -16,7 +16,8 @@ from vlp_jax.sharding.mesh import batch_sharding, build_mesh
 from vlp_jax.sharding.parameter_sharding import path_of
 from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.accumulation import prepare
-from vlp_jax.training.build import build_module, with_layout
+from vlp_jax.training.build import build_module
+from vlp_jax.training.evaluation import with_layout
 from vlp_jax.training.optimizer import build_optimizer
 from vlp_jax.training.state import abstract_state, boxed_parameters, create_state
 from vlp_jax.training.step import build_train_step

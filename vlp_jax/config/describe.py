@@ -17,7 +17,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from vlp_jax.config.parse import hints_of
+from vlp_jax.config.tree import hints_of
 
 NAME = "NAME"  # in a key: the name of an entry, which a config chooses
 NAMES = {int: "int", float: "float", bool: "bool", str: "str"}

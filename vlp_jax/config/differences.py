@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from vlp_jax.config.parse import to_tree
+from vlp_jax.config.tree import to_tree
 
 
 def differences(section: Any, default: Any = None) -> dict[str, Any]:

@@ -14,9 +14,10 @@ import ml_collections
 
 from vlp_jax.config.durations import DURATIONS, settle
 from vlp_jax.config.overrides import apply_overrides
-from vlp_jax.config.parse import to_config, to_tree
+from vlp_jax.config.parse import to_config
 from vlp_jax.config.problems import Problems
 from vlp_jax.config.section import Section
+from vlp_jax.config.tree import to_tree
 from vlp_jax.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from typing import Any, Literal
 import ml_collections
 
 from vlp_jax.config.durations import as_recipe, settle
-from vlp_jax.config.parse import read_section, to_tree
+from vlp_jax.config.parse import read_section
 from vlp_jax.config.registry import root_section
 from vlp_jax.config.section import Section, Sizes
+from vlp_jax.config.tree import to_tree
 from vlp_jax.data.images.config import AugmentationConfig
 from vlp_jax.data.text.tokenizer import TextConfig
 from vlp_jax.errors import ConfigError

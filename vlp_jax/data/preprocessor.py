@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from PIL import Image
 
-from vlp_jax.config.parse import to_tree
+from vlp_jax.config.tree import to_tree
 from vlp_jax.data.images.boxes import BoxesConfig, boxes_of
 from vlp_jax.data.images.decoding import convert_array, convert_image, decode
 from vlp_jax.data.images.preprocessing import ImagesConfig, evaluation_pixels, evaluation_view, normalise

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vlp_jax.config.parse import to_tree
+from vlp_jax.config.tree import to_tree
 from vlp_jax.data.notifications import notice
 from vlp_jax.data.samples import Source
 from vlp_jax.data.subsample import evenly_spaced_samples

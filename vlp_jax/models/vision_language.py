@@ -1,5 +1,7 @@
 """An image and a text encoder with a shared embedding space, built from the `model` section of a config."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

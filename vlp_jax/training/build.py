@@ -5,7 +5,6 @@ Errors in the config are found here, before any file is written.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import flax
@@ -23,27 +22,23 @@ from vlp_jax.data.mixture import Mixture, open_mixture
 from vlp_jax.data.notifications import message_while_waiting
 from vlp_jax.data.pipeline import Batches, TrainRows, allow_workers, input_fingerprint
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.targets import Targets, check_given, find_targets, ranked_answers
+from vlp_jax.data.targets import Targets, check_given, find_targets
 from vlp_jax.data.text.word_vectors import WordVectors, vectors_of_tokens
 from vlp_jax.distributed.exchange import broadcast_from_primary
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.checks import check_evaluators
-from vlp_jax.evaluators.predictor import Predictor
 from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions
-from vlp_jax.evaluators.supervised import SupervisedHead
-from vlp_jax.evaluators.text_generator import TextGenerator
-from vlp_jax.models.decoder.generation import BeamSearch
 from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.text.tower import TextTowerConfig
-from vlp_jax.objectives.base import ObjectiveConfig
 from vlp_jax.objectives.packing import check_packing
 from vlp_jax.objectives.pretraining_module import PretrainingModule, asked_inputs
-from vlp_jax.sharding.layout import Layout, layout_in_use
+from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import batch_sharding, build_mesh, check_batch, check_microbatch
 from vlp_jax.sharding.process_rows import HostRows
 from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.accumulation import check_collections
 from vlp_jax.training.cost.memory import check_state_fits
+from vlp_jax.training.evaluation import build_heads, build_predictor, build_text_generator, with_layout
 from vlp_jax.training.guard import skips_updates
 from vlp_jax.training.optimizer import build_optimizer, only_where_trained
 from vlp_jax.training.regularizers import check_regularizers
@@ -179,69 +174,6 @@ def build_module(config: "Experiment", compute: str | None = None) -> Pretrainin
     """The module that a config describes, hashable; `compute` overrides its compute dtype."""
     precision = Precision(jnp.dtype(compute or config.precision.compute))
     return PretrainingModule(config.model, flax.core.freeze(config.objectives), precision)
-
-
-def build_predictor(module: PretrainingModule, preprocessor: Preprocessor, layout: Layout) -> Predictor:
-    """The predictor that embeds images and captions for evaluators, over the layout's mesh."""
-    def embed(variables, image, text, mask):
-        return module.apply(variables, image, text, mask, method="embed")
-
-    def match(variables, batch):
-        return module.apply(variables, batch, method="match")
-
-    return Predictor(with_layout(embed, layout), preprocessor, layout.mesh, with_layout(match, layout))
-
-
-def build_text_generator(module: PretrainingModule, predictor: Predictor, layout: Layout) -> TextGenerator:
-    """The text generator of evaluators, over the layout's mesh; used where the model has a decoder."""
-    _, end, padding = predictor.preprocessor.tokenizer.special_ids
-
-    def losses(variables, image, text, mask):
-        return module.apply(variables, image, text, mask, method="caption_losses")
-
-    def write(variables, image, start, search):
-        return module.apply(variables, image, start, (end or [padding])[0], padding, search, method="write_captions")
-
-    return TextGenerator(with_layout(losses, layout), with_layout(write, layout), predictor)
-
-
-def build_heads(module: PretrainingModule, predictor: Predictor, targets: Targets, layout: Layout) -> dict[str, SupervisedHead]:
-    """{name: head} of the objectives that predict a target for evaluators, over the layout's mesh.
-
-    They are compiled at their first use.
-    """
-    def predictor_of(ask: Callable) -> Predictor:
-        return Predictor(predictor.embed, predictor.preprocessor, layout.mesh, with_layout(ask, layout))
-
-    @functools.cache  # compiled once for all evaluations
-    def writer(name: str, search: BeamSearch) -> Predictor:
-        start, end, padding = predictor.preprocessor.tokenizer.special_ids
-        return predictor_of(lambda variables, batch: module.apply(variables, name, batch, start[0], end[0], padding, search,
-                                                                  method="write_answers"))
-
-    def head(name: str, objective: ObjectiveConfig) -> SupervisedHead:
-        candidates, writes = None, None
-        if objective.generates:
-            answers = targets.classes[objective.target]
-            candidates = ranked_answers(objective.target, answers, predictor.preprocessor.tokenizer, objective.length)
-            writes = functools.partial(writer, name)
-
-        def predict(variables, batch):
-            return module.apply(variables, name, batch, candidates, method="predict")
-
-        return SupervisedHead(objective.tasks, predictor_of(predict), objective.target, targets, writes)
-
-    return {name: head(name, objective) for name, objective in module.objectives_config.items() if objective.target is not None}
-
-
-def with_layout(function: Callable, layout: Layout) -> Callable:
-    """`function`, traced with `layout` in use."""
-    @functools.wraps(function)
-    def traced(*arguments):
-        with layout_in_use(layout):
-            return function(*arguments)
-
-    return traced
 
 
 def example_batch(config: "Experiment", rows: int = 2) -> dict[str, jax.Array]:

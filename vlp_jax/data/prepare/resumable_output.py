@@ -7,7 +7,7 @@ import pathlib
 import shutil
 from typing import Any
 
-from vlp_jax.config.parse import flatten
+from vlp_jax.config.tree import flatten
 from vlp_jax.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from vlp_jax.config.parse import flatten
+from vlp_jax.config.tree import flatten
 from vlp_jax.training.writers.base import (
     Forgiving,
     MetricWriter,
