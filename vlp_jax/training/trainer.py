@@ -177,7 +177,7 @@ class Trainer:
         detail(f"evaluated {', '.join(evaluators)} after step {self.step} in {time.monotonic() - start:.1f} s")
         texts = {name: value for name, value in results.items() if isinstance(value, str)}
         self.recorder.write_texts(self.step, texts)
-        return {name: value for name, value in results.items() if name not in texts}
+        return {name: value for name, value in results.items() if not isinstance(value, str)}
 
     def between_batches(self) -> None:
         """Called between two batches of an evaluation.

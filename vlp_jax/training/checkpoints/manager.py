@@ -8,7 +8,7 @@ import re
 import shutil
 import types
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import orbax.checkpoint as ocp
@@ -246,7 +246,8 @@ class Checkpoints:
         """
         with self.errors_named():
             infos = [types.SimpleNamespace(step=step) for step in sorted(self.manager.all_steps())]
-            for info, kept in zip(infos, self.policy.should_preserve(infos, context=None), strict=True):
+            unused = cast(preservation_policy.PreservationContext, None)
+            for info, kept in zip(infos, self.policy.should_preserve(infos, context=unused), strict=True):
                 if not kept:
                     self.manager.delete(info.step)
 
