@@ -8,7 +8,7 @@ import re
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from vlp_jax.config.registry import root_section
@@ -197,7 +197,8 @@ def use_compilation_cache() -> None:
 
 
 @contextlib.contextmanager
-def connected(hosts: "HostsConfig", given: argparse.Namespace | None = None, *, heeds_signals: bool = False) -> Iterator[None]:
+def connected(hosts: "HostsConfig", given: argparse.Namespace | None = None, *,
+              heeds_signals: bool = False) -> Generator[None, None, None]:
     """A context in which all processes are connected, devices have their threads, and compiled programs are kept.
 
     Args:

@@ -8,7 +8,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TextIO
 
 import jax
@@ -36,7 +36,7 @@ class HostsConfig(Section):
 
 
 @contextlib.contextmanager
-def joined(launch: Launch | None, config: HostsConfig, heeds_signals: bool = False) -> Iterator[None]:
+def joined(launch: Launch | None, config: HostsConfig, heeds_signals: bool = False) -> Generator[None, None, None]:
     """A context in which `jax.devices()` are those of all processes.
 
     On processes other than the first, stdout is silent and each line of stderr begins with the
@@ -115,7 +115,7 @@ def leave(watch: Heartbeat, error: BaseException) -> None:
 
 
 @contextlib.contextmanager
-def one_voice(process: int) -> Iterator[None]:
+def one_voice(process: int) -> Generator[None, None, None]:
     """Silences stdout and prefixes the lines of stderr, on every process but the first."""
     if process == 0:
         yield

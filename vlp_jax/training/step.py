@@ -47,7 +47,7 @@ def build_train_step(config: "Experiment", module: PretrainingModule, optimizer:
             averaged: Any = optax.incremental_update(newest, (ema, statistics), 1.0 - config.ema)
             ema, statistics = averaged
         norm, rate = optax.tree.norm(gradients), schedule(state.step)
-        metrics |= {"gradient_norm": cast(jax.Array, norm), "learning_rate": cast(jax.Array, rate)}
+        metrics |= {"gradient_norm": norm, "learning_rate": cast(jax.Array, rate)}
         after = dataclasses.replace(state, step=state.step + 1, params=params, optimizer=optimizer_state, ema=ema,
                                     collections=collections, ema_statistics=statistics)
         return guarded(config.guard, state, after, metrics) if skips_updates(config.guard) else (after, metrics)

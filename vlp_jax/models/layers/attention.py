@@ -193,7 +193,7 @@ def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, heads: int, segments:
         try:
             jax.eval_shape(jax.grad(lambda q, k: cudnn_attention(q, k, k, None, heads, False).sum()), q, k)
             return cudnn_attention
-        except (RuntimeError, ValueError, NotImplementedError) as error:  # no cuDNN, or it does not support these shapes
+        except (RuntimeError, ValueError) as error:  # no cuDNN, or it does not support these shapes
             lack = f" ({str(error).splitlines()[0]})"
     what = f"{q.shape[1]} tokens{' in segments' if segments else ''}, {heads} heads of {head_dim} in {q.dtype}"
     warn_once(f"attention of {what} has no kernel on {platform}{lack}: plain products and a softmax are used")

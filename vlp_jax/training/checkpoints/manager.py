@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, cast
 
 import jax
@@ -288,7 +288,7 @@ class Checkpoints:
                         "start all hosts again to go on")
 
     @contextlib.contextmanager
-    def errors_named(self) -> Iterator[None]:
+    def errors_named(self) -> Generator[None, None, None]:
         """A context that turns errors of Orbax into CheckpointErrors with the last good checkpoint."""
         try:
             yield
