@@ -18,7 +18,8 @@ FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 def public(body, prefix=""):
     """(name, node) of the classes, functions and methods of a body whose names, and those around them, have no underscore."""
     for node in body:
-        if isinstance(node, FUNCTIONS | ast.ClassDef) and not node.name.startswith("_"):
+        overload = "overload" in map(ast.unparse, getattr(node, "decorator_list", ()))  # described where it is implemented
+        if isinstance(node, FUNCTIONS | ast.ClassDef) and not node.name.startswith("_") and not overload:
             yield prefix + node.name, node
             if isinstance(node, ast.ClassDef):
                 yield from public(node.body, f"{prefix}{node.name}.")

@@ -8,7 +8,7 @@ import re
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from vlp_jax.config.registry import root_section
@@ -191,13 +191,14 @@ def use_compilation_cache() -> None:
     """
     import jax  # imported here, as entry points without JAX have worker processes that would import it too
 
-    if not (os.environ.get("JAX_COMPILATION_CACHE_DIR") or jax.config.jax_compilation_cache_dir):
+    if not (os.environ.get("JAX_COMPILATION_CACHE_DIR") or getattr(jax.config, "jax_compilation_cache_dir", None)):
         cache_home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(cache_home, "vlp_jax"))
 
 
 @contextlib.contextmanager
-def connected(hosts: "HostsConfig", given: argparse.Namespace | None = None, *, heeds_signals: bool = False) -> Iterator[None]:
+def connected(hosts: "HostsConfig", given: argparse.Namespace | None = None, *,
+              heeds_signals: bool = False) -> Generator[None, None, None]:
     """A context in which all processes are connected, devices have their threads, and compiled programs are kept.
 
     Args:

@@ -124,7 +124,7 @@ def table(costs: "list[CostEstimate]") -> str:
     lines: list[tuple[str, ...]] = [
         ("topology", "chips", "batch", "arguments", "temporaries", "free", "floor", "examples/s at most")]
     for cost in costs:
-        parts = [gigabytes(part) if part is not None else "-" for part in (cost.arguments_bytes, cost.temporaries_bytes)]
+        parts = [gigabytes(part) for part in (cost.arguments_bytes, cost.temporaries_bytes)]
         free = f"{cost.free_fraction:.1%}" if cost.fits else "does not fit"
         lines.append((cost.topology, str(cost.chips), f"{cost.batch_size:,}", *parts, free, milliseconds(cost.floor_seconds),
                       f"{cost.batch_size / cost.floor_seconds:,.0f}"))
@@ -133,13 +133,13 @@ def table(costs: "list[CostEstimate]") -> str:
 
 
 def gigabytes(size: int | None) -> str:
-    """Bytes in GB of 10^9, as text."""
-    return f"{size / 1e9:.3f} GB"
+    """Bytes in GB of 10^9, as text; "-" where they are not known."""
+    return "-" if size is None else f"{size / 1e9:.3f} GB"
 
 
 def milliseconds(seconds: float | None) -> str:
-    """Seconds in ms, as text."""
-    return f"{seconds * 1e3:.2f} ms"
+    """Seconds in ms, as text; "-" where they are not known."""
+    return "-" if seconds is None else f"{seconds * 1e3:.2f} ms"
 
 
 if __name__ == "__main__":

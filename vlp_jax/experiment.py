@@ -66,15 +66,16 @@ class Experiment(Section):
             found = " and ".join(durations) or "none of them"
             raise ConfigError(f"steps, examples, epochs: set exactly one (found {found}){at(place)}")
 
-    def completed(self, place: str = "") -> Self:
+    def completed(self, where: str = "", experiment: Any = None) -> Self:
         """The experiment with values that follow from others, after the checks of how its sections fit together.
 
         Args:
-          place: the config's file, for messages.
+          where: the config's file, for messages.
+          experiment: unused; it is this one.
         Raises: ConfigError, or ConfigErrors with all problems.
         """
-        problems = Problems(f"{problem}{at(place)}" for problem in self.validate("", self))
-        problems += [f"{problem}{at(place)}" for where, part in sections_of(self) for problem in part.validate(where, self)]
+        problems = Problems(f"{problem}{at(where)}" for problem in self.validate("", self))
+        problems += [f"{problem}{at(where)}" for key, part in sections_of(self) for problem in part.validate(key, self)]
         problems.report()
         return with_completed(self, "", self)
 
@@ -95,8 +96,8 @@ class Experiment(Section):
         if decoder is not None and decoder.has_prefix and not any("decoding" in objective.needs for objective in objectives):
             unused["model.decoder.text_prefix"] = "an objective of kind 'captioning'"
         if self.model.fusion is not None and not any(objective.uses_fusion for objective in objectives):
-            unused["model.fusion"] = ("an objective of kind 'matching', 'masked_joint', 'answering', 'masked_language' with "
-                                      "with_image, or features='fused'")
+            unused["model.fusion"] = ("an objective of kind 'matching', 'masked_joint', 'answering', 'masked_language' with an "
+                                      "image, or features='fused'")
         if self.data.view_augmentation is not None and not {*VIEWS} & {*asked_inputs(self.objectives)}:
             unused["data.view_augmentation"] = "an objective of kind 'simclr'"
         return unused

@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from types import FrameType, TracebackType
 from typing import NoReturn
 
@@ -75,7 +75,7 @@ _leaving: list[Callable[[], None]] = [_say]  # actions before this process ends,
 
 
 @contextlib.contextmanager
-def leaving_with(leave: Callable[[], None]) -> Iterator[None]:
+def leaving_with(leave: Callable[[], None]) -> Generator[None, None, None]:
     """A context in which Ctrl-C calls `leave`, in a thread, instead of printing the default line."""
     _leaving.append(leave)
     try:
@@ -85,7 +85,7 @@ def leaving_with(leave: Callable[[], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def as_exception() -> Iterator[None]:
+def as_exception() -> Generator[None, None, None]:
     """A context in which Ctrl-C raises KeyboardInterrupt in the main thread, for cleaning up."""
     if threading.current_thread() is not threading.main_thread():
         yield

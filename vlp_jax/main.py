@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from vlp_jax.command_line import Flags, add_host_flags, connected, quiet_libraries, run_entry_point
 from vlp_jax.config import AnyConfig, load_stages, read_config
-from vlp_jax.experiment import Experiment
 from vlp_jax.printing import safe_print as print
 from vlp_jax.reporting import report
 
-if TYPE_CHECKING:  # modules that need JAX are imported after the config is read, so that its errors appear at once
+if TYPE_CHECKING:  # modules that need JAX are imported once the flags are read
+    from vlp_jax.experiment import Experiment
     from vlp_jax.training.trainer import Outcome
 
 
@@ -74,7 +74,7 @@ def train(config: AnyConfig, workdir: str | os.PathLike, *, accept_changes: bool
         return run.train(checked, os.fspath(workdir), accept_changes)
 
 
-def train_stage(name: str | None, config: Experiment, given: argparse.Namespace) -> int:
+def train_stage(name: str | None, config: "Experiment", given: argparse.Namespace) -> int:
     """Trains one stage in a folder of its own name inside the workdir, or a run without stages.
 
     Returns: the exit status.

@@ -7,14 +7,17 @@ A program that uses the package sets the level of the logger, or adds handlers o
 On a terminal a live line may stand below all messages; each message is printed above it.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import sys
+from collections.abc import Iterator
 
 from vlp_jax.printing import printable, safe_print
 
 LOGGER = logging.getLogger("vlp_jax")
 CLEAR = "\r\x1b[2K"  # the start of the line, which is then emptied
+_primary = True  # whether this process speaks for all processes of a run
 _live: list[str] = []  # the live line, where one is shown
 
 
@@ -41,13 +44,15 @@ def report(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """One line about something that the user may want to change."""
-    _logger().warning("warning: %s", text)
+    """One line about something that the user may want to change. It is what all processes of a run say, so that the first does."""
+    if _primary:
+        _logger().warning("warning: %s", text)
 
 
 def remark(text: str) -> None:
-    """One line on stderr, as it is."""
-    _logger().warning("%s", text)
+    """One line on stderr, as it is; none in worker processes, which repeat what the main one says."""
+    if multiprocessing.parent_process() is None:
+        _logger().warning("%s", text)
 
 
 def detail(text: str) -> None:
@@ -81,11 +86,22 @@ def set_verbosity(*, quiet: bool = False, verbose: bool = False) -> None:
     _logger().setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
 
 
+@contextlib.contextmanager
+def as_secondary() -> Iterator[None]:
+    """A context for a process of several that is not the first: it gives no warnings that all of them would give."""
+    global _primary
+    _primary = False
+    try:
+        yield
+    finally:
+        _primary = True
+
+
 def _logger() -> logging.Logger:
-    """The logger; it prints unless a program has given it handlers. Worker processes print nothing."""
+    """The logger; it prints unless a program has given it handlers."""
     if not LOGGER.handlers:
-        LOGGER.addHandler(logging.NullHandler() if multiprocessing.parent_process() else ConsoleHandler())
+        LOGGER.addHandler(ConsoleHandler())
         LOGGER.propagate = False
-        if LOGGER.level == logging.NOTSET:
-            LOGGER.setLevel(logging.INFO)
+    if LOGGER.level == logging.NOTSET:
+        LOGGER.setLevel(logging.INFO)
     return LOGGER

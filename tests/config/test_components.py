@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import pickle
+import re
 import sys
 import typing
 
@@ -157,7 +158,7 @@ def test_a_class_that_cannot_be_taken_is_one_message(tmp_path, monkeypatch, plac
 
 def test_where_it_is_not_allowed_an_outside_module_is_not_imported(tmp_path, monkeypatch):
     place = outside(tmp_path, monkeypatch, "outside_secret")
-    with pytest.raises(ConfigError, match="import outside_secret first if you trust it"):
+    with pytest.raises(ConfigError, match="if you trust it, import outside_secret first"):
         outside_class(place, ImageTowerConfig, allowed=())
     assert "outside_secret" not in sys.modules
     assert outside_class(place, ImageTowerConfig, allowed=("outside_secret",)).__name__ == "Mine"
@@ -171,3 +172,33 @@ def test_every_section_is_found_by_its_short_name():
     assert all(f"{getattr(schema, name).__name__}" == f"{name}Config" for name in dir(schema))
     with pytest.raises(AttributeError, match="no section of a config is called 'Picture'; there are Accumulation, "):
         schema.Picture  # noqa: B018
+
+
+@pytest.mark.parametrize(("body", "words"), [
+    ("\nclass Bare(VggConfig):\n    pass\n", "is no dataclass of its own"),
+    ("\n@dataclasses.dataclass(frozen=True, kw_only=True)\nclass Bare(VggConfig):\n    size: int\n",
+     "whose field 'size' has no default")])
+def test_a_class_that_is_no_declaration_is_one_message(tmp_path, monkeypatch, body, words):
+    outside(tmp_path, monkeypatch, "outside_bare", body)
+    with pytest.raises(ConfigError, match="model.image.kind: names the class 'outside_bare:Bare'") as error:
+        load_config(str(ROOT / "configs/clip_b16.py"), [("model.image.kind", "outside_bare:Bare")])
+    assert words in str(error.value)
+
+
+def test_a_changed_kind_keeps_what_both_inherit_from_one_base():
+    kept = load_config(str(ROOT / "configs/clip_b16.py"), [("objectives.contrastive.kind", "siglip")]).objectives["contrastive"]
+    assert (kept.kind, kept.implementation, kept.initial_scale) == ("siglip", "ring", 10.0)
+    fusion = load_config(str(ROOT / "configs/albef.py"), [("model.fusion.kind", "merged")]).model.fusion
+    assert (fusion.kind, fusion.depth, fusion.norm, fusion.dropout) == ("merged", 6, "post", 0.1)
+
+
+def test_a_section_of_named_entries_is_not_taken_out_as_a_whole():
+    with pytest.raises(ConfigError, match="writers: expected a section of named entries, got 'none'"):
+        load_config(str(ROOT / "configs/clip_b16.py"), [("writers", "none")])
+
+
+@pytest.mark.parametrize(("key", "meant"), [("entity", "writers.NAME.entity"), ("report_to", "writers"),
+                                            ("objectives.contrastive.logit_scale", "initial_scale")])
+def test_a_suggested_key_is_one_that_is_there(key, meant):
+    with pytest.raises(ConfigError, match=re.escape(f"did you mean {meant!r}?")):
+        load_config(str(ROOT / "configs/clip_b16.py"), [(key, "1")])

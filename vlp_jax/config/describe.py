@@ -150,7 +150,10 @@ def default_words(field: dataclasses.Field, *, is_section: bool = False) -> str:
     """The default as it is written in a config, "" for a section that is there by default."""
     if field.default is not dataclasses.MISSING:
         return number_words(field.default)
-    return "" if is_section else repr({} if field.default_factory is dict else field.default_factory())
+    factory = field.default_factory
+    if is_section or factory is dataclasses.MISSING:
+        return ""
+    return repr({} if factory is dict else factory())
 
 
 def number_words(value: Any) -> str:
@@ -196,7 +199,7 @@ def file_comments(file: str) -> dict[str, dict[str, str]]:
             is_alone = not token.line[:token.start[1]].strip()
             (alone if is_alone else behind)[token.start[0]] = token.string.lstrip("#").strip()
     return {node.name: {field.target.id: comment_of(field, behind, alone)
-                        for field in node.body if isinstance(field, ast.AnnAssign)}
+                        for field in node.body if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)}
             for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
 
 
@@ -206,5 +209,5 @@ def comment_of(field: ast.AnnAssign, behind: dict[int, str], alone: dict[int, st
     while line in alone:
         above.insert(0, alone[line])
         line -= 1
-    own = [behind[line] for line in range(field.lineno, field.end_lineno + 1) if line in behind]
+    own = [behind[line] for line in range(field.lineno, (field.end_lineno or field.lineno) + 1) if line in behind]
     return " ".join([" ".join(above), *own]).strip()

@@ -92,7 +92,8 @@ def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> "dict[s
     Raises: as `load_config`, and ConfigError for a stage with pretrained parameters of a stage that
       is not before it.
     """
-    path, variant, chosen = (*spec.split(":", 2), "", "")[:3]
+    parts: list[str] = [*spec.split(":", 2), "", ""]
+    path, variant, chosen = parts[:3]
     tree = _run(path, variant)
     if isinstance(tree, ml_collections.ConfigDict):
         if STAGES in tree:

@@ -1,6 +1,7 @@
 """Overrides from the command line, `--config.section.key=value`, applied to a nested mapping."""
 
 import ast
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -109,6 +110,19 @@ def is_none(value: Any) -> bool:
 def is_changed(kind: Any, kinds: Kinds) -> bool:
     """Whether a section's kind was changed on the command line."""
     return isinstance(kind, Raw) and (kind.before or kinds.default) not in (None, str(kind))
+
+
+def shared_fields(kind: type, name: Any, kinds: Kinds) -> set[str]:
+    """The keys that a class inherits from the same bases as the class of the kind before.
+
+    Args:
+      kind: the class.
+      name: its kind, as typed on the command line.
+      kinds: the table of its section.
+    """
+    before = kinds[name.before or kinds.default] if (name.before or kinds.default) in kinds else kind.__mro__[-2]
+    bases = [base for base in kind.__mro__ if base in before.__mro__ and dataclasses.is_dataclass(base)]
+    return {field.name for base in bases for field in dataclasses.fields(base)}
 
 
 def from_text(hint: type, text: str) -> Any:

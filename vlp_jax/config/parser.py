@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from vlp_jax.config.fields import with_kind
 from vlp_jax.config.frozen import FrozenDict
-from vlp_jax.config.overrides import Raw, first_raw, from_text, is_changed, is_none
+from vlp_jax.config.overrides import Raw, first_raw, from_text, is_changed, is_none, shared_fields
 from vlp_jax.config.problems import Problems
-from vlp_jax.config.registry import fields_named, outside_class, root_section
+from vlp_jax.config.registry import Kinds, fields_named, outside_class, root_section
 from vlp_jax.config.suggestions import KINDS, sections_in, suggestion
 from vlp_jax.config.tree import flatten, hints_of, to_tree
 from vlp_jax.errors import ConfigError
@@ -124,7 +124,7 @@ class Parser:
 
         A key of another kind is an error, unless it has that kind's default: a recipe names every
         key. Where the kind is changed on the command line, the keys of the kind before are dropped,
-        except those typed there and those that all kinds have.
+        except those typed there and those that both inherit from one base.
         """
         if isinstance(tree, base):
             return tree
@@ -132,8 +132,8 @@ class Parser:
         if not isinstance(tree, Mapping) or "kind" not in tree:
             self.fail(path, f"expected a section with a key 'kind', {kinds.choices}", tree)
         kind = self.kind(base, tree["kind"], f"{path}.kind")
-        own, common = ({field.name for field in dataclasses.fields(each)} for each in (kind, base))
-        changed, keys = is_changed(tree["kind"], kinds), {}
+        own, changed = {field.name for field in dataclasses.fields(kind)}, is_changed(tree["kind"], kinds)
+        common, keys = shared_fields(kind, tree["kind"], kinds) if changed else set(), {}
         for key, value in tree.items():
             if key == "kind" or (changed and key not in common and not isinstance(value, Raw)):
                 continue
@@ -199,14 +199,20 @@ class Parser:
 
     def with_kinds(self, item: type, value: Any, path: str) -> Any:
         """Named entries, or a sequence of kinds, as a mapping of entries with kinds."""
-        if isinstance(value, (tuple, list)) or (isinstance(value, str) and value):
+        if isinstance(value, (tuple, list)) or (isinstance(value, str) and value and not is_none(Raw("", value))):
             names = (value,) if isinstance(value, str) else value
             value = {name: {"kind": name} for name in names if self.kind(item, name, path)}
         if not isinstance(value, Mapping):
             return value
         entries = {name: self.section(entry, f"{path}.{name}") for name, entry in value.items()}
-        return {name: {"kind": name, **entry} if isinstance(entry, Mapping) and name in item.kinds else entry
+        return {name: self.named_kind(name, entry, item.kinds) if isinstance(entry, Mapping) and name in item.kinds else entry
                 for name, entry in entries.items()}
+
+    def named_kind(self, name: str, entry: Mapping, kinds: Kinds) -> dict:
+        """An entry whose kind is its name where it gives none, or gave none in the config file."""
+        if isinstance(kind := entry.get("kind"), Raw) and kind.before is None:
+            kind.before = name
+        return {"kind": name, **entry}
 
     def sequence(self, arguments: tuple, value: Any, path: str) -> tuple:
         """A tuple; a single value is a tuple of one."""

@@ -1,7 +1,7 @@
 """Collects the problems of a config, so that all of them are reported at once."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from vlp_jax.errors import ConfigError, ConfigErrors
 
@@ -10,7 +10,7 @@ class Problems(list[str]):
     """Messages of ConfigErrors."""
 
     @contextlib.contextmanager
-    def noted(self) -> Iterator[None]:
+    def noted(self) -> Generator[None, None, None]:
         """Adds a ConfigError raised inside to the list, and suppresses it."""
         try:
             yield

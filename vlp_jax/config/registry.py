@@ -67,7 +67,8 @@ def outside_class(place: str, base: type, allowed: Collection[str] | None = None
     """
     module, _, name = place.partition(":")
     if allowed is not None and module not in allowed and module not in sys.modules:
-        raise ConfigError(f"names the class {place!r}, whose module would be imported; import {module} first if you trust it")
+        raise ConfigError(f"names the class {place!r}, whose module would be imported; if you trust it, import {module} first, or "
+                          "name it in `components`")
     try:
         found = getattr(importlib.import_module(module), name, None)
     except Exception as error:  # of the user's own code
@@ -76,6 +77,13 @@ def outside_class(place: str, base: type, allowed: Collection[str] | None = None
         raise ConfigError(f"names the class {place!r}, and {module} has no {name!r}")
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(f"names the class {place!r}, which does not derive from {base.__module__}.{base.__qualname__}")
+    if found is base or "__dataclass_params__" not in vars(found):
+        raise ConfigError(f"names the class {place!r}, which is no dataclass of its own; write @dataclasses.dataclass(frozen=True, "
+                          "kw_only=True) above it")
+    required = [field.name for field in dataclasses.fields(found)
+                if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING]
+    if required:
+        raise ConfigError(f"names the class {place!r}, whose field {required[0]!r} has no default; give it one")
     return found
 
 

@@ -7,6 +7,8 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from vlp_jax.config.registry import root_section
+
 ENTRY = "NAME"  # in paths, the name of an entry in a section of named entries
 CLOSE, CLOSE_ELSEWHERE = 0.5, 0.72  # least similarity of a key in the same section, and in any other
 
@@ -73,6 +75,7 @@ SYNONYMS = {
     "checkpoint.every_steps": ("save_every", "save_steps", "save_frequency", "ckpt_steps", "ckpt_every", "checkpoint_every",
                                "save_interval", "checkpoint_every_steps"),
     "checkpoint.keep": ("save_total_limit", "max_to_keep", "keep_ckpts", "keep_checkpoints"),
+    "writers": ("report_to", "loggers", "logger", "log_to", "trackers"),
     "evaluators": ("evals", "eval", "evaluation", "evaluator", "validation", "val"),
     "evaluators.NAME.source": ("val_data", "eval_data", "val_path", "test_data", "imagenet_val", "val_dataset"),
     "evaluators.NAME.every_steps": ("eval_every", "eval_steps", "val_frequency", "eval_interval", "eval_freq",
@@ -222,4 +225,19 @@ def named(path: str, tree: Mapping, at: Sequence[str] = ()) -> str:
     entries: Any = tree if entry else None
     for part in section.split("."):
         entries = entries.get(part) if isinstance(entries, Mapping) else None
-    return f"{section}.{next(iter(entries))}.{rest}" if isinstance(entries, Mapping) and entries else path
+    found = next((name for name, each in entries.items() if may_have(section, name, each, rest)), None) if (
+        isinstance(entries, Mapping)) else None
+    return path if found is None else f"{section}.{found}.{rest}"
+
+
+def may_have(section: str, name: str, entry: Any, rest: str) -> bool:
+    """Whether an entry of a section of named entries is of a kind that has the key `rest`; True where it has no kinds."""
+    item: Any = root_section()
+    for part in section.split("."):
+        item = typing.get_type_hints(item).get(part) if isinstance(item, type) else None
+        item = typing.get_args(item)[1] if typing.get_origin(item) is dict else item
+    if not hasattr(item, "kinds"):
+        return True
+    kind = str(entry.get("kind", name)) if isinstance(entry, Mapping) else name
+    key = rest.partition(".")[0]
+    return kind not in item.kinds or key == "kind" or any(field.name == key for field in dataclasses.fields(item.kinds[kind]))

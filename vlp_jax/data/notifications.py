@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 
 from vlp_jax.reporting import remark
 
@@ -22,7 +22,7 @@ def listed(counts: Mapping[str, int]) -> str:
 
 
 @contextlib.contextmanager
-def message_while_waiting(text: Callable[[], str], patience: float | None = None) -> Iterator[None]:
+def message_while_waiting(text: Callable[[], str], patience: float | None = None) -> Generator[None, None, None]:
     """Prints `text()` when the block takes long, then each time the waiting time has doubled.
 
     Args:

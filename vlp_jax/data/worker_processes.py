@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 
@@ -37,7 +37,7 @@ def _leave(sentinel: int) -> None:
 
 
 @contextlib.contextmanager
-def workers_starting() -> Iterator[None]:
+def workers_starting() -> Generator[None, None, None]:
     """Context in which started worker processes block the signals to stop.
 
     Ctrl-C, a closed terminal and a scheduler's SIGTERM reach the whole process group. Only the main
@@ -52,7 +52,7 @@ def workers_starting() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def script_not_repeated() -> Iterator[None]:
+def script_not_repeated() -> Generator[None, None, None]:
     """Context in which started worker processes do not run the script of this process.
 
     Python's `spawn` imports the script in each of them, and one that trains without `if __name__ ==

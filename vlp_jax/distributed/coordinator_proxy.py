@@ -32,14 +32,16 @@ class CoordinatorProxy:
         self.lost: Callable[[], None] | None = None
         self.process = subprocess.Popen([sys.executable, "-I", "-S", __file__, coordinator], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, start_new_session=True)  # Ctrl-C must not reach it
-        self.address = f"unix:{self.process.stdout.readline().decode().strip()}"
+        assert self.process.stdout is not None
+        self.output = self.process.stdout
+        self.address = f"unix:{self.output.readline().decode().strip()}"
         if self.address == "unix:":
             raise OSError(f"the proxy to host 0 did not start: {sys.executable} {__file__} ended with {self.process.wait()}")
         threading.Thread(target=self.listen, daemon=True, name="relay").start()
 
     def listen(self) -> None:
         """The thread: waits for the report that the connection is lost."""
-        for word in self.process.stdout:
+        for word in self.output:
             if word == LOST and self.lost is not None:
                 self.lost()
 

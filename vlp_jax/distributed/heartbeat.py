@@ -110,7 +110,7 @@ class Heartbeat:
         """Stores a value of this process."""
         service().key_value_set(f"{FOLDER}/{kind}/{self.me}", json.dumps(value), allow_overwrite=True)
 
-    def entries(self) -> dict[tuple[str, int], object]:
+    def entries(self) -> dict[tuple[str, int], Any]:
         """{(kind, process): value} of all that processes have stored."""
         found = service().key_value_dir_get(f"{FOLDER}/")
         return {(key.split("/")[-2], int(key.split("/")[-1])): json.loads(text) for key, text in found}

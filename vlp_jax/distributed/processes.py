@@ -8,7 +8,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TextIO
 
 import jax
@@ -22,6 +22,7 @@ from vlp_jax.distributed.heartbeat import Heartbeat, leave_together
 from vlp_jax.distributed.rendezvous import await_processes
 from vlp_jax.errors import PASSING, UserError, user_error_of
 from vlp_jax.interrupts import CTRL_C, leaving_with
+from vlp_jax.reporting import as_secondary
 
 REGISTRATION = 60  # seconds for JAX to connect processes that have all come to the rendezvous
 
@@ -36,7 +37,7 @@ class HostsConfig(Section):
 
 
 @contextlib.contextmanager
-def joined(launch: Launch | None, config: HostsConfig, heeds_signals: bool = False) -> Iterator[None]:
+def joined(launch: Launch | None, config: HostsConfig, heeds_signals: bool = False) -> Generator[None, None, None]:
     """A context in which `jax.devices()` are those of all processes.
 
     On processes other than the first, stdout is silent and each line of stderr begins with the
@@ -115,13 +116,13 @@ def leave(watch: Heartbeat, error: BaseException) -> None:
 
 
 @contextlib.contextmanager
-def one_voice(process: int) -> Iterator[None]:
+def one_voice(process: int) -> Generator[None, None, None]:
     """Silences stdout and prefixes the lines of stderr, on every process but the first."""
     if process == 0:
         yield
         return
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), \
-            contextlib.redirect_stderr(Marked(sys.stderr, f"host {process}: ")):
+            contextlib.redirect_stderr(Marked(sys.stderr, f"host {process}: ")), as_secondary():
         yield
 
 

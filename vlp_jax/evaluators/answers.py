@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from vlp_jax.data.target_kinds import ClassesConfig
 from vlp_jax.data.text.canonicalize import canonicalize
 from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.data.text.vqa_answers import vqa_score
@@ -60,7 +61,7 @@ def answers(write: Write, data: "EvaluationSet", head: SupervisedHead) -> dict[s
       DataError: a sample lacks the target's field.
     """
     truth, asked = true_answers(data, head), first_texts(data)
-    tokenizer, changes = head.predictor.preprocessor.tokenizer, head.targets.specs[head.target].canonicalize
+    tokenizer, changes = head.predictor.preprocessor.tokenizer, spec_of(head).canonicalize
     _, end, padding = tokenizer.special_ids
     found = [words(tokenizer.backend.decode, row, {*end, padding}) for row in write(asked).tolist()]
     right = [text != "" and canonicalize(said, changes) == canonicalize(text, changes)
@@ -77,7 +78,7 @@ def vqa_accuracies(written: Sequence[str], data: "EvaluationSet", head: Supervis
 
     The annotators' answers are compared as the tokenizer decodes them.
     """
-    spec, tokenizer = head.targets.specs[head.target], head.predictor.preprocessor.tokenizer
+    spec, tokenizer = spec_of(head), head.predictor.preprocessor.tokenizer
     annotated = [spec.values(metadata) for metadata in data.metadata]
     distinct = list(dict.fromkeys(value for values in annotated for value in values))
     texts = dict(zip(distinct, (canonicalize(text, spec.canonicalize) for text in given_back(tokenizer, distinct)), strict=True))
@@ -92,7 +93,12 @@ def true_answers(data: "EvaluationSet", head: SupervisedHead) -> list[str]:
       DataError: a sample lacks the target's field.
     """
     require_targets(data, head)
-    return [head.targets.of(head.target, metadata) for metadata in data.metadata]
+    return [str(head.targets.of(head.target, metadata)) for metadata in data.metadata]
+
+
+def spec_of(head: SupervisedHead) -> ClassesConfig:
+    """The declaration of the head's target, which is a text."""
+    return cast(ClassesConfig, head.targets.specs[head.target])
 
 
 def given_back(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:

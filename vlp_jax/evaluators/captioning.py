@@ -62,6 +62,7 @@ class CaptionsTaskConfig(GenerationTaskConfig):
 
     def run(self, context: "TaskContext") -> dict[str, float | str]:
         """The loss of the true captions, and some generated ones as texts."""
+        assert context.text_generator is not None
         return captioning(context.data, context.text_generator, context.variables, context.batch_size, context.threads,
                           context.paced, self.search)
 

@@ -122,8 +122,9 @@ class EvaluationSet:
         """
         self.parses(preprocessor.dependencies)
         boxes = preprocessor.boxes
-        for key, metadata in zip(self.keys, self.metadata, strict=True) if boxes is not None else ():
-            boxes_in(key, metadata, boxes)
+        if boxes is not None:
+            for key, metadata in zip(self.keys, self.metadata, strict=True):
+                boxes_in(key, metadata, boxes)
 
     def labels(self, field: str, setting: str) -> tuple[list[str], np.ndarray]:
         """The class names of the set, sorted, and the class of each image as an index into them.
@@ -144,8 +145,9 @@ class EvaluationSet:
             if value is None:
                 raise DataError(f"{self.source.spec}: {self.source[i].key}: an evaluation needs text or a whole number in the "
                                 f"metadata field {field!r} ({setting}), {self.found(i, field)}")
-        names = sorted({value for value in values if value is not None})
-        return names, np.array([names.index(value) for value in values])
+        found = [value for value in values if value is not None]
+        names = sorted(set(found))
+        return names, np.array([names.index(value) for value in found])
 
     def require_captions(self, task: str) -> None:
         """Checks that every image has a caption, where a task needs one of each.

@@ -70,7 +70,7 @@ class TaskConfig(Component):
 
     def untrained(self, name: str, experiment: "Experiment") -> Iterator[str]:
         """A message where the experiment lacks what the task needs; `name` is the key or flag of the tasks."""
-        need = self.lacks(experiment)
+        need = self.lacks(experiment) if experiment.objectives else None  # that there are none is a message of its own
         if need is not None:
             possible = [kind for kind, task in self.kinds.items() if task().lacks(experiment) is None]
             yield f"{name}: {self.kind!r} needs {need}, and there is none; possible: {', '.join(possible) or 'no task'}"

@@ -138,7 +138,8 @@ def loop_trips(line: str, computations: dict[str, list[str]]) -> int:
     """
     if (known := TRIPS.search(line)) is not None:
         return int(known[1])
-    condition = WHILE.search(line)[1]
+    found = WHILE.search(line)
+    condition = found[1] if found else ""
     bounds = re.findall(r"s32\[\][^=]* constant\((\d+)\)", "\n".join(computations.get(condition, ())))
     return max((int(bound) for bound in bounds), default=1)
 

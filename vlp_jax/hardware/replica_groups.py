@@ -56,7 +56,7 @@ def strided(text: str) -> np.ndarray:
 def pairs_of(line: str) -> list[tuple[int, int]]:
     """(sender, receiver) pairs of a collective-permute."""
     found = PAIRS.search(line)
-    return [tuple(numbers(pair)) for pair in found[1].split("},{")] if found else []
+    return [(sender, receiver) for sender, receiver in map(numbers, found[1].split("},{"))] if found else []
 
 
 def numbers(text: str) -> list[int]:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import flax.linen as nn
 import jax
@@ -12,6 +12,19 @@ import jax.numpy as jnp
 from vlp_jax.config.section import Section
 
 Initializer = Callable[..., jax.Array]
+
+Value = TypeVar("Value")
+
+
+def present(value: Value | None) -> Value:
+    """A value whose type allows for None, where it is never None: an encoding's tokens, the fusion of an objective."""
+    assert value is not None
+    return value
+
+
+def with_logical_axes(initializer: Initializer, axes: tuple[str | None, ...]) -> Initializer:
+    """An initializer of a parameter that has logical axes. Flax boxes its result with them, and `param` returns the array."""
+    return cast(Initializer, nn.with_logical_partitioning(initializer, axes))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,14 +40,14 @@ class Precision:
 
     compute: jnp.dtype = jnp.float32
 
-    def dense(self, features: int | Sequence[int], axes: tuple[str, ...], *, kernel_init: Initializer,
+    def dense(self, features: int | Sequence[int], axes: tuple[str | None, ...], *, kernel_init: Initializer,
               use_bias: bool = True, axis: int | Sequence[int] = -1, name: str | None = None) -> nn.DenseGeneral:
         """A linear layer whose kernel carries the logical `axes` (inputs first, then outputs)."""
         outputs = len(features) if isinstance(features, Sequence) else 1
         return nn.DenseGeneral(
             features, axis=axis, use_bias=use_bias, dtype=self.compute, param_dtype=jnp.float32, name=name,
-            kernel_init=nn.with_logical_partitioning(kernel_init, axes),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, axes[-outputs:]))
+            kernel_init=with_logical_axes(kernel_init, axes),
+            bias_init=with_logical_axes(nn.initializers.zeros, axes[-outputs:]))
 
     def working_copy(self, params: Any) -> Any:
         """`params` with every kernel cast to `compute`, as each layer would cast it.
@@ -51,8 +64,8 @@ class Precision:
         """LayerNorm with statistics in float32 and the result in `compute`."""
         return nn.LayerNorm(
             epsilon=epsilon, dtype=self.compute, param_dtype=jnp.float32, name=name,
-            scale_init=nn.with_logical_partitioning(nn.initializers.ones, (axis,)),
-            bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (axis,)))
+            scale_init=with_logical_axes(nn.initializers.ones, (axis,)),
+            bias_init=with_logical_axes(nn.initializers.zeros, (axis,)))
 
     def rms_norm(self, epsilon: float, name: str | None = None, axis: str = "embed") -> nn.RMSNorm:
         """RMSNorm (Zhang & Sennrich 2019), which subtracts no mean and adds no bias.
@@ -60,7 +73,7 @@ class Precision:
         Statistics are in float32, the result is in `compute`.
         """
         return nn.RMSNorm(epsilon=epsilon, dtype=self.compute, param_dtype=jnp.float32, name=name,
-                          scale_init=nn.with_logical_partitioning(nn.initializers.ones, (axis,)))
+                          scale_init=with_logical_axes(nn.initializers.ones, (axis,)))
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:

@@ -19,7 +19,7 @@ class Part(Component):
     section: ClassVar[str]
 
 
-def failures(check: Callable[..., None], *arguments: Any) -> Iterator[str]:
+def failures(check: Callable[..., Any], *arguments: Any) -> Iterator[str]:
     """The message of the ConfigError that a check raises, if any."""
     try:
         check(*arguments)

@@ -7,23 +7,14 @@ text towers of Radford et al. 2021 (table 20) and, for clip-g, of OpenCLIP's ViT
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from vlp_jax.errors import ConfigError
 from vlp_jax.sharding.divisors import nearest_words
 
 if TYPE_CHECKING:
     from vlp_jax.models.config import ModelConfig
-
-
-class StatedSizes(Protocol):
-    """A config with a preset, "B" or "B/16", and sizes in place of the preset's; None: the preset's."""
-
-    preset: str
-    width: int | None
-    depth: int | None
-    heads: int | None
-    mlp_dim: int | None
+    from vlp_jax.models.stack import StackConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +43,7 @@ SIZES = {
 }
 
 
-def size_of(tower: StatedSizes, section: str) -> Size:
+def size_of(tower: "StackConfig", section: str) -> Size:
     """The size of a tower: its preset, overridden by the sizes set in its config.
 
     A width other than the preset's keeps the preset's width of a head and its ratio of mlp_dim,
@@ -72,7 +63,7 @@ def size_of(tower: StatedSizes, section: str) -> Size:
     return size
 
 
-def preset_of(tower: StatedSizes, section: str) -> Size:
+def preset_of(tower: "StackConfig", section: str) -> Size:
     """The size named by a tower's preset.
 
     Raises: ConfigError for an unknown preset.
@@ -83,7 +74,7 @@ def preset_of(tower: StatedSizes, section: str) -> Size:
     return SIZES[name]
 
 
-def stated_sizes(tower: StatedSizes) -> dict[str, int]:
+def stated_sizes(tower: "StackConfig") -> dict[str, int]:
     """The sizes set in a tower's config."""
     return {key: value for key in ("width", "depth", "heads", "mlp_dim") if (value := getattr(tower, key)) is not None}
 

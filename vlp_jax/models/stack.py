@@ -24,6 +24,8 @@ class StackConfig(Part):
     ratio of mlp_dim are the preset's. A stack has a key `preset`, too.
     """
 
+    if TYPE_CHECKING:
+        preset: str
     policies: ClassVar[tuple[str, ...]] = ("none", "save_matmuls", "save_names", "full")  # of rematerialisation
 
     width: int | None = between(None, 1)

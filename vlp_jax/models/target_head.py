@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.models.options import Precision
+from vlp_jax.models.options import Precision, with_logical_axes
 
 
 class TargetHead(nn.Module):
@@ -32,5 +32,5 @@ class TargetHead(nn.Module):
         axes = ("embed" if self.hidden_dim is None else "mlp", None)
         product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
         return nn.Dense(self.outputs, dtype=self.precision.compute, dot_general=product, name="out",
-                        kernel_init=nn.with_logical_partitioning(init, axes),
-                        bias_init=nn.with_logical_partitioning(nn.initializers.constant(self.initial_bias), (None,)))(x)
+                        kernel_init=with_logical_axes(init, axes),
+                        bias_init=with_logical_axes(nn.initializers.constant(self.initial_bias), (None,)))(x)

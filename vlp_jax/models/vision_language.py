@@ -11,7 +11,7 @@ from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.decoder.packed_rows import PackedRows
 from vlp_jax.models.fusion.base import FusedEncoding
 from vlp_jax.models.layers.transformer import Encoding
-from vlp_jax.models.options import Precision
+from vlp_jax.models.options import Precision, present
 from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.models.vision.tower import ImageTowerConfig
 from vlp_jax.sharding.layout import constrain
@@ -82,11 +82,11 @@ class VisionLanguageModel(nn.Module):
 
     def embed_image(self, encoding: Encoding) -> jax.Array:
         """An image Encoding -> unit vectors [B, E], float32."""
-        return constrain(unit(project(self.image_projection, encoding.pooled)), ("batch", None))
+        return constrain(unit(project(self.image_projection, present(encoding.pooled))), ("batch", None))
 
     def embed_text(self, encoding: Encoding) -> jax.Array:
         """A text Encoding -> unit vectors [B, E], float32."""
-        return constrain(unit(project(self.text_projection, encoding.pooled)), ("batch", None))
+        return constrain(unit(project(self.text_projection, present(encoding.pooled))), ("batch", None))
 
     def decode(self, text: jax.Array, mask: jax.Array | None = None, memory: Encoding | None = None, train: bool = False,
                encoding: Encoding | None = None, prefix: jax.Array | None = None, packed: PackedRows | None = None) -> jax.Array:
@@ -103,7 +103,7 @@ class VisionLanguageModel(nn.Module):
           packed: segments of rows that hold several texts.
         Returns: float32 [B, L, V].
         """
-        return self.config.decoder.decode(self, text, mask, memory, train, encoding, prefix, packed)
+        return present(self.config.decoder).decode(self, text, mask, memory, train, encoding, prefix, packed)
 
     def answer(self, fused: FusedEncoding, text: jax.Array, mask: jax.Array | None = None, train: bool = False) -> jax.Array:
         """`decode` of answers int32 [B, L] to fused pairs: the decoder attends to the fused tokens of the text."""
@@ -119,7 +119,7 @@ class VisionLanguageModel(nn.Module):
           position: int32 scalar, position of the first of them.
           memory: the image's Encoding, only in the first call, which may have no tokens (n = 0).
         """
-        return self.config.decoder.decode_next(self, text, position, memory)
+        return present(self.config.decoder).decode_next(self, text, position, memory)
 
     def __call__(self, image: jax.Array | None, text: jax.Array | None, mask: jax.Array | None = None,
                  train: bool = False) -> tuple[jax.Array | None, jax.Array | None]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import flax.linen as nn
 import jax
@@ -11,8 +11,10 @@ import numpy as np
 
 from vlp_jax.config.fields import between
 from vlp_jax.data.batch_spec import TARGET
+from vlp_jax.data.target_kinds import TextTargetConfig
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.fusion.base import FusedEncoding
+from vlp_jax.models.options import present
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss
 from vlp_jax.objectives.captioning import WordPrediction, WordPredictionConfig, token_losses
@@ -64,10 +66,11 @@ class AnsweringConfig(WordPredictionConfig):
         if target.kind != "text":
             yield f"{where}.target: needs a target of kind 'text', {name} is one of kind {target.kind!r}"
             return
-        if target.length > longest:
-            yield f"{name}.length: is {target.length}, more than model.text.length={longest}"
-        if self.length not in (None, target.length):
-            yield f"{where}.length: is {self.length}, {name} has {target.length}; leave it out"
+        length = cast(TextTargetConfig, target).length
+        if length > longest:
+            yield f"{name}.length: is {length}, more than model.text.length={longest}"
+        if self.length not in (None, length):
+            yield f"{where}.length: is {self.length}, {name} has {length}; leave it out"
 
     def part_problems(self, where: str, model: ModelConfig) -> Iterator[str]:
         """Why the model's fusion or decoder cannot generate an answer; one that is absent is found elsewhere."""
@@ -80,7 +83,7 @@ class AnsweringConfig(WordPredictionConfig):
 
     def completed(self, where: str, experiment: "Experiment") -> Self:
         """With the `length` of the target."""
-        return dataclasses.replace(self, length=experiment.data.targets[self.target].length)
+        return dataclasses.replace(self, length=cast(TextTargetConfig, experiment.data.targets[self.target]).length)
 
     def build(self) -> "Answering":
         """The module that predicts answers."""
@@ -89,8 +92,8 @@ class AnsweringConfig(WordPredictionConfig):
     def flops(self, model: ModelConfig, batch: int) -> int:
         """The decoder on texts of `length` tokens, with the fused tokens as memory."""
         shapes = model.shapes()
-        memory = shapes.text.tokens, model.fusion.fused_width(shapes)
-        return batch * model.decoder.flops(shapes, length=self.length, memory=memory)
+        memory = shapes.text.tokens, present(model.fusion).fused_width(shapes)
+        return batch * present(model.decoder).flops(shapes, length=self.length, memory=memory)
 
 
 def differing_widths(model: ModelConfig) -> Iterator[str]:
@@ -123,7 +126,7 @@ class Answering(WordPrediction):
         loss = self.predicted(logits, text, mask)
         return Loss(loss.value, {**loss.metrics, "target_rate": mask[:, 0].mean(dtype=jnp.float32)})
 
-    def scores(self, fused: FusedEncoding, model: VisionLanguageModel, candidates: np.ndarray) -> jax.Array:
+    def scores(self, fused: FusedEncoding, model: VisionLanguageModel, candidates: np.ndarray | jax.Array) -> jax.Array:
         """log p of each candidate answer, ranked as in BLIP (appendix B.2).
 
         Only the `shortlist` of answers with the likeliest first tokens is scored in full; others
@@ -142,10 +145,10 @@ class Answering(WordPrediction):
         def log_likelihood(ids: jax.Array) -> jax.Array:
             """log p float32 [B] of one answer per row, int32 [B, L]."""
             text, mask = jnp.maximum(ids, 0), ids >= 0
-            logits = pure.apply(variables, fused, text, mask, method="answer")
+            logits: Any = pure.apply(variables, fused, text, mask, method="answer")
             return -jnp.where(mask[:, 1:], token_losses(logits, text)[0], 0.0).sum(axis=1)
 
-        starts = jnp.broadcast_to(candidates[:1, :1], (len(fused.tokens), 1))
+        starts = jnp.broadcast_to(candidates[:1, :1], (len(present(fused.tokens)), 1))
         first = jax.nn.log_softmax(model.answer(fused, starts, starts >= 0)[:, 0].astype(jnp.float32))[:, candidates[:, 1]]
         chosen = jax.lax.top_k(first, count)[1]
         found = jax.lax.map(log_likelihood, candidates[chosen.T]).T

@@ -56,6 +56,7 @@ from vlp_jax.models.config import ModelConfig
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
+    from vlp_jax.models.vision_language import VisionLanguageModel
 
 NO_DECODER = "model.decoder: an objective predicts words by it, and there is none; set it, such as dict(preset='B')"
 NO_ROW_EACH = "needs a row for each text, and packed rows hold several; set packing=None"
@@ -98,8 +99,14 @@ class ObjectiveConfig(Component):
     needs_mask_token: ClassVar[bool] = False
     generates: ClassVar[bool] = False
     tasks: ClassVar[tuple[str, ...]] = ()
-    teacher_dropout = False  # this and the next are keys of some kinds; an annotation here would decide their place among the keys
-    target = None
+    if TYPE_CHECKING:
+        teacher_dropout: bool = False
+        target: str | None = None
+        length: int | None = None
+        initial_scale: float = 1.0
+    else:  # keys of some kinds; an annotation here would decide their place among the keys
+        teacher_dropout = False
+        target = None
 
     @property
     def trains(self) -> tuple[str, ...]:
@@ -192,7 +199,7 @@ class Objective(nn.Module):
 
     config: ObjectiveConfig
 
-    def teacher_outputs(self, encodings: dict, batch: dict[str, jax.Array], model: nn.Module) -> Any:
+    def teacher_outputs(self, encodings: dict, batch: dict[str, jax.Array], model: "VisionLanguageModel") -> Any:
         """The teacher's outputs, which the student reads in `batch["teacher"][self.name]` for the same batch.
 
         It is called with the EMA parameters and their encodings, without dropout unless an

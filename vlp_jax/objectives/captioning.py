@@ -123,5 +123,5 @@ class Captioning(WordPrediction):
         wanted = mask & (jnp.arange(text.shape[1]) >= decoding.prefix[:, None])
         wanted = wanted if packed is None else wanted & packed.continued()
         loss = self.predicted(decoding.logits, text, wanted)
-        return loss if packed is None else dataclasses.replace(loss, metrics={**loss.metrics,
-                                                                              "filled": mask.mean(dtype=jnp.float32)})
+        filled = {"filled": mask.mean(dtype=jnp.float32)}
+        return loss if packed is None else dataclasses.replace(loss, metrics={**loss.metrics, **filled})

@@ -33,6 +33,11 @@ class ScaledConfig(ObjectiveConfig):
     12,500.
     """
 
+    if TYPE_CHECKING:
+        initial_scale: float = 1.0
+        minimum_scale: float = 1.0
+        maximum_scale: float = 1.0
+
     scale_parameter: Literal["log_scale", "temperature"] = "log_scale"
 
     learns_scale = True

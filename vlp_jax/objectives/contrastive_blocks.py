@@ -85,7 +85,7 @@ def ring_sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array
 
 
 def loss_and_accuracy(pairs: PairLoss, exchange: Exchange, image: jax.Array, text: jax.Array, scale: jax.Array,
-                      bias: jax.Array, identities: Identities) -> tuple[jax.Array, jax.Array]:
+                      bias: jax.Array | float, identities: Identities) -> tuple[jax.Array, jax.Array]:
     """The loss, and the accuracy: the fraction of images whose nearest text in the batch is a positive.
 
     Args:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import flax.linen as nn
 import jax
@@ -15,9 +15,10 @@ from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.layers.flops import layer_flops
 from vlp_jax.models.layers.positions import sincos2d
 from vlp_jax.models.layers.transformer import Transformer
-from vlp_jax.models.options import LayerOptions
+from vlp_jax.models.options import LayerOptions, present, with_logical_axes
 from vlp_jax.models.presets import Size
 from vlp_jax.models.vision.tower import ImageTowerConfig
+from vlp_jax.models.vision.vit import ViTConfig
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 
@@ -59,9 +60,9 @@ class MaskedAutoencoderConfig(ObjectiveConfig):
         decoder = Size(self.decoder_width, self.decoder_depth, self.decoder_heads, 4 * self.decoder_width)
         tower, patches = model.image, model.image.side**2
         others, visible = tower.class_token + tower.registers, max(1, int(patches * (1.0 - self.mask_ratio)))
-        flops = tower.kept_flops(visible) + 2 * (visible + others) * tower.token_width * decoder.width
+        flops = cast(ViTConfig, tower).kept_flops(visible) + 2 * (visible + others) * tower.token_width * decoder.width
         flops += decoder.depth * layer_flops(decoder, patches + others, "gelu")
-        return batch * (flops + 2 * patches * decoder.width * 3 * tower.patch**2)
+        return batch * (flops + 2 * patches * decoder.width * 3 * present(tower.patch)**2)
 
 
 class MaskedAutoencoder(Objective):
@@ -80,11 +81,11 @@ class MaskedAutoencoder(Objective):
         tower, image = model.config.image, batch["image"]
         for problem in self.config.problems("objectives", tower):
             raise ConfigError(problem)
-        patch, side = tower.patch, tower.side
+        patch, side = present(tower.patch), tower.side
         kept, restore = visible_patches(self.make_rng("dropout"), len(image), side**2, self.config.mask_ratio)
         tokens = model.encode_image(image, train=True, tokens=True, kept=kept).tokens
         front, behind = int(tower.class_token), tower.registers  # tokens around those of the patches
-        predicted = self.decode(tokens, restore, side, 3 * patch**2, front, behind, model)
+        predicted = self.decode(present(tokens), restore, side, 3 * patch**2, front, behind, model)
         targets = patch_targets(image, patch)
         masked = (restore >= kept.shape[1]).astype(jnp.float32)
 
@@ -113,7 +114,7 @@ class MaskedAutoencoder(Objective):
         x = precision.dense(width, ("embed", "mlp"), kernel_init=dense, name="in")(tokens)
         around = x[:, :front], x[:, x.shape[1] - behind:]
         visible = x[:, front:x.shape[1] - behind]
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, "embed"))
+        init = with_logical_axes(nn.initializers.normal(0.02), (None, None, "embed"))
         token = self.param("mask_token", init, (1, 1, width), jnp.float32).astype(x.dtype)
         hidden = jnp.broadcast_to(token, (len(x), side**2 - visible.shape[1], width))
         x = jnp.take_along_axis(jnp.concatenate([visible, hidden], axis=1), restore[:, :, None], axis=1)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 import flax.linen as nn
 import flax.struct
@@ -13,9 +13,11 @@ from vlp_jax.config.fields import between
 from vlp_jax.config.section import Sizes
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
+from vlp_jax.models.options import present
 from vlp_jax.models.quantizer import patch_codes, random_codebook
 from vlp_jax.models.text.lm_head import WordHead
 from vlp_jax.models.vision.tower import ImageTowerConfig
+from vlp_jax.models.vision.vit import ViTConfig
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.block_masking import hidden_patches
@@ -66,7 +68,7 @@ class MaskedPatchesConfig(ObjectiveConfig):
           model: the config.
           width: of the tokens.
         """
-        own, patch, patches = model.image.token_width, model.image.patch, model.image.side**2
+        own, patch, patches = model.image.token_width, present(model.image.patch), model.image.side**2
         quantizer = 2 * patches * self.code_width * (3 * patch**2 + self.codes)
         return 2 * self.count_of(patches) * own * (width + self.codes) + quantizer // 3
 
@@ -124,7 +126,7 @@ class MaskedPatches(Objective):
         tower, config = model.config.image, self.config
         for problem in config.problems("objectives", tower):
             raise ConfigError(problem)
-        patch, side = tower.patch, tower.side
+        patch, side = present(tower.patch), tower.side
         count = config.count_of(side**2)
         places = hidden_patches(self.make_rng("dropout"), len(image), side, count, config.smallest_block)
         mask = (places[:, :, None] == jnp.arange(side**2)).any(axis=1)
@@ -135,7 +137,7 @@ class MaskedPatches(Objective):
         """All of an image's tokens [B, M, D'] -> logits float32 [B, K, V] of the masked patches' codes."""
         places = hidden.places + model.config.image.class_token  # a class token comes before the patches
         tokens = jnp.take_along_axis(tokens, places[:, :, None], axis=1)
-        return WordHead(model.config.image.layer_options(model.precision), self.config.codes, name=name)(tokens)
+        return WordHead(cast(ViTConfig, model.config.image).layer_options(model.precision), self.config.codes, name=name)(tokens)
 
 
 class MaskedImage(MaskedPatches):
@@ -156,7 +158,7 @@ class MaskedImage(MaskedPatches):
     def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
         hidden = self.hide(batch["image"], model)
         tokens = model.encode_image(batch["image"], self.training, masked=hidden.mask).tokens
-        return code_loss(self.code_logits(tokens, hidden, model), hidden)
+        return code_loss(self.code_logits(present(tokens), hidden, model), hidden)
 
 
 def code_loss(logits: jax.Array, hidden: HiddenPatches) -> Loss:

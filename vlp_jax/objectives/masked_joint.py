@@ -9,6 +9,7 @@ import jax
 
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
+from vlp_jax.models.options import present
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss
 from vlp_jax.objectives.masked_image import MaskedPatches, MaskedPatchesConfig, code_loss
@@ -38,10 +39,10 @@ class MaskedJointConfig(MaskedTextConfig, MaskedPatchesConfig):
     def flops(self, model: ModelConfig, batch: int) -> int:
         """Both towers, the fusion, and the predictions of codes and words."""
         shapes = model.shapes()
-        width, text = model.fusion.fused_width(shapes), shapes.text.token_width
+        width, text = present(model.fusion).fused_width(shapes), shapes.text.token_width
         towers = model.image.flops(0, embedded=False) + model.text.flops(0, embedded=False)
         words = 2 * model.text.length * text * (width + model.text.vocab_size)
-        return batch * (towers + model.fusion.flops(shapes) + self.coding_flops(model, width) + words)
+        return batch * (towers + present(model.fusion).flops(shapes) + self.coding_flops(model, width) + words)
 
 
 class MaskedJoint(MaskedPatches):
@@ -64,10 +65,10 @@ class MaskedJoint(MaskedPatches):
         text = model.encode_text(masked.text, batch["text_mask"], self.training, edges=batch.get("word_edges"))
         fused = model.fuse(image, text, self.training)
         if fused.image_tokens is None:
-            raise ConfigError(f"model.fusion.kind: {model.config.fusion.kind!r} gives no tokens of the image to predict masked "
-                              "patches from; use 'merged', 'co_attention' or 'graph'")
+            raise ConfigError(f"model.fusion.kind: {present(model.config.fusion).kind!r} gives no tokens of the image to predict "
+                              "masked patches from; use 'merged', 'co_attention' or 'graph'")
         patches = code_loss(self.code_logits(fused.image_tokens, hidden, model, "image_head"), hidden)
-        logits = word_logits(fused.tokens, batch["text"], model, self.config.tied, "text_head")
+        logits = word_logits(present(fused.tokens), batch["text"], model, self.config.tied, "text_head")
         words = masked_loss(logits, batch["text"], masked.chosen)
         metrics = {"image_loss": patches.value, "text_loss": words.value, "text_masked": masked.share,
                    "text_unigram_entropy": unigram_entropy(batch["text"], masked, model)}

@@ -14,6 +14,7 @@ from vlp_jax.config.section import Sizes
 from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig, embedding_dim
+from vlp_jax.models.options import present
 from vlp_jax.models.text.lm_head import WordHead
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig, grown
@@ -116,10 +117,10 @@ class MaskedLanguageConfig(MaskedTextConfig):
     def flops(self, model: ModelConfig, batch: int) -> int:
         """The text tower, the fusion and the prediction on masked texts, and the teacher's forward pass."""
         shapes, text = model.shapes(), model.text.token_width
-        width = model.fusion.fused_width(shapes) if self.with_image else text
+        width = present(model.fusion).fused_width(shapes) if self.with_image else text
         flops = 2 * model.text.length * text * (width + model.text.vocab_size)
-        flops += model.fusion.flops(shapes) if self.with_image else 0
-        if not self.with_image or not model.fusion.encodes_text:
+        flops += present(model.fusion).flops(shapes) if self.with_image else 0
+        if not self.with_image or not present(model.fusion).encodes_text:
             flops += model.text.flops(embedding_dim(model), embedded=False)
         return batch * (flops + (flops // 3 if self.uses_teacher else 0))  # a teacher has no backward pass
 
@@ -201,8 +202,8 @@ class MaskedLanguage(Objective):
         if self.config.with_image:
             encoding = model.fuse(encodings["image"], encoding, self.training)
         if encoding.tokens is None:
-            raise ConfigError(f"model.fusion.kind: {model.config.fusion.kind!r} gives no tokens to predict masked words from; use "
-                              "'cross_attention', 'merged', 'co_attention' or 'graph', or with_image=False")
+            raise ConfigError(f"model.fusion.kind: {present(model.config.fusion).kind!r} gives no tokens to predict masked words "
+                              "from; use 'cross_attention', 'merged', 'co_attention' or 'graph', or with_image=False")
         return word_logits(encoding.tokens, masked.text, model, self.config.tied, "head")
 
     def distilled(self, loss: Loss, logits: jax.Array, lesson: jax.Array, chosen: jax.Array) -> Loss:

@@ -13,6 +13,7 @@ from vlp_jax.config.fields import between
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig, embedding_dim
 from vlp_jax.models.layers.transformer import Encoding
+from vlp_jax.models.options import present, with_logical_axes
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig, encodings_trained
 from vlp_jax.objectives.contrastive import EMBEDDINGS, shared_positives
@@ -79,7 +80,7 @@ class MatchingConfig(ObjectiveConfig):
         """The fusion on all pairs to be classified, and the similarities by which negatives are drawn."""
         similarity = 2 * batch**2 * embedding_dim(model) // 3 if self.negatives == "similar" else 0  # without a backward pass
         questions = 1 if self.negative_rate is not None else 3 if self.negatives_from == "both" else 2
-        return questions * batch * model.fusion.flops(model.shapes()) + similarity
+        return questions * batch * present(model.fusion).flops(model.shapes()) + similarity
 
 
 class Matching(Objective):
@@ -120,7 +121,7 @@ class Matching(Objective):
         labels = jnp.tile(jnp.array([1] + [0] * (len(pairs) - 1)), len(allowed))
         return matching_loss(logits, labels, jnp.stack(asked, axis=1).reshape(-1), config.loss)
 
-    def similarity(self, encodings: dict, shape: tuple[int, int]) -> jax.Array:
+    def similarity(self, encodings: dict, shape: tuple[int, ...]) -> jax.Array:
         """Similarity [B, B], whose softmax draws negatives: over a row a text, over a column an image."""
         if self.config.negatives != "similar":
             return jnp.zeros(shape, jnp.float32)
@@ -147,7 +148,7 @@ class Matching(Objective):
     @nn.compact
     def logits(self, model: VisionLanguageModel, image: Encoding, text: Encoding, train: bool = False) -> jax.Array:
         """Logits float32 [B, 2] of pairs: (no match, match); with a head of one output, the first is 0."""
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("embed", None))
+        init = with_logical_axes(nn.initializers.normal(0.02), ("embed", None))
         two = self.config.loss == "cross_entropy"
         product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
         head = nn.Dense(2 if two else 1, dtype=model.precision.compute, dot_general=product, kernel_init=init, name="head")

@@ -149,7 +149,9 @@ class MomentumContrastive(ScaledObjective):
                  for a, b in ((0, 1), (1, 0))]
         loss, entropy = (0.5 * (one + other) for one, other in zip(*parts, strict=True))
         if not self.is_initializing() and self.is_mutable_collection("queue"):
-            queue.value, updates.value = kept.push(*teacher, batch["caption_id"], batch["image_id"]), updates.value + 1
+            image, text = teacher
+            queue.value = kept.push(image, text, batch["caption_id"], batch["image_id"])
+            updates.value += 1
         count = known.sum().astype(jnp.float32)
         return Loss(loss, {"scale": scale, "alpha": alpha, "candidates": count, "uniform": jnp.log(count),
                            "target_entropy": entropy})

@@ -31,9 +31,9 @@ class PairLoss:
 
     scale: Any = None
     bias: Any = None
-    size: int | None = None
+    size: int = 0
 
-    def at(self, scale: jax.Array, bias: jax.Array, size: int) -> "PairLoss":
+    def at(self, scale: jax.Array, bias: jax.Array | float, size: int) -> "PairLoss":
         """The loss with its scale, bias and batch size set."""
         return dataclasses.replace(self, scale=scale, bias=bias, size=size)
 

@@ -1,6 +1,7 @@
 """The module that is trained: a model, and the objectives on its encodings."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,7 @@ from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.decoder.generation import BeamSearch, written
 from vlp_jax.models.decoder.transformer import Decoding
 from vlp_jax.models.layers.transformer import Encoding, Precision
+from vlp_jax.models.options import present
 from vlp_jax.models.vision_language import VisionLanguageModel, as_memory
 from vlp_jax.objectives.base import NO_DECODER, Loss, ObjectiveConfig, weight_at
 from vlp_jax.objectives.captioning import token_losses
@@ -37,7 +39,7 @@ class PretrainingModule(nn.Module):
         self.model = VisionLanguageModel(self.model_config, self.precision)
         self.objectives = {name: objective.build() for name, objective in self.objectives_config.items()}
 
-    def __call__(self, batch: dict[str, jax.Array], train: bool = False, updates: jax.Array | None = None) -> Loss:
+    def __call__(self, batch: dict[str, Any], train: bool = False, updates: jax.Array | None = None) -> Loss:
         """The weighted sum of the losses, and metrics `NAME/loss`, `NAME/...` of each.
 
         Args:
@@ -108,14 +110,15 @@ class PretrainingModule(nn.Module):
             encodings["fused"] = self.model.fuse(encodings["image"], encodings["text"], train)
         for name, view in VIEWS.items():
             if name in needs:
-                encodings[name] = constrain(self.model.encode_image(batch[view], train, tokens=False).pooled, ("batch", None))
+                pooled = self.model.encode_image(batch[view], train, tokens=False).pooled
+                encodings[name] = constrain(present(pooled), ("batch", None))
         if "image_embedding" in needs:
             encodings["image_embedding"] = self.model.embed_image(encodings["image"])
         if "text_embedding" in needs:
             encodings["text_embedding"] = self.model.embed_text(encodings["text"])
         if "decoding" in needs:
             text, mask, packed = rows_of_text(batch)
-            prefix = self.drawn_prefix(mask) if train and self.model_config.decoder.has_prefix else None
+            prefix = self.drawn_prefix(mask) if train and present(self.model_config.decoder).has_prefix else None
             logits = self.model.decode(text, mask, encodings["image"] if "image" in needs else None, train, encodings.get("text"),
                                        prefix, packed)
             encodings["decoding"] = Decoding(logits, jnp.zeros(len(logits), jnp.int32) if prefix is None else prefix)
@@ -127,7 +130,7 @@ class PretrainingModule(nn.Module):
         At least one token is left to be predicted.
         """
         count = mask.sum(axis=1)
-        most = jnp.minimum(jnp.floor(self.model_config.decoder.text_prefix * count), jnp.maximum(count - 1, 0))
+        most = jnp.minimum(jnp.floor(present(self.model_config.decoder).text_prefix * count), jnp.maximum(count - 1, 0))
         return jnp.floor(jax.random.uniform(self.make_rng("dropout"), (len(mask),)) * (most + 1)).astype(jnp.int32)
 
     def embed(self, image: jax.Array | None = None, text: jax.Array | None = None,
@@ -169,7 +172,7 @@ class PretrainingModule(nn.Module):
     def write_captions(self, image: jax.Array, start: jax.Array, end: int, padding: int,
                        search: BeamSearch = BeamSearch()) -> jax.Array:  # noqa: B008 - frozen
         """The decoder's text for each image, greedy or by beam search: int32 [B, L - 1], padded after the `end`."""
-        memory = self.model.encode_image(image) if self.model_config.decoder.reads_image else None
+        memory = self.model.encode_image(image) if present(self.model_config.decoder).reads_image else None
         return self.written(memory, start, self.model_config.text.length - 1, end, padding, search)
 
     def write_answers(self, name: str, batch: dict[str, jax.Array], start: int, end: int, padding: int,
@@ -181,7 +184,7 @@ class PretrainingModule(nn.Module):
         objective = self.objectives_config[name]
         fused = self.encode(batch, {*objective.needs}, train=False)["fused"]
         starts = jnp.full(len(fused.tokens), start, jnp.int32)
-        return self.written(as_memory(fused), starts, objective.length - 1, end, padding, search)
+        return self.written(as_memory(fused), starts, present(objective.length) - 1, end, padding, search)
 
     def written(self, memory: Encoding | None, start: jax.Array, length: int, end: int, padding: int,
                 search: BeamSearch) -> jax.Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.options import Precision
+from vlp_jax.models.options import Precision, with_logical_axes
 from vlp_jax.models.vision_language import VisionLanguageModel, unit
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
 from vlp_jax.objectives.contrastive_losses import cosines, cross_entropy
@@ -94,7 +94,7 @@ class BatchNormalisation(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        scale, bias = (self.param(name, nn.with_logical_partitioning(init, (self.axis,)), x.shape[-1:], jnp.float32)
+        scale, bias = (self.param(name, with_logical_axes(init, (self.axis,)), x.shape[-1:], jnp.float32)
                        for name, init in (("scale", nn.initializers.ones), ("bias", nn.initializers.zeros)))
         wide = x.astype(jnp.float32)
         normal = (wide - wide.mean(axis=0)) * jax.lax.rsqrt(wide.var(axis=0) + self.epsilon)

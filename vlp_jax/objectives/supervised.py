@@ -13,6 +13,7 @@ from vlp_jax.config.section import Sizes
 from vlp_jax.data.batch_spec import TARGET
 from vlp_jax.data.target import TargetConfig
 from vlp_jax.models.config import ModelConfig
+from vlp_jax.models.options import present
 from vlp_jax.models.target_head import TargetHead
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig
@@ -96,9 +97,9 @@ class SupervisedConfig(ObjectiveConfig):
     def flops(self, model: ModelConfig, batch: int) -> int:
         """The head's layers on a batch."""
         width = {"image": lambda: model.image.pooled_width, "text": lambda: model.text.pooled_width,
-                 "fused": lambda: model.fusion.pooled_width(model.shapes())}[self.features]()
-        hidden = self.hidden_dim
-        return 2 * batch * (width * self.outputs if hidden is None else width * hidden + hidden * self.outputs)
+                 "fused": lambda: present(model.fusion).pooled_width(model.shapes())}[self.features]()
+        hidden, outputs = self.hidden_dim, present(self.outputs)
+        return 2 * batch * (width * outputs if hidden is None else width * hidden + hidden * outputs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -187,7 +188,8 @@ class Supervised(Objective):
         config = self.config
         part = encodings[PARTS[config.features]]
         pooled = part.pooled if config.features == "fused" else part
-        head = TargetHead(config.hidden_dim, config.outputs, config.dropout, config.initial_bias, model.precision, name="head")
+        head = TargetHead(config.hidden_dim, present(config.outputs), config.dropout, config.initial_bias, model.precision,
+                          name="head")
         return constrain(head(pooled, self.training), ("batch", None))
 
     def counted(self, sums: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import flax.linen as nn
 import jax
@@ -49,7 +49,7 @@ _in_use: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout"
 
 
 @contextlib.contextmanager
-def layout_in_use(layout: Layout | None) -> Iterator[None]:
+def layout_in_use(layout: Layout | None) -> Generator[None, None, None]:
     """A context in which functions are traced with `layout`.
 
     The train step enters it around the model and its objectives.

@@ -34,7 +34,8 @@ class HostRows:
 
     def span(self, index: tuple[slice, ...] | None) -> tuple[int, int]:
         """The first row, and the one after the last."""
-        return index[0].indices(self.batch_size)[:2]
+        first, end, _ = rows_of(index).indices(self.batch_size)
+        return first, end
 
     def place(self, values: np.ndarray) -> jax.Array:
         """This process's rows [n, ...] as its part of a global array [B, ...].
@@ -45,9 +46,14 @@ class HostRows:
         """
         each = len(self.rows) // len(values)
 
-        def part(index: tuple[slice, ...]) -> np.ndarray:
-            first, end, _ = index[0].indices(self.batch_size // each)
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            first, end, _ = rows_of(index).indices(self.batch_size // each)
             start = int(np.searchsorted(self.rows, first * each)) // each
             return values[start:start + end - first]
 
         return jax.make_array_from_callback((self.batch_size // each, *values.shape[1:]), self.sharding, part)
+
+
+def rows_of(index: tuple[slice, ...] | None) -> slice:
+    """The slice of the first axis, of an index that `jax` gives for a device; all of it for None."""
+    return index[0] if index else slice(None)

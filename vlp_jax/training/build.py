@@ -201,6 +201,8 @@ def build_run(config: "Experiment") -> Run:
     if config.data.view_augmentation is not None:
         check_augmentation(config.data.view_augmentation, "data.view_augmentation")
     check_evaluators(config)
+    for name, writer in config.writers.items():
+        writer.check(f"writers.{name}")
     preprocessor = Preprocessor.from_config(config)
     mixture = open_mixture(config.data.train)
     steps = total_steps(config, len(mixture))

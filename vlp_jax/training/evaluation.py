@@ -10,6 +10,7 @@ from vlp_jax.evaluators.predictor import Predictor
 from vlp_jax.evaluators.supervised import SupervisedHead
 from vlp_jax.evaluators.text_generator import TextGenerator
 from vlp_jax.models.decoder.generation import BeamSearch
+from vlp_jax.models.options import present
 from vlp_jax.objectives.base import ObjectiveConfig
 from vlp_jax.objectives.pretraining_module import PretrainingModule
 from vlp_jax.sharding.layout import Layout, layout_in_use
@@ -56,19 +57,20 @@ def build_heads(module: PretrainingModule, predictor: Predictor, targets: Target
         return predictor_of(lambda variables, batch: module.apply(variables, name, batch, start[0], end[0], padding, search,
                                                                   method="write_answers"))
 
-    def head(name: str, objective: ObjectiveConfig) -> SupervisedHead:
+    def head(name: str, objective: ObjectiveConfig, target: str) -> SupervisedHead:
         candidates, writes = None, None
         if objective.generates:
-            answers = targets.classes[objective.target]
-            candidates = ranked_answers(objective.target, answers, predictor.preprocessor.tokenizer, objective.length)
+            tokenizer = predictor.preprocessor.tokenizer
+            candidates = ranked_answers(target, targets.classes[target], tokenizer, present(objective.length))
             writes = functools.partial(writer, name)
 
         def predict(variables, batch):
             return module.apply(variables, name, batch, candidates, method="predict")
 
-        return SupervisedHead(objective.tasks, predictor_of(predict), objective.target, targets, writes)
+        return SupervisedHead(objective.tasks, predictor_of(predict), target, targets, writes)
 
-    return {name: head(name, objective) for name, objective in module.objectives_config.items() if objective.target is not None}
+    return {name: head(name, objective, objective.target) for name, objective in module.objectives_config.items()
+            if objective.target is not None}
 
 
 def with_layout(function: Callable, layout: Layout) -> Callable:

@@ -48,6 +48,7 @@ class Origin:
         is changed.
       left: paths that the patterns find here and that are absent there.
       unused: paths of the other run that are not taken.
+      components: modules that may be imported for classes of the other run's config.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Origin:
     changes: tuple[str, ...]
     left: tuple[str, ...]
     unused: tuple[str, ...]
+    components: tuple[str, ...] = ()
 
 
 def find_origins(run: Run, workdir: str) -> list[Origin]:
@@ -107,6 +109,7 @@ def origin_at(name: str, folder: str, step: int, spec: PretrainedConfig, run: Ru
     metadata = read_metadata(checkpoint_folder(folder), step)
     if spec.ema and "ema" not in metadata["fingerprints"]:
         raise ConfigError(f"{key}.ema: {folder} keeps no EMA of its parameters; set it to None or False")
+    restore_config(folder, step, allowed=spec.components)  # before any file is written
     here = describe(run.shapes.params)
     there = shapes_as_here(metadata["parameters"], here)
     patterns = spec.parameters or (MODEL, *objectives_that_continue(here, there, metadata["config"], run.config))
@@ -124,7 +127,7 @@ def origin_at(name: str, folder: str, step: int, spec: PretrainedConfig, run: Ru
               and any(re.search(pattern, path.removeprefix("batch_stats/")) for pattern in patterns)]
     left = tuple(path for path in wanted if path not in there)
     unused = tuple(path for path in there if path not in taken)
-    return Origin(name, folder, step, spec.ema, tuple(taken), tuple(beside), changes, left, unused)
+    return Origin(name, folder, step, spec.ema, tuple(taken), tuple(beside), changes, left, unused, spec.components)
 
 
 def objectives_that_continue(here: Shapes, there: Shapes, config_there: dict, config: "Experiment") -> list[str]:
@@ -225,7 +228,7 @@ def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -
     """
     params, collections = flat(state.params), flat(state.collections)
     for origin in origins:
-        config = restore_config(origin.folder, origin.step, together=True)
+        config = restore_config(origin.folder, origin.step, together=True, allowed=origin.components)
         found = restore_variables(origin.folder, origin.step, origin.ema, build_module(config), config, layout)
         arrays, beside = flat(found.pop("params")), flat(found)
         fresh = {path: params[path] for path in origin.parameters}

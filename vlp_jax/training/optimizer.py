@@ -66,7 +66,8 @@ def only_where_trained(optimizer: optax.GradientTransformation, boxed: Any) -> o
     """
     axes = named_axes(boxed)
 
-    def update(gradients, state, params=None):
+    def update(updates, state, params=None):
+        gradients = updates
         updates, state = optimizer.update(gradients, state, params)
 
         def moved(path, update, gradient):

@@ -26,6 +26,7 @@ class PretrainedConfig(Section):
     # Regexes of the parameters taken, by their names here, where both runs have them. Empty: all of the model, and those of an
     # objective with the same name, kind and shapes in both (a scale, a bias, a head for the same target).
     parameters: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()  # modules of your own that may be imported for classes that the other run's config names
 
     def validate(self, where: str, experiment: Any) -> Iterator[str]:
         """A message where not exactly one of `workdir` and `stage` is set."""

@@ -1,5 +1,6 @@
 """The record of a run: rows of metrics.jsonl, further writers, the progress line, and the newest value of each metric."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from vlp_jax.distributed.exchange import broadcast_from_primary, is_primary_proc
 from vlp_jax.training.build import Run
 from vlp_jax.training.hooks.metric_writers import MetricsFile, NullWriter, Progress, write_texts
 from vlp_jax.training.hooks.throughput import UTILISATION
-from vlp_jax.training.writers.base import MetricWriter, RunFacts
+from vlp_jax.training.writers.base import MetricWriter, RunFacts, open_writer
 
 
 class Recorder:
@@ -35,7 +36,7 @@ class Recorder:
         if not is_primary_process():
             return []
         config = self.run.config
-        return [spec.open(RunFacts(name, self.workdir, step, to_tree(config))) for name, spec in config.writers.items()]
+        return [open_writer(spec, RunFacts(name, self.workdir, step, to_tree(config))) for name, spec in config.writers.items()]
 
     def write(self, row: dict[str, Any], seconds_left: float) -> None:
         """Adds the row of an update."""
@@ -76,5 +77,6 @@ class Recorder:
 
     def close(self) -> None:
         """Closes all files."""
-        for writer in (self.rows, self.progress, *self.writers):
-            writer.close()
+        with contextlib.ExitStack() as stack:
+            for writer in (*self.writers, self.progress, self.rows):
+                stack.callback(writer.close)

@@ -59,7 +59,7 @@ def penalty(regularizer: RegularizerConfig, frozen: Sequence[str], params: Any) 
         size = w * jax.lax.stop_gradient(jnp.sign(w))  # jnp.abs has gradient 1 at 0
         return regularizer.l1 * size.sum() + regularizer.l2 * jnp.square(w).sum()
 
-    return sum(jax.tree.leaves(jax.tree_util.tree_map_with_path(of, params)))
+    return jnp.asarray(sum(jax.tree.leaves(jax.tree_util.tree_map_with_path(of, params))))
 
 
 def with_penalties(config: "Experiment", params: Any, gradients: Any, metrics: Metrics) -> tuple[Any, Metrics]:

@@ -1,5 +1,6 @@
 """The training state as a value: everything that an update reads and writes."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -107,8 +108,8 @@ def abstract_state(module: nn.Module, batch: dict, optimizer: optax.GradientTran
     parameters = place_parameters(module, batch, layout)
     shapes = jax.eval_shape(lambda batch: create_state(module, batch, optimizer, seed, with_ema, with_guard), batch)
     everywhere = replicated(layout.mesh)
-    shardings = TrainState(
-        step=everywhere, params=parameters,
+    shardings = dataclasses.replace(
+        shapes, step=everywhere, params=parameters,
         optimizer=shardings_like(shapes.optimizer, shapes.params, parameters, layout),
         ema=parameters if with_ema else None,
         ema_statistics=jax.tree.map(lambda _: everywhere, shapes.ema_statistics),

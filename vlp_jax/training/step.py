@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import flax.linen as nn
 import jax
@@ -39,14 +39,17 @@ def build_train_step(config: "Experiment", module: PretrainingModule, optimizer:
         gradients, metrics = with_penalties(config, state.params, gradients, metrics)
         gradients = zero_frozen(gradients, config.optimizer.frozen)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
-        params = constrain_parameters(config.objectives, optax.apply_updates(state.params, updates))
+        updated: Any = optax.apply_updates(state.params, updates)
+        params = constrain_parameters(config.objectives, updated)
         ema, statistics = state.ema, state.ema_statistics
-        if ema is not None:
-            ema, statistics = optax.incremental_update((params, running_statistics(collections)), (ema, statistics),
-                                                       1.0 - config.ema)
-        metrics |= {"gradient_norm": optax.tree.norm(gradients), "learning_rate": schedule(state.step)}
+        if ema is not None and config.ema is not None:
+            newest: Any = params, running_statistics(collections)
+            averaged: Any = optax.incremental_update(newest, (ema, statistics), 1.0 - config.ema)
+            ema, statistics = averaged
+        norm, rate = optax.tree.norm(gradients), schedule(state.step)
+        metrics |= {"gradient_norm": norm, "learning_rate": cast(jax.Array, rate)}
         after = dataclasses.replace(state, step=state.step + 1, params=params, optimizer=optimizer_state, ema=ema,
-                              collections=collections, ema_statistics=statistics)
+                                    collections=collections, ema_statistics=statistics)
         return guarded(config.guard, state, after, metrics) if skips_updates(config.guard) else (after, metrics)
 
     return step

@@ -177,7 +177,7 @@ class Trainer:
         detail(f"evaluated {', '.join(evaluators)} after step {self.step} in {time.monotonic() - start:.1f} s")
         texts = {name: value for name, value in results.items() if isinstance(value, str)}
         self.recorder.write_texts(self.step, texts)
-        return {name: value for name, value in results.items() if name not in texts}
+        return {name: value for name, value in results.items() if not isinstance(value, str)}
 
     def between_batches(self) -> None:
         """Called between two batches of an evaluation.
@@ -303,9 +303,14 @@ class Trainer:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for hook in self.hooks:
-            hook.close()
-        self.recorder.close()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.close_input_and_checkpoints, error)
+            stack.callback(self.recorder.close)
+            for hook in self.hooks:
+                stack.callback(hook.close)
+
+    def close_input_and_checkpoints(self, error: BaseException | None) -> None:
+        """Ends the input and, unless an error has ended other processes, waits for the last save."""
         if error is not None and several_hosts():
             return  # other processes may be gone, so wait for nothing
         self.batches.close()

@@ -280,7 +280,6 @@ def test_indexing_that_takes_long_is_said_once_in_a_while(whole, tmp_path, monke
 
 
 def test_worker_processes_say_nothing(capsys, monkeypatch):
-    monkeypatch.setattr(reporting.LOGGER, "handlers", [])
     monkeypatch.setattr(reporting.multiprocessing, "parent_process", lambda: os)
     notifications.notice("a line")
     assert capsys.readouterr().err == ""

@@ -1,5 +1,6 @@
 """Metric writers: what TensorBoard, Weights & Biases and MLflow hold afterwards, read by their own means; errors of a service."""
 
+import dataclasses
 import math
 import os
 import pathlib
@@ -8,8 +9,8 @@ import sys
 import pytest
 
 from vlp_jax.config import load_config
-from vlp_jax.errors import ConfigError
-from vlp_jax.training.writers.base import Forgiving, MetricWriter, RunFacts, WriterConfig, kept_identifier
+from vlp_jax.errors import CheckpointError, ConfigError
+from vlp_jax.training.writers.base import Forgiving, MetricWriter, RunFacts, WriterConfig, kept_identifier, open_writer
 
 ROOT = pathlib.Path(__file__).parents[3]
 ROWS = [{"step": step, "train/loss": 1.0 / step, "val/text_to_image_recall@1": 0.25, "train/skipped": math.nan} for step in (1, 2)]
@@ -40,7 +41,7 @@ def test_a_run_of_weights_and_biases_is_one_run_with_the_config_and_all_rows(tmp
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
     written(tmp_path, "wandb", mode="offline", project="tests", tags=["one"])
-    identifier = (tmp_path / "wandb_run.txt").read_text().strip()
+    identifier = (tmp_path / "wandb_wandb.txt").read_text().strip()
     files = sorted(tmp_path.glob(f"wandb/offline-run-*/run-{identifier}.wandb"))
     assert len(files) == 2  # each session's part of the same run, which `wandb sync` joins
     first, second = (file.read_bytes() for file in files)
@@ -54,7 +55,7 @@ def test_a_run_of_mlflow_has_the_config_and_all_rows(tmp_path):
     pytest.importorskip("sqlalchemy")
     written(tmp_path, "mlflow", experiment="tests")
     client = tracking.MlflowClient(f"sqlite:///{tmp_path}/mlflow/mlflow.db")
-    run = client.get_run((tmp_path / "mlflow_run.txt").read_text().strip())
+    run = client.get_run((tmp_path / "mlflow_mlflow.txt").read_text().strip())
     assert run.data.params["data.batch_size"] == "64" and run.info.status == "FINISHED"
     history = client.get_metric_history(run.info.run_id, "train/loss")
     assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.5), (3, 0.2)]
@@ -66,7 +67,7 @@ def test_a_run_of_mlflow_has_the_config_and_all_rows(tmp_path):
 def test_a_missing_package_is_one_message(tmp_path, monkeypatch, kind, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=rf"writers.mine: needs the package {package}: pip install 'vlp_jax\[{kind}\]'"):
-        WriterConfig.of(kind).open(RunFacts("mine", str(tmp_path), 0, {}))
+        WriterConfig.of(kind).check("writers.mine")
 
 
 class Broken(MetricWriter):
@@ -90,9 +91,35 @@ def test_a_service_that_fails_is_reported_once_and_ends_no_run(capsys):
     assert capsys.readouterr().err == "warning: writers.far: TimeoutError: no answer; metrics.jsonl has all rows\n"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Refuses(WriterConfig):
+    """A writer that cannot be opened."""
+
+    def open(self, run):
+        raise TimeoutError("no answer")
+
+
+def test_a_writer_that_cannot_be_opened_stops_a_fresh_run_and_not_a_resumed_one(tmp_path, capsys):
+    with pytest.raises(ConfigError,
+                       match="writers.far: cannot be opened: TimeoutError: no answer; leave it out with --config."):
+        open_writer(Refuses(), RunFacts("far", str(tmp_path), 0, {}))
+    open_writer(Refuses(), RunFacts("far", str(tmp_path), 7, {})).write(ROWS[0])
+    assert capsys.readouterr().err == "warning: writers.far: cannot be opened: TimeoutError: no answer; metrics.jsonl has all rows\n"
+
+
+def test_a_full_disk_under_the_workdir_is_no_service(tmp_path):
+    class Full(MetricWriter):
+        def write(self, row):
+            raise CheckpointError("disk full")
+
+    with pytest.raises(CheckpointError):
+        Forgiving(Full(), "board").write(ROWS[0])
+
+
 def test_a_resumed_run_keeps_its_identifier(tmp_path):
     facts, fresh = RunFacts("a", str(tmp_path), 0, {}), iter("xyz")
-    assert [kept_identifier(facts, lambda: next(fresh)) for _ in range(2)] == ["x", "x"]
+    assert [kept_identifier(facts, "here", lambda: next(fresh)) for _ in range(2)] == ["x", "x"]
+    assert kept_identifier(facts, "there", lambda: next(fresh)) == "y"
 
 
 def test_writers_are_chosen_in_the_config():

@@ -7,7 +7,7 @@ until a background colour is chosen. In training, JPEGs are decoded faster by `j
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -109,7 +109,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 @contextlib.contextmanager
-def named_errors(key: str, data: bytes = b"") -> Iterator[None]:
+def named_errors(key: str, data: bytes = b"") -> Generator[None, None, None]:
     """Context that converts whatever Pillow raises to a SampleError with the key of the sample."""
     try:
         yield

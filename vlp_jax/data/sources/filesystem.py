@@ -10,7 +10,7 @@ import errno
 import io
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import BinaryIO
 
 from vlp_jax.data.sources.local_files import Stamp, check_status, local_path, open_regular, scheme_of, stamp_of
@@ -118,7 +118,7 @@ def read_range(path: str, start: int, size: int, stamp: Stamp | None = None) -> 
 
 
 @contextlib.contextmanager
-def open_file(path: str) -> Iterator[BinaryIO]:
+def open_file(path: str) -> Generator[BinaryIO, None, None]:
     """Context with the file, to be read sequentially or with seeks.
 
     Raises:

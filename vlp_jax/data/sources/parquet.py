@@ -15,7 +15,7 @@ import contextlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ CACHED_GROUPS, CACHED_BYTES = 8, 256 << 20  # limits of the decoded groups cache
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[Any]:
+def _opened(path: str) -> Generator[Any, None, None]:
     """A `pyarrow.parquet.ParquetFile`. Arrow itself reads a local one, without holding the GIL."""
     from pyarrow import parquet
 

@@ -33,6 +33,7 @@ class DecoderConfig(Part):
     section: ClassVar[str] = "model.decoder"
     if TYPE_CHECKING:
         image: str
+        text_prefix: float = 0.0
     reads_text_tower: ClassVar[bool] = False
     kinds: ClassVar[Kinds] = Kinds({
         "transformer": "vlp_jax.models.decoder.transformer:TextDecoderConfig",

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import jax
 
@@ -18,6 +18,7 @@ from vlp_jax.sharding.layout import constrain
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
+    from vlp_jax.models.decoder.packed_rows import PackedRows
     from vlp_jax.models.vision_language import VisionLanguageModel
 
 
@@ -64,8 +65,8 @@ class InTextTowerDecoderConfig(DecoderConfig):
         return TextMode("decode_token" if self.start_token else None, self.image == "cross_attention", True, self.own)
 
     def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
-               *unused: Any) -> jax.Array:
-        """Logits by a causal pass through the text tower; `unused` are encoding, prefix and packed rows."""
+               encoding: Encoding | None, prefix: jax.Array | None, packed: "PackedRows | None") -> jax.Array:
+        """Logits by a causal pass through the text tower; encoding, prefix and packed rows are not used."""
         return self.logits(model, text, mask, memory, train)
 
     def decode_next(self, model: "VisionLanguageModel", text: jax.Array, position: jax.Array,

@@ -7,6 +7,7 @@ from einops import rearrange, repeat
 
 from vlp_jax.models.layers.segment_mask import Segments
 from vlp_jax.models.layers.transformer import Encoding
+from vlp_jax.models.options import present
 from vlp_jax.sharding.layout import constrain
 
 
@@ -51,9 +52,10 @@ class PackedRows:
         Returns: the tokens of all images of a row's window, [T, W M, D], and Segments by which each
           text attends to its own image.
         """
-        rows, count = len(self.segments) // self.windows, memory.tokens.shape[1]
-        tokens = repeat(memory.tokens, "(n w) m d -> (n r) (w m) d", n=self.windows, r=rows)
-        each = len(memory.tokens) // self.windows
+        given = present(memory.tokens)
+        rows, count = len(self.segments) // self.windows, given.shape[1]
+        tokens = repeat(given, "(n w) m d -> (n r) (w m) d", n=self.windows, r=rows)
+        each = len(given) // self.windows
         numbers = jnp.broadcast_to(repeat(jnp.arange(1, each + 1), "w -> (w m)", m=count), tokens.shape[:2])
         if memory.mask is not None:
             numbers *= repeat(memory.mask, "(n w) m -> (n r) (w m)", n=self.windows, r=rows)

@@ -18,7 +18,7 @@ from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.layers.attention import visible_softmax
 from vlp_jax.models.layers.flops import cell_flops
 from vlp_jax.models.layers.transformer import Encoding, masked_mean
-from vlp_jax.models.options import Precision
+from vlp_jax.models.options import Precision, present, with_logical_axes
 from vlp_jax.models.shapes import ModelShapes
 from vlp_jax.models.text.recurrent import along, build_cell, on_own_examples
 from vlp_jax.models.text.transformer import embedded_words
@@ -26,6 +26,7 @@ from vlp_jax.sharding.layout import constrain
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
+    from vlp_jax.models.decoder.packed_rows import PackedRows
     from vlp_jax.models.vision_language import VisionLanguageModel
 
 STATES = {"lstm": 2, "gru": 1}  # number of state vectors: an LSTM has a cell state and a hidden state
@@ -68,8 +69,8 @@ class RecurrentDecoderConfig(DecoderConfig):
         return dataclasses.replace(self, width=sizes.width, embedding_width=sizes.width, **attention)
 
     def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
-               *unused: Any) -> jax.Array:
-        """Logits from the token ids and the image; `unused` are encoding, prefix and packed rows."""
+               encoding: Encoding | None, prefix: jax.Array | None, packed: "PackedRows | None") -> jax.Array:
+        """Logits from the token ids and the image; encoding, prefix and packed rows are not used."""
         return model.decoder(text, memory, train)
 
     def decode_next(self, model: "VisionLanguageModel", text: jax.Array, position: jax.Array,
@@ -156,11 +157,12 @@ class RecurrentDecoder(nn.Module):
         """The first layer's states [B, L, D], and the attended image before each token, [B, L, D']."""
         start, picture = None, self.get_variable("cache", "picture")
         if memory is not None:
-            mean = masked_mean(memory.tokens, memory.mask).astype(memory.tokens.dtype)
+            tokens = present(memory.tokens)
+            mean = masked_mean(tokens, memory.mask).astype(tokens.dtype)
             parts = jnp.tanh(self.dense(STATES[self.config.cell] * self.config.width, "start")(mean)).astype(jnp.float32)
             start = tuple(jnp.split(parts, 2, axis=-1)) if self.config.cell == "lstm" else parts
-            keys = self.dense(self.config.attention_width, "keys")(memory.tokens)
-            picture = (constrain(memory.tokens, ("batch", "tokens", "activation_embed")), constrain(keys, ("batch", None, None)),
+            keys = self.dense(self.config.attention_width, "keys")(tokens)
+            picture = (constrain(tokens, ("batch", "tokens", "activation_embed")), constrain(keys, ("batch", None, None)),
                        None if memory.mask is None else memory.mask[:, :, None])
             if cached:
                 self.put_variable("cache", "picture", picture)
@@ -196,9 +198,9 @@ class RecurrentDecoder(nn.Module):
     def logits(self, x: jax.Array) -> jax.Array:
         """[B, L, D] -> float32 [B, L, V]."""
         x = constrain(x, ("batch", "tokens", "activation_embed"))
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
+        init = with_logical_axes(nn.initializers.normal(0.02), ("vocab", "embed"))
         table = self.param("output", init, (self.vocab_size, x.shape[-1]), jnp.float32)
-        bias = self.param("output_bias", nn.with_logical_partitioning(nn.initializers.zeros, ("vocab",)), (self.vocab_size,),
+        bias = self.param("output_bias", with_logical_axes(nn.initializers.zeros, ("vocab",)), (self.vocab_size,),
                           jnp.float32)
         logits = jnp.einsum("bld,vd->blv", x, table.astype(x.dtype), preferred_element_type=jnp.float32) + bias
         return constrain(logits, ("batch", None, "vocab"))
@@ -233,7 +235,7 @@ class AttendingCell(nn.Module):
         state = jax.tree.leaves(carry)[-1]  # an LSTM's hidden state comes after its cell state
         dense = functools.partial(self.precision.dense, kernel_init=nn.initializers.xavier_uniform())
         asked = dense(self.attention_width, ("embed", None), use_bias=False, name="asked")(state)
-        init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), (None, None))
+        init = with_logical_axes(nn.initializers.xavier_uniform(), (None, None))
         score = self.param("score", init, (self.attention_width, 1), jnp.float32)
         weights = visible_softmax(additive_logits(keys, asked, score[:, 0].astype(keys.dtype)),
                                   None if mask is None else mask[:, :, 0], causal=False)

@@ -15,7 +15,7 @@ from vlp_jax.models.decoder.packed_rows import PackedRows
 from vlp_jax.models.layers.attention import Cache
 from vlp_jax.models.layers.flops import cross_flops, layer_flops
 from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, Transformer
-from vlp_jax.models.options import LayerOptions, Precision
+from vlp_jax.models.options import LayerOptions, Precision, present, with_logical_axes
 from vlp_jax.models.shapes import ModelShapes
 from vlp_jax.models.stack import StackConfig
 from vlp_jax.models.text.transformer import memory_mask, places_of
@@ -196,7 +196,7 @@ class TextDecoder(nn.Module):
         if self.config.reads_text_tower:
             x = options.to_width(text, "text_projection")
         else:
-            x = jnp.take(constrain(table, ("vocab", "activation_embed")), text, axis=0)
+            x = jnp.take(constrain(present(table), ("vocab", "activation_embed")), text, axis=0)
             table_of_places = self.positions()
             x = x + (places_of(table_of_places, text.shape[1], cache) if packed is None else
                      jnp.take(table_of_places[0], packed.places(), axis=0))
@@ -216,11 +216,11 @@ class TextDecoder(nn.Module):
                 prefix: jax.Array | None, cache: Cache | None) -> jax.Array:
         """x [B, L, D] after all layers, with the attention mask of a cache and of a prefix."""
         seen, in_front = memory_mask(self, memory, cache), self.config.image == "prefix"
-        places = seen.shape[1] if in_front else 0
+        places = present(seen).shape[1] if in_front else 0
         if in_front and memory is not None:
-            x = jnp.concatenate([memory.tokens, x], axis=1)
+            x = jnp.concatenate([present(memory.tokens), x], axis=1)
         count = places + self.length if cache is not None else x.shape[1]
-        start = 0 if cache is None else cache.position + (places if memory is None else 0)
+        start = 0 if cache is None else present(cache.position) + (places if memory is None else 0)
         own = Cache(start, count)
         visible = None  # plain causal attention: set in the options, supported by kernels
         if in_front or cache is not None or prefix is not None:
@@ -228,29 +228,31 @@ class TextDecoder(nn.Module):
             visible = own.visible(x.shape[1]) | (jnp.arange(count) < shown)
         if in_front:
             words = jnp.ones((len(x), count - places), bool) if mask is None else mask
-            mask = jnp.concatenate([seen, words], axis=1)
-        beside = None if in_front or memory is None else constrain(memory.tokens, ("batch", "tokens", "activation_embed"))
+            mask = jnp.concatenate([present(seen), words], axis=1)
+        beside = None if in_front or memory is None else constrain(present(memory.tokens), ("batch", "tokens", "activation_embed"))
         x = stack(x, mask, beside, None if in_front else seen, visible=visible, cache=None if cache is None else own)
         return x[:, places:] if memory is not None else x
 
     def looked_at(self, memory: Encoding) -> Encoding:
         """The image's tokens as memory of the layers: pooled by queries, or projected as a prefix."""
         if self.config.image_queries:
-            pooled = AttentionPooling(self.options, self.config.image_queries, mlp=False, name="pooler")(memory.tokens, memory.mask)
+            pooler = AttentionPooling(self.options, self.config.image_queries, mlp=False, name="pooler")
+            pooled = pooler(present(memory.tokens), memory.mask)
             memory = Encoding(pooled.reshape(len(pooled), self.config.image_queries, -1), None, None)
         if self.config.image == "prefix":
-            mask = jnp.ones(memory.tokens.shape[:2], bool) if memory.mask is None else memory.mask
-            memory = dataclasses.replace(memory, tokens=self.options.to_width(memory.tokens, "image_projection"), mask=mask)
+            tokens = present(memory.tokens)
+            mask = jnp.ones(tokens.shape[:2], bool) if memory.mask is None else memory.mask
+            memory = dataclasses.replace(memory, tokens=self.options.to_width(tokens, "image_projection"), mask=mask)
         return memory
 
     def embeddings(self, name: str) -> jax.Array:
         """[V, D], in the compute dtype."""
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
+        init = with_logical_axes(nn.initializers.normal(0.02), ("vocab", "embed"))
         table = self.param(name, init, (self.vocab_size, self.options.width), jnp.float32)
         return table.astype(self.precision.compute)
 
     def positions(self) -> jax.Array:
         """The learned position embeddings, [1, L, D], in the compute dtype."""
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.01), (None, None, "embed"))
+        init = with_logical_axes(nn.initializers.normal(0.01), (None, None, "embed"))
         positions = self.param("position", init, (1, self.length, self.options.width), jnp.float32)
         return positions.astype(self.precision.compute)

@@ -12,7 +12,7 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.models.fusion.base import FusedEncoding, FusionConfig
 from vlp_jax.models.layers.flops import cross_flops, layer_flops
 from vlp_jax.models.layers.transformer import Encoding, Transformer, rematerialised
-from vlp_jax.models.options import LayerOptions, Precision
+from vlp_jax.models.options import LayerOptions, Precision, present, with_logical_axes
 from vlp_jax.models.shapes import ModelShapes
 from vlp_jax.models.stack import StackConfig
 from vlp_jax.sharding.layout import constrain
@@ -155,7 +155,7 @@ class FusionLayers(nn.Module):
     def typed(self, x: jax.Array, name: str) -> jax.Array:
         """x in the width of the layers, plus a learned embedding of its modality, like BERT's segment embeddings."""
         x = self.options.to_width(x, f"{name}_in")
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("embed",))
+        init = with_logical_axes(nn.initializers.normal(0.02), ("embed",))
         kind = self.param(f"{name}_type", init, (self.options.width,), jnp.float32)
         return constrain(x + kind.astype(x.dtype), ("batch", "tokens", "activation_embed"))
 
@@ -183,7 +183,7 @@ class CrossAttention(FusionLayers):
 
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
-        x = self.stack(train, cross_attention=True)(self.options.to_width(text.tokens, "text_in"), text.mask, image.tokens)
+        x = self.stack(train, cross_attention=True)(self.options.to_width(present(text.tokens), "text_in"), text.mask, image.tokens)
         x = self.norm(x, "norm")
         return FusedEncoding(x, text.mask, self.pool(x[:, 0]))
 
@@ -200,12 +200,14 @@ class MergedAttention(FusionLayers):
       normalised: False takes the towers' tokens before their final norms.
     """
 
+    config: MergedAttentionConfig
+
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
         images, texts = self.entering(image, "image"), self.entering(text, "text")
         parts, behind = [images, texts], images.shape[1] + self.config.class_token  # index of the first text token
         if self.config.class_token:
-            init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, None, "embed"))
+            init = with_logical_axes(nn.initializers.normal(0.02), (None, None, "embed"))
             token = self.param("class_token", init, (1, 1, self.options.width), jnp.float32).astype(images.dtype)
             parts = [jnp.broadcast_to(token, (len(images), *token.shape[1:])), *parts]
         x = constrain(jnp.concatenate(parts, axis=1), ("batch", "tokens", "activation_embed"))
@@ -216,7 +218,7 @@ class MergedAttention(FusionLayers):
 
     def entering(self, encoding: Encoding, name: str) -> jax.Array:
         """A tower's tokens as input of the layers, [B, N, D]."""
-        x = encoding.tokens if self.config.normalised or encoding.unnormalised is None else encoding.unnormalised
+        x = present(encoding.tokens if self.config.normalised or encoding.unnormalised is None else encoding.unnormalised)
         x = self.options.linear(x, f"{name}_in") if self.config.projected else self.typed(x, name)
         return constrain(x, ("batch", "tokens", "activation_embed"))
 
@@ -238,7 +240,7 @@ class CoAttention(FusionLayers):
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
         config, options = self.config, self.config.layer_options(self.precision, cross_attention=True)
         layer = rematerialised(config.rematerialisation, config.saved, options, prevent_cse=True)
-        images, texts = self.typed(image.tokens, "image"), self.typed(text.tokens, "text")
+        images, texts = self.typed(present(image.tokens), "image"), self.typed(present(text.tokens), "text")
         rates = jnp.linspace(0.0, config.stochastic_depth, options.depth) if config.stochastic_depth else [None] * options.depth
         for i in range(options.depth):
             of_image, of_text = (layer(options, train, name=f"{name}_layer_{i}") for name in ("image", "text"))

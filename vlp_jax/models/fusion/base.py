@@ -11,7 +11,7 @@ import jax
 from vlp_jax.config.registry import Kinds
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.transformer import Encoding
-from vlp_jax.models.options import Precision
+from vlp_jax.models.options import Precision, present
 from vlp_jax.models.part import Part, failures
 from vlp_jax.models.shapes import ModelShapes
 
@@ -92,7 +92,7 @@ class FusionConfig(Part):
 
     def fuse(self, model: "VisionLanguageModel", image: Encoding, text: Encoding, train: bool) -> FusedEncoding:
         """`VisionLanguageModel.fuse`."""
-        return model.fusion(image, text, train)
+        return present(model.fusion)(image, text, train)
 
     def fused_width(self, shapes: ModelShapes) -> int:
         """The width of the text's tokens after fusion, or of the pooled vector of a fusion without tokens."""

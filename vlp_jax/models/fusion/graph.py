@@ -7,7 +7,7 @@ import numpy as np
 from einops import rearrange
 
 from vlp_jax.models.layers.attention import visible_softmax
-from vlp_jax.models.options import ACTIVATIONS, LayerOptions
+from vlp_jax.models.options import ACTIVATIONS, LayerOptions, with_logical_axes
 from vlp_jax.models.shapes import Grid
 
 SLOPE = 0.2  # negative slope of the leaky ReLU (Velickovic et al. 2018, section 2.1)
@@ -152,7 +152,7 @@ class GraphAttention(nn.Module):
 
     def score(self, x: jax.Array, name: str) -> jax.Array:
         """One half of a . [W h_i, W h_j]: [B, N, H, K] -> float32 [B, H, N]."""
-        init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("heads", "head_dim"))
+        init = with_logical_axes(nn.initializers.xavier_uniform(), ("heads", "head_dim"))
         half = self.param(name, init, x.shape[2:], jnp.float32).astype(x.dtype)
         return jnp.einsum("bnhk,hk->bhn", x, half, preferred_element_type=jnp.float32)
 

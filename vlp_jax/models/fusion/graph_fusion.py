@@ -17,7 +17,7 @@ from vlp_jax.models.fusion.graph import GRAPH_LAYERS, box_neighbours, edges_of, 
 from vlp_jax.models.layers.attention import MultiHeadAttention
 from vlp_jax.models.layers.flops import cross_flops, mlp_flops
 from vlp_jax.models.layers.transformer import Encoding, Mlp, masked_mean
-from vlp_jax.models.options import LayerOptions, Precision
+from vlp_jax.models.options import LayerOptions, Precision, present
 from vlp_jax.models.shapes import Grid, ModelShapes
 from vlp_jax.sharding.layout import constrain
 
@@ -116,7 +116,7 @@ class GraphFusionConfig(FusionConfig):
         an image's tokens under boxes.
         """
         width, image, text = self.width, shapes.image, shapes.text
-        images = self.box_count if self.reads_boxes else image.tokens
+        images = present(self.box_count) if self.reads_boxes else image.tokens
         flops = 2 * width * (images * image.token_width + text.tokens * text.token_width)
         flops += 2 * images * image.grid.side**2 * image.token_width if self.reads_boxes else 0
         for count, others in ((images, text.tokens), (text.tokens, images)):
@@ -164,7 +164,9 @@ class GraphFusion(nn.Module):
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
         if self.config.regions == "boxes":
-            image = dataclasses.replace(image, tokens=pooled_regions(image.tokens, image.boxes, self.grid), mask=given(image.boxes))
+            boxes = present(image.boxes)
+            regions = pooled_regions(present(image.tokens), boxes, self.grid)
+            image = dataclasses.replace(image, tokens=regions, mask=given(boxes))
         encodings, options = {"image": image, "text": text}, self.config.layer_options(self.precision)
         masks = {name: encoding.mask for name, encoding in encodings.items()}
         neighbours = {"image": self.region_neighbours(image), "text": self.word_neighbours(text)}
@@ -181,15 +183,15 @@ class GraphFusion(nn.Module):
     def region_neighbours(self, image: Encoding) -> np.ndarray | jax.Array:
         """Adjacency of the image's nodes: bool [M, M], or [B, R, R] of boxes."""
         if self.config.regions == "boxes":
-            return box_neighbours(image.boxes, self.config.box_neighbours)
+            return box_neighbours(present(image.boxes), self.config.box_neighbours)
         return self.grid.neighbours(self.config.image_neighbours)
 
     def word_neighbours(self, text: Encoding) -> np.ndarray | jax.Array:
         """Adjacency of the text's nodes: bool [N, N], or [B, N, N] of a dependency parse."""
         before = self.words_before
         if self.config.words == "dependencies":
-            return jnp.pad(text.edges, ((0, 0), (before, 0), (before, 0)))
-        return word_neighbours(text.tokens.shape[1], self.config.word_window, before)
+            return jnp.pad(present(text.edges), ((0, 0), (before, 0), (before, 0)))
+        return word_neighbours(present(text.tokens).shape[1], self.config.word_window, before)
 
 
 class InteractiveRound(nn.Module):

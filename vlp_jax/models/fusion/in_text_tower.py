@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from vlp_jax.models.fusion.base import FusedEncoding, FusionConfig
 from vlp_jax.models.layers.flops import cross_flops
 from vlp_jax.models.layers.transformer import Encoding
-from vlp_jax.models.options import LayerOptions, Precision
+from vlp_jax.models.options import LayerOptions, Precision, present
 from vlp_jax.models.shapes import ModelShapes
 from vlp_jax.models.text.transformer import TextMode
 
@@ -55,7 +55,7 @@ class InTextTowerConfig(FusionConfig):
 
     def fuse(self, model: "VisionLanguageModel", image: Encoding, text: Encoding, train: bool) -> FusedEncoding:
         """A second pass of the text's ids through the text tower, which attends to the image."""
-        mask = None if text.mask is None else text.mask[:, -text.ids.shape[1]:]  # without the class token in front
+        mask = None if text.mask is None else text.mask[:, -present(text.ids).shape[1]:]  # without the class token in front
         fused = model.text(text.ids, mask, train, text_mode=self.mode, memory=image)
         return FusedEncoding(fused.tokens, fused.mask, fused.pooled, fused.ids)
 

@@ -13,7 +13,7 @@ from vlp_jax.config.section import Sizes
 from vlp_jax.models.fusion.base import FusedEncoding, FusionConfig
 from vlp_jax.models.layers.attention import visible_softmax
 from vlp_jax.models.layers.transformer import Encoding
-from vlp_jax.models.options import ACTIVATIONS, Precision
+from vlp_jax.models.options import ACTIVATIONS, Precision, present
 from vlp_jax.models.shapes import ModelShapes
 from vlp_jax.sharding.layout import constrain
 
@@ -118,7 +118,7 @@ class PooledFusion(nn.Module):
     config: PooledFusionConfig
     precision: Precision = Precision()
 
-    def linear(self, x: jax.Array, features: int, name: str, axes: tuple[str, str] = ("embed", "mlp"),
+    def linear(self, x: jax.Array, features: int, name: str, axes: tuple[str | None, ...] = ("embed", "mlp"),
                bias: bool = False) -> jax.Array:
         """[..., D'] -> [..., features]."""
         dense = functools.partial(self.precision.dense, kernel_init=nn.initializers.xavier_uniform())
@@ -126,15 +126,22 @@ class PooledFusion(nn.Module):
 
     def mapped(self, image: Encoding, text: Encoding, features: int) -> tuple[jax.Array, jax.Array]:
         """tanh of a linear map of each pooled vector, [B, features]."""
-        return jnp.tanh(self.linear(image.pooled, features, "image")), jnp.tanh(self.linear(text.pooled, features, "text"))
+        seen, read = self.linear(present(image.pooled), features, "image"), self.linear(present(text.pooled), features, "text")
+        return jnp.tanh(seen), jnp.tanh(read)
+
+    def both(self, image: Encoding, text: Encoding) -> jax.Array:
+        """The two pooled vectors, concatenated."""
+        return jnp.concatenate([present(image.pooled), present(text.pooled)], axis=-1)
 
 
 class Concatenation(PooledFusion):
     """Two linear layers with an activation in between, on the concatenation of the two vectors."""
 
+    config: ConcatenationConfig
+
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
-        x = jnp.concatenate([image.pooled, text.pooled], axis=-1)
+        x = self.both(image, text)
         x = ACTIVATIONS[self.config.activation](self.linear(x, self.config.mlp_dim, "in", bias=True))
         return FusedEncoding(None, text.mask, self.linear(x, self.config.width, "out", ("mlp", "embed"), bias=True))
 
@@ -150,7 +157,7 @@ class GatedSum(PooledFusion):
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
         seen, read = self.mapped(image, text, self.config.width)
-        gate = jax.nn.sigmoid(self.linear(jnp.concatenate([image.pooled, text.pooled], axis=-1), self.config.width, "gate"))
+        gate = jax.nn.sigmoid(self.linear(self.both(image, text), self.config.width, "gate"))
         return FusedEncoding(None, text.mask, gate * seen + (1.0 - gate) * read)
 
 
@@ -164,6 +171,8 @@ class LowRankBilinear(PooledFusion):
 
     The rank is the width of the elementwise product.
     """
+
+    config: LowRankBilinearConfig
 
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
@@ -185,11 +194,13 @@ class VisualAttention(PooledFusion):
     "attention" as `weights`, a tuple, where the caller makes it mutable.
     """
 
+    config: VisualAttentionConfig
+
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
-        regions = jnp.tanh(self.linear(image.tokens, self.config.width, "image", bias=True))
+        regions = jnp.tanh(self.linear(present(image.tokens), self.config.width, "image", bias=True))
         regions = constrain(regions, ("batch", "tokens", "activation_embed"))
-        looking = self.linear(text.pooled, self.config.width, "text", bias=True)
+        looking = self.linear(present(text.pooled), self.config.width, "text", bias=True)
         for hop in range(self.config.hops):
             asked = self.linear(looking, self.config.width, f"looking_{hop}", bias=True)[:, None]
             hidden = jnp.tanh(self.linear(regions, self.config.width, f"regions_{hop}") + asked)

@@ -15,7 +15,7 @@ from jax.ad_checkpoint import checkpoint_name
 from vlp_jax.models.layers.fused_attention import fused_attention, heads_per_program
 from vlp_jax.models.layers.long_attention import long_attention
 from vlp_jax.models.layers.segment_mask import Mask, Segments, shown
-from vlp_jax.models.options import LayerOptions
+from vlp_jax.models.options import LayerOptions, present
 from vlp_jax.sharding.collectives import on_each_device
 from vlp_jax.sharding.layout import Layout, constrain, current_layout
 
@@ -32,7 +32,7 @@ class Cache:
       length: number of tokens that the cache holds.
     """
 
-    position: jax.Array | None
+    position: jax.Array | int | None
     length: int = flax.struct.field(pytree_node=False)
 
     def visible(self, queries: int) -> jax.Array:
@@ -40,7 +40,7 @@ class Cache:
 
         Returns: bool [1, N, length].
         """
-        return (jnp.arange(self.length) <= self.position + jnp.arange(queries)[:, None])[None]
+        return (jnp.arange(self.length) <= present(self.position) + jnp.arange(queries)[:, None])[None]
 
 
 class MultiHeadAttention(nn.Module):
@@ -164,7 +164,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, cau
         return plain_attention(q, k, v, mask, heads, causal and visible is None, visible, bias, drop)
     layout = current_layout()
     kernel = None if attention == "plain" or layout is None else kernel_for(layout, q, k, heads, isinstance(mask, Segments))
-    if kernel is None:
+    if kernel is None or layout is None:
         return plain_attention(q, k, v, mask, heads, causal)
     axes, local_heads = ("batch", None, "activation_heads"), heads // layout.parts("activation_heads")
     masks, structure = jax.tree.flatten(mask)
@@ -193,7 +193,7 @@ def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, heads: int, segments:
         try:
             jax.eval_shape(jax.grad(lambda q, k: cudnn_attention(q, k, k, None, heads, False).sum()), q, k)
             return cudnn_attention
-        except (RuntimeError, ValueError, NotImplementedError) as error:  # no cuDNN, or it does not support these shapes
+        except (RuntimeError, ValueError) as error:  # no cuDNN, or it does not support these shapes
             lack = f" ({str(error).splitlines()[0]})"
     what = f"{q.shape[1]} tokens{' in segments' if segments else ''}, {heads} heads of {head_dim} in {q.dtype}"
     warn_once(f"attention of {what} has no kernel on {platform}{lack}: plain products and a softmax are used")
@@ -263,7 +263,7 @@ def visible_softmax(logits: jax.Array, visible: jax.Array | None, causal: bool) 
     """
     if causal:
         lower = np.tril(np.ones(logits.shape[-2:], bool))
-        visible = lower if visible is None else visible & lower
+        visible = jnp.asarray(lower) if visible is None else visible & lower
     if visible is None:
         return jax.nn.softmax(logits)
     # A finite floor and a second mask, so that a row without visible tokens gives zeros and no NaN gradient.

@@ -4,6 +4,8 @@ The kernel needs each head in rows of its own and lengths that divide by 128, so
 are rearranged and padded. For a sequence that fits on-chip as a whole, `fused_attention` is faster.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange
@@ -36,8 +38,8 @@ def long_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: 
     kernel = splash.make_splash_mha(splash.MultiHeadMask([head_mask] * heads), head_shards=1, q_seq_shards=1,
                                     block_sizes=blocks(*shape), interpret=interpret)
     segments = splash.SegmentIds(padded(numbers.queries, axis=1), padded(numbers.memory, axis=1))
-    attended = jax.vmap(kernel)(q, k, v, segments)[:, :, :length]
-    attended = rearrange(attended, "b h n k -> b n (h k)")
+    attended: Any = jax.vmap(kernel)(q, k, v, segments)
+    attended = rearrange(attended[:, :, :length], "b h n k -> b n (h k)")
     return jnp.where(some[:, :, None], attended, 0)
 
 

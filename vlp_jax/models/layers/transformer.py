@@ -12,7 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from vlp_jax.models.layers.attention import MultiHeadAttention
 from vlp_jax.models.layers.pool_position import PoolPosition
-from vlp_jax.models.options import ACTIVATIONS, LayerOptions
+from vlp_jax.models.options import ACTIVATIONS, LayerOptions, with_logical_axes
 from vlp_jax.models.options import Precision as Precision
 from vlp_jax.sharding.layout import constrain
 
@@ -114,7 +114,7 @@ class TransformerLayer(nn.Module):
         if options.keeps_branches:
             y = checkpoint_name(constrain(y, ("batch", "tokens", "activation_embed")), f"{name}_residual")
         if options.layer_scale is not None:
-            init = nn.with_logical_partitioning(nn.initializers.constant(options.layer_scale), ("embed",))
+            init = with_logical_axes(nn.initializers.constant(options.layer_scale), ("embed",))
             y = y * self.param(f"{options.name_of(name)}_layer_scale", init, (options.width,), jnp.float32).astype(y.dtype)
         y = nn.Dropout(options.dropout, deterministic=not self.train)(y)
         if self.train and drop_rate is not None:
@@ -199,8 +199,8 @@ def rematerialised(policy: str, saved: tuple[str, ...], options: LayerOptions, p
         return TransformerLayer
     matmuls = (*MATMULS, "mlp_residual") if options.keeps_branches else MATMULS
     names = {"full": (), "save_matmuls": matmuls, "save_names": saved}[policy]
-    policy = jax.checkpoint_policies.save_only_these_names(*names)
-    return nn.remat(TransformerLayer, policy=policy, prevent_cse=prevent_cse)
+    kept = jax.checkpoint_policies.save_only_these_names(*names)
+    return nn.remat(TransformerLayer, policy=kept, prevent_cse=prevent_cse)
 
 
 class AttentionPooling(nn.Module):
@@ -224,7 +224,7 @@ class AttentionPooling(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         options = dataclasses.replace(self.options, qk_norm=False)
-        init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), (None, None, "embed"))
+        init = with_logical_axes(nn.initializers.xavier_uniform(), (None, None, "embed"))
         probe = self.param("probe", init, (1, self.queries, options.width), jnp.float32).astype(tokens.dtype)
         probe = jnp.broadcast_to(probe, (tokens.shape[0], self.queries, options.width))
         x = MultiHeadAttention(options, name="attention")(probe, tokens, mask)

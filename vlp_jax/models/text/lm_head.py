@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.models.options import ACTIVATIONS, LayerOptions
+from vlp_jax.models.options import ACTIVATIONS, LayerOptions, with_logical_axes
 
 
 class WordHead(nn.Module):
@@ -25,11 +25,11 @@ class WordHead(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array, table: jax.Array | None = None) -> jax.Array:
         options, precision = self.options, self.options.precision
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed"))
+        init = with_logical_axes(nn.initializers.normal(0.02), ("vocab", "embed"))
         activation = ACTIVATIONS["gelu" if options.activation == "swiglu" else options.activation]
         x = precision.dense(options.width, ("embed", "mlp"), kernel_init=options.initializers()["residual"], name="dense")(tokens)
         x = options.normalisation("norm")(activation(x))
         if table is None:
             table = self.param("table", init, (self.vocab_size, options.width), jnp.float32)
-        bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, ("vocab",)), (self.vocab_size,), jnp.float32)
+        bias = self.param("bias", with_logical_axes(nn.initializers.zeros, ("vocab",)), (self.vocab_size,), jnp.float32)
         return jnp.einsum("bld,vd->blv", x, table.astype(x.dtype), preferred_element_type=jnp.float32) + bias

@@ -17,7 +17,7 @@ from vlp_jax.models.layers.attention import visible_softmax
 from vlp_jax.models.layers.flops import cell_flops
 from vlp_jax.models.layers.pool_position import last_visible
 from vlp_jax.models.layers.transformer import Encoding, masked_mean
-from vlp_jax.models.options import Precision
+from vlp_jax.models.options import Precision, with_logical_axes
 from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.models.text.transformer import embedded_words
 from vlp_jax.sharding.collectives import on_each_device
@@ -25,7 +25,7 @@ from vlp_jax.sharding.layout import constrain, current_layout
 
 # LSTM: Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000. GRU: Cho et al. 2014; the reset gate is applied to
 # the product with the state, as in the first version of their paper and in cuDNN.
-CELLS: dict[str, type[nn.RNNCellBase]] = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
+CELLS: dict[str, Callable[..., nn.RNNCellBase]] = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -184,11 +184,11 @@ class RecurrentText(nn.Module):
 
 def build_cell(kind: str, width: int, precision: Precision, name: str) -> nn.RNNCellBase:
     """A cell of CELLS with a state of `width` features. To be called inside a module."""
-    partitioned = functools.partial(nn.with_logical_partitioning, names=("embed", None))
+    partitioned = functools.partial(with_logical_axes, axes=("embed", None))
     return CELLS[kind](width, dtype=precision.compute, param_dtype=jnp.float32, name=name,
                        kernel_init=partitioned(nn.initializers.lecun_normal()),
                        recurrent_kernel_init=partitioned(nn.initializers.orthogonal()),
-                       bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (None,)))
+                       bias_init=with_logical_axes(nn.initializers.zeros, (None,)))
 
 
 def run(cell: nn.RNNCellBase, x: jax.Array, lengths: jax.Array, reverse: bool) -> jax.Array:

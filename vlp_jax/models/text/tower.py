@@ -28,7 +28,10 @@ class TextTowerConfig(Part):
     """
 
     section: ClassVar[str] = "model.text"
-    rematerialisation = "none"  # without an annotation, as a tower may have a key of this name
+    if TYPE_CHECKING:
+        rematerialisation: str = "none"
+    else:  # without an annotation, as a tower may have a key of this name
+        rematerialisation = "none"
     policies: ClassVar[tuple[str, ...]] = ("none",)
 
     kinds: ClassVar[Kinds] = Kinds({

@@ -16,7 +16,7 @@ from vlp_jax.models.layers.flops import pooling_flops
 from vlp_jax.models.layers.pool_position import PoolPosition, last_visible
 from vlp_jax.models.layers.positions import BUCKETS, relative_bias, sinusoidal
 from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, masked_mean
-from vlp_jax.models.options import LayerOptions, Precision
+from vlp_jax.models.options import LayerOptions, Precision, present, with_logical_axes
 from vlp_jax.models.stack import StackConfig
 from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.sharding.layout import constrain
@@ -167,7 +167,7 @@ class TextTransformer(nn.Module):
         config, options = self.config, text_mode.layers(self.options)
         mask = jnp.ones(text.shape, bool) if mask is None else mask
         x, mask = self.embedded(text, mask, train, types, cache, text_mode)
-        beside = None if memory is None else constrain(memory.tokens, ("batch", "tokens", "activation_embed"))
+        beside = None if memory is None else constrain(present(memory.tokens), ("batch", "tokens", "activation_embed"))
         transformer = functools.partial(config.transformer(options, train), memory=beside,
                                         memory_mask=memory_mask(self, memory, cache), bias=self.bias(x.shape[1], cache))
         if cache is not None or text_mode.decoding:
@@ -195,7 +195,7 @@ class TextTransformer(nn.Module):
         config, options = self.config, self.options
         x = embedded_words(text, config.vocab_size, options.width, self.precision, config.word_std)
         if text_mode.start is not None:
-            first = jnp.arange(text.shape[1]) == (0 if cache is None else -cache.position)
+            first = jnp.arange(text.shape[1]) == (0 if cache is None else -present(cache.position))
             x = jnp.where(first[:, None], self.learned(text_mode.start, (1, 1, options.width)), x)
         x = self.placed(x, cache)
         if config.token_types:
@@ -226,9 +226,9 @@ class TextTransformer(nn.Module):
         """The bias of the self-attention logits, [H, N, M]; None without relative positions."""
         if self.config.position != "relative":
             return None
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), (None, "heads"))
+        init = with_logical_axes(nn.initializers.normal(0.02), (None, "heads"))
         table = self.param("relative_bias", init, (BUCKETS, self.options.heads), jnp.float32)
-        first, memory = (0, count) if cache is None else (cache.position, cache.length)
+        first, memory = (0, count) if cache is None else (present(cache.position), cache.length)
         return relative_bias(table, first, count, memory, self.options.causal)
 
     def normalised(self, x: jax.Array) -> jax.Array:
@@ -247,7 +247,7 @@ class TextTransformer(nn.Module):
     def learned(self, name: str, shape: tuple[int, ...], std: float = 0.01) -> jax.Array:
         """A float32 parameter, cast to the compute dtype."""
         axes = (*[None] * (len(shape) - 1), "embed")
-        init = nn.with_logical_partitioning(nn.initializers.normal(std), axes)
+        init = with_logical_axes(nn.initializers.normal(std), axes)
         return self.param(name, init, shape, jnp.float32).astype(self.precision.compute)
 
     def pooled_position(self, mask: jax.Array) -> PoolPosition | None:
@@ -270,14 +270,16 @@ class TextTransformer(nn.Module):
 def embedded_words(text: jax.Array, vocab_size: int, width: int, precision: Precision, std: float = 0.02) -> jax.Array:
     """Token embeddings, int32 [B, L] -> [B, L, D] in the compute dtype, by a table of the calling module."""
     table = nn.Embed(vocab_size, width, param_dtype=jnp.float32, name="tokens",
-                     embedding_init=nn.with_logical_partitioning(nn.initializers.normal(std), ("vocab", "embed")))
+                     embedding_init=with_logical_axes(nn.initializers.normal(std), ("vocab", "embed")))
     # The table is gathered along its width first; otherwise its sharded rows would be exchanged for the batch.
     return jnp.take(constrain(table.embedding.astype(precision.compute), ("vocab", "activation_embed")), text, axis=0)
 
 
 def places_of(positions: jax.Array, count: int, cache: Cache | None) -> jax.Array:
     """Position embeddings [1, count, D] of the first positions, or of those from `cache.position` on."""
-    return positions[:, :count] if cache is None else jax.lax.dynamic_slice_in_dim(positions, cache.position, count, axis=1)
+    if cache is None:
+        return positions[:, :count]
+    return jax.lax.dynamic_slice_in_dim(positions, present(cache.position), count, axis=1)
 
 
 def memory_mask(module: nn.Module, memory: Encoding | None, cache: Cache | None) -> jax.Array | None:

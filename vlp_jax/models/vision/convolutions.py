@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config.fields import between
-from vlp_jax.models.options import Precision
+from vlp_jax.models.options import Precision, with_logical_axes
 from vlp_jax.models.vision.tower import ImageTowerConfig
 
 if TYPE_CHECKING:
@@ -39,18 +39,18 @@ class Convolutions:
                     name: str | None = None) -> nn.Conv:
         """A convolution. With `padded`, the output has the size of the input apart from the stride."""
         sizes = (size, size) if isinstance(size, int) else size
-        init = nn.with_logical_partitioning(nn.initializers.variance_scaling(2.0, "fan_out", "normal"), (None, None, None, "embed"))
+        init = with_logical_axes(nn.initializers.variance_scaling(2.0, "fan_out", "normal"), (None, None, None, "embed"))
         return nn.Conv(channels, sizes, stride, padding=[(side // 2, side // 2) if padded else (0, 0) for side in sizes],
                        use_bias=bias, name=name, dtype=self.precision.compute, param_dtype=jnp.float32, kernel_init=init,
-                       bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)))
+                       bias_init=with_logical_axes(nn.initializers.zeros, ("embed",)))
 
     def normalise(self, x: jax.Array, train: bool, name: str, scale: float = 1.0) -> jax.Array:
         """[B, H, W, C] normalised, with learned scales initialised to `scale`. To be called inside a module."""
         if self.norm == "none":
             return x
         shared = dict(epsilon=self.epsilon, dtype=self.precision.compute, param_dtype=jnp.float32, name=name,
-                      scale_init=nn.with_logical_partitioning(nn.initializers.constant(scale), ("embed",)),
-                      bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)))
+                      scale_init=with_logical_axes(nn.initializers.constant(scale), ("embed",)),
+                      bias_init=with_logical_axes(nn.initializers.zeros, ("embed",)))
         if self.norm == "group":
             return nn.GroupNorm(num_groups=math.gcd(self.groups, x.shape[-1]), **shared)(x)
         return nn.BatchNorm(momentum=self.momentum, **shared)(x, use_running_average=not train)
@@ -67,6 +67,8 @@ class ConvolutionConfig(ImageTowerConfig):
     """
 
     norm_epsilon: ClassVar[float] = 1e-5
+    if TYPE_CHECKING:
+        norm: str
     policies: ClassVar[tuple[str, ...]] = ("none", "full")
 
     groups: int = between(32, 1)  # of norm="group"

@@ -15,7 +15,7 @@ from vlp_jax.config.section import Sizes
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.attention import plain_attention
 from vlp_jax.models.layers.transformer import Encoding
-from vlp_jax.models.options import Precision
+from vlp_jax.models.options import Precision, with_logical_axes
 from vlp_jax.models.vision.convolutions import ConvolutionConfig, Convolutions, convolution_flops
 from vlp_jax.sharding.layout import constrain
 
@@ -263,7 +263,7 @@ class MeanQueryPooling(nn.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         width, precision = tokens.shape[-1], self.precision
         tokens = jnp.concatenate([tokens.mean(axis=1, keepdims=True), tokens], axis=1)
-        init = nn.with_logical_partitioning(nn.initializers.normal(width**-0.5), (None, None, "embed"))
+        init = with_logical_axes(nn.initializers.normal(width**-0.5), (None, None, "embed"))
         tokens = tokens + self.param("position", init, (1, *tokens.shape[1:]), jnp.float32).astype(tokens.dtype)
         project = functools.partial(precision.dense, (self.heads, width // self.heads), ("embed", "heads", "head_dim"),
                                     kernel_init=nn.initializers.normal(width**-0.5))

@@ -18,7 +18,7 @@ from vlp_jax.models.layers.flops import pooling_flops
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.positions import rotary2d, sincos2d
 from vlp_jax.models.layers.transformer import AttentionPooling, Encoding
-from vlp_jax.models.options import LayerOptions, Precision
+from vlp_jax.models.options import LayerOptions, Precision, with_logical_axes
 from vlp_jax.models.stack import StackConfig
 from vlp_jax.models.vision.stem import ConvolutionStem, pixels_of, unseen_patches
 from vlp_jax.models.vision.tower import ImageTowerConfig
@@ -202,7 +202,7 @@ class ViT(nn.Module):
             x = jnp.where(masked[:, :, None], self.learned("mask_token", (1, 1, options.width)), x)
         x, angles = x + self.positions(side) if config.position != "rotary2d" else x, self.angles(side)
         if kept is None and train and config.token_drop:
-            kept = kept_tokens(self.make_rng("dropout"), *x.shape[:2], config.token_drop)
+            kept = kept_tokens(self.make_rng("dropout"), x.shape[0], x.shape[1], config.token_drop)
         if kept is not None:
             x = jnp.take_along_axis(x, kept[:, :, None], axis=1)
             angles = None if angles is None else jnp.take_along_axis(angles, kept[:, :, None], axis=1)
@@ -252,7 +252,7 @@ class ViT(nn.Module):
 
     def learned(self, name: str, shape: tuple[int, ...]) -> jax.Array:
         """A float32 parameter, cast to the compute dtype."""
-        init = nn.with_logical_partitioning(nn.initializers.normal(self.options.width**-0.5), (None, None, "embed"))
+        init = with_logical_axes(nn.initializers.normal(self.options.width**-0.5), (None, None, "embed"))
         return self.param(name, init, shape, jnp.float32).astype(self.precision.compute)
 
     def pool(self, x: jax.Array) -> Encoding:

@@ -13,7 +13,7 @@ from vlp_jax.training.checkpoints.read_errors import DamagedCheckpoint
 from vlp_jax.training.state import leaf_fingerprints
 
 # Version of the checkpoint format. Format 1 had no checksum of the metadata; format 2 had other names of parts and config keys.
-FORMAT = 3
+FORMAT = 4
 
 
 def with_checksum(metadata: dict[str, Any]) -> dict[str, Any]:

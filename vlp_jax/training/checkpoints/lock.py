@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from vlp_jax.distributed.exchange import broadcast_from_primary
 from vlp_jax.errors import ConfigError, WorkdirBusy
@@ -12,7 +12,7 @@ from vlp_jax.reporting import warn
 
 
 @contextlib.contextmanager
-def locked(workdir: str) -> Iterator[None]:
+def locked(workdir: str) -> Generator[None, None, None]:
     """A context in which the primary process holds the lock `DIR/lock`, so that no other run trains there.
 
     Creates the folder. On a file system without locks a line is printed, and there is no

@@ -7,8 +7,8 @@ import os
 import re
 import shutil
 import types
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Generator, Sequence
+from typing import Any, cast
 
 import jax
 import orbax.checkpoint as ocp
@@ -246,7 +246,8 @@ class Checkpoints:
         """
         with self.errors_named():
             infos = [types.SimpleNamespace(step=step) for step in sorted(self.manager.all_steps())]
-            for info, kept in zip(infos, self.policy.should_preserve(infos, context=None), strict=True):
+            unused = cast(preservation_policy.PreservationContext, None)
+            for info, kept in zip(infos, self.policy.should_preserve(infos, context=unused), strict=True):
                 if not kept:
                     self.manager.delete(info.step)
 
@@ -287,7 +288,7 @@ class Checkpoints:
                         "start all hosts again to go on")
 
     @contextlib.contextmanager
-    def errors_named(self) -> Iterator[None]:
+    def errors_named(self) -> Generator[None, None, None]:
         """A context that turns errors of Orbax into CheckpointErrors with the last good checkpoint."""
         try:
             yield

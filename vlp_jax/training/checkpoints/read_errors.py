@@ -16,7 +16,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import jax
 
@@ -174,7 +174,7 @@ def read_together(what: str, read: Callable[[], Value]) -> Value:
     if faults:
         kind, message = min(faults, key=lambda found: list(kinds).index(found[0]))
         raise kinds[kind](message)
-    return value
+    return cast(Value, value)
 
 
 def first_line(error: BaseException) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
@@ -58,7 +58,7 @@ class WatchedStep(Hook):
 
 
 @contextlib.contextmanager
-def compile_events() -> Iterator[Counter]:
+def compile_events() -> Generator[Counter, None, None]:
     """A context that counts the events COMPILED and READ_FROM_CACHE of this thread."""
     seen: Counter = Counter()
     thread = threading.get_ident()

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from vlp_jax.training.hooks.clock import wall_seconds
 from vlp_jax.training.hooks.hook import Hook, Update
@@ -34,7 +34,7 @@ class Goodput(Hook):
         self.seconds[phase] += seconds
 
     @contextlib.contextmanager
-    def spent_on(self, phase: str) -> Iterator[None]:
+    def spent_on(self, phase: str) -> Generator[None, None, None]:
         """A context whose time belongs to `phase`."""
         start = time.monotonic()
         try:

@@ -141,7 +141,7 @@ class InputCounts(Hook):
         if bad > self.max_bad_fraction * max(self.total.examples, grace):
             raise DataError(f"{bad} of {self.total.examples} examples were bad ({self.reasons()}), more than "
                             f"data.max_bad_fraction={self.max_bad_fraction}; the last is {self.total.last_bad}"
-                            f"{unpaired(*(name for name, _ in self.total.bad.most_common(1)), self.total.last_bad)}")
+                            f"{unpaired(self.total.bad.most_common(1)[0][0], self.total.last_bad)}")
 
     def reasons(self) -> str:
         """`damaged_image 3, empty_caption 1`."""

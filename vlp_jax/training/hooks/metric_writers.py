@@ -71,6 +71,7 @@ class MetricsFile:
         Raises:
           CheckpointError: as `write`.
         """
+        assert self.newest is not None
         start, row = self.newest
         row |= finite(measured)
         try:
@@ -113,7 +114,7 @@ class MetricsFile:
             self.file.close()
 
 
-def finite(row: dict[str, Any]) -> dict[str, Any]:
+def finite(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row with None in place of non-finite numbers."""
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 

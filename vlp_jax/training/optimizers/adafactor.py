@@ -82,8 +82,8 @@ def scale_by_factored_moments(axes: Mapping[str, Axes], decay: Callable[[jax.Arr
     def init(params):
         return FactoredState(jnp.zeros((), jnp.int32), *_unzip(jax.tree_util.tree_map_with_path(start, params, is_leaf=is_masked)))
 
-    def update(gradients, state, params=None):
-        rate = decay(state.count)
+    def update(updates, state, params=None):
+        gradients, rate = updates, decay(state.count)
 
         def moved(moment, square):
             return rate * moment + (1.0 - rate) * square
@@ -103,7 +103,7 @@ def scale_by_factored_moments(axes: Mapping[str, Axes], decay: Callable[[jax.Arr
 
         found = jax.tree_util.tree_map_with_path(scaled, gradients, state.rows, state.columns, state.whole, is_leaf=is_masked)
         updates, *moments = _unzip(found)
-        return updates, FactoredState(optax.safe_increment(state.count), *moments)
+        return updates, FactoredState(jnp.asarray(optax.safe_increment(state.count)), *moments)
 
     return optax.GradientTransformation(init, update)
 

@@ -1,13 +1,15 @@
 """The interface of metric writers: the entries of the section `writers`."""
 
 import dataclasses
+import importlib.util
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from vlp_jax.config.registry import Kinds
 from vlp_jax.config.section import Component
-from vlp_jax.errors import ConfigError
+from vlp_jax.errors import CheckpointError, ConfigError
 from vlp_jax.reporting import warn
 from vlp_jax.training.hooks.metric_writers import write_atomically
 
@@ -42,7 +44,6 @@ class MetricWriter:
           row: `step`, an integer, and metrics by name: numbers, of which some may not be finite. An
             evaluation adds its metrics to the row of the same step later.
         """
-        raise NotImplementedError
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Adds texts of an evaluation, such as generated captions, by name."""
@@ -62,12 +63,17 @@ class WriterConfig(Component):
     })
 
     def open(self, run: RunFacts) -> MetricWriter:
-        """The writer of a run, on the primary process.
-
-        Raises:
-          ConfigError: a package that it needs is missing.
-        """
+        """The writer of a run, on the primary process."""
         raise NotImplementedError
+
+    def check(self, where: str) -> None:
+        """Checks that the packages that it needs are installed, before a run starts.
+
+        Args:
+          where: the writer's key, for messages.
+        Raises:
+          ConfigError: one is missing.
+        """
 
 
 class Forgiving(MetricWriter):
@@ -97,26 +103,55 @@ class Forgiving(MetricWriter):
         """Runs an action and reports the first error of all."""
         try:
             action()
+        except CheckpointError:  # the workdir itself cannot be written
+            raise
         except Exception as error:  # of a service; the rows are in metrics.jsonl
             if not self.failed:
                 warn(f"writers.{self.name}: {type(error).__name__}: {error}; metrics.jsonl has all rows")
             self.failed = True
 
 
-def missing_package(name: str, package: str, extra: str) -> ConfigError:
-    """The error of a writer whose package is not installed."""
-    return ConfigError(f"writers.{name}: needs the package {package}: pip install 'vlp_jax[{extra}]', or leave the writer out "
-                       f"(--config.writers.{name}=none)")
+def open_writer(spec: WriterConfig, run: RunFacts) -> MetricWriter:
+    """The writer of a run, whose later errors do not end the run.
+
+    Where a resumed run cannot open it, a warning is given, and nothing is written.
+
+    Raises:
+      ConfigError: a fresh run cannot open it.
+      CheckpointError: of TensorBoard, whose files lie in the workdir.
+    """
+    try:
+        return Forgiving(spec.open(run), run.name)
+    except CheckpointError:
+        raise
+    except Exception as error:  # of a service or of the user's own code
+        problem = f"writers.{run.name}: cannot be opened: {type(error).__name__}: {error}"
+        if not run.resumed_step:
+            raise ConfigError(f"{problem}; leave it out with --config.writers.{run.name}=none") from error
+        warn(f"{problem}; metrics.jsonl has all rows")
+        return MetricWriter()
 
 
-def kept_identifier(run: RunFacts, create: Callable[[], str]) -> str:
+def need_package(where: str, package: str, extra: str) -> None:
+    """Checks that a writer's package is installed.
+
+    Raises:
+      ConfigError: it is not.
+    """
+    if package in sys.modules and sys.modules[package] is None or importlib.util.find_spec(package) is None:
+        raise ConfigError(f"{where}: needs the package {package}: pip install 'vlp_jax[{extra}]', or leave the writer out "
+                          f"(--config.{where}=none)")
+
+
+def kept_identifier(run: RunFacts, service: str, create: Callable[[], str]) -> str:
     """An identifier of the run at a service, kept in the workdir so that a resumed run continues it.
 
     Args:
       run: the run.
+      service: its name.
       create: makes a new one.
     """
-    path = os.path.join(run.workdir, f"{run.name}_run.txt")
+    path = os.path.join(run.workdir, f"{run.name}_{service}.txt")
     if os.path.isfile(path):
         with open(path, encoding="utf-8") as file:
             return file.read().strip()

@@ -9,13 +9,12 @@ from typing import Any
 
 from vlp_jax.config.tree import flatten
 from vlp_jax.training.writers.base import (
-    Forgiving,
     MetricWriter,
     Row,
     RunFacts,
     WriterConfig,
     kept_identifier,
-    missing_package,
+    need_package,
     numbers,
 )
 
@@ -31,20 +30,24 @@ class MlflowConfig(WriterConfig):
     experiment: str = "vlp_jax"
     title: str | None = None  # shown name of the run
 
+    def check(self, where: str) -> None:
+        """Checks that the package mlflow is installed."""
+        need_package(where, "mlflow", "mlflow")
+
     def open(self, run: RunFacts) -> MetricWriter:
         """The writer, with a database in the workdir where no tracking server is set.
 
         Raises: ConfigError where MLflow is not installed.
         """
-        try:
-            from mlflow import MlflowClient
-        except ImportError as error:
-            raise missing_package(run.name, "mlflow", "mlflow") from error
+        from mlflow import MlflowClient
+
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # a server that is out of reach must not hold up a run
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         folder = os.path.abspath(os.path.join(run.workdir, "mlflow"))
         if self.tracking_uri is None:
             os.makedirs(folder, exist_ok=True)
         client = MlflowClient(self.tracking_uri or f"sqlite:///{folder}/mlflow.db")
-        return Forgiving(Mlflow(client, kept_identifier(run, lambda: self.created(client, run))), run.name)
+        return Mlflow(client, kept_identifier(run, "mlflow", lambda: self.created(client, run)))
 
     def created(self, client: Any, run: RunFacts) -> str:
         """The identifier of a new run, whose parameters are the config's keys."""

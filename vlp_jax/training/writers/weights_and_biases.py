@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from vlp_jax.training.writers.base import (
-    Forgiving,
     MetricWriter,
     Row,
     RunFacts,
     WriterConfig,
     kept_identifier,
-    missing_package,
+    need_package,
     numbers,
 )
 
@@ -29,19 +28,21 @@ class WandbConfig(WriterConfig):
     tags: tuple[str, ...] = ()
     mode: Literal["online", "offline"] = "online"  # offline: only into DIR/wandb, for `wandb sync`
 
+    def check(self, where: str) -> None:
+        """Checks that the package wandb is installed."""
+        need_package(where, "wandb", "wandb")
+
     def open(self, run: RunFacts) -> MetricWriter:
         """The writer; a resumed run continues the run of its workdir.
 
         Raises: ConfigError where wandb is not installed.
         """
-        try:
-            import wandb
-        except ImportError as error:
-            raise missing_package(run.name, "wandb", "wandb") from error
+        import wandb
+
         opened = wandb.init(project=self.project, entity=self.entity, name=self.title, group=self.group, tags=self.tags,
                             mode=self.mode, dir=run.workdir, config=run.config, resume="allow",
-                            id=kept_identifier(run, lambda: uuid.uuid4().hex), settings=wandb.Settings(silent=True))
-        return Forgiving(Wandb(opened), run.name)
+                            id=kept_identifier(run, "wandb", lambda: uuid.uuid4().hex), settings=wandb.Settings(silent=True))
+        return Wandb(opened)
 
 
 class Wandb(MetricWriter):
