@@ -198,7 +198,7 @@ def test_a_section_of_named_entries_is_not_taken_out_as_a_whole():
 
 
 @pytest.mark.parametrize(("key", "meant"), [("entity", "writers.NAME.entity"), ("report_to", "writers"),
-                                            ("objectives.contrastive.logit_scale", "initial_scale")])
+                                            ("objectives.contrastive.logit_scale", "objectives.contrastive.initial_scale")])
 def test_a_suggested_key_is_one_that_is_there(key, meant):
     with pytest.raises(ConfigError, match=re.escape(f"did you mean {meant!r}?")):
         load_config(str(ROOT / "configs/clip_b16.py"), [(key, "1")])

@@ -104,7 +104,8 @@ def test_a_writer_that_cannot_be_opened_stops_a_fresh_run_and_not_a_resumed_one(
                        match="writers.far: cannot be opened: TimeoutError: no answer; leave it out with --config."):
         open_writer(Refuses(), RunFacts("far", str(tmp_path), 0, {}))
     open_writer(Refuses(), RunFacts("far", str(tmp_path), 7, {})).write(ROWS[0])
-    assert capsys.readouterr().err == "warning: writers.far: cannot be opened: TimeoutError: no answer; metrics.jsonl has all rows\n"
+    said = capsys.readouterr().err
+    assert said == "warning: writers.far: cannot be opened: TimeoutError: no answer; metrics.jsonl has all rows\n"
 
 
 def test_a_full_disk_under_the_workdir_is_no_service(tmp_path):
