@@ -22,9 +22,9 @@ Data: JSON lines with `image`, `question` and `answers`, a list with the answer 
 python -m vlp_jax.main --config=configs/vqa_fusion.py --workdir=DIR '--config.data.train.source=jsonl:vqa.jsonl?caption=question'
 
 `:small` and `:smoke` shrink it for a CPU and the questions about the embedded images, which have
-one answer each. `:small`, 2 cores of an AMD EPYC, 2026-11-28, at commit 7124b7a, before the
-recipe's later corrections: 5 CPU-minutes; 39.2% of val_vendor's 4,380 questions answered correctly,
-where always the most frequent answer has 15.6%, and the most frequent one of each type 26.6%.
+one answer each. `:small`, 2 cores of an AMD EPYC, 2026-11-30: 5 CPU-minutes; 38.8% of val_vendor's
+4,380 questions answered correctly, where always the most frequent answer has 15.6%, and the most
+frequent one of each type 26.6%.
 benchmarks/vqa_fusions.py has four fusions (README).
 """
 
