@@ -184,7 +184,8 @@ class RecurrentDecoder(nn.Module):
 
     def dense(self, width: int, name: str, bias: bool = True) -> nn.Module:
         """A linear layer of this module."""
-        return self.precision.dense(width, ("embed", None), kernel_init=nn.initializers.xavier_uniform(), use_bias=bias, name=name)
+        return self.precision.dense(width, ("embed", "state"), kernel_init=nn.initializers.xavier_uniform(), use_bias=bias,
+                                    name=name)
 
     def logits(self, x: jax.Array) -> jax.Array:
         """[B, L, D] -> float32 [B, L, V]."""
@@ -225,12 +226,12 @@ class AttendingCell(nn.Module):
         tokens, keys, mask = picture
         state = jax.tree.leaves(carry)[-1]  # an LSTM's hidden state comes after its cell state
         dense = functools.partial(self.precision.dense, kernel_init=nn.initializers.xavier_uniform())
-        asked = dense(self.attention_width, ("embed", None), use_bias=False, name="asked")(state)
+        asked = dense(self.attention_width, ("embed", "state"), use_bias=False, name="asked")(state)
         init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), (None, None))
         score = self.param("score", init, (self.attention_width, 1), jnp.float32)
         weights = visible_softmax(additive_logits(keys, asked, score[:, 0].astype(keys.dtype)),
                                   None if mask is None else mask[:, :, 0], causal=False)
-        gate = jax.nn.sigmoid(dense(1, ("embed", None), name="gate")(state))
+        gate = jax.nn.sigmoid(dense(1, ("embed", "scores"), name="gate")(state))
         seen = gate * jnp.einsum("bn,bnd->bd", weights.astype(tokens.dtype), tokens)
         cell = build_cell(self.cell, self.width, self.precision, "cell")
         carry, state = cell(carry, jnp.concatenate([word, seen.astype(word.dtype)], axis=-1))

@@ -174,11 +174,11 @@ class RecurrentText(nn.Module):
 
 def build_cell(kind: str, width: int, precision: Precision, name: str) -> nn.RNNCellBase:
     """A cell of CELLS with a state of `width` features. To be called inside a module."""
-    partitioned = functools.partial(nn.with_logical_partitioning, names=("embed", None))
+    partitioned = functools.partial(nn.with_logical_partitioning, names=("embed", "state"))
     return CELLS[kind](width, dtype=precision.compute, param_dtype=jnp.float32, name=name,
                        kernel_init=partitioned(nn.initializers.lecun_normal()),
                        recurrent_kernel_init=partitioned(nn.initializers.orthogonal()),
-                       bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (None,)))
+                       bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("state",)))
 
 
 def run(cell: nn.RNNCellBase, x: jax.Array, lengths: jax.Array, reverse: bool) -> jax.Array:
@@ -251,7 +251,7 @@ class WordAttention(nn.Module):
         dense = functools.partial(self.precision.dense, kernel_init=nn.initializers.xavier_uniform(), use_bias=False)
         hidden = dense(tokens.shape[-1], ("embed", "mlp"), name="hidden")(tokens)
         hidden = jnp.tanh(constrain(hidden, ("batch", None, "activation_mlp")))
-        logits = dense(1, ("mlp", None), name="score")(hidden)[:, :, 0].astype(jnp.float32)
+        logits = dense(1, ("mlp", "scores"), name="score")(hidden)[:, :, 0].astype(jnp.float32)
         weights = visible_softmax(logits, mask, causal=False).astype(tokens.dtype)
         return jnp.einsum("bn,bnd->bd", weights, tokens)
 

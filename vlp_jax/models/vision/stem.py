@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from einops import repeat
 
 from vlp_jax.models.options import LayerOptions
+from vlp_jax.models.vision.convolutions import CONVOLUTION
 
 
 class ConvolutionStem(nn.Module):
@@ -26,7 +27,7 @@ class ConvolutionStem(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         compute = self.options.precision.compute
-        kernel_init = nn.with_logical_partitioning(nn.initializers.he_normal(), (None, None, None, "embed"))
+        kernel_init = nn.with_logical_partitioning(nn.initializers.he_normal(), CONVOLUTION)
         along_channels = {"scale_init": nn.with_logical_partitioning(nn.initializers.ones, ("embed",)),
                           "bias_init": nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))}
         for i, (channels, stride) in enumerate(zip(self.channels, self.strides, strict=True)):
