@@ -73,14 +73,14 @@ class RecurrentDecoderConfig(DecoderConfig):
 
     def text_flops(self, shapes: ModelShapes, pictures: int, rows: int, length: int, tokens: int, width: int) -> int:
         hidden, words, vocab_size = self.width, self.embedding_width, shapes.text.vocab_size
-        further = (self.depth - 1) * cell_flops(self.cell, hidden, hidden)
+        further = (self.depth - 1) * cell_flops(self.cell, hidden, hidden=hidden)
         if self.image == "state":
-            steps = (length + 1) * (cell_flops(self.cell, words, hidden) + further)
+            steps = (length + 1) * (cell_flops(self.cell, words, hidden=hidden) + further)
             return steps + 2 * words * shapes.image.pooled_width + 2 * length * hidden * vocab_size
         attention = self.attention_width
         once = 2 * width * (STATES[self.cell] * hidden + tokens * attention)
         looking = 2 * (hidden * attention + tokens * attention + hidden + tokens * width)
-        step = looking + cell_flops(self.cell, words + width, hidden) + further
+        step = looking + cell_flops(self.cell, words + width, hidden=hidden) + further
         return once + length * (step + 2 * words * (hidden + width) + 2 * words * vocab_size)
 
 

@@ -80,7 +80,7 @@ class RecurrentTextConfig(WordTowerConfig):
     def encoder_flops(self, tokens: bool) -> int:
         """The cells in each direction, and pooling."""
         ways = len(self.ways)
-        flops = sum(self.length * ways * cell_flops(self.cell, width, self.width // ways)
+        flops = sum(self.length * ways * cell_flops(self.cell, width, hidden=self.width // ways)
                     for width in (self.embedding_width, *(self.width,) * (self.depth - 1)))
         pooling = {"end": 0, "mean": 1, "attention": self.width + 2}[self.pooling]
         return flops + 2 * self.length * self.width * pooling

@@ -260,7 +260,7 @@ class MeanQueryPooling(nn.Module):
                                     kernel_init=nn.initializers.normal(width**-0.5))
         q, k, v = (rearrange(project(name=name)(x), "b n h k -> b n (h k)")
                    for name, x in (("query", tokens[:, :1]), ("key", tokens), ("value", tokens)))
-        attended = rearrange(plain_attention(q, k, v, None, self.heads, False)[:, 0], "b (h k) -> b h k", h=self.heads)
+        attended = rearrange(plain_attention(q, k, v, heads=self.heads)[:, 0], "b (h k) -> b h k", h=self.heads)
         return precision.dense(self.output_dim, ("heads", "head_dim", "embed"), axis=(-2, -1), name="out",
                                kernel_init=nn.initializers.normal(width**-0.5))(attended)
 

@@ -14,6 +14,7 @@ from vlp_jax.config.fields import between
 from vlp_jax.config.parse import read_section
 from vlp_jax.config.section import Sizes
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.layers.attention import AttentionInputs
 from vlp_jax.models.layers.flops import pooling_flops
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.positions import rotary2d, sincos2d
@@ -124,7 +125,7 @@ class ViTConfig(StackConfig, ImageTowerConfig):
           one_wanted: as in `stack_flops`.
         """
         flops = self.stem_flops() + self.stack_flops(kept + self.class_token + self.registers, one_wanted)
-        return flops + (pooling_flops(self.size, kept, self.activation) if self.pooling == "map" else 0)
+        return flops + (pooling_flops(self.size, kept, activation=self.activation) if self.pooling == "map" else 0)
 
     def stem_flops(self) -> int:
         """From pixels to tokens: one product per patch, or 3x3 convolutions."""
@@ -209,7 +210,7 @@ class ViT(nn.Module):
         x = nn.Dropout(options.dropout, deterministic=not train)(x)
         x = constrain(x, ("batch", "tokens", "activation_embed"))
         pool_position = PoolPosition() if config.class_token and not tokens else None
-        x = config.transformer(options, train)(x, angles=angles, pool_position=pool_position)
+        x = config.transformer(options, train)(x, AttentionInputs(angles=angles, pool_position=pool_position))
         encoding = self.pool(constrain(x, ("batch", "tokens", "activation_embed")))
         return encoding if tokens else encoding.replace(tokens=None, unnormalised=None)
 
