@@ -59,6 +59,10 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
     def has_prefix(self) -> bool:
         return self.text_prefix > 0
 
+    @property
+    def needs_row_each(self) -> tuple[str, ...]:
+        return tuple(key for key, needs in (("image", self.image == "prefix"), ("text_prefix", self.has_prefix)) if needs)
+
     def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
                encoding: Encoding | None, prefix: jax.Array | None, packed: PackedRows | None) -> jax.Array:
         return model.decoder(text, mask, memory, prefix, train, packed=packed)
@@ -105,6 +109,10 @@ class OnTextTowerDecoderConfig(TextDecoderConfig):
     @property
     def answers(self) -> bool:
         return False
+
+    @property
+    def needs_row_each(self) -> tuple[str, ...]:
+        return ("kind", *super().needs_row_each)
 
     def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
                encoding: Encoding | None, prefix: jax.Array | None, packed: PackedRows | None) -> jax.Array:
