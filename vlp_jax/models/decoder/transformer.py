@@ -243,6 +243,6 @@ class TextDecoder(nn.Module):
 
     def positions(self) -> jax.Array:
         """The learned position embeddings, [1, L, D], in the compute dtype."""
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.01), (None, None, "embed"))
+        init = nn.with_logical_partitioning(nn.initializers.normal(0.01), (None, "text_positions", "embed"))
         positions = self.param("position", init, (1, self.length, self.options.width), jnp.float32)
         return positions.astype(self.precision.compute)

@@ -208,7 +208,8 @@ class TextTransformer(nn.Module):
             return x * width**0.5 + places_of(positions, x.shape[1], cache)
         if self.config.position == "relative":
             return x
-        return x + places_of(self.learned("position", (1, self.config.length, width), self.config.position_std), x.shape[1], cache)
+        table = self.learned("position", (1, self.config.length, width), self.config.position_std, axes=(None, "text_positions"))
+        return x + places_of(table, x.shape[1], cache)
 
     def bias(self, count: int, cache: Cache | None) -> jax.Array | None:
         """The bias of the self-attention logits, [H, N, M]; None without relative positions."""
@@ -232,10 +233,11 @@ class TextTransformer(nn.Module):
         x = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))
         return jnp.where((jnp.arange(mask.shape[1]) == last)[:, :, None], token, x), mask
 
-    def learned(self, name: str, shape: tuple[int, ...], std: float = 0.01) -> jax.Array:
-        """A float32 parameter, cast to the compute dtype."""
-        axes = (*[None] * (len(shape) - 1), "embed")
-        init = nn.with_logical_partitioning(nn.initializers.normal(std), axes)
+    def learned(self, name: str, shape: tuple[int, ...], std: float = 0.01, *,
+                axes: tuple[str | None, ...] | None = None) -> jax.Array:
+        """A float32 parameter [.., D] with these logical axes before the width (None: unnamed), cast to the compute dtype."""
+        front = (None,) * (len(shape) - 1) if axes is None else axes
+        init = nn.with_logical_partitioning(nn.initializers.normal(std), (*front, "embed"))
         return self.param(name, init, shape, jnp.float32).astype(self.precision.compute)
 
     def pooled_position(self, mask: jax.Array) -> PoolPosition | None:

@@ -231,9 +231,11 @@ class ViT(nn.Module):
         if self.config.position == "sincos2d":
             return jnp.asarray(sincos2d(side, width), self.precision.compute)[None]
         if self.config.position == "factorised":  # Dehghani et al. 2023, "Patch n' Pack", section 3.3
-            rows, columns = self.learned("row_position", (side, 1, width)), self.learned("column_position", (1, side, width))
+            rows, columns = (
+                self.learned("row_position", (side, 1, width), axes=("patch_rows", None)),
+                self.learned("column_position", (1, side, width), axes=(None, "patch_columns")))
             return rearrange(rows + columns, "y x d -> 1 (y x) d")
-        return self.learned("position", (1, side * side, width))
+        return self.learned("position", (1, side * side, width), axes=(None, "patches"))
 
     def angles(self, side: int) -> jax.Array | None:
         """The rotary angles of the patches' queries and keys, [1, N, K / 2]; None without rotary positions."""
@@ -241,9 +243,9 @@ class ViT(nn.Module):
             return None
         return jnp.asarray(rotary2d(side, self.options.width // self.options.heads))[None]
 
-    def learned(self, name: str, shape: tuple[int, ...]) -> jax.Array:
-        """A float32 parameter, cast to the compute dtype."""
-        init = nn.with_logical_partitioning(nn.initializers.normal(self.options.width**-0.5), (None, None, "embed"))
+    def learned(self, name: str, shape: tuple[int, ...], *, axes: tuple[str | None, ...] = (None, None)) -> jax.Array:
+        """A float32 parameter [.., .., D] with these logical axes before the width, cast to the compute dtype."""
+        init = nn.with_logical_partitioning(nn.initializers.normal(self.options.width**-0.5), (*axes, "embed"))
         return self.param(name, init, shape, jnp.float32).astype(self.precision.compute)
 
     def pool(self, x: jax.Array) -> Encoding:
