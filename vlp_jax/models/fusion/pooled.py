@@ -204,7 +204,7 @@ class VisualAttention(PooledFusion):
         for hop in range(self.config.hops):
             asked = self.linear(looking, self.config.width, f"looking_{hop}", bias=True)[:, None]
             hidden = jnp.tanh(self.linear(regions, self.config.width, f"regions_{hop}") + asked)
-            logits = self.linear(hidden, 1, f"weight_{hop}", ("mlp", None))[:, :, 0].astype(jnp.float32)
+            logits = self.linear(hidden, 1, f"weight_{hop}", ("mlp", "scores"))[:, :, 0].astype(jnp.float32)
             weights = visible_softmax(logits, image.mask, causal=False)
             if not self.is_initializing():
                 self.sow("attention", "weights", weights)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from vlp_jax.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from vlp_jax.models.layers.attention import AttentionInputs as AttentionInputs
     from vlp_jax.models.layers.attention import MultiHeadAttention as MultiHeadAttention
     from vlp_jax.models.layers.transformer import Encoding as Encoding
     from vlp_jax.models.layers.transformer import LayerOptions as LayerOptions
@@ -12,8 +13,9 @@ if TYPE_CHECKING:
     from vlp_jax.models.layers.transformer import Precision as Precision
     from vlp_jax.models.layers.transformer import Transformer as Transformer
 
-__all__ = ["Encoding", "LayerOptions", "Mlp", "MultiHeadAttention", "Precision", "Transformer"]
-_PLACES = {"Encoding": "vlp_jax.models.layers.transformer:Encoding",
+__all__ = ["AttentionInputs", "Encoding", "LayerOptions", "Mlp", "MultiHeadAttention", "Precision", "Transformer"]
+_PLACES = {"AttentionInputs": "vlp_jax.models.layers.attention:AttentionInputs",
+           "Encoding": "vlp_jax.models.layers.transformer:Encoding",
            "LayerOptions": "vlp_jax.models.layers.transformer:LayerOptions",
            "Mlp": "vlp_jax.models.layers.transformer:Mlp",
            "MultiHeadAttention": "vlp_jax.models.layers.attention:MultiHeadAttention",
