@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import flax.linen as nn
 import jax
@@ -42,7 +42,7 @@ class Precision:
 
     compute: jnp.dtype = jnp.float32
 
-    def dense(self, features: int | Sequence[int], axes: tuple[str | None, ...], *, kernel_init: Initializer,
+    def dense(self, features: int | Sequence[int], axes: tuple[str, ...], *, kernel_init: Initializer,
               use_bias: bool = True, axis: int | Sequence[int] = -1, name: str | None = None) -> nn.DenseGeneral:
         """A linear layer whose kernel carries the logical `axes`: inputs first, then outputs (see `linear_maps.linear_map`)."""
         outputs = len(features) if isinstance(features, Sequence) else 1

@@ -32,5 +32,5 @@ class TargetHead(nn.Module):
         axes = ("embed" if self.hidden_dim is None else "mlp", "targets")
         product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
         return nn.Dense(self.outputs, dtype=self.precision.compute, dot_general=product, name="out",
-                        kernel_init=nn.with_logical_partitioning(init, axes),
-                        bias_init=nn.with_logical_partitioning(nn.initializers.constant(self.initial_bias), axes[-1:]))(x)
+                        kernel_init=with_logical_axes(init, axes),
+                        bias_init=with_logical_axes(nn.initializers.constant(self.initial_bias), axes[-1:]))(x)

@@ -60,9 +60,9 @@ class MaskedAutoencoderConfig(ObjectiveConfig):
         decoder = Size(self.decoder_width, self.decoder_depth, self.decoder_heads, 4 * self.decoder_width)
         tower, patches = model.image, model.image.side**2
         others, visible = tower.class_token + tower.registers, max(1, int(patches * (1.0 - self.mask_ratio)))
-        flops = tower.kept_flops(visible) + 2 * (visible + others) * tower.token_width * decoder.width
+        flops = cast(ViTConfig, tower).kept_flops(visible) + 2 * (visible + others) * tower.token_width * decoder.width
         flops += decoder.depth * layer_flops(decoder, patches + others, activation="gelu")
-        return batch * (flops + 2 * patches * decoder.width * 3 * tower.patch**2)
+        return batch * (flops + 2 * patches * decoder.width * 3 * present(tower.patch)**2)
 
 
 class MaskedAutoencoder(Objective):

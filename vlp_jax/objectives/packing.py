@@ -22,7 +22,8 @@ def check_packing(config: "Experiment", mesh: Mesh) -> None:
     if window is None:
         return
     decoder = config.model.decoder
-    for key in () if decoder is None else decoder.needs_row_each:
+    if decoder is not None and decoder.needs_row_each:
+        key = decoder.needs_row_each[0]
         raise ConfigError(f"data.text.packing: {decoder.section}.{key}={getattr(decoder, key)!r} {NO_ROW_EACH}")
     if config.accumulation.microbatches > 1:
         raise ConfigError("data.text.packing: microbatches would divide its windows; set accumulation.microbatches=1")

@@ -52,6 +52,7 @@ class Origin:
       left: paths that the patterns find here and that are absent there.
       unused: paths of the other run that are not taken.
       axes: {path: logical axes} of the parameters here.
+      components: modules that may be imported for classes of the other run's config.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Origin:
     left: tuple[str, ...]
     unused: tuple[str, ...]
     axes: Mapping[str, Axes]
+    components: tuple[str, ...] = ()
 
 
 def find_origins(run: Run, workdir: str) -> list[Origin]:
@@ -135,7 +137,8 @@ def origin_at(name: str, folder: str, step: int, spec: PretrainedConfig, run: Ru
               and any(re.search(pattern, path.removeprefix("batch_stats/")) for pattern in patterns)]
     left = tuple(path for path in wanted if path not in there)
     unused = tuple(path for path in there if path not in taken)
-    return Origin(name, folder, step, spec.ema, tuple(taken), tuple(beside), changes, left, unused, axes)
+    return Origin(name, folder, step, spec.ema, tuple(taken), tuple(beside), changes, left, unused, axes,
+                  spec.components)
 
 
 def objectives_that_continue(here: Shapes, there: Shapes, config_there: dict, config: "Experiment") -> list[str]:

@@ -1,5 +1,6 @@
 """The training state as a value: everything that an update reads and writes."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -94,7 +95,7 @@ def abstract_parameters(module: nn.Module, batch: Mapping[str, jax.Array | jax.S
     return nn.meta.unbox(boxed_parameters(module, batch))
 
 
-def parameter_axes(module: nn.Module, batch: dict[str, jax.Array]) -> dict[str, Axes]:
+def parameter_axes(module: nn.Module, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]) -> dict[str, Axes]:
     """{path: logical axes} of the parameters that have them.
 
     Args:
@@ -109,7 +110,7 @@ def _parameter_axes(module: nn.Module, shapes: tuple) -> dict[str, Axes]:
     return named_axes(boxed_parameters(module, {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape, dtype in shapes}))
 
 
-def abstract_collections(module: nn.Module, batch: dict[str, jax.ShapeDtypeStruct]) -> Any:
+def abstract_collections(module: nn.Module, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]) -> Any:
     """The shapes of the variables other than parameters, such as BatchNorm's running statistics."""
     variables = nn.meta.unbox(jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch))
     return {name: collection for name, collection in variables.items() if name != "params"}

@@ -12,7 +12,7 @@ from counted_flops import counted_flops
 from vlp_jax.config import base, to_config
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.fusion.attention import CrossAttention, CrossAttentionConfig
-from vlp_jax.models.layers.attention import AttentionInputs
+from vlp_jax.models.layers.attention_inputs import AttentionInputs
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.transformer import Encoding, LayerOptions, Precision, Transformer
 from vlp_jax.models.vision_language import VisionLanguageModel

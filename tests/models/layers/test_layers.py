@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from vlp_jax.models.config import ModelConfig
-from vlp_jax.models.layers.attention import AttentionInputs
+from vlp_jax.models.layers.attention_inputs import AttentionInputs
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.transformer import AttentionPooling, LayerOptions, Precision, Transformer, TransformerLayer, drop_branch
 from vlp_jax.models.stack import StackConfig

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.layers.attention import Cache, MultiHeadAttention
+from vlp_jax.models.layers.attention import MultiHeadAttention
+from vlp_jax.models.layers.attention_inputs import Cache
 from vlp_jax.models.layers.positions import BUCKETS, FARTHEST, buckets, relative_bias, sinusoidal
 from vlp_jax.models.layers.transformer import LayerOptions, Precision
 from vlp_jax.models.text.transformer import TextTransformerConfig

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import jax
 
 from vlp_jax.models.decoder.base import DecoderConfig
-from vlp_jax.models.layers.attention import Cache
+from vlp_jax.models.layers.attention_inputs import Cache
 from vlp_jax.models.layers.flops import cross_flops, layer_flops
 from vlp_jax.models.layers.transformer import Encoding
 from vlp_jax.models.options import LayerOptions, Precision

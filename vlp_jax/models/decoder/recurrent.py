@@ -236,7 +236,7 @@ class AttendingCell(nn.Module):
         state = jax.tree.leaves(carry)[-1]  # an LSTM's hidden state comes after its cell state
         dense = functools.partial(self.precision.dense, kernel_init=nn.initializers.xavier_uniform())
         asked = dense(self.attention_width, ("embed", "state"), use_bias=False, name="asked")(state)
-        init = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), (None, None))
+        init = with_logical_axes(nn.initializers.xavier_uniform(), (None, None))
         score = self.param("score", init, (self.attention_width, 1), jnp.float32)
         weights = visible_softmax(additive_logits(keys, asked, score[:, 0].astype(keys.dtype)),
                                   None if mask is None else mask[:, :, 0], causal=False)

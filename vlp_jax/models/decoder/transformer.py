@@ -12,7 +12,7 @@ from vlp_jax.config.fields import between
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.decoder.packed_rows import PackedRows
-from vlp_jax.models.layers.attention import AttentionInputs, Cache
+from vlp_jax.models.layers.attention_inputs import AttentionInputs, Cache
 from vlp_jax.models.layers.flops import cross_flops, layer_flops
 from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, Transformer
 from vlp_jax.models.options import LayerOptions, Precision, present, with_logical_axes
@@ -68,6 +68,7 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
 
     @property
     def needs_row_each(self) -> tuple[str, ...]:
+        """`image` where it is put in front of each text, `text_prefix` where texts have one."""
         return tuple(key for key, needs in (("image", self.image == "prefix"), ("text_prefix", self.has_prefix)) if needs)
 
     def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
@@ -127,6 +128,7 @@ class OnTextTowerDecoderConfig(TextDecoderConfig):
 
     @property
     def needs_row_each(self) -> tuple[str, ...]:
+        """The kind, since the text tower encodes each text in a row of its own, and the keys of a decoder with its own words."""
         return ("kind", *super().needs_row_each)
 
     def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
@@ -237,8 +239,8 @@ class TextDecoder(nn.Module):
             visible = own.visible(x.shape[1]) | (jnp.arange(count) < shown)
         if in_front:
             words = jnp.ones((len(x), count - places), bool) if mask is None else mask
-            mask = jnp.concatenate([seen, words], axis=1)
-        beside = None if in_front or memory is None else constrain(memory.tokens, ("batch", "tokens", "activation_embed"))
+            mask = jnp.concatenate([present(seen), words], axis=1)
+        beside = None if in_front or memory is None else constrain(present(memory.tokens), ("batch", "tokens", "activation_embed"))
         x = stack(x, AttentionInputs(mask=mask, memory=beside, memory_mask=None if in_front else seen, visible=visible,
                                      cache=None if cache is None else own))
         return x[:, places:] if memory is not None else x
@@ -263,6 +265,6 @@ class TextDecoder(nn.Module):
 
     def positions(self) -> jax.Array:
         """The learned position embeddings, [1, L, D], in the compute dtype."""
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.01), (None, "text_positions", "embed"))
+        init = with_logical_axes(nn.initializers.normal(0.01), (None, "text_positions", "embed"))
         positions = self.param("position", init, (1, self.length, self.options.width), jnp.float32)
         return positions.astype(self.precision.compute)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from vlp_jax.config.section import Sizes
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.fusion.base import FusedEncoding, FusionConfig
-from vlp_jax.models.layers.attention import AttentionInputs
+from vlp_jax.models.layers.attention_inputs import AttentionInputs
 from vlp_jax.models.layers.flops import cross_flops, layer_flops
 from vlp_jax.models.layers.transformer import Encoding, Transformer, rematerialised
 from vlp_jax.models.options import LayerOptions, Precision, present, with_logical_axes
@@ -184,7 +184,7 @@ class CrossAttention(FusionLayers):
 
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
-        x = self.options.to_width(text.tokens, "text_in")
+        x = self.options.to_width(present(text.tokens), "text_in")
         x = self.stack(train, cross_attention=True)(x, AttentionInputs(mask=text.mask, memory=image.tokens))
         x = self.norm(x, "norm")
         return FusedEncoding(x, text.mask, self.pool(x[:, 0]))
@@ -242,7 +242,7 @@ class CoAttention(FusionLayers):
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
         config, options = self.config, self.config.layer_options(self.precision, cross_attention=True)
         layer = rematerialised(config.rematerialisation, config.saved, options=options, prevent_cse=True)
-        images, texts = self.typed(image.tokens, "image"), self.typed(text.tokens, "text")
+        images, texts = self.typed(present(image.tokens), "image"), self.typed(present(text.tokens), "text")
         rates = jnp.linspace(0.0, config.stochastic_depth, options.depth) if config.stochastic_depth else [None] * options.depth
         for i in range(options.depth):
             of_image, of_text = (layer(options, train, name=f"{name}_layer_{i}") for name in ("image", "text"))

@@ -118,7 +118,7 @@ class PooledFusion(nn.Module):
     config: PooledFusionConfig
     precision: Precision = Precision()
 
-    def linear(self, x: jax.Array, features: int, name: str, axes: tuple[str | None, ...] = ("embed", "mlp"),
+    def linear(self, x: jax.Array, features: int, name: str, axes: tuple[str, ...] = ("embed", "mlp"),
                bias: bool = False) -> jax.Array:
         """[..., D'] -> [..., features]."""
         dense = functools.partial(self.precision.dense, kernel_init=nn.initializers.xavier_uniform())

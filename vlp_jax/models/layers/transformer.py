@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import cast
 
 import flax.linen as nn
 import flax.struct
@@ -10,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from vlp_jax.models.layers.attention import ALL_TOKENS, AttentionInputs, MultiHeadAttention
+from vlp_jax.models.layers.attention import MultiHeadAttention
+from vlp_jax.models.layers.attention_inputs import ALL_TOKENS, AttentionInputs
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.options import ACTIVATIONS, LayerOptions, with_logical_axes
 from vlp_jax.models.options import Precision as Precision
@@ -82,13 +84,15 @@ class TransformerLayer(nn.Module):
                 y, y, mask=inputs.mask, angles=inputs.angles, visible=inputs.visible, cache=inputs.cache, bias=inputs.bias))
         else:
             batch, count, _ = x.shape
-            mask = pool_position.sees(inputs.mask, batch=batch, count=count) if options.causal else inputs.mask
+            mask = inputs.mask  # of packed texts, whose mask is Segments, nothing is pooled
+            if options.causal:
+                mask = pool_position.sees(cast(jax.Array | None, mask), batch=batch, count=count)
             angles = None if inputs.angles is None else (pool_position.of(inputs.angles), inputs.angles)
             bias = None if inputs.bias is None else pool_position.rows(inputs.bias)
             x = self.residual("attention", x, drop_rate=drop_rate, pool_position=pool_position,
                               branch=lambda y: attention()(pool_position.of(y), y, mask=mask, angles=angles, bias=bias))
         if options.cross_attention:
-            cache = None if inputs.cache is None else inputs.cache.replace(position=None)  # the memory is complete
+            cache = None if inputs.cache is None else dataclasses.replace(inputs.cache, position=None)  # the memory is complete
             cross = MultiHeadAttention(options, train=self.train, name=name_of("cross"))
             x = self.residual("cross", x, drop_rate=drop_rate,
                               branch=lambda y: cross(y, inputs.memory, mask=inputs.memory_mask, cache=cache))
@@ -151,7 +155,7 @@ class Transformer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, inputs: AttentionInputs = ALL_TOKENS) -> jax.Array:
         depth, pool_position = self.options.depth, inputs.pool_position
-        everywhere = inputs.replace(pool_position=None)  # of layers that compute all tokens
+        everywhere = dataclasses.replace(inputs, pool_position=None)  # of layers that compute all tokens
         rates = jnp.linspace(0.0, self.stochastic_depth, depth) if self.stochastic_depth else None
         layer = rematerialised(self.rematerialisation, self.saved, options=self.options, prevent_cse=not self.scan)
         if depth == 0:

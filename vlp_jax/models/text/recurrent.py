@@ -184,11 +184,11 @@ class RecurrentText(nn.Module):
 
 def build_cell(kind: str, width: int, precision: Precision, name: str) -> nn.RNNCellBase:
     """A cell of CELLS with a state of `width` features. To be called inside a module."""
-    partitioned = functools.partial(nn.with_logical_partitioning, names=("embed", "state"))
+    partitioned = functools.partial(with_logical_axes, axes=("embed", "state"))
     return CELLS[kind](width, dtype=precision.compute, param_dtype=jnp.float32, name=name,
                        kernel_init=partitioned(nn.initializers.lecun_normal()),
                        recurrent_kernel_init=partitioned(nn.initializers.orthogonal()),
-                       bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("state",)))
+                       bias_init=with_logical_axes(nn.initializers.zeros, ("state",)))
 
 
 def run(cell: nn.RNNCellBase, x: jax.Array, lengths: jax.Array, reverse: bool) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Sizes
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.layers.attention import AttentionInputs, Cache
+from vlp_jax.models.layers.attention_inputs import AttentionInputs, Cache
 from vlp_jax.models.layers.flops import pooling_flops
 from vlp_jax.models.layers.pool_position import PoolPosition, last_visible
 from vlp_jax.models.layers.positions import BUCKETS, relative_bias, sinusoidal
@@ -166,18 +166,19 @@ class TextTransformer(nn.Module):
         config, options = self.config, text_mode.layers(self.options)
         mask = jnp.ones(text.shape, bool) if mask is None else mask
         x, mask = self.embedded(text, mask, train, types, cache, text_mode)
-        beside = None if memory is None else constrain(memory.tokens, ("batch", "tokens", "activation_embed"))
+        beside = None if memory is None else constrain(present(memory.tokens), ("batch", "tokens", "activation_embed"))
         transformer = config.transformer(options, train)
         inputs = AttentionInputs(memory=beside, memory_mask=memory_mask(self, memory, cache), bias=self.bias(x.shape[1], cache))
         if cache is not None or text_mode.decoding:
             visible = None if cache is None else cache.visible(x.shape[1])
             own = mask if config.padding_mask and cache is None else None
-            x = transformer(x, inputs.replace(mask=own, visible=visible, cache=cache))
+            x = transformer(x, dataclasses.replace(inputs, mask=own, visible=visible, cache=cache))
             continued = config.pooling == "cls_end" and text_mode == ALONE  # a decoder's layers follow
             return Encoding(x if continued else self.normalised(x), mask, None, text)
         position = self.pooled_position(mask)
         alone = not tokens and position is not None
-        x = transformer(x, inputs.replace(mask=mask if config.padding_mask else None, pool_position=position if alone else None))
+        x = transformer(x, dataclasses.replace(inputs, mask=mask if config.padding_mask else None,
+                                               pool_position=position if alone else None))
         unnormalised, x = x, self.normalised(x)
         pooled = x[:, 0] if alone else self.pool(x, mask, position)
         if config.pooler:
@@ -229,7 +230,7 @@ class TextTransformer(nn.Module):
             return None
         init = with_logical_axes(nn.initializers.normal(0.02), (None, "heads"))
         table = self.param("relative_bias", init, (BUCKETS, self.options.heads), jnp.float32)
-        first, memory = (0, count) if cache is None else (cache.position, cache.length)
+        first, memory = (0, count) if cache is None else (present(cache.position), cache.length)
         return relative_bias(table, first, queries=count, memory=memory, causal=self.options.causal)
 
     def normalised(self, x: jax.Array) -> jax.Array:
@@ -249,7 +250,7 @@ class TextTransformer(nn.Module):
                 axes: tuple[str | None, ...] | None = None) -> jax.Array:
         """A float32 parameter [.., D] with these logical axes before the width (None: unnamed), cast to the compute dtype."""
         front = (None,) * (len(shape) - 1) if axes is None else axes
-        init = nn.with_logical_partitioning(nn.initializers.normal(std), (*front, "embed"))
+        init = with_logical_axes(nn.initializers.normal(std), (*front, "embed"))
         return self.param(name, init, shape, jnp.float32).astype(self.precision.compute)
 
     def pooled_position(self, mask: jax.Array) -> PoolPosition | None:

@@ -263,7 +263,7 @@ class MeanQueryPooling(nn.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         width, precision = tokens.shape[-1], self.precision
         tokens = jnp.concatenate([tokens.mean(axis=1, keepdims=True), tokens], axis=1)
-        init = nn.with_logical_partitioning(nn.initializers.normal(width**-0.5), (None, "mean_and_patches", "embed"))
+        init = with_logical_axes(nn.initializers.normal(width**-0.5), (None, "mean_and_patches", "embed"))
         tokens = tokens + self.param("position", init, (1, *tokens.shape[1:]), jnp.float32).astype(tokens.dtype)
         project = functools.partial(precision.dense, (self.heads, width // self.heads), ("embed", "heads", "head_dim"),
                                     kernel_init=nn.initializers.normal(width**-0.5))

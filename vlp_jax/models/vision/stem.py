@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from einops import repeat
 
-from vlp_jax.models.options import LayerOptions
+from vlp_jax.models.options import LayerOptions, with_logical_axes
 from vlp_jax.models.vision.convolutions import CONVOLUTION
 
 
@@ -27,9 +27,9 @@ class ConvolutionStem(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         compute = self.options.precision.compute
-        kernel_init = nn.with_logical_partitioning(nn.initializers.he_normal(), CONVOLUTION)
-        along_channels = {"scale_init": nn.with_logical_partitioning(nn.initializers.ones, ("embed",)),
-                          "bias_init": nn.with_logical_partitioning(nn.initializers.zeros, ("embed",))}
+        kernel_init = with_logical_axes(nn.initializers.he_normal(), CONVOLUTION)
+        along_channels = {"scale_init": with_logical_axes(nn.initializers.ones, ("embed",)),
+                          "bias_init": with_logical_axes(nn.initializers.zeros, ("embed",))}
         for i, (channels, stride) in enumerate(zip(self.channels, self.strides, strict=True)):
             x = nn.Conv(channels, (3, 3), stride, use_bias=False, dtype=compute, param_dtype=jnp.float32,
                         kernel_init=kernel_init, name=f"convolution_{i}")(x)

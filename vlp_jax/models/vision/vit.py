@@ -14,7 +14,7 @@ from vlp_jax.config.fields import between
 from vlp_jax.config.parse import read_section
 from vlp_jax.config.section import Sizes
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.layers.attention import AttentionInputs
+from vlp_jax.models.layers.attention_inputs import AttentionInputs
 from vlp_jax.models.layers.flops import pooling_flops
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.positions import rotary2d, sincos2d
@@ -255,7 +255,7 @@ class ViT(nn.Module):
 
     def learned(self, name: str, shape: tuple[int, ...], *, axes: tuple[str | None, ...] = (None, None)) -> jax.Array:
         """A float32 parameter [.., .., D] with these logical axes before the width, cast to the compute dtype."""
-        init = nn.with_logical_partitioning(nn.initializers.normal(self.options.width**-0.5), (*axes, "embed"))
+        init = with_logical_axes(nn.initializers.normal(self.options.width**-0.5), (*axes, "embed"))
         return self.param(name, init, shape, jnp.float32).astype(self.precision.compute)
 
     def pool(self, x: jax.Array) -> Encoding:

@@ -24,6 +24,7 @@ class MuonConfig(OptimizerConfig):
     newton_schulz_steps: int = between(5, 1)  # iterations that orthogonalise an update, of three products each
 
     def moments(self, axes: Mapping[str, Axes]) -> list[optax.GradientTransformation]:
+        """Muon's orthogonalised momentum for matrices, Adam's moments for all other parameters."""
         def matrices(params: Any) -> Any:
             return jax.tree_util.tree_map_with_path(lambda path, leaf: matrix_axes(axes_at(axes, path, leaf)), params)
 
