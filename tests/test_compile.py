@@ -133,7 +133,7 @@ from vlp_jax.models.layers.{kernel.__name__} import {kernel.__name__} as attenti
 from vlp_jax.hardware.topologies import parse_topology
 there = SingleDeviceSharding(parse_topology("v5e:1x1").devices()[0])
 x = jax.ShapeDtypeStruct((8, {length}, 16 * 72), jnp.bfloat16, sharding=there)
-loss = lambda q, k, v: attention(q, k, v, None, 16, False).astype(jnp.float32).sum()
+loss = lambda q, k, v: attention(q, k, v, heads=16).astype(jnp.float32).sum()
 compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(x, x, x).compile()
 print("tpu_custom_call" in compiled.as_text(), compiled.memory_analysis().temp_size_in_bytes)
 """

@@ -31,11 +31,11 @@ def test_cudnn_is_chosen_and_equals_plain_attention(layout, queries, tokens, cau
     q, k, v = (jax.random.normal(key, (4, length, 3 * 64), jnp.bfloat16)
                for key, length in zip(jax.random.split(jax.random.key(0), 3), (queries, tokens, tokens), strict=True))
     mask = jnp.arange(tokens) < jnp.array([[tokens], [tokens // 2], [1], [0]]) if masked else None
-    assert kernel_for(layout, q, k, 3) is cudnn_attention
+    assert kernel_for(layout, q, k, heads=3) is cudnn_attention
 
     def results(compute, *arrays):
         def loss(q, k, v):
-            out = compute(q, k, v, mask, 3, causal).astype(jnp.float32)
+            out = compute(q, k, v, heads=3, mask=mask, causal=causal).astype(jnp.float32)
             return (out * jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)).sum(), out
         gradients, out = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(*arrays)
         return out, *gradients

@@ -133,7 +133,7 @@ def initialized(config: Experiment, compute: str) -> tuple[Model, dict[str, Any]
     batch = example_batch(config)
     shapes = abstract_parameters(module, batch)
     check_parameters_fit(describe(shapes), "model")
-    words = vector_arrays(word_vectors(config.model.text, preprocessor, shapes))
+    words = vector_arrays(word_vectors(config.model.text, preprocessor, module, batch))
     return Model(module, config, preprocessor), _initialized(module, batch, config.seed, words), preprocessor
 
 

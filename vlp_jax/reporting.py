@@ -11,7 +11,7 @@ import contextlib
 import logging
 import multiprocessing
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from vlp_jax.printing import printable, safe_print
 
@@ -87,7 +87,7 @@ def set_verbosity(*, quiet: bool = False, verbose: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def as_secondary() -> Iterator[None]:
+def as_secondary() -> Generator[None, None, None]:
     """A context for a process of several that is not the first: it gives no warnings that all of them would give."""
     global _primary
     _primary = False

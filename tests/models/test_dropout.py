@@ -22,12 +22,12 @@ def test_attention_drops_its_weights_and_divides_the_others():
     rate, (batch, tokens) = 0.3, (64, 8)
     q, k = (jax.random.normal(jax.random.key(number), (batch, tokens, 8)) for number in (0, 1))
     v = jnp.broadcast_to(jnp.eye(tokens), (batch, tokens, tokens))
-    plain = attend(q, k, v, None, 1, False)
-    dropped = attend(q, k, v, None, 1, False, drop=(jax.random.key(2), rate))
+    plain = attend(q, k, v, heads=1)
+    dropped = attend(q, k, v, heads=1, drop=(jax.random.key(2), rate))
     kept = np.asarray(dropped) != 0
     np.testing.assert_allclose(np.asarray(dropped)[kept], np.asarray(plain / (1 - rate))[kept], rtol=1e-5)
     assert abs(kept.mean() - (1 - rate)) < 4 * np.sqrt(rate * (1 - rate) / kept.size)
-    masked = attend(q, k, v, np.arange(tokens) < np.full((batch, 1), 5), 1, True, drop=(jax.random.key(3), rate))
+    masked = attend(q, k, v, heads=1, mask=np.arange(tokens) < np.full((batch, 1), 5), causal=True, drop=(jax.random.key(3), rate))
     assert (np.asarray(masked)[:, :, 5:] == 0).all() and (np.triu(np.asarray(masked).sum(axis=0), 1) == 0).all()
 
 

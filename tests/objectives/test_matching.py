@@ -12,6 +12,7 @@ from tiny_experiment import experiment
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.transformer import Encoding, Precision
 from vlp_jax.objectives.matching import Matching, MatchingConfig, draw_negatives, interleave, matching_loss, rows_of
+from vlp_jax.sharding.parameter_sharding import named_axes
 from vlp_jax.training.build import build_module, example_batch
 
 
@@ -216,7 +217,8 @@ def test_in_bfloat16_the_head_gives_float32_and_the_same_from_a_working_copy():
     model = types.SimpleNamespace(fuse=lambda image, text, train: types.SimpleNamespace(pooled=pooled), precision=precision)
     logits, variables = Matching().init_with_output(jax.random.key(1), model, None, None, method="logits")
     assert logits.dtype == jnp.float32
-    copied = Matching().apply(precision.working_copy(variables), model, None, None, method="logits")
+    params, axes = nn.meta.unbox(variables)["params"], named_axes(variables["params"])
+    copied = Matching().apply({"params": precision.working_copy(params, axes)}, model, None, None, method="logits")
     np.testing.assert_array_equal(copied, logits)
     kernel = np.asarray(nn.meta.unbox(variables)["params"]["head"]["kernel"].astype(jnp.bfloat16), np.float64)
     np.testing.assert_allclose(logits, np.asarray(pooled, np.float64) @ kernel, rtol=1e-5, atol=1e-7)

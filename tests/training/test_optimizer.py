@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,8 +41,15 @@ def run(optimizer, steps, params=PARAMS):
     return params, state
 
 
+def with_axes(path, leaf):
+    return nn.LogicallyPartitioned(leaf, ("embed", "mlp")) if path[-1].key == "kernel" else leaf
+
+
+BOXED = jax.tree_util.tree_map_with_path(with_axes, PARAMS)
+
+
 def built(kind="adamw", learning_rate=0.01, **fields):
-    return build_optimizer(OptimizerConfig.of(kind, **fields), optax.constant_schedule(learning_rate), PARAMS)
+    return build_optimizer(OptimizerConfig.of(kind, **fields), optax.constant_schedule(learning_rate), BOXED)
 
 
 def assert_equal_trees(a, b):
@@ -211,23 +219,22 @@ def test_adam_with_weight_decay_is_a_config_error():
         built(kind="adam", weight_decay=0.1)
 
 
-MATRICES = {"attention/query/kernel": ((4, 2, 3), (4, 6)), "attention/out/kernel": ((2, 3, 4), (6, 4)),
-            "mlp/out/kernel": ((6, 4), (6, 4)), "stem/convolution_0/kernel": ((3, 3, 2, 4), (18, 4)),
-            "layers/mlp/in/kernel": ((5, 4, 6), None), "layers/mlp/out/kernel": ((5, 6, 4), None),
-            "layers/attention/out/kernel": ((5, 2, 3, 4), (5, 6, 4)), "round_0/image_graph/nodes/kernel": ((4, 2, 3), (4, 6)),
-            "graph_convolution/nodes/kernel": ((4, 6), (4, 6)), "image/hidden_0/kernel": ((2, 3, 4), (6, 4)),
-            "fusion/out/kernel": ((6, 4), (6, 4))}
+MATRICES = {"embed heads head_dim": ((4, 2, 3), (4, 6)), "heads head_dim embed": ((2, 3, 4), (6, 4)),
+            "mlp embed": ((6, 4), (6, 4)), "kernel_height kernel_width channels embed": ((3, 3, 2, 4), (18, 4)),
+            "layers embed mlp": ((5, 4, 6), None), "layers heads head_dim embed": ((5, 2, 3, 4), (5, 6, 4)),
+            "patch embed mlp": ((2, 3, 4), (6, 4)), "embed state": ((4, 6), (4, 6))}
 
 
 @pytest.mark.variants
-@pytest.mark.parametrize("path", MATRICES)
-def test_muon_moves_a_kernel_by_an_almost_orthogonal_matrix(path):
+@pytest.mark.parametrize("axes", MATRICES)
+def test_muon_moves_a_kernel_by_an_almost_orthogonal_matrix(axes):
     """Singular values after five Newton-Schulz steps lie about 1 (Jordan 2024), times 0.2 sqrt of the longer side."""
-    shape, matrix = MATRICES[path]
-    params = {"model": {path: jnp.zeros(shape)}}
-    optimizer = build_optimizer(MuonConfig(decay_multipliers=()), optax.constant_schedule(1.0), params)
-    gradients = {"model": {path: jnp.asarray(RNG.normal(size=shape) * 1e-3, jnp.float32)}}
-    update = np.asarray(optimizer.update(gradients, optimizer.init(params), params)[0]["model"][path])
+    shape, matrix = MATRICES[axes]
+    params = {"any": {"name": jnp.zeros(shape)}}
+    boxed = {"any": {"name": nn.LogicallyPartitioned(jnp.zeros(shape), tuple(axes.split()))}}
+    optimizer = build_optimizer(MuonConfig(decay_multipliers=()), optax.constant_schedule(1.0), boxed)
+    gradients = {"any": {"name": jnp.asarray(RNG.normal(size=shape) * 1e-3, jnp.float32)}}
+    update = np.asarray(optimizer.update(gradients, optimizer.init(params), params)[0]["any"]["name"])
     for layer in update.reshape(-1, *(matrix or shape)[-2:]):
         values = np.linalg.svd(layer / (0.2 * max(layer.shape)**0.5), compute_uv=False)
         assert values.min() > 0.5
@@ -240,7 +247,8 @@ def test_muon_takes_as_many_steps_of_newton_and_schulz_as_it_is_told(steps):
     gradient = RNG.normal(size=(4, 6))
     config = MuonConfig(newton_schulz_steps=steps, decay_multipliers=())
     params = {"mlp": {"in": {"kernel": jnp.zeros((4, 6))}}}
-    optimizer = build_optimizer(config, optax.constant_schedule(1.0), params)
+    boxed = {"mlp": {"in": {"kernel": nn.LogicallyPartitioned(jnp.zeros((4, 6)), ("embed", "mlp"))}}}
+    optimizer = build_optimizer(config, optax.constant_schedule(1.0), boxed)
     gradients = {"mlp": {"in": {"kernel": jnp.asarray(gradient, jnp.float32)}}}
     update = optimizer.update(gradients, optimizer.init(params), params)[0]["mlp"]["in"]["kernel"]
     x = gradient / np.linalg.norm(gradient)
@@ -251,11 +259,12 @@ def test_muon_takes_as_many_steps_of_newton_and_schulz_as_it_is_told(steps):
 
 
 def test_muon_leaves_embeddings_biases_and_what_tells_classes_to_adam_with_nesterov_momentum():
-    params = {"tokens": {"embedding": jnp.zeros((7, 4))}, "norm": {"bias": jnp.zeros(4)},
-              "objectives_label": {"head": {"out": {"kernel": jnp.zeros((4, 7))}}}}
+    shapes = {"vocab embed": (7, 4), "embed": (4,), "embed targets": (4, 7), "heads head_dim": (2, 3)}
+    params = {f"{axes}/kernel": jnp.zeros(shape) for axes, shape in {**shapes, "": (1, 5, 4)}.items()}
+    boxed = {**params, **{f"{axes}/kernel": nn.LogicallyPartitioned(jnp.zeros(shape), tuple(axes.split()))
+                          for axes, shape in shapes.items()}}
     gradients = jax.tree.map(lambda leaf: jnp.asarray(RNG.normal(size=leaf.shape), jnp.float32), params)
-    ours = build_optimizer(MuonConfig(b1=0.9, b2=0.99, epsilon=1e-8, decay_multipliers=()),
-                           optax.constant_schedule(0.1), params)
+    ours = build_optimizer(MuonConfig(b1=0.9, b2=0.99, epsilon=1e-8, decay_multipliers=()), optax.constant_schedule(0.1), boxed)
     theirs = optax.nadam(0.1, 0.9, 0.99, 1e-8)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
                  ours.update(gradients, ours.init(params), params)[0], theirs.update(gradients, theirs.init(params), params)[0])

@@ -25,6 +25,7 @@ from vlp_jax.training.state import initial_variables
 ROOT = pathlib.Path(__file__).parents[2]
 RUN = ("data.train.source=synthetic:64", "model.image.depth=2", "model.text.depth=2", "ema=None")
 UNCHANGED = ("steps=1", "optimizer.learning_rate=0")
+OF_PATCHES, OF_TEXT = (None, "patches", "embed"), (None, "text_positions", "embed")
 GRIDS = [(14, 24), (18, 36), (4, 6), (6, 4), (9, 3), (5, 12)]
 
 
@@ -76,7 +77,7 @@ def test_what_is_alike_everywhere_stays_so_and_what_rises_evenly_rises_evenly_in
 
 def test_tokens_in_front_of_the_patches_keep_their_positions():
     table = table_of(1 + 16)
-    found = np.asarray(fitted("model/image/pooling_head/position", jnp.asarray(table), jnp.zeros((1, 1 + 36, 5))))
+    found = np.asarray(fitted(jnp.asarray(table), jnp.zeros((1, 1 + 36, 5)), axes=(None, "mean_and_patches", "embed")))
     np.testing.assert_array_equal(found[:, :1], table[:, :1])
     np.testing.assert_allclose(found[:, 1:], resampled_by_hand(table[:, 1:], 4, 6), atol=1e-5)
 
@@ -84,29 +85,28 @@ def test_tokens_in_front_of_the_patches_keep_their_positions():
 def test_positions_of_rows_and_columns_become_those_of_the_grid_that_they_span():
     rows, columns = table_of(4).reshape(4, 1, 5), table_of(4, seed=1)
     whole = (rows + columns).reshape(1, 16, 5)
-    new_rows = fitted("model/image/row_position", jnp.asarray(rows), jnp.zeros((6, 1, 5)))
-    new_columns = fitted("model/image/column_position", jnp.asarray(columns), jnp.zeros((1, 6, 5)))
+    new_rows = fitted(jnp.asarray(rows), jnp.zeros((6, 1, 5)), axes=("patch_rows", None, "embed"))
+    new_columns = fitted(jnp.asarray(columns), jnp.zeros((1, 6, 5)), axes=(None, "patch_columns", "embed"))
     np.testing.assert_allclose((new_rows + new_columns).reshape(1, 36, 5), resampled_by_hand(whole, 4, 6), atol=1e-5)
 
 
-@pytest.mark.parametrize("path", ["model/text/position", "model/decoder/position"])
-def test_a_shorter_text_takes_the_first_positions_and_a_longer_one_keeps_its_own_behind_them(path):
+def test_a_shorter_text_takes_the_first_positions_and_a_longer_one_keeps_its_own_behind_them():
     there, here = table_of(7), table_of(10, seed=1)
-    np.testing.assert_array_equal(fitted(path, jnp.asarray(here), jnp.asarray(there)), here[:, :7])
-    longer = fitted(path, jnp.asarray(there), jnp.asarray(here))
+    np.testing.assert_array_equal(fitted(jnp.asarray(here), jnp.asarray(there), axes=OF_TEXT), here[:, :7])
+    longer = fitted(jnp.asarray(there), jnp.asarray(here), axes=OF_TEXT)
     np.testing.assert_array_equal(longer, np.concatenate([there, here[:, 7:]], axis=1))
 
 
 def test_what_has_the_same_shape_is_the_same_and_what_else_differs_cannot_be_changed():
     table = jnp.asarray(table_of(16))
-    assert fitted("model/image/position", table, jnp.zeros_like(table)) is table
-    assert change_of("model/image/position", [1, 16, 5], [1, 36, 5]) == "resampled"
-    assert change_of("model/text/position", [1, 16, 5], [1, 12, 5]) == "cut"
-    assert change_of("model/text/position", [1, 16, 5], [1, 20, 5]) == "extended"
-    for path, there, here in (("model/image/position", [1, 16, 5], [1, 36, 6]), ("model/text/position", [1, 16, 5], [1, 16, 6]),
-                              ("model/image/row_position", [4, 1, 5], [4, 2, 5]), ("model/image/norm/scale", [5], [6]),
-                              ("model/image/class_position", [1, 1, 5], [1, 2, 5])):
-        assert change_of(path, there, here) is None
+    assert fitted(table, jnp.zeros_like(table), axes=OF_PATCHES) is table
+    assert change_of([1, 16, 5], [1, 36, 5], axes=OF_PATCHES) == "resampled"
+    assert change_of([1, 16, 5], [1, 12, 5], axes=OF_TEXT) == "cut"
+    assert change_of([1, 16, 5], [1, 20, 5], axes=OF_TEXT) == "extended"
+    for axes, there, here in ((OF_PATCHES, [1, 16, 5], [1, 36, 6]), (OF_TEXT, [1, 16, 5], [1, 16, 6]),
+                              (("patch_rows", None, "embed"), [4, 1, 5], [4, 2, 5]), (("embed",), [5], [6]), ((), [5], [6]),
+                              ((None, None, "embed"), [1, 1, 5], [1, 2, 5])):
+        assert change_of(there, here, axes=axes) is None
 
 
 LAYERED = dict(TOWER, depth=3)

@@ -120,7 +120,8 @@ def shared_fields(kind: type, name: Any, kinds: Kinds) -> set[str]:
       name: its kind, as typed on the command line.
       kinds: the table of its section.
     """
-    before = kinds[name.before or kinds.default] if (name.before or kinds.default) in kinds else kind.__mro__[-2]
+    earlier = name.before or kinds.default
+    before = kind.__mro__[-2] if earlier is None or earlier not in kinds else kinds[earlier]
     bases = [base for base in kind.__mro__ if base in before.__mro__ and dataclasses.is_dataclass(base)]
     return {field.name for base in bases for field in dataclasses.fields(base)}
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, cast
 
 import flax.linen as nn
@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config.section import Section
+from vlp_jax.sharding.linear_maps import linear_map
+from vlp_jax.sharding.parameter_sharding import Axes, path_of
 
 Initializer = Callable[..., jax.Array]
 
@@ -40,23 +42,28 @@ class Precision:
 
     compute: jnp.dtype = jnp.float32
 
-    def dense(self, features: int | Sequence[int], axes: tuple[str | None, ...], *, kernel_init: Initializer,
+    def dense(self, features: int | Sequence[int], axes: tuple[str, ...], *, kernel_init: Initializer,
               use_bias: bool = True, axis: int | Sequence[int] = -1, name: str | None = None) -> nn.DenseGeneral:
-        """A linear layer whose kernel carries the logical `axes` (inputs first, then outputs)."""
+        """A linear layer whose kernel carries the logical `axes`: inputs first, then outputs (see `linear_maps.linear_map`)."""
         outputs = len(features) if isinstance(features, Sequence) else 1
         return nn.DenseGeneral(
             features, axis=axis, use_bias=use_bias, dtype=self.compute, param_dtype=jnp.float32, name=name,
             kernel_init=with_logical_axes(kernel_init, axes),
             bias_init=with_logical_axes(nn.initializers.zeros, axes[-outputs:]))
 
-    def working_copy(self, params: Any) -> Any:
+    def working_copy(self, params: Any, axes: Mapping[str, Axes]) -> Any:
         """`params` with every kernel cast to `compute`, as each layer would cast it.
 
         When cast before a scan over layers, the gradients of the kernels leave the scan in
         `compute`, half as large, and results are equal.
+
+        Args:
+          params: the parameters.
+          axes: {path: logical axes}; parameters that are absent stay as they are.
         """
         def cast(path, leaf):
-            return leaf.astype(self.compute) if jax.tree_util.keystr(path[-1:], simple=True) == "kernel" else leaf
+            names = axes.get(path_of(path))
+            return leaf if names is None or linear_map(names) is None else leaf.astype(self.compute)
 
         return jax.tree_util.tree_map_with_path(cast, params)
 

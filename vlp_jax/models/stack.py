@@ -83,8 +83,8 @@ class StackConfig(Part):
             all tokens nonetheless.
         """
         size = self.size
-        layer = layer_flops(size, tokens, self.activation)
-        last = pooling_flops(size, tokens, self.activation) if one_wanted and not self.scan else layer
+        layer = layer_flops(size, tokens, activation=self.activation)
+        last = pooling_flops(size, tokens, activation=self.activation) if one_wanted and not self.scan else layer
         return (size.depth - 1) * layer + last if size.depth else 0
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:

@@ -29,8 +29,8 @@ class TargetHead(nn.Module):
             x = self.precision.dense(self.hidden_dim, ("embed", "mlp"), kernel_init=init, name="hidden")(x)
             x = jax.nn.gelu(self.precision.layer_norm(1e-6, "norm", "mlp")(x), approximate=False)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        axes = ("embed" if self.hidden_dim is None else "mlp", None)
+        axes = ("embed" if self.hidden_dim is None else "mlp", "targets")
         product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
         return nn.Dense(self.outputs, dtype=self.precision.compute, dot_general=product, name="out",
                         kernel_init=with_logical_axes(init, axes),
-                        bias_init=with_logical_axes(nn.initializers.constant(self.initial_bias), (None,)))(x)
+                        bias_init=with_logical_axes(nn.initializers.constant(self.initial_bias), axes[-1:]))(x)

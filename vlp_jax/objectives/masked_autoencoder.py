@@ -61,7 +61,7 @@ class MaskedAutoencoderConfig(ObjectiveConfig):
         tower, patches = model.image, model.image.side**2
         others, visible = tower.class_token + tower.registers, max(1, int(patches * (1.0 - self.mask_ratio)))
         flops = cast(ViTConfig, tower).kept_flops(visible) + 2 * (visible + others) * tower.token_width * decoder.width
-        flops += decoder.depth * layer_flops(decoder, patches + others, "gelu")
+        flops += decoder.depth * layer_flops(decoder, patches + others, activation="gelu")
         return batch * (flops + 2 * patches * decoder.width * 3 * present(tower.patch)**2)
 
 

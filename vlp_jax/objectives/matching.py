@@ -148,7 +148,7 @@ class Matching(Objective):
     @nn.compact
     def logits(self, model: VisionLanguageModel, image: Encoding, text: Encoding, train: bool = False) -> jax.Array:
         """Logits float32 [B, 2] of pairs: (no match, match); with a head of one output, the first is 0."""
-        init = with_logical_axes(nn.initializers.normal(0.02), ("embed", None))
+        init = with_logical_axes(nn.initializers.normal(0.02), ("embed", "scores"))
         two = self.config.loss == "cross_entropy"
         product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
         head = nn.Dense(2 if two else 1, dtype=model.precision.compute, dot_general=product, kernel_init=init, name="head")

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from jax.sharding import Mesh
 
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.decoder.transformer import TextDecoderConfig
 from vlp_jax.objectives.base import NO_ROW_EACH
 from vlp_jax.sharding.mesh import check_batch
 
@@ -22,19 +21,12 @@ def check_packing(config: "Experiment", mesh: Mesh) -> None:
     window = config.data.text.packing
     if window is None:
         return
-    for name in needing_a_row_each(config):
-        raise ConfigError(f"data.text.packing: {name} {NO_ROW_EACH}")
+    decoder = config.model.decoder
+    if decoder is not None and decoder.needs_row_each:
+        key = decoder.needs_row_each[0]
+        raise ConfigError(f"data.text.packing: {decoder.section}.{key}={getattr(decoder, key)!r} {NO_ROW_EACH}")
     if config.accumulation.microbatches > 1:
         raise ConfigError("data.text.packing: microbatches would divide its windows; set accumulation.microbatches=1")
     if config.data.batch_size % window:
         raise ConfigError(f"data.text.packing: windows of {window} do not divide data.batch_size {config.data.batch_size}")
     check_batch(config.data.batch_size // window, mesh, f"data.text.packing: data.batch_size / {window}, the number of windows,")
-
-
-def needing_a_row_each(config: "Experiment") -> list[str]:
-    """The settings of the decoder that need a row of its own for each text."""
-    decoder = config.model.decoder
-    settings = [] if decoder is None else [("kind", decoder.kind != "transformer")]
-    if isinstance(decoder, TextDecoderConfig):
-        settings += [("image", decoder.image == "prefix"), ("text_prefix", decoder.text_prefix > 0)]
-    return [f"model.decoder.{key}={getattr(decoder, key)!r}" for key, wrong in settings if wrong]

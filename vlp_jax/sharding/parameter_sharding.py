@@ -53,6 +53,12 @@ def logical_axes(leaf: Any) -> Axes:
     return tuple(leaf.names) if is_boxed(leaf) else (None,) * len(leaf.shape)
 
 
+def named_axes(boxed: Any) -> dict[str, Axes]:
+    """{path: logical axes} of the parameters that have them."""
+    leaves = jax.tree_util.tree_leaves_with_path(boxed, is_leaf=is_boxed)
+    return {path_of(path): logical_axes(leaf) for path, leaf in leaves if is_boxed(leaf)}
+
+
 def parameter_spec(name: str, shape: Sequence[int], axes: Axes, layout: Layout) -> PartitionSpec:
     """The mesh axes of a parameter's dimensions.
 

@@ -18,6 +18,8 @@ TENSOR: Rules = (("vocab", "tensor"), ("heads", "tensor"), ("mlp", "tensor"),
                  ("activation_heads", "tensor"), ("activation_mlp", "tensor"))
 WHOLE: Rules = tuple((axis, None) for axis in (
     "embed", "vocab", "heads", "mlp", "head_dim", "embedding", "patch", "layers",
+    "kernel_height", "kernel_width", "channels", "state", "scores", "targets",
+    "patches", "mean_and_patches", "patch_rows", "patch_columns", "text_positions",
     "tokens", "activation_embed", "activation_heads", "activation_mlp"))
 
 PRESETS: dict[str, Rules] = {

@@ -21,7 +21,7 @@ from vlp_jax.objectives.pretraining_module import PretrainingModule
 from vlp_jax.sharding.layout import constrain
 from vlp_jax.sharding.parameter_sharding import path_of
 from vlp_jax.training.freeze import is_frozen_norm
-from vlp_jax.training.state import TrainState
+from vlp_jax.training.state import TrainState, parameter_axes
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
@@ -70,13 +70,21 @@ def prepare(batch: dict, images: ImagesConfig) -> dict:
     return {name: normalise(value, images.mean, images.std) if name in PIXELS else value for name, value in batch.items()}
 
 
+def working_copy(module: PretrainingModule, params: Any, batch: dict) -> Any:
+    """`params` with the kernels in the compute dtype; only the shapes of the prepared `batch` matter."""
+    if module.precision.compute == jnp.float32:
+        return params
+    return module.precision.working_copy(params, parameter_axes(module, batch))
+
+
 def at_once(config: "Experiment", module: PretrainingModule, state: TrainState, batch: dict,
             key: jax.Array) -> tuple[dict, Metrics, dict]:
     """Gradients, metrics and updated collections of one batch in a single forward and backward pass."""
-    batch = with_teacher(config, module, state, prepare(batch, config.data.images), key)
+    inputs = prepare(batch, config.data.images)
+    batch = with_teacher(config, module, state, inputs, key)
 
     def loss_of(params):
-        params = module.precision.working_copy(params)
+        params = working_copy(module, params, inputs)
         loss, collections = module.apply({"params": params, **state.collections}, batch, train=True, updates=state.step,
                                          rngs={"dropout": key}, mutable=list(state.collections))
         return loss.value, ({"loss": loss.value, **loss.metrics}, collections)
@@ -96,7 +104,7 @@ def with_teacher(config: "Experiment", module: PretrainingModule, state: TrainSt
     if not any(objective.uses_teacher for objective in objectives):
         return batch
     variables = state.ema_variables
-    variables |= {"params": module.precision.working_copy(variables["params"])}
+    variables |= {"params": working_copy(module, variables["params"], batch)}
     rngs = {"teacher": key}
     if any(objective.teacher_dropout for objective in objectives):
         rngs["dropout"] = jax.random.fold_in(key, TEACHER)
@@ -158,8 +166,9 @@ def by_encodings(config: "Experiment", module: PretrainingModule, state: TrainSt
         return loss.value, loss
 
     def replayed(params, batch, key, slopes):
-        params = module.precision.working_copy(params)
-        batch = with_teacher(config, module, state, prepare(batch, config.data.images), key)
+        batch = prepare(batch, config.data.images)
+        params = working_copy(module, params, batch)
+        batch = with_teacher(config, module, state, batch, key)
         encodings = apply(params, key, batch, needs, True, method="encode")
         loss = apply(params, key, encodings, batch, separate, state.step, method="losses")
         return sum((slopes[name] * encodings[name]).sum() for name in through) + loss.value / count, loss

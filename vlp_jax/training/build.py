@@ -43,7 +43,7 @@ from vlp_jax.training.guard import skips_updates
 from vlp_jax.training.optimizer import build_optimizer, only_where_trained
 from vlp_jax.training.regularizers import check_regularizers
 from vlp_jax.training.schedule import build_schedule, total_steps
-from vlp_jax.training.state import abstract_state, boxed_parameters, create_state, is_word_table
+from vlp_jax.training.state import abstract_state, boxed_parameters, create_state, parameter_axes, word_tables
 from vlp_jax.training.step import build_train_step
 
 if TYPE_CHECKING:
@@ -211,20 +211,27 @@ def build_run(config: "Experiment") -> Run:
     check_state_fits(update.shapes, update.shardings)
     if config.data.workers:
         allow_workers(config.data, asked_inputs(config.objectives))
-    return Run(**vars(update), config=config, layout=layout, host_rows=host_rows, mixture=mixture,
-               preprocessor=preprocessor, steps=steps, words=word_vectors(config.model.text, preprocessor, update.shapes.params))
+    words = word_vectors(config.model.text, preprocessor, update.module, example_batch(config))
+    return Run(**vars(update), config=config, layout=layout, host_rows=host_rows, mixture=mixture, preprocessor=preprocessor,
+               steps=steps, words=words)
 
 
-def word_vectors(tower: TextTowerConfig, preprocessor: Preprocessor, params: Any) -> WordVectors | None:
+def word_vectors(tower: TextTowerConfig, preprocessor: Preprocessor, module: PretrainingModule,
+                 batch: dict[str, jax.Array]) -> WordVectors | None:
     """The initial values of the text tower's embeddings, where the config names a file; else None.
 
+    Args:
+      tower: the declaration of the text tower.
+      preprocessor: the preprocessor with the tokens.
+      module: the model with its objectives.
+      batch: an example batch; only its shapes matter.
     Raises:
       ConfigError: the file does not fit, or no objective reads the text tower, which then has no
         parameters.
     """
     if tower.word_vectors is None:
         return None
-    if not any(is_word_table(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)):
+    if not word_tables(parameter_axes(module, batch)):
         raise ConfigError("model.text.word_vectors: has no effect with objectives that do not use the text tower")
     return vectors_of_tokens(tower.word_vectors, preprocessor.tokenizer, tower.vocab_size, tower.word_width,
                              tower.word_overlap)

@@ -1,9 +1,10 @@
 """Initialisation of a fresh run from checkpoints of other runs: the config's section `pretrained`."""
 
 import dataclasses
+import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import jax
@@ -17,14 +18,16 @@ from vlp_jax.distributed.exchange import broadcast_from_primary, wait_on_cpu
 from vlp_jax.errors import CheckpointError, ConfigError
 from vlp_jax.reporting import report
 from vlp_jax.sharding.layout import Layout
-from vlp_jax.training.build import Run, build_module
+from vlp_jax.sharding.linear_maps import WORDS
+from vlp_jax.sharding.parameter_sharding import Axes
+from vlp_jax.training.build import Run, build_module, example_batch
 from vlp_jax.training.checkpoints.format import checkpoint_folder, describe, flat, read_metadata, unflat
 from vlp_jax.training.checkpoints.read_errors import read_together
 from vlp_jax.training.optimizer import match_rules
 from vlp_jax.training.pretrained import PretrainedConfig
 from vlp_jax.training.resize_parameters import Shapes, as_here, change_of, depths, shapes_as_here
 from vlp_jax.training.restore import find_step, restore_config, restore_variables
-from vlp_jax.training.state import TrainState, running_statistics
+from vlp_jax.training.state import TrainState, parameter_axes, running_statistics
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
@@ -48,6 +51,7 @@ class Origin:
         is changed.
       left: paths that the patterns find here and that are absent there.
       unused: paths of the other run that are not taken.
+      axes: {path: logical axes} of the parameters here.
       components: modules that may be imported for classes of the other run's config.
     """
 
@@ -60,6 +64,7 @@ class Origin:
     changes: tuple[str, ...]
     left: tuple[str, ...]
     unused: tuple[str, ...]
+    axes: Mapping[str, Axes]
     components: tuple[str, ...] = ()
 
 
@@ -120,14 +125,20 @@ def origin_at(name: str, folder: str, step: int, spec: PretrainedConfig, run: Ru
     wanted, offered = named(here, patterns), named(there, patterns)
     taken = {path: shape for path, shape in wanted.items() if path in there}
     check_depths(key, folder, wanted, offered)
-    changes = tuple(changed(key, folder, path, there[path], shape) for path, shape in taken.items() if there[path] != shape)
-    check_words(key, folder, taken, metadata["preprocessor"], run.preprocessor, run.config.model.text.vocab_size)
+    axes = parameter_axes(run.module, example_batch(run.config))
+    changes = tuple(changed(key, folder, path, there[path], shape, axes.get(path, ()))
+                    for path, shape in taken.items() if there[path] != shape)
+    # Tables of patches' codes have an axis of this name too, of another length.
+    of_words = [path for path, shape in taken.items()
+                if WORDS in axes.get(path, ()) and run.config.model.text.vocab_size in shape]
+    check_words(key, folder, of_words, metadata["preprocessor"], run.preprocessor)
     kept, known = describe(run.shapes.collections), metadata.get("collections", {})
     beside = [path for path, shape in kept.items() if path.startswith("batch_stats/") and known.get(path) == shape
               and any(re.search(pattern, path.removeprefix("batch_stats/")) for pattern in patterns)]
     left = tuple(path for path in wanted if path not in there)
     unused = tuple(path for path in there if path not in taken)
-    return Origin(name, folder, step, spec.ema, tuple(taken), tuple(beside), changes, left, unused, spec.components)
+    return Origin(name, folder, step, spec.ema, tuple(taken), tuple(beside), changes, left, unused, axes,
+                  spec.components)
 
 
 def objectives_that_continue(here: Shapes, there: Shapes, config_there: dict, config: "Experiment") -> list[str]:
@@ -194,27 +205,25 @@ def check_depths(key: str, folder: str, wanted: Shapes, offered: Shapes) -> None
                               f"them alike, or leave it out of {key}.parameters")
 
 
-def changed(key: str, folder: str, path: str, there: list[int], here: list[int]) -> str:
+def changed(key: str, folder: str, path: str, there: list[int], here: list[int], axes: Axes) -> str:
     """How a parameter of another shape there is changed, in words.
 
     Raises:
       ConfigError: the parameter cannot be resized.
     """
-    change = change_of(path, there, here)
+    change = change_of(there, here, axes=axes)
     if change is None:
         raise ConfigError(f"{key}: {path} is {there} in {folder} and {here} in this config; make them alike, or leave it out of "
                           f"{key}.parameters")
     return f"{path} {there} {change} to {here}"
 
 
-def check_words(key: str, folder: str, taken: dict[str, list[int]], stored: dict, preprocessor: Preprocessor,
-                vocab_size: int) -> None:
+def check_words(key: str, folder: str, of_words: Sequence[str], stored: dict, preprocessor: Preprocessor) -> None:
     """Checks that parameters with an axis of the vocabulary come from a run with the same tokenizer.
 
     Raises:
       ConfigError: the other run has another tokenizer.
     """
-    of_words = [path for path, shape in taken.items() if vocab_size in shape]
     if of_words and stored["tokenizer"] != preprocessor.tokenizer.definition:
         raise ConfigError(f"{key}: {of_words[0]} in {folder} belongs to the words of another tokenizer than data.text.tokenizer="
                           f"{preprocessor.tokenizer.spec.tokenizer!r}; use that run's, or leave it out of {key}.parameters")
@@ -233,7 +242,7 @@ def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -
         arrays, beside = flat(found.pop("params")), flat(found)
         fresh = {path: params[path] for path in origin.parameters}
         shardings = {path: array.sharding for path, array in fresh.items()}
-        params |= wait_on_cpu(jax.jit(as_here, out_shardings=shardings)(arrays, fresh))
+        params |= wait_on_cpu(jax.jit(functools.partial(as_here, axes=origin.axes), out_shardings=shardings)(arrays, fresh))
         collections |= {path: jax.device_put(beside[path], collections[path].sharding) for path in origin.collections}
         new = f"; new ones that it lacks: {len(origin.left)}, such as {origin.left[0]}" if origin.left else ""
         new += f"; not taken from there: {grouped(origin.unused)}" if origin.unused else ""

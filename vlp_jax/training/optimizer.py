@@ -11,8 +11,9 @@ import optax
 
 from vlp_jax.config.problems import Problems
 from vlp_jax.errors import ConfigError
-from vlp_jax.sharding.parameter_sharding import Axes, is_boxed, logical_axes, path_of
-from vlp_jax.training.optimizers.base import OptimizerConfig, axes_at, is_masked, own_axes
+from vlp_jax.sharding.linear_maps import own_axes
+from vlp_jax.sharding.parameter_sharding import named_axes, path_of
+from vlp_jax.training.optimizers.base import OptimizerConfig, axes_at, is_masked
 
 
 def build_optimizer(config: OptimizerConfig, schedule: optax.Schedule, params: Any) -> optax.GradientTransformation:
@@ -77,12 +78,6 @@ def only_where_trained(optimizer: optax.GradientTransformation, boxed: Any) -> o
         return jax.tree_util.tree_map_with_path(moved, updates, gradients), state
 
     return optax.GradientTransformation(optimizer.init, update)
-
-
-def named_axes(boxed: Any) -> dict[str, Axes]:
-    """{path: logical axes} of the parameters that have them."""
-    leaves = jax.tree_util.tree_leaves_with_path(boxed, is_leaf=is_boxed)
-    return {path_of(path): logical_axes(leaf) for path, leaf in leaves if is_boxed(leaf)}
 
 
 def add_weight_decay(factors: Any) -> optax.GradientTransformation:

@@ -6,30 +6,36 @@ The two may differ in scanned layers, image size and text length.
 import functools
 import math
 import re
-from collections.abc import Iterable
+import types
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from vlp_jax.sharding.parameter_sharding import Axes
+
 Shapes = dict[str, list[int]]
 
 LAYER = re.compile(r"(.+?)(layers|layer_\d+)/(.+)")  # stack, layer, rest of the path: see `models.layers.transformer`
-OF_PATCHES = {"model/image/position": 0, "model/image/pooling_head/position": 1}  # number of tokens before the grid
-OF_LINES = {"model/image/row_position": 0, "model/image/column_position": 1}  # the axis of the lines
-OF_WORDS = ("model/text/position", "model/decoder/position")
+# Logical axes of positions, which differ in length between runs.
+GRIDS = {"patches": 0, "mean_and_patches": 1}  # a square grid of patches, rows from the top; number of tokens before it
+LINES = ("patch_rows", "patch_columns")
+TEXT = "text_positions"
 
 
-def as_here(arrays: dict[str, jax.Array], fresh: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def as_here(arrays: dict[str, jax.Array], fresh: dict[str, jax.Array],
+            axes: Mapping[str, Axes] = types.MappingProxyType({})) -> dict[str, jax.Array]:
     """Parameters of another run under the names and in the shapes that they have here; a function to trace.
 
     Args:
       arrays: {path: array} of the other run, as it names them.
       fresh: {path: array} of the wanted parameters. The other run has all of them, each in the same
         shape or in one that `change_of` can convert.
+      axes: {path: logical axes} of the wanted parameters whose shape differs.
     """
     arrays = restacked(arrays, fresh)
-    return {path: fitted(path, arrays[path], array) for path, array in fresh.items()}
+    return {path: fitted(arrays[path], array, axes=axes.get(path, ())) for path, array in fresh.items()}
 
 
 def shapes_as_here(there: Shapes, here: Shapes) -> Shapes:
@@ -75,21 +81,24 @@ def number_of(layer: str) -> int:
     return int(layer.removeprefix("layer_"))
 
 
-def change_of(path: str, there: list[int], here: list[int]) -> str | None:
+def change_of(there: list[int], here: list[int], *, axes: Axes) -> str | None:
     """What `fitted` does to a parameter of another shape: resampled, cut or extended.
 
     None where it cannot be converted.
+
+    Args:
+      there, here: its two shapes.
+      axes: its logical axes here.
     """
-    axis = OF_LINES.get(path, 1)
-    known = path in OF_WORDS or path in OF_PATCHES or path in OF_LINES
-    if not known or len(there) != len(here) or any(there[i] != here[i] for i in range(len(here)) if i != axis):
+    axis = next((i for i, name in enumerate(axes) if name in (*GRIDS, *LINES, TEXT)), None)
+    if axis is None or len(there) != len(here) or any(there[i] != here[i] for i in range(len(here)) if i != axis):
         return None
-    if path not in OF_WORDS:
+    if axes[axis] != TEXT:
         return "resampled"
     return "cut" if there[axis] > here[axis] else "extended"
 
 
-def fitted(path: str, array: jax.Array, fresh: jax.Array) -> jax.Array:
+def fitted(array: jax.Array, fresh: jax.Array, *, axes: Axes) -> jax.Array:
     """`array` in the shape of `fresh`, the value here before the first update.
 
     Positions of patches are resampled. Of the token positions the first are taken; where there are
@@ -97,9 +106,10 @@ def fitted(path: str, array: jax.Array, fresh: jax.Array) -> jax.Array:
     """
     if array.shape == fresh.shape:
         return array
-    if path in OF_WORDS:
+    if TEXT in axes:
         return jnp.concatenate([array[:, :fresh.shape[1]], fresh[:, array.shape[1]:]], axis=1)
-    return resampled(array, fresh.shape[1], OF_PATCHES[path]) if path in OF_PATCHES else bicubic(array, fresh.shape)
+    front = next((GRIDS[name] for name in axes if name in GRIDS), None)
+    return bicubic(array, fresh.shape) if front is None else resampled(array, fresh.shape[1], front)
 
 
 def resampled(table: jax.Array, count: int, front: int = 0) -> jax.Array:

@@ -1,6 +1,7 @@
 """The training state as a value: everything that an update reads and writes."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +14,9 @@ import optax
 
 from vlp_jax.distributed.exchange import wait_on_cpu
 from vlp_jax.sharding.layout import Layout
+from vlp_jax.sharding.linear_maps import WORDS
 from vlp_jax.sharding.mesh import replicated
-from vlp_jax.sharding.parameter_sharding import parameter_shardings, path_of, shardings_like
+from vlp_jax.sharding.parameter_sharding import Axes, named_axes, parameter_shardings, path_of, shardings_like
 from vlp_jax.training.guard import fresh_guard
 
 
@@ -73,11 +75,13 @@ def fresh_variables(module: nn.Module, batch: dict[str, jax.Array], seed: int,
       seed: of the initial parameters.
       words: as in `create_state`.
     """
-    variables = dict(nn.meta.unbox(initial_variables(module, batch, seed)))
+    boxed = initial_variables(module, batch, seed)
+    variables = dict(nn.meta.unbox(boxed))
     if words is not None:
         vectors, found = words
+        tables = word_tables(named_axes(boxed["params"]))
         variables["params"] = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: jnp.where(found[:, None], vectors, leaf) if is_word_table(path) else leaf, variables["params"])
+            lambda path, leaf: jnp.where(found[:, None], vectors, leaf) if path_of(path) in tables else leaf, variables["params"])
     return variables
 
 
@@ -89,6 +93,21 @@ def boxed_parameters(module: nn.Module, batch: Mapping[str, jax.Array | jax.Shap
 def abstract_parameters(module: nn.Module, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]) -> Any:
     """The shapes of the parameters, without computing any."""
     return nn.meta.unbox(boxed_parameters(module, batch))
+
+
+def parameter_axes(module: nn.Module, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]) -> dict[str, Axes]:
+    """{path: logical axes} of the parameters that have them.
+
+    Args:
+      module: the model with its objectives, hashable.
+      batch: an example batch, traced or not; only its shapes matter.
+    """
+    return _parameter_axes(module, tuple((name, array.shape, array.dtype) for name, array in batch.items()))
+
+
+@functools.lru_cache(maxsize=8)
+def _parameter_axes(module: nn.Module, shapes: tuple) -> dict[str, Axes]:
+    return named_axes(boxed_parameters(module, {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape, dtype in shapes}))
 
 
 def abstract_collections(module: nn.Module, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]) -> Any:
@@ -140,9 +159,13 @@ def create_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransf
                       jax.random.key_data(jax.random.key(seed)), fresh_guard() if with_guard else None, statistics)
 
 
-def is_word_table(path: tuple) -> bool:
-    """Whether a path is that of the text tower's token embeddings."""
-    return path_of(path) == "model/text/tokens/embedding"
+def word_tables(axes: Mapping[str, Axes]) -> set[str]:
+    """The paths of the text tower's token embeddings: its parameters with a row per word.
+
+    Args:
+      axes: {path: logical axes} of the parameters.
+    """
+    return {path for path, names in axes.items() if path.startswith("model/text/") and names[0] == WORDS}
 
 
 def fingerprint(tree: Any) -> int:

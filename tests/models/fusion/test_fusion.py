@@ -12,6 +12,7 @@ from counted_flops import counted_flops
 from vlp_jax.config import base, to_config
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.fusion.attention import CrossAttention, CrossAttentionConfig
+from vlp_jax.models.layers.attention_inputs import AttentionInputs
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.transformer import Encoding, LayerOptions, Precision, Transformer
 from vlp_jax.models.vision_language import VisionLanguageModel
@@ -181,7 +182,7 @@ def test_a_stream_with_a_class_token_pools_it_and_reads_what_the_final_norms_fou
     x = jnp.concatenate([jnp.broadcast_to(params["class_token"], (3, 1, WIDTH)), entered(image, "image_in"),
                          entered(text, "text_in")], axis=1)
     mask = np.concatenate([np.ones((3, 6), bool), text.mask], axis=1)
-    stream = Transformer(module.options).apply({"params": params["transformer"]}, x, mask)
+    stream = Transformer(module.options).apply({"params": params["transformer"]}, x, AttentionInputs(mask=mask))
     stream = module.options.normalisation(None).apply({"params": params["norm"]}, stream)
     pooled = np.tanh(stream[:, 0] @ params["pooler"]["kernel"] + params["pooler"]["bias"])
     np.testing.assert_allclose(fused.pooled, pooled, atol=1e-5)
@@ -205,7 +206,7 @@ def test_a_stack_without_layers_gives_its_input_scanned_or_not():
         assert "params" not in module.init(jax.random.key(0), x)
         np.testing.assert_array_equal(module.apply({}, x), x)
         pool_position = jnp.array([1, 2])
-        np.testing.assert_array_equal(module.apply({}, x, pool_position=PoolPosition(pool_position)),
+        np.testing.assert_array_equal(module.apply({}, x, AttentionInputs(pool_position=PoolPosition(pool_position))),
                                       x[jnp.arange(2), pool_position][:, None])
 
 

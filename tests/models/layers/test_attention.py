@@ -20,8 +20,7 @@ MASK = np.arange(6) < np.array([[6], [4], [1], [0]])
 RULES = (("batch", ("data", "fsdp")), ("activation_heads", "tensor"))
 
 
-def interpreted(q, k, v, mask, heads, causal):
-    return fused_attention(q, k, v, mask, heads, causal, True)
+interpreted = functools.partial(fused_attention, interpret=True)
 
 
 def numpy_attention(q, k, v, mask, heads, causal):
@@ -53,7 +52,7 @@ def test_values_and_gradients_equal_numpy_and_are_zero_where_nothing_is_visible(
     mask = MASK if masked else None
 
     def loss(q, k, v):
-        out = compute(q, k, v, mask, heads, causal)
+        out = compute(q, k, v, heads=heads, mask=mask, causal=causal)
         return (out * jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)).sum(), out
 
     gradients, out = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(q, k, v)
@@ -68,7 +67,7 @@ def test_values_and_gradients_equal_numpy_and_are_zero_where_nothing_is_visible(
 def test_the_kernels_take_a_memory_of_another_length(kernel):
     rng = np.random.default_rng(1)
     q, (k, v) = rng.normal(size=(2, 5, 16)).astype(np.float32), rng.normal(size=(2, 2, 9, 16)).astype(np.float32)
-    np.testing.assert_allclose(kernel(q, k, v, None, 2, False, True), plain_attention(q, k, v, None, 2, False), atol=1e-6)
+    np.testing.assert_allclose(kernel(q, k, v, heads=2, interpret=True), plain_attention(q, k, v, heads=2), atol=1e-6)
 
 
 @pytest.mark.variants
@@ -85,8 +84,9 @@ def test_the_kernel_for_long_sequences_gives_values_and_gradients_of_plain_produ
 
         return jax.tree.leaves(jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(q, k, v))
 
-    found = gradients(lambda q, k, v: long_attention(q, k, v, mask, 2, causal, True))
-    for got, expected in zip(found, gradients(lambda q, k, v: plain_attention(q, k, v, mask, 2, causal)), strict=True):
+    found = gradients(lambda q, k, v: long_attention(q, k, v, heads=2, mask=mask, causal=causal, interpret=True))
+    plain = gradients(lambda q, k, v: plain_attention(q, k, v, heads=2, mask=mask, causal=causal))
+    for got, expected in zip(found, plain, strict=True):
         np.testing.assert_allclose(got, expected, atol=3e-6 * np.abs(expected).max())
         assert not np.asarray(got)[2].any()
 
@@ -104,7 +104,7 @@ def test_tokens_see_those_of_their_own_number_and_none_of_number_0(compute, itse
     visible = (queries[:, :, None] == memory[:, None]) & (queries > 0)[:, :, None]
 
     def loss(q, k, v):
-        out = compute(q, k, v, Segments(jnp.asarray(queries), jnp.asarray(memory)), 2, itself)
+        out = compute(q, k, v, heads=2, mask=Segments(jnp.asarray(queries), jnp.asarray(memory)), causal=itself)
         return (out * jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)).sum(), out
 
     gradients, out = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(*(x.astype(np.float32) for x in (q, k, v)))
@@ -115,15 +115,15 @@ def test_tokens_see_those_of_their_own_number_and_none_of_number_0(compute, itse
 @pytest.mark.parametrize("compute", [plain_attention, cpu_attention, interpreted], ids=["plain", "cpu", "kernel"])
 def test_logits_far_apart_in_bfloat16_stay_finite(compute):
     q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in np.random.default_rng(0).normal(size=(3, 1, 6, 16)) * 200)
-    attended = compute(q, k, v, None, 2, False)
+    attended = compute(q, k, v, heads=2)
     assert attended.dtype == jnp.bfloat16 and jnp.isfinite(attended).all()
 
 
 def test_the_kernel_takes_as_many_heads_as_fit_on_chip_in_whole_registers():
-    assert heads_per_program(197, 197, 12, 64, 2) == 12
-    assert heads_per_program(577, 577, 16, 64, 2) == 2  # 128 lanes; all 16 would not fit
-    assert heads_per_program(256, 256, 16, 72, 2) == 16
-    assert heads_per_program(4096, 4096, 16, 64, 2) is None
+    assert heads_per_program(197, 197, heads=12, head_dim=64, itemsize=2) == 12
+    assert heads_per_program(577, 577, heads=16, head_dim=64, itemsize=2) == 2  # 128 lanes; all 16 would not fit
+    assert heads_per_program(256, 256, heads=16, head_dim=72, itemsize=2) == 16
+    assert heads_per_program(4096, 4096, heads=16, head_dim=64, itemsize=2) is None
 
 
 def layout_on(platform, tensor=1):
@@ -143,7 +143,7 @@ def test_the_kernel_is_chosen_by_platform_and_shape_and_a_lack_is_said_once(plat
     monkeypatch.setattr(attention, "cudnn_attention", plain_attention)  # as if cuDNN were here
     q = jax.ShapeDtypeStruct((4, length, 144), jnp.bfloat16)
     with caplog.at_level(logging.WARNING):
-        assert [kernel_for(layout_on(platform), q, q, 2) for _ in range(2)] == [kernel, kernel]
+        assert [kernel_for(layout_on(platform), q, q, heads=2) for _ in range(2)] == [kernel, kernel]
     lacking = kernel is None and platform != "cpu" and length > 1
     assert len(caplog.messages) == lacking
     assert not lacking or f"attention of {length} tokens" in caplog.messages[0]
@@ -153,7 +153,7 @@ def test_tokens_in_segments_have_the_kernel_for_long_sequences_on_tpu_and_none_o
     attention.warn_once.cache_clear()
     q = jax.ShapeDtypeStruct((4, 197, 144), jnp.bfloat16)
     with caplog.at_level(logging.WARNING):
-        found = [kernel_for(layout_on(platform), q, q, 2, segments=True) for platform in ("cpu", "tpu", "gpu")]
+        found = [kernel_for(layout_on(platform), q, q, heads=2, segments=True) for platform in ("cpu", "tpu", "gpu")]
     assert found == [cpu_attention, long_attention, None]
     assert "attention of 197 tokens in segments" in caplog.text
 
@@ -167,7 +167,7 @@ def test_what_cudnn_says_is_why_plain_products_are_used(caplog, monkeypatch):
     monkeypatch.setattr(jax.nn, "dot_product_attention", without)
     q = jax.ShapeDtypeStruct((4, 197, 128), jnp.bfloat16)
     with caplog.at_level(logging.WARNING):
-        assert kernel_for(layout_on("gpu"), q, q, 2) is None
+        assert kernel_for(layout_on("gpu"), q, q, heads=2) is None
     assert "(cuDNN not found.)" in caplog.messages[0]
 
 
@@ -186,18 +186,19 @@ def test_what_cudnn_is_asked_is_the_same_attention(length, causal, masked, monke
     monkeypatch.setattr(jax.nn, "dot_product_attention", instead)
     q, k, v = np.random.default_rng(0).normal(size=(3, 4, length, 24)).astype(np.float32)
     mask = MASK[:, :length] if masked else None
-    expected = plain_attention(q, k, v, mask, 3, causal)
-    np.testing.assert_allclose(cudnn_attention(q, k, v, mask, 3, causal), expected, atol=2e-6)
+    expected = plain_attention(q, k, v, heads=3, mask=mask, causal=causal)
+    np.testing.assert_allclose(cudnn_attention(q, k, v, heads=3, mask=mask, causal=causal), expected, atol=2e-6)
     assert asked == [(0, 0, "cudnn")]
 
 
 @pytest.mark.parametrize("tensor", [1, 2])
 def test_the_kernel_runs_on_each_devices_examples_and_heads(tensor, monkeypatch):
     q, k, v = np.random.default_rng(0).normal(size=(3, 4, 6, 32)).astype(np.float32)
-    monkeypatch.setattr(attention, "kernel_for", lambda *_: interpreted)
-    expected = plain_attention(q, k, v, MASK, 4, True)
+    monkeypatch.setattr(attention, "kernel_for", lambda *_, **__: interpreted)
+    given = dict(heads=4, mask=MASK, causal=True)
+    expected = plain_attention(q, k, v, **given)
     with layout_in_use(layout_on("cpu", tensor)):
-        np.testing.assert_allclose(jax.jit(lambda *qkv: attend(*qkv, MASK, 4, True))(q, k, v), expected, atol=1e-6)
-        text = str(jax.make_jaxpr(lambda *qkv: attend(*qkv, MASK, 4, True))(q, k, v))
+        np.testing.assert_allclose(jax.jit(lambda *qkv: attend(*qkv, **given))(q, k, v), expected, atol=1e-6)
+        text = str(jax.make_jaxpr(lambda *qkv: attend(*qkv, **given))(q, k, v))
         assert "shard_map" in text and "pallas_call" in text
-        assert "pallas_call" not in str(jax.make_jaxpr(lambda *qkv: attend(*qkv, MASK, 4, True, "plain"))(q, k, v))
+        assert "pallas_call" not in str(jax.make_jaxpr(lambda *qkv: attend(*qkv, **given, attention="plain"))(q, k, v))

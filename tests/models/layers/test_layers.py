@@ -12,6 +12,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from vlp_jax.models.config import ModelConfig
+from vlp_jax.models.layers.attention_inputs import AttentionInputs
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.transformer import AttentionPooling, LayerOptions, Precision, Transformer, TransformerLayer, drop_branch
 from vlp_jax.models.stack import StackConfig
@@ -20,6 +21,7 @@ from vlp_jax.models.vision.vit import ViTConfig
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.sharding.layout import Layout, layout_in_use
 from vlp_jax.sharding.mesh import MeshConfig, build_mesh
+from vlp_jax.sharding.parameter_sharding import named_axes
 
 OPTIONS = LayerOptions(width=16, heads=2, mlp_dim=24, depth=2)
 KEY = jax.random.key(0)
@@ -49,7 +51,7 @@ def assert_close(a, b, bound=1e-5):
 
 def value_and_gradients(module, params, **rngs):
     def loss(params):
-        return (module.apply({"params": params}, X, MASK, rngs=rngs) * jnp.cos(jnp.arange(16.0))).sum()
+        return (module.apply({"params": params}, X, AttentionInputs(mask=MASK), rngs=rngs) * jnp.cos(jnp.arange(16.0))).sum()
 
     value, gradients = jax.jit(jax.value_and_grad(loss))(params)
     return {"value": value, "gradients": gradients}
@@ -59,7 +61,7 @@ def value_and_gradients(module, params, **rngs):
 @pytest.mark.parametrize("cross", [False, True], ids=["self", "cross"])
 def test_a_scanned_stack_computes_what_the_unrolled_one_does(cross):
     options = dataclasses.replace(OPTIONS, cross_attention=cross)
-    inputs = (X, MASK, X[:, ::2] + 1, MASK[:, ::2]) if cross else (X, MASK)
+    inputs = X, AttentionInputs(mask=MASK, **(dict(memory=X[:, ::2] + 1, memory_mask=MASK[:, ::2]) if cross else {}))
     params = parameters(Transformer(options), *inputs)
     unrolled = jax.jit(Transformer(options).apply)({"params": params}, *inputs)
     scanned = jax.jit(Transformer(options, scan=True).apply)({"params": stacked(params)}, *inputs)
@@ -73,11 +75,11 @@ def test_a_scanned_stack_computes_what_the_unrolled_one_does(cross):
 @pytest.mark.parametrize("index", [(5, 2, 0, 3), None], ids=["anywhere", "first"])
 def test_one_wanted_token_is_what_all_of_them_hold_there_with_the_same_gradients(changes, index):
     options = dataclasses.replace(OPTIONS, **changes)
-    memory = (X[:, ::2] + 1, MASK[:, ::2]) if options.cross_attention else (None, None)
-    angles = jax.random.uniform(KEY, (1, 6, 4))
+    memory = dict(memory=X[:, ::2] + 1, memory_mask=MASK[:, ::2]) if options.cross_attention else {}
     bias = jax.random.normal(KEY, (options.heads, 6, 6)) if changes == {} else None
+    inputs = AttentionInputs(mask=MASK, angles=jax.random.uniform(KEY, (1, 6, 4)), bias=bias, **memory)
     module, index = Transformer(options), None if index is None else jnp.asarray(index)
-    params = parameters(module, X, MASK, *memory)
+    params = parameters(module, X, inputs)
 
     def results(take):
         def loss(params, x):
@@ -88,11 +90,11 @@ def test_one_wanted_token_is_what_all_of_them_hold_there_with_the_same_gradients
         return {"out": out, "gradients": gradients}
 
     def all_then_one(params, x):
-        everything = module.apply({"params": params}, x, MASK, *memory, angles, bias=bias)
+        everything = module.apply({"params": params}, x, inputs)
         return everything[jnp.arange(4), 0 if index is None else index]
 
     def one(params, x, module=module, params_of=lambda params: params):
-        return module.apply({"params": params_of(params)}, x, MASK, *memory, angles, PoolPosition(index), bias=bias)[:, 0]
+        return module.apply({"params": params_of(params)}, x, inputs.replace(pool_position=PoolPosition(index)))[:, 0]
 
     expected = results(all_then_one)
     for other in (one, functools.partial(one, module=Transformer(options, rematerialisation="full")),
@@ -112,7 +114,7 @@ def test_layers_of_a_scanned_stack_start_from_different_values():
 @pytest.mark.parametrize("scan", [pytest.param(False, marks=pytest.mark.slow), True], ids=["unrolled", "scanned"])
 def test_rematerialisation_changes_neither_values_nor_gradients(scan):
     build = functools.partial(Transformer, OPTIONS, stochastic_depth=0.5, scan=scan, train=True)
-    params = parameters(build(train=False), X, MASK)
+    params = parameters(build(train=False), X, AttentionInputs(mask=MASK))
     expected = value_and_gradients(build(), params, dropout=jax.random.key(5))
     for policy, saved in (("full", ()), ("save_matmuls", ()), ("save_names", ("query", "hidden"))):
         assert_close(value_and_gradients(build(rematerialisation=policy, saved=saved), params, dropout=jax.random.key(5)), expected)
@@ -137,6 +139,10 @@ def test_kernels_cast_before_the_scan_have_the_same_float32_gradients_and_halve_
     precision = Precision(jnp.bfloat16)
     module = Transformer(dataclasses.replace(OPTIONS, precision=precision), scan=True)
     params = parameters(module, X)
+    axes = named_axes(module.init(KEY, X)["params"])
+
+    def working_copy(params):
+        return precision.working_copy(params, axes)
 
     def gradient_of(prepare):
         return jax.grad(lambda params: module.apply({"params": prepare(params)}, X).astype(jnp.float32).sum())
@@ -145,10 +151,10 @@ def test_kernels_cast_before_the_scan_have_the_same_float32_gradients_and_halve_
         loop = [equation for equation in jax.make_jaxpr(gradient_of(prepare))(params).eqns if equation.primitive.name == "scan"][-1]
         return sum(value.aval.size * value.aval.dtype.itemsize for value in loop.outvars)
 
-    plain, copied = (jax.jit(gradient_of(prepare))(params) for prepare in (lambda params: params, precision.working_copy))
+    plain, copied = (jax.jit(gradient_of(prepare))(params) for prepare in (lambda params: params, working_copy))
     jax.tree.map(np.testing.assert_array_equal, copied, plain)
     assert {leaf.dtype for leaf in jax.tree.leaves(copied)} == {jnp.dtype("float32")}
-    assert stacked_bytes(precision.working_copy) < 0.65 * stacked_bytes(lambda params: params)
+    assert stacked_bytes(working_copy) < 0.65 * stacked_bytes(lambda params: params)
 
 
 @pytest.mark.full
@@ -182,7 +188,7 @@ def test_save_matmuls_computes_no_product_with_parameters_twice(changes):
 
 
 def test_stochastic_depth_drops_whole_examples_at_its_rate_and_keeps_the_mean():
-    dropped = np.asarray(drop_branch(KEY, jnp.ones((4000, 3, 2)), jnp.float32(0.3)))
+    dropped = np.asarray(drop_branch(KEY, jnp.ones((4000, 3, 2)), rate=jnp.float32(0.3)))
     np.testing.assert_array_equal(dropped, np.broadcast_to(dropped[:, :1, :1], dropped.shape))
     assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / 0.7)}
     assert abs((dropped == 0).mean() - 0.3) < 0.03  # four standard deviations
@@ -207,10 +213,11 @@ def test_cross_attention_reads_only_the_visible_memory():
     layer = TransformerLayer(dataclasses.replace(OPTIONS, cross_attention=True))
     memory = jax.random.normal(jax.random.key(7), (4, 5, 16))
     visible = np.arange(5) < np.array([[5], [3], [1], [0]])
-    params = parameters(layer, X, None, MASK, memory, visible)
+    inputs = AttentionInputs(mask=MASK, memory=memory, memory_mask=visible)
+    params = parameters(layer, X, None, inputs)
 
     def run(memory):
-        return np.asarray(layer.apply({"params": params}, X, None, MASK, memory, visible))
+        return np.asarray(layer.apply({"params": params}, X, None, inputs.replace(memory=memory)))
 
     np.testing.assert_array_equal(run(memory), run(jnp.where(visible[..., None], memory, 7.0)))
     assert (np.abs(run(memory) - run(memory.at[:, 0].add(1.0))).max(axis=(1, 2)) > 1e-3).tolist() == [True, True, True, False]

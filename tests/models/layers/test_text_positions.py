@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.layers.attention import Cache, MultiHeadAttention
+from vlp_jax.models.layers.attention import MultiHeadAttention
+from vlp_jax.models.layers.attention_inputs import Cache
 from vlp_jax.models.layers.positions import BUCKETS, FARTHEST, buckets, relative_bias, sinusoidal
 from vlp_jax.models.layers.transformer import LayerOptions, Precision
 from vlp_jax.models.text.transformer import TextTransformerConfig
@@ -66,11 +67,11 @@ def bucket(distance, causal):
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_buckets_of_distances_are_those_of_t5(causal):
-    found = np.asarray(buckets(0, 300, 300, causal))
+    found = np.asarray(buckets(0, 300, memory=300, causal=causal))
     expected = [[bucket(memory - query, causal) for memory in range(300)] for query in range(300)]
     np.testing.assert_array_equal(found, expected)
     assert set(found.ravel()) == set(range(BUCKETS)) - (set() if causal else {BUCKETS // 2})  # no word is later by nothing
-    np.testing.assert_array_equal(buckets(jnp.int32(7), 5, 300, causal), found[7:12])
+    np.testing.assert_array_equal(buckets(jnp.int32(7), 5, memory=300, causal=causal), found[7:12])
 
 
 @pytest.mark.full
@@ -81,9 +82,9 @@ def test_attention_adds_the_bias_to_its_logits(causal):
     x, table = rng.normal(size=(3, count, width)), rng.normal(size=(BUCKETS, heads))
     mask = np.arange(count) < np.array([[40], [25], [3]])
     module = MultiHeadAttention(LayerOptions(width=width, heads=heads, mlp_dim=8), causal=causal)
-    bias = relative_bias(jnp.asarray(table, jnp.float32), 0, count, count, causal)
+    bias = relative_bias(jnp.asarray(table, jnp.float32), 0, queries=count, memory=count, causal=causal)
     params = nn.meta.unbox(module.init(jax.random.key(0), x, x))["params"]
-    found = module.apply({"params": params}, jnp.asarray(x, jnp.float32), jnp.asarray(x, jnp.float32), mask, bias=bias)
+    found = module.apply({"params": params}, jnp.asarray(x, jnp.float32), jnp.asarray(x, jnp.float32), mask=mask, bias=bias)
     q, k, v = (np.einsum("bnd,dhk->bhnk", x, np.asarray(params[name]["kernel"], np.float64)) for name in ("query", "key", "value"))
     logits = np.einsum("bhnk,bhmk->bhnm", q, k) / np.sqrt(width // heads)
     for n, m in itertools.product(range(count), range(count)):

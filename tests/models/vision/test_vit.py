@@ -111,14 +111,14 @@ def test_rotary_logits_depend_on_how_far_apart_two_patches_are_and_on_nothing_el
     q, k = np.random.default_rng(0).normal(size=(2, heads * head_dim)).astype(np.float32)
     angles = rotary2d(side, head_dim)
     everywhere = np.broadcast_to(q, (1, side**2, heads * head_dim))
-    turned = np.asarray(rotate(jnp.asarray(everywhere), jnp.asarray(angles)[None], heads)).reshape(side**2, heads, head_dim)
+    turned = np.asarray(rotate(jnp.asarray(everywhere), jnp.asarray(angles)[None], heads=heads)).reshape(side**2, heads, head_dim)
     points = q.reshape(heads, head_dim).astype(np.float64)
     frequencies = 100.0 ** -(np.arange(2) / 2)
     for row, column in ((0, 0), (1, 3), (3, 2)):
         turn = np.exp(1j * np.concatenate([column * frequencies, row * frequencies]))
         expected = (points[:, :4] + 1j * points[:, 4:]) * turn
         np.testing.assert_allclose(turned[row * side + column], np.concatenate([expected.real, expected.imag], axis=1), atol=1e-5)
-    other = np.asarray(rotate(jnp.broadcast_to(k, everywhere.shape), jnp.asarray(angles)[None], heads)).reshape(turned.shape)
+    other = np.asarray(rotate(jnp.broadcast_to(k, everywhere.shape), jnp.asarray(angles)[None], heads=heads)).reshape(turned.shape)
     logits = np.einsum("nhk,mhk->hnm", turned, other).reshape(heads, side, side, side, side)
     np.testing.assert_allclose(logits[:, 1, 1, 2, 3], logits[:, 0, 0, 1, 2], atol=1e-5)
     assert np.abs(logits[:, 1, 1, 2, 3] - logits[:, 1, 1, 3, 2]).max() > 1e-2

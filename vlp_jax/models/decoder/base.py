@@ -80,6 +80,11 @@ class DecoderConfig(Part):
         """Whether it is trained with a bidirectional prefix of each text."""
         return False
 
+    @property
+    def needs_row_each(self) -> tuple[str, ...]:
+        """The keys whose values need a row of its own for each text; () where rows can hold several packed texts."""
+        return ("kind",)
+
     def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None,
                train: bool, encoding: Encoding | None, prefix: jax.Array | None, packed: "PackedRows | None") -> jax.Array:
         """`VisionLanguageModel.decode`."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import jax
 
 from vlp_jax.models.decoder.base import DecoderConfig
-from vlp_jax.models.layers.attention import Cache
+from vlp_jax.models.layers.attention_inputs import Cache
 from vlp_jax.models.layers.flops import cross_flops, layer_flops
 from vlp_jax.models.layers.transformer import Encoding
 from vlp_jax.models.options import LayerOptions, Precision
@@ -83,6 +83,6 @@ class InTextTowerDecoderConfig(DecoderConfig):
     def text_flops(self, shapes: ModelShapes, pictures: int, rows: int, length: int, tokens: int, width: int) -> int:
         """The text tower's layers, cross-attention to the image where there is any, and the head."""
         options = self.layers(shapes, Precision())
-        cross = cross_flops(options.width, length, tokens * pictures, width) if self.reads_image else 0
+        cross = cross_flops(options.width, length, memory=tokens * pictures, memory_width=width) if self.reads_image else 0
         head = 2 * length * options.width * (options.width + shapes.text.vocab_size)
-        return rows * (head + options.depth * (layer_flops(options, length, options.activation) + cross))
+        return rows * (head + options.depth * (layer_flops(options, length, activation=options.activation) + cross))

@@ -81,14 +81,14 @@ class RecurrentDecoderConfig(DecoderConfig):
     def text_flops(self, shapes: ModelShapes, pictures: int, rows: int, length: int, tokens: int, width: int) -> int:
         """The cells, the attention before each token where there is any, and the logits."""
         hidden, words, vocab_size = self.width, self.embedding_width, shapes.text.vocab_size
-        further = (self.depth - 1) * cell_flops(self.cell, hidden, hidden)
+        further = (self.depth - 1) * cell_flops(self.cell, hidden, hidden=hidden)
         if self.image == "state":
-            steps = (length + 1) * (cell_flops(self.cell, words, hidden) + further)
+            steps = (length + 1) * (cell_flops(self.cell, words, hidden=hidden) + further)
             return steps + 2 * words * shapes.image.pooled_width + 2 * length * hidden * vocab_size
         attention = self.attention_width
         once = 2 * width * (STATES[self.cell] * hidden + tokens * attention)
         looking = 2 * (hidden * attention + tokens * attention + hidden + tokens * width)
-        step = looking + cell_flops(self.cell, words + width, hidden) + further
+        step = looking + cell_flops(self.cell, words + width, hidden=hidden) + further
         return once + length * (step + 2 * words * (hidden + width) + 2 * words * vocab_size)
 
 
@@ -193,7 +193,8 @@ class RecurrentDecoder(nn.Module):
 
     def dense(self, width: int, name: str, bias: bool = True) -> nn.Module:
         """A linear layer of this module."""
-        return self.precision.dense(width, ("embed", None), kernel_init=nn.initializers.xavier_uniform(), use_bias=bias, name=name)
+        return self.precision.dense(width, ("embed", "state"), kernel_init=nn.initializers.xavier_uniform(), use_bias=bias,
+                                    name=name)
 
     def logits(self, x: jax.Array) -> jax.Array:
         """[B, L, D] -> float32 [B, L, V]."""
@@ -234,12 +235,12 @@ class AttendingCell(nn.Module):
         tokens, keys, mask = picture
         state = jax.tree.leaves(carry)[-1]  # an LSTM's hidden state comes after its cell state
         dense = functools.partial(self.precision.dense, kernel_init=nn.initializers.xavier_uniform())
-        asked = dense(self.attention_width, ("embed", None), use_bias=False, name="asked")(state)
+        asked = dense(self.attention_width, ("embed", "state"), use_bias=False, name="asked")(state)
         init = with_logical_axes(nn.initializers.xavier_uniform(), (None, None))
         score = self.param("score", init, (self.attention_width, 1), jnp.float32)
         weights = visible_softmax(additive_logits(keys, asked, score[:, 0].astype(keys.dtype)),
                                   None if mask is None else mask[:, :, 0], causal=False)
-        gate = jax.nn.sigmoid(dense(1, ("embed", None), name="gate")(state))
+        gate = jax.nn.sigmoid(dense(1, ("embed", "scores"), name="gate")(state))
         seen = gate * jnp.einsum("bn,bnd->bd", weights.astype(tokens.dtype), tokens)
         cell = build_cell(self.cell, self.width, self.precision, "cell")
         carry, state = cell(carry, jnp.concatenate([word, seen.astype(word.dtype)], axis=-1))

@@ -12,7 +12,7 @@ from vlp_jax.config.fields import between
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.decoder.packed_rows import PackedRows
-from vlp_jax.models.layers.attention import Cache
+from vlp_jax.models.layers.attention_inputs import AttentionInputs, Cache
 from vlp_jax.models.layers.flops import cross_flops, layer_flops
 from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, Transformer
 from vlp_jax.models.options import LayerOptions, Precision, present, with_logical_axes
@@ -66,6 +66,11 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
         """Whether `text_prefix` is above 0."""
         return self.text_prefix > 0
 
+    @property
+    def needs_row_each(self) -> tuple[str, ...]:
+        """`image` where it is put in front of each text, `text_prefix` where texts have one."""
+        return tuple(key for key, needs in (("image", self.image == "prefix"), ("text_prefix", self.has_prefix)) if needs)
+
     def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
                encoding: Encoding | None, prefix: jax.Array | None, packed: PackedRows | None) -> jax.Array:
         """Logits from the token ids; the text tower's encoding is not used."""
@@ -81,13 +86,13 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
         size, pooling, tokens = self.size, 0, tokens if self.reads_image else 0
         logits = 2 * length * size.width * shapes.text.vocab_size
         if self.image_queries:
-            pooling = cross_flops(size.width, self.image_queries, tokens, width)
+            pooling = cross_flops(size.width, self.image_queries, memory=tokens, memory_width=width)
             tokens, width = self.image_queries, size.width
         if self.image == "prefix":
             projection = 2 * tokens * width * size.width if width != size.width else 0
-            return logits + pooling + projection + size.depth * layer_flops(size, tokens + length, self.activation)
-        cross = cross_flops(size.width, length, tokens * pictures, width) if tokens else 0
-        layers = size.depth * (layer_flops(size, length, self.activation) + cross)
+            return logits + pooling + projection + size.depth * layer_flops(size, tokens + length, activation=self.activation)
+        cross = cross_flops(size.width, length, memory=tokens * pictures, memory_width=width) if tokens else 0
+        layers = size.depth * (layer_flops(size, length, activation=self.activation) + cross)
         return pictures * pooling + rows * (self.input_flops(shapes, length) + logits + layers)
 
     def input_flops(self, shapes: ModelShapes, length: int) -> int:
@@ -120,6 +125,11 @@ class OnTextTowerDecoderConfig(TextDecoderConfig):
     def answers(self) -> bool:
         """False: it continues from the text tower, which encodes only captions."""
         return False
+
+    @property
+    def needs_row_each(self) -> tuple[str, ...]:
+        """The kind, since the text tower encodes each text in a row of its own, and the keys of a decoder with its own words."""
+        return ("kind", *super().needs_row_each)
 
     def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
                encoding: Encoding | None, prefix: jax.Array | None, packed: PackedRows | None) -> jax.Array:
@@ -206,7 +216,8 @@ class TextDecoder(nn.Module):
         if packed is None:
             x = self.through(stack, x, mask, memory, prefix, cache)
         else:
-            x = stack(x, packed.themselves(), *((None, None) if memory is None else packed.pictures(memory)))
+            tokens, seen = (None, None) if memory is None else packed.pictures(memory)
+            x = stack(x, AttentionInputs(mask=packed.themselves(), memory=tokens, memory_mask=seen))
         x = constrain(options.normalisation("norm")(x), ("batch", "tokens", "activation_embed"))
         output = table if self.config.tied else self.embeddings("output")
         logits = jnp.einsum("bld,vd->blv", x, output, preferred_element_type=jnp.float32)
@@ -230,7 +241,8 @@ class TextDecoder(nn.Module):
             words = jnp.ones((len(x), count - places), bool) if mask is None else mask
             mask = jnp.concatenate([present(seen), words], axis=1)
         beside = None if in_front or memory is None else constrain(present(memory.tokens), ("batch", "tokens", "activation_embed"))
-        x = stack(x, mask, beside, None if in_front else seen, visible=visible, cache=None if cache is None else own)
+        x = stack(x, AttentionInputs(mask=mask, memory=beside, memory_mask=None if in_front else seen, visible=visible,
+                                     cache=None if cache is None else own))
         return x[:, places:] if memory is not None else x
 
     def looked_at(self, memory: Encoding) -> Encoding:
@@ -253,6 +265,6 @@ class TextDecoder(nn.Module):
 
     def positions(self) -> jax.Array:
         """The learned position embeddings, [1, L, D], in the compute dtype."""
-        init = with_logical_axes(nn.initializers.normal(0.01), (None, None, "embed"))
+        init = with_logical_axes(nn.initializers.normal(0.01), (None, "text_positions", "embed"))
         positions = self.param("position", init, (1, self.length, self.options.width), jnp.float32)
         return positions.astype(self.precision.compute)

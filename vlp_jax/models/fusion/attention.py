@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from vlp_jax.config.section import Sizes
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.fusion.base import FusedEncoding, FusionConfig
+from vlp_jax.models.layers.attention_inputs import AttentionInputs
 from vlp_jax.models.layers.flops import cross_flops, layer_flops
 from vlp_jax.models.layers.transformer import Encoding, Transformer, rematerialised
 from vlp_jax.models.options import LayerOptions, Precision, present, with_logical_axes
@@ -66,8 +67,8 @@ class CrossAttentionConfig(FusionStackConfig):
     def flops(self, shapes: ModelShapes) -> int:
         """The layers on the text's tokens, with cross-attention to the image's."""
         size, image, text = self.size, shapes.image, shapes.text
-        layer = layer_flops(size, text.tokens, self.activation)
-        layer += cross_flops(size.width, text.tokens, image.tokens, image.token_width)
+        layer = layer_flops(size, text.tokens, activation=self.activation)
+        layer += cross_flops(size.width, text.tokens, memory=image.tokens, memory_width=image.token_width)
         return self.pooler_flops() + self.entering_flops(text.tokens, text.token_width) + size.depth * layer
 
 
@@ -88,7 +89,7 @@ class MergedAttentionConfig(FusionStackConfig):
         """The layers on the tokens of both towers and the class token."""
         size, image, text = self.size, shapes.image, shapes.text
         entering = sum(self.entering_flops(tower.tokens, tower.token_width, self.projected) for tower in (image, text))
-        layer = layer_flops(size, self.class_token + image.tokens + text.tokens, self.activation)
+        layer = layer_flops(size, self.class_token + image.tokens + text.tokens, activation=self.activation)
         return self.pooler_flops() + entering + size.depth * layer
 
 
@@ -118,8 +119,8 @@ class CoAttentionConfig(FusionStackConfig):
         """The layers of both streams, with cross-attention between them."""
         size, towers, flops = self.size, (shapes.image, shapes.text), 2 * self.pooler_flops()
         for tower, other in (towers, towers[::-1]):
-            layer = layer_flops(size, tower.tokens, self.activation)
-            layer += cross_flops(size.width, tower.tokens, other.tokens, size.width)
+            layer = layer_flops(size, tower.tokens, activation=self.activation)
+            layer += cross_flops(size.width, tower.tokens, memory=other.tokens, memory_width=size.width)
             flops += self.entering_flops(tower.tokens, tower.token_width) + size.depth * layer
         return flops
 
@@ -183,7 +184,8 @@ class CrossAttention(FusionLayers):
 
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
-        x = self.stack(train, cross_attention=True)(self.options.to_width(present(text.tokens), "text_in"), text.mask, image.tokens)
+        x = self.options.to_width(present(text.tokens), "text_in")
+        x = self.stack(train, cross_attention=True)(x, AttentionInputs(mask=text.mask, memory=image.tokens))
         x = self.norm(x, "norm")
         return FusedEncoding(x, text.mask, self.pool(x[:, 0]))
 
@@ -212,7 +214,7 @@ class MergedAttention(FusionLayers):
             parts = [jnp.broadcast_to(token, (len(images), *token.shape[1:])), *parts]
         x = constrain(jnp.concatenate(parts, axis=1), ("batch", "tokens", "activation_embed"))
         mask = None if text.mask is None else jnp.pad(text.mask, ((0, 0), (behind, 0)), constant_values=True)
-        x = self.norm(self.stack(train, cross_attention=False)(x, mask), "norm")
+        x = self.norm(self.stack(train, cross_attention=False)(x, AttentionInputs(mask=mask)), "norm")
         pooled = self.pool(x[:, 0 if self.config.class_token else behind])
         return FusedEncoding(x[:, behind:], text.mask, pooled, image_tokens=x[:, int(self.config.class_token):behind])
 
@@ -239,12 +241,13 @@ class CoAttention(FusionLayers):
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
         config, options = self.config, self.config.layer_options(self.precision, cross_attention=True)
-        layer = rematerialised(config.rematerialisation, config.saved, options, prevent_cse=True)
+        layer = rematerialised(config.rematerialisation, config.saved, options=options, prevent_cse=True)
         images, texts = self.typed(present(image.tokens), "image"), self.typed(present(text.tokens), "text")
         rates = jnp.linspace(0.0, config.stochastic_depth, options.depth) if config.stochastic_depth else [None] * options.depth
         for i in range(options.depth):
             of_image, of_text = (layer(options, train, name=f"{name}_layer_{i}") for name in ("image", "text"))
-            images, texts = (of_image(images, rates[i], None, texts, text.mask), of_text(texts, rates[i], text.mask, images))
+            images, texts = (of_image(images, rates[i], AttentionInputs(memory=texts, memory_mask=text.mask)),
+                             of_text(texts, rates[i], AttentionInputs(mask=text.mask, memory=images)))
         images, texts = self.norm(images, "image_norm"), self.norm(texts, "text_norm")
         whole = images[:, 0] if self.class_token else images.astype(jnp.float32).mean(axis=1).astype(images.dtype)
         pooled = [self.pool(texts[:, 0], "text_pooler"), self.pool(whole, "image_pooler")]

@@ -121,8 +121,8 @@ class GraphFusionConfig(FusionConfig):
         flops += 2 * images * image.grid.side**2 * image.token_width if self.reads_boxes else 0
         for count, others in ((images, text.tokens), (text.tokens, images)):
             within = 2 * count * width**2 + 2 * count**2 * width + (4 * count * width if self.layer == "attention" else 0)
-            mlp = mlp_flops(self.layer_options(Precision()), count, self.activation)
-            flops += self.rounds * (within + cross_flops(width, count, others, width) + mlp)
+            mlp = mlp_flops(self.layer_options(Precision()), count, activation=self.activation)
+            flops += self.rounds * (within + cross_flops(width, count, memory=others, memory_width=width) + mlp)
         return flops
 
 
@@ -216,7 +216,8 @@ class InteractiveRound(nn.Module):
         said = {name: self.norm(f"{name}_cross", x) for name, x in told.items()}
         cross = dataclasses.replace(self.options, cross_attention=True)
         heard = {name: with_layout(
-                     told[name] + MultiHeadAttention(cross, name=f"{name}_cross")(said[name], said[other], masks[other]))
+                     told[name] + MultiHeadAttention(cross, name=f"{name}_cross")(
+                         said[name], said[other], mask=masks[other]))
                  for name, other in OTHER.items()}
         return {name: with_layout(x + Mlp(self.options, name=f"{name}_mlp")(self.norm(f"{name}_mlp", x)))
                 for name, x in heard.items()}

@@ -66,5 +66,5 @@ class InTextTowerConfig(FusionConfig):
     def flops(self, shapes: ModelShapes) -> int:
         """The text tower once more, with cross-attention in each layer."""
         layers, image = self.layers(shapes), shapes.image
-        cross = cross_flops(layers.width, shapes.text.layer_tokens, image.tokens, image.token_width)
+        cross = cross_flops(layers.width, shapes.text.layer_tokens, memory=image.tokens, memory_width=image.token_width)
         return shapes.text.flops + layers.depth * cross

@@ -118,7 +118,7 @@ class PooledFusion(nn.Module):
     config: PooledFusionConfig
     precision: Precision = Precision()
 
-    def linear(self, x: jax.Array, features: int, name: str, axes: tuple[str | None, ...] = ("embed", "mlp"),
+    def linear(self, x: jax.Array, features: int, name: str, axes: tuple[str, ...] = ("embed", "mlp"),
                bias: bool = False) -> jax.Array:
         """[..., D'] -> [..., features]."""
         dense = functools.partial(self.precision.dense, kernel_init=nn.initializers.xavier_uniform())
@@ -204,7 +204,7 @@ class VisualAttention(PooledFusion):
         for hop in range(self.config.hops):
             asked = self.linear(looking, self.config.width, f"looking_{hop}", bias=True)[:, None]
             hidden = jnp.tanh(self.linear(regions, self.config.width, f"regions_{hop}") + asked)
-            logits = self.linear(hidden, 1, f"weight_{hop}", ("mlp", None))[:, :, 0].astype(jnp.float32)
+            logits = self.linear(hidden, 1, f"weight_{hop}", ("mlp", "scores"))[:, :, 0].astype(jnp.float32)
             weights = visible_softmax(logits, image.mask, causal=False)
             if not self.is_initializing():
                 self.sow("attention", "weights", weights)

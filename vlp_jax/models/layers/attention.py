@@ -5,42 +5,21 @@ import logging
 from collections.abc import Callable
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from jax.ad_checkpoint import checkpoint_name
 
+from vlp_jax.models.layers.attention_inputs import Cache
 from vlp_jax.models.layers.fused_attention import fused_attention, heads_per_program
 from vlp_jax.models.layers.long_attention import long_attention
 from vlp_jax.models.layers.segment_mask import Mask, Segments, shown
-from vlp_jax.models.options import LayerOptions, present
+from vlp_jax.models.options import LayerOptions
 from vlp_jax.sharding.collectives import on_each_device
 from vlp_jax.sharding.layout import Layout, constrain, current_layout
 
 SHORT = 8  # below this number of queries no kernel pays off: attention pooling has one learned query
-
-
-@flax.struct.dataclass
-class Cache:
-    """Position and length of the keys and values kept in the collection "cache" for incremental decoding.
-
-    Attributes:
-      position: int32 scalar, position of the first new token; None: the memory is complete and kept
-        as it is.
-      length: number of tokens that the cache holds.
-    """
-
-    position: jax.Array | int | None
-    length: int = flax.struct.field(pytree_node=False)
-
-    def visible(self, queries: int) -> jax.Array:
-        """Causal mask of N new tokens over the cache: each attends to itself and to all earlier positions.
-
-        Returns: bool [1, N, length].
-        """
-        return (jnp.arange(self.length) <= present(self.position) + jnp.arange(queries)[:, None])[None]
 
 
 class MultiHeadAttention(nn.Module):
@@ -78,7 +57,7 @@ class MultiHeadAttention(nn.Module):
     train: bool = False
 
     @nn.compact
-    def __call__(self, query: jax.Array, memory: jax.Array | None, mask: jax.Array | None = None,
+    def __call__(self, query: jax.Array, memory: jax.Array | None, *, mask: Mask = None,
                  angles: jax.Array | tuple[jax.Array, jax.Array] | None = None, visible: jax.Array | None = None,
                  cache: Cache | None = None, bias: jax.Array | None = None) -> jax.Array:
         options, precision = self.options, self.options.precision
@@ -93,14 +72,15 @@ class MultiHeadAttention(nn.Module):
             made |= {name: self.norm_heads(made[name], f"{name}_norm") for name in made if name != "value"}
         if angles is not None:
             of_query, of_memory = angles if isinstance(angles, tuple) else (angles, angles)
-            made |= {"query": rotate(made["query"], of_query, options.heads), "key": rotate(made["key"], of_memory, options.heads)}
+            made |= {name: rotate(made[name], turns, heads=options.heads)
+                     for name, turns in (("query", of_query), ("key", of_memory))}
         q, k, v = made["query"], *(made[name] if cache is None else self.kept(name, made.get(name), cache)
                                    for name in ("key", "value"))
-        causal = self.causal and visible is None
+        pairs = dict(heads=options.heads, mask=mask, causal=self.causal and visible is None, visible=visible, bias=bias)
         if self.is_mutable_collection("attention") and not self.is_initializing():
-            self.sow("attention", "weights", attention_weights(q, k, mask, options.heads, causal, visible, bias))
+            self.sow("attention", "weights", attention_weights(q, k, **pairs))
         drop = (self.make_rng("dropout"), options.attention_dropout) if self.train and options.attention_dropout else None
-        attended = attend(q, k, v, mask, options.heads, causal, options.attention, visible, bias, drop)
+        attended = attend(q, k, v, **pairs, drop=drop, attention=options.attention)
         attended = checkpoint_name(attended, "attended")
         attended = rearrange(attended, "b n (h k) -> b n h k", h=options.heads)
         return precision.dense(options.width, ("heads", "head_dim", "embed"), axis=(-2, -1), name="out",
@@ -123,7 +103,7 @@ class MultiHeadAttention(nn.Module):
         return rearrange(norm(heads), "b n h k -> b n (h k)")
 
 
-def rotate(x: jax.Array, angles: jax.Array, heads: int) -> jax.Array:
+def rotate(x: jax.Array, angles: jax.Array, *, heads: int) -> jax.Array:
     """Rotary position embedding (Su et al. 2021, equation 34).
 
     Args:
@@ -138,44 +118,46 @@ def rotate(x: jax.Array, angles: jax.Array, heads: int) -> jax.Array:
     return rearrange(turned, "two b n h k -> b n (h two k)").astype(x.dtype)
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool,
-           attention: str = "auto", visible: jax.Array | None = None, bias: jax.Array | None = None,
-           drop: tuple[jax.Array, float] | None = None) -> jax.Array:
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, *, heads: int, mask: Mask = None, causal: bool = False,
+           visible: jax.Array | None = None, bias: jax.Array | None = None, drop: tuple[jax.Array, float] | None = None,
+           attention: str = "auto") -> jax.Array:
     """softmax(q k^T / sqrt(K) + bias) v of every head, with the softmax in float32.
 
     Args:
       q: [B, N, H K], the heads concatenated.
       k, v: [B, M, H K].
-      mask: [B, M] bool, the visible tokens first; or Segments, or None.
       heads: H.
+      mask: [B, M] bool, the visible tokens first; or Segments, or None.
       causal: whether a query attends to no later token.
-      attention: `auto` uses the platform's kernel where it supports the shapes, `plain` never does.
       visible: [B or 1, N, M] bool, the allowed pairs, in place of `causal`; computed by plain
         matrix products.
       bias: float32 [H, N, M] or [B, H, N, M]; computed by plain matrix products.
       drop: a key and the probability with which each attention weight is set to 0; the others are
         divided by the keep probability (Vaswani et al. 2017, section 5.4, as in BERT). Computed by
         plain matrix products.
+      attention: `auto` uses the platform's kernel where it supports the shapes, `plain` never does.
     Returns: [B, N, H K]; zeros for a query without any visible token.
     """
     if drop is not None and attention == "auto":
         warn_once("attention_dropout is above 0: in training, attention takes plain products and a softmax, and no kernel")
     if visible is not None or bias is not None or drop is not None:
-        return plain_attention(q, k, v, mask, heads, causal and visible is None, visible, bias, drop)
+        return plain_attention(q, k, v, heads=heads, mask=mask, causal=causal and visible is None, visible=visible, bias=bias,
+                               drop=drop)
     layout = current_layout()
-    kernel = None if attention == "plain" or layout is None else kernel_for(layout, q, k, heads, isinstance(mask, Segments))
+    kernel = None if attention == "plain" or layout is None else kernel_for(
+        layout, q, k, heads=heads, segments=isinstance(mask, Segments))
     if kernel is None or layout is None:
-        return plain_attention(q, k, v, mask, heads, causal)
+        return plain_attention(q, k, v, heads=heads, mask=mask, causal=causal)
     axes, local_heads = ("batch", None, "activation_heads"), heads // layout.parts("activation_heads")
     masks, structure = jax.tree.flatten(mask)
 
     def local(q, k, v, *masks):
-        return kernel(q, k, v, jax.tree.unflatten(structure, masks), local_heads, causal)
+        return kernel(q, k, v, heads=local_heads, mask=jax.tree.unflatten(structure, masks), causal=causal)
 
     return on_each_device(local, layout, (axes,) * 3 + (("batch", None),) * len(masks), axes)(q, k, v, *masks)
 
 
-def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, heads: int, segments: bool = False) -> Callable | None:
+def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, *, heads: int, segments: bool = False) -> Callable | None:
     """The attention kernel of this platform for these shapes; None, logged once, where there is none."""
     platform = layout.mesh.devices.flat[0].platform
     local, rest = divmod(heads, layout.parts("activation_heads"))
@@ -186,12 +168,12 @@ def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, heads: int, segments:
         return None
     head_dim = q.shape[-1] // heads
     if not rest and platform == "tpu":
-        on_chip = heads_per_program(q.shape[1], k.shape[1], local, head_dim, q.dtype.itemsize)
+        on_chip = heads_per_program(q.shape[1], k.shape[1], heads=local, head_dim=head_dim, itemsize=q.dtype.itemsize)
         return fused_attention if on_chip and not segments else long_attention
     lack = ""
     if not rest and platform in ("gpu", "cuda") and not segments:
         try:
-            jax.eval_shape(jax.grad(lambda q, k: cudnn_attention(q, k, k, None, heads, False).sum()), q, k)
+            jax.eval_shape(jax.grad(lambda q, k: cudnn_attention(q, k, k, heads=heads).sum()), q, k)
             return cudnn_attention
         except (RuntimeError, ValueError) as error:  # no cuDNN, or it does not support these shapes
             lack = f" ({str(error).splitlines()[0]})"
@@ -206,7 +188,8 @@ def warn_once(message: str) -> None:
     logging.getLogger(__name__).warning(message)
 
 
-def cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool) -> jax.Array:
+def cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, heads: int, mask: jax.Array | None = None,
+                    causal: bool = False) -> jax.Array:
     """`attend` by cuDNN's flash attention, on NVIDIA GPUs from the A100 on.
 
     cuDNN takes the number of visible tokens instead of a mask, and in training only even numbers of
@@ -221,11 +204,11 @@ def cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | 
     return attended if mask is None else jnp.where(visible[:, None, None] > 0, attended, 0)
 
 
-def plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool,
+def plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, heads: int, mask: Mask = None, causal: bool = False,
                     visible: jax.Array | None = None, bias: jax.Array | None = None,
                     drop: tuple[jax.Array, float] | None = None) -> jax.Array:
     """`attend` by two matrix products and a softmax, on any platform."""
-    weights = attention_weights(q, k, mask, heads, causal, visible, bias)
+    weights = attention_weights(q, k, heads=heads, mask=mask, causal=causal, visible=visible, bias=bias)
     if drop is not None:
         key, rate = drop
         weights = jnp.where(jax.random.bernoulli(key, 1.0 - rate, weights.shape), weights / (1.0 - rate), 0.0)
@@ -233,7 +216,7 @@ def plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads:
     return rearrange(jnp.einsum("bhnm,bmhk->bnhk", weights.astype(v.dtype), v), "b n h k -> b n (h k)")
 
 
-def attention_weights(q: jax.Array, k: jax.Array, mask: Mask, heads: int, causal: bool,
+def attention_weights(q: jax.Array, k: jax.Array, *, heads: int, mask: Mask = None, causal: bool = False,
                       visible: jax.Array | None = None, bias: jax.Array | None = None) -> jax.Array:
     """softmax(q k^T / sqrt(K) + bias) of every head, float32 [B, H, N, M]; arguments as in `attend`."""
     q, k = (rearrange(x, "b n (h k) -> b n h k", h=heads) for x in (q, k))
@@ -241,18 +224,18 @@ def attention_weights(q: jax.Array, k: jax.Array, mask: Mask, heads: int, causal
     logits = logits if bias is None else logits + bias
     if mask is not None:
         visible = shown(mask) if visible is None else visible & shown(mask)
-    return visible_softmax(logits, None if visible is None else visible[:, None], causal)
+    return visible_softmax(logits, None if visible is None else visible[:, None], causal=causal)
 
 
-def cpu_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool) -> jax.Array:
+def cpu_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, heads: int, mask: Mask = None, causal: bool = False) -> jax.Array:
     """`plain_attention` with one batch axis, examples times heads, which XLA computes fastest on CPUs."""
     q, k, v = (rearrange(x, "b n (h k) -> (b h) n k", h=heads) for x in (q * (q.shape[-1] // heads)**-0.5, k, v))
     logits = jnp.einsum("bnk,bmk->bnm", q, k, preferred_element_type=jnp.float32)
-    weights = visible_softmax(logits, None if mask is None else jnp.repeat(shown(mask), heads, axis=0), causal)
+    weights = visible_softmax(logits, None if mask is None else jnp.repeat(shown(mask), heads, axis=0), causal=causal)
     return rearrange(jnp.einsum("bnm,bmk->bnk", weights.astype(v.dtype), v), "(b h) n k -> b n (h k)", h=heads)
 
 
-def visible_softmax(logits: jax.Array, visible: jax.Array | None, causal: bool) -> jax.Array:
+def visible_softmax(logits: jax.Array, visible: jax.Array | None, *, causal: bool) -> jax.Array:
     """Softmax over the last axis of logits, without hidden positions.
 
     Args:

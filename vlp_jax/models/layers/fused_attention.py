@@ -18,7 +18,7 @@ LANES = 128  # width of a TPU's vector registers; a block's last axis is a multi
 ON_CHIP = 12 * 2**20  # bytes, out of the 16 MiB that a v5e's compiler gives one kernel
 
 
-def heads_per_program(length: int, memory_length: int, heads: int, head_dim: int, itemsize: int) -> int | None:
+def heads_per_program(length: int, memory_length: int, *, heads: int, head_dim: int, itemsize: int) -> int | None:
     """The largest number of heads that fit on-chip with their blocks and logits; None where no block of heads does."""
     for count in range(heads, 0, -1):
         width = count * head_dim
@@ -32,25 +32,29 @@ def heads_per_program(length: int, memory_length: int, heads: int, head_dim: int
     return None
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def fused_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, heads: int, causal: bool,
-                    interpret: bool = False) -> jax.Array:
+def fused_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, heads: int, mask: jax.Array | None = None,
+                    causal: bool = False, interpret: bool = False) -> jax.Array:
     """softmax(q k^T / sqrt(K)) v of every head, with the softmax in float32.
 
     Args:
       q: [B, N, H K], the heads concatenated.
       k, v: [B, M, H K].
-      mask: [B, M] bool, False hides a token; None: all visible.
       heads: H.
+      mask: [B, M] bool, False hides a token; None: all visible.
       causal: whether a query attends to no later token.
       interpret: runs the kernel in Pallas' interpreter, on any platform.
     Returns: [B, N, H K]; zeros for a query without any visible token.
     """
+    return _fused(q, k, v, mask, heads, causal, interpret)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _fused(q, k, v, mask, heads, causal, interpret):
     return _call(_forward_kernel, (q, k, v), mask, (q,), heads, causal, interpret, products=2)[0]
 
 
 def _forward(q, k, v, mask, heads, causal, interpret):
-    return fused_attention(q, k, v, mask, heads, causal, interpret), (q, k, v, mask)
+    return _fused(q, k, v, mask, heads, causal, interpret), (q, k, v, mask)
 
 
 def _backward(heads, causal, interpret, kept, gradient):
@@ -59,14 +63,14 @@ def _backward(heads, causal, interpret, kept, gradient):
     return *gradients, None
 
 
-fused_attention.defvjp(_forward, _backward)
+_fused.defvjp(_forward, _backward)
 
 
 def _call(kernel, arrays, mask, outputs, heads, causal, interpret, products):
     """Runs `kernel` for every example and group of heads; its outputs have the shapes of `outputs`."""
     batch, length, width = arrays[0].shape
     memory_length, head_dim = arrays[1].shape[1], width // heads
-    count = heads_per_program(length, memory_length, heads, head_dim, arrays[0].dtype.itemsize)
+    count = heads_per_program(length, memory_length, heads=heads, head_dim=head_dim, itemsize=arrays[0].dtype.itemsize)
 
     def block(array):
         return pl.BlockSpec((1, array.shape[1], count * head_dim), lambda example, group: (example, 0, group))

@@ -17,21 +17,21 @@ LANES = 128
 LARGEST_BLOCK = 4 * LANES
 
 
-def long_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: int, causal: bool,
+def long_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, heads: int, mask: Mask = None, causal: bool = False,
                    interpret: bool = False) -> jax.Array:
     """softmax(q k^T / sqrt(K)) v of every head, with the softmax in float32.
 
     Args:
       q: [B, N, H K], the heads concatenated.
       k, v: [B, M, H K].
-      mask: [B, M] bool, False hides a token; or Segments; None: all visible.
       heads: H.
+      mask: [B, M] bool, False hides a token; or Segments; None: all visible.
       causal: whether a query attends to no later token.
       interpret: runs the kernel in Pallas' interpreter, on any platform.
     Returns: [B, N, H K]; zeros for a query without any visible token.
     """
     length = q.shape[1]
-    numbers, some = numbered(mask, len(q), length, k.shape[1])
+    numbers, some = numbered(mask, len(q), length=length, memory_length=k.shape[1])
     q, k, v = (padded(rearrange(x, "b n (h k) -> b h n k", h=heads), axis=2) for x in (q * (q.shape[-1] // heads)**-0.5, k, v))
     shape = (q.shape[2], k.shape[2])
     head_mask = (splash.CausalMask if causal else splash.FullMask)(shape)
@@ -43,7 +43,7 @@ def long_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: Mask, heads: 
     return jnp.where(some[:, :, None], attended, 0)
 
 
-def numbered(mask: Mask, batch: int, length: int, memory_length: int) -> tuple[Segments, jax.Array]:
+def numbered(mask: Mask, batch: int, *, length: int, memory_length: int) -> tuple[Segments, jax.Array]:
     """The mask as Segments in which every query has a visible token, as the kernel's softmax needs.
 
     Returns: the Segments, and [B, 1 or N] bool, True for queries that had a visible token before;

@@ -23,7 +23,7 @@ class PoolPosition:
         x = jnp.broadcast_to(x, (len(self.index), *x.shape[1:]))
         return jnp.take_along_axis(x, self.index[:, None, None], axis=1)
 
-    def sees(self, mask: jax.Array | None, batch: int, count: int) -> jax.Array:
+    def sees(self, mask: jax.Array | None, *, batch: int, count: int) -> jax.Array:
         """The tokens that the pooled token attends to in causal attention.
 
         Args:

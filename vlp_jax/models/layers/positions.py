@@ -7,7 +7,7 @@ import numpy as np
 BUCKETS, FARTHEST = 32, 128  # buckets of distances, and the distance from which all share one: T5 (Raffel et al. 2020, section 2.1)
 
 
-def sincos2d(side: int, width: int, temperature: float = 10_000.0) -> np.ndarray:
+def sincos2d(side: int, width: int, *, temperature: float = 10_000.0) -> np.ndarray:
     """Fixed position embedding of a side x side grid (MoCo v3, Chen et al. 2021, and MAE).
 
     A quarter of the width each holds sin and cos of x and of y. Frequencies decrease from 1 towards
@@ -24,7 +24,7 @@ def sincos2d(side: int, width: int, temperature: float = 10_000.0) -> np.ndarray
     return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1).astype(np.float32)
 
 
-def rotary2d(side: int, head_dim: int, temperature: float = 100.0) -> np.ndarray:
+def rotary2d(side: int, head_dim: int, *, temperature: float = 100.0) -> np.ndarray:
     """Angles of a side x side grid for rotary positions along both axes.
 
     Heo et al. 2024, "Rotary position embedding for vision transformer", section 3.1. Half of the
@@ -55,7 +55,7 @@ def sinusoidal(length: int, width: int) -> np.ndarray:
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, width).astype(np.float32)
 
 
-def relative_bias(table: jax.Array, first: jax.Array | int, queries: int, memory: int, causal: bool) -> jax.Array:
+def relative_bias(table: jax.Array, first: jax.Array | int, *, queries: int, memory: int, causal: bool) -> jax.Array:
     """Relative position bias of attention logits (Raffel et al. 2020, "T5", section 2.1).
 
     It is a scalar per head and distance bucket.
@@ -68,10 +68,10 @@ def relative_bias(table: jax.Array, first: jax.Array | int, queries: int, memory
       causal: whether the stack is causal; no bucket is then used for later positions.
     Returns: float32 [H, queries, memory].
     """
-    return jnp.take(table, buckets(first, queries, memory, causal), axis=0).transpose(2, 0, 1)
+    return jnp.take(table, buckets(first, queries, memory=memory, causal=causal), axis=0).transpose(2, 0, 1)
 
 
-def buckets(first: jax.Array | int, queries: int, memory: int, causal: bool) -> jax.Array:
+def buckets(first: jax.Array | int, queries: int, *, memory: int, causal: bool) -> jax.Array:
     """Distance bucket of every pair of query and key.
 
     Half of the buckets hold a single distance each; the others grow logarithmically up to FARTHEST.

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import cast
 
 import flax.linen as nn
 import flax.struct
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from vlp_jax.models.layers.attention import MultiHeadAttention
+from vlp_jax.models.layers.attention_inputs import ALL_TOKENS, AttentionInputs
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.options import ACTIVATIONS, LayerOptions, with_logical_axes
 from vlp_jax.models.options import Precision as Precision
@@ -65,46 +67,38 @@ class TransformerLayer(nn.Module):
 
     Args of the call:
       x: [B, N, D].
-      drop_rate: scalar, probability of skipping a branch (stochastic depth).
-      mask: [B, N] bool or None.
-      memory: [B, M, D'], for cross-attention.
-      memory_mask: [B, M] bool, for cross-attention.
-      angles: [B or 1, N, K / 2], rotation of the queries and keys of self-attention; None: no
-        rotation.
-      pool_position: position of the one token of each example that is computed; None: all tokens.
-      visible: [B or 1, N, N] bool, the allowed pairs of self-attention, in place of
-        `options.causal`.
-      cache: position of the new tokens x among those whose keys and values are kept; `visible` is
-        then [.., N, cache.length]. The memory is given in the first call, and None for later
-        tokens.
-      bias: float32 [H, N, M], added to the logits of self-attention.
-    Returns: [B, N, D], or [B, 1, D] with `pool_position`.
+      drop_rate: scalar, probability of skipping a branch (stochastic depth); None: 0.
+      inputs: what attention reads besides x.
+    Returns: [B, N, D], or [B, 1, D] with `inputs.pool_position`.
     """
 
     options: LayerOptions
     train: bool = False
 
     @nn.compact
-    def __call__(self, x, drop_rate, mask=None, memory=None, memory_mask=None, angles=None, pool_position=None, visible=None,
-                 cache=None, bias=None):
-        options, name_of = self.options, self.options.name_of
+    def __call__(self, x: jax.Array, drop_rate: jax.Array | None, inputs: AttentionInputs = ALL_TOKENS) -> jax.Array:
+        options, name_of, pool_position = self.options, self.options.name_of, inputs.pool_position
         attention = functools.partial(MultiHeadAttention, options, train=self.train, name=name_of("attention"))
         if pool_position is None:
-            x = self.residual("attention", x, drop_rate,
-                              lambda y: attention(causal=options.causal)(y, y, mask, angles, visible, cache, bias))
+            x = self.residual("attention", x, drop_rate=drop_rate, branch=lambda y: attention(causal=options.causal)(
+                y, y, mask=inputs.mask, angles=inputs.angles, visible=inputs.visible, cache=inputs.cache, bias=inputs.bias))
         else:
-            seen = pool_position.sees(mask, *x.shape[:2]) if options.causal else mask
-            turns = angles if angles is None else (pool_position.of(angles), angles)
-            own = bias if bias is None else pool_position.rows(bias)
-            x = self.residual("attention", x, drop_rate, lambda y: attention()(pool_position.of(y), y, seen, turns, bias=own),
-                              pool_position)
+            batch, count, _ = x.shape
+            mask = inputs.mask  # of packed texts, whose mask is Segments, nothing is pooled
+            if options.causal:
+                mask = pool_position.sees(cast(jax.Array | None, mask), batch=batch, count=count)
+            angles = None if inputs.angles is None else (pool_position.of(inputs.angles), inputs.angles)
+            bias = None if inputs.bias is None else pool_position.rows(inputs.bias)
+            x = self.residual("attention", x, drop_rate=drop_rate, pool_position=pool_position,
+                              branch=lambda y: attention()(pool_position.of(y), y, mask=mask, angles=angles, bias=bias))
         if options.cross_attention:
-            whole = None if cache is None else dataclasses.replace(cache, position=None)
+            cache = None if inputs.cache is None else dataclasses.replace(inputs.cache, position=None)  # the memory is complete
             cross = MultiHeadAttention(options, train=self.train, name=name_of("cross"))
-            x = self.residual("cross", x, drop_rate, lambda y: cross(y, memory, memory_mask, cache=whole))
-        return self.residual("mlp", x, drop_rate, Mlp(options, self.train, name=name_of("mlp")))
+            x = self.residual("cross", x, drop_rate=drop_rate,
+                              branch=lambda y: cross(y, inputs.memory, mask=inputs.memory_mask, cache=cache))
+        return self.residual("mlp", x, drop_rate=drop_rate, branch=Mlp(options, self.train, name=name_of("mlp")))
 
-    def residual(self, name: str, x: jax.Array, drop_rate: jax.Array, branch: Callable,
+    def residual(self, name: str, x: jax.Array, *, drop_rate: jax.Array | None, branch: Callable,
                  pool_position: PoolPosition | None = None) -> jax.Array:
         """x + scale * branch(norm(x)), or with post-norm norm(x + scale * branch(x)); of one token with `pool_position`."""
         options = self.options
@@ -118,12 +112,12 @@ class TransformerLayer(nn.Module):
             y = y * self.param(f"{options.name_of(name)}_layer_scale", init, (options.width,), jnp.float32).astype(y.dtype)
         y = nn.Dropout(options.dropout, deterministic=not self.train)(y)
         if self.train and drop_rate is not None:
-            y = drop_branch(self.make_rng("dropout"), y, drop_rate)
+            y = drop_branch(self.make_rng("dropout"), y, rate=drop_rate)
         x = constrain(x + y if options.norm == "pre" else norm(x + y), ("batch", "tokens", "activation_embed"))
         return x if options.keeps_branches else checkpoint_name(x, f"{name}_residual")
 
 
-def drop_branch(key: jax.Array, x: jax.Array, rate: jax.Array) -> jax.Array:
+def drop_branch(key: jax.Array, x: jax.Array, *, rate: jax.Array) -> jax.Array:
     """Stochastic depth (Huang et al. 2016).
 
     Args:
@@ -143,9 +137,12 @@ class Transformer(nn.Module):
     parameters are in `layers` with a leading axis of length depth; without, in `layer_0`,
     `layer_1`, ...
 
-    The arguments of the call are those of `TransformerLayer` without `drop_rate`. With
-    `pool_position`, the last layer computes only keys and values of the other tokens; a scanned
-    stack computes everything, since all its layers are alike.
+    Args of the call:
+      x: [B, N, D].
+      inputs: what the attention of all layers reads besides x. With `inputs.pool_position`, the last
+        layer computes only keys and values of the other tokens; a scanned stack computes everything,
+        since all its layers are alike.
+    Returns: [B, N, D], or [B, 1, D] with `inputs.pool_position`.
     """
 
     options: LayerOptions
@@ -156,23 +153,21 @@ class Transformer(nn.Module):
     train: bool = False
 
     @nn.compact
-    def __call__(self, x, mask=None, memory=None, memory_mask=None, angles=None, pool_position=None, visible=None, cache=None,
-                 bias=None):
-        depth = self.options.depth
+    def __call__(self, x: jax.Array, inputs: AttentionInputs = ALL_TOKENS) -> jax.Array:
+        depth, pool_position = self.options.depth, inputs.pool_position
+        everywhere = dataclasses.replace(inputs, pool_position=None)  # of layers that compute all tokens
         rates = jnp.linspace(0.0, self.stochastic_depth, depth) if self.stochastic_depth else None
-        layer = rematerialised(self.rematerialisation, self.saved, self.options, prevent_cse=not self.scan)
+        layer = rematerialised(self.rematerialisation, self.saved, options=self.options, prevent_cse=not self.scan)
         if depth == 0:
             return x if pool_position is None else pool_position.of(x)
         if not self.scan:
             for i in range(depth):
                 rate = None if rates is None else rates[i]
-                wanted = pool_position if i == depth - 1 else None
-                x = layer(self.options, self.train, name=f"layer_{i}")(x, rate, mask, memory, memory_mask, angles, wanted, visible,
-                                                                     cache, bias)
+                x = layer(self.options, self.train, name=f"layer_{i}")(x, rate, inputs if i == depth - 1 else everywhere)
             return x
 
         def body(module, x, rate):
-            return module(x, rate, mask, memory, memory_mask, angles, None, visible, cache, bias), None
+            return module(x, rate, everywhere), None
 
         scanned = nn.scan(body, variable_axes={"params": 0, "cache": 0, "attention": 0}, length=depth,
                           split_rngs={"params": True, "dropout": True}, metadata_params={nn.PARTITION_NAME: "layers"})
@@ -185,7 +180,7 @@ class Transformer(nn.Module):
 MATMULS = ("query", "key", "value", "attention_residual", "cross_residual", "hidden")
 
 
-def rematerialised(policy: str, saved: tuple[str, ...], options: LayerOptions, prevent_cse: bool) -> type[nn.Module]:
+def rematerialised(policy: str, saved: tuple[str, ...], *, options: LayerOptions, prevent_cse: bool) -> type[nn.Module]:
     """`TransformerLayer` with activations recomputed in the backward pass.
 
     Args:
@@ -227,7 +222,7 @@ class AttentionPooling(nn.Module):
         init = with_logical_axes(nn.initializers.xavier_uniform(), (None, None, "embed"))
         probe = self.param("probe", init, (1, self.queries, options.width), jnp.float32).astype(tokens.dtype)
         probe = jnp.broadcast_to(probe, (tokens.shape[0], self.queries, options.width))
-        x = MultiHeadAttention(options, name="attention")(probe, tokens, mask)
+        x = MultiHeadAttention(options, name="attention")(probe, tokens, mask=mask)
         if self.mlp:
             pooled = x + Mlp(options, name="mlp")(options.normalisation("mlp_norm")(x))
         else:

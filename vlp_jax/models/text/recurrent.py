@@ -85,7 +85,7 @@ class RecurrentTextConfig(WordTowerConfig):
     def encoder_flops(self, tokens: bool) -> int:
         """The cells in each direction, and pooling."""
         ways = len(self.ways)
-        flops = sum(self.length * ways * cell_flops(self.cell, width, self.width // ways)
+        flops = sum(self.length * ways * cell_flops(self.cell, width, hidden=self.width // ways)
                     for width in (self.embedding_width, *(self.width,) * (self.depth - 1)))
         pooling = {"end": 0, "mean": 1, "attention": self.width + 2}[self.pooling]
         return flops + 2 * self.length * self.width * pooling
@@ -184,11 +184,11 @@ class RecurrentText(nn.Module):
 
 def build_cell(kind: str, width: int, precision: Precision, name: str) -> nn.RNNCellBase:
     """A cell of CELLS with a state of `width` features. To be called inside a module."""
-    partitioned = functools.partial(with_logical_axes, axes=("embed", None))
+    partitioned = functools.partial(with_logical_axes, axes=("embed", "state"))
     return CELLS[kind](width, dtype=precision.compute, param_dtype=jnp.float32, name=name,
                        kernel_init=partitioned(nn.initializers.lecun_normal()),
                        recurrent_kernel_init=partitioned(nn.initializers.orthogonal()),
-                       bias_init=with_logical_axes(nn.initializers.zeros, (None,)))
+                       bias_init=with_logical_axes(nn.initializers.zeros, ("state",)))
 
 
 def run(cell: nn.RNNCellBase, x: jax.Array, lengths: jax.Array, reverse: bool) -> jax.Array:
@@ -261,7 +261,7 @@ class WordAttention(nn.Module):
         dense = functools.partial(self.precision.dense, kernel_init=nn.initializers.xavier_uniform(), use_bias=False)
         hidden = dense(tokens.shape[-1], ("embed", "mlp"), name="hidden")(tokens)
         hidden = jnp.tanh(constrain(hidden, ("batch", None, "activation_mlp")))
-        logits = dense(1, ("mlp", None), name="score")(hidden)[:, :, 0].astype(jnp.float32)
+        logits = dense(1, ("mlp", "scores"), name="score")(hidden)[:, :, 0].astype(jnp.float32)
         weights = visible_softmax(logits, mask, causal=False).astype(tokens.dtype)
         return jnp.einsum("bn,bnd->bd", weights, tokens)
 

@@ -1,7 +1,6 @@
 """A transformer over token ids: CLIP's causal text tower, SigLIP's bidirectional one, BERT, GPT-2."""
 
 import dataclasses
-import functools
 from typing import Literal, Self
 
 import flax.linen as nn
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Sizes
 from vlp_jax.errors import ConfigError
-from vlp_jax.models.layers.attention import Cache
+from vlp_jax.models.layers.attention_inputs import AttentionInputs, Cache
 from vlp_jax.models.layers.flops import pooling_flops
 from vlp_jax.models.layers.pool_position import PoolPosition, last_visible
 from vlp_jax.models.layers.positions import BUCKETS, relative_bias, sinusoidal
@@ -90,7 +89,7 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
         """The layers, attention pooling and the pooler, where there are any."""
         size, count = self.size, self.layer_tokens
         flops = self.stack_flops(count, one_wanted=self.pooling not in ("mean", "map") and not tokens)
-        flops += pooling_flops(size, count, self.activation) if self.pooling == "map" else 0
+        flops += pooling_flops(size, count, activation=self.activation) if self.pooling == "map" else 0
         return flops + (2 * size.width**2 if self.pooler else 0)
 
 
@@ -168,16 +167,18 @@ class TextTransformer(nn.Module):
         mask = jnp.ones(text.shape, bool) if mask is None else mask
         x, mask = self.embedded(text, mask, train, types, cache, text_mode)
         beside = None if memory is None else constrain(present(memory.tokens), ("batch", "tokens", "activation_embed"))
-        transformer = functools.partial(config.transformer(options, train), memory=beside,
-                                        memory_mask=memory_mask(self, memory, cache), bias=self.bias(x.shape[1], cache))
+        transformer = config.transformer(options, train)
+        inputs = AttentionInputs(memory=beside, memory_mask=memory_mask(self, memory, cache), bias=self.bias(x.shape[1], cache))
         if cache is not None or text_mode.decoding:
             visible = None if cache is None else cache.visible(x.shape[1])
-            x = transformer(x, mask if config.padding_mask and cache is None else None, visible=visible, cache=cache)
+            own = mask if config.padding_mask and cache is None else None
+            x = transformer(x, dataclasses.replace(inputs, mask=own, visible=visible, cache=cache))
             continued = config.pooling == "cls_end" and text_mode == ALONE  # a decoder's layers follow
             return Encoding(x if continued else self.normalised(x), mask, None, text)
         position = self.pooled_position(mask)
         alone = not tokens and position is not None
-        x = transformer(x, mask if config.padding_mask else None, pool_position=position if alone else None)
+        x = transformer(x, dataclasses.replace(inputs, mask=mask if config.padding_mask else None,
+                                               pool_position=position if alone else None))
         unnormalised, x = x, self.normalised(x)
         pooled = x[:, 0] if alone else self.pool(x, mask, position)
         if config.pooler:
@@ -220,7 +221,8 @@ class TextTransformer(nn.Module):
             return x * width**0.5 + places_of(positions, x.shape[1], cache)
         if self.config.position == "relative":
             return x
-        return x + places_of(self.learned("position", (1, self.config.length, width), self.config.position_std), x.shape[1], cache)
+        table = self.learned("position", (1, self.config.length, width), self.config.position_std, axes=(None, "text_positions"))
+        return x + places_of(table, x.shape[1], cache)
 
     def bias(self, count: int, cache: Cache | None) -> jax.Array | None:
         """The bias of the self-attention logits, [H, N, M]; None without relative positions."""
@@ -229,7 +231,7 @@ class TextTransformer(nn.Module):
         init = with_logical_axes(nn.initializers.normal(0.02), (None, "heads"))
         table = self.param("relative_bias", init, (BUCKETS, self.options.heads), jnp.float32)
         first, memory = (0, count) if cache is None else (present(cache.position), cache.length)
-        return relative_bias(table, first, count, memory, self.options.causal)
+        return relative_bias(table, first, queries=count, memory=memory, causal=self.options.causal)
 
     def normalised(self, x: jax.Array) -> jax.Array:
         """The output of the last layer, with the final norm where the tower has one."""
@@ -244,10 +246,11 @@ class TextTransformer(nn.Module):
         x = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))
         return jnp.where((jnp.arange(mask.shape[1]) == last)[:, :, None], token, x), mask
 
-    def learned(self, name: str, shape: tuple[int, ...], std: float = 0.01) -> jax.Array:
-        """A float32 parameter, cast to the compute dtype."""
-        axes = (*[None] * (len(shape) - 1), "embed")
-        init = with_logical_axes(nn.initializers.normal(std), axes)
+    def learned(self, name: str, shape: tuple[int, ...], std: float = 0.01, *,
+                axes: tuple[str | None, ...] | None = None) -> jax.Array:
+        """A float32 parameter [.., D] with these logical axes before the width (None: unnamed), cast to the compute dtype."""
+        front = (None,) * (len(shape) - 1) if axes is None else axes
+        init = with_logical_axes(nn.initializers.normal(std), (*front, "embed"))
         return self.param(name, init, shape, jnp.float32).astype(self.precision.compute)
 
     def pooled_position(self, mask: jax.Array) -> PoolPosition | None:

@@ -16,6 +16,8 @@ from vlp_jax.models.vision.tower import ImageTowerConfig
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
+CONVOLUTION = ("kernel_height", "kernel_width", "channels", "embed")  # logical axes of a kernel
+
 
 @dataclasses.dataclass(frozen=True)
 class Convolutions:
@@ -39,7 +41,7 @@ class Convolutions:
                     name: str | None = None) -> nn.Conv:
         """A convolution. With `padded`, the output has the size of the input apart from the stride."""
         sizes = (size, size) if isinstance(size, int) else size
-        init = with_logical_axes(nn.initializers.variance_scaling(2.0, "fan_out", "normal"), (None, None, None, "embed"))
+        init = with_logical_axes(nn.initializers.variance_scaling(2.0, "fan_out", "normal"), CONVOLUTION)
         return nn.Conv(channels, sizes, stride, padding=[(side // 2, side // 2) if padded else (0, 0) for side in sizes],
                        use_bias=bias, name=name, dtype=self.precision.compute, param_dtype=jnp.float32, kernel_init=init,
                        bias_init=with_logical_axes(nn.initializers.zeros, ("embed",)))

@@ -263,13 +263,13 @@ class MeanQueryPooling(nn.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         width, precision = tokens.shape[-1], self.precision
         tokens = jnp.concatenate([tokens.mean(axis=1, keepdims=True), tokens], axis=1)
-        init = with_logical_axes(nn.initializers.normal(width**-0.5), (None, None, "embed"))
+        init = with_logical_axes(nn.initializers.normal(width**-0.5), (None, "mean_and_patches", "embed"))
         tokens = tokens + self.param("position", init, (1, *tokens.shape[1:]), jnp.float32).astype(tokens.dtype)
         project = functools.partial(precision.dense, (self.heads, width // self.heads), ("embed", "heads", "head_dim"),
                                     kernel_init=nn.initializers.normal(width**-0.5))
         q, k, v = (rearrange(project(name=name)(x), "b n h k -> b n (h k)")
                    for name, x in (("query", tokens[:, :1]), ("key", tokens), ("value", tokens)))
-        attended = rearrange(plain_attention(q, k, v, None, self.heads, False)[:, 0], "b (h k) -> b h k", h=self.heads)
+        attended = rearrange(plain_attention(q, k, v, heads=self.heads)[:, 0], "b (h k) -> b h k", h=self.heads)
         return precision.dense(self.output_dim, ("heads", "head_dim", "embed"), axis=(-2, -1), name="out",
                                kernel_init=nn.initializers.normal(width**-0.5))(attended)
 

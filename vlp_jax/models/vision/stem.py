@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from einops import repeat
 
 from vlp_jax.models.options import LayerOptions, with_logical_axes
+from vlp_jax.models.vision.convolutions import CONVOLUTION
 
 
 class ConvolutionStem(nn.Module):
@@ -26,7 +27,7 @@ class ConvolutionStem(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         compute = self.options.precision.compute
-        kernel_init = with_logical_axes(nn.initializers.he_normal(), (None, None, None, "embed"))
+        kernel_init = with_logical_axes(nn.initializers.he_normal(), CONVOLUTION)
         along_channels = {"scale_init": with_logical_axes(nn.initializers.ones, ("embed",)),
                           "bias_init": with_logical_axes(nn.initializers.zeros, ("embed",))}
         for i, (channels, stride) in enumerate(zip(self.channels, self.strides, strict=True)):

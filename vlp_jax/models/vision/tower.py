@@ -126,7 +126,7 @@ class ImageTowerConfig(Part):
           tokens: whether the tokens are needed in addition to the pooled vector.
           embedded: whether the projection is needed.
         """
-        projected = projection_flops(self.projection, self.pooled_width, embedding_dim) if embedded else 0
+        projected = projection_flops(self.projection, self.pooled_width, embedding_dim=embedding_dim) if embedded else 0
         return self.encoder_flops(train, tokens) + projected
 
     def encoder_flops(self, train: bool, tokens: bool) -> int:

@@ -14,6 +14,7 @@ from vlp_jax.config.fields import between
 from vlp_jax.config.parse import read_section
 from vlp_jax.config.section import Sizes
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.layers.attention_inputs import AttentionInputs
 from vlp_jax.models.layers.flops import pooling_flops
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.positions import rotary2d, sincos2d
@@ -134,7 +135,7 @@ class ViTConfig(StackConfig, ImageTowerConfig):
           one_wanted: as in `stack_flops`.
         """
         flops = self.stem_flops() + self.stack_flops(kept + self.class_token + self.registers, one_wanted)
-        return flops + (pooling_flops(self.size, kept, self.activation) if self.pooling == "map" else 0)
+        return flops + (pooling_flops(self.size, kept, activation=self.activation) if self.pooling == "map" else 0)
 
     def stem_flops(self) -> int:
         """From pixels to tokens: one product per patch, or 3x3 convolutions."""
@@ -219,7 +220,7 @@ class ViT(nn.Module):
         x = nn.Dropout(options.dropout, deterministic=not train)(x)
         x = constrain(x, ("batch", "tokens", "activation_embed"))
         pool_position = PoolPosition() if config.class_token and not tokens else None
-        x = config.transformer(options, train)(x, angles=angles, pool_position=pool_position)
+        x = config.transformer(options, train)(x, AttentionInputs(angles=angles, pool_position=pool_position))
         encoding = self.pool(constrain(x, ("batch", "tokens", "activation_embed")))
         return encoding if tokens else dataclasses.replace(encoding, tokens=None, unnormalised=None)
 
@@ -240,9 +241,11 @@ class ViT(nn.Module):
         if self.config.position == "sincos2d":
             return jnp.asarray(sincos2d(side, width), self.precision.compute)[None]
         if self.config.position == "factorised":  # Dehghani et al. 2023, "Patch n' Pack", section 3.3
-            rows, columns = self.learned("row_position", (side, 1, width)), self.learned("column_position", (1, side, width))
+            rows, columns = (
+                self.learned("row_position", (side, 1, width), axes=("patch_rows", None)),
+                self.learned("column_position", (1, side, width), axes=(None, "patch_columns")))
             return rearrange(rows + columns, "y x d -> 1 (y x) d")
-        return self.learned("position", (1, side * side, width))
+        return self.learned("position", (1, side * side, width), axes=(None, "patches"))
 
     def angles(self, side: int) -> jax.Array | None:
         """The rotary angles of the patches' queries and keys, [1, N, K / 2]; None without rotary positions."""
@@ -250,9 +253,9 @@ class ViT(nn.Module):
             return None
         return jnp.asarray(rotary2d(side, self.options.width // self.options.heads))[None]
 
-    def learned(self, name: str, shape: tuple[int, ...]) -> jax.Array:
-        """A float32 parameter, cast to the compute dtype."""
-        init = with_logical_axes(nn.initializers.normal(self.options.width**-0.5), (None, None, "embed"))
+    def learned(self, name: str, shape: tuple[int, ...], *, axes: tuple[str | None, ...] = (None, None)) -> jax.Array:
+        """A float32 parameter [.., .., D] with these logical axes before the width, cast to the compute dtype."""
+        init = with_logical_axes(nn.initializers.normal(self.options.width**-0.5), (*axes, "embed"))
         return self.param(name, init, shape, jnp.float32).astype(self.precision.compute)
 
     def pool(self, x: jax.Array) -> Encoding:

@@ -17,8 +17,9 @@ import numpy as np
 import optax
 
 from vlp_jax.config.fields import between
+from vlp_jax.sharding.linear_maps import own_axes, sides
 from vlp_jax.sharding.parameter_sharding import Axes
-from vlp_jax.training.optimizers.base import OptimizerConfig, axes_at, is_masked, own_axes
+from vlp_jax.training.optimizers.base import OptimizerConfig, axes_at, is_masked
 
 SMALLEST = 128  # least length of the shorter side of a matrix whose moments are factored, as in Optax
 EPSILON = 1e-30  # added to squared gradients
@@ -129,21 +130,14 @@ def clip_by_parameter_rms(axes: Mapping[str, Axes], threshold: float) -> optax.G
 def factored_axes(shape: tuple[int, ...], axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """The two longest sides of a parameter, the shorter one first, each as the axes that it spans.
 
-    `heads` and `head_dim` together are one side.
-
     Returns: None where the second longest side has fewer than SMALLEST elements.
     """
-    sides: list[tuple[int, ...]] = []
-    for i in own_axes(axes):
-        if axes[i] == "head_dim" and i and axes[i - 1] == "heads":
-            sides[-1] += (i,)
-        else:
-            sides.append((i,))
-    lengths = [math.prod(shape[i] for i in side) for side in sides]
+    found = sides(axes)
+    lengths = [math.prod(shape[i] for i in side) for side in found]
     order = np.argsort(lengths, kind="stable")
-    if len(sides) < 2 or lengths[order[-2]] < SMALLEST:
+    if len(found) < 2 or lengths[order[-2]] < SMALLEST:
         return None
-    return sides[order[-2]], sides[order[-1]]
+    return found[order[-2]], found[order[-1]]
 
 
 def _without(shape: tuple[int, ...], dropped: tuple[int, ...]) -> tuple[int, ...]:

@@ -39,7 +39,9 @@ class OptimizerConfig(Component):
     # The factor of weight decay. learning_rate: as in PyTorch's AdamW, an update subtracts weight_decay * learning_rate of each
     # parameter. schedule: its multiple from 0 to 1 alone, as in big_vision; its 1e-4 equals AdamW's 0.1 at a learning rate of 1e-3.
     decay_coupling: Literal["learning_rate", "schedule"] = "learning_rate"
-    decay_multipliers: tuple[tuple[str, float], ...] = ((r"(bias|scale)$", 0.0),)  # multiples of weight_decay
+    # Multiples of weight_decay. The default matches every path that ends so: biases, the scales of norms, `layer_scale` of residual
+    # branches, and the biases of relative positions and of vocabularies. Kernels, embeddings, positions and temperatures decay.
+    decay_multipliers: tuple[tuple[str, float], ...] = ((r"(bias|scale)$", 0.0),)
     lr_multipliers: tuple[tuple[str, float], ...] = ()  # multiples of learning_rate
     frozen: tuple[str, ...] = ()  # regexes of constant parameters; a fully frozen BatchNorm keeps its statistics
     clip_norm: float | None = positive(None)  # of the global gradient norm
@@ -71,11 +73,6 @@ class OptimizerConfig(Component):
 def axes_at(axes: Mapping[str, Axes], path: tuple, leaf: jax.Array) -> Axes:
     """The logical axes of the parameter at a key path; all None for a parameter without names."""
     return axes.get(path_of(path), (None,) * leaf.ndim)
-
-
-def own_axes(axes: Axes) -> tuple[int, ...]:
-    """The axes of one parameter, without the axis of stacked layers."""
-    return tuple(i for i, name in enumerate(axes) if name != "layers")
 
 
 def is_masked(leaf: Any) -> bool:

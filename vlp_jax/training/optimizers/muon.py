@@ -1,7 +1,6 @@
 """Muon (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks")."""
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +9,9 @@ import optax
 import optax.contrib
 
 from vlp_jax.config.fields import between, positive
-from vlp_jax.sharding.parameter_sharding import Axes, path_of
-from vlp_jax.training.optimizers.base import OptimizerConfig
+from vlp_jax.sharding.linear_maps import TARGETS, linear_map
+from vlp_jax.sharding.parameter_sharding import Axes
+from vlp_jax.training.optimizers.base import OptimizerConfig, axes_at
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,33 +25,27 @@ class MuonConfig(OptimizerConfig):
 
     def moments(self, axes: Mapping[str, Axes]) -> list[optax.GradientTransformation]:
         """Muon's orthogonalised momentum for matrices, Adam's moments for all other parameters."""
+        def matrices(params: Any) -> Any:
+            return jax.tree_util.tree_map_with_path(lambda path, leaf: matrix_axes(axes_at(axes, path, leaf)), params)
+
         # A learning rate of -1: the end of the chain multiplies by the real one, and by -1. consistent_rms gives matrices
         # Adam's update size, so that one learning rate fits both (Liu et al. 2025, "Muon is scalable for LLM training", eq. 4).
         return [optax.contrib.muon(-1.0, beta=self.b1, eps=self.epsilon, adam_b1=self.b1, adam_b2=self.b2,
-                                   muon_weight_dimension_numbers=matrix_axes, consistent_rms=0.2,
+                                   muon_weight_dimension_numbers=matrices, consistent_rms=0.2,
                                    ns_steps=self.newton_schulz_steps)]
 
 
-def matrix_axes(params: Any) -> Any:
-    """The input and output axes of each kernel, for Muon.
+def matrix_axes(axes: Axes) -> optax.contrib.MuonDimensionNumbers | None:
+    """The input and output axes of a kernel, counted from the last axis, for Muon.
 
-    None for parameters that Muon does not treat as matrices.
+    A leading axis of layers is neither input nor output.
 
-    These are embeddings, biases, scales and the last layer of a `TargetHead`, as output layers are
-    better trained by Adam (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural
-    networks"). The inputs of a convolution kernel are its height, width and channels. A leading
-    axis of layers is neither input nor output.
+    Returns: None for parameters that Muon does not treat as matrices. These are all that are no
+      kernel, such as embeddings, biases and scales (see `linear_map`), and layers whose outputs are
+      targets, as output layers are better trained by Adam (Jordan et al. 2024, "Muon: an optimizer
+      for hidden layers in neural networks").
     """
-    def axes(path, leaf):
-        name = path_of(path)
-        if not name.endswith("kernel") or re.search(r"^objectives_[^/]+/head/out/kernel$", name):
-            return None
-        if leaf.ndim > 2 and re.search(r"/(query|key|value|nodes)/kernel$", name):  # heads follow the inputs
-            return optax.contrib.MuonDimensionNumbers((-3,), (-2, -1))
-        if leaf.ndim > 2 and re.search(r"(?<!/mlp)/(out|hidden_0)/kernel$", name):  # heads, or the positions of a VGG, precede them
-            return optax.contrib.MuonDimensionNumbers((-3, -2), (-1,))
-        if "/convolution" in name:
-            return optax.contrib.MuonDimensionNumbers((-4, -3, -2), (-1,))
-        return optax.contrib.MuonDimensionNumbers((-2,), (-1,))
-
-    return jax.tree_util.tree_map_with_path(axes, params)
+    found = linear_map(axes)
+    if found is None or TARGETS in axes:
+        return None
+    return optax.contrib.MuonDimensionNumbers(*(tuple(i - len(axes) for i in side) for side in found))
