@@ -90,7 +90,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(unbroken, tmp_
     largest.write_bytes(content)
     result = run(*command(workdir))
     assert result.returncode == 0, result.stderr
-    assert "checkpoint 12 is damaged" in result.stderr
+    assert "checkpoint 12 is damaged" in result.stdout
     assert "resumed from step 9" in result.stdout
     assert fingerprint(result.stdout) == unbroken[1]
 

@@ -238,7 +238,7 @@ def test_damaged_rows_are_left_out_with_a_line_and_the_file_as_it_was_is_kept(tm
     path.write_bytes(b"".join(lines) + b'{"step": 6, "tra')
     MetricsFile(str(path), keep_up_to=5).close()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == left
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert f"{path}: " in said and " damaged rows were left out, the first in line " in said
     assert (tmp_path / "metrics.jsonl.damaged").read_bytes() == b"".join(lines) + b'{"step": 6, "tra'
 

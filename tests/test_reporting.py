@@ -26,12 +26,12 @@ def say():
     warn("look out")
 
 
-@pytest.mark.parametrize(("flags", "out"), [([], "a fact\n"), (["-v"], "a detail\na fact\n"), (["--verbose"], "a detail\na fact\n"),
-                                            (["-q"], ""), (["--quiet"], "")])
+@pytest.mark.parametrize(("flags", "out"), [([], "a fact\nwarning: look out\n"), (["-v"], "a detail\na fact\nwarning: look out\n"),
+                                            (["-q"], "warning: look out\n"), (["--quiet"], "warning: look out\n")])
 def test_verbosity_is_chosen_by_flags_of_every_entry_point(capsys, flags, out):
     Flags(prog="any").parse_with_overrides(flags)
     say()
-    assert capsys.readouterr() == (out, "a remark\nwarning: look out\n")
+    assert capsys.readouterr() == (out, "a remark\n")
 
 
 def test_quiet_and_verbose_exclude_each_other():

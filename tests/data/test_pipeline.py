@@ -331,10 +331,13 @@ def test_workers_leave_when_their_parent_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text("""
 import multiprocessing, time
+from vlp_jax.data.config import DataConfig, TrainSourceConfig
+from vlp_jax.data.images.config import AugmentationConfig
+from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.mixture import open_mixture
 from vlp_jax.data.pipeline import Batches, TrainRows
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.text.tokenizer import load_tokenizer
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 
 if __name__ == "__main__":
     preprocessor = Preprocessor(8, ImagesConfig(), load_tokenizer(TextConfig(), 12, 4096))

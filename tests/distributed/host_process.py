@@ -42,7 +42,7 @@ def place_rows():
     """Every mesh gives every device the rows of the global batch that are its own."""
     whole = np.arange(16 * 3).reshape(16, 3)
     for sizes in ((-1, 1, 1), (1, -1, 1), (1, 1, -1), (2, 2, 2), (1, 2, 4), (4, 1, 2)):
-        mesh = build_mesh(MeshConfig(*sizes))
+        mesh = build_mesh(MeshConfig(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True))))
         meshes = [mesh, jax.sharding.Mesh(mesh.devices.transpose(2, 1, 0).reshape(mesh.devices.shape), mesh.axis_names)]
         for mesh in meshes:  # the second deals the devices out otherwise
             rows = HostRows(batch_sharding(mesh), 16)
@@ -70,7 +70,7 @@ def hang_around(host):
 def hang(host):
     """Host 0 is the first to notice; it keeps the words that the other is to read."""
     with tempfile.TemporaryDirectory() as folder, Watchdog(WatchdogConfig(seconds=2 + 60 * host, exit=True), folder, host) as dog:
-        dog.step_done(6)
+        dog.done(6)
         time.sleep(60)
 
 

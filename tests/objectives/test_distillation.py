@@ -53,7 +53,7 @@ def test_the_loss_is_a_weighted_sum_of_cross_entropy_and_divergence_from_the_ave
 
     def told(module, batch):
         encodings = module.encode(batch, {"image"}, False)
-        return module.objectives["words"].told(encodings, masked, batch, module.model)
+        return module.objectives["words"].logits(encodings, masked, batch, module.model)
 
     p, q = log_softmax(module.apply({"params": params, **counts}, batch, method=told)), log_softmax(taught)
     np.testing.assert_allclose(q, log_softmax(module.apply({"params": ema, **counts}, batch, method=told)), atol=1e-5)

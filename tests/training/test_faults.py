@@ -127,7 +127,7 @@ def test_a_partial_checkpoint_is_set_aside_for_the_one_before(finished, assemble
     shutil.copytree(finished, workdir)
     lose(workdir / "checkpoints/4")
     assert restored(assembled(), workdir).step == 2
-    assert "checkpoint 4 is damaged (" in capsys.readouterr().err
+    assert "checkpoint 4 is damaged (" in capsys.readouterr().out
     assert saved(workdir) == [2] and (workdir / "damaged_checkpoints/4").is_dir()
 
 
@@ -213,7 +213,7 @@ def test_where_there_are_no_locks_a_line_says_so(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
     with locked(str(tmp_path)):
-        assert "this file system has no locks (No locks available)" in capsys.readouterr().err
+        assert "this file system has no locks (No locks available)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("change", "words"), [
@@ -315,7 +315,7 @@ def restored_is_finite(workdir):
 
 @pytest.mark.slow
 def test_a_source_that_hangs_is_shown_with_the_step_that_waits_for_it(train, monkeypatch, capfd):
-    read, step_done, hangs = SyntheticSource.__getitem__, Watchdog.step_done, []
+    read, step_done, hangs = SyntheticSource.__getitem__, Watchdog.done, []
 
     def slow_disk(source, index):
         if hangs:
@@ -328,7 +328,7 @@ def test_a_source_that_hangs_is_shown_with_the_step_that_waits_for_it(train, mon
         step_done(watchdog, step)
 
     monkeypatch.setattr(SyntheticSource, "__getitem__", slow_disk)
-    monkeypatch.setattr(Watchdog, "step_done", after_step_3)
+    monkeypatch.setattr(Watchdog, "done", after_step_3)
     workdir = train("steps=12", "watchdog.seconds=3.0", "data.threads=1", "data.prefetch=1")
     assert len(rows(workdir)) == 12
     shown = [file.read_text() for file in workdir.glob("hang_step_*_host_0.txt")]  # a busy machine may add other steps

@@ -201,7 +201,7 @@ def test_a_damaged_or_partial_checkpoint_is_passed_over_by_all_hosts(two, tmp_pa
     shutil.rmtree(folder / "6/rest/ocdbt.process_1")
     results = ends(two(*plan))
     assert [status for status, _, _ in results] == [0, 0], results
-    assert "checkpoint 9 is damaged" in results[0][2] and "checkpoint 6 is damaged" in results[0][2]
+    assert "checkpoint 9 is damaged" in results[0][1] and "checkpoint 6 is damaged" in results[0][1]
     assert "resumed from step 3" in results[0][1]
     assert losses(tmp_path / "two") == whole
 

@@ -78,7 +78,9 @@ def without():
     ((2, "batch"), dict(data=2, fsdp=2, tensor=2, replicate_below=1))],
                          ids=["at once", "microbatches", "microbatches for themselves", "microbatches on a mesh"])
 def test_an_update_has_them_once_in_its_loss_and_its_gradients(accumulation, mesh, without):
-    config = dataclasses.replace(descent(mesh=mesh), regularizers=PENALTIES, accumulation=AccumulationConfig(*accumulation))
+    config = dataclasses.replace(descent(mesh=mesh), regularizers=PENALTIES,
+                                 accumulation=AccumulationConfig(**dict(zip(("microbatches", "negatives"), accumulation,
+                                                                            strict=False))))
     before, after, metrics = updated(config, MeshConfig(**mesh).fsdp**3)
     plain_before, plain_after, plain = without
     slopes, sums = {path: np.zeros_like(w, np.float64) for path, w in plain_before.items()}, {}

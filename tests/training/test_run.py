@@ -144,7 +144,7 @@ def test_a_quick_first_batch_says_nothing(train, capsys):
 @pytest.mark.full
 def test_a_source_smaller_than_a_batch_goes_on_into_the_next_epoch_with_a_warning(train, capsys):
     workdir = train("steps=2", "data.train.source=synthetic:3?height=20&width=24")
-    assert "3 examples an epoch are less than one batch of 8" in capsys.readouterr().err
+    assert "3 examples an epoch are less than one batch of 8" in capsys.readouterr().out
     assert rows(workdir)[-1]["train/epoch"] == 2 * 8 / 3
 
 

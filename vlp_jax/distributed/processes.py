@@ -22,7 +22,6 @@ from vlp_jax.distributed.heartbeat import Heartbeat, leave_together
 from vlp_jax.distributed.rendezvous import await_processes
 from vlp_jax.errors import PASSING, UserError, user_error_of
 from vlp_jax.interrupts import CTRL_C, leaving_with
-from vlp_jax.reporting import as_secondary
 
 REGISTRATION = 60  # seconds for JAX to connect processes that have all come to the rendezvous
 
@@ -122,7 +121,7 @@ def one_voice(process: int) -> Generator[None, None, None]:
         yield
         return
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), \
-            contextlib.redirect_stderr(Marked(sys.stderr, f"host {process}: ")), as_secondary():
+            contextlib.redirect_stderr(Marked(sys.stderr, f"host {process}: ")):
         yield
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from vlp_jax.config import to_config
 from vlp_jax.errors import CheckpointError
 from vlp_jax.objectives.pretraining_module import PretrainingModule
-from vlp_jax.reporting import warn
+from vlp_jax.reporting import remark
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import replicated
 from vlp_jax.training.build import example_batch
@@ -40,7 +40,7 @@ def find_step(folder: str, step: int | None) -> int:
         raise CheckpointError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
     lost = lost_checkpoint(checkpoints, steps[-1]) if step is None else None
     if lost:
-        warn(lost)
+        remark(f"warning: {lost}")  # stdout may hold the results of an evaluation
     return steps[-1] if step is None else step
 
 

@@ -100,7 +100,7 @@ def check_flip(run, expected, workdir, file, bit, capsys):
     where = f"bit {bit} of {file}"
     assert "Traceback" not in output.err + output.out, where
     if found.step == 2:
-        assert re.search(r"^warning: checkpoint 4 is damaged \(\w+(/\S+)?: .+\)$", output.err, re.MULTILINE), where
+        assert re.search(r"^warning: checkpoint 4 is damaged \(\w+(/\S+)?: .+\)$", output.out, re.MULTILINE), where
         assert (workdir / "damaged_checkpoints/4").is_dir(), where
     else:
         assert same(found.state, expected.state) and found.metadata == expected.metadata, where
@@ -132,7 +132,7 @@ def test_two_hundred_flipped_bits_anywhere_end_in_the_same_losses_and_parameters
         output = capsys.readouterr()
         if found != expected or "Traceback" in output.err + output.out:
             silent.append((str(file), bit, output.err))
-        if (workdir / "damaged_checkpoints").exists() and "checkpoint 4 is damaged (" not in output.err:
+        if (workdir / "damaged_checkpoints").exists() and "checkpoint 4 is damaged (" not in output.out:
             silent.append((str(file), bit, output.out))
     assert not silent
 
@@ -173,18 +173,18 @@ def edited(workdir, change, seal=False):
 def test_a_changed_entry_of_the_metadata_is_noticed(copied, assembled, capsys, key):
     workdir = edited(copied(), lambda metadata: metadata.update({key: 5}))
     assert restored(assembled("steps=4"), workdir).step == 2
-    assert "checkpoint 4 is damaged (metadata/metadata: its contents changed after it was written)" in capsys.readouterr().err
+    assert "checkpoint 4 is damaged (metadata/metadata: its contents changed after it was written)" in capsys.readouterr().out
 
 
 @pytest.mark.full
 def test_the_position_is_that_of_the_step(copied, assembled, capsys):
     workdir = edited(copied(), lambda metadata: metadata.update(position=5), seal=True)
     assert restored(assembled("steps=4"), workdir).step == 2
-    assert "its position is 5, not 4" in capsys.readouterr().err
+    assert "its position is 5, not 4" in capsys.readouterr().out
     workdir = copied()
     (workdir / "checkpoints/4").rename(workdir / "checkpoints/9")
     assert restored(assembled("steps=4"), workdir).step == 2
-    assert "checkpoint 9 is damaged (metadata/metadata: its step is 4, not 9: was the folder renamed?)" in capsys.readouterr().err
+    assert "checkpoint 9 is damaged (metadata/metadata: its step is 4, not 9: was the folder renamed?)" in capsys.readouterr().out
 
 
 @pytest.mark.full
@@ -209,7 +209,7 @@ def test_a_deleted_newest_checkpoint_is_mentioned(copied, assembled, capsys):
     line = f"checkpoint 4 was saved ({workdir}/newest_checkpoint) and is gone from {workdir}/checkpoints; the newest there is 2"
     assert f"warning: {line}" in capsys.readouterr().err
     assert restored(assembled("steps=4"), workdir).step == 2
-    assert f"warning: {line}" in capsys.readouterr().err
+    assert f"warning: {line}" in capsys.readouterr().out
 
 
 @pytest.mark.full
@@ -222,7 +222,7 @@ def test_other_names_among_the_checkpoints_are_named_and_ignored(copied, assembl
     (folder / "latest").symlink_to("4")
     run = assembled("steps=4")
     assert restored(run, workdir).step == 4
-    assert "ignored what is no checkpoint: '-3', '011', '5 (copy)', '7.bak', '9' and 2 more" in capsys.readouterr().err
+    assert "ignored what is no checkpoint: '-3', '011', '5 (copy)', '7.bak', '9' and 2 more" in capsys.readouterr().out
     vlp_jax.load(str(workdir))
     assert len(list(folder.iterdir())) == 9
 

@@ -199,10 +199,10 @@ def test_a_second_compilation_is_reported_with_the_shape_that_changed(capsys):
     state = jnp.zeros(())
     for _ in range(3):
         state, _ = step(state, {"image": np.ones((8, 3), np.float32)})
-    assert step.compilations == 1 and capsys.readouterr().err == ""
+    assert step.compilations == 1 and capsys.readouterr().out == ""
     state, _ = step(state, {"image": np.ones((6, 3), np.float32)})
     assert step.compilations == 2
-    said, = capsys.readouterr().err.splitlines()
+    said, = capsys.readouterr().out.splitlines()
     assert said.startswith("warning: the update was compiled again")
     assert said.endswith("batch/image was float32[8, 3], is float32[6, 3]")
     step(state, {"image": np.ones((8, 3), np.float32)})  # known by now

@@ -88,7 +88,7 @@ def test_a_service_that_fails_is_reported_once_and_ends_no_run(capsys):
         writer.write(row)
     writer.close()
     assert broken.tries == 2
-    assert capsys.readouterr().err == "warning: writers.far: TimeoutError: no answer; metrics.jsonl has all rows\n"
+    assert capsys.readouterr().out == "warning: writers.far: TimeoutError: no answer; metrics.jsonl has all rows\n"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ def test_a_writer_that_cannot_be_opened_stops_a_fresh_run_and_not_a_resumed_one(
                        match="writers.far: cannot be opened: TimeoutError: no answer; leave it out with --config."):
         open_writer(Refuses(), RunFacts("far", str(tmp_path), 0, {}))
     open_writer(Refuses(), RunFacts("far", str(tmp_path), 7, {})).write(ROWS[0])
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert said == "warning: writers.far: cannot be opened: TimeoutError: no answer; metrics.jsonl has all rows\n"
 
 
