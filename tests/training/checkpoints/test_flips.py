@@ -188,7 +188,7 @@ def test_the_position_is_that_of_the_step(copied, assembled, capsys):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("version", [1, 2, 99])
+@pytest.mark.parametrize("version", [1, 2, 3, 99])
 def test_a_checkpoint_of_another_format_is_refused_and_stays(copied, assembled, version):
     def older(metadata):
         metadata.update(format=version)
@@ -196,7 +196,7 @@ def test_a_checkpoint_of_another_format_is_refused_and_stays(copied, assembled, 
             del metadata["format"], metadata["sha256"]
 
     workdir = edited(copied(), older)
-    with pytest.raises(CheckpointError, match=f"checkpoints/4: is of checkpoint format {version}, .* reads format 3; use the"):
+    with pytest.raises(CheckpointError, match=f"checkpoints/4: is of checkpoint format {version}, .* reads format 4; use the"):
         restored(assembled("steps=4"), workdir)
     assert (workdir / "checkpoints/4").is_dir() and not (workdir / "damaged_checkpoints").exists()
 
