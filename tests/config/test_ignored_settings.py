@@ -1,4 +1,4 @@
-"""What sections say of their own settings beside the rest of a config, each built by its constructor."""
+"""What sections say of their own settings with the rest of a config, each built by its constructor."""
 
 import dataclasses
 

@@ -11,7 +11,7 @@ from vlp_jax.config.registry import root_section
 
 
 def __getattr__(name: str) -> Any:
-    declared = {each.__name__: each for section in sections(root_section()) for each in (section.declaration,)}
+    declared = {section.declaration.__name__: section.declaration for section in sections(root_section())}
     if f"{name}Config" not in declared:
         raise AttributeError(f"no section of a config is called {name!r}; there are {', '.join(__dir__())}")
     return declared[f"{name}Config"]

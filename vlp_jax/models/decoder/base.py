@@ -1,27 +1,24 @@
 """The base of all decoders."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 import flax.linen as nn
 import jax
 
 from vlp_jax.config.registry import Kinds
-from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.transformer import Encoding
 from vlp_jax.models.options import Precision
-from vlp_jax.models.part import Part, failures
+from vlp_jax.models.part import PartOnTowers
 from vlp_jax.models.shapes import ModelShapes
 
 if TYPE_CHECKING:
-    from vlp_jax.experiment import Experiment
     from vlp_jax.models.decoder.packed_rows import PackedRows
     from vlp_jax.models.vision_language import VisionLanguageModel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DecoderConfig(Part):
+class DecoderConfig(PartOnTowers):
     """A decoder, which predicts the tokens of a text, each from those before it.
 
     A decoder has a key `image`, "none" where it does not use the image.
@@ -49,21 +46,6 @@ class DecoderConfig(Part):
         Raises: ConfigError as `check`.
         """
         raise NotImplementedError
-
-    def check(self, shapes: ModelShapes) -> None:
-        """Checks the keys, and that the decoder fits the towers.
-
-        Raises: ConfigError where they do not fit together.
-        """
-
-    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
-        """Also the message of `check`, where both towers are valid."""
-        yield from super().validate(where, experiment)
-        try:
-            shapes = experiment.model.shapes()
-        except ConfigError:  # of a tower, among whose problems it is
-            return
-        yield from failures(self.check, shapes)
 
     @property
     def reads_image(self) -> bool:

@@ -1,7 +1,6 @@
 """The base of all fusions."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 import flax.linen as nn
@@ -9,14 +8,12 @@ import flax.struct
 import jax
 
 from vlp_jax.config.registry import Kinds
-from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.transformer import Encoding
 from vlp_jax.models.options import Precision, present
-from vlp_jax.models.part import Part, failures
+from vlp_jax.models.part import PartOnTowers
 from vlp_jax.models.shapes import ModelShapes
 
 if TYPE_CHECKING:
-    from vlp_jax.experiment import Experiment
     from vlp_jax.models.vision_language import VisionLanguageModel
 
 
@@ -34,7 +31,7 @@ class FusedEncoding(Encoding):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FusionConfig(Part):
+class FusionConfig(PartOnTowers):
     """A fusion of an image and a text.
 
     Attributes:
@@ -64,21 +61,6 @@ class FusionConfig(Part):
         Raises: ConfigError as `check`.
         """
         raise NotImplementedError
-
-    def check(self, shapes: ModelShapes) -> None:
-        """Checks the sizes, and that the fusion fits the towers.
-
-        Raises: ConfigError where they do not fit together.
-        """
-
-    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
-        """Also the message of `check`, where both towers are valid."""
-        yield from super().validate(where, experiment)
-        try:
-            shapes = experiment.model.shapes()
-        except ConfigError:  # of a tower, among whose problems it is
-            return
-        yield from failures(self.check, shapes)
 
     @property
     def reads_boxes(self) -> bool:

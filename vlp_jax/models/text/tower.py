@@ -1,7 +1,7 @@
 """The base of all text towers."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import flax.linen as nn
@@ -11,7 +11,7 @@ from vlp_jax.config.registry import Kinds
 from vlp_jax.config.section import Sizes
 from vlp_jax.models.layers.flops import projection_flops
 from vlp_jax.models.options import LayerOptions, Precision
-from vlp_jax.models.part import Part, failures
+from vlp_jax.models.part import Tower
 from vlp_jax.models.shapes import TextShapes
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextTowerConfig(Part):
+class TextTowerConfig(Tower):
     """Fields shared by all text towers, and what other parts of a model ask of them.
 
     Attributes:
@@ -55,17 +55,6 @@ class TextTowerConfig(Part):
         Raises: ConfigError as `check`.
         """
         raise NotImplementedError
-
-    def check(self) -> None:
-        """Checks the sizes.
-
-        Raises: ConfigError where they do not fit together.
-        """
-
-    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
-        """Also the message of `check`, where it fails."""
-        yield from super().validate(where, experiment)
-        yield from failures(self.check)
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         """`word_overlap`, where there are no word vectors."""

@@ -1,7 +1,6 @@
 """The base of all image towers."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import flax.linen as nn
@@ -9,15 +8,15 @@ import flax.linen as nn
 from vlp_jax.config.registry import Kinds
 from vlp_jax.models.layers.flops import projection_flops
 from vlp_jax.models.options import Precision
-from vlp_jax.models.part import Part, failures
+from vlp_jax.models.part import Tower
 from vlp_jax.models.shapes import Grid, ImageShapes
 
 if TYPE_CHECKING:
-    from vlp_jax.experiment import Experiment
+    pass
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageTowerConfig(Part):
+class ImageTowerConfig(Tower):
     """Fields shared by all image towers, and what other parts of a model ask of them.
 
     A tower has a key `image_size`, too.
@@ -56,17 +55,6 @@ class ImageTowerConfig(Part):
         Raises: ConfigError as `check`.
         """
         raise NotImplementedError
-
-    def check(self) -> None:
-        """Checks the sizes.
-
-        Raises: ConfigError where they do not fit together.
-        """
-
-    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
-        """Also the message of `check`, where it fails."""
-        yield from super().validate(where, experiment)
-        yield from failures(self.check)
 
     @property
     def side(self) -> int:
