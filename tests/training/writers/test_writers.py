@@ -108,6 +108,13 @@ def test_a_writer_that_cannot_be_opened_stops_a_fresh_run_and_not_a_resumed_one(
     assert said == "warning: writers.far: cannot be opened: TimeoutError: no answer; metrics.jsonl has all rows\n"
 
 
+def test_a_workdir_that_cannot_be_written_is_refused_as_such_also_on_resuming(tmp_path):
+    (tmp_path / "tensorboard").write_text("in the way")
+    for step in (0, 7):
+        with pytest.raises(NotADirectoryError):
+            open_writer(WriterConfig.of("tensorboard", folder="tensorboard/inside"), RunFacts("board", str(tmp_path), step, {}))
+
+
 def test_a_full_disk_under_the_workdir_is_no_service(tmp_path):
     class Full(MetricWriter):
         def write(self, row):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from vlp_jax.config.registry import Kinds
 from vlp_jax.config.section import Component
-from vlp_jax.errors import CheckpointError, ConfigError
+from vlp_jax.errors import REFUSALS, CheckpointError, ConfigError
 from vlp_jax.reporting import warn
 from vlp_jax.training.hooks.metric_writers import write_atomically
 
@@ -118,13 +118,13 @@ def open_writer(spec: WriterConfig, run: RunFacts) -> MetricWriter:
 
     Raises:
       ConfigError: a fresh run cannot open it.
-      CheckpointError: of TensorBoard, whose files lie in the workdir.
+      OSError: the workdir cannot be written.
     """
     try:
         return Forgiving(spec.open(run), run.name)
-    except CheckpointError:
-        raise
     except Exception as error:  # of a service or of the user's own code
+        if isinstance(error, OSError) and error.errno in REFUSALS:  # of the workdir, with a message of its own
+            raise
         problem = f"writers.{run.name}: cannot be opened: {type(error).__name__}: {error}"
         if not run.resumed_step:
             raise ConfigError(f"{problem}; leave it out with --config.writers.{run.name}=none") from error
