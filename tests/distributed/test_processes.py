@@ -14,6 +14,7 @@ import pytest
 from jax._src.clusters.k8s_cluster import K8sCluster
 
 from vlp_jax.distributed.cluster_detection import Launch, find_launch
+from vlp_jax.distributed.heartbeat import LINGER, coordination_timeout, interval_of
 from vlp_jax.errors import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -102,6 +103,14 @@ def test_when_a_host_is_killed_the_others_leave_and_name_it_within_the_stated_ti
     assert f"host error: no message from host {victim} of 2 {since}" in said
     assert "stack trace" not in said
     assert time.monotonic() - begun < HEARTBEAT + 20
+
+
+@pytest.mark.parametrize("heartbeat_seconds", [2.0, 10.0, 60.0, 600.0])
+def test_jaxs_own_heartbeat_which_aborts_never_comes_before_the_exit_that_names_the_lost_host(heartbeat_seconds):
+    """JAX sends its heartbeat every half of its timeout, and so may miss the first one right after a loss."""
+    said = 1.5 * heartbeat_seconds  # one late look
+    last_resort = 3 * LINGER + 3 * interval_of(heartbeat_seconds)
+    assert coordination_timeout(heartbeat_seconds) / 2 > said + last_resort + 10
 
 
 @pytest.mark.slow

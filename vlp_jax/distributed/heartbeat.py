@@ -22,6 +22,28 @@ FOLDER = "vlp_jax/watch"
 LINGER = 5.0  # seconds, plus three beats, that an exiting process 0, which stores the messages, waits for the others to read
 
 
+def interval_of(heartbeat_seconds: float) -> float:
+    """The seconds between two heartbeats."""
+    return min(max(heartbeat_seconds / 10, 0.2), 2.0)
+
+
+def slowest_exit(heartbeat_seconds: float) -> float:
+    """The seconds from the loss of a process to the end of the last other one, at most.
+
+    Silence counts anew where a look came late by half of `heartbeat_seconds`; the exit ends with its last resort.
+    """
+    return 1.5 * heartbeat_seconds + 3 * LINGER + 5 * interval_of(heartbeat_seconds)
+
+
+def coordination_timeout(heartbeat_seconds: float) -> int:
+    """The timeout of JAX's own heartbeats, in seconds, which abort a process with a stack trace.
+
+    JAX sends a heartbeat every half of its timeout, so that it may notice a lost process after the other half;
+    that is later than the exit that names the process.
+    """
+    return int(2 * slowest_exit(heartbeat_seconds)) + 30
+
+
 _watches: list["Heartbeat"] = []  # the one of this process, while several processes form a run
 
 
@@ -46,10 +68,11 @@ class Heartbeat:
 
     def __init__(self, heartbeat_seconds: float, relay: CoordinatorProxy | None = None):
         """relay: the proxy to process 0, on all other processes; closed by this object."""
-        self.patience, self.interval = heartbeat_seconds, min(max(heartbeat_seconds / 10, 0.2), 2.0)
+        self.patience, self.interval = heartbeat_seconds, interval_of(heartbeat_seconds)
         self.me, self.hosts = jax.process_index(), jax.process_count()
         # The last beat, and when it was received.
         self.heard: dict[int, tuple[Any, float]] = {host: (None, time.monotonic()) for host in range(self.hosts)}
+        self.silent: list[int] = []  # processes that count as lost
         self.leaving = threading.Event()
         self.relay = relay
         self.threads = [threading.Thread(target=work, daemon=True, name="watch") for work in (self.beat, self.look_out)]
@@ -95,9 +118,10 @@ class Heartbeat:
 
     def look(self) -> None:
         """Exits if a process has been silent for too long."""
-        silent = [host for host, (_, since) in self.heard.items() if host != self.me and time.monotonic() - since > self.patience]
-        if silent and not self.leaving.is_set():
-            names = "0" if 0 in silent else ", ".join(map(str, silent))  # without process 0 no heartbeat arrives
+        self.silent = [host for host, (_, since) in self.heard.items()
+                       if host != self.me and time.monotonic() - since > self.patience]
+        if self.silent and not self.leaving.is_set():
+            names = "0" if 0 in self.silent else ", ".join(map(str, self.silent))  # without process 0 no heartbeat arrives
             self.exit(f"host error: no message from host {names} of {self.hosts} for {self.patience:g} s "
                       "(hosts.heartbeat_seconds): lost; start all hosts again to resume from the last checkpoint", PASSING)
 
@@ -147,8 +171,8 @@ class Heartbeat:
         os._exit(status)
 
     def alone(self) -> bool:
-        """Whether all processes have reported their exit."""
-        return sum(kind == "left" for kind, _ in self.entries()) == self.hosts
+        """Whether all processes that are not lost have reported their exit."""
+        return {host for kind, host in self.entries() if kind == "left"} | set(self.silent) == set(range(self.hosts))
 
     def wait_for_news(self) -> None:
         """Gives the threads time to detect a lost process and to exit for it; returns if none is lost."""

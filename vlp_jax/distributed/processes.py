@@ -18,7 +18,7 @@ from vlp_jax.config.section import Section
 from vlp_jax.distributed.cluster_detection import Launch
 from vlp_jax.distributed.coordinator_proxy import CoordinatorProxy
 from vlp_jax.distributed.exchange import exchange, set_patience
-from vlp_jax.distributed.heartbeat import Heartbeat, leave_together
+from vlp_jax.distributed.heartbeat import Heartbeat, coordination_timeout, leave_together
 from vlp_jax.distributed.rendezvous import await_processes
 from vlp_jax.errors import PASSING, UserError, user_error_of
 from vlp_jax.interrupts import CTRL_C, leaving_with
@@ -84,13 +84,12 @@ def connect(launch: Launch, config: HostsConfig, heeds_signals: bool) -> Coordin
     start = time.monotonic()
     await_processes(launch, config.initialization_seconds)
     left = config.initialization_seconds - (time.monotonic() - start)
-    # JAX's own heartbeat ends a process with a stack trace; ours is faster and names the lost process.
     relay = CoordinatorProxy(launch.coordinator) if launch.process else None
     try:
         jax.distributed.initialize(relay.address if relay else launch.coordinator, launch.processes, launch.process,
                                    launch.local_devices, cluster_detection_method="deactivate",
                                    initialization_timeout=int(max(left, REGISTRATION)),
-                                   heartbeat_timeout_seconds=int(2 * config.heartbeat_seconds + 10),
+                                   heartbeat_timeout_seconds=coordination_timeout(config.heartbeat_seconds),
                                    shutdown_timeout_seconds=int(config.barrier_seconds))
     except jax.errors.JaxRuntimeError as error:
         leave_together(f"host error: host {launch.process} of {launch.processes}: all came to {launch.coordinator}, and JAX could "
